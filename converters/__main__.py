@@ -1,0 +1,8 @@
+"""Run the converter: ``python -m converters INPUT OUTPUT``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

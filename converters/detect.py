@@ -1,0 +1,91 @@
+"""Open a checkpoint of any format; its first bytes tell which, never its name."""
+
+from __future__ import annotations
+
+import os
+
+from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.table import MAGIC as TRWKV
+
+from . import read_ggmf, read_gguf
+from .read_pth import read_pth
+from .read_safetensors import is_safetensors, read_safetensors
+from .source import InputFile, Source
+
+_EXPECTED = "a .pth, .safetensors, .gguf, rwkv.cpp .bin or .trwkv file"
+_OTHERS = (
+    (b"\x80", "a bare pickle, as PyTorch wrote before 1.6", "load it with PyTorch and save it again with torch.save"),
+    (b"ggmf", "a big-endian rwkv.cpp file", "convert the original .pth"),
+    (b"FUGG", "a big-endian GGUF file", "convert the original .pth"),
+    (b"lmgg", "an unversioned ggml file", "convert the original .pth"),
+    (b"tjgg", "a GGJT file of an old llama.cpp", "convert the original .pth"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
+    (b"\x89HDF", "an HDF5 file", "convert the original .pth"),
+    (b"\x93NUMPY", "a NumPy array", "convert the original .pth"),
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file it stands for: git lfs pull"),
+)
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Open a checkpoint.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    Source
+        A context manager. For a .trwkv file, `kind` is "trwkv" and there are no tensors: see `repack`.
+
+    Raises
+    ------
+    FormatError
+        There is no such file, or it is damaged or something else.
+    UnsupportedError
+        It is a relative of a known format that can't be read.
+    """
+    file = InputFile(path)
+    try:
+        return _open(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open(file: InputFile) -> Source:
+    head = file.read(0, min(512, file.size), "header").tobytes()
+    if head.startswith(b"PK\3\4"):
+        return read_pth(file)
+    if head.startswith(read_gguf.MAGIC):
+        return read_gguf.read_gguf(file)
+    if head.startswith(read_ggmf.MAGIC):
+        return read_ggmf.read_ggmf(file)
+    if head.startswith(TRWKV):
+        return Source(file, "trwkv", {})
+    if is_safetensors(file):
+        return read_safetensors(file)
+    raise _refusal(file.path, head)
+
+
+def _refusal(path: str, head: bytes) -> Exception:
+    """Say what a file that is no checkpoint looks like."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return FormatError(path, "file", "0 bytes", _EXPECTED, "fetch the file again")
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        fix = "download the file itself, not the page about it"
+        return FormatError(path, "file", "what looks like an HTML page", _EXPECTED, fix)
+    if text.startswith(b"{"):
+        found, fix = "a JSON file", "give the checkpoint itself"
+        if b"weight_map" in text or path.endswith(".index.json"):
+            found, fix = "the index of a checkpoint in several files", "join them, or give the .pth of the model"
+        return UnsupportedError(path, "file", found, _EXPECTED, fix)
+    if head[257:262] == b"ustar":
+        fix = "load it with PyTorch and save it again with torch.save"
+        return UnsupportedError(path, "file", "a tar archive, as PyTorch wrote before 0.1.10", _EXPECTED, fix)
+    for magic, found, fix in _OTHERS:
+        if head.startswith(magic):
+            return UnsupportedError(path, "file", found, _EXPECTED, fix)
+    return FormatError(path, "file", f"the first bytes {head[:8]!r}", _EXPECTED, "check that this is a checkpoint")

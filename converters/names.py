@@ -1,0 +1,115 @@
+"""Translate the names and values of every checkpoint format to one: those of a BlinkDL .pth ("raw")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from tinyrwkv.errors import FormatError
+from tinyrwkv.table import show
+
+from .names_ggml import Ggmf, Gguf
+from .rename import LOW_RANK_V7, Renamed, split, transposed
+from .source import Source, SourceTensor
+
+# Prefixes that training wrappers put before every name.
+_WRAPPER = re.compile(r"^(_forward_module|module|_orig_mod)\.")
+
+
+def canonical(source: Source) -> dict[str, SourceTensor]:
+    """Return the tensors of a checkpoint under raw names, their values as a .pth has them.
+
+    Names that no rule knows stay as they are, for the next step to refuse; sizes of 1 may come or go.
+
+    Parameters
+    ----------
+    source : Source
+
+    Returns
+    -------
+    dict of str to SourceTensor
+
+    Raises
+    ------
+    FormatError
+        A fused tensor has the wrong shape, or two tensors mean the same.
+    """
+    translate = _dialect(source)
+    result: dict[str, SourceTensor] = {}
+    for old, tensor in source.tensors.items():
+        for name, value in translate(old, tensor):
+            if name in result:
+                fix = "give a checkpoint that has it once"
+                raise FormatError(source.path, f"tensor {show(old)}", f"a second {show(name)}", "one", fix)
+            result[name] = value
+    return result
+
+
+def _dialect(source: Source) -> Callable[[str, SourceTensor], Renamed]:
+    names = source.tensors
+    if source.kind == "gguf":
+        return Gguf(source)
+    if source.kind == "ggmf":
+        return Ggmf(source)
+    if any(name.startswith("rwkv.blocks.") for name in names):
+        return _hugging_face
+    if any(name.startswith("model.layers.") for name in names):
+        return _fla
+    if "blocks.0.att.time_mix_w1" in names:
+        return _web_rwkv6
+    emb = names.get("emb.weight")
+    if source.kind == "safetensors" and emb is not None and len(emb.shape) == 2:
+        return _Safetensors(emb.shape[1])
+    return lambda name, tensor: [(_WRAPPER.sub("", name), tensor)]
+
+
+def _hugging_face(name: str, tensor: SourceTensor) -> Renamed:
+    """Transformers RWKV-4, and the RWKV-5 and 6 that bring their own code."""
+    parts = [_HUGGING_FACE.get(part, part) for part in name.split(".")]
+    return [(".".join(parts[parts[0] == "rwkv" :]), tensor)]
+
+
+_HUGGING_FACE = {
+    **{"embeddings": "emb", "pre_ln": "ln0", "attention": "att", "feed_forward": "ffn"},
+    **{"time_mix_key": "time_mix_k", "time_mix_value": "time_mix_v"},
+    **{"time_mix_receptance": "time_mix_r", "time_mix_gate": "time_mix_g"},
+}
+
+
+def _fla(name: str, tensor: SourceTensor) -> Renamed:
+    """flash-linear-attention RWKV-7: low-rank matrices are linear layers, [out, in]."""
+    name = re.sub(r"^(model\.)?", "", name)
+    name = re.sub(r"([wavg])_lora\.lora\.(0\.weight|2\.weight|2\.bias)$", lambda m: m[1] + _LORA[m[2]], name)
+    name = ".".join(_FLA.get(part, part) for part in name.split("."))
+    if name.endswith(".att.x_x"):
+        return split(tensor, name[:-1], "rwkvag")
+    return [(name, transposed(tensor) if LOW_RANK_V7.search(name) else tensor)]
+
+
+_LORA = {"0.weight": "1", "2.weight": "2", "2.bias": "0"}
+_FLA = {
+    **{"layers": "blocks", "embeddings": "emb", "norm": "ln_out", "lm_head": "head", "attn": "att"},
+    **{"pre_norm": "ln0", "attn_norm": "ln1", "ffn_norm": "ln2", "g_norm": "ln_x"},
+    **{"r_proj": "receptance", "k_proj": "key", "v_proj": "value", "o_proj": "output"},
+}
+
+
+def _web_rwkv6(name: str, tensor: SourceTensor) -> Renamed:
+    """web-rwkv's .st of RWKV-6: two other words, small matrices transposed."""
+    name = name.replace(".time_mix_", ".time_maa_").replace(".time_first", ".time_faaaa")
+    return [(name, transposed(tensor) if re.search(r"\.time_(maa|decay)_w[12]$", name) else tensor)]
+
+
+class _Safetensors:
+    """Raw names in a safetensors file: a plain copy of a .pth, or web-rwkv's .st of RWKV-7, which transposes."""
+
+    def __init__(self, n_embd: int) -> None:
+        self.n_embd = n_embd
+
+    def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
+        shape = tensor.shape
+        if LOW_RANK_V7.search(name) and len(shape) == 2 and shape[0] != shape[1]:
+            outer = 0 if name.endswith("1") else 1  # raw: [C, rank], [rank, C]
+            if shape[1 - outer] == self.n_embd:
+                tensor = transposed(tensor)
+        return [(_WRAPPER.sub("", name), tensor)]

@@ -1,0 +1,79 @@
+"""Read rwkv.cpp .bin files: six numbers, then tensors one after another to the end of the file."""
+
+from __future__ import annotations
+
+import struct
+
+from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.table import show
+
+from . import ggml
+from .source import FETCH, InputFile, Source, SourceTensor
+
+MAGIC = b"fmgg"  # 0x67676d66, little-endian
+
+_HEADER, _TENSOR = struct.Struct("<6i"), struct.Struct("<3i")
+_KINDS = {0: ggml.F32, 1: ggml.F16, 7: ggml.Q5_0, 8: ggml.Q5_1, 9: ggml.Q8_0}
+_REFUSED = {2: "Q4_0", 3: "Q4_1", 4: "Q4_1_O", 5: "Q4_2", 6: "Q4_3"}
+_VERSIONS = (100, 101)
+_FIX = "convert the FP16, FP32, Q5_0, Q5_1 or Q8_0 file, or the original .pth"
+
+
+def read_ggmf(file: InputFile) -> Source:
+    """Open an rwkv.cpp .bin file; the tensors are read when asked for.
+
+    Parameters
+    ----------
+    file : InputFile
+
+    Raises
+    ------
+    FormatError
+        The file is cut or damaged.
+    UnsupportedError
+        Its version or a tensor's type is not one that can be read.
+    """
+    header = file.read(0, _HEADER.size, "header").tobytes()
+    _, version, n_vocab, n_embed, n_layer, _ = _HEADER.unpack(header)
+    if version not in _VERSIONS:
+        raise UnsupportedError(file.path, "header", f"version {version}", "100 or 101", _FIX)
+    tensors: dict[str, SourceTensor] = {}
+    at = _HEADER.size
+    while at < file.size:
+        name, tensor, at = _tensor(file, at, version)
+        if name in tensors:
+            raise FormatError(file.path, f"tensor {show(name)}", "two of this name", "one", FETCH)
+        tensors[name] = tensor
+    # The header must agree with what follows; it is the only check that the format offers.
+    found = tensors["emb.weight"].shape if "emb.weight" in tensors else "no tensor"
+    if found != (n_vocab, n_embed):
+        raise FormatError(file.path, "tensor 'emb.weight'", found, f"shape {(n_vocab, n_embed)} of the header", FETCH)
+    layers = sum(name.endswith(".ln1.weight") for name in tensors)
+    if layers != n_layer:
+        raise FormatError(file.path, "header", f"{n_layer} layers", f"{layers}, those of the tensors", FETCH)
+    return Source(file, "ggmf", tensors)
+
+
+def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, int]:
+    """Return the tensor whose header begins at byte `at`, and where the next one begins."""
+    what = f"tensor at byte {at}"
+    n_dims, name_bytes, number = _TENSOR.unpack(file.read(at, _TENSOR.size, what).tobytes())
+    at += _TENSOR.size
+    if not 1 <= n_dims <= 4 or not 1 <= name_bytes <= 200:
+        found = f"{n_dims} dimensions, a name of {name_bytes} bytes"
+        raise FormatError(file.path, what, found, "1 to 4, and 1 to 200", FETCH)
+    # Sizes are stored fastest first.
+    shape = struct.unpack(f"<{n_dims}i", file.read(at, 4 * n_dims, what).tobytes())[::-1]
+    at += 4 * n_dims
+    name = file.read(at, name_bytes, what).tobytes().decode("utf-8", "replace")
+    at += name_bytes
+    what = f"tensor {show(name)}"
+    if min(shape) < 1:
+        raise FormatError(file.path, what, f"shape {shape}", "sizes above 0", FETCH)
+    if number not in _KINDS:
+        found = f"type {_REFUSED.get(number, number)}"
+        raise UnsupportedError(file.path, what, found, "FP32, FP16, Q5_0, Q5_1 or Q8_0", _FIX)
+    kind = _KINDS[number]
+    if version == 100 and kind.count > 1:
+        raise UnsupportedError(file.path, what, f"{kind.name} of file version 100", "of version 101", _FIX)
+    return name, ggml.tensor(file, name, kind, shape, at), at + ggml.size_of(file, name, kind, shape)

@@ -1,0 +1,31 @@
+"""What the dialects of tensor names share: undo a transposition, undo a stacking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from tinyrwkv.errors import FormatError
+from tinyrwkv.table import show
+
+from .source import SourceTensor
+
+# What one tensor of a file becomes: raw names and values.
+Renamed = Iterable[tuple[str, SourceTensor]]
+
+# Low-rank matrices of RWKV-7 by their raw names. Raw ones are [in, rank] and [rank, out], unlike all others.
+LOW_RANK_V7 = re.compile(r"\.att\.[wavg][12]$")
+
+
+def transposed(tensor: SourceTensor) -> SourceTensor:
+    *rest, rows, columns = (1, 1, *tensor.shape)
+    return tensor.map(lambda w: w.reshape(*rest, rows, columns).swapaxes(-1, -2), (*rest[2:], columns, rows))
+
+
+def split(tensor: SourceTensor, prefix: str, letters: str) -> Iterator[tuple[str, SourceTensor]]:
+    """Yield the vectors that a tensor (len(letters), ..., C) was stacked from."""
+    if tensor.shape[0] != len(letters):
+        expected, fix = f"{len(letters)} vectors, {', '.join(letters)}", "give the original .pth"
+        raise FormatError(tensor.path, f"tensor {show(tensor.name)}", f"shape {tensor.shape}", expected, fix)
+    for i, letter in enumerate(letters):
+        yield prefix + letter, tensor.map(lambda w, i=i: w[i], tensor.shape[1:])

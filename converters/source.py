@@ -1,0 +1,200 @@
+"""What every reader gives: named tensors whose values come as float32, a few rows at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tinyrwkv.errors import FormatError
+from tinyrwkv.table import show
+
+BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
+
+# How a stored number becomes float32. NumPy has no bfloat16: it is the upper half of a float32.
+STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+
+FETCH = "the file is cut or damaged: fetch it again"
+
+
+def to_float32(array: np.ndarray, kind: str) -> np.ndarray:
+    """Widen an array read as ``STORED[kind]`` to float32, exactly.
+
+    Examples
+    --------
+    >>> to_float32(np.array([0x3F80, 0xC000], "<u2"), "BF16")
+    array([ 1., -2.], dtype=float32)
+    """
+    if kind == "BF16":
+        return (array.astype("<u4") << 16).view("<f4").astype(np.float32, copy=False)
+    return array.astype(np.float32, copy=False)
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of the row ranges that hold about `BLOCK` elements each."""
+    rows = shape[0] if shape else 1
+    step = max(1, BLOCK // max(1, math.prod(shape[1:])))
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
+
+
+class InputFile:
+    """A regular file, read by position and never mapped: one that is cut meanwhile gives an error, not a crash.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Raises
+    ------
+    FormatError
+        There is no such file, it is empty, or it can't be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fsdecode(path)
+        fix = "check the name and its permissions"
+        try:
+            if os.path.isdir(self.path):
+                found, fix = "a folder", "give the .pth, .safetensors, .gguf or .bin file in it"
+            elif not stat.S_ISREG(os.stat(self.path).st_mode):  # opening a pipe may block for ever
+                found = "a pipe or device"
+            else:
+                self.handle: BinaryIO = open(self.path, "rb", buffering=0)
+                self.size = os.fstat(self.handle.fileno()).st_size
+                return
+        except (OSError, ValueError) as error:
+            found = getattr(error, "strerror", None) or str(error)
+        raise FormatError(self.path, "file", found, "a checkpoint to read", fix)
+
+    def read(self, offset: int, nbytes: int, what: str) -> np.ndarray:
+        """Return `nbytes` bytes from `offset` on.
+
+        Returns
+        -------
+        ndarray, uint8, shape (nbytes,)
+
+        Raises
+        ------
+        FormatError
+            The file ends before; nothing is allocated then.
+        """
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise FormatError(self.path, what, f"its end at byte {offset + nbytes}", f"at most {self.size}", FETCH)
+        data = np.empty(nbytes, np.uint8)
+        view, done = memoryview(data), 0
+        try:
+            self.handle.seek(offset)
+            while done < nbytes:
+                if not (got := self.handle.readinto(view[done:])):  # type: ignore[attr-defined]
+                    raise OSError(f"its end at byte {offset + done}")
+                done += got
+        except OSError as error:
+            raise FormatError(self.path, what, error.strerror or str(error), f"{nbytes} bytes", FETCH) from error
+        return data
+
+    def values(self, offset: int, count: int, kind: str, what: str) -> np.ndarray:
+        """Return `count` numbers stored as `kind` from `offset` on, as float32."""
+        return to_float32(self.read(offset, count * STORED[kind].itemsize, what).view(STORED[kind]), kind)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self.handle.close()
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """A tensor of a checkpoint, not yet read.
+
+    Attributes
+    ----------
+    path, name : str
+        Where it is, for messages: the file, and the name it has there.
+    shape : tuple of int
+    read : callable
+        Yields float32 arrays of consecutive rows that together have `shape`.
+    """
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Iterator[np.ndarray]]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the values, float32, a range of rows at a time.
+
+        Raises
+        ------
+        FormatError
+            A value is not a finite number, or the file is cut.
+        """
+        blocks = iter(self.read())
+        while True:
+            with np.errstate(all="ignore"):  # what overflows is refused just below
+                block = next(blocks, None)
+            if block is None:
+                return
+            if not np.isfinite(block).all():
+                fix = "training diverged or the file is damaged: take another checkpoint"
+                raise FormatError(self.path, f"tensor {show(self.name)}", "NaN or infinity", "finite numbers", fix)
+            yield block
+
+    def load(self) -> np.ndarray:
+        """Return all values, float32, in `shape`: for the small tensors."""
+        blocks = list(self.blocks())
+        return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)).reshape(self.shape)
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...] | None = None) -> SourceTensor:
+        """Return a tensor whose values are `function` of all of this one's: for the small tensors."""
+
+        def read() -> Iterator[np.ndarray]:
+            yield np.ascontiguousarray(function(self.load()), np.float32)
+
+        return SourceTensor(self.path, self.name, self.shape if shape is None else shape, read)
+
+    def scaled(self, factor: float) -> SourceTensor:
+        """Return this tensor times a number."""
+        return SourceTensor(
+            self.path, self.name, self.shape, lambda: (block * np.float32(factor) for block in self.blocks())
+        )
+
+
+@dataclass
+class Source:
+    """An open checkpoint of any format; a context manager.
+
+    Attributes
+    ----------
+    file : InputFile
+    kind : str
+        "pth", "safetensors", "gguf", "ggmf" or "trwkv".
+    tensors : dict of str to SourceTensor
+        Under the names that the file gives them.
+    settings : dict
+        What the file says besides: ``head_size``, ``license`` and the like.
+    """
+
+    file: InputFile
+    kind: str
+    tensors: dict[str, SourceTensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Name of the file."""
+        return self.file.path
+
+    def __enter__(self) -> Source:
+        """Return the source itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file."""
+        self.file.close()

@@ -1,0 +1,95 @@
+"""Run the official ``rwkv`` package on a raw checkpoint: ``python official.py IN.npz OUT.npz``.
+
+The package decides at import which versions it can load, so every checkpoint gets a process of its own; that also lets
+an interpreter with torch serve tests that run in one without. IN holds the tensors by their raw names, ``version``,
+``tokens`` and ``dtype``, the type of the .pth that the package reads. OUT gets ``logits`` (T, V), one row for each
+token, and the state after the last, each tensor in the package's own orientation: ``att_x`` and ``ffn_x`` (L, C) with
+``aa``, ``bb``, ``pp`` (L, C) for v4, with ``wkv`` (L, H, key, value) for v5 and v6, (L, H, value, key) for v7.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def run_official(
+    raw: Mapping[str, np.ndarray],
+    version: str,
+    tokens: Sequence[int],
+    dtype: str = "float32",
+    python: str = sys.executable,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return what the package computes with strategy 'cpu fp32', see above.
+
+    Parameters
+    ----------
+    raw : mapping of str to ndarray, float32
+        Tensors by their names in a BlinkDL checkpoint.
+    version : str
+        One of v4, v5.0, v5.1, v5.2, v6, v7.
+    tokens : sequence of int
+        Passed one at a time.
+    dtype : str
+        float32 or bfloat16: how the checkpoint is saved.
+    python : str
+        An interpreter that has torch and rwkv.
+    checkpoint : str or path-like, optional
+        Where to leave the .pth. Default: nowhere.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, answer = Path(folder, "in.npz"), Path(folder, "out.npz")
+        np.savez(given, **raw, tokens=np.array(tokens), version=np.array(version), dtype=np.array(dtype))
+        done = subprocess.run([python, __file__, given, answer], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        if checkpoint is not None:
+            shutil.copyfile(Path(folder, "checkpoint.pth"), checkpoint)
+        with np.load(answer) as out:
+            return dict(out)
+
+
+def official_version(python: str = sys.executable) -> str:
+    """Return the versions of rwkv and torch that an interpreter has, or an empty string."""
+    code = "from importlib.metadata import version; print('rwkv', version('rwkv'), 'torch', version('torch'))"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def main(given: str, answer: str) -> None:
+    """Do the work in the child process."""
+    with np.load(given) as arrays:
+        raw = dict(arrays)
+    tokens, version, dtype = raw.pop("tokens").tolist(), str(raw.pop("version")), str(raw.pop("dtype"))
+    os.environ.update(RWKV_V7_ON=str(int(version == "v7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
+
+    import torch
+    from rwkv.model import RWKV
+
+    torch.set_num_threads(1)
+    path = Path(given).with_name("checkpoint")  # the package appends .pth
+    torch.save({name: torch.from_numpy(x).to(getattr(torch, dtype)) for name, x in raw.items()}, f"{path}.pth")
+    model = RWKV(str(path), "cpu fp32")
+    logits, state = [], None
+    for token in tokens:
+        out, state = model.forward([token], state)
+        logits.append(out.numpy())
+
+    names = ("att_x", "aa", "bb", "pp", "ffn_x") if version == "v4" else ("att_x", "wkv", "ffn_x")
+    by_name = {name: torch.stack(state[i :: len(names)]).numpy() for i, name in enumerate(names)}
+    np.savez(answer, logits=np.stack(logits), **by_name)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

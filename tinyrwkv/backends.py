@@ -1,0 +1,149 @@
+"""Choose what runs a program, and give it memory: `numba` (compiled kernels) or `numpy` (any machine)."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from typing import Protocol
+
+import numpy as np
+
+from .errors import ArgumentError, UnsupportedError
+from .pool import pool
+from .program import Program
+
+NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)
+"""What SELECT keeps for the head: nothing runs it, the last token, every token."""
+
+
+class Workspace:
+    """The memory that one token at a time needs: activations, and each thread's own copy of the small ones.
+
+    Parameters
+    ----------
+    program : Program
+    threads : int
+    """
+
+    def __init__(self, program: Program, threads: int) -> None:
+        self.private_bytes = -(-program.private_bytes // 4096) * 4096 + 4096  # threads never share a cache line
+        self.memory = np.zeros(program.shared_bytes + threads * self.private_bytes + 128 + 64, np.uint8)
+        self.base = -self.memory.ctypes.data % 64  # offset of the first aligned byte
+        self.shared = self.memory[self.base : self.base + program.shared_bytes]
+        first = self.base + program.shared_bytes
+        first += -(self.memory.ctypes.data + first) % 64
+        self.private = [self.memory[first + i * self.private_bytes :][: self.private_bytes] for i in range(threads)]
+        constants = self.shared[: 64 + 4 * program.config["n_embd"]].view(np.float32)
+        constants[0] = program.config["ln_x_eps"]
+        constants[16:] = 1.0
+        self.barrier = np.zeros(256, np.uint8)
+        self.arguments = [(ctypes.c_int64 * 16)() for _ in range(threads)]
+        self._floats = np.zeros(0, np.float32)
+        self.addresses = [ctypes.addressof(block) for block in self.arguments]
+
+    def floats(self, count: int) -> np.ndarray:
+        """Return a buffer of `count` float32 that lasts as long as the workspace."""
+        if len(self._floats) < count:
+            self._floats = np.empty(count, np.float32)
+        return self._floats[:count]
+
+
+class Backend(Protocol):
+    """What runs operations ``first`` to ``last - 1`` of a program for a few tokens."""
+
+    name: str
+    threads: int
+
+    def run(
+        self,
+        workspace: Workspace,
+        first: int,
+        last: int,
+        ids: np.ndarray,
+        old: np.ndarray,
+        new: np.ndarray,
+        out: np.ndarray | None,
+        head: int,
+    ) -> None:
+        """Read ids and the old state; write the new state, and logits to `out`."""
+
+
+class Compiled:
+    """Runs compiled kernels through one ctypes call for each thread.
+
+    Parameters
+    ----------
+    name : str
+    program : Program
+    function : ctypes function
+        The kernels' ``run``.
+    threads : int
+    """
+
+    def __init__(self, name: str, program: Program, function: ctypes._CFuncPtr, threads: int) -> None:
+        self.name, self.threads, self.function = name, threads, function
+        self.weights = program.file.bytes.ctypes.data
+        self.table = program.table.ctypes.data
+        self._keep = program
+
+    def run(
+        self,
+        workspace: Workspace,
+        first: int,
+        last: int,
+        ids: np.ndarray,
+        old: np.ndarray,
+        new: np.ndarray,
+        out: np.ndarray | None,
+        head: int,
+    ) -> None:
+        """Read ids and the old state; write the new state, and logits to `out`."""
+        common = (self.weights, self.table, first, last, len(ids), ids.ctypes.data, old.ctypes.data, new.ctypes.data)
+        logits = 0 if out is None else out.ctypes.data
+        barrier = workspace.barrier.ctypes.data
+        for i, block in enumerate(workspace.arguments):
+            private = workspace.private[i].ctypes.data
+            block[:15] = (*common, workspace.shared.ctypes.data, private, logits, head, i, self.threads, barrier)
+        if self.threads == 1:
+            self.function(workspace.addresses[0])
+        else:
+            pool(self.threads).call(self.function, workspace.addresses)
+
+
+def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
+    """Make the backend that runs a program.
+
+    Parameters
+    ----------
+    program : Program
+    name : str
+        "numba", "numpy", or "auto": what TINYRWKV_BACKEND says, otherwise the fastest that is installed.
+    threads : int
+        Threads for each token; the numpy backend uses one.
+
+    Raises
+    ------
+    ArgumentError
+        There is no backend of that name, or `threads` is not 1 to 64.
+    UnsupportedError
+        The backend asked for is not installed.
+    """
+    if name == "auto":
+        name = os.environ.get("TINYRWKV_BACKEND") or "auto"
+    if name not in ("auto", "numba", "numpy"):
+        fix = 'give backend="auto", or unset TINYRWKV_BACKEND'
+        raise ArgumentError("load", "backend", repr(name), 'one of "auto", "numba", "numpy"', fix)
+    if not isinstance(threads, int) or not 1 <= threads <= 64:
+        raise ArgumentError("load", "threads", repr(threads), "a number from 1 to 64", "give the number of idle cores")
+    installed = importlib.util.find_spec("numba") is not None
+    if name == "numpy" or (name == "auto" and not installed):
+        from .numpy_backend import NumpyBackend
+
+        return NumpyBackend(program)
+    if not installed:
+        fix = 'pip install "tinyrwkv[numba]", or use backend="numpy"'
+        raise UnsupportedError("load", "backend 'numba'", "no numba package", "numba installed", fix)
+    from .numba_backend import compiled_run
+
+    return Compiled("numba", program, compiled_run(), threads)

@@ -1,0 +1,121 @@
+r"""Chat templates: how a model was taught to tell whose turn it is.
+
+========== =============================================== ==================== =====================================
+name       a turn, up to where the answer begins           the answer ends at   for
+========== =============================================== ==================== =====================================
+chat       ``User: ...\n\nAssistant:``                     ``\n\nUser:``        World and G1 models
+think      ``User: ...\n\nAssistant: <think``              ``\n\nUser:``        G1 models that reason first
+fake-think ``User: ...\n\nAssistant: <think></think``      ``\n\nUser:``        G1 models, reasoning left out: faster
+robot      ``User: ...\n\nAssistant:``                     ``\n\n``             models of short answers in one block
+raven      ``Bob: ...\n\nAlice:``                          ``\n\n``             Raven, v4
+none       the text as it is                               nothing              plain continuation
+========== =============================================== ==================== =====================================
+
+Token 0, the end of a document, ends every answer. No prompt ends with a space: the models write the space
+themselves, as part of the first word's token.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Template:
+    r"""The texts around the turns of a conversation.
+
+    A conversation is ``system(...)`` if wanted, then for every turn ``user(...)``, `answer_prefix`, the model's answer
+    up to a stop, and `between` before the next turn.
+
+    Parameters
+    ----------
+    name : str
+        Its key in `TEMPLATES` and the value of ``template`` in a model file.
+    system_form, user_form : str
+        With ``{}`` for the text.
+    answer_prefix : str
+        What the model continues. Never ends with a space.
+    between : str
+        What ends an answer that another turn follows.
+    stop : tuple of str
+        What the model writes when its answer is complete.
+    clean : bool
+        Whether texts must not hold an empty line, because that ends a turn.
+
+    Examples
+    --------
+    >>> TEMPLATES["robot"].prompt("turn left\n\nplease")
+    'User: turn left\nplease\n\nAssistant:'
+    """
+
+    name: str
+    system_form: str = "System: {}\n\n"
+    user_form: str = "User: {}\n\n"
+    answer_prefix: str = "Assistant:"
+    between: str = "\n\n"
+    stop: tuple[str, ...] = ("\n\nUser:",)
+    clean: bool = True
+
+    def system(self, text: str) -> str:
+        """Return the system text that begins a conversation; empty if `text` is."""
+        text = self._clean(text)
+        return self.system_form.replace("{}", text) if text else ""
+
+    def user(self, text: str) -> str:
+        """Return the user's part of a turn."""
+        return self.user_form.replace("{}", self._clean(text))
+
+    def prompt(self, text: str, first: bool = True, system: str = "") -> str:
+        """Return what to send for a turn: `system` before the first one, `between` before the others.
+
+        Parameters
+        ----------
+        text : str
+            What the user says.
+        first : bool, optional
+            Whether the conversation begins here. If not, the state has read it up to the end of the last answer,
+            without the stop string.
+        system : str, optional
+            Instructions before the first turn.
+        """
+        return (self.system(system) if first else self.between) + self.user(text) + self.answer_prefix
+
+    def answer(self, text: str) -> str:
+        """Return a given answer as the model would have written it, to be put behind a prompt as an example."""
+        return f" {self._clean(text)}{self.between}" if self.clean else text
+
+    def _clean(self, text: str) -> str:
+        if not self.clean:
+            return text
+        return re.sub(r"\n\s*\n", "\n", text.replace("\r\n", "\n").replace("\r", "\n").strip())
+
+
+TEMPLATES = {
+    template.name: template
+    for template in (
+        Template("chat"),
+        Template("think", answer_prefix="Assistant: <think"),
+        Template("fake-think", answer_prefix="Assistant: <think></think"),
+        Template("robot", stop=("\n\n",)),
+        Template("raven", system_form="{}\n\n", user_form="Bob: {}\n\n", answer_prefix="Alice:", stop=("\n\n",)),
+        Template("none", "{}", "{}", answer_prefix="", between="", stop=(), clean=False),
+    )
+}
+
+
+def template(name: str) -> Template:
+    """Return a built-in template.
+
+    Raises
+    ------
+    ArgumentError
+        There is none of that name.
+    """
+    if name not in TEMPLATES:
+        raise ArgumentError(
+            "templates", "template", repr(name), f"one of {', '.join(TEMPLATES)}", "choose one of these"
+        )
+    return TEMPLATES[name]

@@ -1,0 +1,233 @@
+"""Continue a prompt token by token: stop strings, deadlines, cancellation, and the state that fits the text."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .backends import HEAD_OF_LAST, NO_HEAD
+from .errors import ArgumentError
+from .sampling import Sampler
+from .state import State
+from .tokenizer import StreamDecoder
+
+if TYPE_CHECKING:
+    from .model import Model
+
+END_OF_DOCUMENT = 0
+NO_TOKEN = -1
+
+
+class Piece(NamedTuple):
+    """What one step adds.
+
+    `text` is empty while a character or a possible stop string is incomplete; `token` is -1 where the last piece
+    brings only text that was held back.
+    """
+
+    text: str
+    token: int
+    logprob: float
+
+
+class Result:
+    """What a generation has come to, so far or in the end.
+
+    Attributes
+    ----------
+    text : str
+        The pieces joined.
+    tokens : list of int
+        The tokens sampled, without the one that ends a document.
+    stop_reason : str or None
+        "stop" (a stop string or the end of the document), "length", "deadline", "cancelled"; None while it runs.
+    unread : list of int
+        After a deadline or a cancellation the tokens, of the prompt or sampled, that `state` has not read: to go on,
+        give them as the next prompt.
+    timings : dict
+        prompt_tokens, prompt_seconds, tokens, seconds; the time of whoever uses the pieces is not in them.
+    """
+
+    def __init__(self, model: Model, state: State) -> None:
+        self.text = ""
+        self.tokens: list[int] = []
+        self.stop_reason: str | None = None
+        self.unread: list[int] = []
+        self.timings = {"prompt_tokens": 0, "prompt_seconds": 0.0, "tokens": 0, "seconds": 0.0}
+        self._model, self._state = model, state
+
+    @property
+    def state(self) -> State:
+        """The state after the text, without the stop string; after a deadline that of the last whole token."""
+        if self.unread and self.stop_reason in ("stop", "length"):
+            self._state = self._model.forward(self.unread, self._state, logits=None)[1]
+            self.unread = []
+        return self._state
+
+
+class Generation(Iterator[Piece]):
+    """Iterates over pieces of text; made by ``Model.generate``.
+
+    Attributes
+    ----------
+    result : Result
+        What has been iterated so far.
+    logits : ndarray, float32, shape (V,)
+        What the last token was chosen from.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: str | Iterable[int],
+        state: State | None,
+        sampler: Sampler,
+        max_tokens: int,
+        stop: Iterable[str],
+        deadline: float | None,
+    ) -> None:
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
+            raise ArgumentError("generate", "max_tokens", repr(max_tokens), "a whole number", "give 0 or more")
+        if deadline is not None and not (isinstance(deadline, (int, float)) and not math.isnan(deadline)):
+            raise ArgumentError("generate", "deadline", repr(deadline), "a time.monotonic() time", "add seconds to it")
+        if not all(isinstance(text, str) and text for text in stops):
+            raise ArgumentError("generate", "stop", repr(stops), "texts of 1 character or more", "leave out empty ones")
+        self._tokenizer = model.tokenizer if stops or "tokenizer.bytes" in model.file else None
+        ids = model.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
+        self._prompt = model.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids)
+        start = model.new_state() if state is None else model.check_state(state)
+        self.model, self.max_tokens, self.deadline = model, max_tokens, deadline
+        self.sampler = sampler.copy()
+        self.sampler.reset()
+        self.result = Result(model, start)
+        self.logits = np.zeros(model.config["vocab_size"], np.float32)
+        self._now, self._next = start.data.copy(), np.empty_like(start.data)  # states: before and after a call
+        self._count, self._origin = start.tokens, start.origin
+        self._cancelled = threading.Event()
+        self._stops = _Stops([text.encode() for text in stops])
+        self._decoder = StreamDecoder()
+        self._steps = self._run()
+
+    def cancel(self) -> None:
+        """End the generation within milliseconds; may be called from any thread."""
+        self._cancelled.set()
+
+    def __iter__(self) -> Generation:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Piece:
+        """Make the next piece.
+
+        Raises
+        ------
+        TinyRWKVError
+            The model's logits are not numbers, because the file is damaged.
+        """
+        piece = next(self._steps)
+        self.result.text += piece.text
+        return piece
+
+    def _run(self) -> Iterator[Piece]:
+        result, timings, begin = self.result, self.result.timings, time.perf_counter()
+        rest = self._prompt
+        while len(rest):
+            count = self.model.chunk(None if self.deadline is None else self.deadline - time.monotonic())
+            if not self._read(rest[:count], last=count >= len(rest)):
+                return self._end(rest.tolist())
+            timings["prompt_tokens"] += min(count, len(rest))
+            timings["prompt_seconds"] = time.perf_counter() - begin
+            rest = rest[count:]
+        kept: State | None = None  # before the token in which text that may begin a stop string began
+        since = b""  # the bytes of the tokens after it
+        while len(result.tokens) < self.max_tokens:
+            begin = time.perf_counter()
+            token, logprob = self.sampler.sample(self.logits)
+            self.sampler.accept(token)
+            if token == END_OF_DOCUMENT:
+                yield from self._flush()
+                return self._end([], "stop")
+            result.tokens.append(token)
+            timings["tokens"] += 1
+            data = self._tokenizer.token_bytes(token) if self._tokenizer else b""
+            since += data
+            shown, after_stop = self._stops.push(data)
+            if after_stop is not None:
+                yield Piece(self._decoder.push(shown) + self._decoder.flush(), token, logprob)
+                state = kept or self._state()
+                return self._end(self._encode(since[: len(since) - after_stop]), "stop", state)
+            if not self._stops.held:
+                kept, since = None, b""
+            elif kept is None:
+                kept = self._state()
+            last = len(result.tokens) == self.max_tokens
+            text = self._decoder.push(shown + self._stops.release() if last else shown)
+            timings["seconds"] += time.perf_counter() - begin
+            yield Piece(text + self._decoder.flush() if last else text, token, logprob)
+            begin = time.perf_counter()
+            if last:
+                return self._end([token], "length")
+            if not self._read(np.array([token], np.int32), last=True):
+                yield from self._flush()
+                return self._end([token])
+            timings["seconds"] += time.perf_counter() - begin
+        return self._end([], "length")
+
+    def _read(self, ids: np.ndarray, last: bool) -> bool:
+        """Read tokens into the state; False where time or the caller ended it, the state as it was."""
+        head = HEAD_OF_LAST if last else NO_HEAD
+        if not self.model.read(ids, self._now, self._next, self.logits if last else None, head, self._why):
+            return False
+        self._now, self._next = self._next, self._now
+        self._count += len(ids)
+        return True
+
+    def _why(self) -> str | None:
+        """Tell what ends the generation before its time."""
+        if self._cancelled.is_set():
+            return "cancelled"
+        return "deadline" if self.deadline is not None and time.monotonic() >= self.deadline else None
+
+    def _state(self) -> State:
+        return State(self._now.copy(), self._count, self._origin)
+
+    def _encode(self, data: bytes) -> list[int]:
+        return self._tokenizer.encode(data) if self._tokenizer else []
+
+    def _flush(self) -> Iterator[Piece]:
+        text = self._decoder.push(self._stops.release()) + self._decoder.flush()
+        if text:
+            yield Piece(text, NO_TOKEN, 0.0)
+
+    def _end(self, unread: list[int], reason: str | None = None, state: State | None = None) -> None:
+        self.result.unread, self.result._state = unread, state or self._state()
+        self.result.stop_reason = reason or self._why() or "cancelled"
+
+
+class _Stops:
+    """Holds back bytes that may be the beginning of a stop string."""
+
+    def __init__(self, stops: list[bytes]) -> None:
+        self.stops, self.held = stops, b""
+
+    def push(self, data: bytes) -> tuple[bytes, int | None]:
+        """Return what is safe to show and, where a stop string is complete, how many bytes begin with it."""
+        text = self.held + data
+        found = [at for stop in self.stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.held = b""
+            return text[: min(found)], len(text) - min(found)
+        keep = max((n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep], None
+
+    def release(self) -> bytes:
+        """Return what was held back: no stop string follows."""
+        held, self.held = self.held, b""
+        return held

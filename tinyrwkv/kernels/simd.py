@@ -1,0 +1,324 @@
+"""What the kernels need and Python cannot say: pointers, vector dot products, bit casts, atomics.
+
+Each intrinsic emits target-neutral LLVM code, so the same kernels compile for every instruction set. The order of
+floating point sums is fixed by this code and not by the machine: 16 partial sums and one tree.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+LANES = 16
+
+# LLVM turns the sum of even and odd products into pmaddwd or vpdpwssd on x86, and the reduction intrinsic into
+# smlal or sdot on ARM; the other form of each is three times slower. Both give the same integers.
+PAIRS = platform.machine().lower() in ("x86_64", "amd64", "i686", "i386")
+
+
+def _pointer(result: types.Type) -> Any:
+    """Make the intrinsic that turns an address into a typed pointer."""
+
+    @intrinsic
+    def cast(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(result))
+
+        return result(types.int64), codegen
+
+    return cast
+
+
+f32_at = _pointer(types.CPointer(types.float32))
+i32_at = _pointer(types.CPointer(types.int32))
+i16_at = _pointer(types.CPointer(types.int16))
+u16_at = _pointer(types.CPointer(types.uint16))
+i8_at = _pointer(types.CPointer(types.int8))
+i64_at = _pointer(types.CPointer(types.int64))
+
+
+def _bitcast(source: types.Type, result: types.Type) -> Any:
+    @intrinsic
+    def cast(typingctx: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(result))
+
+        return result(source), codegen
+
+    return cast
+
+
+float_from_bits = _bitcast(types.int32, types.float32)
+bits_from_float = _bitcast(types.float32, types.int32)
+
+
+@intrinsic
+def truncate(typingctx: Any, value: Any) -> Any:
+    """Return float32 `value` rounded towards zero as int32; the caller keeps it in range."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fptosi(args[0], I32)
+
+    return types.int32(types.float32), codegen
+
+
+@intrinsic
+def atomic_add(typingctx: Any, pointer: Any, value: Any) -> Any:
+    """Add to an int32 in memory shared by threads and return what was there."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", args[0], args[1], "seq_cst")
+
+    return types.int32(types.CPointer(types.int32), types.int32), codegen
+
+
+@intrinsic
+def atomic_load(typingctx: Any, pointer: Any) -> Any:
+    """Read an int32 that another thread writes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(args[0], "seq_cst", 4, typ=I32)
+
+    return types.int32(types.CPointer(types.int32)), codegen
+
+
+@intrinsic
+def atomic_store(typingctx: Any, pointer: Any, value: Any) -> Any:
+    """Write an int32 that another thread reads."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], args[0], "seq_cst", 4)
+        return context.get_dummy_value()
+
+    return types.void(types.CPointer(types.int32), types.int32), codegen
+
+
+@intrinsic
+def yield_processor(typingctx: Any) -> Any:
+    """Let another thread run while this one waits; nothing on Windows, which has no sched_yield."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if platform.system() != "Windows":
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "sched_yield")
+            builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _lanes(element: Any, count: int = LANES) -> ir.VectorType:
+    return ir.VectorType(element, count)
+
+
+def _take(builder: Any, vector: Any, indices: range) -> Any:
+    """Return the given lanes of a vector."""
+    mask = ir.Constant(_lanes(I32, len(indices)), list(indices))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+def _load(builder: Any, address: Any, index: Any, element: Any, count: int) -> Any:
+    size = {I8: 1, I16: 2, I32: 4, F32: 4}[element]
+    offset = builder.mul(builder.sext(index, I64), I64(size))
+    pointer = builder.inttoptr(builder.add(address, offset), ir.PointerType())
+    return builder.load(pointer, align=size, typ=element if count == 1 else _lanes(element, count))
+
+
+def _half(builder: Any, bits: Any) -> Any:
+    """Widen float16 bits to float32 with integer shifts: not every board has the instruction."""
+    shape = (lambda t: t) if isinstance(bits.type, ir.IntType) else (lambda t: _lanes(t, bits.type.count))
+
+    def constant(element: Any, value: Any) -> Any:
+        return ir.Constant(shape(element), value if shape(element) is element else [value] * bits.type.count)
+
+    wide = builder.zext(bits, shape(I32))
+    magnitude = builder.shl(builder.and_(wide, constant(I32, 0x7FFF)), constant(I32, 13))
+    sign = builder.shl(builder.and_(wide, constant(I32, 0x8000)), constant(I32, 16))
+    scaled = builder.fmul(builder.bitcast(magnitude, shape(F32)), constant(F32, 2.0**112))
+    return builder.bitcast(builder.or_(builder.bitcast(scaled, shape(I32)), sign), shape(F32))
+
+
+class _Integer:
+    """Dot products of int8 rows with int16 activations, in int32."""
+
+    step, total, weight, other = 2 * LANES, I32, I8, I16
+
+    @staticmethod
+    def widen(builder: Any, w: Any, x: Any) -> tuple[Any, Any]:
+        wide = I32 if isinstance(w.type, ir.IntType) else _lanes(I32, w.type.count)
+        return builder.sext(w, wide), builder.sext(x, wide)
+
+    @staticmethod
+    def multiply_add(builder: Any, total: Any, w: Any, x: Any) -> Any:
+        product = builder.mul(w, x)
+        if isinstance(product.type, ir.IntType):
+            return builder.add(total, product)
+        if PAIRS:
+            even, odd = (_take(builder, product, range(i, 2 * LANES, 2)) for i in (0, 1))
+            return builder.add(total, builder.add(even, odd))
+        name = f"llvm.vector.partial.reduce.add.v{LANES}i32.v{2 * LANES}i32"
+        kind = ir.FunctionType(total.type, [total.type, product.type])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [total, product])
+
+    @staticmethod
+    def add(builder: Any, a: Any, b: Any) -> Any:
+        return builder.add(a, b)
+
+
+class _Float:
+    """Dot products of float32 rows with float32 activations."""
+
+    step, total, weight, other = LANES, F32, F32, F32
+
+    @staticmethod
+    def widen(builder: Any, w: Any, x: Any) -> tuple[Any, Any]:
+        return w, x
+
+    @staticmethod
+    def multiply_add(builder: Any, total: Any, w: Any, x: Any) -> Any:
+        return builder.fadd(total, builder.fmul(w, x))
+
+    @staticmethod
+    def add(builder: Any, a: Any, b: Any) -> Any:
+        return builder.fadd(a, b)
+
+
+class _Half(_Float):
+    """Dot products of float16 rows with float32 activations."""
+
+    weight = I16
+
+    @staticmethod
+    def widen(builder: Any, w: Any, x: Any) -> tuple[Any, Any]:
+        return _half(builder, w), x
+
+
+def _dots(kind: Any, rows: int, tokens: int) -> Any:
+    """Make the intrinsic that multiplies `rows` rows of weights with `tokens` vectors of activations.
+
+    ``dots(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n elements;
+    out[t, r] = sum_j w[r, j] * x[t, j], each in 16 partial sums over j, one tree, then the tail of n.
+    """
+
+    @intrinsic
+    def dots(typingctx: Any, w: Any, w_stride: Any, x: Any, x_stride: Any, n: Any, out: Any, out_stride: Any) -> Any:
+        i64 = types.int64
+        return types.void(i64, i64, i64, i64, types.int32, i64, i64), codegen
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w, w_stride, x, x_stride, n, out, out_stride = args
+        w_rows = [builder.add(w, builder.mul(w_stride, I64(r))) for r in range(rows)]
+        x_rows = [builder.add(x, builder.mul(x_stride, I64(t))) for t in range(tokens)]
+
+        def loop(start: Any, stop: Any, count: int, totals: list[Any]) -> list[Any]:
+            """Add `count` elements at a time to the totals; a loop of LLVM blocks around phi nodes."""
+            before = builder.block
+            head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            j = builder.phi(I32)
+            j.add_incoming(start, before)
+            carried = [builder.phi(total.type) for total in totals]
+            for phi, total in zip(carried, totals, strict=True):
+                phi.add_incoming(total, before)
+            builder.cbranch(builder.icmp_signed("<", j, stop), body, after)
+            builder.position_at_end(body)
+            ws = [_load(builder, address, j, kind.weight, count) for address in w_rows]
+            xs = [_load(builder, address, j, kind.other, count) for address in x_rows]
+            pairs = [kind.widen(builder, a, b) for a in ws for b in xs]
+            added = [kind.multiply_add(builder, c, a, b) for c, (a, b) in zip(carried, pairs, strict=True)]
+            j.add_incoming(builder.add(j, I32(count)), builder.block)
+            for phi, total in zip(carried, added, strict=True):
+                phi.add_incoming(total, builder.block)
+            builder.branch(head)
+            builder.position_at_end(after)
+            return carried
+
+        whole = builder.sub(n, builder.srem(n, I32(kind.step)))
+        zero = ir.Constant(_lanes(kind.total), None)
+        totals = loop(I32(0), whole, kind.step, [zero] * (rows * tokens))
+        sums = []
+        for total in totals:
+            width = LANES
+            while width > 1:
+                low, high = _take(builder, total, range(width // 2)), _take(builder, total, range(width // 2, width))
+                total, width = kind.add(builder, low, high), width // 2
+            sums.append(builder.extract_element(total, I32(0)))
+        for i, total in enumerate(loop(whole, n, 1, sums)):
+            offset = builder.add(builder.mul(out_stride, I64(i % tokens)), I64(4 * (i // tokens)))
+            pointer = builder.inttoptr(builder.add(out, offset), ir.PointerType())
+            builder.store(total, pointer, align=4)
+        return context.get_dummy_value()
+
+    return dots
+
+
+dots_i8 = _dots(_Integer, 1, 1)
+dots_i8_short = _dots(_Integer, 4, 1)
+dots_i8_block = _dots(_Integer, 2, 4)
+dots_f32 = _dots(_Float, 1, 1)
+dots_f32_block = _dots(_Float, 2, 4)
+dots_f16 = _dots(_Half, 1, 1)
+dots_f16_block = _dots(_Half, 2, 4)
+
+
+class Vector(types.Type):
+    """Several float32 that one instruction works on."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"float32x{lanes}")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, _lanes(F32, kind.lanes))
+
+
+def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
+    """Make load, store, scale and add_scaled for vectors of so many float32.
+
+    ``load(address)``, ``store(address, v)``, ``scale(v, s)`` = v s, ``add_scaled(u, v, s)`` = u + v s.
+    """
+    kind, shape = Vector(lanes), _lanes(F32, lanes)
+
+    def splat(builder: Any, value: Any) -> Any:
+        one = builder.insert_element(ir.Constant(shape, ir.Undefined), value, I32(0))
+        return builder.shuffle_vector(one, one, ir.Constant(_lanes(I32, lanes), [0] * lanes))
+
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load(builder.inttoptr(args[0], ir.PointerType()), align=4, typ=shape)
+
+        return kind(types.int64), codegen
+
+    @intrinsic
+    def store(typingctx: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.store(args[1], builder.inttoptr(args[0], ir.PointerType()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, kind), codegen
+
+    @intrinsic
+    def scale(typingctx: Any, value: Any, factor: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fmul(args[0], splat(builder, args[1]))
+
+        return kind(kind, types.float32), codegen
+
+    @intrinsic
+    def add_scaled(typingctx: Any, total: Any, value: Any, factor: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fadd(args[0], builder.fmul(args[1], splat(builder, args[2])))
+
+        return kind(kind, kind, types.float32), codegen
+
+    return load, store, scale, add_scaled

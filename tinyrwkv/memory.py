@@ -1,0 +1,109 @@
+"""What a mapped file costs: bytes resident in this process, bytes in the page cache, and how to let them go."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import mmap
+import os
+import sys
+
+import numpy as np
+
+from .format import TensorFile
+
+LINUX = sys.platform.startswith("linux")
+
+
+def resident(file: TensorFile) -> int | None:
+    """Return how many bytes of a mapped file this process has in memory now.
+
+    Counts the present bits of /proc/self/pagemap, or where that is closed the Rss line of /proc/self/smaps.
+
+    Returns
+    -------
+    int or None
+        None where the system has neither, as on Windows and macOS.
+    """
+    if not LINUX:
+        return None
+    start, page = file.bytes.ctypes.data, mmap.PAGESIZE
+    with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        pagemap.seek(start // page * 8)
+        entries = np.frombuffer(pagemap.read(-(-len(file.bytes) // page) * 8), np.uint64)
+        return int((entries >> np.uint64(63)).sum()) * page
+    with contextlib.suppress(OSError), open("/proc/self/smaps") as smaps:
+        inside, total = False, 0
+        for line in smaps:
+            first = line.split(maxsplit=1)[0]
+            if "-" in first and not first.endswith(":"):
+                low, high = (int(part, 16) for part in first.split("-"))
+                inside = low <= start + len(file.bytes) - 1 and start < high
+            elif inside and first == "Rss:":
+                total += int(line.split()[1]) * 1024
+        return total
+    return None
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL | None:
+    if not LINUX:
+        return None
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL(None, use_errno=True)
+    return None
+
+
+def cached(file: TensorFile) -> int | None:
+    """Return how many bytes of a mapped file lie in the page cache, whoever read them; None where unknown."""
+    libc, pages = _libc(), -(-len(file.bytes) // mmap.PAGESIZE)
+    present = (ctypes.c_ubyte * pages)()
+    address = ctypes.c_void_p(file.bytes.ctypes.data)
+    if libc is None or libc.mincore(address, ctypes.c_size_t(len(file.bytes)), present) != 0:
+        return None
+    return int((np.frombuffer(present, np.uint8) & 1).sum()) * mmap.PAGESIZE
+
+
+def advise(file: TensorFile, advice: str, start: int, length: int) -> bool:
+    """Give the system an advice such as "MADV_RANDOM" for whole pages of a mapped file; False where it takes none."""
+    code = getattr(mmap, advice, None)
+    if code is None or file.map is None:
+        return False
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    try:
+        file.map.madvise(code, first, start + length - first)
+    except OSError:
+        return False
+    return True
+
+
+def lock(file: TensorFile) -> bool:
+    """Keep a mapped file in memory (mlock); False where limits do not allow it."""
+    libc = _libc()
+    address = ctypes.c_void_p(file.bytes.ctypes.data)
+    return libc is not None and libc.mlock(address, ctypes.c_size_t(len(file.bytes))) == 0
+
+
+def process_memory() -> dict[str, int]:
+    """Return bytes of this process: rss, anon (its own, not the file's) and peak; empty where the system tells none."""
+    if not LINUX:
+        return {}
+    names = {"VmRSS": "rss", "RssAnon": "anon", "VmHWM": "peak"}
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        lines = (line.split() for line in status)
+        return {names[key[:-1]]: int(rest[0]) * 1024 for key, *rest in lines if key[:-1] in names}
+    return {}
+
+
+def drop_from_cache(path: str) -> None:
+    """Ask the system to forget a file's pages, for measurements that start cold; Linux only."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def prefault(file: TensorFile) -> None:
+    """Read every page of a mapped file, so that no later access waits for storage."""
+    advise(file, "MADV_WILLNEED", 0, len(file.bytes))
+    int(file.bytes[:: mmap.PAGESIZE].max())

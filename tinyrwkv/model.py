@@ -1,0 +1,338 @@
+"""A model: its file mapped once, its program, and the calls that read tokens."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from . import memory
+from .backends import HEAD_OF_ALL, HEAD_OF_LAST, NO_HEAD, Workspace, make
+from .errors import ArgumentError, FormatError, UnsupportedError
+from .format import open_file
+from .generate import Generation
+from .plan import Parts, plan
+from .program import MAX_TOKENS, Program
+from .reference import new_state
+from .sampling import Sampler
+from .state import State
+from .tokenizer import Tokenizer
+
+BUNDLED = pathlib.Path(__file__).parent / "models" / "default.trwkv"
+
+PAUSE = 0.002
+"""Seconds between looks at the clock while a deadline or a cancellation may end a token."""
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    backend: str = "auto",
+    threads: int = 1,
+    resident_limit: int | None = None,
+    verify: bool = False,
+    prefault: bool = False,
+    lock: bool = False,
+) -> Model:
+    """Map a model file and make it ready; no weight is read before the first token.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        A .trwkv file; without one, the small model that ships in the package.
+    backend : str
+        "auto" (what TINYRWKV_BACKEND says, otherwise the fastest installed), "numba" or "numpy".
+    threads : int
+        Threads for each token. The result has the same bits for every number.
+    resident_limit : int, optional
+        Bytes of the file that may be in this process's memory at one time; slower, never another answer.
+    verify : bool
+        Compare the whole file with its checksums first.
+    prefault, lock : bool
+        Read the whole file in now; keep it in memory as far as the system's limits allow.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FormatError
+        The file is missing or damaged, or is not a model.
+    ArgumentError, UnsupportedError
+        A setting is out of range, or not to be had on this machine.
+    """
+    if path is None:
+        path = BUNDLED
+        if not BUNDLED.exists():
+            fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
+            raise FormatError(BUNDLED, "bundled model", "no file", "the model that ships in the package", fix)
+    file = open_file(path, verify=verify)
+    try:
+        model = Model(file, backend, threads, resident_limit)
+        if prefault:
+            memory.prefault(file)
+        if lock:
+            memory.lock(file)
+        return model
+    except BaseException:
+        file.close()
+        raise
+
+
+class Model:
+    """An RWKV model in one mapped file; made by `load`. Threads may share it, each with states of its own.
+
+    Attributes
+    ----------
+    config : dict
+        The metadata of the file.
+    path, hash : str
+        Where the file is; SHA-256 that identifies its contents.
+    backend : Backend
+        What runs it: ``backend.name``, ``backend.threads``.
+    """
+
+    def __init__(self, file: Any, backend: str = "auto", threads: int = 1, resident_limit: int | None = None) -> None:
+        if file.metadata["kind"] != "model":
+            raise FormatError(file.path, "kind", "a state", "a model", "give the model; State.load reads states")
+        self.file, self.config, self.path, self.hash = file, file.metadata, file.path, file.hash
+        self.program = Program(file)
+        self.parts = Parts(self.program)
+        self.backend = make(self.program, backend, threads)
+        self.resident_limit = self._check_limit(resident_limit)
+        self._workspaces: list[Workspace] = []
+        self._tokenizer: Tokenizer | None = None
+        self._pace = {True: 0.0, False: 0.0}  # seconds for each byte of weights; for each byte and token of a chunk
+        self._origin = {"model": self.hash} | {
+            key: self.config[key] for key in ("arch", "n_layer", "n_embd", "n_head", "head_size")
+        }
+        memory.advise(file, "MADV_RANDOM", *self.parts.random)
+
+    def _check_limit(self, limit: int | None) -> int | None:
+        if limit is None:
+            return None
+        if memory.resident(self.file) is None:
+            found = "a system that does not tell what is resident"
+            raise UnsupportedError("load", "resident_limit", found, "Linux", "load without resident_limit")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < self.parts.least_resident:
+            expected = f"at least {self.parts.least_resident} bytes, what the largest step of this model reads"
+            raise ArgumentError("load", "resident_limit", limit, expected, "raise the limit or compress the model")
+        return limit
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer packed in the file; UnsupportedError where it was converted without a vocabulary."""
+        if self._tokenizer is None:
+            if "tokenizer.bytes" not in self.file:
+                fix = "convert it with --vocab, or give token ids"
+                raise UnsupportedError(self.path, "tokenizer", "none in the file", "one, to read text", fix)
+            parts = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
+            self._tokenizer = Tokenizer(*parts, vocab_size=self.config["vocab_size"], file=self.path)
+        return self._tokenizer
+
+    def new_state(self) -> State:
+        """Return the state before the first token."""
+        return State(new_state(self.config), 0, self._origin)
+
+    def forward(
+        self, tokens: int | Iterable[int], state: State | None = None, *, logits: str | None = "last"
+    ) -> tuple[np.ndarray | None, State]:
+        """Read tokens and return what the model expects next.
+
+        Parameters
+        ----------
+        tokens : int or iterable of int
+            At least one.
+        state : State, optional
+            What came before, not changed; nothing, where left out.
+        logits : str or None
+            "last" for those after the last token, "all" for those after each, None for none: only the state.
+
+        Returns
+        -------
+        logits : ndarray, float32, shape (V,) or (T, V), or None
+        state : State
+            After the last token.
+
+        Raises
+        ------
+        ArgumentError
+            A token is not one of the model's, or the state belongs to another model.
+        """
+        ids = self.check_tokens(tokens)
+        state = self.new_state() if state is None else self.check_state(state)
+        if logits not in ("last", "all", None):
+            raise ArgumentError("forward", "logits", repr(logits), '"last", "all" or None', "choose one of them")
+        V = self.config["vocab_size"]
+        out = None if logits is None else np.empty((len(ids) if logits == "all" else 1, V), np.float32)
+        data, spare = state.data, np.empty_like(state.data)
+        for start in range(0, len(ids), MAX_TOKENS):
+            chunk = ids[start : start + MAX_TOKENS]
+            head = HEAD_OF_ALL if logits == "all" else NO_HEAD
+            if logits == "last" and start + MAX_TOKENS >= len(ids):
+                head = HEAD_OF_LAST
+            part = out[start:] if head == HEAD_OF_ALL and out is not None else out
+            self.read(chunk, data, spare, part, head)
+            data, spare = spare, np.empty_like(spare) if data is state.data else data
+        return (out[0] if logits == "last" and out is not None else out), State(data, state.tokens + len(ids), self._origin)
+
+    def generate(
+        self,
+        prompt: str | Iterable[int],
+        *,
+        state: State | None = None,
+        sampler: Sampler | None = None,
+        max_tokens: int = 100,
+        stop: Iterable[str] = (),
+        deadline: float | None = None,
+        constraint: Any = None,
+    ) -> Generation:
+        """Continue a prompt, piece by piece.
+
+        Parameters
+        ----------
+        prompt : str or iterable of int
+            Sent as it is; token 0, which begins a document, is put first only where `state` is None.
+        state : State, optional
+            What came before; not changed.
+        sampler : Sampler, optional
+            Settings for the choice of tokens; used as a copy, so that the same seed gives the same text.
+        max_tokens : int
+            Tokens to generate at most.
+        stop : iterable of str
+            End before any of these, wherever the borders of tokens lie; token 0 always ends.
+        deadline : float, optional
+            Absolute ``time.monotonic()`` time to end at, within milliseconds.
+        constraint : optional
+            Not in this version.
+
+        Returns
+        -------
+        Generation
+            An iterator of pieces (text, token, logprob), with ``cancel()`` and ``result``.
+
+        Raises
+        ------
+        ArgumentError, UnsupportedError
+            A setting is out of range, or text is given to a model without a tokenizer.
+        """
+        if constraint is not None:
+            raise UnsupportedError("generate", "constraint", repr(constraint), "None in this version", "leave it out")
+        return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the bytes of each part: in the file, touched by one token, resident at most; reads no weight."""
+        return plan(self.parts, self.resident_limit)
+
+    def resident(self) -> int | None:
+        """Return how many bytes of the file are in this process's memory now; None where the system does not tell."""
+        return memory.resident(self.file)
+
+    def cached(self) -> int | None:
+        """Return how many bytes of the file are in the page cache; None where the system does not tell."""
+        return memory.cached(self.file)
+
+    def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
+        """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""
+        V, found = self.config["vocab_size"], "something else"
+        try:
+            ids = np.atleast_1d(np.asarray(tokens if isinstance(tokens, (int, np.ndarray)) else list(tokens)))
+            if ids.ndim == 1 and len(ids) and ids.dtype.kind in "iu" and 0 <= ids.min() and ids.max() < V:
+                return np.ascontiguousarray(ids, np.int32)
+            found = f"{ids.dtype} {ids.shape}" + (f" from {ids.min()} to {ids.max()}" if ids.dtype.kind in "iu" and ids.size else "")
+        except (TypeError, ValueError, OverflowError):
+            found = type(tokens).__name__
+        raise ArgumentError(self.path, "tokens", found, f"at least one id from 0 to {V - 1}", "use this model's tokenizer")
+
+    def check_state(self, state: State) -> State:
+        """Return a state; ArgumentError where it belongs to another model."""
+        if not isinstance(state, State) or state.origin["model"] != self.hash:
+            found = f"one of model {state.origin['model'][:12]}" if isinstance(state, State) else type(state).__name__
+            raise ArgumentError(self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()")
+        return state
+
+    def chunk(self, seconds: float | None) -> int:
+        """Return how many prompt tokens to read at once, 1 to 16, from the speed seen so far.
+
+        A chunk is lost where a deadline cuts it, and looked at only after each layer.
+
+        Parameters
+        ----------
+        seconds : float or None
+            Time until a deadline; None where only a cancellation may come, which may wait a little longer.
+        """
+        pace = self._pace[False] or self._pace[True]
+        if pace == 0:
+            return MAX_TOKENS if seconds is None else 1
+        tokens = (20 if seconds is None else 1) * PAUSE / (pace * self.parts.layer_bytes)
+        if seconds is not None:
+            tokens = min(tokens, seconds / (pace * self.parts.bytes_between(0, len(self.parts.cuts) - 1)))
+        return int(min(max(tokens, 1), MAX_TOKENS))
+
+    def read(
+        self,
+        ids: np.ndarray,
+        old: np.ndarray,
+        new: np.ndarray,
+        out: np.ndarray | None = None,
+        head: int = NO_HEAD,
+        stopped: Callable[[], Any] | None = None,
+    ) -> bool:
+        """Read up to 16 tokens at once, in as many kernel calls as `stopped` and the memory limit ask for.
+
+        Parameters
+        ----------
+        ids : ndarray, int32, shape (T,), 1 <= T <= 16
+        old, new : ndarray, float32
+            The state before, and memory for the one after.
+        out : ndarray, float32, shape (1, V) or (T, V), optional
+            Memory for logits.
+        head : int
+            Which tokens the logits are for.
+        stopped : callable, optional
+            Asked every few milliseconds; a true answer ends the call.
+
+        Returns
+        -------
+        bool
+            False where `stopped` ended it: `new` and `out` then hold nothing of use.
+        """
+        workspace = self._workspaces.pop() if self._workspaces else Workspace(self.program, self.backend.threads)
+        try:
+            cuts = self.parts.cuts
+            end = len(cuts) - 1 if head != NO_HEAD else self.parts.head_cut
+            at = 0
+            while at < end:
+                until, one = end, len(ids) == 1
+                if stopped is not None:
+                    if stopped():
+                        return False
+                    work = self._pace[one] * (1 if one else len(ids))
+                    until = self.parts.advance(at, end, PAUSE / work if work else 1)
+                if self.resident_limit is not None:
+                    until = min(until, self.parts.advance(at, end, self.resident_limit // 2))
+                begin = time.perf_counter()
+                self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
+                self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))
+                if self.resident_limit is not None:
+                    memory.advise(self.file, "MADV_DONTNEED", 0, len(self.file.bytes))
+                if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
+                    ids = ids[-1:]
+                at = until
+            return True
+        finally:
+            self._workspaces.append(workspace)
+
+    def _measure(self, seconds: float, work: int, tokens: int) -> None:
+        """Follow the speed of this machine with a running mean."""
+        pace, one = seconds / (work * tokens), tokens == 1
+        self._pace[one] = pace if self._pace[one] == 0 else 0.8 * self._pace[one] + 0.2 * pace
+
+    def close(self) -> None:
+        """Let the file go; the model is of no use afterwards."""
+        self.file.close()

@@ -1,0 +1,32 @@
+"""Compile the kernels with Numba, once for each version of their source, and call them through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import pathlib
+from typing import Any
+
+from numba import cfunc, types
+
+from .kernels.run import run
+
+
+@functools.cache
+def compiled_run() -> Any:
+    """Return the kernels' ``run`` as a ctypes function of one address; calls release the GIL.
+
+    Numba keeps compiled code on disk and looks only at the file of the function itself, so the function closes over
+    a hash of every source file of the kernels: where one changes, it is another function.
+    """
+    folder = pathlib.Path(__file__).parent
+    sources = [folder / "program.py", *sorted((folder / "kernels").glob("*.py"))]
+    version = int(hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12], 16)
+
+    @cfunc(types.void(types.CPointer(types.int64)), cache=True, error_model="numpy", boundscheck=False)
+    def entry(arguments: Any) -> None:
+        if version:
+            run(arguments)
+
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(entry.address)

@@ -1,0 +1,105 @@
+"""The bytes of a model's parts: in the file, touched by a token, resident; known before any weight is read."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+from .program import EMBED, FIELDS, INT8, MATMUL, SELECT, Program
+
+ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of program.py
+
+
+def _part(name: str) -> str:
+    """Return the part of a model that a tensor belongs to."""
+    if name.startswith("blocks."):
+        return "channel_mix" if ".ffn." in name or ".ln2." in name else "time_mix"
+    return {"emb": "embedding", "tokenizer": "tokenizer"}.get(name.split(".", 1)[0], "head")
+
+
+class Parts:
+    """What a program reads where, and the places between operations where it can pause.
+
+    Parameters
+    ----------
+    program : Program
+
+    Attributes
+    ----------
+    cuts : list of int
+        Operations that a kernel call may begin at, from 0 to the number of operations.
+    head_cut : int
+        The index in `cuts` of the SELECT operation, where the layers end.
+    random : tuple of int
+        Offset and bytes of the region that is read row by row, the embedding.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.file = program, program.file
+        self.touched = [self._touched(row) for row in program.rows]
+        head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] == MATMUL]
+        self.cuts = sorted({0, *program.layer_ends, program.select, *head, len(program.rows)})
+        self.head_cut = self.cuts.index(program.select)
+        sums = np.concatenate([[0], np.cumsum(self.touched)])
+        self._sums = [int(sums[cut]) for cut in self.cuts]
+        self.layer_bytes = max(b - a for a, b in zip(self._sums, self._sums[1:], strict=False))
+        self.least_resident = 2 * (self.layer_bytes + (1 << 18))
+        embedding = self.file.tensors["emb.weight"]
+        self.random = embedding.offset, embedding.nbytes
+
+    def _touched(self, row: list[int]) -> int:
+        field = dict(zip(FIELDS[row[0]], row[1:], strict=True))
+        if row[0] == EMBED:
+            return field["width"] * ITEM[field["kind"]] + (4 if field["kind"] == INT8 else 0)
+        if row[0] == MATMUL:
+            scales = 4 * field["rows"] * ((field["kind"] == INT8) + (field["bias"] >= 0))
+            return field["rows"] * field["cols"] * ITEM[field["kind"]] + scales
+        width = field.get("width", field.get("heads", 0) * field.get("size", 0))
+        vectors = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
+        count = 0 if row[0] == SELECT else sum(name in field for name in vectors) + field.get("count", 0)
+        return 4 * width * (count - (field.get("per_token", 0) == 1))
+
+    def bytes_between(self, first: int, last: int) -> int:
+        """Return the weight bytes that the operations between two cuts read for one token."""
+        return max(self._sums[last] - self._sums[first], 1)
+
+    def advance(self, first: int, last: int, budget: float) -> int:
+        """Return the furthest cut up to `last` that is within `budget` bytes of cut `first`, at least the next."""
+        until = first + 1
+        while until < last and self.bytes_between(first, until + 1) <= budget:
+            until += 1
+        return until
+
+
+def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
+    """Return bytes by part and in all.
+
+    Returns
+    -------
+    dict
+        file_bytes, touched_bytes_per_token, resident_bytes_max, state_bytes, workspace_bytes, and parts, a list of
+        dicts of part, file_bytes, touched_bytes_per_token, resident_bytes_max. Resident bytes are whole pages at
+        their most: all that the model can touch, or the limit.
+    """
+    names = ("embedding", "time_mix", "channel_mix", "head", "tokenizer")
+    rows = {name: {"part": name, "file_bytes": 0, "touched_bytes_per_token": 0, "resident_bytes_max": 0} for name in names}
+    page = mmap.PAGESIZE
+    for tensor in parts.file.tensors.values():
+        row = rows[_part(tensor.name)]
+        row["file_bytes"] += tensor.nbytes
+        row["resident_bytes_max"] += -(-tensor.nbytes // page) * page if tensor.nbytes >= page else tensor.nbytes
+    for row, note, touched in zip(parts.program.rows, parts.program.notes, parts.touched, strict=True):
+        rows[_part(note) if row[0] != EMBED else "embedding"]["touched_bytes_per_token"] += touched
+    listed = [row for row in rows.values() if row["file_bytes"]]
+    total = len(parts.file.bytes)
+    most = -(-total // page) * page
+    return {
+        "file_bytes": total,
+        "touched_bytes_per_token": sum(parts.touched),
+        "resident_bytes_max": most if resident_limit is None else min(most, resident_limit),
+        "state_bytes": 4 * parts.program.state_size,
+        "workspace_bytes": parts.program.shared_bytes + parts.program.private_bytes,
+        "parts": listed,
+    }

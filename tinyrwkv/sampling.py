@@ -1,0 +1,256 @@
+"""The choice of the next token: bias, penalties, temperature, top-k, top-p, min-p, and a seed."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, TinyRWKVError
+
+MOST_IDS = 1 << 20  # ids that can be counted; bounds the memory
+
+
+@dataclass(eq=False)
+class Sampler:
+    """Chooses tokens, in this order: bias, penalties, temperature, top-k, top-p, min-p, one random number.
+
+    It counts the tokens accepted, draws from its own generator and has buffers: give every thread a `copy`.
+
+    Parameters
+    ----------
+    temperature : float, optional
+        Divides the logits, up to 1e4; below 1e-4 greedy: the most probable token, the lowest id among equals.
+    top_k : int, optional
+        Keep so many most probable tokens; 0 keeps all, 1 is greedy.
+    top_p : float, optional
+        Keep the fewest most probable tokens with this share of the probability that top-k left, at least one.
+    min_p : float, optional
+        Keep the tokens at least so many times as probable as the most probable one.
+    presence_penalty, frequency_penalty : float, optional
+        Tokens seen have ``presence_penalty + frequency_penalty * count`` subtracted from their logits.
+    repetition_penalty : float, optional
+        Before that it divides the positive logits of tokens seen and multiplies the negative ones.
+    penalty_decay : float, optional
+        Multiplies every count, 0.01 to 1, when another token is accepted.
+    logit_bias : mapping of int to float, optional
+        Is added to the logits of these ids; ``-inf`` bans an id.
+    seed : int, optional
+        The same seed draws the same tokens from the same logits. Without one the operating system gives it.
+
+    Raises
+    ------
+    ArgumentError
+        A setting is out of its range.
+
+    Examples
+    --------
+    >>> token, logprob = Sampler(temperature=0).sample(np.array([0, 2, 1], np.float32))
+    >>> token, round(logprob, 3)
+    (1, -0.408)
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    penalty_decay: float = 0.996
+    logit_bias: Mapping[int, float] | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings, begin with nothing counted."""
+        self.temperature = _number("temperature", self.temperature, 0, 1e4)
+        self.top_k = _integer("top_k", self.top_k)
+        self.top_p = _number("top_p", self.top_p, 0, 1)
+        self.min_p = _number("min_p", self.min_p, 0, 1)
+        self.presence_penalty = _number("presence_penalty", self.presence_penalty, -1e4, 1e4)
+        self.frequency_penalty = _number("frequency_penalty", self.frequency_penalty, -1e4, 1e4)
+        self.repetition_penalty = _number("repetition_penalty", self.repetition_penalty, 1e-4, 1e4)
+        self.penalty_decay = _number("penalty_decay", self.penalty_decay, 0.01, 1)
+        self.seed = None if self.seed is None else _integer("seed", self.seed, 2**64)
+        if not isinstance(self.logit_bias, (Mapping, type(None))):
+            found = f"a {type(self.logit_bias).__name__}"
+            raise ArgumentError("Sampler", "logit_bias", found, "a mapping", "pass {id: bias}")
+        self.logit_bias = bias = dict(self.logit_bias or {})
+        self._bias_ids = np.array([_integer("logit_bias", token) for token in bias], np.int64)
+        self._bias = np.array([_number("logit_bias", value, -math.inf, 1e4) for value in bias.values()], np.float32)
+        self._penalised = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0, 0, 1)
+        self._counts, self._unit = np.zeros(0, np.float32), 1.0  # token t counts _counts[t] / _unit
+        self._weights = self._adjusted = np.empty(0, np.float32)  # (V,) as soon as V is known
+        self._random: np.random.Generator | None = None  # greedy choice never loads numpy.random: 7 MB
+
+    def sample(self, logits: np.ndarray) -> tuple[int, float]:
+        """Choose a token, without counting it: see `accept`.
+
+        Parameters
+        ----------
+        logits : ndarray, float32, shape (V,)
+            ``-inf`` where a token is not allowed. Not changed.
+
+        Returns
+        -------
+        token : int
+        logprob : float
+            Natural logarithm of its probability under the logits as given, before bias, penalties and temperature.
+
+        Raises
+        ------
+        ArgumentError
+            `logits` is not one row, or too short for an id in `logit_bias`.
+        TinyRWKVError
+            A logit is NaN or +inf, or no token is allowed.
+        """
+        logits, ids, weights = self._choices(logits)
+        place = 0
+        if len(ids) > 1:
+            if self._random is None:
+                self._random = np.random.Generator(np.random.PCG64(self.seed))
+            cumulative = np.cumsum(weights, dtype=np.float64)
+            # side="right" never lands on a weight of 0
+            place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        token = int(ids[place])
+        return token, float(logits[token]) - self._peak - self._log_sum
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return what `sample` draws from, float32 (V,), 0 for the tokens left out; raises as `sample` does."""
+        logits, ids, weights = self._choices(logits)
+        result = np.zeros(logits.size, np.float32)
+        result[ids] = weights / weights.sum(dtype=np.float64)
+        return result
+
+    def top(self, logits: np.ndarray, n: int = 5) -> list[tuple[int, float]]:
+        """Return the n most probable tokens as (id, probability) under the logits as given; raises as `sample` does."""
+        n = _integer("n", n)
+        with np.errstate(all="ignore"):
+            logits = self._measure(logits)
+            ids = _largest(self._weights, min(n, logits.size), math.inf)
+        return [(int(token), math.exp(float(logits[token]) - self._peak - self._log_sum)) for token in ids]
+
+    def accept(self, token: int) -> None:
+        """Count a token for the penalties and let the earlier counts decay; ArgumentError if it is no id."""
+        token = _integer("token", token)
+        if not self._penalised:
+            return
+        if token >= self._counts.size:
+            size = max(token + 1, self._weights.size)
+            self._counts = np.append(self._counts, np.zeros(size - self._counts.size, np.float32))
+        self._unit /= self.penalty_decay  # instead of every count shrinking, their unit grows
+        self._counts[token] += self._unit
+        if self._unit > 1e12:  # stay well inside float32; what was seen stays seen
+            seen = np.flatnonzero(self._counts)
+            self._counts[seen] = np.maximum(self._counts[seen] / self._unit, 1e-12)
+            self._unit = 1.0
+
+    def reset(self) -> None:
+        """Forget the tokens accepted. The random generator goes on."""
+        self._counts[:], self._unit = 0, 1.0
+
+    def copy(self) -> Sampler:
+        """Return an independent sampler: the same counts and, with a seed, the same random numbers to come."""
+        other = deepcopy(self)
+        if self.seed is None:
+            other._random = None
+        return other
+
+    def _choices(self, logits: np.ndarray) -> tuple[np.ndarray, Sequence[int] | np.ndarray, np.ndarray]:
+        """Return the logits as float32, the ids to draw from and their weights."""
+        with np.errstate(all="ignore"):
+            logits = self._measure(logits)
+            adjusted = self._adjust(logits) if self._penalised or self._bias.size else logits
+            peak, best = _peak(adjusted)
+            if self.temperature < 1e-4 or self.top_k == 1:
+                return logits, np.array([best]), np.ones(1)
+            if adjusted is not logits or self.temperature != 1:
+                np.subtract(adjusted, peak, out=self._weights)
+                self._weights /= self.temperature
+                np.exp(self._weights, out=self._weights)
+            return logits, *self._keep(self._weights)
+
+    def _measure(self, logits: np.ndarray) -> np.ndarray:
+        """Return the logits as float32; leaves exp(logits - _peak) in _weights and the log of its sum in _log_sum."""
+        logits = np.asarray(logits, np.float32)
+        if logits.ndim != 1 or logits.size == 0:
+            raise ArgumentError("Sampler", "logits", f"shape {logits.shape}", "(V,)", "pass one row")
+        if self._weights.size != logits.size:
+            self._weights, self._adjusted = np.empty_like(logits), np.empty_like(logits)
+        self._peak, _ = _peak(logits)
+        np.subtract(logits, self._peak, out=self._weights)
+        np.exp(self._weights, out=self._weights)
+        self._log_sum = math.log(float(self._weights.sum()))
+        return logits
+
+    def _adjust(self, logits: np.ndarray) -> np.ndarray:
+        """Return the logits with bias and penalties, in _adjusted."""
+        adjusted, factor = self._adjusted, self.repetition_penalty
+        adjusted[:] = logits
+        if self._bias.size and (last := self._bias_ids.max()) >= logits.size:
+            expected = f"ids below {logits.size:,}"
+            raise ArgumentError("Sampler", "logit_bias", f"id {last:,}", expected, "leave it out")
+        adjusted[self._bias_ids] += self._bias
+        seen = np.flatnonzero(self._counts[: logits.size])
+        values, counts = adjusted[seen], self._counts[seen] / self._unit
+        values = np.where(values > 0, values / factor, values * factor)
+        adjusted[seen] = values - (self.presence_penalty + self.frequency_penalty * counts)
+        return adjusted
+
+    def _keep(self, weights: np.ndarray) -> tuple[Sequence[int] | np.ndarray, np.ndarray]:
+        """Return the ids that top-k, top-p and min-p leave, and their weights. The largest weight is 1."""
+        count = min(self.top_k or weights.size, weights.size)
+        if count == weights.size and self.top_p == 1:
+            if self.min_p == 0:
+                return range(weights.size), weights
+            ids = np.flatnonzero(weights >= self.min_p)
+            return ids, weights[ids]
+        mass = self.top_p * weights.sum(dtype=np.float64) if count == weights.size else math.inf
+        ids = _largest(weights, count, mass)
+        kept = weights[ids]
+        if self.top_p < 1:
+            cumulative = np.cumsum(kept, dtype=np.float64)
+            end = np.searchsorted(cumulative, mass if count == weights.size else self.top_p * cumulative[-1]) + 1
+            ids, kept = ids[:end], kept[:end]
+        return ids[kept >= self.min_p], kept[kept >= self.min_p]
+
+
+def _largest(weights: np.ndarray, count: int, mass: float) -> np.ndarray:
+    """Return the ids of the `count` largest weights, or of fewer that weigh `mass`: largest first, then lowest id."""
+    for floor in (1e-2, 1e-3, 1e-4, 0.0):  # the largest is 1; the long tail is seldom needed, so seldom sorted
+        ids = np.flatnonzero(weights >= floor)
+        if ids.size >= count or weights[ids].sum(dtype=np.float64) >= mass:
+            break
+    if ids.size > count:
+        ids = ids[weights[ids] >= np.partition(weights[ids], -count)[-count]]
+    return ids[np.argsort(-weights[ids], kind="stable")[:count]]
+
+
+def _peak(logits: np.ndarray) -> tuple[float, int]:
+    """Return the largest logit and its id, the lowest among equals. NaN counts as the largest to argmax."""
+    best = int(logits.argmax())
+    peak = float(logits[best])
+    if not math.isfinite(peak):
+        found = "only -inf: no token is allowed" if peak == -math.inf else f"{peak} at id {best:,}"
+        fix = "loosen the constraint or logit_bias; if nan or inf, verify the file and begin a new state"
+        raise TinyRWKVError("Sampler", "logits", found, "finite numbers, -inf for what is not allowed", fix)
+    return peak, best
+
+
+def _number(name: str, value: Any, low: float, high: float, convert: Callable[[Any], Any] = float) -> Any:
+    try:
+        number = convert(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not low <= number <= high:
+        raise ArgumentError("Sampler", name, repr(value), f"{low:,} to {high:,}", "choose one in that range")
+    return number
+
+
+def _integer(name: str, value: Any, limit: int = MOST_IDS) -> Any:
+    return _number(name, value, 0, limit - 1, operator.index)
