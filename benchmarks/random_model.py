@@ -1,6 +1,6 @@
 """Write a model file of random weights in any shape: what speed and memory are measured on.
 
-    python benchmarks/random_model.py /tmp/v7-0.1b.trwkv --arch v7 --layers 12 --width 768
+python benchmarks/random_model.py /tmp/v7-0.1b.trwkv --arch v7 --layers 12 --width 768
 """
 
 from __future__ import annotations

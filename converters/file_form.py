@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyrwkv.errors import FormatError
 from tinyrwkv.layout import SHIFTED, tensor_shapes
+from tinyrwkv.table import show
 
 from .source import SourceTensor
 from .versions import Checkpoint
@@ -45,11 +47,22 @@ class Entry(NamedTuple):
     by_rows: bool = False
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield float32 arrays of consecutive rows; one array of all, unless `by_rows`."""
+        """Yield float32 arrays of consecutive rows; one array of all, unless `by_rows`.
+
+        Raises
+        ------
+        FormatError
+            A value is not finite, or too large to have a finite result.
+        """
         first, *others = self.raw
         arrays = [tensor.load() for tensor in others]
         for block in first.blocks() if self.by_rows else (first.load(),):
-            yield np.ascontiguousarray(self.function(block, *arrays), np.float32)
+            with np.errstate(all="ignore"):  # what overflows is refused just below
+                result = np.ascontiguousarray(self.function(block, *arrays), np.float32)
+            if not np.isfinite(result).all():
+                fix = "the checkpoint is damaged: take another"
+                raise FormatError(first.path, f"tensor {show(first.name)}", "huge values", "usual ones", fix)
+            yield result
 
 
 def plan(checkpoint: Checkpoint) -> list[Entry]:
@@ -81,7 +94,8 @@ def _recipe(name: str, config: dict[str, Any], tensors: dict[str, SourceTensor])
     if name.endswith(".token_shift"):
         prefix = {"v6": "time_maa_", "v7": "x_"}.get(arch, "time_mix_")
         letters = SHIFTED[arch] if dot else "k" if arch == "v7" else "kr"
-        return [name[: -len("token_shift")] + prefix + one for one in letters], _stack if arch in ("v6", "v7") else _shift
+        function = _stack if arch in ("v6", "v7") else _shift
+        return [name[: -len("token_shift")] + prefix + one for one in letters], function
     if dot and word == "time_decay" and arch != "v6":
         return [name], _decay_v4 if arch == "v4" else partial(_decay_v5, config)
     if dot and word == "bonus":
@@ -127,7 +141,7 @@ def _stack(*mixes: np.ndarray) -> np.ndarray:
 
 
 def _shift(*mixes: np.ndarray) -> np.ndarray:
-    """x * mix + x_prev * (1 - mix) = x + (x_prev - x) * (1 - mix)."""
+    """Use that x * mix + x_prev * (1 - mix) = x + (x_prev - x) * (1 - mix)."""
     return 1 - _stack(*mixes)
 
 

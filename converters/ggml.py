@@ -15,10 +15,10 @@ from .source import FETCH, InputFile, SourceTensor, row_blocks, to_float32
 
 
 class Kind(NamedTuple):
-    """A type: `count` numbers in `nbytes` bytes, and how (n, nbytes) bytes become (n, count) floats."""
+    """A type: `numbers` in `nbytes` bytes, and how (n, nbytes) bytes become (n, numbers) floats."""
 
     name: str
-    count: int
+    numbers: int
     nbytes: int
     decode: Callable[[np.ndarray], np.ndarray]
 
@@ -32,7 +32,7 @@ def _field(raw: np.ndarray, first: int, last: int, dtype: str) -> np.ndarray:
 
 
 def _q8_0(raw: np.ndarray) -> np.ndarray:
-    """w = d * q: f16 d, 32 int8 q."""
+    """Return w = d * q: f16 d, 32 int8 q."""
     return _field(raw, 0, 2, "<f2").astype(np.float32) * _field(raw, 2, 34, "i1")
 
 
@@ -44,12 +44,12 @@ def _five_bits(raw: np.ndarray, start: int) -> np.ndarray:
 
 
 def _q5_0(raw: np.ndarray) -> np.ndarray:
-    """w = d * (q - 16): f16 d, 32 high bits, 32 nibbles."""
+    """Return w = d * (q - 16): f16 d, 32 high bits, 32 nibbles."""
     return _field(raw, 0, 2, "<f2").astype(np.float32) * (_five_bits(raw, 2).astype(np.float32) - 16)
 
 
 def _q5_1(raw: np.ndarray) -> np.ndarray:
-    """w = d * q + m: f16 d, f16 m, 32 high bits, 32 nibbles."""
+    """Return w = d * q + m: f16 d, f16 m, 32 high bits, 32 nibbles."""
     d, m = (_field(raw, at, at + 2, "<f2").astype(np.float32) for at in (0, 2))
     return d * _five_bits(raw, 4) + m
 
@@ -66,10 +66,10 @@ def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> i
     FormatError
         A row is not a whole number of blocks.
     """
-    if shape[-1] % kind.count:
-        expected = f"a multiple of {kind.count} for {kind.name}"
+    if shape[-1] % kind.numbers:
+        expected = f"a multiple of {kind.numbers} for {kind.name}"
         raise FormatError(file.path, f"tensor {show(name)}", f"rows of {shape[-1]}", expected, FETCH)
-    return math.prod(shape) // kind.count * kind.nbytes
+    return math.prod(shape) // kind.numbers * kind.nbytes
 
 
 def tensor(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...], offset: int) -> SourceTensor:

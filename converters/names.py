@@ -45,6 +45,11 @@ def canonical(source: Source) -> dict[str, SourceTensor]:
     return result
 
 
+def is_fla(source: Source) -> bool:
+    """Tell whether a checkpoint has the names of flash-linear-attention."""
+    return any(name.startswith("model.layers.") for name in source.tensors)
+
+
 def _dialect(source: Source) -> Callable[[str, SourceTensor], Renamed]:
     names = source.tensors
     if source.kind == "gguf":
@@ -53,7 +58,7 @@ def _dialect(source: Source) -> Callable[[str, SourceTensor], Renamed]:
         return Ggmf(source)
     if any(name.startswith("rwkv.blocks.") for name in names):
         return _hugging_face
-    if any(name.startswith("model.layers.") for name in names):
+    if is_fla(source):
         return _fla
     if "blocks.0.att.time_mix_w1" in names:
         return _web_rwkv6
@@ -64,7 +69,7 @@ def _dialect(source: Source) -> Callable[[str, SourceTensor], Renamed]:
 
 
 def _hugging_face(name: str, tensor: SourceTensor) -> Renamed:
-    """Transformers RWKV-4, and the RWKV-5 and 6 that bring their own code."""
+    """Translate the RWKV-4 of transformers, and the RWKV-5 and 6 that bring their own code."""
     parts = [_HUGGING_FACE.get(part, part) for part in name.split(".")]
     return [(".".join(parts[parts[0] == "rwkv" :]), tensor)]
 
@@ -77,7 +82,7 @@ _HUGGING_FACE = {
 
 
 def _fla(name: str, tensor: SourceTensor) -> Renamed:
-    """flash-linear-attention RWKV-7: low-rank matrices are linear layers, [out, in]."""
+    """Translate RWKV-7 of flash-linear-attention: low-rank matrices are linear layers, [out, in]."""
     name = re.sub(r"^(model\.)?", "", name)
     name = re.sub(r"([wavg])_lora\.lora\.(0\.weight|2\.weight|2\.bias)$", lambda m: m[1] + _LORA[m[2]], name)
     name = ".".join(_FLA.get(part, part) for part in name.split("."))
@@ -95,7 +100,7 @@ _FLA = {
 
 
 def _web_rwkv6(name: str, tensor: SourceTensor) -> Renamed:
-    """web-rwkv's .st of RWKV-6: two other words, small matrices transposed."""
+    """Translate web-rwkv's .st of RWKV-6: two other words, small matrices transposed."""
     name = name.replace(".time_mix_", ".time_maa_").replace(".time_first", ".time_faaaa")
     return [(name, transposed(tensor) if re.search(r"\.time_(maa|decay)_w[12]$", name) else tensor)]
 

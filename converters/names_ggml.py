@@ -18,6 +18,7 @@ class Ggmf:
         self.v7, self.v6, self.v4 = "k_k" in first, "time_maa_x" in first, "ln_x.weight" not in first
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
+        """Return the raw names and values of a tensor."""
         if self.v7:
             if name.endswith(".att.x_rwkvag"):
                 return split(tensor, name[: -len("rwkvag")], "rwkvag")
@@ -25,8 +26,6 @@ class Ggmf:
         if self.v6:
             if re.search(r"\.time_(maa|decay)_w[12]$", name):
                 return [(name, transposed(tensor))]
-            if name.endswith(".time_decay"):
-                return [(name, tensor.map(np.ravel, (int(np.prod(tensor.shape)),)))]
         elif name.endswith(".att.time_decay"):
             return [(name, tensor.map(_undo_decay_v4 if self.v4 else _undo_decay_v5))]
         elif name.endswith(".att.time_first") and not self.v4:
@@ -60,6 +59,7 @@ class Gguf:
         self.head_size, self.every = source.settings.get("head_size"), source.settings.get("rescale_every")
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
+        """Return the raw names and values of a tensor."""
         if name in _GGUF_GLOBAL:
             return [(_GGUF_GLOBAL[name], tensor)]
         match = re.fullmatch(r"blk\.(\d{1,4})\.(.+?)(\.weight|\.bias)", name)
@@ -80,9 +80,11 @@ class Gguf:
             return [(f"{block}ffn.{'x_' if self.v7 else 'time_maa_'}{match[1]}", tensor)]
         if word == "time_mix_lerp_fused":
             return split(tensor, f"{block}att.{'x_' if self.v7 else 'time_maa_'}", "rwkvag" if self.v7 else "wkvrg")
-        if self.v7:
+        if self.v7 and word.startswith("time_mix_"):
             return [self._v7(f"{block}att.{word[len('time_mix_') :]}", tensor)]
-        word = _GGUF_V6.get(word, word)
+        if self.v7 or word not in _GGUF_V6:
+            return [(name, tensor)]
+        word = _GGUF_V6[word]
         return [(f"{block}att.{word}", transposed(tensor) if re.search(r"_w[12]$", word) else tensor)]
 
     def _v7(self, name: str, tensor: SourceTensor) -> tuple[str, SourceTensor]:

@@ -74,6 +74,6 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
         found = f"type {_REFUSED.get(number, number)}"
         raise UnsupportedError(file.path, what, found, "FP32, FP16, Q5_0, Q5_1 or Q8_0", _FIX)
     kind = _KINDS[number]
-    if version == 100 and kind.count > 1:
+    if version == 100 and kind.numbers > 1:
         raise UnsupportedError(file.path, what, f"{kind.name} of file version 100", "of version 101", _FIX)
     return name, ggml.tensor(file, name, kind, shape, at), at + ggml.size_of(file, name, kind, shape)

@@ -43,7 +43,7 @@ def read_pth(file: InputFile) -> Source:
     if isinstance(content, dict) and not any(isinstance(v, StoredTensor) for v in content.values()):
         content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content:
-        found = "an empty dict" if content == {} else f"an object of type {type(content).__name__}"
+        found = "an empty dict" if content == {} else _named(content)
         raise FormatError(file.path, "data.pkl", found, "a dict of tensors", _RESAVE + "(model.state_dict(), ...)")
     if "_strategy" in content:
         found, expected = "weights already converted by ChatRWKV (key '_strategy')", "the original checkpoint"
@@ -51,10 +51,13 @@ def read_pth(file: InputFile) -> Source:
     tensors = {}
     for name, value in content.items():
         if not isinstance(value, StoredTensor) or not isinstance(name, str):
-            found = f"an object of type {type(value).__name__}"
-            raise UnsupportedError(file.path, f"key {show(name)}", found, "a tensor", "save the weights alone")
+            raise UnsupportedError(file.path, f"key {show(name)}", _named(value), "a tensor", "save the weights alone")
         tensors[name] = archive.tensor(name, value)
     return Source(file, "pth", tensors)
+
+
+def _named(value: Any) -> str:
+    return "a tensor" if isinstance(value, StoredTensor) else f"an object of type {type(value).__name__}"
 
 
 class _Checkpoint:
@@ -79,7 +82,7 @@ class _Checkpoint:
         if member is None or member.size != numel * item:
             found = "none" if member is None else f"{member.size} bytes"
             raise FormatError(self.file.path, what, f"a storage of {found}", f"{numel * item} bytes", FETCH)
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride))
+        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         inside = 0 <= offset and last < numel and math.prod(shape) <= numel
         if not inside or not all(n > 0 for n in shape) or not all(step >= 0 for step in stride):
             found = f"offset {offset}, shape {show(shape)}, stride {show(stride)}"
@@ -113,7 +116,7 @@ def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     (True, False, True)
     """
     expected = 1
-    for n, step in zip(reversed(shape), reversed(stride)):
+    for n, step in zip(reversed(shape), reversed(stride), strict=True):
         if n > 1 and step != expected:
             return False
         expected *= n

@@ -65,8 +65,13 @@ def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
             raise ValueError("a name stands twice in one object")
         return found
 
+    def short(digits: str) -> int:
+        if len(digits) > 20:
+            raise ValueError("a number of more than 64 bits")
+        return int(digits)
+
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_int=short)
         if not isinstance(header, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
@@ -88,7 +93,8 @@ def _begin(file: InputFile, name: str, entry: Any) -> int:
 
 
 def _tensor(file: InputFile, name: str, entry: dict[str, Any], base: int) -> tuple[SourceTensor, int, int]:
-    what, kind, shape, (first, last) = f"tensor {show(name)}", entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    what, kind, shape = f"tensor {show(name)}", entry["dtype"], tuple(entry["shape"])
+    first, last = entry["data_offsets"]
     if not isinstance(kind, str) or kind not in STORED:
         fix = "give a checkpoint in one of these types"
         raise UnsupportedError(file.path, what, f"dtype {show(kind)}", f"one of {', '.join(STORED)}", fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Iterator
 
@@ -18,8 +19,11 @@ LOW_RANK_V7 = re.compile(r"\.att\.[wavg][12]$")
 
 
 def transposed(tensor: SourceTensor) -> SourceTensor:
-    *rest, rows, columns = (1, 1, *tensor.shape)
-    return tensor.map(lambda w: w.reshape(*rest, rows, columns).swapaxes(-1, -2), (*rest[2:], columns, rows))
+    """Return the tensor with its last two axes swapped."""
+    if len(tensor.shape) < 2:
+        return tensor  # refused for its shape later
+    *rest, rows, columns = tensor.shape
+    return tensor.map(lambda w: w.swapaxes(-1, -2), (*rest, columns, rows))
 
 
 def split(tensor: SourceTensor, prefix: str, letters: str) -> Iterator[tuple[str, SourceTensor]]:
@@ -28,4 +32,4 @@ def split(tensor: SourceTensor, prefix: str, letters: str) -> Iterator[tuple[str
         expected, fix = f"{len(letters)} vectors, {', '.join(letters)}", "give the original .pth"
         raise FormatError(tensor.path, f"tensor {show(tensor.name)}", f"shape {tensor.shape}", expected, fix)
     for i, letter in enumerate(letters):
-        yield prefix + letter, tensor.map(lambda w, i=i: w[i], tensor.shape[1:])
+        yield prefix + letter, tensor.map(operator.itemgetter(i), tensor.shape[1:])

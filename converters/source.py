@@ -18,7 +18,7 @@ from tinyrwkv.table import show
 BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
 
 # How a stored number becomes float32. NumPy has no bfloat16: it is the upper half of a float32.
-STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+STORED: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 FETCH = "the file is cut or damaged: fetch it again"
 
@@ -88,7 +88,7 @@ class InputFile:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise FormatError(self.path, what, f"its end at byte {offset + nbytes}", f"at most {self.size}", FETCH)
         data = np.empty(nbytes, np.uint8)
-        view, done = memoryview(data), 0
+        view, done = data.data, 0
         try:
             self.handle.seek(offset)
             while done < nbytes:
@@ -107,6 +107,14 @@ class InputFile:
         """Close the file."""
         with suppress(OSError):
             self.handle.close()
+
+    def __enter__(self) -> InputFile:
+        """Return the file itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file."""
+        self.close()
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
+        argument: Any
         for opcode, argument, _ in pickletools.genops(data):
             name = opcode.name
             if name == "STOP":
@@ -165,7 +166,7 @@ class _Machine:
     def set_items(self, target: Any, items: list[Any]) -> None:
         if type(target) is not dict or len(items) % 2:
             raise _Bad("items for something else than a dict")
-        for key, value in zip(items[::2], items[1::2]):
+        for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
                 raise _Bad(f"a key of type {type(key).__name__}")
             target[key] = value

@@ -139,9 +139,8 @@ def check(path: str, tensors: dict[str, SourceTensor], kind: str = "pth") -> Che
     missing = [name for name in expected_shapes if name not in tensors]
     unknown = [name for name in tensors if name not in expected_shapes]
     if missing or unknown:
-        found = " and ".join(
-            f"{len(names)} {word} ({_some(names)})" for word, names in (("missing", missing), ("unknown", unknown)) if names
-        )
+        both = (("missing", missing), ("unknown", unknown))
+        found = " and ".join(f"{len(names)} {word} ({_some(names)})" for word, names in both if names)
         fix = f"it looks like {arch}; give a complete checkpoint of a supported version"
         raise FormatError(path, "tensors", found, f"the {len(expected_shapes)} of {_SUPPORTED}", fix)
     shaped = {name: _shaped(path, name, tensors[name], shape, arch) for name, shape in expected_shapes.items()}
@@ -153,10 +152,12 @@ def _some(names: list[str]) -> str:
 
 
 def _shaped(path: str, name: str, tensor: SourceTensor, shape: Shape, arch: str) -> SourceTensor:
-    """Return the tensor in `shape`; formats differ in sizes of 1."""
+    """Return the tensor in `shape`; formats differ in sizes of 1, and in whether vectors are cut into heads."""
     if tensor.shape == shape:
         return tensor
-    if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
+    old, new = ([n for n in sizes if n != 1] for sizes in (tensor.shape, shape))
+    flat = not name.endswith(".weight") and min(len(old), len(new)) == 1 and math.prod(old) == math.prod(new)
+    if old != new and not flat:
         fix = f"it looks like {arch}; give a checkpoint of a supported version"
         raise FormatError(path, f"tensor {show(name)}", f"shape {tensor.shape}", f"{shape}", fix)
     return tensor.map(lambda w: w.reshape(shape), shape)

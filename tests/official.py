@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ def run_official(
     """
     with tempfile.TemporaryDirectory() as folder:
         given, answer = Path(folder, "in.npz"), Path(folder, "out.npz")
-        np.savez(given, **raw, tokens=np.array(tokens), version=np.array(version), dtype=np.array(dtype))
+        arrays: dict[str, Any] = {**raw, "tokens": tokens, "version": version, "dtype": dtype}
+        np.savez(given, **arrays)
         done = subprocess.run([python, __file__, given, answer], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
@@ -74,14 +76,15 @@ def main(given: str, answer: str) -> None:
     tokens, version, dtype = raw.pop("tokens").tolist(), str(raw.pop("version")), str(raw.pop("dtype"))
     os.environ.update(RWKV_V7_ON=str(int(version == "v7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
 
-    import torch
-    from rwkv.model import RWKV
+    import torch  # type: ignore[import-not-found]
+    from rwkv.model import RWKV  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
     path = Path(given).with_name("checkpoint")  # the package appends .pth
     torch.save({name: torch.from_numpy(x).to(getattr(torch, dtype)) for name, x in raw.items()}, f"{path}.pth")
     model = RWKV(str(path), "cpu fp32")
-    logits, state = [], None
+    logits: list[np.ndarray] = []
+    state: Any = None
     for token in tokens:
         out, state = model.forward([token], state)
         logits.append(out.numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def zipf(size: int = 2000) -> np.ndarray:
 
 
 @given(some_logits, options)
-def test_logits_are_never_changed(logits: np.ndarray, setting: dict) -> None:
+def test_logits_are_never_changed(logits: np.ndarray, setting: dict[str, Any]) -> None:
     before = logits.tobytes()
     logits.flags.writeable = False
     sampler = Sampler(**setting, logit_bias={0: 1.0})
@@ -62,7 +63,7 @@ def test_logits_are_never_changed(logits: np.ndarray, setting: dict) -> None:
 
 
 @given(some_logits, options)
-def test_sampled_token_has_a_probability(logits: np.ndarray, setting: dict) -> None:
+def test_sampled_token_has_a_probability(logits: np.ndarray, setting: dict[str, Any]) -> None:
     sampler = Sampler(**setting)
     for _ in range(3):
         chances = sampler.probabilities(logits)
@@ -74,7 +75,7 @@ def test_sampled_token_has_a_probability(logits: np.ndarray, setting: dict) -> N
 
 
 @given(some_logits, options)
-def test_same_seed_same_tokens(logits: np.ndarray, setting: dict) -> None:
+def test_same_seed_same_tokens(logits: np.ndarray, setting: dict[str, Any]) -> None:
     one, other = Sampler(**setting), Sampler(**setting)
     for _ in range(10):
         token, logprob = one.sample(logits)
@@ -94,7 +95,7 @@ def draw(sampler: Sampler, logits: np.ndarray, n: int) -> list[int]:
 
 
 @given(some_logits, st.sampled_from([{"temperature": 0}, {"top_k": 1}, {"temperature": 0.5, "top_p": 0}]))
-def test_greedy_is_argmax(logits: np.ndarray, setting: dict) -> None:
+def test_greedy_is_argmax(logits: np.ndarray, setting: dict[str, Any]) -> None:
     sampler = Sampler(**setting)
     token, logprob = sampler.sample(logits)
     assert token == int(np.argmax(logits))
@@ -103,7 +104,7 @@ def test_greedy_is_argmax(logits: np.ndarray, setting: dict) -> None:
 
 
 @given(some_logits, options)
-def test_logprob_is_that_of_the_logits_as_given(logits: np.ndarray, setting: dict) -> None:
+def test_logprob_is_that_of_the_logits_as_given(logits: np.ndarray, setting: dict[str, Any]) -> None:
     sampler = Sampler(**setting, logit_bias={0: 2.0})
     token, logprob = sampler.sample(logits)
     with np.errstate(divide="ignore"):
@@ -156,12 +157,20 @@ def test_top_p_of_a_large_vocabulary(top_p: float, temperature: float) -> None:
     np.testing.assert_allclose(chances[chances > 0], (whole / whole[chances > 0].sum())[chances > 0], rtol=1e-4)
 
 
-@given(some_logits, st.floats(0, 1))
-def test_min_p_keeps_what_is_near_the_largest(logits: np.ndarray, min_p: float) -> None:
+@given(some_logits, st.floats(0, 1), st.sampled_from([{}, {"top_k": 1000}]))
+def test_min_p_keeps_what_is_near_the_largest(logits: np.ndarray, min_p: float, setting: dict[str, Any]) -> None:
     chances = softmax(logits)
-    kept = Sampler(min_p=min_p).probabilities(logits) > 0
+    kept = Sampler(min_p=min_p, **setting).probabilities(logits) > 0
     assert np.all(kept[chances >= min_p * chances.max() * (1 + 1e-5) + 1e-30])
     assert not np.any(kept[chances < min_p * chances.max() * (1 - 1e-5)])
+
+
+def test_min_p_comes_after_top_k_and_top_p() -> None:
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+    for setting in ({"top_k": 3}, {"top_p": 0.8}):
+        assert (Sampler(**setting, min_p=0.6).probabilities(logits) > 0).tolist() == [True, True, False, False]
+    # min-p first would leave 4/7 and 3/7, and of those top-p 0.5 only the first
+    assert (Sampler(top_p=0.5, min_p=0.6).probabilities(logits) > 0).tolist() == [True, True, False, False]
 
 
 def test_top_p_comes_after_top_k_and_temperature() -> None:
@@ -232,8 +241,28 @@ def test_only_allowed_tokens_are_drawn() -> None:
     assert Sampler(temperature=0).sample(logits) == (500, 0.0)
 
 
+class Fixed:
+    """A generator of one number."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def random(self) -> float:
+        """Return it."""
+        return self.number
+
+
+@pytest.mark.parametrize(("number", "token"), [(0.0, 1), (math.nextafter(1, 0), 2)])
+@pytest.mark.parametrize("setting", [{}, {"top_k": 3}, {"top_p": 0.9999999}])
+def test_extreme_random_numbers_draw_allowed_tokens(number: float, token: int, setting: dict[str, Any]) -> None:
+    logits = np.array([-math.inf, 0.5, 0.0, -math.inf], np.float32)
+    sampler = Sampler(**setting)
+    sampler._random = Fixed(number)  # type: ignore[assignment]
+    assert sampler.sample(logits)[0] == token
+
+
 @pytest.mark.parametrize("setting", [{}, {"top_k": 20}, {"top_p": 0.8}, {"temperature": 0.7, "min_p": 0.02}])
-def test_frequencies_match_probabilities(setting: dict) -> None:
+def test_frequencies_match_probabilities(setting: dict[str, Any]) -> None:
     logits, n = zipf(60), 20_000
     sampler = Sampler(**setting, seed=11)
     chances = sampler.probabilities(logits).astype(np.float64)
@@ -350,7 +379,7 @@ def test_top_lists_the_most_probable(logits: np.ndarray, n: int) -> None:
 
 @settings(max_examples=30)
 @given(some_logits, options)
-def test_floating_point_settings_of_the_program_do_not_matter(logits: np.ndarray, setting: dict) -> None:
+def test_floating_point_settings_of_the_program_do_not_matter(logits: np.ndarray, setting: dict[str, Any]) -> None:
     with np.errstate(all="raise"):
         sampler = Sampler(**setting)
         sampler.accept(sampler.sample(logits)[0])
@@ -362,7 +391,7 @@ def test_floating_point_settings_of_the_program_do_not_matter(logits: np.ndarray
 @pytest.mark.parametrize(
     "setting", [{"temperature": 0.0}, {}, {"top_k": 40, "top_p": 0.9, "frequency_penalty": 0.2, "logit_bias": {1: 1.0}}]
 )
-def test_memory_does_not_grow(setting: dict) -> None:
+def test_memory_does_not_grow(setting: dict[str, Any]) -> None:
     logits, sampler = zipf(500), Sampler(**setting, seed=1)
 
     def run(n: int) -> None:

@@ -17,8 +17,6 @@ chatting = pytest.mark.parametrize("name", [name for name in TEMPLATES if name !
     ("name", "expected", "stop"),
     [
         ("chat", "System: Be kind.\n\nUser: Hello\n\nAssistant:", ("\n\nUser:",)),
-        ("think", "System: Be kind.\n\nUser: Hello\n\nAssistant: <think", ("\n\nUser:",)),
-        ("fake-think", "System: Be kind.\n\nUser: Hello\n\nAssistant: <think></think", ("\n\nUser:",)),
         ("robot", "System: Be kind.\n\nUser: Hello\n\nAssistant:", ("\n\n",)),
         ("raven", "Be kind.\n\nBob: Hello\n\nAlice:", ("\n\n",)),
         ("none", "Be kind.Hello", ()),
@@ -31,7 +29,7 @@ def test_first_turn_and_stops(name: str, expected: str, stop: tuple[str, ...]) -
 
 def test_every_template_is_under_its_name() -> None:
     assert all(name == made.name for name, made in TEMPLATES.items())
-    assert len(TEMPLATES) == 6
+    assert len(TEMPLATES) == 4
 
 
 def test_a_conversation_reads_as_in_training() -> None:
@@ -39,13 +37,6 @@ def test_a_conversation_reads_as_in_training() -> None:
     answer = ' move(1); place("cup")'
     text = robot.prompt("go on") + answer + robot.prompt("stop", first=False) + " stop()" + robot.between
     assert text == 'User: go on\n\nAssistant: move(1); place("cup")\n\nUser: stop\n\nAssistant: stop()\n\n'
-
-
-def test_given_answers_read_as_written_ones() -> None:
-    for name in ("chat", "robot"):
-        made = template(name)
-        text = made.prompt("Hi") + made.answer("Hello.\n\nYou?") + made.prompt("Bye", first=True)
-        assert text == "User: Hi\n\nAssistant: Hello.\nYou?\n\nUser: Bye\n\nAssistant:"
 
 
 def test_no_system_text_without_instructions() -> None:
@@ -60,7 +51,6 @@ def test_turns_hold_no_empty_line(name: str, text: str, system: str) -> None:
     made = template(name)
     assert made.user(text).count("\n\n") == 1 and made.user(text).endswith("\n\n")
     assert made.system(system).count("\n\n") <= 1
-    assert made.answer(text).count("\n\n") == 1
     assert not made.prompt(text, system=system).endswith((" ", "\n"))
 
 
@@ -77,7 +67,7 @@ def test_cleaning_keeps_the_words(name: str, text: str) -> None:
 
 @given(texts)
 def test_none_leaves_the_text_alone(text: str) -> None:
-    assert template("none").prompt(text) == text == template("none").answer(text)
+    assert template("none").prompt(text) == text
 
 
 def test_single_line_breaks_stay() -> None:
@@ -89,7 +79,7 @@ def test_braces_are_only_text() -> None:
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ArgumentError, match="found 'alpaca', expected one of chat, think, fake-think, robot"):
+    with pytest.raises(ArgumentError, match="found 'alpaca', expected one of chat, robot, raven, none; choose"):
         template("alpaca")
 
 

@@ -1,17 +1,20 @@
-"""Choose what runs a program, and give it memory: `numba` (compiled kernels) or `numpy` (any machine)."""
+"""Choose what runs a program, and give it memory: kernels compiled before, or by Numba, or NumPy on any machine."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from .errors import ArgumentError, UnsupportedError
+from .native.load import choose, native_run
 from .pool import pool
 from .program import Program
+
+BACKENDS = ("native", "numba", "numpy")
 
 NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)
 """What SELECT keeps for the head: nothing runs it, the last token, every token."""
@@ -81,7 +84,7 @@ class Compiled:
     threads : int
     """
 
-    def __init__(self, name: str, program: Program, function: ctypes._CFuncPtr, threads: int) -> None:
+    def __init__(self, name: str, program: Program, function: Any, threads: int) -> None:
         self.name, self.threads, self.function = name, threads, function
         self.weights = program.file.bytes.ctypes.data
         self.table = program.table.ctypes.data
@@ -104,7 +107,8 @@ class Compiled:
         barrier = workspace.barrier.ctypes.data
         for i, block in enumerate(workspace.arguments):
             private = workspace.private[i].ctypes.data
-            block[:15] = (*common, workspace.shared.ctypes.data, private, logits, head, i, self.threads, barrier)
+            part = (65536 * i // self.threads, 65536 * (i + 1) // self.threads, self.threads)
+            block[:] = [*common, workspace.shared.ctypes.data, private, logits, head, *part, barrier]
         if self.threads == 1:
             self.function(workspace.addresses[0])
         else:
@@ -118,7 +122,7 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
     ----------
     program : Program
     name : str
-        "numba", "numpy", or "auto": what TINYRWKV_BACKEND says, otherwise the fastest that is installed.
+        "native", "numba", "numpy", or "auto": what TINYRWKV_BACKEND says, otherwise the first of these that is here.
     threads : int
         Threads for each token; the numpy backend uses one.
 
@@ -127,23 +131,39 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
     ArgumentError
         There is no backend of that name, or `threads` is not 1 to 64.
     UnsupportedError
-        The backend asked for is not installed.
+        The backend asked for cannot run here.
     """
     if name == "auto":
         name = os.environ.get("TINYRWKV_BACKEND") or "auto"
-    if name not in ("auto", "numba", "numpy"):
+    if name not in ("auto", *BACKENDS):
         fix = 'give backend="auto", or unset TINYRWKV_BACKEND'
-        raise ArgumentError("load", "backend", repr(name), 'one of "auto", "numba", "numpy"', fix)
-    if not isinstance(threads, int) or not 1 <= threads <= 64:
+        raise ArgumentError("load", "backend", repr(name), f"auto, {', '.join(BACKENDS)}", fix)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 64:
         raise ArgumentError("load", "threads", repr(threads), "a number from 1 to 64", "give the number of idle cores")
-    installed = importlib.util.find_spec("numba") is not None
-    if name == "numpy" or (name == "auto" and not installed):
-        from .numpy_backend import NumpyBackend
+    if name == "native" or (name == "auto" and choose().path):
+        return Compiled("native", program, native_run(), threads)
+    if name == "numba" or (name == "auto" and has_numba()):
+        if not has_numba():
+            fix = 'pip install "tinyrwkv[numba]", or use backend="numpy"'
+            raise UnsupportedError("load", "backend 'numba'", "no numba package", "numba installed", fix)
+        from .numba_backend import compiled_run
 
-        return NumpyBackend(program)
-    if not installed:
-        fix = 'pip install "tinyrwkv[numba]", or use backend="numpy"'
-        raise UnsupportedError("load", "backend 'numba'", "no numba package", "numba installed", fix)
-    from .numba_backend import compiled_run
+        return Compiled("numba", program, compiled_run(), threads)
+    from .numpy_backend import NumpyBackend
 
-    return Compiled("numba", program, compiled_run(), threads)
+    return NumpyBackend(program)
+
+
+def has_numba() -> bool:
+    """Tell whether Numba is installed, without importing it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def reasons() -> dict[str, str]:
+    """Return for each backend why it can or cannot run here."""
+    native = choose()
+    return {
+        "native": f"{native.name}.so, {native.reason}" if native.path else native.reason,
+        "numba": "numba is installed" if has_numba() else "numba is not installed",
+        "numpy": "runs everywhere",
+    }

@@ -7,7 +7,7 @@ from typing import Any
 VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
 
 # The inputs of time_mix that token_shift makes, in the order of the rows of att.token_shift.
-SHIFTED = {"v4": "rkv", "v5.0": "rkv", "v5.1": "rkvg", "v5.2": "rkvg", "v6": "rkvwg", "v7": "rkvwag"}
+SHIFTED = {"v4": "rkv", "v5.0": "rkv", "v5.1": "rkvg", "v5.2": "rkvg", "v6": "rkvwg", "v7": "rwkvag"}
 
 Shape = tuple["int | str", ...]
 

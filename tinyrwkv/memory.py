@@ -58,11 +58,12 @@ def _libc() -> ctypes.CDLL | None:
 def cached(file: TensorFile) -> int | None:
     """Return how many bytes of a mapped file lie in the page cache, whoever read them; None where unknown."""
     libc, pages = _libc(), -(-len(file.bytes) // mmap.PAGESIZE)
-    present = (ctypes.c_ubyte * pages)()
+    present = np.zeros(pages, np.uint8)
     address = ctypes.c_void_p(file.bytes.ctypes.data)
-    if libc is None or libc.mincore(address, ctypes.c_size_t(len(file.bytes)), present) != 0:
+    length, target = ctypes.c_size_t(len(file.bytes)), ctypes.c_void_p(present.ctypes.data)
+    if libc is None or libc.mincore(address, length, target) != 0:
         return None
-    return int((np.frombuffer(present, np.uint8) & 1).sum()) * mmap.PAGESIZE
+    return int((present & 1).sum()) * mmap.PAGESIZE
 
 
 def advise(file: TensorFile, advice: str, start: int, length: int) -> bool:

@@ -15,8 +15,9 @@ from .backends import HEAD_OF_ALL, HEAD_OF_LAST, NO_HEAD, Workspace, make
 from .errors import ArgumentError, FormatError, UnsupportedError
 from .format import open_file
 from .generate import Generation
+from .opcodes import MAX_TOKENS
 from .plan import Parts, plan
-from .program import MAX_TOKENS, Program
+from .program import Program
 from .reference import new_state
 from .sampling import Sampler
 from .state import State
@@ -45,7 +46,7 @@ def load(
     path : str or path-like, optional
         A .trwkv file; without one, the small model that ships in the package.
     backend : str
-        "auto" (what TINYRWKV_BACKEND says, otherwise the fastest installed), "numba" or "numpy".
+        "auto" (what TINYRWKV_BACKEND says, otherwise the first that can run), "native", "numba" or "numpy".
     threads : int
         Threads for each token. The result has the same bits for every number.
     resident_limit : int, optional
@@ -131,8 +132,8 @@ class Model:
             if "tokenizer.bytes" not in self.file:
                 fix = "convert it with --vocab, or give token ids"
                 raise UnsupportedError(self.path, "tokenizer", "none in the file", "one, to read text", fix)
-            parts = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
-            self._tokenizer = Tokenizer(*parts, vocab_size=self.config["vocab_size"], file=self.path)
+            data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
+            self._tokenizer = Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
         return self._tokenizer
 
     def new_state(self) -> State:
@@ -179,7 +180,9 @@ class Model:
             part = out[start:] if head == HEAD_OF_ALL and out is not None else out
             self.read(chunk, data, spare, part, head)
             data, spare = spare, np.empty_like(spare) if data is state.data else data
-        return (out[0] if logits == "last" and out is not None else out), State(data, state.tokens + len(ids), self._origin)
+        return (out[0] if logits == "last" and out is not None else out), State(
+            data, state.tokens + len(ids), self._origin
+        )
 
     def generate(
         self,
@@ -244,10 +247,14 @@ class Model:
             ids = np.atleast_1d(np.asarray(tokens if isinstance(tokens, (int, np.ndarray)) else list(tokens)))
             if ids.ndim == 1 and len(ids) and ids.dtype.kind in "iu" and 0 <= ids.min() and ids.max() < V:
                 return np.ascontiguousarray(ids, np.int32)
-            found = f"{ids.dtype} {ids.shape}" + (f" from {ids.min()} to {ids.max()}" if ids.dtype.kind in "iu" and ids.size else "")
+            found = f"{ids.dtype} {ids.shape}" + (
+                f" from {ids.min()} to {ids.max()}" if ids.dtype.kind in "iu" and ids.size else ""
+            )
         except (TypeError, ValueError, OverflowError):
             found = type(tokens).__name__
-        raise ArgumentError(self.path, "tokens", found, f"at least one id from 0 to {V - 1}", "use this model's tokenizer")
+        raise ArgumentError(
+            self.path, "tokens", found, f"at least one id from 0 to {V - 1}", "use this model's tokenizer"
+        )
 
     def check_state(self, state: State) -> State:
         """Return a state; ArgumentError where it belongs to another model."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import pathlib
 from typing import Any
 
 from numba import cfunc, types
 
 from .kernels.run import run
+from .native.load import source_hash
 
 
 @functools.cache
@@ -20,9 +19,7 @@ def compiled_run() -> Any:
     Numba keeps compiled code on disk and looks only at the file of the function itself, so the function closes over
     a hash of every source file of the kernels: where one changes, it is another function.
     """
-    folder = pathlib.Path(__file__).parent
-    sources = [folder / "program.py", *sorted((folder / "kernels").glob("*.py"))]
-    version = int(hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12], 16)
+    version = int(source_hash()[:12], 16)
 
     @cfunc(types.void(types.CPointer(types.int64)), cache=True, error_model="numpy", boundscheck=False)
     def entry(arguments: Any) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .program import EMBED, FIELDS, INT8, MATMUL, SELECT, Program
+from . import opcodes as op
+from .program import Program
 
-ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of program.py
+ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of opcodes.py
 
 
 def _part(name: str) -> str:
@@ -39,7 +40,7 @@ class Parts:
     def __init__(self, program: Program) -> None:
         self.program, self.file = program, program.file
         self.touched = [self._touched(row) for row in program.rows]
-        head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] == MATMUL]
+        head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] == op.MATMUL]
         self.cuts = sorted({0, *program.layer_ends, program.select, *head, len(program.rows)})
         self.head_cut = self.cuts.index(program.select)
         sums = np.concatenate([[0], np.cumsum(self.touched)])
@@ -50,15 +51,16 @@ class Parts:
         self.random = embedding.offset, embedding.nbytes
 
     def _touched(self, row: list[int]) -> int:
-        field = dict(zip(FIELDS[row[0]], row[1:], strict=True))
-        if row[0] == EMBED:
-            return field["width"] * ITEM[field["kind"]] + (4 if field["kind"] == INT8 else 0)
-        if row[0] == MATMUL:
-            scales = 4 * field["rows"] * ((field["kind"] == INT8) + (field["bias"] >= 0))
-            return field["rows"] * field["cols"] * ITEM[field["kind"]] + scales
+        field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))
+        if row[0] == op.EMBED:
+            return field["width"] * ITEM[field["kind"]] + (4 if field["kind"] == op.INT8 else 0)
+        if row[0] == op.MATMUL:
+            rows = field["units"] * field["unit"]
+            scales = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0))
+            return rows * field["cols"] * ITEM[field["kind"]] + scales
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
         vectors = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
-        count = 0 if row[0] == SELECT else sum(name in field for name in vectors) + field.get("count", 0)
+        count = 0 if row[0] == op.SELECT else sum(name in field for name in vectors) + field.get("count", 0)
         return 4 * width * (count - (field.get("per_token", 0) == 1))
 
     def bytes_between(self, first: int, last: int) -> int:
@@ -84,14 +86,16 @@ def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
         their most: all that the model can touch, or the limit.
     """
     names = ("embedding", "time_mix", "channel_mix", "head", "tokenizer")
-    rows = {name: {"part": name, "file_bytes": 0, "touched_bytes_per_token": 0, "resident_bytes_max": 0} for name in names}
+    rows: dict[str, dict[str, Any]] = {
+        name: {"part": name, "file_bytes": 0, "touched_bytes_per_token": 0, "resident_bytes_max": 0} for name in names
+    }
     page = mmap.PAGESIZE
     for tensor in parts.file.tensors.values():
         row = rows[_part(tensor.name)]
         row["file_bytes"] += tensor.nbytes
         row["resident_bytes_max"] += -(-tensor.nbytes // page) * page if tensor.nbytes >= page else tensor.nbytes
-    for row, note, touched in zip(parts.program.rows, parts.program.notes, parts.touched, strict=True):
-        rows[_part(note) if row[0] != EMBED else "embedding"]["touched_bytes_per_token"] += touched
+    for note, touched in zip(parts.program.notes, parts.touched, strict=True):
+        rows[_part(note)]["touched_bytes_per_token"] += touched
     listed = [row for row in rows.values() if row["file_bytes"]]
     total = len(parts.file.bytes)
     most = -(-total // page) * page

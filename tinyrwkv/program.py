@@ -1,6 +1,6 @@
 """Turn a model file into a program: the operations of one token as numbers that the kernels walk.
 
-A program is a table of int64, one row for each operation: an opcode, then the fields that ``FIELDS`` names for it.
+A program is a table of int64, one row for each operation: an opcode, then the fields that ``opcodes.FIELDS`` names.
 ``weight``-like fields are byte offsets into the mapped file, the rest are byte offsets into workspaces: what every
 thread needs whole it computes for itself in its private workspace (norms, token shifts, quantised activations);
 what threads split by rows or heads lies in the shared one, with a SYNC between writing and reading.
@@ -9,62 +9,14 @@ what threads split by rows or heads lies in the shared one, with a SYNC between 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
+from . import opcodes as op
 from .errors import FormatError
 from .format import TensorFile
 from .layout import SHIFTED, tensor_shapes
-
-MAX_TOKENS = 16
-"""Tokens that one kernel call reads at most."""
-
-EMBED, NORM, SHIFT, QUANTIZE, MATMUL, WKV4, WKV5, WKV7, SELECT, SYNC = range(10)
-
-FIELDS = {
-    EMBED: ("weight", "scale", "kind", "dst", "width"),
-    NORM: ("src", "weight", "bias", "dst", "width"),
-    SHIFT: ("src", "state", "mu", "count", "delta", "dst", "width"),
-    QUANTIZE: ("shared", "src", "stride", "width", "dst", "dst_scale", "qmax"),
-    MATMUL: (
-        *("weight", "scale", "kind", "rows", "cols", "unit", "shared", "src", "stride", "src_scale"),
-        *("dst", "dst_stride", "activation", "bias", "mode", "gate"),
-    ),
-    WKV4: ("r", "k", "v", "decay", "first", "state", "dst", "width"),
-    WKV5: (*("r", "k", "v", "g", "decay", "per_token", "bonus"), *("ln_weight", "ln_bias", "state", "dst", "heads", "size")),
-    WKV7: (
-        *("r", "k", "v", "w", "a", "g", "v_gate", "v_first", "k_k", "k_a", "r_k"),
-        *("ln_weight", "ln_bias", "state", "dst", "heads", "size"),
-    ),
-    SELECT: ("src", "width"),
-    SYNC: (),
-}
-
-FORMULAS = {
-    EMBED: "x = emb[token]",
-    NORM: "xn = (x - mean(x)) / sqrt(var(x) + 1e-5) * weight + bias",
-    SHIFT: "x_j = xn + (xn_prev - xn) * mu_j",
-    QUANTIZE: "q = round(x / s), s = max|x| / qmax",
-    MATMUL: "y = W @ x",
-    WKV4: "wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q)); y = r * wkv",
-    WKV5: "y = ln_x(r @ (S + diag(u) k v^T)) * g; S = diag(w) S + k v^T",
-    WKV7: "S = diag(w) S + kk a (S^T -kk)^T + k v^T; y = (ln_x(r @ S) + (r . k r_k) v) * g",
-    SELECT: "x = x[last token]",
-    SYNC: "wait for the other threads",
-}
-
-NAMES = dict(enumerate("EMBED NORM SHIFT QUANTIZE MATMUL WKV4 WKV5 WKV7 SELECT SYNC".split()))
-WIDTH = 1 + max(map(len, FIELDS.values()))
-
-F32, F16, INT8 = range(3)
-KINDS = {"f32": F32, "f16": F16, "i8": INT8}
-IDENTITY, SIGMOID, TANH, SILU, SQUARED_RELU, DECAY_V6, DECAY_V7 = range(7)
-STORE, ADD, GATED_ADD, LOGITS = range(4)
-ACTIVATION_FORMULAS = ("{}", "sigmoid({})", "tanh({})", "silu({})", "relu({})^2", "exp(-exp({}))", "exp(-0.60653 sigmoid({}))")
-
-NONE = -1
-"""A field that does not apply."""
 
 HEAD_ROWS = 8192
 """Rows of the head in one operation, so that a deadline is looked at in between."""
@@ -76,7 +28,7 @@ def qmax(cols: int) -> int:
 
 
 class Input(NamedTuple):
-    """Activations as MATMUL reads them: where, floats between tokens, and the scales of quantised ones."""
+    """Activations as op.MATMUL reads them: where, floats between tokens, and the scales of quantised ones."""
 
     shared: int
     src: int
@@ -94,7 +46,7 @@ class Program:
 
     Attributes
     ----------
-    table : ndarray, int64, shape (operations, WIDTH)
+    table : ndarray, int64, shape (operations, op.WIDTH)
     notes : list of str
         For each operation the tensor it reads, or what it makes.
     layer_ends : list of int
@@ -121,11 +73,11 @@ class Program:
         self.layer_ends: list[int] = []
         self.shared_bytes, self.private_bytes = 0, 0
         self._buffers: dict[str, int] = {}
-        C, F, arch = config["n_embd"], config["n_ffn"], config["arch"]
+        C, arch = config["n_embd"], config["arch"]
         # Fixed places that the kernels know: ln_x_eps and a vector of ones in the shared workspace,
         # results of dot products and three rows for the wkv kernels in the private one.
         self.shared_bytes = 64 + 4 * C
-        self.private_bytes = 4 * 64 * MAX_TOKENS + 12 * config["head_size"]
+        self.private_bytes = 4 * 64 * op.MAX_TOKENS + 12 * config["head_size"]
         self.private_bytes += -self.private_bytes % 64
         self.state_stride = 5 * C if arch == "v4" else 2 * C + C * config["head_size"]
         self.state_size = config["n_layer"] * self.state_stride
@@ -133,21 +85,23 @@ class Program:
         self._private("xn", C)
         self._private("mixed", C * mixes)
         self._quantised_scales = self.private_bytes
-        self.private_bytes += MAX_TOKENS * 4 * 8
+        self.private_bytes += op.MAX_TOKENS * 4 * 8
         self._quantised, self._used, self._scales_used, self._most_used = self.private_bytes, 0, 0, 0
-        self._emit(EMBED, "emb.weight", *self._matrix("emb.weight"), self._shared("x", C), C)
+        self._emit(op.EMBED, "emb.weight", *self._matrix("emb.weight"), self._shared("x", C), C)
         self._sync()
-        time_mix = {"v4": self._time_mix_v4, "v6": self._time_mix_v6, "v7": self._time_mix_v7}.get(arch, self._time_mix_v5)
+        time_mix = {"v4": self._time_mix_v4, "v6": self._time_mix_v6, "v7": self._time_mix_v7}.get(
+            arch, self._time_mix_v5
+        )
         for layer in range(config["n_layer"]):
             time_mix(layer)
             self._channel_mix(layer)
             self.layer_ends.append(len(self.rows))
         self.select = len(self.rows)
-        self._emit(SELECT, "x", self._shared("x", C), C)
+        self._emit(op.SELECT, "x", self._shared("x", C), C)
         self._norm("ln_out")
         self._head()
         self.private_bytes += self._most_used  # the last region, grown as it was used
-        self.table = np.array([row + [0] * (WIDTH - len(row)) for row in self.rows], np.int64)
+        self.table = np.array([row + [0] * (op.WIDTH - len(row)) for row in self.rows], np.int64)
 
     def initial_state(self) -> np.ndarray:
         """Return the state before the first token, float32, shape (state_size,)."""
@@ -159,36 +113,36 @@ class Program:
     def describe(self) -> Iterator[str]:
         """Yield one line for each operation: number, opcode, what it reads, its formula."""
         for i, (row, note) in enumerate(zip(self.rows, self.notes, strict=True)):
-            formula = FORMULAS[row[0]]
-            if row[0] == MATMUL:
-                field = dict(zip(FIELDS[MATMUL], row[1:], strict=True))
-                inner = "W @ x + bias" if field["bias"] != NONE else "W @ x"
-                formula = ACTIVATION_FORMULAS[field["activation"]].format(inner)
+            formula = op.FORMULAS[row[0]]
+            if row[0] == op.MATMUL:
+                field = dict(zip(op.FIELDS[op.MATMUL], row[1:], strict=True))
+                inner = "W @ x + bias" if field["bias"] != op.NONE else "W @ x"
+                formula = op.ACTIVATION_FORMULAS[field["activation"]].format(inner)
                 formula = ("y = {}", "x += {}", "x += gate * {}", "logits = {}")[field["mode"]].format(formula)
-            yield f"{i:4d} {NAMES[row[0]]:<8} {note:<34} {formula}"
+            yield f"{i:4d} {op.NAMES[row[0]]:<8} {note:<34} {formula}"
 
     # ---- building ----
 
     def _emit(self, opcode: int, note: str, *fields: int) -> None:
-        if len(fields) != len(FIELDS[opcode]):
-            raise ValueError(f"{NAMES[opcode]} takes {FIELDS[opcode]}")
+        if len(fields) != len(op.FIELDS[opcode]):
+            raise ValueError(f"{op.NAMES[opcode]} takes {op.FIELDS[opcode]}")
         self.rows.append([opcode, *map(int, fields)])
         self.notes.append(note)
 
     def _sync(self) -> None:
-        self._emit(SYNC, "")
+        self._emit(op.SYNC, "")
         self._used = self._scales_used = 0
 
     def _shared(self, name: str, width: int) -> int:
         if name not in self._buffers:
             self._buffers[name] = self.shared_bytes
-            self.shared_bytes += MAX_TOKENS * width * 4
+            self.shared_bytes += op.MAX_TOKENS * width * 4
         return self._buffers[name]
 
     def _private(self, name: str, width: int) -> int:
         if name not in self._buffers:
             self._buffers[name] = self.private_bytes
-            self.private_bytes += MAX_TOKENS * width * 4
+            self.private_bytes += op.MAX_TOKENS * width * 4
         return self._buffers[name]
 
     def _vector(self, name: str) -> int:
@@ -197,46 +151,46 @@ class Program:
     def _matrix(self, name: str) -> tuple[int, int, int]:
         """Return (weight, scale, kind) of a matrix."""
         tensor = self.file.tensors[name]
-        scale = self.file.tensors[name + ".scale"].offset if tensor.dtype == "i8" else NONE
-        return tensor.offset, scale, KINDS[tensor.dtype]
+        scale = self.file.tensors[name + ".scale"].offset if tensor.dtype == "i8" else op.NONE
+        return tensor.offset, scale, op.KINDS[tensor.dtype]
 
     def _norm(self, name: str) -> None:
         C = self.config["n_embd"]
         weight, bias = self._vector(name + ".weight"), self._vector(name + ".bias")
-        self._emit(NORM, name, self._shared("x", C), weight, bias, self._private("xn", C), C)
+        self._emit(op.NORM, name, self._shared("x", C), weight, bias, self._private("xn", C), C)
 
-    def _shift(self, layer: int, part: str, tensor: str, count: int, delta: int = NONE) -> None:
+    def _shift(self, layer: int, part: str, tensor: str, count: int, delta: int = op.NONE) -> None:
         C = self.config["n_embd"]
         state = 4 * (layer * self.state_stride + (C if part == "ffn" else 0))
         name = f"blocks.{layer}.{part}.{tensor}"
         src, dst = self._private("xn", C), self._private("mixed", C)
-        self._emit(SHIFT, name, src, state, self._vector(name), count, delta, dst, C)
+        self._emit(op.SHIFT, name, src, state, self._vector(name), count, delta, dst, C)
 
     def _input(self, src: int, width: int, shared: bool) -> Input:
-        """Prepare `width` activations of each token for MATMUL: quantised, where the weights are int8."""
+        """Prepare `width` activations of each token for op.MATMUL: quantised, where the weights are int8."""
         if self.config["dtype"] != "int8":
-            return Input(int(shared), src, width, NONE)
+            return Input(int(shared), src, width, op.NONE)
         dst, scale = self._quantised + self._used, self._quantised_scales + self._scales_used
-        self._used += MAX_TOKENS * 2 * width
-        self._scales_used += MAX_TOKENS * 4
+        self._used += op.MAX_TOKENS * 2 * width
+        self._scales_used += op.MAX_TOKENS * 4
         self._most_used = max(self._most_used, self._used)
-        self._emit(QUANTIZE, "", shared, src, width, width, dst, scale, qmax(width))
+        self._emit(op.QUANTIZE, "", shared, src, width, width, dst, scale, qmax(width))
         return Input(0, dst, width, scale)
 
     def _mixed(self, j: int) -> Input:
         """Prepare the j-th result of token_shift."""
         C = self.config["n_embd"]
-        return self._input(self._private("mixed", C) + j * MAX_TOKENS * 4 * C, C, shared=False)
+        return self._input(self._private("mixed", C) + j * op.MAX_TOKENS * 4 * C, C, shared=False)
 
     def _matmul(
         self,
         name: str,
         x: Input,
         dst: int,
-        activation: int = IDENTITY,
-        bias: int = NONE,
-        mode: int = STORE,
-        gate: int = NONE,
+        activation: int = op.IDENTITY,
+        bias: int = op.NONE,
+        mode: int = op.STORE,
+        gate: int = op.NONE,
         unit: int = 1,
         first: int = 0,
         rows: int | None = None,
@@ -246,11 +200,25 @@ class Program:
         total, cols = self.file.tensors[name].shape
         rows = total if rows is None else rows
         weight += first * cols * (4, 2, 1)[kind]
-        scale += 4 * first if scale != NONE else 0
-        stride = self.config["vocab_size"] if mode == LOGITS else rows
+        scale += 4 * first if scale != op.NONE else 0
+        stride = self.config["vocab_size"] if mode == op.LOGITS else rows
         inputs = (x.shared, x.src, x.stride, x.scale)
         self._emit(
-            MATMUL, name, weight, scale, kind, rows, cols, unit, *inputs, dst, stride, activation, bias, mode, gate
+            op.MATMUL,
+            name,
+            weight,
+            scale,
+            kind,
+            rows // unit,
+            cols,
+            unit,
+            *inputs,
+            dst,
+            stride,
+            activation,
+            bias,
+            mode,
+            gate,
         )
 
     # ---- the versions ----
@@ -259,13 +227,15 @@ class Program:
         C, att = self.config["n_embd"], f"blocks.{layer}.att."
         self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", 3)
-        for j, (name, activation) in enumerate({"receptance": SIGMOID, "key": IDENTITY, "value": IDENTITY}.items()):
+        for j, (name, activation) in enumerate(
+            {"receptance": op.SIGMOID, "key": op.IDENTITY, "value": op.IDENTITY}.items()
+        ):
             self._matmul(f"{att}{name}.weight", self._mixed(j), self._shared(name, C), activation)
         self._sync()
         r, k, v = (self._shared(name, C) for name in ("receptance", "key", "value"))
         state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
         decay, first = self._vector(att + "time_decay"), self._vector(att + "time_first")
-        self._emit(WKV4, att + "wkv", r, k, v, decay, first, state, y, C)
+        self._emit(op.WKV4, att + "wkv", r, k, v, decay, first, state, y, C)
         self._output(layer)
 
     def _time_mix_v5(self, layer: int) -> None:
@@ -283,34 +253,34 @@ class Program:
         self._shift(layer, "att", "time_maa_x", 1)
         five_rank = self.file.tensors[att + "time_maa_w1.weight"].shape[0]
         rank, low = five_rank // 5, self._shared("low", five_rank)
-        self._matmul(att + "time_maa_w1.weight", self._mixed(0), low, TANH)
+        self._matmul(att + "time_maa_w1.weight", self._mixed(0), low, op.TANH)
         self._sync()
         x, delta = self._input(low, five_rank, shared=True), self._shared("delta", 5 * C)
         for j in range(5):
-            part = x._replace(src=x.src + j * rank * (2 if x.scale != NONE else 4))
-            dst = delta + j * MAX_TOKENS * 4 * C
+            part = x._replace(src=x.src + j * rank * (2 if x.scale != op.NONE else 4))
+            dst = delta + j * op.MAX_TOKENS * 4 * C
             self._matmul(att + "time_maa_w2.weight", part, dst, first=j * C, rows=C)
         self._sync()
         self._shift(layer, "att", "token_shift", 5, delta)
         gate = self._receptance_key_value_gate(layer)
         low_w = self._shared("low w", self.file.tensors[att + "time_decay_w1.weight"].shape[0])
-        self._matmul(att + "time_decay_w1.weight", self._mixed(3), low_w, TANH)
+        self._matmul(att + "time_decay_w1.weight", self._mixed(3), low_w, op.TANH)
         self._sync()
         decay, unit = self._shared("decay", C), self.config["head_size"]
         x = self._input(low_w, self.file.tensors[att + "time_decay_w1.weight"].shape[0], shared=True)
         bias = self._vector(att + "time_decay")
-        self._matmul(att + "time_decay_w2.weight", x, decay, DECAY_V6, bias, unit=unit)
+        self._matmul(att + "time_decay_w2.weight", x, decay, op.DECAY_V6, bias, unit=unit)
         self._wkv5(layer, gate, decay, per_token=True)
         self._output(layer)
 
     def _receptance_key_value_gate(self, layer: int) -> int:
-        """Emit the four projections of v5 and v6; return the gate's buffer, NONE for v5.0."""
+        """Emit the four projections of v5 and v6; return the gate's buffer, op.NONE for v5.0."""
         C, shifted, att = self.config["n_embd"], SHIFTED[self.config["arch"]], f"blocks.{layer}.att."
         for j, name in enumerate(("receptance", "key", "value")):
             self._matmul(f"{att}{name}.weight", self._mixed(j), self._shared(name, C))
         if "g" not in shifted:
-            return NONE
-        self._matmul(att + "gate.weight", self._mixed(shifted.index("g")), self._shared("gate", C), SILU)
+            return op.NONE
+        self._matmul(att + "gate.weight", self._mixed(shifted.index("g")), self._shared("gate", C), op.SILU)
         return self._shared("gate", C)
 
     def _wkv5(self, layer: int, gate: int, decay: int, per_token: bool) -> None:
@@ -319,43 +289,43 @@ class Program:
         bonus, ln_x = self._vector(att + "bonus"), (self._vector(att + "ln_x.weight"), self._vector(att + "ln_x.bias"))
         state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
         heads = self.config["n_head"], self.config["head_size"]
-        self._emit(WKV5, att + "wkv", r, k, v, gate, decay, per_token, bonus, *ln_x, state, y, *heads)
+        self._emit(op.WKV5, att + "wkv", r, k, v, gate, decay, per_token, bonus, *ln_x, state, y, *heads)
 
     def _time_mix_v7(self, layer: int) -> None:
         C, N, att = self.config["n_embd"], self.config["head_size"], f"blocks.{layer}.att."
         self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", 6)
-        r, w, k, v, a, g = (self._mixed(j) for j in range(6))
+        xr, xw, xk, xv, xa, xg = (self._mixed(j) for j in range(6))
         value = "value" if layer else "v_first"  # layer 0 leaves its value for the others
-        for name, x, dst in (("receptance", r, "receptance"), ("key", k, "key"), ("value", v, value)):
+        for name, x, dst in (("receptance", xr, "receptance"), ("key", xk, "key"), ("value", xv, value)):
             self._matmul(f"{att}{name}.weight", x, self._shared(dst, C))
-        low = {"w": (w, TANH), "a": (a, IDENTITY), "g": (g, SIGMOID), "v": (v, IDENTITY)}
+        low = {"w": (xw, op.TANH), "a": (xa, op.IDENTITY), "g": (xg, op.SIGMOID), "v": (xv, op.IDENTITY)}
         if layer == 0:
             del low["v"]
         for name, (x, activation) in low.items():
             rank = self.file.tensors[f"{att}{name}1.weight"].shape[0]
             self._matmul(f"{att}{name}1.weight", x, self._shared("low " + name, rank), activation)
         self._sync()
-        for name, activation in {"w": DECAY_V7, "a": SIGMOID, "g": IDENTITY, "v": SIGMOID}.items():
+        for name, activation in {"w": op.DECAY_V7, "a": op.SIGMOID, "g": op.IDENTITY, "v": op.SIGMOID}.items():
             if name in low:
                 rank = self.file.tensors[f"{att}{name}1.weight"].shape[0]
                 x = self._input(self._shared("low " + name, rank), rank, shared=True)
-                bias = NONE if name == "g" else self._vector(f"{att}{name}0")
+                bias = op.NONE if name == "g" else self._vector(f"{att}{name}0")
                 self._matmul(f"{att}{name}2.weight", x, self._shared(name, C), activation, bias, unit=N)
         r, k, v, w, a, g = (self._shared(name, C) for name in ("receptance", "key", value, "w", "a", "g"))
-        v_gate = self._shared("v", C) if layer else NONE
+        v_gate = self._shared("v", C) if layer else op.NONE
         vectors = (self._vector(att + name) for name in ("k_k", "k_a", "r_k", "ln_x.weight", "ln_x.bias"))
         state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
         heads = self.config["n_head"], N
         v_first = self._shared("v_first", C)
-        self._emit(WKV7, att + "wkv", r, k, v, w, a, g, v_gate, v_first, *vectors, state, y, *heads)
+        self._emit(op.WKV7, att + "wkv", r, k, v, w, a, g, v_gate, v_first, *vectors, state, y, *heads)
         self._output(layer)
 
     def _output(self, layer: int) -> None:
         C = self.config["n_embd"]
         self._sync()
         x = self._input(self._shared("y", C), C, shared=True)
-        self._matmul(f"blocks.{layer}.att.output.weight", x, self._shared("x", C), mode=ADD)
+        self._matmul(f"blocks.{layer}.att.output.weight", x, self._shared("x", C), mode=op.ADD)
         self._sync()
 
     def _channel_mix(self, layer: int) -> None:
@@ -363,13 +333,13 @@ class Program:
         gated = self.config["arch"] != "v7"
         self._norm(f"blocks.{layer}.ln2")
         self._shift(layer, "ffn", "token_shift", 1 + gated)
-        hidden, gate = self._shared("hidden", F), self._shared("ffn gate", C) if gated else NONE
-        self._matmul(ffn + "key.weight", self._mixed(0), hidden, SQUARED_RELU)
+        hidden, gate = self._shared("hidden", F), self._shared("ffn gate", C) if gated else op.NONE
+        self._matmul(ffn + "key.weight", self._mixed(0), hidden, op.SQUARED_RELU)
         if gated:
-            self._matmul(ffn + "receptance.weight", self._mixed(1), gate, SIGMOID)
+            self._matmul(ffn + "receptance.weight", self._mixed(1), gate, op.SIGMOID)
         self._sync()
         x = self._input(hidden, F, shared=True)
-        mode = GATED_ADD if gated else ADD
+        mode = op.GATED_ADD if gated else op.ADD
         self._matmul(ffn + "value.weight", x, self._shared("x", C), mode=mode, gate=gate)
         self._sync()
 
@@ -378,7 +348,7 @@ class Program:
         x = self._input(self._private("xn", C), C, shared=False)
         for first in range(0, V, HEAD_ROWS):
             rows = min(HEAD_ROWS, V - first)
-            self._matmul("head.weight", x, 4 * first, mode=LOGITS, first=first, rows=rows)
+            self._matmul("head.weight", x, 4 * first, mode=op.LOGITS, first=first, rows=rows)
 
 
 def check_tensors(file: TensorFile) -> None:
@@ -393,11 +363,13 @@ def check_tensors(file: TensorFile) -> None:
     expected = tensor_shapes(config)
     fix = "the file was not written by tinyrwkv-convert or is damaged; convert the checkpoint again"
 
-    def fail(name: str, found: object, wanted: object) -> None:
-        raise FormatError(file.path, f"tensor '{name}'", found, wanted, fix)
+    def fail(name: str, found: object, wanted: object) -> NoReturn:
+        raise FormatError(file.path, name if name == "metadata" else f"tensor '{name}'", found, wanted, fix)
 
-    if config["arch"] not in ("v4",) and config["n_head"] * config["head_size"] != config["n_embd"]:
+    if config["arch"] != "v4" and config["n_head"] * config["head_size"] != config["n_embd"]:
         fail("metadata", f"{config['n_head']} heads of {config['head_size']}", f"{config['n_embd']} channels in all")
+    if config["arch"] != "v4" and config["head_size"] % 8:
+        fail("metadata", f"heads of {config['head_size']}", "a multiple of 8, which the kernels work on at a time")
     dtype = {"f32": "f32", "f16": "f16", "int8": "i8"}[config["dtype"]]
     for name, shape in expected.items():
         if name not in file.tensors:
@@ -417,7 +389,15 @@ def check_tensors(file: TensorFile) -> None:
         if wanted == "i8":
             scale = file.tensors.get(name + ".scale")
             if scale is None or scale.dtype != "f32" or scale.shape != tensor.shape[:1]:
-                fail(name + ".scale", "nothing" if scale is None else f"{scale.dtype} {scale.shape}", f"f32 {tensor.shape[:1]}")
-    known = expected.keys() | {f"{name}.scale" for name in expected} | {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
+                fail(
+                    name + ".scale",
+                    "nothing" if scale is None else f"{scale.dtype} {scale.shape}",
+                    f"f32 {tensor.shape[:1]}",
+                )
+    known = (
+        expected.keys()
+        | {f"{name}.scale" for name in expected}
+        | {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
+    )
     for name in file.tensors.keys() - known:
         fail(name, "a tensor", f"none of that name in a {config['arch']} model")

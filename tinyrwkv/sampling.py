@@ -29,7 +29,7 @@ class Sampler:
     top_k : int, optional
         Keep so many most probable tokens; 0 keeps all, 1 is greedy.
     top_p : float, optional
-        Keep the fewest most probable tokens with this share of the probability that top-k left, at least one.
+        Keep the fewest most probable tokens with this share of the probability that top-k left; 0 is greedy.
     min_p : float, optional
         Keep the tokens at least so many times as probable as the most probable one.
     presence_penalty, frequency_penalty : float, optional
@@ -167,7 +167,7 @@ class Sampler:
             logits = self._measure(logits)
             adjusted = self._adjust(logits) if self._penalised or self._bias.size else logits
             peak, best = _peak(adjusted)
-            if self.temperature < 1e-4 or self.top_k == 1:
+            if self.temperature < 1e-4 or self.top_k == 1 or self.top_p == 0:
                 return logits, np.array([best]), np.ones(1)
             if adjusted is not logits or self.temperature != 1:
                 np.subtract(adjusted, peak, out=self._weights)

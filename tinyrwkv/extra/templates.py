@@ -1,15 +1,14 @@
 r"""Chat templates: how a model was taught to tell whose turn it is.
 
-========== =============================================== ==================== =====================================
-name       a turn, up to where the answer begins           the answer ends at   for
-========== =============================================== ==================== =====================================
-chat       ``User: ...\n\nAssistant:``                     ``\n\nUser:``        World and G1 models
-think      ``User: ...\n\nAssistant: <think``              ``\n\nUser:``        G1 models that reason first
-fake-think ``User: ...\n\nAssistant: <think></think``      ``\n\nUser:``        G1 models, reasoning left out: faster
-robot      ``User: ...\n\nAssistant:``                     ``\n\n``             models of short answers in one block
-raven      ``Bob: ...\n\nAlice:``                          ``\n\n``             Raven, v4
-none       the text as it is                               nothing              plain continuation
-========== =============================================== ==================== =====================================
+====== ================================== ==================== ====================================
+name   a turn, up to where the answer     the answer ends at   for
+       begins
+====== ================================== ==================== ====================================
+chat   ``User: ...\n\nAssistant:``        ``\n\nUser:``        World and G1 models
+robot  ``User: ...\n\nAssistant:``        ``\n\n``             models of answers in one paragraph
+raven  ``Bob: ...\n\nAlice:``             ``\n\n``             Raven models (v4)
+none   the text as it is                  nothing              plain continuation
+====== ================================== ==================== ====================================
 
 Token 0, the end of a document, ends every answer. No prompt ends with a space: the models write the space
 themselves, as part of the first word's token.
@@ -83,10 +82,6 @@ class Template:
         """
         return (self.system(system) if first else self.between) + self.user(text) + self.answer_prefix
 
-    def answer(self, text: str) -> str:
-        """Return a given answer as the model would have written it, to be put behind a prompt as an example."""
-        return f" {self._clean(text)}{self.between}" if self.clean else text
-
     def _clean(self, text: str) -> str:
         if not self.clean:
             return text
@@ -94,11 +89,9 @@ class Template:
 
 
 TEMPLATES = {
-    template.name: template
-    for template in (
+    built.name: built
+    for built in (
         Template("chat"),
-        Template("think", answer_prefix="Assistant: <think"),
-        Template("fake-think", answer_prefix="Assistant: <think></think"),
         Template("robot", stop=("\n\n",)),
         Template("raven", system_form="{}\n\n", user_form="Bob: {}\n\n", answer_prefix="Alice:", stop=("\n\n",)),
         Template("none", "{}", "{}", answer_prefix="", between="", stop=(), clean=False),
@@ -115,7 +108,6 @@ def template(name: str) -> Template:
         There is none of that name.
     """
     if name not in TEMPLATES:
-        raise ArgumentError(
-            "templates", "template", repr(name), f"one of {', '.join(TEMPLATES)}", "choose one of these"
-        )
+        expected = f"one of {', '.join(TEMPLATES)}"
+        raise ArgumentError("templates", "template", repr(name), expected, "choose one of these")
     return TEMPLATES[name]

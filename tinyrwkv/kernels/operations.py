@@ -1,18 +1,17 @@
 """One function for each operation of a program, in the Python that Numba compiles.
 
 Every function takes `a`, the arguments of the call (``run.py`` lists them), and `p`, the fields of its operation in
-the order of ``program.FIELDS``. Sizes are int32, because 32-bit processors are slow with more; offsets are int64.
+the order of ``opcodes.FIELDS``. Sizes are int32, because 32-bit processors are slow with more; offsets are int64.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from .. import program as op
+from .. import opcodes as op
 from .simd import (
     bits_from_float,
     dots_f16,
@@ -27,12 +26,15 @@ from .simd import (
     i8_at,
     i16_at,
     i32_at,
+    square_root,
     truncate,
     u16_at,
     vectors,
 )
 
-WEIGHTS, PROGRAM, FIRST, LAST, TOKENS, IDS, OLD, NEW, SHARED, PRIVATE, OUT, HEAD, THREAD, THREADS, BARRIER = range(15)
+WEIGHTS, PROGRAM, FIRST, LAST, TOKENS, IDS, OLD, NEW, SHARED, PRIVATE, OUT, HEAD, BEGIN, END, THREADS, BARRIER = range(
+    16
+)
 ARGUMENTS = 16
 
 ONES = 64  # a vector of ones in the shared workspace, after ln_x_eps
@@ -77,11 +79,12 @@ def dot(a: Any, x: Any, y: Any, n: Any) -> Any:
 
 
 @kernel
-def share(a: Any, n: Any, unit: Any) -> tuple[Any, Any]:
-    """Return this thread's part of n rows, cut between units."""
-    units = n // unit
-    first, last = units * i32(a[THREAD]) // i32(a[THREADS]), units * (i32(a[THREAD]) + i32(1)) // i32(a[THREADS])
-    return first * unit, last * unit
+def share(a: Any, units: Any, unit: Any) -> tuple[Any, Any]:
+    """Return this thread's part of rows that come in units, from the 65536ths of the work that are its own.
+
+    A division would do without these two arguments, but 32-bit ARM has none.
+    """
+    return i32((units * a[BEGIN] >> 16) * unit), i32((units * a[END] >> 16) * unit)
 
 
 @kernel
@@ -96,7 +99,7 @@ def half(bits: Any) -> Any:
 def embed(a: Any, p: Any) -> None:
     """x = emb[token]."""
     kind, width = p[2], i32(p[4])
-    first, last = share(a, width, i32(1))
+    first, last = share(a, width, 1)
     for t in range(i32(a[TOKENS])):
         token = i64(i32_at(a[IDS])[t])
         x = f32_at(a[SHARED] + p[3] + i64(t) * width * 4)
@@ -120,7 +123,7 @@ def normalise(a: Any, x: Any, out: Any, n: Any, eps: Any) -> None:
     source, target = f32_at(x), f32_at(out)
     for j in range(n):
         target[j] = source[j] - mean
-    scale = f32(1) / f32(math.sqrt(dot(a, out, out, n) / f32(n) + eps))
+    scale = f32(1) / square_root(dot(a, out, out, n) / f32(n) + eps)
     for j in range(n):
         target[j] = target[j] * scale
 
@@ -157,7 +160,7 @@ def shift(a: Any, p: Any) -> None:
                 d = f32_at(a[SHARED] + delta + j * plane + i64(t) * width * 4)
                 for c in range(width):
                     out[c] = xn[c] + (prev[c] - xn[c]) * (m[c] + d[c])
-    first, last = share(a, width, i32(1))
+    first, last = share(a, width, 1)
     xn, new = f32_at(a[PRIVATE] + src + i64(tokens - i32(1)) * width * 4), f32_at(a[NEW] + state)
     for c in range(first, last):
         new[c] = xn[c]
@@ -167,7 +170,7 @@ def shift(a: Any, p: Any) -> None:
 def quantize(a: Any, p: Any) -> None:
     """q = round(x / s) as int16 with s = max|x| / qmax, for each token."""
     base = (a[SHARED] if p[0] else a[PRIVATE]) + p[1]
-    width, qmax = i32(p[3]), f32(p[6])
+    width, qmax = i32(p[3]), f32(i32(p[6]))
     for t in range(i32(a[TOKENS])):
         row = base + i64(t) * p[2] * 4
         x, bits, q = f32_at(row), i32_at(row), i16_at(a[PRIVATE] + p[4] + i64(t) * width * 2)
@@ -239,7 +242,7 @@ def finish(a: Any, p: Any, row: Any, n: Any, t: Any) -> None:
 def matmul(a: Any, p: Any) -> None:
     """y = W @ x for this thread's rows of W and every token: each row is read from memory once."""
     kind, cols, tokens = p[2], i32(p[4]), i32(a[TOKENS])
-    first, last = share(a, i32(p[3]), i32(p[5]))
+    first, last = share(a, p[3], p[5])
     w_bytes = i64(cols) * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
     x_bytes = p[8] * (2 if kind == op.INT8 else 4)
     x, out_bytes = (a[SHARED] if p[6] else a[PRIVATE]) + p[7], 4 * ROWS
@@ -248,32 +251,36 @@ def matmul(a: Any, p: Any) -> None:
         w, out, row = a[WEIGHTS] + p[0] + i64(start) * w_bytes, a[PRIVATE], i32(0)
         # Rows that follow each other in memory are read fastest one by one, unless they are short or in use by
         # several tokens.
-        if tokens >= i32(4):
+        whole = i32(tokens & i32(-4))
+        if kind == op.INT8 and whole:
             while row + i32(2) <= n:
-                t = i32(0)
-                while t + i32(4) <= tokens:
-                    xs, ys = x + i64(t) * x_bytes, out + i64(t) * out_bytes + 4 * row
-                    if kind == op.INT8:
-                        dots_i8_block(w, w_bytes, xs, x_bytes, cols, ys, out_bytes)
-                    elif kind == op.F16:
-                        dots_f16_block(w, w_bytes, xs, x_bytes, cols, ys, out_bytes)
-                    else:
-                        dots_f32_block(w, w_bytes, xs, x_bytes, cols, ys, out_bytes)
-                    t = i32(t + 4)
-                rows_one_by_one(kind, w, w_bytes, i32(2), x, x_bytes, t, tokens, cols, out + 4 * row)
+                for t in range(0, whole, 4):
+                    ys = out + i64(t) * out_bytes + 4 * row
+                    dots_i8_block(w, w_bytes, x + i64(t) * x_bytes, x_bytes, cols, ys, out_bytes)
+                one_by_one(kind, w, w_bytes, i32(2), x, x_bytes, whole, tokens, cols, out + 4 * row)
                 w, row = w + 2 * w_bytes, i32(row + 2)
         elif kind == op.INT8 and cols <= i32(256):
             while row + i32(4) <= n:
                 for t in range(tokens):
                     dots_i8_short(w, w_bytes, x + i64(t) * x_bytes, 0, cols, out + i64(t) * out_bytes + 4 * row, 0)
                 w, row = w + 4 * w_bytes, i32(row + 4)
-        rows_one_by_one(kind, w, w_bytes, i32(n - row), x, x_bytes, i32(0), tokens, cols, out + 4 * row)
+        elif kind != op.INT8 and whole:
+            while row < n:
+                for t in range(0, whole, 4):
+                    xs, ys = x + i64(t) * x_bytes, out + i64(t) * out_bytes + 4 * row
+                    if kind == op.F16:
+                        dots_f16_block(w, 0, xs, x_bytes, cols, ys, out_bytes)
+                    else:
+                        dots_f32_block(w, 0, xs, x_bytes, cols, ys, out_bytes)
+                one_by_one(kind, w, w_bytes, i32(1), x, x_bytes, whole, tokens, cols, out + 4 * row)
+                w, row = w + w_bytes, i32(row + 1)
+        one_by_one(kind, w, w_bytes, i32(n - row), x, x_bytes, i32(0), tokens, cols, out + 4 * row)
         for t in range(tokens):
             finish(a, p, start, n, t)
 
 
 @kernel
-def rows_one_by_one(
+def one_by_one(
     kind: Any, w: Any, w_bytes: Any, n: Any, x: Any, x_bytes: Any, first: Any, tokens: Any, cols: Any, out: Any
 ) -> None:
     """Dot products of n rows with the tokens from `first` on."""
@@ -297,14 +304,18 @@ def wkv4(a: Any, p: Any) -> None:
     q = max(pp + w, k);  aa = e^(pp+w-q) aa + e^(k-q) v;  bb = e^(pp+w-q) bb + e^(k-q);  pp = q
     """
     width = i32(p[7])
-    first, last = share(a, width, i32(1))
+    first, last = share(a, width, 1)
     decay, bonus = f32_at(a[WEIGHTS] + p[3]), f32_at(a[WEIGHTS] + p[4])
     old, new = f32_at(a[OLD] + p[5]), f32_at(a[NEW] + p[5])
     for c in range(first, last):
         aa, bb, pp = old[c], old[c + width], old[c + 2 * width]
         for t in range(i32(a[TOKENS])):
             at = (i64(t) * width + c) * 4
-            r, k, v = f32_at(a[SHARED] + p[0] + at)[0], f32_at(a[SHARED] + p[1] + at)[0], f32_at(a[SHARED] + p[2] + at)[0]
+            r, k, v = (
+                f32_at(a[SHARED] + p[0] + at)[0],
+                f32_at(a[SHARED] + p[1] + at)[0],
+                f32_at(a[SHARED] + p[2] + at)[0],
+            )
             q = max(pp, bonus[c] + k)
             e1, e2 = exp(pp - q), exp(bonus[c] + k - q)
             f32_at(a[SHARED] + p[6] + at)[0] = r * ((e1 * aa + e2 * v) / (e1 * bb + e2))
@@ -375,7 +386,7 @@ def wkv5(a: Any, p: Any) -> None:
     y = r @ (S + diag(u) k v^T);  S = diag(w) S + k v^T;  y = ln_x(y) * g
     """
     heads, n = i32(p[11]), i32(p[12])
-    first, last = share(a, heads, i32(1))
+    first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
     for h in range(first, last):
         head, state = i64(h) * row, p[9] + i64(h) * n * row
@@ -409,7 +420,7 @@ def wkv7(a: Any, p: Any) -> None:
     S = diag(w) S + (kk a) (S^T -kk)^T + k v^T;  y = (ln_x(r @ S) + (r . k r_k) v) * g
     """
     heads, n = i32(p[15]), i32(p[16])
-    first, last = share(a, heads, i32(1))
+    first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
     kk_at, key_at, b_at = a[PRIVATE] + SCRATCH, a[PRIVATE] + SCRATCH + row, a[PRIVATE] + SCRATCH + 2 * row
     kk, key, b = f32_at(kk_at), f32_at(key_at), f32_at(b_at)
@@ -428,7 +439,7 @@ def wkv7(a: Any, p: Any) -> None:
                     v[j] = v[j] + (v_first[j] - v[j]) * v_gate[j]
             for j in range(n):
                 kk[j] = k[j] * k_k[j]
-            inverse = f32(1) / max(f32(math.sqrt(dot(a, kk_at, kk_at, n))), f32(1e-12))
+            inverse = f32(1) / max(square_root(dot(a, kk_at, kk_at, n)), f32(1e-12))
             for j in range(n):
                 kk[j] = kk[j] * inverse
             for j in range(n):
@@ -451,7 +462,7 @@ def wkv7(a: Any, p: Any) -> None:
 def select(a: Any, p: Any) -> None:
     """x = x[last token], the only one from here on."""
     width = i32(p[1])
-    first, last = share(a, width, i32(1))
+    first, last = share(a, width, 1)
     x, source = f32_at(a[SHARED] + p[0]), f32_at(a[SHARED] + p[0] + (a[TOKENS] - 1) * width * 4)
     for j in range(first, last):
         x[j] = source[j]

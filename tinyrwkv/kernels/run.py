@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import program as op
+from .. import opcodes as op
 from .operations import (
     BARRIER,
     FIRST,
@@ -51,11 +51,12 @@ def wait(a: Any) -> None:
 
 @kernel
 def run(a: Any) -> None:
-    """Run operations FIRST .. LAST - 1 of PROGRAM for TOKENS tokens, as thread THREAD of THREADS.
+    """Run operations FIRST .. LAST - 1 of PROGRAM for TOKENS tokens, as one of THREADS threads.
 
     The arguments are 16 int64: WEIGHTS, the address of the mapped file; PROGRAM, of the table; FIRST, LAST; TOKENS,
     1 to 16; IDS, of the token ids (int32); OLD and NEW, of the states; SHARED and PRIVATE, of the workspaces; OUT, of
-    the logits; HEAD, whether SELECT keeps the last token or all; THREAD, THREADS; BARRIER, of 128 zero bytes.
+    the logits; HEAD, whether SELECT keeps the last token or all; BEGIN and END, the part of the rows that is this
+    thread's, in 65536ths; THREADS; BARRIER, of 128 zero bytes.
     """
     for i in range(a[FIRST], a[LAST]):
         row = a[PROGRAM] + i * op.WIDTH * 8

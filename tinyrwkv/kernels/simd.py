@@ -69,6 +69,17 @@ def truncate(typingctx: Any, value: Any) -> Any:
 
 
 @intrinsic
+def square_root(typingctx: Any, value: Any) -> Any:
+    """Return the correctly rounded square root of a float32, an instruction everywhere; not a call of libm."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [F32]), "llvm.sqrt.f32")
+        return builder.call(function, [args[0]])
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
 def atomic_add(typingctx: Any, pointer: Any, value: Any) -> Any:
     """Add to an int32 in memory shared by threads and return what was there."""
 
@@ -146,7 +157,7 @@ def _half(builder: Any, bits: Any) -> Any:
 class _Integer:
     """Dot products of int8 rows with int16 activations, in int32."""
 
-    step, total, weight, other = 2 * LANES, I32, I8, I16
+    per_lane, total, weight, other = 2, I32, I8, I16
 
     @staticmethod
     def widen(builder: Any, w: Any, x: Any) -> tuple[Any, Any]:
@@ -158,10 +169,11 @@ class _Integer:
         product = builder.mul(w, x)
         if isinstance(product.type, ir.IntType):
             return builder.add(total, product)
+        lanes = total.type.count
         if PAIRS:
-            even, odd = (_take(builder, product, range(i, 2 * LANES, 2)) for i in (0, 1))
+            even, odd = (_take(builder, product, range(i, 2 * lanes, 2)) for i in (0, 1))
             return builder.add(total, builder.add(even, odd))
-        name = f"llvm.vector.partial.reduce.add.v{LANES}i32.v{2 * LANES}i32"
+        name = f"llvm.vector.partial.reduce.add.v{lanes}i32.v{2 * lanes}i32"
         kind = ir.FunctionType(total.type, [total.type, product.type])
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [total, product])
 
@@ -173,7 +185,7 @@ class _Integer:
 class _Float:
     """Dot products of float32 rows with float32 activations."""
 
-    step, total, weight, other = LANES, F32, F32, F32
+    per_lane, total, weight, other = 1, F32, F32, F32
 
     @staticmethod
     def widen(builder: Any, w: Any, x: Any) -> tuple[Any, Any]:
@@ -198,7 +210,7 @@ class _Half(_Float):
         return _half(builder, w), x
 
 
-def _dots(kind: Any, rows: int, tokens: int) -> Any:
+def _dots(kind: Any, rows: int, tokens: int, lanes: int = LANES) -> Any:
     """Make the intrinsic that multiplies `rows` rows of weights with `tokens` vectors of activations.
 
     ``dots(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n elements;
@@ -239,12 +251,13 @@ def _dots(kind: Any, rows: int, tokens: int) -> Any:
             builder.position_at_end(after)
             return carried
 
-        whole = builder.sub(n, builder.srem(n, I32(kind.step)))
-        zero = ir.Constant(_lanes(kind.total), None)
-        totals = loop(I32(0), whole, kind.step, [zero] * (rows * tokens))
+        step = kind.per_lane * lanes
+        whole = builder.sub(n, builder.srem(n, I32(step)))
+        zero = ir.Constant(_lanes(kind.total, lanes), None)
+        totals = loop(I32(0), whole, step, [zero] * (rows * tokens))
         sums = []
         for total in totals:
-            width = LANES
+            width = lanes
             while width > 1:
                 low, high = _take(builder, total, range(width // 2)), _take(builder, total, range(width // 2, width))
                 total, width = kind.add(builder, low, high), width // 2
@@ -260,11 +273,11 @@ def _dots(kind: Any, rows: int, tokens: int) -> Any:
 
 dots_i8 = _dots(_Integer, 1, 1)
 dots_i8_short = _dots(_Integer, 4, 1)
-dots_i8_block = _dots(_Integer, 2, 4)
+dots_i8_block = _dots(_Integer, 2, 4, lanes=8)  # sums that fit in 16 vector registers
 dots_f32 = _dots(_Float, 1, 1)
-dots_f32_block = _dots(_Float, 2, 4)
+dots_f32_block = _dots(_Float, 1, 4)
 dots_f16 = _dots(_Half, 1, 1)
-dots_f16_block = _dots(_Half, 2, 4)
+dots_f16_block = _dots(_Half, 1, 4)
 
 
 class Vector(types.Type):

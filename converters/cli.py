@@ -1,0 +1,129 @@
+"""The command ``tinyrwkv-convert``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinyrwkv.errors import TinyRWKVError
+
+from .convert import convert
+from .store import DTYPES
+
+_EXAMPLES = """\
+examples:
+  tinyrwkv-convert rwkv.pth model.trwkv --vocab rwkv_vocab_v20230424.txt
+      int8, a quarter of float32; the usual way
+  tinyrwkv-convert rwkv.safetensors exact.trwkv --vocab vocab.txt --dtype f32
+      nothing is rounded
+  tinyrwkv-convert exact.trwkv small.trwkv
+      a model file again, to int8; it keeps its vocabulary
+  tinyrwkv-convert eval model.trwkv --text book.txt
+      how good a model file is: see tinyrwkv-convert eval --help
+
+The kind of INPUT is found from its contents: a PyTorch .pth (from version 1.6 on; PyTorch is not needed), a
+.safetensors file, a .gguf of rwkv6 or rwkv7, a .bin of rwkv.cpp, or a .trwkv file. The version (RWKV-4 to 7) is found
+from the tensors. OUTPUT appears when it is complete; an older file of this name stays until then.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0, or 1 after an error, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["eval"]:
+            from .evaluate import main as evaluate
+
+            return evaluate(arguments[1:]) or 0
+        return _convert(_parser().parse_args(arguments))
+    except TinyRWKVError as error:
+        print(f"tinyrwkv-convert: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ntinyrwkv-convert: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tinyrwkv-convert",
+        description="Convert an RWKV checkpoint to a .trwkv model file, or judge one (eval).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", metavar="INPUT", help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv")
+    parser.add_argument("output", metavar="OUTPUT", help="model file to write")
+    parser.add_argument("--vocab", metavar="FILE", help="vocabulary, e.g. rwkv_vocab_v20230424.txt, packed into OUTPUT")
+    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)")
+    parser.add_argument(
+        "--ln-x-eps", type=float, metavar="X", help="epsilon of the group norm of RWKV-5 to 7 (default: 64e-5)"
+    )
+    parser.add_argument("--template", metavar="NAME", help="chat template that the model was trained with, e.g. chat")
+    parser.add_argument("--license", metavar="TEXT", help="licence of the weights, for the record")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _convert(options: argparse.Namespace) -> int:
+    show = not options.quiet and sys.stderr.isatty()
+    report = convert(
+        options.input,
+        options.output,
+        dtype=options.dtype,
+        vocab=options.vocab,
+        ln_x_eps=options.ln_x_eps,
+        template=options.template,
+        license=options.license,
+        progress=_bar() if show else None,
+    )
+    if options.json:
+        print(json.dumps(report, indent=1))
+    elif not options.quiet:
+        print(_summary(report))
+        for note in report["notes"]:
+            print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
+def _bar() -> Callable[[int, int], None]:
+    """Return a progress callback that draws a bar on stderr, at most ten times a second."""
+    last = 0.0
+
+    def draw(done: int, total: int) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last < 0.1:
+            return
+        last = time.monotonic()
+        filled = 40 * done // max(1, total)
+        end = "\n" if done >= total else ""
+        print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // max(1, total):3d} %", end=end, file=sys.stderr)
+
+    return draw
+
+
+def _summary(report: dict[str, Any]) -> str:
+    error = ""
+    if report.get("compression"):
+        last = report["compression"][-1]["report"]
+        error = f", weights off by {100 * last['relative_error']:.2g} %" if "relative_error" in last else ""
+    return (
+        f"{report['output']}: RWKV {report['arch']}, {report['n_layer']} layers of {report['n_embd']}, "
+        f"vocabulary {report['vocab_size']}, {report['dtype']}{error}, "
+        f"{report['file_bytes'] / 1e6:.1f} MB, {report['seconds']:.1f} s"
+    )

@@ -1,0 +1,89 @@
+"""Write the tensors of a model file in the type asked for, and measure what the type costs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyrwkv.errors import FormatError
+from tinyrwkv.format import Writer
+from tinyrwkv.quant import quantize_rows
+from tinyrwkv.table import show
+
+from .file_form import Entry
+
+DTYPES = ("f32", "f16", "int8")
+
+
+class Loss:
+    """Relative error of stored matrices: of all together and of the worst, ``|w - stored| / |w|``."""
+
+    def __init__(self) -> None:
+        self._error = self._norm = 0.0
+        self._worst = (0.0, "")
+
+    def add(self, name: str, error: float, norm: float) -> None:
+        """Count a matrix by the squared norms of its error and of itself."""
+        self._error, self._norm = self._error + error, self._norm + norm
+        self._worst = max(self._worst, (math.sqrt(error / norm), name))
+
+    def report(self) -> dict[str, Any]:
+        """Return the figures for the metadata."""
+        relative = math.sqrt(self._error / self._norm) if self._norm else 0.0
+        return {"relative_error": relative, "worst_relative_error": self._worst[0], "worst_tensor": self._worst[1]}
+
+
+def store(writer: Writer, entry: Entry, dtype: str, loss: Loss) -> None:
+    """Make one tensor and write it: matrices as `dtype`, vectors as float32.
+
+    Parameters
+    ----------
+    writer : Writer
+    entry : Entry
+    dtype : str
+        One of `DTYPES`.
+    loss : Loss
+        Gets the error of a matrix.
+
+    Raises
+    ------
+    FormatError
+        A value is not finite, or too large for `dtype`.
+    """
+    out, scales, error, norm, first = np.empty(0), [], 0.0, 0.0, 0
+    for block in entry.blocks():
+        small = dtype != "f32" and entry.name.endswith(".weight") and block.ndim == 2
+        part, scale = _encode(entry, block, dtype) if small else (block, None)
+        if small:
+            back = part if scale is None else part * scale[:, None]
+            error, norm = error + _squares(block - back), norm + _squares(block)
+        if scale is not None:
+            scales.append(scale)
+        if first == 0:
+            rows = entry.raw[0].shape[0] if entry.by_rows else len(part)
+            out = np.empty((rows, *part.shape[1:]), part.dtype)
+        out[first : first + len(part)] = part
+        first += len(part)
+    writer.add(entry.name, out)
+    if scales:
+        writer.add(entry.name + ".scale", np.concatenate(scales))
+    if norm:
+        loss.add(entry.name, error, norm)
+
+
+def _encode(entry: Entry, block: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return rows of a matrix as int8 and their scales, or as float16 and None."""
+    if dtype == "int8":
+        return quantize_rows(block)
+    with np.errstate(over="ignore"):
+        half = block.astype(np.float16)
+    if not np.isfinite(half).all():
+        raw, found = entry.raw[0], f"a value of {np.abs(block).max():.6g}"
+        raise FormatError(raw.path, f"tensor {show(raw.name)}", found, "at most 65504 for f16", "store int8 or f32")
+    return half, None
+
+
+def _squares(x: np.ndarray) -> float:
+    return float(np.square(x, dtype=np.float64).sum())

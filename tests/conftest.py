@@ -1,0 +1,89 @@
+"""What every test may use: tiny models, the backends that run here, and how many random examples to try."""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import pytest
+from tiny_models import BACKENDS, Oracle, shape_of, write_model
+
+import tinyrwkv
+from tinyrwkv import backends, memory
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+PLAIN_OS = os.environ.get("TINYRWKV_TEST_PLAIN_OS") == "1"
+
+if PLAIN_OS:  # as on Windows and macOS: nothing tells what is resident, and nobody takes advice
+    memory.LINUX = False
+    for name in [name for name in dir(mmap) if name.startswith("MADV_")]:
+        delattr(mmap, name)
+
+
+def why_not(backend: str) -> str | None:
+    """Return why a backend cannot run here; None if it can."""
+    if backend == "native" and backends.choose().path is None:
+        return backends.choose().reason
+    if backend == "numba" and not backends.has_numba():
+        return "numba is not installed"
+    return None
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: Any) -> str:
+    """Each backend, skipped with the reason where it cannot run."""
+    if reason := why_not(request.param):
+        pytest.skip(f"backend {request.param}: {reason}")
+    return request.param
+
+
+@pytest.fixture(scope="session", params=BACKENDS[:2])
+def compiled(request: Any) -> str:
+    """Each backend of compiled kernels, skipped with the reason where it cannot run."""
+    if reason := why_not(request.param):
+        pytest.skip(f"backend {request.param}: {reason}")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def linux() -> None:
+    """Skip where the system does not tell what is resident."""
+    if not memory.LINUX:
+        pytest.skip("this system does not tell what is resident")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Write, once each, tiny random models: ``tiny(arch, dtype)`` is a path."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @functools.lru_cache(None)
+    def make(arch: str = "v7", dtype: str = "int8") -> str:
+        return write_model(pathlib.Path(folder, f"{arch}-{dtype}.trwkv"), shape_of(arch), dtype)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load(tiny: Callable[..., str]) -> Callable[..., tinyrwkv.Model]:
+    """Load, once each, those models: ``load(backend, arch, dtype, threads)``."""
+
+    @functools.lru_cache(None)
+    def make(backend: str, arch: str = "v7", dtype: str = "int8", threads: int = 1) -> tinyrwkv.Model:
+        return tinyrwkv.load(tiny(arch, dtype), backend=backend, threads=threads)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def oracle(tiny: Callable[..., str]) -> Callable[..., Oracle]:
+    """Return, once each, the reference over those models: ``oracle(arch, dtype)``."""
+    return functools.lru_cache(None)(lambda arch="v7", dtype="int8": Oracle(tiny(arch, dtype)))

@@ -1,0 +1,81 @@
+"""The memory plan: dense parts are touched whole and once, the embedding one row, and nothing is read to know it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import DTYPES
+
+import tinyrwkv
+from tinyrwkv import memory
+from tinyrwkv.format import open_file
+from tinyrwkv.layout import VERSIONS
+from tinyrwkv.plan import Parts, plan
+from tinyrwkv.program import Program
+
+
+def parts_of(path: str) -> Parts:
+    return Parts(Program(open_file(path)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, arch, dtype):
+    row = 64 * {"f32": 4, "f16": 2, "int8": 1}[dtype] + 4 * (dtype == "int8")
+    for part in plan(parts_of(tiny(arch, dtype)), None)["parts"]:
+        expected = {"embedding": row, "tokenizer": 0}.get(part["part"], part["file_bytes"])
+        assert part["touched_bytes_per_token"] == expected, part["part"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_totals_are_sums(tiny, arch, dtype):
+    parts = parts_of(tiny(arch, dtype))
+    found = plan(parts, None)
+    assert json.loads(json.dumps(found)) == found
+    assert found["touched_bytes_per_token"] == sum(part["touched_bytes_per_token"] for part in found["parts"])
+    tensors = sum(tensor.nbytes for tensor in parts.file.tensors.values())
+    assert sum(part["file_bytes"] for part in found["parts"]) == tensors < found["file_bytes"]
+    assert found["file_bytes"] == len(parts.file.bytes) <= found["resident_bytes_max"]
+    assert found["resident_bytes_max"] % mmap.PAGESIZE == 0
+    assert found["state_bytes"] == 4 * parts.program.state_size
+
+
+def test_a_limit_bounds_what_is_resident(tiny):
+    parts = parts_of(tiny("v7", "int8"))
+    assert plan(parts, 8192)["resident_bytes_max"] == 8192
+    assert plan(parts, 1 << 40)["resident_bytes_max"] == plan(parts, None)["resident_bytes_max"]
+
+
+@pytest.mark.usefixtures("linux")
+def test_nothing_is_read_to_know_the_plan(tiny):
+    model = tinyrwkv.load(tiny("v6", "int8"), backend="numpy")
+    assert model.plan()["file_bytes"] > 0
+    assert memory.resident(model.file) == 0
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_cuts_cover_the_program(tiny, arch):
+    parts = parts_of(tiny(arch, "int8"))
+    assert parts.cuts[0] == 0 and parts.cuts[-1] == len(parts.program.rows)
+    assert sorted(set(parts.cuts)) == parts.cuts
+    assert parts.cuts[parts.head_cut] == parts.program.select
+    assert parts.bytes_between(0, len(parts.cuts) - 1) == plan(parts, None)["touched_bytes_per_token"]
+    assert all(parts.bytes_between(i, i + 1) <= parts.layer_bytes for i in range(len(parts.cuts) - 1))
+
+
+@given(st.data())
+def test_a_step_goes_as_far_as_its_budget(tiny, data):
+    parts = parts_of(tiny(data.draw(st.sampled_from(VERSIONS)), "int8"))
+    last = data.draw(st.integers(1, len(parts.cuts) - 1))
+    first = data.draw(st.integers(0, last - 1))
+    budget = data.draw(st.floats(0, 2e6))
+    until = parts.advance(first, last, budget)
+    assert first < until <= last
+    assert until == first + 1 or parts.bytes_between(first, until) <= budget
+    assert until == last or parts.bytes_between(first, until + 1) > budget
+    assert parts.advance(first, last, float("inf")) == last and parts.advance(first, last, -1.0) == first + 1

@@ -1,0 +1,103 @@
+"""Tiny random model files of every version and type, with a vocabulary, and copies of them with something changed."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from vocabularies import pack, single_bytes
+
+from benchmarks.random_model import sizes, write
+from tinyrwkv import reference
+from tinyrwkv.format import Writer, open_file
+
+DTYPES = ("f32", "f16", "int8")
+BACKENDS = ("native", "numba", "numpy")
+
+# Entries that overlap, begin with each other and cut characters in two.
+WORDS = {
+    **{257 + i: word.encode() for i, word in enumerate(["ab", "abc", "bc", "ca", "\n\n", "User:", " the", "é", "日本", "aab"])},
+    270: "日".encode()[:2],
+    271: b"\xa5a",  # the last byte of U+65E5 and a letter
+    272: "🙂".encode()[1:],
+}
+VOCABULARY = single_bytes() | WORDS
+VOCAB_SIZE = 300  # more ids than entries: some stand for no text
+
+
+def tokenizer_tensors(vocabulary: Mapping[int, bytes] = VOCABULARY) -> dict[str, np.ndarray]:
+    """Return a vocabulary as the tensors of a model file."""
+    data, starts, ids = pack(dict(vocabulary))
+    return {
+        "tokenizer.bytes": np.frombuffer(data, np.uint8),
+        "tokenizer.starts": starts,
+        "tokenizer.ids": ids,
+    }
+
+
+def shape_of(arch: str, layers: int = 2, width: int = 64, vocab: int = VOCAB_SIZE, head_size: int = 16, ffn: int = 96) -> dict:
+    """Return the metadata of a tiny model."""
+    return sizes(arch, layers, width, vocab, head_size, ffn)
+
+
+def read_tensors(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the metadata and copies of the tensors of a file."""
+    with open_file(path) as file:
+        return dict(file.metadata), {name: file[name].copy() for name in file.tensors}
+
+
+def write_tensors(path: str | pathlib.Path, metadata: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """Write a file; return its path."""
+    with Writer(path, metadata) as writer:
+        for name, array in tensors.items():
+            writer.add(name, array)
+    return str(path)
+
+
+def write_model(path: str | pathlib.Path, config: dict[str, Any], dtype: str, seed: int = 0, low: int = 16) -> str:
+    """Write a random model with a vocabulary; return its path."""
+    write(str(path), config, dtype, seed, low)
+    if config["vocab_size"] < VOCAB_SIZE:
+        return str(path)
+    metadata, tensors = read_tensors(path)
+    return write_tensors(path, metadata, tensors | tokenizer_tensors())
+
+
+def rewrite(
+    source: str | pathlib.Path, target: str | pathlib.Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
+) -> str:
+    """Write a copy of a file after ``change(metadata, tensors)``; return its path."""
+    metadata, tensors = read_tensors(source)
+    change(metadata, tensors)
+    return write_tensors(target, metadata, tensors)
+
+
+class Oracle:
+    """The reference over a model file, token by token."""
+
+    def __init__(self, path: str | pathlib.Path) -> None:
+        with open_file(path) as file:
+            self.config, self.weights = dict(file.metadata), reference.dequantize(file)
+
+    def run(self, tokens: Any, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits after each token (T, V) and the last state."""
+        state = reference.new_state(self.config) if state is None else state
+        rows = []
+        for token in tokens:
+            logits, state = reference.forward(self.weights, self.config, int(token), state)
+            rows.append(logits)
+        return np.stack(rows), state
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference in standard deviations of what is expected."""
+    return float(np.abs(found - expected).max() / max(float(expected.std()), 1e-30))
+
+
+def is_exact(backend: str) -> bool:
+    """Tell whether a backend computes the same bits however the tokens are cut into calls and threads."""
+    return backend != "numpy"
+
+

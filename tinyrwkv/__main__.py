@@ -1,0 +1,8 @@
+"""Run the command line: ``python -m tinyrwkv COMMAND``."""
+
+import sys
+
+from .extra.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

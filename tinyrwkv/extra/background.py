@@ -1,0 +1,68 @@
+"""Run a generation in a thread of its own, so that Ctrl-C ends it between tokens and never in the middle of one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+from ..generate import Generation, Piece
+
+END = None
+
+
+def stream(generation: Generation) -> Iterator[Piece]:
+    """Yield the pieces of a generation that another thread makes.
+
+    A KeyboardInterrupt is raised where it finds the caller, as ever; it and every other way of leaving the iteration
+    first cancel the generation and wait until it has ended, so that its ``result.state`` is whole.
+
+    Parameters
+    ----------
+    generation : Generation
+
+    Yields
+    ------
+    Piece
+
+    Raises
+    ------
+    TinyRWKVError
+        As the generation does.
+    """
+    pieces: queue.SimpleQueue[Piece | BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            for piece in generation:
+                pieces.put(piece)
+        except BaseException as error:
+            pieces.put(error)
+        finally:
+            pieces.put(END)
+
+    worker = threading.Thread(target=work, name="tinyrwkv-generate", daemon=True)
+    try:
+        worker.start()
+        while True:
+            try:
+                piece = pieces.get(timeout=1)  # without a time limit, Windows does not hear Ctrl-C
+            except queue.Empty:
+                continue
+            if piece is END:
+                return
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        generation.cancel()
+        _wait(worker)
+
+
+def _wait(worker: threading.Thread) -> None:
+    """Wait for a thread that ends in milliseconds; another Ctrl-C in the meantime says nothing new."""
+    while worker.is_alive():
+        try:
+            worker.join(1)
+        except KeyboardInterrupt:
+            continue

@@ -1,0 +1,249 @@
+"""A conversation with a model: its turns, what each of them began from, and how answers are chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .. import memory
+from ..errors import ArgumentError, FormatError
+from ..format import open_file
+from ..generate import Generation
+from ..state import State
+from .calls import Calls
+from .recorder import Recorder
+from .templates import template
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+KEPT = 16
+"""Turns that can be taken back: each keeps a state, 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B."""
+
+DEFAULTS = {"temperature": 1.0, "top_p": 0.5, "presence_penalty": 0.2, "frequency_penalty": 0.2, "max_tokens": 400}
+SAMPLER_SETTINGS = (
+    *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty"),
+    *("repetition_penalty", "penalty_decay", "seed"),
+)
+WHOLE_NUMBERS = ("top_k", "seed", "max_tokens")
+
+
+@dataclass
+class Turn:
+    """One question and its answer.
+
+    Attributes
+    ----------
+    text : str
+        What the user said.
+    before : State or None
+        What the turn began from; None at the beginning of a conversation.
+    command : bool
+        Whether it was answered as a command, apart from the conversation.
+    generation : Generation
+        The answer.
+    """
+
+    text: str
+    before: State | None
+    command: bool
+    generation: Generation
+
+
+class Chat:
+    """Talks with a model, turn by turn.
+
+    Commands stand alone: where the model would answer what is said with a call of `commands`, had nothing been said
+    before, it answers so, greedily, and the conversation goes on as if the command had not been given.
+
+    Parameters
+    ----------
+    model : Model
+        One with a tokenizer.
+    template : str, optional
+        Name of a built-in template; by default the one that the file names, or "chat".
+    system : str, optional
+        Instructions before the first turn.
+    commands : iterable of str, optional
+        Names of the calls that answer commands.
+    **settings
+        As for `set`.
+
+    Attributes
+    ----------
+    sampler : Recorder
+        How tokens of conversation are chosen. With a seed, a conversation can be repeated as a whole.
+    max_tokens : int
+        Tokens of an answer at most.
+    turns : int
+        Turns so far.
+    last : Turn or None
+        The turn before.
+
+    Raises
+    ------
+    UnsupportedError
+        The model has no tokenizer.
+    ArgumentError
+        There is no such template, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        template_name: str | None = None,
+        system: str = "",
+        commands: Iterable[str] = (),
+        **settings: float | None,
+    ) -> None:
+        self.model, self.system = model, system
+        self.template = template(template_name or model.config.get("template") or "chat")
+        self.calls = Calls(model, commands)
+        self.sampler, self.max_tokens = Recorder(), 0
+        for key, value in (DEFAULTS | settings).items():
+            self.set(key, value)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new conversation."""
+        self._continue(None)
+
+    def _continue(self, state: State | None) -> None:
+        self._state, self.turns = state, 0
+        self.last: Turn | None = None
+        self._open = False  # whether what the last turn came to has not been looked at
+        self._kept: deque[tuple[str, State | None]] = deque(maxlen=KEPT)
+
+    @property
+    def state(self) -> State:
+        """The state after what has been said, without the stop string of the last answer."""
+        self._settle()
+        return self.model.new_state() if self._state is None else self._state
+
+    def ask(self, text: str, deadline: float | None = None) -> Generation:
+        """Say something and return the answer to come.
+
+        Parameters
+        ----------
+        text : str
+        deadline : float, optional
+            Absolute ``time.monotonic()`` time to end at.
+
+        Returns
+        -------
+        Generation
+            Iterate over it for the pieces of the answer. One that is cancelled counts as far as it has come; where
+            nothing has been answered, the turn has not been.
+        """
+        self._settle()
+        alone, settings = self.template.prompt(text), {"max_tokens": self.max_tokens, "stop": self.template.stop}
+        command = self.calls.expected(alone, deadline)
+        if command:
+            sampler = Recorder(temperature=0)
+            generation = self.model.generate(alone, sampler=sampler, deadline=deadline, **settings)
+        else:
+            prompt = self.template.prompt(text, self._state is None, self.system)
+            options = settings | {"state": self._state, "sampler": self.sampler, "deadline": deadline}
+            generation = self.model.generate(prompt, **options)
+        self.last, self._open = Turn(text, self._state, command, generation), True
+        self._kept.append((text, self._state))
+        self.turns += 1
+        return generation
+
+    def _settle(self) -> None:
+        """Take over what the last turn came to."""
+        if not self._open or self.last is None:
+            return
+        generation, self._open = self.last.generation, False
+        generation.cancel()  # whoever left it half way
+        for _ in generation:
+            pass
+        result = generation.result
+        if result.stop_reason is None or (not result.tokens and result.stop_reason in ("cancelled", "deadline")):
+            self.undo()
+        elif not self.last.command:
+            state, unread = result.state, result.unread
+            self._state = self.model.forward(unread, state, logits=None)[1] if unread else state
+            self.sampler = generation.sampler  # it goes on drawing where this turn ended
+
+    def undo(self) -> str | None:
+        """Take back the last turn, up to 16 times; return what the user had said, None where nothing is left.
+
+        The state is again the one that the turn began from, bit for bit. The random numbers go on: the same question
+        can get another answer.
+        """
+        self._settle()
+        if not self._kept:
+            return None
+        text, self._state = self._kept.pop()
+        self.last, self.turns = None, self.turns - 1
+        return text
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a file, a new one or another state's.
+
+        Raises
+        ------
+        FormatError
+            The file cannot be written.
+        ArgumentError
+            The file exists and is not a state.
+        """
+        if os.path.lexists(path):
+            kind = "something else"
+            with contextlib.suppress(FormatError), open_file(path) as file:
+                kind = file.metadata["kind"]
+            if kind != "state":
+                raise ArgumentError(os.fspath(path), "file", kind, "none, or a state", "choose another name")
+        self.state.save(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a saved state, which this model made; raises FormatError where it is not such a file."""
+        state = State.load(path, self.model)
+        self._continue(state if state.tokens else None)
+
+    def set(self, key: str, value: float | str | None) -> None:
+        """Change a setting of the sampler or `max_tokens`.
+
+        Parameters
+        ----------
+        key : str
+            temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty, penalty_decay,
+            seed or max_tokens.
+        value : number, or str that is one; for the seed also None or "none"
+
+        Raises
+        ------
+        ArgumentError
+            There is no such setting, or the value is out of its range.
+        """
+        if key not in (*SAMPLER_SETTINGS, "max_tokens"):
+            raise ArgumentError("settings", "name", repr(key), f"one of {', '.join(self.settings())}", "choose one")
+        number: Any = value
+        if isinstance(value, str):
+            try:
+                number = None if value == "none" else int(value) if key in WHOLE_NUMBERS else float(value)
+            except ValueError:
+                expected = "a whole number" if key in WHOLE_NUMBERS else "a number"
+                raise ArgumentError("settings", key, repr(value), expected, f"write it like {key} 1") from None
+        if key != "max_tokens":
+            self.sampler = replace(self.sampler, **{key: number})
+        elif isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 10**9:
+            self.max_tokens = number
+        else:
+            raise ArgumentError("settings", key, repr(value), "1 to 1,000,000,000", "choose one in that range")
+
+    def settings(self) -> dict[str, float | None]:
+        """Return every setting and its value."""
+        return {key: getattr(self.sampler, key) for key in SAMPLER_SETTINGS} | {"max_tokens": self.max_tokens}
+
+    def memory(self) -> dict[str, int | None]:
+        """Return bytes: resident and cached of the file, its resident_limit, rss, anon and peak of the process."""
+        model = self.model
+        counts = {"resident": model.resident(), "cached": model.cached(), "resident_limit": model.resident_limit}
+        process = memory.process_memory()
+        return counts | {key: process.get(key) for key in ("rss", "anon", "peak")}

@@ -1,0 +1,42 @@
+"""``tinyrwkv plan``: the memory that a model will take, before any weight is read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ...model import load
+from .. import options as shared
+from ..terminal import show_size
+
+HELP = "show the memory a model will take, before any weight is read"
+EXAMPLES = """\
+examples:
+  tinyrwkv plan model.trwkv
+  tinyrwkv plan model.trwkv --resident-limit 12MB --json
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    shared.add_model(parser)
+    parser.add_argument("--resident-limit", type=shared.size, metavar="SIZE", help="plan for this limit, e.g. 12MB")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    # the plan is the same for every backend, and this one is here at once
+    model = load(options.model, backend="numpy", resident_limit=options.resident_limit)
+    plan = model.plan()
+    if options.json:
+        print(json.dumps(plan, indent=1))
+        return 0
+    print(f"{model.path}: {shared.describe(model.config)}\n")
+    print(f"{'part':<14} {'in the file':>12} {'read a token':>13} {'at most in memory':>18}")
+    for part in (*plan["parts"], plan | {"part": "together"}):
+        sizes = [show_size(part[key]) for key in ("file_bytes", "touched_bytes_per_token", "resident_bytes_max")]
+        print(f"{part['part']:<14} {sizes[0]:>12} {sizes[1]:>13} {sizes[2]:>18}")
+    state, workspace = show_size(plan["state_bytes"]), show_size(plan["workspace_bytes"])
+    print(f"\nBesides: {state} for each state, {workspace} of activations, and Python with NumPy.")
+    return 0

@@ -1,0 +1,46 @@
+"""``tinyrwkv verify``: compare a file with its checksums."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from ...errors import TinyRWKVError
+from ...format import open_file
+from .. import options as shared
+from ..terminal import progress, show_size
+
+HELP = "compare every byte of a file with its checksums"
+EXAMPLES = """\
+examples:
+  tinyrwkv verify model.trwkv
+  tinyrwkv verify model.trwkv --json
+      "ok", and where it is false the "error"; the exit status tells as well
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    shared.add_model(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    path, begin = shared.path(options), time.monotonic()
+    try:
+        with open_file(path) as file:
+            file.verify(progress("verify"))
+            size, count = len(file.bytes), len(file.tensors)
+    except TinyRWKVError as error:
+        if options.json:
+            print(json.dumps({"file": path, "ok": False, "error": str(error)}, indent=1))
+        raise
+    seconds = time.monotonic() - begin
+    if options.json:
+        report = {"file": path, "ok": True, "tensors": count, "file_bytes": size, "seconds": round(seconds, 3)}
+        print(json.dumps(report, indent=1))
+    else:
+        print(f"{path}: every checksum is right: {count} tensors, {show_size(size)}, {seconds:.1f} s")
+    return 0

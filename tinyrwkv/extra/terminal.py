@@ -1,0 +1,229 @@
+"""What a command line needs of a terminal: colours, wrapped lines, a progress bar, sizes in bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from ..errors import ArgumentError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as "12MB", "1.5 GiB" or "4096".
+
+    Parameters
+    ----------
+    text : str
+        A number, then B, kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024), in either case.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ArgumentError
+        It is no such size.
+
+    Examples
+    --------
+    >>> parse_size("12MB"), parse_size("1.5KiB")
+    (12000000, 1536)
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMG]I?)?B?\s*", text, re.IGNORECASE | re.ASCII)
+    if not match:
+        raise ArgumentError("arguments", "size", repr(text), "a number of B, kB, MB, GB or MiB", "write it like 12MB")
+    return round(float(match[1]) * UNITS[(match[2] or "").upper()])
+
+
+def show_size(size: int | None) -> str:
+    """Return a number of bytes for people to read; "unknown" for None.
+
+    Examples
+    --------
+    >>> show_size(9426289), show_size(512)
+    ('9.4 MB', '512 B')
+    """
+    if size is None:
+        return "unknown"
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream is open and a terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """Tell whether to colour what goes to a stream: a terminal that knows how, and no NO_COLOR in the environment."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    capable = os.name != "nt" or bool(os.environ.get("WT_SESSION"))
+    return is_terminal(stream) and capable and not plain
+
+
+def dim(text: str, colours: bool) -> str:
+    """Return text to be shown faintly, as it is without colours."""
+    return f"\x1b[2m{text}\x1b[0m" if colours and text else text
+
+
+def width() -> int:
+    """Return the columns to fill: one is left free, because terminals differ in what they do after a full line."""
+    return max(10, shutil.get_terminal_size().columns - 1)
+
+
+def columns(text: str) -> int:
+    """Return how many columns a text takes: two for wide East Asian characters, none for combining ones.
+
+    Examples
+    --------
+    >>> columns("abc"), columns("日本"), columns("e\u0301")
+    (3, 4, 1)
+    """
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+class Trimmer:
+    """Passes on a stream of text without the white space around it.
+
+    Examples
+    --------
+    >>> trimmer = Trimmer()
+    >>> [trimmer.push(piece) for piece in (" ", " on", "e ", "two", "\\n\\n")]
+    ['', 'on', 'e', ' two', '']
+    """
+
+    def __init__(self) -> None:
+        self._begun, self._space = False, ""
+
+    def push(self, text: str) -> str:
+        """Return the text that is certain by now."""
+        text = self._space + text if self._begun else text.lstrip()
+        shown = text.rstrip()
+        self._begun = self._begun or bool(shown)
+        self._space = text[len(shown) :]
+        return shown
+
+
+class Wrapper:
+    """Breaks a stream of text into lines between words, and lets no control character through to the terminal.
+
+    Parameters
+    ----------
+    limit : callable
+        Returns the columns of a line; asked anew, because windows change their size.
+
+    Examples
+    --------
+    >>> wrapper = Wrapper(lambda: 10)
+    >>> wrapper.push("one two thr") + wrapper.push("ee") + wrapper.flush()
+    'one two\\nthree'
+    """
+
+    def __init__(self, limit: Callable[[], int] = width) -> None:
+        self.limit = limit
+        self._column, self._space, self._word = 0, "", ""
+
+    def push(self, text: str) -> str:
+        """Return the words that are complete by now, with line breaks."""
+        return "".join(self._push(text, self.limit()))
+
+    def flush(self) -> str:
+        """Return the last word."""
+        return self._place(self.limit())
+
+    def _push(self, text: str, limit: int) -> Iterator[str]:
+        for character in text:
+            if character == "\n":
+                yield self._place(limit) + "\n"
+                self._column, self._space = 0, ""
+            elif character in " \t":
+                yield self._place(limit)
+                self._space += " " if character == " " else "    "
+            elif character != "\r":
+                wide = not character.isascii() and _columns(character) == 2
+                if wide:  # such scripts have no spaces: a line may end after every character
+                    yield self._place(limit)
+                control = unicodedata.category(character) == "Cc"
+                self._word += "\ufffd" if control else character
+                if wide:
+                    yield self._place(limit)
+
+    def _place(self, limit: int) -> str:
+        """Return the word, on a new line where it does not fit on this one, cut where it fits on none."""
+        space, word, self._space, self._word = self._space, self._word, "", ""
+        if not word:
+            self._space = space
+            return ""
+        if self._column + len(space) + columns(word) > limit and self._column:
+            space = "\n"
+            self._column = 0
+        else:
+            self._column += len(space)
+        parts = [space]
+        for character in word if self._column + columns(word) > limit else (word,):
+            size = columns(character)
+            if self._column and self._column + size > limit:
+                parts.append("\n")
+                self._column = 0
+            parts.append(character)
+            self._column += size
+        return "".join(parts)
+
+
+def wrap(text: str, limit: Callable[[], int] = width) -> str:
+    """Return a whole text with line breaks between words."""
+    wrapper = Wrapper(limit)
+    return wrapper.push(text) + wrapper.flush()
+
+
+def progress(label: str, stream: TextIO | None = None) -> Callable[[int, int], None] | None:
+    """Return a function of bytes done and in all that draws a bar, at most ten times a second.
+
+    Parameters
+    ----------
+    label : str
+    stream : text stream, optional
+        Standard error by default.
+
+    Returns
+    -------
+    callable or None
+        None where the stream is no terminal.
+    """
+    out = sys.stderr if stream is None else stream
+    if not is_terminal(out):
+        return None
+    last = -1.0
+
+    def draw(done: int, total: int) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last < 0.1:
+            return
+        last = time.monotonic()
+        size = max(4, min(40, width() - len(label) - 10))
+        filled = size * done // max(1, total)
+        end = "\r" + " " * (len(label) + size + 9) + "\r" if done >= total else ""
+        out.write(f"\r{label} [{'#' * filled}{'.' * (size - filled)}] {100 * done // max(1, total):3d} %{end}")
+        out.flush()
+
+    return draw
