@@ -54,7 +54,8 @@ def problems(wheel: Path, checkout: Path) -> Iterator[str]:
         yield f"it needs Python {metadata['Requires-Python']}, expected >=3.10"
     setup = configparser.ConfigParser()
     setup.read(checkout / "setup.cfg", "utf-8")
-    if scripts.split("[console_scripts]")[1].strip() != setup["options.entry_points"]["console_scripts"].strip():
+    listed = setup["options.entry_points"]["console_scripts"]
+    if set(scripts.split("[console_scripts]")[1].split("\n")) - {""} != set(listed.split("\n")) - {""}:
         yield f"its scripts are {scripts}"
 
 

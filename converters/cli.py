@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tinyrwkv.errors import TinyRWKVError
+from tinyrwkv.errors import ArgumentError, TinyRWKVError
 
-from .convert import convert
+from .convert import Progress, convert
 from .store import DTYPES
+from .write_gguf import export
 
 _EXAMPLES = """\
 examples:
@@ -22,6 +23,8 @@ examples:
       nothing is rounded
   tinyrwkv-convert exact.trwkv small.trwkv
       a model file again, to int8; it keeps its vocabulary
+  tinyrwkv-convert model.trwkv model.gguf
+      for llama.cpp: a model file of RWKV-6 or 7, in its type (needs the extra gguf)
   tinyrwkv-convert eval model.trwkv --text book.txt
       how good a model file is: see tinyrwkv-convert eval --help
 
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", metavar="INPUT", help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv")
-    parser.add_argument("output", metavar="OUTPUT", help="model file to write")
+    parser.add_argument("output", metavar="OUTPUT", help="model file to write, or a .gguf")
     parser.add_argument("--vocab", metavar="FILE", help="vocabulary, e.g. rwkv_vocab_v20230424.txt, packed into OUTPUT")
     parser.add_argument("--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)")
     parser.add_argument(
@@ -81,17 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    show = not options.quiet and sys.stderr.isatty()
-    report = convert(
-        options.input,
-        options.output,
-        dtype=options.dtype,
-        vocab=options.vocab,
-        ln_x_eps=options.ln_x_eps,
-        template=options.template,
-        license=options.license,
-        progress=_bar() if show else None,
-    )
+    bar = _bar() if not options.quiet and sys.stderr.isatty() else None
+    report = _export(options, bar) if options.output.lower().endswith(".gguf") else _store(options, bar)
     if options.json:
         print(json.dumps(report, indent=1))
     elif not options.quiet:
@@ -101,7 +95,31 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bar() -> Callable[[int, int], None]:
+def _store(options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
+    return convert(
+        options.input,
+        options.output,
+        dtype=options.dtype,
+        vocab=options.vocab,
+        ln_x_eps=options.ln_x_eps,
+        template=options.template,
+        license=options.license,
+        progress=progress,
+    )
+
+
+def _export(options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
+    """Write a .gguf, which no option changes."""
+    parser = _parser()
+    free = ("input", "output", "quiet", "json")
+    given = [name for name, value in vars(options).items() if value != parser.get_default(name) and name not in free]
+    if given:
+        found, fix = "--" + given[0].replace("_", "-"), "write a .trwkv with it first, then the .gguf from that"
+        raise ArgumentError("arguments", "options", found, "none of those that change a model, for a .gguf", fix)
+    return export(options.input, options.output, progress)
+
+
+def _bar() -> Progress:
     """Return a progress callback that draws a bar on stderr, at most ten times a second."""
     last = 0.0
 

@@ -69,7 +69,7 @@ def convert(
     """
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
-    _check_arguments(input, output, vocab, dtype, ln_x_eps, template)
+    _check_arguments(input, output, vocab, dtype, ln_x_eps, template, license)
     with open_source(input) as source:
         entries: list[Entry | Copy]
         if source.kind == "trwkv":
@@ -79,10 +79,10 @@ def convert(
             metadata, entries, notes = _plan(source)
         vocabulary = None if vocab is None else read_vocab(vocab, metadata["vocab_size"])
         step = _steps(progress, source.file.size + sum(_size(entry) for entry in entries))
-        found = {"name": re.sub("[^ -~]", "?", os.path.basename(input))[:200], "sha256": _sha256(source, step)}
+        found = {"name": _plain(os.path.basename(input)), "sha256": _sha256(source, step)}
         metadata["source"] = metadata.get("source", found)
         if license is None and source.kind != "trwkv":
-            license = source.settings.get("license")
+            license = _plain(str(source.settings.get("license") or "")) or None
         if license is not None:
             metadata["source"] = {**metadata["source"], "license": license}
         metadata |= {"dtype": dtype, "created_by": f"tinyrwkv-convert {getattr(tinyrwkv, '__version__', '')}".strip()}
@@ -107,8 +107,19 @@ def convert(
     }
 
 
+def _plain(text: str) -> str:
+    """Return text as the metadata may have it."""
+    return re.sub("[^ -~]", "?", text)[:200]
+
+
 def _check_arguments(
-    input: str, output: str, vocab: PathLike | None, dtype: str, ln_x_eps: float | None, template: str | None
+    input: str,
+    output: str,
+    vocab: PathLike | None,
+    dtype: str,
+    ln_x_eps: float | None,
+    template: str | None,
+    license: str | None,
 ) -> None:
     if dtype not in DTYPES:
         raise ArgumentError("arguments", "dtype", dtype, "one of " + ", ".join(DTYPES), "choose one of these")
@@ -116,6 +127,9 @@ def _check_arguments(
         raise ArgumentError("arguments", "ln_x_eps", ln_x_eps, "a number above 0, at most 1", "64e-5 is usual")
     if template is not None and not re.fullmatch("[A-Za-z0-9_.-]{1,64}", template):
         raise ArgumentError("arguments", "template", ascii(template), "the name of a template", "such as chat")
+    if license is not None and not (0 < len(license) <= 200 and license == _plain(license)):
+        found, expected = ascii(license[:80]), "1 to 200 printable ASCII characters"
+        raise ArgumentError("arguments", "license", found, expected, "such as Apache-2.0")
     for path in (input, *([] if vocab is None else [os.fsdecode(vocab)])):
         try:
             same = os.path.realpath(path) == os.path.realpath(output) or os.path.samefile(path, output)

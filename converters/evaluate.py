@@ -48,7 +48,7 @@ among the parts. A window or document begins with token 0, which is not scored. 
 
 WINDOW = 512
 END_OF_DOCUMENT = 0
-LEAST_ANSWER = 128  # tokens that an answer may have, or twice those of the right one: later ones can't be right
+LEAST_ANSWER = 128  # tokens that an answer may have, or twice those of the right one; a longer one is wrong
 
 Progress = Callable[[float, int], None]
 """Called with the share that is done, from 0 to 1, and the tokens read."""

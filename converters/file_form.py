@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.layout import SHIFTED, tensor_shapes
+from tinyrwkv.layout import KEPT, SHIFTED, tensor_shapes
 from tinyrwkv.table import show
 
 from .source import SourceTensor
@@ -82,7 +82,7 @@ def plan(checkpoint: Checkpoint) -> list[Entry]:
         # Big matrices keep their rows; the small ones, transposed or stacked, are made in one piece.
         by_rows = function in (_same, fold_ln0) and len(sizes) == 2
         entries.append(Entry(name, tuple(checkpoint.tensors[one] for one in raw), function, by_rows))
-    return entries
+    return entries + [Entry(name, (checkpoint.tensors[name],), np.ravel) for name in KEPT]
 
 
 def _recipe(name: str, config: dict[str, Any], tensors: dict[str, SourceTensor]) -> tuple[list[str], Function]:

@@ -74,14 +74,17 @@ def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> i
 
 def tensor(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...], offset: int) -> SourceTensor:
     """Return the tensor of `shape` (slowest size first) whose data begin at byte `offset`."""
-    row_bytes = size_of(file, name, kind, shape) // shape[0]
-    if offset + shape[0] * row_bytes > file.size:
-        found = f"its end at byte {offset + shape[0] * row_bytes}"
+    nbytes = size_of(file, name, kind, shape)
+    if offset + nbytes > file.size:
+        found = f"its end at byte {offset + nbytes}"
         raise FormatError(file.path, f"tensor {show(name)}", found, f"at most {file.size}", FETCH)
+    rows = shape if len(shape) > 1 else (1, *shape)  # blocks go along the last axis: a vector is one row
+    row_bytes = nbytes // rows[0]
 
     def read() -> Iterator[np.ndarray]:
-        for first, last in row_blocks(shape):
+        for first, last in row_blocks(rows):
             raw = file.read(offset + first * row_bytes, (last - first) * row_bytes, f"tensor {show(name)}")
-            yield kind.decode(raw.reshape(-1, kind.nbytes)).reshape((last - first, *shape[1:]))
+            values = kind.decode(raw.reshape(-1, kind.nbytes))
+            yield values.reshape((last - first, *shape[1:]) if len(shape) > 1 else shape)
 
     return SourceTensor(file.path, name, shape, read)

@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from tiny_models import BACKENDS, Oracle, shape_of, write_model
+from tiny_models import BACKENDS, Oracle, compress, rewrite, shape_of, write_model
 
 import tinyrwkv
 from tinyrwkv import backends, memory
@@ -62,28 +62,33 @@ def linux() -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Write, once each, tiny random models: ``tiny(arch, dtype)`` is a path."""
+    """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path; the form "dense" or "compressed"."""
     folder = tmp_path_factory.mktemp("models")
 
     @functools.lru_cache(None)
-    def make(arch: str = "v7", dtype: str = "int8") -> str:
-        return write_model(pathlib.Path(folder, f"{arch}-{dtype}.trwkv"), shape_of(arch), dtype)
+    def make(arch: str = "v7", dtype: str = "int8", form: str = "dense") -> str:
+        path = pathlib.Path(folder, f"{arch}-{dtype}-{form}.trwkv")
+        if form == "dense":
+            return write_model(path, shape_of(arch), dtype)
+        return rewrite(make(arch, dtype), path, compress)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def load(tiny: Callable[..., str]) -> Callable[..., tinyrwkv.Model]:
-    """Load, once each, those models: ``load(backend, arch, dtype, threads)``."""
+    """Load, once each, those models: ``load(backend, arch, dtype, threads, form)``."""
 
     @functools.lru_cache(None)
-    def make(backend: str, arch: str = "v7", dtype: str = "int8", threads: int = 1) -> tinyrwkv.Model:
-        return tinyrwkv.load(tiny(arch, dtype), backend=backend, threads=threads)
+    def make(
+        backend: str, arch: str = "v7", dtype: str = "int8", threads: int = 1, form: str = "dense"
+    ) -> tinyrwkv.Model:
+        return tinyrwkv.load(tiny(arch, dtype, form), backend=backend, threads=threads)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def oracle(tiny: Callable[..., str]) -> Callable[..., Oracle]:
-    """Return, once each, the reference over those models: ``oracle(arch, dtype)``."""
-    return functools.lru_cache(None)(lambda arch="v7", dtype="int8": Oracle(tiny(arch, dtype)))
+    """Return, once each, the reference over those models: ``oracle(arch, dtype, form)``."""
+    return functools.lru_cache(None)(lambda arch="v7", dtype="int8", form="dense": Oracle(tiny(arch, dtype, form)))

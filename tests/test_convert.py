@@ -165,6 +165,9 @@ def test_the_license_of_a_gguf(output, tmp_path):
     path = write(tmp_path / "a", gguf(*to_gguf(raw_checkpoint("v6", **SIZES), "v6")))
     assert convert(path, output)["source"]["license"] == "apache-2.0"
     assert convert(path, output, license="MIT")["source"]["license"] == "MIT"
+    arrays, settings = to_gguf(raw_checkpoint("v6", **SIZES), "v6")
+    path = write(tmp_path / "b", gguf(arrays, {**settings, "general.license": "a\nb" + 500 * "c"}))
+    assert convert(path, output)["source"]["license"] == "a?b" + 197 * "c"
 
 
 def test_odd_file_names(tmp_path, output):
@@ -181,6 +184,8 @@ def test_odd_file_names(tmp_path, output):
         ({"ln_x_eps": float("nan")}, "ln_x_eps: found nan"),
         ({"ln_x_eps": 2.0}, "ln_x_eps: found 2.0"),
         ({"template": "a b"}, "template: found 'a b'"),
+        ({"license": ""}, "license: found ''"),
+        ({"license": "a\nb"}, "license: found 'a.*b', expected 1 to 200 printable"),
     ],
 )
 def test_arguments_are_checked(checkpoint, output, options, found):

@@ -133,15 +133,25 @@ def test_windows_have_512_tokens(model: Model) -> None:
     assert evaluate.nll_of_text(model, text, limit=2).tokens == 1024
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.sampled_from([b" the", b" th", b" c", b"at", b"\n", b"\xff"]), max_size=600), st.integers(1, 50))
-def test_windows_are_the_tokens_of_the_whole(parts: list[bytes], size: int) -> None:
+@settings(max_examples=10)
+@given(
+    st.lists(st.sampled_from([b" the", b" th", b" c", b"at", b"\n", b"\xff"]), min_size=500, max_size=700),
+    st.integers(1, 50),
+    st.integers(1025, 1040),
+)
+def test_windows_are_the_tokens_of_the_whole(parts: list[bytes], size: int, piece: int) -> None:
     data = b"".join(parts)
     table, starts, ids = pack(TOKENS)
     tokenizer = Tokenizer(table, starts, ids, 300)
-    found = list(evaluate.windows(tokenizer, data, size, piece=1100))
+    found = list(evaluate.windows(tokenizer, data, size, piece))
     assert [token for window in found for token in window] == tokenizer.encode(data)
     assert all(len(window) == size for window in found[:-1])
+
+
+def test_no_token_is_cut_by_a_piece(model: Model) -> None:
+    for shift in range(4):
+        (ids,) = evaluate.windows(model.tokenizer, b"x" * shift + b" the" * 500, 9999, piece=1200)
+        assert ids == [121] * shift + [257] * 500
 
 
 def test_documents_are_scored_whole(model: Model) -> None:
@@ -309,6 +319,10 @@ def test_json(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[st
     report = json.loads(output.out)
     assert output.err == ""  # no bar where stderr is no terminal
     text, docs, lambada, commands = report["parts"]
+    score = evaluate.nll_of_docs(load(path, backend="numpy"), COMMANDS)
+    figures = (docs["tokens"], docs["nll_per_token"], docs["nll_per_byte"], docs["top1"])
+    assert figures == (score.tokens, score.nll_per_token, score.nll_per_byte, score.top1)
+    assert score.nll_per_byte < score.nll_per_token
     assert [part["part"] for part in report["parts"]] == ["text", "docs", "lambada", "commands"]
     assert report["tokens"] == text["tokens"] + docs["tokens"]
     both = text["tokens"] * text["nll_per_token"] + docs["tokens"] * docs["nll_per_token"]
@@ -320,6 +334,12 @@ def test_json(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[st
     if sys.platform.startswith("linux"):
         assert 0 < report["resident_bytes"] <= -(-model.plan()["file_bytes"] // 4096) * 4096
     assert [entry["part"] for entry in report["wrong"]] == ["lambada", "commands"]
+
+
+def test_byte_order_mark_is_no_text(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(tmp_path, "marked").write_bytes(b"\xef\xbb\xbfabc")
+    assert evaluate.main([path, "--text", str(tmp_path / "marked"), "--backend", "numpy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 3
 
 
 def test_only_the_keys_that_apply(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

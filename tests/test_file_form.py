@@ -10,7 +10,7 @@ from converters import source
 from converters.file_form import fold_ln0, plan
 from converters.source import SourceTensor, row_blocks
 from converters.versions import check
-from tinyrwkv.layout import SHIFTED, tensor_shapes
+from tinyrwkv.layout import KEPT, SHIFTED, tensor_shapes
 
 C, H, N = 32, 4, 8
 MIXES = {"v6": "time_maa_", "v7": "x_"}
@@ -37,7 +37,7 @@ def test_names_order_and_shapes_are_those_of_the_layout(monkeypatch, version, bl
     monkeypatch.setattr(source, "BLOCK", block)
     raw = raw_of(version)
     found, expected = file_form(raw), tensor_shapes(check("a.pth", sources(raw)).config)
-    assert list(found) == list(expected)
+    assert list(found) == [*expected, *KEPT]
     for name, shape in expected.items():
         assert found[name].dtype == np.float32
         assert found[name].ndim == len(shape)
@@ -49,7 +49,7 @@ def test_nothing_is_read_before_it_is_needed():
         raise AssertionError("read")
 
     tensors = {name: SourceTensor("a.pth", name, x.shape, unread) for name, x in raw_of("v6").items()}
-    assert len(plan(check("a.pth", tensors))) == len(tensor_shapes(check("a.pth", tensors).config))
+    assert len(plan(check("a.pth", tensors))) == len(tensor_shapes(check("a.pth", tensors).config)) + len(KEPT)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -69,7 +69,8 @@ def test_the_first_norm_is_folded_into_the_embedding():
     x = x * raw["blocks.0.ln0.weight"] + raw["blocks.0.ln0.bias"]
     found = file_form(raw)
     np.testing.assert_allclose(found["emb.weight"], x.astype(np.float32), rtol=2e-7, atol=1e-7)
-    assert not any("ln0" in name for name in found)
+    for name in KEPT:  # kept to take it out again
+        np.testing.assert_array_equal(found[name], raw[name])
 
 
 def test_a_row_of_equal_numbers_has_a_norm():

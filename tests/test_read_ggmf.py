@@ -50,6 +50,14 @@ def test_reads_blocks(tmp_path, monkeypatch, kind, error):
     np.testing.assert_array_equal(read["blocks.0.ln1.bias"], TINY["blocks.0.ln1.bias"])
 
 
+def test_vectors_in_blocks(tmp_path):
+    # Nobody writes them, but their header is well formed.
+    data = ggmf({"emb.weight": TINY["emb.weight"]}, 0)
+    data += struct.pack("<4i", 1, 1, 9, 64) + b"a" + blocks(np.arange(64), "q8_0")
+    found = read_plain(write(tmp_path / "a", data))["a"]
+    np.testing.assert_allclose(found, np.arange(64), atol=0.3)
+
+
 def test_block_layouts_by_hand():
     d, m = np.float16(0.5).tobytes(), np.float16(-3).tobytes()
     q8 = d + np.arange(-16, 16, dtype="i1").tobytes()

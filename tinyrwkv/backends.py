@@ -41,7 +41,8 @@ class Workspace:
         constants[0] = program.config["ln_x_eps"]
         constants[16:] = 1.0
         self.barrier = np.zeros(256, np.uint8)
-        self.arguments = [(ctypes.c_int64 * 16)() for _ in range(threads)]
+        self.arguments = [(ctypes.c_int64 * 17)() for _ in range(threads)]
+        self.touched = 0  # bytes of weights that only some tokens need, as the backend counted
         self._floats = np.zeros(0, np.float32)
         self.addresses = [ctypes.addressof(block) for block in self.arguments]
 
@@ -108,11 +109,14 @@ class Compiled:
         for i, block in enumerate(workspace.arguments):
             private = workspace.private[i].ctypes.data
             part = (65536 * i // self.threads, 65536 * (i + 1) // self.threads, self.threads)
-            block[:] = [*common, workspace.shared.ctypes.data, private, logits, head, *part, barrier]
+            block[:16] = [*common, workspace.shared.ctypes.data, private, logits, head, *part, barrier]
         if self.threads == 1:
             self.function(workspace.addresses[0])
         else:
             pool(self.threads).call(self.function, workspace.addresses)
+        for block in workspace.arguments:
+            workspace.touched += block[16]
+            block[16] = 0
 
 
 def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container
 from typing import Any
 
 VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
@@ -9,22 +11,34 @@ VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
 # The inputs of time_mix that token_shift makes, in the order of the rows of att.token_shift.
 SHIFTED = {"v4": "rkv", "v5.0": "rkv", "v5.1": "rkvg", "v5.2": "rkvg", "v6": "rkvwg", "v7": "rwkvag"}
 
+# What a model file may hold besides: the layer norm folded into the embedding, with which it can be taken out again.
+KEPT = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
+
+# The matrices that may be stored as the product of two factors, b @ a.
+_PROJECTIONS = ("att.receptance", "att.key", "att.value", "att.gate", "ffn.receptance")
+FACTORED = tuple(f"{name}.weight" for name in _PROJECTIONS)
+MATRIX = re.compile(r"\.weight(\.[ab])?$")
+
+PAGE = 4096
+
 Shape = tuple["int | str", ...]
 
 
-def tensor_shapes(config: dict[str, Any]) -> dict[str, Shape]:
+def tensor_shapes(config: dict[str, Any], names: Container[str] = ()) -> dict[str, Shape]:
     """List the tensors of a model: name to shape, in the order of first use.
 
     Parameters
     ----------
     config : dict
         Metadata of the model file: arch, n_layer, n_embd, n_ffn, n_head, head_size, vocab_size.
+    names : container of str, optional
+        The tensors of a file, which tell where it has a compressed part in the place of a matrix.
 
     Returns
     -------
     dict
         Sizes are numbers, or a string for an inner rank that the file is free to choose; the same string stands for
-        the same number. Names that end in ``.weight`` with two sizes are matrices ``[out, in]``, stored in float32,
+        the same number. Names that match ``MATRIX`` with two sizes are matrices ``[out, in]``, stored in float32,
         float16, or int8 with one float32 scale for each row; the rest are float32 vectors.
     """
     arch, C, F, V = config["arch"], config["n_embd"], config["n_ffn"], config["vocab_size"]
@@ -39,7 +53,33 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, Shape]:
         shapes |= {ffn + "key.weight": (F, C), ffn + "value.weight": (C, F)}
         if arch != "v7":
             shapes[ffn + "receptance.weight"] = (C, C)
-    return shapes | {"ln_out.weight": (C,), "ln_out.bias": (C,), "head.weight": (V, C)}
+    shapes |= {"ln_out.weight": (C,), "ln_out.bias": (C,), "head.weight": (V, C)}
+    return {new: size for name, shape in shapes.items() for new, size in _compressed(name, shape, names).items()}
+
+
+def bundle_shape(neurons: int | str, width: int | str) -> tuple[int, int]:
+    """Return the shape of an int8 region that holds neurons, a key row and a value row each, none across two pages."""
+    F, C = int(neurons), int(width)
+    per_page = PAGE // (2 * C)
+    return (-(-F // per_page), PAGE) if per_page > 1 else (F, 2 * C)
+
+
+def _compressed(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
+    """Return what stands in the file for a tensor: itself, its two factors, or its transpose in int8."""
+    if name.endswith(FACTORED) and name + ".a" in names:
+        rank = "rank " + name
+        factors: dict[str, Shape] = {name + ".a": (rank, shape[1]), name + ".b": (shape[0], rank)}
+        diagonal = name.removesuffix("weight") + "diag"
+        return factors | ({diagonal: (shape[0],)} if diagonal in names else {})
+    if name.endswith("ffn.key.weight") and (bundles := name.removesuffix("key.weight") + "bundles") in names:
+        (F, C), ffn = shape, name.removesuffix("key.weight")
+        signs: dict[str, Shape] = {ffn + "predictor.signs": (F, int(C) // 8), ffn + "predictor.threshold": (F,)}
+        return signs | {bundles: bundle_shape(F, C), bundles + ".key_scale": (F,), bundles + ".value_scale": (C,)}
+    if name.endswith("ffn.value.weight") and name.removesuffix("value.weight") + "bundles" in names:
+        return {}
+    if (rows := name.removesuffix("weight") + "rows") in names and name.endswith("ffn.value.weight"):
+        return {rows: (shape[1], shape[0])}
+    return {name: shape}
 
 
 def _time_mix(arch: str, C: int, first: bool) -> dict[str, Shape]:

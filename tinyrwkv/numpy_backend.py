@@ -15,7 +15,7 @@ BLOCK = 1 << 20
 """Weights that are floats at one time: 4 MB, whatever the size of a matrix."""
 
 F32 = np.dtype("<f4")
-TYPES = {op.F32: F32, op.F16: np.dtype("<f2"), op.INT8: np.dtype("i1")}
+TYPES: dict[int, np.dtype[Any]] = {op.F32: F32, op.F16: np.dtype("<f2"), op.INT8: np.dtype("i1")}
 
 
 def _squared_relu(y: np.ndarray) -> np.ndarray:
@@ -148,10 +148,43 @@ def _matmul(c: _Call, p: Any) -> None:
             y *= c.vector(p.scale, rows)[part] * c.private(p.src_scale, 1)
         if p.bias != op.NONE:
             y += c.vector(p.bias, rows)[part]
+        if p.diag != op.NONE:
+            y += c.vector(p.diag, rows)[part] * c.private(p.diag_src, rows)[:, part]
         y = ACTIVATIONS[p.activation](y)
         if p.mode == op.GATED_ADD:
             y = y * c.shared(p.gate, rows)[:, part]
         out[:, part] = y if p.mode in (op.STORE, op.LOGITS) else out[:, part] + y
+
+
+def _rows(c: _Call, p: Any, chosen: np.ndarray, width: int) -> np.ndarray:
+    """Return int8 rows of a region of pages, (n, width)."""
+    pages = chosen * p.reciprocal >> 32
+    at = p.weight + pages * 4096 + (chosen - pages * p.per_page) * p.row_bytes
+    c.workspace.touched += len(chosen) * width
+    return c.program.file.bytes[at[:, None] + np.arange(width)].view(np.int8)
+
+
+def _predict(c: _Call, p: Any) -> None:
+    F, C = p.units * p.unit, p.cols
+    q, scale = c.private(p.src, C, np.int16).astype(np.int32), c.private(p.src_scale, 1)
+    signs = np.unpackbits(c.weights(p.signs, np.dtype("u1"), F, C // 8), axis=1, bitorder="little")  # (F, C)
+    x = (q + 128 >> 8).astype(np.float32)  # (T, C)
+    score = (2 * (x @ signs.T.astype(np.float32)) - x.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, F)
+    hidden = c.shared(p.dst, F)
+    hidden[:] = 0
+    for t in range(c.tokens):
+        chosen = np.flatnonzero(score[t] > c.vector(p.threshold, F))
+        y = _rows(c, p, chosen, C) @ q[t].astype(np.float32)
+        hidden[t, chosen] = _squared_relu(y * (c.vector(p.scale, F)[chosen] * scale[t]))
+
+
+def _sparse(c: _Call, p: Any) -> None:
+    C, q = p.units * p.unit, c.private(p.src, p.stride, np.int16)
+    x, scale = c.shared(p.dst, C), c.vector(p.scale, C)
+    for t in range(c.tokens):
+        used = np.flatnonzero(q[t])
+        y = (q[t, used].astype(np.float32) @ _rows(c, p, used, C)) * (scale * c.private(p.src_scale, 1)[t])
+        x[t] += y if p.mode == op.ADD else c.shared(p.gate, C)[t] * y
 
 
 def _wkv4(c: _Call, p: Any) -> None:

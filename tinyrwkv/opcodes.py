@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import Any
 
 MAX_TOKENS = 16
 """Tokens that one kernel call reads at most."""
 
-EMBED, NORM, SHIFT, QUANTIZE, MATMUL, WKV4, WKV5, WKV7, SELECT, SYNC = range(10)
+EMBED, NORM, SHIFT, QUANTIZE, MATMUL, PREDICT, SPARSE, WKV4, WKV5, WKV7, SELECT, SYNC = range(12)
 
+_PRODUCT = (
+    *("weight", "scale", "kind", "units", "cols", "unit", "shared", "src", "stride", "src_scale"),
+    *("dst", "dst_stride", "activation", "bias", "mode", "gate", "diag", "diag_src"),
+)
 FIELDS = {
     EMBED: ("weight", "scale", "kind", "dst", "width"),
     NORM: ("src", "weight", "bias", "dst", "width"),
     SHIFT: ("src", "state", "mu", "count", "delta", "dst", "width"),
     QUANTIZE: ("shared", "src", "stride", "width", "dst", "dst_scale", "qmax"),
-    MATMUL: (
-        *("weight", "scale", "kind", "units", "cols", "unit", "shared", "src", "stride", "src_scale"),
-        *("dst", "dst_stride", "activation", "bias", "mode", "gate"),
-    ),
+    MATMUL: _PRODUCT,
+    PREDICT: (*_PRODUCT, "row_bytes", "per_page", "reciprocal", "signs", "threshold", "planes"),
+    SPARSE: (*_PRODUCT, "row_bytes", "per_page", "reciprocal", "list"),
     WKV4: ("r", "k", "v", "decay", "first", "state", "dst", "width"),
     WKV5: (
         *("r", "k", "v", "g", "decay", "per_token", "bonus"),
@@ -37,6 +41,8 @@ FORMULAS = {
     SHIFT: "x_j = xn + (xn_prev - xn) * mu_j",
     QUANTIZE: "q = round(x / s), s = max|x| / qmax",
     MATMUL: "y = W @ x",
+    PREDICT: "y_f = relu(K_f . x)^2 where sign(K_f) . x > threshold_f, else 0",
+    SPARSE: "x += gate * sum of rows f with x_f != 0: x_f W_f",
     WKV4: "wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q)); y = r * wkv",
     WKV5: "y = ln_x(r @ (S + diag(u) k v^T)) * g; S = diag(w) S + k v^T",
     WKV7: "S = diag(w) S + kk a (S^T -kk)^T + k v^T; y = (ln_x(r @ S) + (r . k r_k) v) * g",
@@ -44,8 +50,8 @@ FORMULAS = {
     SYNC: "wait for the other threads",
 }
 
-NAMES = dict(enumerate("EMBED NORM SHIFT QUANTIZE MATMUL WKV4 WKV5 WKV7 SELECT SYNC".split()))
-Fields = {code: namedtuple(NAMES[code], fields) for code, fields in FIELDS.items()}  # type: ignore[misc]
+NAMES = dict(enumerate("EMBED NORM SHIFT QUANTIZE MATMUL PREDICT SPARSE WKV4 WKV5 WKV7 SELECT SYNC".split()))
+Fields: dict[int, Any] = {code: namedtuple(NAMES[code], fields) for code, fields in FIELDS.items()}
 WIDTH = 1 + max(map(len, FIELDS.values()))
 
 F32, F16, INT8 = range(3)

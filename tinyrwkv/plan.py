@@ -16,7 +16,7 @@ ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of opcodes.py
 def _part(name: str) -> str:
     """Return the part of a model that a tensor belongs to."""
     if name.startswith("blocks."):
-        return "channel_mix" if ".ffn." in name or ".ln2." in name else "time_mix"
+        return "channel_mix" if ".ffn." in name or ".ln2" in name else "time_mix"
     return {"emb": "embedding", "tokenizer": "tokenizer"}.get(name.split(".", 1)[0], "head")
 
 
@@ -54,13 +54,15 @@ class Parts:
         field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))
         if row[0] == op.EMBED:
             return field["width"] * ITEM[field["kind"]] + (4 if field["kind"] == op.INT8 else 0)
-        if row[0] == op.MATMUL:
+        if row[0] in (op.MATMUL, op.PREDICT, op.SPARSE):
             rows = field["units"] * field["unit"]
-            scales = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0))
-            return rows * field["cols"] * ITEM[field["kind"]] + scales
+            vectors = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0) + (field["diag"] >= 0))
+            if row[0] == op.PREDICT:
+                return vectors + rows * (field["cols"] // 8 + 4)  # signs and thresholds; keys are counted as they run
+            return vectors + (rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0)
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
-        vectors = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
-        count = 0 if row[0] == op.SELECT else sum(name in field for name in vectors) + field.get("count", 0)
+        names = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
+        count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
         return 4 * width * (count - (field.get("per_token", 0) == 1))
 
     def bytes_between(self, first: int, last: int) -> int:

@@ -16,24 +16,31 @@ import numpy as np
 from . import opcodes as op
 from .errors import FormatError
 from .format import TensorFile
-from .layout import SHIFTED, tensor_shapes
+from .layout import KEPT, MATRIX, PAGE, SHIFTED, tensor_shapes
+
+TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8"}
+"""What is stored in one type, whatever the type of the matrices: the last part of a name."""
 
 HEAD_ROWS = 8192
 """Rows of the head in one operation, so that a deadline is looked at in between."""
 
 
 def qmax(cols: int) -> int:
-    """Return the largest int16 activation for which a sum over `cols` int8 weights stays inside int32."""
-    return min(32767, (2**31 - 1) // (127 * cols))
+    """Return the largest int16 activation for which a sum over `cols` int8 weights stays inside int32.
+
+    Not above 127 * 256, so that its upper byte, rounded, is a byte again: PREDICT works on that.
+    """
+    return min(127 * 256, (2**31 - 1) // (127 * cols))
 
 
 class Input(NamedTuple):
-    """Activations as op.MATMUL reads them: where, floats between tokens, and the scales of quantised ones."""
+    """Activations as MATMUL reads them: where, elements between tokens, scales of quantised ones, the floats."""
 
     shared: int
     src: int
     stride: int
     scale: int
+    floats: int
 
 
 class Program:
@@ -73,6 +80,7 @@ class Program:
         self.layer_ends: list[int] = []
         self.shared_bytes, self.private_bytes = 0, 0
         self._buffers: dict[str, int] = {}
+        self._waiting: list[tuple[str, int, int, int, int, int, tuple[int, int]]] = []
         C, arch = config["n_embd"], config["arch"]
         # Fixed places that the kernels know: ln_x_eps and a vector of ones in the shared workspace,
         # results of dot products and three rows for the wkv kernels in the private one.
@@ -81,9 +89,14 @@ class Program:
         self.private_bytes += -self.private_bytes % 64
         self.state_stride = 5 * C if arch == "v4" else 2 * C + C * config["head_size"]
         self.state_size = config["n_layer"] * self.state_stride
+        low = [t.shape[0] for t in file.tensors.values() if t.name.endswith(("1.weight", "weight.a"))]
+        self._widest_rank = max(low, default=0)
         mixes = len(SHIFTED[arch])
         self._private("xn", C)
         self._private("mixed", C * mixes)
+        # For the rows that some tokens need: their addresses and factors, and the bit planes of activations.
+        self._list, self._planes = self.private_bytes, self.private_bytes + 16 * config["n_ffn"]
+        self.private_bytes += 16 * config["n_ffn"] + 64 * -(-C // 64)
         self._quantised_scales = self.private_bytes
         self.private_bytes += op.MAX_TOKENS * 4 * 8
         self._quantised, self._used, self._scales_used, self._most_used = self.private_bytes, 0, 0, 0
@@ -103,22 +116,15 @@ class Program:
         self.private_bytes += self._most_used  # the last region, grown as it was used
         self.table = np.array([row + [0] * (op.WIDTH - len(row)) for row in self.rows], np.int64)
 
-    def initial_state(self) -> np.ndarray:
-        """Return the state before the first token, float32, shape (state_size,)."""
-        state = np.zeros(self.state_size, np.float32)
-        if self.config["arch"] == "v4":
-            state.reshape(self.config["n_layer"], 5, -1)[:, 4] = -1e30  # pp, a running maximum
-        return state
-
     def describe(self) -> Iterator[str]:
         """Yield one line for each operation: number, opcode, what it reads, its formula."""
         for i, (row, note) in enumerate(zip(self.rows, self.notes, strict=True)):
             formula = op.FORMULAS[row[0]]
             if row[0] == op.MATMUL:
-                field = dict(zip(op.FIELDS[op.MATMUL], row[1:], strict=True))
-                inner = "W @ x + bias" if field["bias"] != op.NONE else "W @ x"
-                formula = op.ACTIVATION_FORMULAS[field["activation"]].format(inner)
-                formula = ("y = {}", "x += {}", "x += gate * {}", "logits = {}")[field["mode"]].format(formula)
+                p = op.Fields[op.MATMUL](*row[1:])
+                inner = "W @ x" + " + bias" * (p.bias != op.NONE) + " + diag * x" * (p.diag != op.NONE)
+                formula = op.ACTIVATION_FORMULAS[p.activation].format(inner)
+                formula = ("y = {}", "x += {}", "x += gate * {}", "logits = {}")[p.mode].format(formula)
             yield f"{i:4d} {op.NAMES[row[0]]:<8} {note:<34} {formula}"
 
     # ---- building ----
@@ -169,13 +175,13 @@ class Program:
     def _input(self, src: int, width: int, shared: bool) -> Input:
         """Prepare `width` activations of each token for op.MATMUL: quantised, where the weights are int8."""
         if self.config["dtype"] != "int8":
-            return Input(int(shared), src, width, op.NONE)
+            return Input(int(shared), src, width, op.NONE, src)
         dst, scale = self._quantised + self._used, self._quantised_scales + self._scales_used
         self._used += op.MAX_TOKENS * 2 * width
         self._scales_used += op.MAX_TOKENS * 4
         self._most_used = max(self._most_used, self._used)
         self._emit(op.QUANTIZE, "", shared, src, width, width, dst, scale, qmax(width))
-        return Input(0, dst, width, scale)
+        return Input(0, dst, width, scale, src)
 
     def _mixed(self, j: int) -> Input:
         """Prepare the j-th result of token_shift."""
@@ -192,34 +198,50 @@ class Program:
         mode: int = op.STORE,
         gate: int = op.NONE,
         unit: int = 1,
-        first: int = 0,
-        rows: int | None = None,
+        part: tuple[int, int] | None = None,
+        diagonal: tuple[int, int] = (op.NONE, 0),
     ) -> None:
-        """Emit dst (op)= activation(W @ x + bias) for rows first .. first + rows of a matrix."""
+        """Emit dst (op)= activation(W @ x + bias + diagonal * x), for all rows of W or (first, count) of them."""
         weight, scale, kind = self._matrix(name)
         total, cols = self.file.tensors[name].shape
-        rows = total if rows is None else rows
+        first, rows = part or (0, total)
         weight += first * cols * (4, 2, 1)[kind]
         scale += 4 * first if scale != op.NONE else 0
         stride = self.config["vocab_size"] if mode == op.LOGITS else rows
-        inputs = (x.shared, x.src, x.stride, x.scale)
-        self._emit(
-            op.MATMUL,
-            name,
-            weight,
-            scale,
-            kind,
-            rows // unit,
-            cols,
-            unit,
-            *inputs,
-            dst,
-            stride,
-            activation,
-            bias,
-            mode,
-            gate,
-        )
+        matrix = (weight, scale, kind, rows // unit, cols, unit)
+        self._emit(op.MATMUL, name, *matrix, *x[:4], dst, stride, activation, bias, mode, gate, *diagonal)
+
+    def _project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY, bias: int = op.NONE) -> None:
+        """Emit dst = activation(W @ x), of a factored W only the first factor: ``_second_factors`` does the rest."""
+        if name in self.file.tensors:
+            return self._matmul(name, x, dst, activation, bias)
+        diagonal, inner = (op.NONE, 0), op.IDENTITY
+        if (enhanced := name.removesuffix("weight") + "diag") in self.file.tensors:
+            diagonal, inner = (self._vector(enhanced), x.floats), op.SQUARED_RELU
+        self._factors(f"{name}.a", f"{name}.b", x, dst, inner, activation, bias, diagonal)
+
+    def _factors(
+        self,
+        first: str,
+        second: str,
+        x: Input,
+        dst: int,
+        inner: int,
+        activation: int,
+        bias: int = op.NONE,
+        diagonal: tuple[int, int] = (op.NONE, 0),
+    ) -> None:
+        """Emit low = inner(A @ x); after the next SYNC follows dst = activation(B @ low + bias + diagonal * x)."""
+        low, rank = self._shared(f"low {len(self._waiting)}", self._widest_rank), self.file.tensors[first].shape[0]
+        self._matmul(first, x, low, inner)
+        self._waiting.append((second, low, rank, dst, activation, bias, diagonal))
+
+    def _second_factors(self, unit: int = 1) -> None:
+        """Emit the second factors of the matrices since the last SYNC, split between threads by `unit` rows."""
+        for name, low, rank, dst, activation, bias, diagonal in self._waiting:
+            x = self._input(low, rank, shared=True)
+            self._matmul(name, x, dst, activation, bias, unit=unit, diagonal=diagonal)
+        self._waiting.clear()
 
     # ---- the versions ----
 
@@ -227,15 +249,14 @@ class Program:
         C, att = self.config["n_embd"], f"blocks.{layer}.att."
         self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", 3)
-        for j, (name, activation) in enumerate(
-            {"receptance": op.SIGMOID, "key": op.IDENTITY, "value": op.IDENTITY}.items()
-        ):
-            self._matmul(f"{att}{name}.weight", self._mixed(j), self._shared(name, C), activation)
+        r, k, v, y = (self._shared(name, C) for name in ("receptance", "key", "value", "y"))
+        self._project(att + "receptance.weight", self._mixed(0), r, op.SIGMOID)
+        self._project(att + "key.weight", self._mixed(1), k)
+        self._project(att + "value.weight", self._mixed(2), v)
         self._sync()
-        r, k, v = (self._shared(name, C) for name in ("receptance", "key", "value"))
-        state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
+        self._second_factors()
         decay, first = self._vector(att + "time_decay"), self._vector(att + "time_first")
-        self._emit(op.WKV4, att + "wkv", r, k, v, decay, first, state, y, C)
+        self._emit(op.WKV4, att + "wkv", r, k, v, decay, first, self._wkv_state(layer), y, C)
         self._output(layer)
 
     def _time_mix_v5(self, layer: int) -> None:
@@ -244,6 +265,7 @@ class Program:
         self._shift(layer, "att", "token_shift", len(SHIFTED[self.config["arch"]]))
         gate = self._receptance_key_value_gate(layer)
         self._sync()
+        self._second_factors(self.config["head_size"])
         self._wkv5(layer, gate, self._vector(att + "time_decay"), per_token=False)
         self._output(layer)
 
@@ -251,44 +273,45 @@ class Program:
         C, att = self.config["n_embd"], f"blocks.{layer}.att."
         self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "time_maa_x", 1)
-        five_rank = self.file.tensors[att + "time_maa_w1.weight"].shape[0]
-        rank, low = five_rank // 5, self._shared("low", five_rank)
+        five_ranks = self.file.tensors[att + "time_maa_w1.weight"].shape[0]
+        low, delta = self._shared("low mix", five_ranks), self._shared("delta", 5 * C)
         self._matmul(att + "time_maa_w1.weight", self._mixed(0), low, op.TANH)
         self._sync()
-        x, delta = self._input(low, five_rank, shared=True), self._shared("delta", 5 * C)
+        x = self._input(low, five_ranks, shared=True)
         for j in range(5):
-            part = x._replace(src=x.src + j * rank * (2 if x.scale != op.NONE else 4))
+            part = x._replace(src=x.src + j * (five_ranks // 5) * (2 if x.scale != op.NONE else 4))
             dst = delta + j * op.MAX_TOKENS * 4 * C
-            self._matmul(att + "time_maa_w2.weight", part, dst, first=j * C, rows=C)
+            self._matmul(att + "time_maa_w2.weight", part, dst, part=(j * C, C))
         self._sync()
         self._shift(layer, "att", "token_shift", 5, delta)
-        gate = self._receptance_key_value_gate(layer)
-        low_w = self._shared("low w", self.file.tensors[att + "time_decay_w1.weight"].shape[0])
-        self._matmul(att + "time_decay_w1.weight", self._mixed(3), low_w, op.TANH)
+        gate, decay = self._receptance_key_value_gate(layer), self._shared("decay", C)
+        factors, bias = (att + "time_decay_w1.weight", att + "time_decay_w2.weight"), self._vector(att + "time_decay")
+        self._factors(*factors, self._mixed(3), decay, op.TANH, op.DECAY_V6, bias)
         self._sync()
-        decay, unit = self._shared("decay", C), self.config["head_size"]
-        x = self._input(low_w, self.file.tensors[att + "time_decay_w1.weight"].shape[0], shared=True)
-        bias = self._vector(att + "time_decay")
-        self._matmul(att + "time_decay_w2.weight", x, decay, op.DECAY_V6, bias, unit=unit)
+        self._second_factors(self.config["head_size"])
         self._wkv5(layer, gate, decay, per_token=True)
         self._output(layer)
 
     def _receptance_key_value_gate(self, layer: int) -> int:
-        """Emit the four projections of v5 and v6; return the gate's buffer, op.NONE for v5.0."""
+        """Emit the projections of v5 and v6; return the gate's buffer, NONE for v5.0."""
         C, shifted, att = self.config["n_embd"], SHIFTED[self.config["arch"]], f"blocks.{layer}.att."
         for j, name in enumerate(("receptance", "key", "value")):
-            self._matmul(f"{att}{name}.weight", self._mixed(j), self._shared(name, C))
+            self._project(f"{att}{name}.weight", self._mixed(j), self._shared(name, C))
         if "g" not in shifted:
             return op.NONE
-        self._matmul(att + "gate.weight", self._mixed(shifted.index("g")), self._shared("gate", C), op.SILU)
-        return self._shared("gate", C)
+        gate = self._shared("gate", C)
+        self._project(att + "gate.weight", self._mixed(shifted.index("g")), gate, op.SILU)
+        return gate
+
+    def _wkv_state(self, layer: int) -> int:
+        return 4 * (layer * self.state_stride + 2 * self.config["n_embd"])
 
     def _wkv5(self, layer: int, gate: int, decay: int, per_token: bool) -> None:
         C, att = self.config["n_embd"], f"blocks.{layer}.att."
-        r, k, v = (self._shared(name, C) for name in ("receptance", "key", "value"))
+        r, k, v, y = (self._shared(name, C) for name in ("receptance", "key", "value", "y"))
         bonus, ln_x = self._vector(att + "bonus"), (self._vector(att + "ln_x.weight"), self._vector(att + "ln_x.bias"))
-        state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
         heads = self.config["n_head"], self.config["head_size"]
+        state = self._wkv_state(layer)
         self._emit(op.WKV5, att + "wkv", r, k, v, gate, decay, per_token, bonus, *ln_x, state, y, *heads)
 
     def _time_mix_v7(self, layer: int) -> None:
@@ -296,28 +319,28 @@ class Program:
         self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", 6)
         xr, xw, xk, xv, xa, xg = (self._mixed(j) for j in range(6))
-        value = "value" if layer else "v_first"  # layer 0 leaves its value for the others
-        for name, x, dst in (("receptance", xr, "receptance"), ("key", xk, "key"), ("value", xv, value)):
-            self._matmul(f"{att}{name}.weight", x, self._shared(dst, C))
-        low = {"w": (xw, op.TANH), "a": (xa, op.IDENTITY), "g": (xg, op.SIGMOID), "v": (xv, op.IDENTITY)}
-        if layer == 0:
-            del low["v"]
-        for name, (x, activation) in low.items():
-            rank = self.file.tensors[f"{att}{name}1.weight"].shape[0]
-            self._matmul(f"{att}{name}1.weight", x, self._shared("low " + name, rank), activation)
-        self._sync()
-        for name, activation in {"w": op.DECAY_V7, "a": op.SIGMOID, "g": op.IDENTITY, "v": op.SIGMOID}.items():
-            if name in low:
-                rank = self.file.tensors[f"{att}{name}1.weight"].shape[0]
-                x = self._input(self._shared("low " + name, rank), rank, shared=True)
-                bias = op.NONE if name == "g" else self._vector(f"{att}{name}0")
-                self._matmul(f"{att}{name}2.weight", x, self._shared(name, C), activation, bias, unit=N)
-        r, k, v, w, a, g = (self._shared(name, C) for name in ("receptance", "key", value, "w", "a", "g"))
+        r, k, w, a, g, v_first, y = (
+            self._shared(name, C) for name in ("receptance", "key", "w", "a", "g", "v_first", "y")
+        )
+        v = self._shared("value", C) if layer else v_first  # layer 0 leaves its value for the others
         v_gate = self._shared("v", C) if layer else op.NONE
+        self._project(att + "receptance.weight", xr, r)
+        self._project(att + "key.weight", xk, k)
+        self._project(att + "value.weight", xv, v)
+        for name, x, dst, inner, activation in (
+            ("w", xw, w, op.TANH, op.DECAY_V7),
+            ("a", xa, a, op.IDENTITY, op.SIGMOID),
+            ("g", xg, g, op.SIGMOID, op.IDENTITY),
+            ("v", xv, v_gate, op.IDENTITY, op.SIGMOID),
+        ):
+            if name != "v" or layer:
+                bias = op.NONE if name == "g" else self._vector(f"{att}{name}0")
+                factors = f"{att}{name}1.weight", f"{att}{name}2.weight"
+                self._factors(*factors, x, dst, inner, activation, bias)
+        self._sync()
+        self._second_factors(N)
         vectors = (self._vector(att + name) for name in ("k_k", "k_a", "r_k", "ln_x.weight", "ln_x.bias"))
-        state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
-        heads = self.config["n_head"], N
-        v_first = self._shared("v_first", C)
+        state, heads = self._wkv_state(layer), (self.config["n_head"], N)
         self._emit(op.WKV7, att + "wkv", r, k, v, w, a, g, v_gate, v_first, *vectors, state, y, *heads)
         self._output(layer)
 
@@ -334,21 +357,42 @@ class Program:
         self._norm(f"blocks.{layer}.ln2")
         self._shift(layer, "ffn", "token_shift", 1 + gated)
         hidden, gate = self._shared("hidden", F), self._shared("ffn gate", C) if gated else op.NONE
-        self._matmul(ffn + "key.weight", self._mixed(0), hidden, op.SQUARED_RELU)
+        xk = self._mixed(0)
+        bundles = self.file.tensors.get(ffn + "bundles")
+        if bundles:
+            per_page = PAGE // (2 * C) if bundles.shape[1] == PAGE else 0
+            rows = (2 * C, per_page, 2**32 // per_page + 1 if per_page else 0)
+            key_scale, value_scale = (self._vector(f"{bundles.name}.{part}_scale") for part in ("key", "value"))
+            signs, threshold = (self._vector(f"{ffn}predictor.{part}") for part in ("signs", "threshold"))
+            result = (hidden, F, op.SQUARED_RELU, op.NONE, op.STORE, op.NONE, op.NONE, 0)
+            matrix = (bundles.offset, key_scale, op.INT8, F, C, 1)
+            self._emit(op.PREDICT, bundles.name, *matrix, *xk[:4], *result, *rows, signs, threshold, self._planes)
+        else:
+            self._matmul(ffn + "key.weight", xk, hidden, op.SQUARED_RELU)
         if gated:
-            self._matmul(ffn + "receptance.weight", self._mixed(1), gate, op.SIGMOID)
+            self._project(ffn + "receptance.weight", self._mixed(1), gate, op.SIGMOID)
         self._sync()
+        values = self.file.tensors.get(ffn + "value.rows")
+        unit = (64 if C % 64 == 0 else 8) if bundles or values else 1
+        self._second_factors(unit)  # a thread's rows of the gate are those of the value that it multiplies
         x = self._input(hidden, F, shared=True)
-        mode = op.GATED_ADD if gated else op.ADD
-        self._matmul(ffn + "value.weight", x, self._shared("x", C), mode=mode, gate=gate)
+        mode, out = op.GATED_ADD if gated else op.ADD, self._shared("x", C)
+        result = (out, C, op.IDENTITY, op.NONE, mode, gate, op.NONE, 0)
+        if bundles:
+            matrix = (bundles.offset + C, value_scale, op.INT8, C // unit, F, unit)
+            self._emit(op.SPARSE, bundles.name, *matrix, *x[:4], *result, *rows, self._list)
+        elif values:
+            matrix = (values.offset, self._vector(values.name + ".scale"), op.INT8, C // unit, F, unit)
+            self._emit(op.SPARSE, values.name, *matrix, *x[:4], *result, C, 0, 0, self._list)
+        else:
+            self._matmul(ffn + "value.weight", x, out, mode=mode, gate=gate)
         self._sync()
 
     def _head(self) -> None:
         C, V = self.config["n_embd"], self.config["vocab_size"]
         x = self._input(self._private("xn", C), C, shared=False)
         for first in range(0, V, HEAD_ROWS):
-            rows = min(HEAD_ROWS, V - first)
-            self._matmul("head.weight", x, 4 * first, mode=op.LOGITS, first=first, rows=rows)
+            self._matmul("head.weight", x, 4 * first, mode=op.LOGITS, part=(first, min(HEAD_ROWS, V - first)))
 
 
 def check_tensors(file: TensorFile) -> None:
@@ -359,8 +403,10 @@ def check_tensors(file: TensorFile) -> None:
     FormatError
         A tensor is missing, unknown, or of the wrong type or shape.
     """
-    config, ranks = file.metadata, dict[str, int]()
-    expected = tensor_shapes(config)
+    config, ranks, scales = file.metadata, dict[str, int](), set[str]()
+    expected = tensor_shapes(config, file.tensors) | {
+        name: (config["n_embd"],) for name in KEPT if name in file.tensors
+    }
     fix = "the file was not written by tinyrwkv-convert or is damaged; convert the checkpoint again"
 
     def fail(name: str, found: object, wanted: object) -> NoReturn:
@@ -370,13 +416,16 @@ def check_tensors(file: TensorFile) -> None:
         fail("metadata", f"{config['n_head']} heads of {config['head_size']}", f"{config['n_embd']} channels in all")
     if config["arch"] != "v4" and config["head_size"] % 8:
         fail("metadata", f"heads of {config['head_size']}", "a multiple of 8, which the kernels work on at a time")
+    for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64)):
+        if any(name.endswith(part) for name in file.tensors) and (config["n_embd"] % step or config["dtype"] != "int8"):
+            found = f"{part} {config['n_embd']} wide, {config['dtype']}"
+            fail("metadata", found, f"int8 and a multiple of {step}, which the kernels work on at a time")
     dtype = {"f32": "f32", "f16": "f16", "int8": "i8"}[config["dtype"]]
     for name, shape in expected.items():
         if name not in file.tensors:
             fail(name, "nothing", f"a tensor of shape {shape}, which {config['arch']} models have")
         tensor = file.tensors[name]
-        matrix = len(shape) == 2 and name.endswith(".weight")
-        wanted = dtype if matrix else "f32"
+        wanted = dtype if len(shape) == 2 and MATRIX.search(name) else TYPES.get(name.rsplit(".", 1)[1], "f32")
         if tensor.dtype != wanted:
             fail(name, f"type {tensor.dtype}", f"type {wanted}")
         part, sizes = name.rsplit(".", 2)[0], list(shape)
@@ -386,18 +435,12 @@ def check_tensors(file: TensorFile) -> None:
                 sizes[i] = times * ranks.setdefault(f"{part} {size.removeprefix('5 ')}", found // times)
         if list(tensor.shape) != sizes:
             fail(name, f"shape {tensor.shape}", f"shape {shape}")
-        if wanted == "i8":
+        if wanted == "i8" and not name.endswith(".bundles"):
+            scales.add(name + ".scale")
             scale = file.tensors.get(name + ".scale")
-            if scale is None or scale.dtype != "f32" or scale.shape != tensor.shape[:1]:
-                fail(
-                    name + ".scale",
-                    "nothing" if scale is None else f"{scale.dtype} {scale.shape}",
-                    f"f32 {tensor.shape[:1]}",
-                )
-    known = (
-        expected.keys()
-        | {f"{name}.scale" for name in expected}
-        | {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
-    )
+            scaled = tensor.shape[1:] if name.endswith(".rows") else tensor.shape[:1]
+            if scale is None or scale.dtype != "f32" or scale.shape != scaled:
+                fail(f"{name}.scale", scale and f"{scale.dtype} {scale.shape}", f"f32 {scaled}")
+    known = expected.keys() | scales | {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
     for name in file.tensors.keys() - known:
         fail(name, "a tensor", f"none of that name in a {config['arch']} model")

@@ -94,7 +94,7 @@ def time_mix_v4(att: Tensors, x: Array, x_prev: Array, memory: Array) -> tuple[A
     """
     aa, bb, pp = memory  # (C,) each
     xr, xk, xv = token_shift(x, x_prev, att["token_shift"])
-    r, k, v = att["receptance.weight"] @ xr, att["key.weight"] @ xk, att["value.weight"] @ xv  # (C,) each
+    r, k, v = project(att, "receptance", xr), project(att, "key", xk), project(att, "value", xv)  # (C,) each
     w, u = att["time_decay"], att["time_first"]  # w < 0: a step back in time multiplies by e^w
     # q = max(pp, u + k);  wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q))
     q = np.maximum(pp, u + k)
@@ -117,11 +117,11 @@ def time_mix_v5(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
     v5.0 has no gate G. In v5.0 and v5.1 the channels of a head share one w and one u.
     """
     xr, xk, xv, *xg = token_shift(x, x_prev, att["token_shift"])  # (C,) each
-    r, k, v = att["receptance.weight"] @ xr, att["key.weight"] @ xk, att["value.weight"] @ xv  # (C,) each
+    r, k, v = project(att, "receptance", xr), project(att, "key", xk), project(att, "value", xv)  # (C,) each
     y, S = read_and_write(S, r, k, v, att["time_decay"], att["bonus"])
     y = group_norm(y, att["ln_x.weight"], att["ln_x.bias"], ln_x_eps)  # (C,)
     if xg:
-        y = y * silu(att["gate.weight"] @ xg[0])
+        y = y * silu(project(att, "gate", xg[0]))
     return att["output.weight"] @ y, S
 
 
@@ -138,11 +138,11 @@ def time_mix_v6(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
     t = np.tanh(att["time_maa_w1.weight"] @ (x + dx * att["time_maa_x"])).reshape(5, -1)  # (5, D)
     m = np.einsum("jcd,jd->jc", att["time_maa_w2.weight"].reshape(5, x.size, -1), t)  # (5, C)
     xr, xk, xv, xw, xg = x + dx * (att["token_shift"] + m)  # (C,) each
-    r, k, v = att["receptance.weight"] @ xr, att["key.weight"] @ xk, att["value.weight"] @ xv  # (C,) each
+    r, k, v = project(att, "receptance", xr), project(att, "key", xk), project(att, "value", xv)  # (C,) each
     d = att["time_decay"] + att["time_decay_w2.weight"] @ np.tanh(att["time_decay_w1.weight"] @ xw)  # (C,)
     y, S = read_and_write(S, r, k, v, np.exp(-np.exp(d)), att["bonus"])
     y = group_norm(y, att["ln_x.weight"], att["ln_x.bias"], ln_x_eps)  # (C,)
-    return att["output.weight"] @ (y * silu(att["gate.weight"] @ xg)), S
+    return att["output.weight"] @ (y * silu(project(att, "gate", xg))), S
 
 
 def read_and_write(S: Array, r: Array, k: Array, v: Array, w: Array, u: Array) -> tuple[Array, Array]:
@@ -168,9 +168,9 @@ def time_mix_v7(
     """
     H, N, _ = S.shape  # head, key, value
     xr, xw, xk, xv, xa, xg = token_shift(x, x_prev, att["token_shift"])  # (C,) each
-    r = (att["receptance.weight"] @ xr).reshape(H, N)
-    k = att["key.weight"] @ xk  # (C,)
-    v = att["value.weight"] @ xv  # (C,)
+    r = project(att, "receptance", xr).reshape(H, N)
+    k = project(att, "key", xk)  # (C,)
+    v = project(att, "value", xv)  # (C,)
     w = att["w0"] + att["w2.weight"] @ np.tanh(att["w1.weight"] @ xw)  # (C,)
     w = np.exp(-math.exp(-0.5) * sigmoid(w)).reshape(H, N)
     a = sigmoid(att["a0"] + att["a2.weight"] @ (att["a1.weight"] @ xa))  # (C,)
@@ -195,7 +195,7 @@ def channel_mix(ffn: Tensors, x: Array, x_prev: Array) -> Array:
     """Sum the values whose keys match: ``sigmoid(R @ xr) * (V @ relu(K @ xk)^2)``."""
     xk, xr = token_shift(x, x_prev, ffn["token_shift"])
     k: Array = np.square(np.maximum(ffn["key.weight"] @ xk, 0))  # (F,)
-    return sigmoid(ffn["receptance.weight"] @ xr) * (ffn["value.weight"] @ k)
+    return sigmoid(project(ffn, "receptance", xr)) * (ffn["value.weight"] @ k)
 
 
 def channel_mix_v7(ffn: Tensors, x: Array, x_prev: Array) -> Array:
@@ -203,6 +203,16 @@ def channel_mix_v7(ffn: Tensors, x: Array, x_prev: Array) -> Array:
     (xk,) = token_shift(x, x_prev, ffn["token_shift"])
     k: Array = np.square(np.maximum(ffn["key.weight"] @ xk, 0))  # (F,)
     return ffn["value.weight"] @ k
+
+
+def project(tensors: Tensors, name: str, x: Array) -> Array:
+    """Return ``W @ x``; of a factored matrix ``B @ A @ x``, of the enhanced form ``B @ relu(A @ x)^2 + diag * x``."""
+    if f"{name}.weight" in tensors:
+        return tensors[f"{name}.weight"] @ x
+    low = tensors[f"{name}.weight.a"] @ x  # (R,)
+    if f"{name}.diag" in tensors:
+        return tensors[f"{name}.weight.b"] @ np.square(np.maximum(low, 0)) + tensors[f"{name}.diag"] * x
+    return tensors[f"{name}.weight.b"] @ low
 
 
 def token_shift(x: Array, x_prev: Array, mu: Array) -> Array:
@@ -288,10 +298,12 @@ def dequantize(tensors: Any) -> dict[str, Array]:
     file, names = getattr(tensors, "path", "weights"), list(getattr(tensors, "tensors", tensors))
     weights = {}
     for name in names:
-        if name.startswith("tokenizer.") or name.endswith(".scale"):
+        if name.startswith("tokenizer.") or name.endswith("scale"):
             continue
         tensor = tensors[name]
-        if tensor.dtype == np.int8 and f"{name}.scale" in tensors:
+        if name.endswith(".rows"):  # the transposed matrix, with the scales that it has when it is not
+            weights[name.removesuffix("rows") + "weight"] = (tensor * tensors[f"{name}.scale"]).T
+        elif tensor.dtype == np.int8 and f"{name}.scale" in tensors:
             weights[name] = tensor * tensors[f"{name}.scale"][:, None]
         elif tensor.dtype in (np.float16, np.float32):
             weights[name] = tensor.astype(np.float32)

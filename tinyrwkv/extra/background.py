@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ..generate import Generation, Piece
 
 END = None
 
 
-def stream(generation: Generation) -> Iterator[Piece]:
+def stream(generation: Generation) -> Generator[Piece, None, None]:
     """Yield the pieces of a generation that another thread makes.
 
     A KeyboardInterrupt is raised where it finds the caller, as ever; it and every other way of leaving the iteration
@@ -46,7 +46,7 @@ def stream(generation: Generation) -> Iterator[Piece]:
         worker.start()
         while True:
             try:
-                piece = pieces.get(timeout=1)  # without a time limit, Windows does not hear Ctrl-C
+                piece = pieces.get(timeout=0.2)  # Windows hears Ctrl-C only in between
             except queue.Empty:
                 continue
             if piece is END:

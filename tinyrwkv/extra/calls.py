@@ -15,7 +15,7 @@ LONGEST = 256
 
 
 class Calls:
-    """Asks the model itself: how probable is it that the answer begins with the name of a call?
+    """Asks the model itself how probable it is that the answer begins with the name of a call.
 
     The question is put as if nothing had been said before, because that is how models learn commands, and small ones
     lose them after a chat.

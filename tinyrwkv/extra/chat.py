@@ -7,13 +7,14 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from .. import memory
 from ..errors import ArgumentError, FormatError
 from ..format import open_file
 from ..generate import Generation
 from ..state import State
+from . import settings
 from .calls import Calls
 from .recorder import Recorder
 from .templates import template
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 KEPT = 16
 """Turns that can be taken back: each keeps a state, 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B."""
 
-DEFAULTS = {"temperature": 1.0, "top_p": 0.5, "presence_penalty": 0.2, "frequency_penalty": 0.2, "max_tokens": 400}
-SAMPLER_SETTINGS = (
-    *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty"),
-    *("repetition_penalty", "penalty_decay", "seed"),
-)
-WHOLE_NUMBERS = ("top_k", "seed", "max_tokens")
-
 
 @dataclass
 class Turn:
@@ -40,8 +34,6 @@ class Turn:
     ----------
     text : str
         What the user said.
-    before : State or None
-        What the turn began from; None at the beginning of a conversation.
     command : bool
         Whether it was answered as a command, apart from the conversation.
     generation : Generation
@@ -49,9 +41,13 @@ class Turn:
     """
 
     text: str
-    before: State | None
     command: bool
     generation: Generation
+
+    @property
+    def sampler(self) -> Recorder:
+        """The sampler of the answer, which tells what the last token was chosen from."""
+        return cast(Recorder, self.generation.sampler)
 
 
 class Chat:
@@ -70,7 +66,7 @@ class Chat:
         Instructions before the first turn.
     commands : iterable of str, optional
         Names of the calls that answer commands.
-    **settings
+    **values
         As for `set`.
 
     Attributes
@@ -98,15 +94,15 @@ class Chat:
         template_name: str | None = None,
         system: str = "",
         commands: Iterable[str] = (),
-        **settings: float | None,
+        **values: float | None,
     ) -> None:
-        self.model, self.system = model, system
+        self.model, self.tokenizer, self.system = model, model.tokenizer, system
         self.template = template(template_name or model.config.get("template") or "chat")
         self.calls = Calls(model, commands)
         self.sampler, self.max_tokens = Recorder(), 0
-        for key, value in (DEFAULTS | settings).items():
-            self.set(key, value)
         self.reset()
+        for key, value in (settings.DEFAULTS | values).items():
+            self.set(key, value)
 
     def reset(self) -> None:
         """Begin a new conversation."""
@@ -140,16 +136,20 @@ class Chat:
             nothing has been answered, the turn has not been.
         """
         self._settle()
-        alone, settings = self.template.prompt(text), {"max_tokens": self.max_tokens, "stop": self.template.stop}
-        command = self.calls.expected(alone, deadline)
-        if command:
-            sampler = Recorder(temperature=0)
-            generation = self.model.generate(alone, sampler=sampler, deadline=deadline, **settings)
-        else:
+        prompt, state, sampler = self.template.prompt(text), None, Recorder(temperature=0)
+        command = self.calls.expected(prompt, deadline)
+        if not command:
             prompt = self.template.prompt(text, self._state is None, self.system)
-            options = settings | {"state": self._state, "sampler": self.sampler, "deadline": deadline}
-            generation = self.model.generate(prompt, **options)
-        self.last, self._open = Turn(text, self._state, command, generation), True
+            state, sampler = self._state, self.sampler
+        generation = self.model.generate(
+            prompt,
+            state=state,
+            sampler=sampler,
+            max_tokens=self.max_tokens,
+            stop=self.template.stop,
+            deadline=deadline,
+        )
+        self.last, self._open = Turn(text, command, generation), True
         self._kept.append((text, self._state))
         self.turns += 1
         return generation
@@ -168,7 +168,7 @@ class Chat:
         elif not self.last.command:
             state, unread = result.state, result.unread
             self._state = self.model.forward(unread, state, logits=None)[1] if unread else state
-            self.sampler = generation.sampler  # it goes on drawing where this turn ended
+            self.sampler = self.last.sampler  # it goes on drawing where this turn ended
 
     def undo(self) -> str | None:
         """Take back the last turn, up to 16 times; return what the user had said, None where nothing is left.
@@ -221,25 +221,16 @@ class Chat:
         ArgumentError
             There is no such setting, or the value is out of its range.
         """
-        if key not in (*SAMPLER_SETTINGS, "max_tokens"):
-            raise ArgumentError("settings", "name", repr(key), f"one of {', '.join(self.settings())}", "choose one")
-        number: Any = value
-        if isinstance(value, str):
-            try:
-                number = None if value == "none" else int(value) if key in WHOLE_NUMBERS else float(value)
-            except ValueError:
-                expected = "a whole number" if key in WHOLE_NUMBERS else "a number"
-                raise ArgumentError("settings", key, repr(value), expected, f"write it like {key} 1") from None
-        if key != "max_tokens":
-            self.sampler = replace(self.sampler, **{key: number})
-        elif isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 10**9:
+        self._settle()
+        number = settings.parse(key, value)
+        if key == "max_tokens":
             self.max_tokens = number
         else:
-            raise ArgumentError("settings", key, repr(value), "1 to 1,000,000,000", "choose one in that range")
+            self.sampler = replace(self.sampler, **{key: number})
 
     def settings(self) -> dict[str, float | None]:
         """Return every setting and its value."""
-        return {key: getattr(self.sampler, key) for key in SAMPLER_SETTINGS} | {"max_tokens": self.max_tokens}
+        return {key: getattr(self.sampler, key) for key in settings.SAMPLER_SETTINGS} | {"max_tokens": self.max_tokens}
 
     def memory(self) -> dict[str, int | None]:
         """Return bytes: resident and cached of the file, its resident_limit, rss, anon and peak of the process."""

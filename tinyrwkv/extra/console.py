@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -85,7 +86,7 @@ class Console:
             except TinyRWKVError as error:
                 if not self.terminal:
                     raise
-                self._note(str(error))
+                self._write(wrap(str(error)) + "\n")
 
     def handle(self, line: str) -> None:
         """Answer one line: a prompt, or a command that begins with a slash."""
@@ -150,7 +151,7 @@ class Console:
 
     def _banner(self) -> None:
         model, config = self.chat.model, self.chat.model.config
-        name = config.get("source", {}).get("name", "") or model.path
+        name = pathlib.PurePath(config.get("source", {}).get("name", "") or model.path).stem
         size = show_size(model.plan()["resident_bytes_max"])
         text = f"{name}: RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}, {config['dtype']}, "
         self._note(text + f"at most {size} of it in memory, backend {model.backend.name}")

@@ -11,6 +11,11 @@ from ..errors import ArgumentError
 from ..model import Model, load
 from .terminal import parse_size
 
+SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),
+    "seed",
+)
+
 
 def size(text: str) -> int:
     """Parse a size for argparse, which shows the message of this error only."""
@@ -50,8 +55,7 @@ def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of `add_sampling` that were given."""
-    names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
 
 
 def path(options: argparse.Namespace) -> str:

@@ -16,7 +16,8 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from ..errors import FormatError
+from ..errors import ArgumentError, FormatError
+from . import settings
 
 MOST_BYTES = 1 << 16
 
@@ -77,10 +78,14 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
         texts = told.get(key, [])
         if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
             raise _refusal(path, key, "something else", "a list of texts")
-    settings = told.get("settings", {})
-    if not isinstance(settings, dict) or not all(isinstance(value, (int, float)) for value in settings.values()):
+    values = told.get("settings", {})
+    if not isinstance(values, dict) or not all(isinstance(value, (int, float)) for value in values.values()):
         raise _refusal(path, "settings", "something else", "an object of numbers")
-    return Profile(tuple(told.get("prompts", ())), tuple(told.get("commands", ())), settings)
+    try:
+        settings.check(values)
+    except ArgumentError as error:
+        raise _refusal(path, f"settings, {error.object}", error.found, error.expected) from None
+    return Profile(tuple(told.get("prompts", ())), tuple(told.get("commands", ())), values)
 
 
 def _refusal(path: pathlib.Path, key: str, found: str, expected: str) -> FormatError:

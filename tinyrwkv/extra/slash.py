@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ArgumentError
 from ..generate import END_OF_DOCUMENT
+from . import settings
 from .terminal import columns, show_size
 
 if TYPE_CHECKING:
@@ -97,10 +98,9 @@ def _undo(chat: Chat, argument: str) -> str:
 def _set(chat: Chat, argument: str) -> str:
     key, _, value = argument.replace("=", " ", 1).partition(" ")
     if not key:
-        return _table([(name, "none" if value is None else f"{value:g}") for name, value in chat.settings().items()])
+        return _table([(name, settings.show(number)) for name, number in chat.settings().items()])
     chat.set(key, value.strip())
-    value_now = chat.settings()[key]
-    return f"{key} is {'none' if value_now is None else f'{value_now:g}'} now."
+    return f"{key} is {settings.show(chat.settings()[key])} now."
 
 
 def _stats(chat: Chat, argument: str) -> str:
@@ -124,11 +124,11 @@ def _stats(chat: Chat, argument: str) -> str:
 
 
 def _why(chat: Chat, argument: str) -> str:
-    likeliest = chat.last.generation.sampler.likeliest() if chat.last is not None else []
+    likeliest = chat.last.sampler.likeliest() if chat.last is not None else []
     if not likeliest:
         return "There is no answer yet."
     rows = [
-        (f"{100 * p:6.2f} %", show_token(chat.model.tokenizer, token) + ("  <- chosen" if chosen else ""))
+        (f"{100 * p:6.2f} %", show_token(chat.tokenizer, token) + ("  <- chosen" if chosen else ""))
         for token, p, chosen in likeliest
     ]
     return "The last step, before temperature and the rest:\n" + _table(rows)
@@ -182,7 +182,7 @@ def show_token(tokenizer: Tokenizer, token: int) -> str:
         return repr(data)
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows whose columns are lined up."""
     sizes = [max(columns(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (zip(row, sizes, strict=True) for row in rows)

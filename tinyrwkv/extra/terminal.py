@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import time
 import unicodedata
@@ -82,7 +81,20 @@ def dim(text: str, colours: bool) -> str:
 
 def width() -> int:
     """Return the columns to fill: one is left free, because terminals differ in what they do after a full line."""
-    return max(10, shutil.get_terminal_size().columns - 1)
+    try:
+        told = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (OSError, ValueError):  # standard output is no terminal, or COLUMNS no number
+        told = 80
+    return max(10, told - 1)
+
+
+def printable(text: str) -> str:
+    """Return text without the control characters that terminals obey, but with its line breaks and tabs."""
+    return "".join("\ufffd" if _is_control(character) else character for character in text)
+
+
+def _is_control(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) == "Cc"
 
 
 def columns(text: str) -> int:
@@ -103,12 +115,12 @@ def _columns(character: str) -> int:
 
 
 class Trimmer:
-    """Passes on a stream of text without the white space around it.
+    r"""Passes on a stream of text without the white space around it.
 
     Examples
     --------
     >>> trimmer = Trimmer()
-    >>> [trimmer.push(piece) for piece in (" ", " on", "e ", "two", "\\n\\n")]
+    >>> [trimmer.push(piece) for piece in (" ", " on", "e ", "two", "\n\n")]
     ['', 'on', 'e', ' two', '']
     """
 
@@ -125,7 +137,7 @@ class Trimmer:
 
 
 class Wrapper:
-    """Breaks a stream of text into lines between words, and lets no control character through to the terminal.
+    r"""Breaks a stream of text into lines between words, and lets no control character through to the terminal.
 
     Parameters
     ----------
@@ -136,7 +148,7 @@ class Wrapper:
     --------
     >>> wrapper = Wrapper(lambda: 10)
     >>> wrapper.push("one two thr") + wrapper.push("ee") + wrapper.flush()
-    'one two\\nthree'
+    'one two\nthree'
     """
 
     def __init__(self, limit: Callable[[], int] = width) -> None:
@@ -163,8 +175,7 @@ class Wrapper:
                 wide = not character.isascii() and _columns(character) == 2
                 if wide:  # such scripts have no spaces: a line may end after every character
                     yield self._place(limit)
-                control = unicodedata.category(character) == "Cc"
-                self._word += "\ufffd" if control else character
+                self._word += "\ufffd" if _is_control(character) else character
                 if wide:
                     yield self._place(limit)
 
@@ -196,34 +207,37 @@ def wrap(text: str, limit: Callable[[], int] = width) -> str:
     return wrapper.push(text) + wrapper.flush()
 
 
-def progress(label: str, stream: TextIO | None = None) -> Callable[[int, int], None] | None:
-    """Return a function of bytes done and in all that draws a bar, at most ten times a second.
+class Progress:
+    """A bar on a terminal, drawn at most ten times a second, and gone afterwards; elsewhere nothing.
 
     Parameters
     ----------
     label : str
     stream : text stream, optional
         Standard error by default.
-
-    Returns
-    -------
-    callable or None
-        None where the stream is no terminal.
     """
-    out = sys.stderr if stream is None else stream
-    if not is_terminal(out):
-        return None
-    last = -1.0
 
-    def draw(done: int, total: int) -> None:
-        nonlocal last
-        if done < total and time.monotonic() - last < 0.1:
+    def __init__(self, label: str, stream: TextIO | None = None) -> None:
+        self.label, self.stream = label, sys.stderr if stream is None else stream
+        self.shown = is_terminal(self.stream)
+        self._last, self._drawn = -1.0, 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._drawn:
+            self.stream.write("\r" + " " * self._drawn + "\r")
+            self.stream.flush()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how much is done."""
+        if not self.shown or (self._drawn and time.monotonic() - self._last < 0.1):
             return
-        last = time.monotonic()
-        size = max(4, min(40, width() - len(label) - 10))
+        self._last = time.monotonic()
+        size = max(4, min(40, width() - len(self.label) - 10))
         filled = size * done // max(1, total)
-        end = "\r" + " " * (len(label) + size + 9) + "\r" if done >= total else ""
-        out.write(f"\r{label} [{'#' * filled}{'.' * (size - filled)}] {100 * done // max(1, total):3d} %{end}")
-        out.flush()
-
-    return draw
+        bar = f"{self.label} [{'#' * filled}{'.' * (size - filled)}] {100 * done // max(1, total):3d} %"
+        self._drawn = len(bar)
+        self.stream.write("\r" + bar)
+        self.stream.flush()

@@ -18,9 +18,11 @@ from .operations import (
     kernel,
     matmul,
     norm,
+    predict,
     quantize,
     select,
     shift,
+    sparse,
     wkv4,
     wkv5,
     wkv7,
@@ -53,10 +55,11 @@ def wait(a: Any) -> None:
 def run(a: Any) -> None:
     """Run operations FIRST .. LAST - 1 of PROGRAM for TOKENS tokens, as one of THREADS threads.
 
-    The arguments are 16 int64: WEIGHTS, the address of the mapped file; PROGRAM, of the table; FIRST, LAST; TOKENS,
+    The arguments are 17 int64: WEIGHTS, the address of the mapped file; PROGRAM, of the table; FIRST, LAST; TOKENS,
     1 to 16; IDS, of the token ids (int32); OLD and NEW, of the states; SHARED and PRIVATE, of the workspaces; OUT, of
     the logits; HEAD, whether SELECT keeps the last token or all; BEGIN and END, the part of the rows that is this
-    thread's, in 65536ths; THREADS; BARRIER, of 128 zero bytes.
+    thread's, in 65536ths; THREADS; BARRIER, of 128 zero bytes; TOUCHED, to which the bytes of weights are added that
+    only some tokens need.
     """
     for i in range(a[FIRST], a[LAST]):
         row = a[PROGRAM] + i * op.WIDTH * 8
@@ -69,6 +72,10 @@ def run(a: Any) -> None:
             norm(a, p)
         elif code == op.SHIFT:
             shift(a, p)
+        elif code == op.PREDICT:
+            predict(a, p)
+        elif code == op.SPARSE:
+            sparse(a, p)
         elif code == op.SYNC:
             wait(a)
         elif code == op.WKV7:

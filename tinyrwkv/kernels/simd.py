@@ -281,17 +281,37 @@ dots_f16_block = _dots(_Half, 1, 4)
 
 
 class Vector(types.Type):
-    """Several float32 that one instruction works on."""
+    """Several float32 or int32 that one instruction works on."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        super().__init__(name=f"float32x{lanes}")
+    def __init__(self, element: Any, lanes: int) -> None:
+        self.shape = _lanes(element, lanes)
+        super().__init__(name=f"{element}x{lanes}")
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
-        super().__init__(manager, kind, _lanes(F32, kind.lanes))
+        super().__init__(manager, kind, kind.shape)
+
+
+def _splat(builder: Any, value: Any, shape: ir.VectorType) -> Any:
+    one = builder.insert_element(ir.Constant(shape, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(one, one, ir.Constant(_lanes(I32, shape.count), [0] * shape.count))
+
+
+def _emitter(result: types.Type, arguments: tuple[types.Type, ...], emit: Any) -> Any:
+    """Make an intrinsic of up to three arguments from ``emit(builder, *arguments)``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = emit(builder, *args)
+        return context.get_dummy_value() if result is types.void else value
+
+    signature = result(*arguments)
+    if len(arguments) == 1:
+        return intrinsic(lambda typingctx, a: (signature, codegen))
+    if len(arguments) == 2:
+        return intrinsic(lambda typingctx, a, b: (signature, codegen))
+    return intrinsic(lambda typingctx, a, b, c: (signature, codegen))
 
 
 def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
@@ -299,39 +319,77 @@ def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
 
     ``load(address)``, ``store(address, v)``, ``scale(v, s)`` = v s, ``add_scaled(u, v, s)`` = u + v s.
     """
-    kind, shape = Vector(lanes), _lanes(F32, lanes)
+    kind = Vector(F32, lanes)
 
-    def splat(builder: Any, value: Any) -> Any:
-        one = builder.insert_element(ir.Constant(shape, ir.Undefined), value, I32(0))
-        return builder.shuffle_vector(one, one, ir.Constant(_lanes(I32, lanes), [0] * lanes))
+    def scale(builder: Any, v: Any, s: Any) -> Any:
+        return builder.fmul(v, _splat(builder, s, kind.shape))
 
-    @intrinsic
-    def load(typingctx: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load(builder.inttoptr(args[0], ir.PointerType()), align=4, typ=shape)
+    return (
+        _emitter(kind, (types.int64,), lambda b, at: b.load(_opaque(b, at), align=4, typ=kind.shape)),
+        _emitter(types.void, (types.int64, kind), lambda b, at, v: b.store(v, _opaque(b, at), align=4)),
+        _emitter(kind, (kind, types.float32), scale),
+        _emitter(kind, (kind, kind, types.float32), lambda b, u, v, s: b.fadd(u, scale(b, v, s))),
+    )
 
-        return kind(types.int64), codegen
 
-    @intrinsic
-    def store(typingctx: Any, address: Any, value: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.store(args[1], builder.inttoptr(args[0], ir.PointerType()), align=4)
-            return context.get_dummy_value()
+def integer_vectors(lanes: int) -> tuple[Any, Any, Any]:
+    """Make zeros, store and add_row for vectors of so many int32.
 
-        return types.void(types.int64, kind), codegen
+    ``zeros(0)``, ``store(address, v)``, ``add_row(v, address, q)`` = v + q w with the int8 weights w at an address.
+    """
+    kind = Vector(I32, lanes)
 
-    @intrinsic
-    def scale(typingctx: Any, value: Any, factor: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.fmul(args[0], splat(builder, args[1]))
+    def add_row(builder: Any, v: Any, address: Any, q: Any) -> Any:
+        w = builder.load(_opaque(builder, address), align=1, typ=_lanes(I8, lanes))
+        return builder.add(v, builder.mul(builder.sext(w, kind.shape), _splat(builder, q, kind.shape)))
 
-        return kind(kind, types.float32), codegen
+    return (
+        _emitter(kind, (types.int64,), lambda b, _: ir.Constant(kind.shape, None)),
+        _emitter(types.void, (types.int64, kind), lambda b, at, v: b.store(v, _opaque(b, at), align=4)),
+        _emitter(kind, (kind, types.int64, types.int32), add_row),
+    )
 
-    @intrinsic
-    def add_scaled(typingctx: Any, total: Any, value: Any, factor: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.fadd(args[0], builder.fmul(args[1], splat(builder, args[2])))
 
-        return kind(kind, kind, types.float32), codegen
+def _bit_plane(builder: Any, address: Any, bit: Any) -> Any:
+    """Return one bit of 64 activations: of their upper byte, rounded, plus 128."""
+    wide, shape = builder.load(_opaque(builder, address), align=2, typ=_lanes(I16, 64)), _lanes(I32, 64)
 
-    return load, store, scale, add_scaled
+    def constant(value: int) -> Any:
+        return ir.Constant(shape, [value] * 64)
+
+    # The upper byte of x + 128 is x / 256 rounded; 128 more of it makes all of them positive.
+    value = builder.add(builder.sext(wide, shape), constant(128 + 128 * 256))
+    shifted = builder.lshr(value, _splat(builder, builder.add(bit, I32(8)), shape))
+    return builder.bitcast(builder.trunc(shifted, _lanes(ir.IntType(1), 64)), I64)
+
+
+def _count_bits(builder: Any, value: Any) -> Any:
+    name = "llvm.ctpop." + ("i64" if value.type is I64 else f"v{value.type.count}i64")
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value])
+
+
+def _add_counts(builder: Any, total: Any, planes: Any, mask: Any) -> Any:
+    planes = builder.load(_opaque(builder, planes), align=8, typ=total.type)
+    return builder.add(total, _count_bits(builder, builder.and_(planes, _splat(builder, mask, total.type))))
+
+
+def _weigh(builder: Any, total: Any) -> Any:
+    """Return the sum of the lanes, lane b counting 2^b times."""
+    lanes = [builder.extract_element(total, I32(b)) for b in range(total.type.count)]
+    value = lanes[0]
+    for b, lane in enumerate(lanes[1:], start=1):
+        value = builder.add(value, builder.shl(lane, I64(b)))
+    return builder.trunc(value, I32)
+
+
+_COUNTS = Vector(I64, 8)
+bit_plane = _emitter(types.int64, (types.int64, types.int32), _bit_plane)
+count_bits = _emitter(types.int64, (types.int64,), _count_bits)
+no_counts = _emitter(_COUNTS, (types.int64,), lambda b, _: ir.Constant(_COUNTS.shape, None))
+add_counts = _emitter(_COUNTS, (_COUNTS, types.int64, types.int64), _add_counts)
+weigh = _emitter(types.int32, (_COUNTS,), _weigh)
+
+
+def _opaque(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, ir.PointerType())

@@ -41,7 +41,9 @@ def _target(
     return Target(name, triple, cpu, features, emulation, machine, frozenset(needs.split()), ship)
 
 
-X86, ARM64, ARM32, RISCV = "x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf", "riscv64-linux-gnu"
+# With the vendor, or LLVM takes the environment for the system: an object for ARM then says soft float and is refused.
+X86, ARM64 = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+ARM32, RISCV = "arm-unknown-linux-gnueabihf", "riscv64-unknown-linux-gnu"
 V3 = "avx2 bmi1 bmi2 f16c fma movbe"
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 
@@ -66,7 +68,7 @@ TARGETS = {
             "+neon,+vfp3",
             True,
         ),
-        _target("armv6", ARM32.replace("arm-", "armv6-"), "arm1176jzf-s", "armelf_linux_eabi", "arm", "vfp"),
+        _target("armv6", ARM32.replace("arm-", "armv6-"), "arm1176jzf-s", "armelf_linux_eabi", "arm", "vfp v6"),
         _target("riscv64-v", RISCV, "generic-rv64", "elf64lriscv", "riscv64", "v", "+m,+a,+f,+d,+c,+v"),
         _target("riscv64", RISCV, "generic-rv64", "elf64lriscv", "riscv64", "", "+m,+a,+f,+d,+c"),
     )
@@ -108,8 +110,8 @@ def _auxiliary_features() -> Iterator[str]:
             yield name
     if machine() == "arm":
         getauxval.restype = ctypes.c_char_p
-        if not (getauxval(15) or b"").startswith((b"v5", b"v6")):  # AT_PLATFORM
-            yield "v7"
+        version = (getauxval(15) or b"")[:2]  # AT_PLATFORM, such as v7l
+        yield from () if version in (b"v4", b"v5") else ("v6",) if version == b"v6" else ("v6", "v7")
 
 
 def runnable() -> list[Target]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 from typing import Any
+
+import numpy as np
 
 from ... import Model, Sampler, memory
 from ...errors import ArgumentError, UnsupportedError
 from .. import options as shared
-from ..terminal import progress, show_size
+from ..terminal import Progress, show_size
 
 HELP = "measure speed and memory"
 EXAMPLES = """\
@@ -75,31 +75,27 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
     repeat : int
         Repetitions; the medians count.
     """
-    show = progress("bench")
-    steps, done = repeat + min(repeat, 3), 0
     first, decode, prefill = [], [], []
     sampler = Sampler(temperature=0, logit_bias={0: -float("inf")})  # token 0 would end the text
     prompt = [i % (model.config["vocab_size"] - 1) + 1 for i in range(prompt_tokens)]
-    for i in range(repeat):
-        if i < 3:
-            first.append(_first_token(model))
-            done += 1
-        generation = model.generate(prompt, sampler=sampler, max_tokens=tokens)
-        for _ in generation:
-            pass
-        times = generation.result.timings
-        prefill.append(times["prompt_tokens"] / times["prompt_seconds"])
-        decode.append((times["tokens"] - 1) / times["seconds"])  # the last one is only chosen, not read
-        done += 1
-        if show:
-            show(done, steps)
+    with Progress("bench") as progress:
+        for i in range(repeat):
+            progress(i, repeat)
+            if i < 3:
+                first.append(_first_token(model))
+            generation = model.generate(prompt, sampler=sampler, max_tokens=tokens)
+            for _ in generation:
+                pass
+            times = generation.result.timings
+            prefill.append(times["prompt_tokens"] / times["prompt_seconds"])
+            decode.append((times["tokens"] - 1) / times["seconds"])  # the last one is only chosen, not read
     process = memory.process_memory()
     return {
         "backend": model.backend.name,
         "threads": model.backend.threads,
-        "decode_tok_s": round(statistics.median(decode), 2),
-        "prefill_tok_s": round(statistics.median(prefill), 2),
-        "first_token_s": round(statistics.median(first), 4),
+        "decode_tok_s": round(float(np.median(decode)), 2),
+        "prefill_tok_s": round(float(np.median(prefill)), 2),
+        "first_token_s": round(float(np.median(first)), 4),
         "peak_rss_bytes": process.get("peak"),
         "rss_anon_bytes": process.get("anon"),
         "resident_bytes": model.resident(),
@@ -109,6 +105,8 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
 
 def _first_token(model: Model) -> float:
     """Return the seconds of load() and one token in a new process."""
+    import subprocess  # here, because it is large and no other command needs it
+
     package = __package__.rsplit(".", 2)[0]
     settings = (model.path, model.backend.name, str(model.backend.threads), str(model.resident_limit or 0))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

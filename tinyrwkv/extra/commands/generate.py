@@ -7,7 +7,7 @@ import sys
 
 from ... import Sampler, State
 from .. import options as shared
-from ..terminal import is_terminal
+from ..terminal import is_terminal, printable
 
 HELP = "continue a text"
 EXAMPLES = """\
@@ -49,9 +49,10 @@ def run(options: argparse.Namespace) -> int:
     state = None if options.state is None else State.load(options.state, model)
     settings = {"sampler": sampler, "max_tokens": options.max_tokens, "stop": options.stop}
     generation = model.generate(prompt, state=state, **settings)
+    terminal = is_terminal(sys.stdout)
     for piece in generation:
-        print(piece.text, end="", flush=True)
-    if is_terminal(sys.stdout):
+        print(printable(piece.text) if terminal else piece.text, end="", flush=True)
+    if terminal:
         print()
     result, times = generation.result, generation.result.timings
     if options.save_state is not None:

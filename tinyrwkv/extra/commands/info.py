@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 from ... import backends
+from ...errors import FormatError
 from ...format import TensorFile, open_file
 from ...program import Program
 from .. import options as shared
-from ..terminal import show_size
+from ..terminal import printable, show_size
 
 HELP = "show what is in a file, without loading it"
 EXAMPLES = """\
@@ -32,6 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     with open_file(shared.path(options)) as file:
+        if options.program and file.metadata["kind"] != "model":
+            raise FormatError(file.path, "kind", "a state", "a model", "states have no program: leave out --program")
         lines = list(Program(file).describe()) if options.program else []
         if options.json:
             print(json.dumps(_facts(file) | ({"program": lines} if options.program else {}), indent=1))
@@ -59,7 +62,7 @@ def _text(file: TensorFile) -> str:
     for step in file.metadata.get("compression", ()):
         rows.append(("compression", " ".join(f"{key}={json.dumps(value)}" for key, value in step.items())))
     rows += [(f"backend {name}", reason) for name, reason in backends.reasons().items()]
-    lines = [f"{key:<16} {value if isinstance(value, str) else json.dumps(value)}" for key, value in rows]
+    lines = [f"{key:<16} {printable(value) if isinstance(value, str) else json.dumps(value)}" for key, value in rows]
     lines += ["", f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}"]
     for tensor in file.tensors.values():
         shape = " x ".join(map(str, tensor.shape))

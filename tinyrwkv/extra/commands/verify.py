@@ -9,7 +9,7 @@ import time
 from ...errors import TinyRWKVError
 from ...format import open_file
 from .. import options as shared
-from ..terminal import progress, show_size
+from ..terminal import Progress, show_size
 
 HELP = "compare every byte of a file with its checksums"
 EXAMPLES = """\
@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     path, begin = shared.path(options), time.monotonic()
     try:
-        with open_file(path) as file:
-            file.verify(progress("verify"))
+        with open_file(path) as file, Progress("verify") as progress:
+            file.verify(progress)
             size, count = len(file.bytes), len(file.tensors)
     except TinyRWKVError as error:
         if options.json:

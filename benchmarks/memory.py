@@ -1,0 +1,96 @@
+"""Measure what a process with a model takes of the memory, from its start to after a number of tokens.
+
+python benchmarks/memory.py model.trwkv --cold
+python benchmarks/memory.py model.trwkv --limit 50000000
+
+A new process tells its own figures at each step: RSS, of that the part that is its own (anon; the rest is the file and
+libraries), the pages of the model file mapped into it (resident), and those in the page cache (cached).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from benchmarks import common
+from tinyrwkv import memory
+
+PROCESS = """
+import json, sys
+path, backend, threads, limit, tokens = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+steps = []
+def step(name, model=None):
+    with open("/proc/self/status") as status:
+        lines = [line.split() for line in status]
+    size = {words[0][:-1]: int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
+    told = {"step": name, "rss": size["VmRSS"], "anon": size["RssAnon"], "peak": size["VmHWM"]}
+    if model is not None:
+        told |= {"resident": model.resident(), "cached": model.cached()}
+    steps.append(told)
+step("python")
+import numpy
+step("numpy")
+import tinyrwkv
+step("tinyrwkv")
+model = tinyrwkv.load(path, backend=backend, threads=threads, resident_limit=limit or None)
+step("loaded", model)
+logits, state = model.forward([0])
+step("first token", model)
+for i in range(1, tokens):
+    logits, state = model.forward(i % model.config["vocab_size"], state)
+step(f"{tokens} tokens", model)
+print(json.dumps({"backend": model.backend.name, "plan": model.plan(), "steps": steps}))
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = common.parser(__doc__, threads=(1,))
+    common.add_model(parser)
+    parser.add_argument("--backend", default="auto", help="native, numba or numpy (default: the best here)")
+    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--limit", type=int, default=0, metavar="BYTES", help="resident_limit (default: none)")
+    parser.add_argument("--cold", action="store_true", help="drop the file from the page cache before each process")
+    options = parser.parse_args(argv)
+    if not memory.LINUX:
+        raise SystemExit("only Linux tells these figures")
+    about = common.machine()
+    with common.model_path(options) as path:
+        runs = []
+        for threads in options.threads:
+            if options.cold:
+                memory.drop_from_cache(path)
+            settings = (path, options.backend, str(threads), str(options.limit), str(options.tokens))
+            runs.append({"threads": threads, **child(settings)})
+    columns = ("rss", "anon", "peak", "resident", "cached")
+    texts = []
+    for run in runs:
+        rows = [(one["step"], *(one.get(key) and one[key] / 1e6 for key in columns)) for one in run["steps"]]
+        head = (f"MB, {run['backend']}, {run['threads']} threads", *columns)
+        texts.append(common.table(rows, head) + f"\nplan: {run['plan']['resident_bytes_max'] / 1e6:.1f} MB at most")
+    common.finish("memory", options, {"machine": about, "cold": options.cold, "runs": runs}, "\n\n".join(texts))
+
+
+def child(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a new process tells of itself."""
+    root = str(pathlib.Path(__file__).resolve().parent.parent)
+    ended = subprocess.run(
+        [sys.executable, "-c", PROCESS, *settings],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode:
+        raise SystemExit(ended.stderr.strip().splitlines()[-1])
+    told: dict[str, Any] = json.loads(ended.stdout)
+    return told
+
+
+if __name__ == "__main__":
+    common.run(main)

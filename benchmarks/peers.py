@@ -1,0 +1,139 @@
+"""Compare with other engines on the same random weights: the official rwkv package and llama.cpp.
+
+python -m venv /tmp/rwkv && /tmp/rwkv/bin/pip install torch rwkv numpy
+python -m venv /tmp/llama && /tmp/llama/bin/pip install llama-cpp-python
+python benchmarks/peers.py --rwkv-python /tmp/rwkv/bin/python --llama-python /tmp/llama/bin/python
+
+A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a .gguf (Q8_0). Every
+engine, with every number of threads, is a process; they take turns, one at work at a time. This needs the package
+gguf, and a peer that is not there is left out with the reason. `rms` is the difference of the logits after 16 tokens
+from those of the official package, in standard deviations; `greedy` counts equal tokens of 32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from benchmarks import common, random_checkpoint
+from benchmarks.engine import ROOT, Engine
+from benchmarks.random_model import sizes
+from converters.convert import convert
+from converters.write_gguf import export
+from tinyrwkv.errors import TinyRWKVError
+
+SAVE_PTH = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from benchmarks.random_checkpoint import read
+torch.save({name: torch.from_numpy(x) for name, x in read(sys.argv[2]).items()}, sys.argv[3])
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--arch", choices=("v6", "v7"), default="v7", help="default: v7")
+    for name, size in (("layers", 12), ("width", 768), ("vocab", 65536)):
+        parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}")
+    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
+    parser.add_argument("--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)")
+    parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--rwkv-python", metavar="FILE", help="an interpreter that has torch and rwkv")
+    parser.add_argument("--llama-python", metavar="FILE", help="an interpreter that has llama-cpp-python")
+    options = parser.parse_args(argv)
+    about = common.machine(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        started, skipped = start(options, folder)
+        try:
+            agreement = agree(started, options.vocab, folder)
+            for _ in range(options.turns):
+                for engine in started:
+                    ids = [i * 7919 % options.vocab for i in range(options.tokens)]
+                    engine.latencies += engine.ask("decode", tokens=ids)["seconds"]
+                    ids = [i * 7919 % options.vocab for i in range(options.prompt)]
+                    engine.prefills.append(options.prompt / engine.ask("prefill", tokens=ids)["seconds"])
+            reports = [report(engine) | agreement[engine.about] for engine in started]
+        finally:
+            for engine in started:
+                engine.close()
+    rows = [
+        (
+            *(one[key] for key in ("engine", "threads", "decode_tok_s", "decode_p10_tok_s", "prefill_tok_s", "load_s")),
+            *(one[key] / 1e6 for key in ("rss", "anon", "peak")),
+            *(one["rms"] and f"{one['rms']:.1e}", one["greedy"]),
+        )
+        for one in reports
+    ]
+    head = (f"{options.arch} {options.layers}x{options.width}", "threads", "decode tok/s", "p10", "prefill", "load s")
+    text = common.table(rows, (*head, "RSS MB", "anon", "peak", "rms", "greedy"))
+    text += "".join(f"\nleft out: {name}: {reason}" for name, reason in skipped.items())
+    common.finish("peers", options, {"machine": about, "runs": reports, "left_out": skipped}, text)
+
+
+def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[str, str]]:
+    """Write the models and start every engine that there is; return them, and why others are not."""
+    raw, base = (os.path.join(folder, f"{options.arch}{end}") for end in (".safetensors", ""))
+    random_checkpoint.write(raw, sizes(options.arch, options.layers, options.width, options.vocab))
+    convert(raw, base + ".trwkv")
+    plans = [("rwkv", options.rwkv_python, ".pth"), ("llama", options.llama_python, ".Q8_0.gguf")]
+    started: list[Engine] = []
+    skipped: dict[str, str] = {}
+    for name, python, end in [("tinyrwkv", sys.executable, ".trwkv"), *plans]:
+        try:
+            if python is None:
+                raise RuntimeError(f"no --{name}-python given")
+            if end == ".pth":
+                subprocess.run([python, "-c", SAVE_PTH, ROOT, raw, base + end], check=True, capture_output=True)
+            if end.endswith(".gguf"):
+                export(base + ".trwkv", base + end)
+            for threads in options.threads:
+                started.append(Engine(name, python, base + end, threads, f"{base}-{name}.log"))
+        except (OSError, RuntimeError, subprocess.CalledProcessError, TinyRWKVError) as error:
+            skipped[name] = str(error)
+    return started, skipped
+
+
+def agree(engines: list[Engine], vocab: int, folder: str) -> dict[str, dict[str, Any]]:
+    """Return by engine how far it is from the official package, where that is one of them."""
+    logits, best = {}, {}
+    for engine in engines:
+        path = os.path.join(folder, f"{engine.name}.npy")
+        engine.ask("prefill", tokens=[i * 7919 % vocab for i in range(1, 17)], save=path)
+        logits[engine.about] = np.load(path)
+        best[engine.about] = engine.ask("decode", tokens=[1] * 32, greedy=True)["best"]
+    truth = next((engine.about for engine in engines if engine.name == "rwkv"), None)
+    if truth is None:
+        return {name: {"rms": None, "greedy": None} for name in logits}
+    return {
+        name: {
+            "rms": float(np.sqrt(np.square(x - logits[truth]).mean()) / logits[truth].std()),
+            "greedy": sum(a == b for a, b in zip(best[name], best[truth], strict=True)),
+        }
+        for name, x in logits.items()
+    }
+
+
+def report(engine: Engine) -> dict[str, Any]:
+    """Return an engine's medians, the speed of its fastest tenth, and its memory."""
+    fast = sorted(engine.latencies)[len(engine.latencies) // 10]
+    return {
+        **{"engine": engine.about, "threads": engine.threads, "load_s": round(engine.load_s, 3)},
+        **{"decode_tok_s": round(1 / statistics.median(engine.latencies), 2), "decode_p10_tok_s": round(1 / fast, 2)},
+        **{"prefill_tok_s": round(statistics.median(engine.prefills), 2)},
+        **engine.ask("memory"),
+    }
+
+
+if __name__ == "__main__":
+    common.run(main)

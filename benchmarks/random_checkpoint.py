@@ -1,0 +1,86 @@
+"""Write a checkpoint of random weights, BlinkDL's names and shapes, as .safetensors: any engine can be given it.
+
+python benchmarks/random_checkpoint.py /tmp/v7-0.1b.safetensors --arch v7 --layers 12 --width 768
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import struct
+import sys
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from benchmarks.random_model import sizes
+from converters.raw_shapes import raw_shapes
+from tinyrwkv.layout import VERSIONS
+
+RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
+"""Inner sizes of the matrices of low rank, as models of 768 channels have them."""
+
+
+def values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return random values with the magnitudes of a trained model, so that states neither vanish nor grow."""
+    word = name.rsplit(".att.")[-1].rsplit(".ffn.")[-1]
+    if word.startswith(("x_", "time_mix_")) or (word.startswith("time_maa_") and len(shape) == 3 and shape[0] == 1):
+        return rng.uniform(0, 1, shape).astype(np.float32)
+    if word in ("w0", "time_decay"):
+        return rng.uniform(-5, 0, shape).astype(np.float32)
+    if name.endswith(("ln0.weight", "ln1.weight", "ln2.weight", "ln_out.weight", "ln_x.weight", "k_k", "k_a")):
+        return rng.uniform(0.7, 1.3, shape).astype(np.float32)
+    spread = 0.2
+    if name == "emb.weight":
+        spread = 0.05
+    elif name.endswith(".weight"):
+        spread = (0.3 if word in ("output.weight", "value.weight") else 1.0) / shape[1] ** 0.5
+    elif word[-1] in "12" and len(shape) > 1:  # applied from the right
+        spread = 0.8 / shape[-2] ** 0.5
+    x: np.ndarray = rng.standard_normal(shape, np.float32)
+    x *= np.float32(spread)
+    return x
+
+
+def write(path: str, config: dict, seed: int = 0, ranks: dict[str, int] | None = None) -> None:
+    """Write a random checkpoint, float32, one tensor at a time."""
+    rng = np.random.default_rng(seed)
+    shapes = raw_shapes(config, RANKS.get(config["arch"], {}) if ranks is None else ranks)
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            file.write(values(name, shape, rng).astype("<f4").data)
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Return the tensors of such a file."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        return {
+            name: np.fromfile(file, "<f4", int(np.prod(one["shape"]))).reshape(one["shape"])
+            for name, one in header.items()
+        }
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output")
+    parser.add_argument("--arch", choices=VERSIONS, default="v7")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--vocab", type=int, default=65536)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    write(args.output, sizes(args.arch, args.layers, args.width, args.vocab), args.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Run kernel objects one after the other over the same model files, and tell what they compute.
+
+    python tests/emulated_check.py make FOLDER                         write the model files
+    python tests/emulated_check.py run FOLDER --objects DIR            print hashes as JSON, of the objects that can run
+                                                                       here or of --only NAME...; "numba" is a NAME too
+    python tests/emulated_check.py compare RESULT.json...              print a table; fail where a hash differs
+
+Needs NumPy and this checkout, so that any machine can run it, an emulated one too: ``.ci/emulated``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import pathlib
+import platform
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from benchmarks.random_model import sizes, write
+from tinyrwkv import Sampler, load
+from tinyrwkv.backends import Compiled
+from tinyrwkv.format import Writer, open_file
+from tinyrwkv.model import BUNDLED, Model
+from tinyrwkv.native.load import SYMBOL, choose
+from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
+
+MODELS = [*((arch, "int8") for arch in ("v4", "v5.0", "v5.2", "v6", "v7")), ("v5.2", "f32"), ("v7", "f16")]
+PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a part of one
+BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
+"""Bounds of the difference from the numpy backend, in standard deviations of the logits.
+
+It does not round activations to integers; and ARMv7's vectors take f16 weights below 6.1e-5 for zero.
+"""
+SMALL = "a subnormal state"
+FLUSHES = {"armv7"}
+"""Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: a state's smallest bits may differ."""
+
+
+def make(folder: pathlib.Path) -> None:
+    """Write a tiny random model of every version, of sizes that no vector length divides.
+
+    One head's values are zero, so that its part of the state only decays: nothing hides how small numbers are rounded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for arch, dtype in MODELS:
+        shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
+        path = str(folder / f"{arch}-{dtype}.trwkv")
+        write(path, shape, dtype, seed=1, low=24)
+        with open_file(path) as file:
+            metadata, tensors = dict(file.metadata), {name: file[name].copy() for name in file.tensors}
+        with Writer(path, metadata) as writer:
+            for name, array in tensors.items():
+                if name.endswith("att.value.weight"):
+                    array[:32] = 0
+                writer.add(name, array)
+
+
+def function_of(path: pathlib.Path) -> Any:
+    """Load a kernel object whatever the loader would choose."""
+    function = getattr(ctypes.CDLL(str(path)), SYMBOL)
+    function.restype, function.argtypes = None, [ctypes.c_void_p]
+    return function
+
+
+def attach(model: Model, name: str, objects: pathlib.Path, threads: int) -> None:
+    """Let a model run on the object of that name, or on Numba's."""
+    if name == "numba":
+        from tinyrwkv.numba_backend import compiled_run as compiled
+
+        function = compiled()
+    else:
+        function = function_of(objects / f"{name}.so")
+    model.backend = Compiled(name, model.program, function, threads)
+    model._workspaces.clear()  # they fit the number of threads
+
+
+def read(model: Model, chunked: bool, small: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits after every token and the last state; with `small`, begin with a state of subnormal numbers."""
+    state = model.new_state()
+    if small:
+        state.data[:] = (np.arange(len(state.data)) % 97 + 1).astype(np.float32) * np.float32(1e-40)
+    if chunked:
+        logits, state = model.forward(PROMPT, state, logits="all")
+        return logits, state.data
+    rows = []
+    for token in PROMPT:
+        row, state = model.forward(token, state)
+        rows.append(row)
+    return np.stack(rows), state.data
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Return the first half of the SHA-256 of arrays' bytes, little-endian."""
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return whole.hexdigest()[:32]
+
+
+def one_hash(found: dict[str, str]) -> str:
+    """Return the hash that all ways of reading agree on, or each way's."""
+    return next(iter(found.values())) if len(set(found.values())) == 1 else f"not one result: {found}"
+
+
+def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarray) -> dict[str, str]:
+    """Return a model's hashes for one object: token by token and in chunks, with 1 and 2 threads.
+
+    `expected` has the logits of the numpy backend, which must be near.
+    """
+    label, dtype = pathlib.Path(model.path).stem, model.config["dtype"]
+    starts = {label: False, f"{label}, {SMALL}": True} if dtype == "int8" else {label: False}
+    result = {}
+    for title, small in starts.items():
+        found = {}
+        for threads in (1, 2):
+            attach(model, name, objects, threads)
+            for way in ("chunks", "tokens"):
+                logits, state = read(model, way == "chunks", small)
+                error = float(np.abs(logits - expected).max() / expected.std())
+                near = small or error < BOUND[dtype]
+                found[f"{way}, {threads} threads"] = (
+                    digest(logits, state) if near else f"{error:.2g} from the numpy backend"
+                )
+        result[title] = one_hash(found)
+        if small:
+            result[f"{title}, flushed"] = digest(logits, np.where(np.abs(state) < np.finfo(np.float32).tiny, 0, state))
+    return result
+
+
+def generation_of(model: Model, name: str, objects: pathlib.Path) -> dict[str, Any]:
+    """Return the greedy tokens after a prompt, and a hash of the last logits and the state."""
+    found, tokens = {}, []
+    prompt: Any = PROMPT
+    if "tokenizer.bytes" in model.file:
+        prompt = "User: please go forward two meters and then turn left\n\nAssistant:"
+    for threads in (1, 2):
+        attach(model, name, objects, threads)
+        generation = model.generate(prompt, sampler=Sampler(temperature=0), max_tokens=12)
+        tokens = [piece.token for piece in generation if piece.token >= 0]
+        found[f"{threads} threads"] = digest(np.array(tokens, np.int32), generation.logits, generation.result.state.data)
+    return {"tokens": tokens, "hash": one_hash(found)}
+
+
+def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[str, Any]:
+    """Return what every named object computes for every model of a folder, and what the loader would choose."""
+    choice = choose(objects)
+    report: dict[str, Any] = {
+        "machine": f"{machine()} ({platform.machine()}), numpy {np.__version__}, python {platform.python_version()}",
+        "features": sorted(cpu_features() & {f for target in TARGETS.values() for f in target.needs}),
+        "chosen": choice.name or choice.reason,
+        "objects": {},
+    }
+    models = []
+    for path in sorted(folder.glob("*.trwkv")):
+        model = load(path, backend="numpy")
+        models.append((model, read(model, chunked=True)[0]))
+    long = load(BUNDLED if BUNDLED.exists() else folder / "v7-int8.trwkv", backend="numpy")
+    for name in names or [target.name for target in runnable() if (objects / f"{target.name}.so").exists()]:
+        begin = time.perf_counter()
+        hashes = {}
+        for model, expected in models:
+            hashes |= hashes_of(model, name, objects, expected)
+        generation = generation_of(long, name, objects)
+        hashes[f"generation of {pathlib.Path(long.path).name}"] = generation["hash"]
+        seconds = round(time.perf_counter() - begin, 1)
+        report["objects"][name] = {"hashes": hashes, "tokens": generation["tokens"], "seconds": seconds}
+    return report
+
+
+def compare(results: list[pathlib.Path]) -> int:
+    """Print what was computed where; return 1 where any hash is another than the first result's.
+
+    The name of a result is "WHERE.json", or "WHERE=OBJECT.json" where the loader must choose that object.
+    """
+    failed, first = False, {}
+    for path in results:
+        where, _, expected = path.stem.partition("=")
+        report = json.loads(path.read_text())
+        print(f"\n{where}: {report['machine']}; features {' '.join(report['features']) or 'none'}")
+        wrong = expected and report["chosen"] != expected
+        print(f"  chosen: {report['chosen']}{f', expected {expected}: FAILED' if wrong else ''}")
+        failed |= bool(wrong) or not report["objects"]
+        for name, found in report["objects"].items():
+            first = first or found
+            differ = {key for key in first["hashes"] | found["hashes"] if found["hashes"].get(key) != first["hashes"].get(key)}
+            differ = {key for key in differ if "int8" in key or "generation" in key}  # float files: within the bound only
+            if name in FLUSHES:
+                differ = {key for key in differ if not key.endswith(SMALL)}
+            bad = differ | {key for key, value in found["hashes"].items() if " " in value}  # a message
+            bad |= {"tokens"} if found["tokens"] != first["tokens"] else set()
+            print(f"  {name:<16} {found['seconds']:5.1f} s  {'FAILED' if bad else 'the same bits'}")
+            for key in sorted(bad):
+                print(f"    {key}: {found['hashes'].get(key, found['tokens'])}, expected {first['hashes'].get(key)}")
+            failed |= bool(bad)
+    print(f"\ntokens {first['tokens']}")
+    for key, value in sorted(first["hashes"].items()):
+        print(f"{value}  {key}")
+    return int(failed)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("make").add_argument("folder", type=pathlib.Path)
+    command = commands.add_parser("run")
+    command.add_argument("folder", type=pathlib.Path)
+    command.add_argument("--objects", type=pathlib.Path, required=True)
+    command.add_argument("--only", nargs="+", default=[], metavar="NAME")
+    commands.add_parser("compare").add_argument("results", type=pathlib.Path, nargs="+")
+    args = parser.parse_args()
+    if args.command == "make":
+        make(args.folder)
+    elif args.command == "run":
+        print(json.dumps(run(args.folder, args.objects, args.only), indent=1))
+    else:
+        return compare(args.results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
