@@ -429,10 +429,10 @@ def check_tensors(file: TensorFile) -> None:
         if tensor.dtype != wanted:
             fail(name, f"type {tensor.dtype}", f"type {wanted}")
         part, sizes = name.rsplit(".", 2)[0], list(shape)
-        for i, (size, found) in enumerate(zip(shape, tensor.shape, strict=False)):
+        for i, (size, length) in enumerate(zip(shape, tensor.shape, strict=False)):
             if isinstance(size, str):
                 times = 5 if size.startswith("5 ") else 1
-                sizes[i] = times * ranks.setdefault(f"{part} {size.removeprefix('5 ')}", found // times)
+                sizes[i] = times * ranks.setdefault(f"{part} {size.removeprefix('5 ')}", length // times)
         if list(tensor.shape) != sizes:
             fail(name, f"shape {tensor.shape}", f"shape {shape}")
         if wanted == "i8" and not name.endswith(".bundles"):
