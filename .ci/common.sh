@@ -1,4 +1,4 @@
-# Sourced by run and nightly: a scratch folder, gone at the end, with a copy of what git would commit; and named steps.
+# Sourced by run and nightly: named steps, each in a copy of what git would commit; all of it gone at the end.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,10 +8,9 @@ trap 'rm -rf "$scratch"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 unset PYTHONPATH VIRTUAL_ENV
 
-checkout=$scratch/checkout
-mkdir "$checkout"
-git ls-files -coz --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C "$checkout"
-cd "$checkout"
+committed=$scratch/committed checkout=$scratch/checkout
+mkdir "$committed"
+git ls-files -coz --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C "$committed"
 
 python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 
@@ -33,21 +32,23 @@ interpreter() {
     return 1
 }
 
-# run_steps NAME...: run the functions step_NAME, with nothing on their standard input; exit 1 if one of them failed.
+# run_steps NAME...: run the functions step_NAME, each in $checkout, a fresh copy; exit 1 if one of them failed.
 # All run whatever fails, since a later one can tell something too.
 run_steps() {
     local step status began failed=() times=()
     for step in "$@"; do
         printf '\n===== %s\n' "$step"
         began=$SECONDS
+        cp -R "$committed" "$checkout"
         set +e # a subshell in a condition would ignore set -e
         (
             set -e
+            cd "$checkout"
             "step_$step"
         ) </dev/null
         status=$?
         set -e
-        rm -rf "$scratch/venv"
+        rm -rf "$scratch/venv" "$checkout"
         times+=("$step $((SECONDS - began)) s")
         if ((status)); then
             failed+=("$step")

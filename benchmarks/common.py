@@ -94,9 +94,9 @@ def _memory() -> int | None:
     return None
 
 
-def stream_read(threads: int, nbytes: int = STREAM_BYTES, repeat: int = 5) -> float:
+def stream_read(threads: int, repeat: int = 5) -> float:
     """Return the bytes a second that threads read from memory together, at best: NumPy's sum of whole numbers."""
-    parts = [np.ones(nbytes // 8 // threads, np.int64) for _ in range(threads)]
+    parts = [np.ones(STREAM_BYTES // 8 // threads, np.int64) for _ in range(threads)]
     best = float("inf")
     for _ in range(repeat):
         workers = [threading.Thread(target=part.sum) for part in parts[1:]]

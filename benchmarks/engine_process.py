@@ -33,6 +33,7 @@ def tinyrwkv(path: str, threads: int) -> tuple[Forward, str]:
     def forward(tokens: list, anew: bool) -> np.ndarray:
         nonlocal state
         logits, state = model.forward(tokens, None if anew else state)
+        assert logits is not None
         return logits
 
     return forward, f"tinyrwkv {package.__version__} {model.config['dtype']} ({model.backend.name})"
@@ -90,7 +91,8 @@ def memory() -> dict[str, int]:
 
 def decode(forward: Forward, tokens: list, greedy: bool = False) -> dict[str, Any]:
     """Read tokens one by one, or one and then the likeliest each time; return times and the likeliest."""
-    times, best = [], []
+    times: list[float] = []
+    best: list[int] = []
     for i, token in enumerate(tokens):
         begin = time.perf_counter()
         logits = forward([best[-1] if greedy and i else token], i == 0)
@@ -120,7 +122,10 @@ def main() -> None:
     for line in sys.stdin:
         told = json.loads(line)
         what = told.pop("do")
-        answer = memory() if what == "memory" else {"decode": decode, "prefill": prefill}[what](forward, **told)
+        if what == "memory":
+            answer: dict[str, Any] = memory()
+        else:
+            answer = decode(forward, **told) if what == "decode" else prefill(forward, **told)
         print(json.dumps(answer), file=answers)
 
 

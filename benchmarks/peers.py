@@ -7,7 +7,8 @@ python benchmarks/peers.py --rwkv-python /tmp/rwkv/bin/python --llama-python /tm
 A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a .gguf (Q8_0). Every
 engine, with every number of threads, is a process; they take turns, one at work at a time. This needs the package
 gguf, and a peer that is not there is left out with the reason. `rms` is the difference of the logits after 16 tokens
-from those of the official package, in standard deviations; `greedy` counts equal tokens of 32.
+from those of the official package, in standard deviations; `greedy` counts the tokens of 32 that are its likeliest
+too, each after the same ones.
 """
 
 from __future__ import annotations
@@ -94,34 +95,36 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
             if python is None:
                 raise RuntimeError(f"no --{name}-python given")
             if end == ".pth":
-                subprocess.run([python, "-c", SAVE_PTH, ROOT, raw, base + end], check=True, capture_output=True)
+                command = [python, "-c", SAVE_PTH, ROOT, raw, base + end]
+                ended = subprocess.run(command, capture_output=True, text=True)
+                if ended.returncode:
+                    raise RuntimeError(ended.stderr.strip().splitlines()[-1])
             if end.endswith(".gguf"):
                 export(base + ".trwkv", base + end)
             for threads in options.threads:
                 started.append(Engine(name, python, base + end, threads, f"{base}-{name}.log"))
-        except (OSError, RuntimeError, subprocess.CalledProcessError, TinyRWKVError) as error:
+        except (OSError, RuntimeError, TinyRWKVError) as error:
             skipped[name] = str(error)
     return started, skipped
 
 
 def agree(engines: list[Engine], vocab: int, folder: str) -> dict[str, dict[str, Any]]:
     """Return by engine how far it is from the official package, where that is one of them."""
-    logits, best = {}, {}
+    truth = next((engine for engine in engines if engine.name == "rwkv"), None)
+    if truth is None:
+        return {engine.about: {"rms": None, "greedy": None} for engine in engines}
+    best = truth.ask("decode", tokens=[1] * 32, greedy=True)["best"]
+    read = [1, *best[:-1]]
+    found = {}
     for engine in engines:
         path = os.path.join(folder, f"{engine.name}.npy")
         engine.ask("prefill", tokens=[i * 7919 % vocab for i in range(1, 17)], save=path)
-        logits[engine.about] = np.load(path)
-        best[engine.about] = engine.ask("decode", tokens=[1] * 32, greedy=True)["best"]
-    truth = next((engine.about for engine in engines if engine.name == "rwkv"), None)
-    if truth is None:
-        return {name: {"rms": None, "greedy": None} for name in logits}
-    return {
-        name: {
-            "rms": float(np.sqrt(np.square(x - logits[truth]).mean()) / logits[truth].std()),
-            "greedy": sum(a == b for a, b in zip(best[name], best[truth], strict=True)),
-        }
-        for name, x in logits.items()
-    }
+        same = sum(a == b for a, b in zip(engine.ask("decode", tokens=read)["best"], best, strict=True))
+        found[engine.about] = {"logits": np.load(path), "greedy": same}
+    right = found[truth.about]["logits"]
+    for one in found.values():
+        one["rms"] = float(np.sqrt(np.square(one.pop("logits") - right).mean()) / right.std())
+    return found
 
 
 def report(engine: Engine) -> dict[str, Any]:

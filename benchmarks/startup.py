@@ -17,7 +17,6 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
-from tinyrwkv import backends
 
 STEPS = {
     "python": "pass",
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     text = common.table(rows, ("from the start of the process", "ms"))
     text += f"\nimport tinyrwkv, beyond NumPy's own: {beyond * 1e3:.1f} ms"
     report = {"machine": about, "seconds": result, "import_beyond_numpy_s": round(beyond, 4)}
-    common.finish("startup", options, report | {"auto": backends.choose().name or "not native"}, text)
+    common.finish("startup", options, report, text)
 
 
 def process(code: str, *arguments: str) -> float:

@@ -56,9 +56,8 @@ def export(
     """
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
-    with suppress(OSError, ValueError):
-        if os.path.samefile(input, output):
-            raise ArgumentError("arguments", "output", output, "another file than the input", "choose a new name")
+    if _is_same(input, output):
+        raise ArgumentError("arguments", "output", output, "another file than the input", "choose a new name")
     with open_file(input, verify=True) as file:
         check(file)
         listed, metadata = items(file), dict(file.metadata)
@@ -68,6 +67,13 @@ def export(
         **{"input": input, "output": output, "format": "gguf", **metadata, "tensors": len(listed)},
         **{"file_bytes": os.path.getsize(output), "notes": notes, "seconds": round(time.monotonic() - begin, 3)},
     }
+
+
+def _is_same(input: str, output: str) -> bool:
+    try:
+        return os.path.samefile(input, output)
+    except (OSError, ValueError):
+        return False  # one of them does not exist
 
 
 def check(file: TensorFile) -> None:
@@ -118,14 +124,20 @@ def _write(file: TensorFile, listed: list[Item], output: str, progress: Progress
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for done, item in enumerate(listed, 1):
-            writer.write_tensor_data(np.ascontiguousarray(item.make(), item.dtype))
+            with np.errstate(over="raise", invalid="raise"):
+                data = np.ascontiguousarray(item.make(), item.dtype)
+            writer.write_tensor_data(data)
             progress(done, len(listed))
-        writer.flush()
         writer.close()
+        with open(temp, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(temp, output)
     except OSError as error:
         found = error.strerror or str(error)
         raise FormatError(output, "file", found, "a place to write", "check the folder and the free space") from error
+    except FloatingPointError as error:
+        found, fix = f"a number that is too large for {item.kind}", "use this file as it is"
+        raise UnsupportedError(file.path, f"tensor for {item.name}", found, "at most 65504", fix) from error
     finally:
         with suppress(OSError):
             writer.close()

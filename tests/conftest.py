@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from tiny_models import BACKENDS, Oracle, compress, rewrite, shape_of, write_model
+from tiny_models import BACKENDS, Oracle, compress, predict, rewrite, shape_of, write_model
 
 import tinyrwkv
 from tinyrwkv import backends, memory
@@ -62,7 +62,10 @@ def linux() -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path; the form "dense" or "compressed"."""
+    """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path.
+
+    The form is "dense", "compressed" (factored projections, exact sparse values) or "predicted" (bundles of neurons).
+    """
     folder = tmp_path_factory.mktemp("models")
 
     @functools.lru_cache(None)
@@ -70,7 +73,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         path = pathlib.Path(folder, f"{arch}-{dtype}-{form}.trwkv")
         if form == "dense":
             return write_model(path, shape_of(arch), dtype)
-        return rewrite(make(arch, dtype), path, compress)
+        return rewrite(make(arch, dtype), path, {"compressed": compress, "predicted": predict}[form])
 
     return make
 

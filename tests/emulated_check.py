@@ -1,9 +1,10 @@
 """Run kernel objects one after the other over the same model files, and tell what they compute.
 
-    python tests/emulated_check.py make FOLDER                         write the model files
-    python tests/emulated_check.py run FOLDER --objects DIR            print hashes as JSON, of the objects that can run
-                                                                       here or of --only NAME...; "numba" is a NAME too
-    python tests/emulated_check.py compare RESULT.json...              print a table; fail where a hash differs
+    python tests/emulated_check.py make FOLDER                 write the model files
+    python tests/emulated_check.py run FOLDER --objects DIR    print hashes as JSON, of the objects that run here and of
+                                                               Numba's code, or of those named after --only
+    python tests/emulated_check.py compare RESULT.json...      print a table; fail where a hash differs
+    python tests/emulated_check.py soft NAME DIR OUTPUT        copy an ARM object for a system of the soft-float ABI
 
 Needs NumPy and this checkout, so that any machine can run it, an emulated one too: ``.ci/emulated``.
 """
@@ -26,10 +27,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.random_model import sizes, write
 from tinyrwkv import Sampler, load
-from tinyrwkv.backends import Compiled
+from tinyrwkv.backends import Compiled, has_numba
 from tinyrwkv.format import Writer, open_file
 from tinyrwkv.model import BUNDLED, Model
-from tinyrwkv.native.load import SYMBOL, choose
+from tinyrwkv.native.load import RECORD, SYMBOL, choose
 from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
 
 MODELS = [*((arch, "int8") for arch in ("v4", "v5.0", "v5.2", "v6", "v7")), ("v5.2", "f32"), ("v7", "f16")]
@@ -136,17 +137,14 @@ def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarr
 
 
 def generation_of(model: Model, name: str, objects: pathlib.Path) -> dict[str, Any]:
-    """Return the greedy tokens after a prompt, and a hash of the last logits and the state."""
-    found, tokens = {}, []
+    """Return the greedy tokens after a prompt, and a hash of the last logits and the state; with 2 threads."""
     prompt: Any = PROMPT
     if "tokenizer.bytes" in model.file:
         prompt = "User: please go forward two meters and then turn left\n\nAssistant:"
-    for threads in (1, 2):
-        attach(model, name, objects, threads)
-        generation = model.generate(prompt, sampler=Sampler(temperature=0), max_tokens=12)
-        tokens = [piece.token for piece in generation if piece.token >= 0]
-        found[f"{threads} threads"] = digest(np.array(tokens, np.int32), generation.logits, generation.result.state.data)
-    return {"tokens": tokens, "hash": one_hash(found)}
+    attach(model, name, objects, threads=2)
+    generation = model.generate(prompt, sampler=Sampler(temperature=0), max_tokens=8)
+    tokens = [piece.token for piece in generation if piece.token >= 0]
+    return {"tokens": tokens, "hash": digest(generation.logits, generation.result.state.data)}
 
 
 def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[str, Any]:
@@ -163,7 +161,10 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
         model = load(path, backend="numpy")
         models.append((model, read(model, chunked=True)[0]))
     long = load(BUNDLED if BUNDLED.exists() else folder / "v7-int8.trwkv", backend="numpy")
-    for name in names or [target.name for target in runnable() if (objects / f"{target.name}.so").exists()]:
+    if not names:
+        names = [target.name for target in runnable() if (objects / f"{target.name}.so").exists()]
+        names += ["numba"] * has_numba()
+    for name in names:
         begin = time.perf_counter()
         hashes = {}
         for model, expected in models:
@@ -206,6 +207,21 @@ def compare(results: list[pathlib.Path]) -> int:
     return int(failed)
 
 
+def soft(name: str, objects: pathlib.Path, output: pathlib.Path) -> None:
+    """Write an ARM object that says it passes floats in integer registers; the one function exported takes none.
+
+    Debian has ARMv6 only with that ABI, and its loader refuses objects of the other.
+    """
+    data = bytearray((objects / f"{name}.so").read_bytes())
+    flags = int.from_bytes(data[36:40], "little")
+    data[36:40] = (flags & ~0x400 | 0x200).to_bytes(4, "little")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{name}.so").write_bytes(data)
+    record = json.loads((objects / RECORD).read_text())
+    record["objects"] = {name: {**record["objects"][name], "sha256": hashlib.sha256(data).hexdigest()}}
+    (output / RECORD).write_text(json.dumps(record))
+
+
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,11 +232,17 @@ def main() -> int:
     command.add_argument("--objects", type=pathlib.Path, required=True)
     command.add_argument("--only", nargs="+", default=[], metavar="NAME")
     commands.add_parser("compare").add_argument("results", type=pathlib.Path, nargs="+")
+    command = commands.add_parser("soft")
+    command.add_argument("name")
+    command.add_argument("objects", type=pathlib.Path)
+    command.add_argument("output", type=pathlib.Path)
     args = parser.parse_args()
     if args.command == "make":
         make(args.folder)
     elif args.command == "run":
         print(json.dumps(run(args.folder, args.objects, args.only), indent=1))
+    elif args.command == "soft":
+        soft(args.name, args.objects, args.output)
     else:
         return compare(args.results)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -88,7 +89,9 @@ def test_reasons_are_given_for_each():
 def script(code: str, *args: str, path: str = "") -> str:
     environment = {key: value for key, value in os.environ.items() if key != "TINYRWKV_BACKEND"}
     environment["PYTHONPATH"] = os.pathsep.join([*filter(None, [path]), str(ROOT)])
-    done = subprocess.run([sys.executable, "-c", code, *args], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 
@@ -148,11 +151,11 @@ def test_workspaces_are_aligned_and_apart(tiny, arch, threads):
         assert all(len(private) >= program.private_bytes for private in workspace.private)
         spans = sorted((region.ctypes.data, region.ctypes.data + len(region)) for region in regions)
         assert all(start % 64 == 0 for start, _ in spans)
-        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
         first, last = workspace.memory.ctypes.data, workspace.memory.ctypes.data + workspace.memory.nbytes
         assert first <= spans[0][0] and spans[-1][1] <= last
         private = sorted(region.ctypes.data for region in workspace.private)
-        assert all(b - a >= program.private_bytes + 64 for a, b in zip(private, private[1:], strict=False))
+        assert all(b - a >= program.private_bytes + 64 for a, b in itertools.pairwise(private))
 
 
 def test_workspaces_hold_the_constants_that_kernels_know(program):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
@@ -57,10 +58,22 @@ def same_state(backend: str, found: State, expected: State) -> bool:
 
 
 # Overlapping entries and pieces of characters far more often than chance would have them.
-letters = [VOCAB_SIZE - 1, 1 + ord("a"), 1 + ord("b"), 1 + ord("c"), 1 + ord("\n"), 1 + 0xC3, 1 + 0xA9, 1 + 0xE6, *WORDS]
+letters = [
+    VOCAB_SIZE - 1,
+    1 + ord("a"),
+    1 + ord("b"),
+    1 + ord("c"),
+    1 + ord("\n"),
+    1 + 0xC3,
+    1 + 0xA9,
+    1 + 0xE6,
+    *WORDS,
+]
 scripts = st.lists(st.sampled_from(letters), max_size=12)
 stops_of = st.lists(
-    st.sampled_from(["ab", "abc", "bc", "aab", "\n\n", "c\n", "é", "日本", "日", "🙂", "User:", "aba", "\ufffd", "ca", "aaa"]),
+    st.sampled_from(
+        ["ab", "abc", "bc", "aab", "\n\n", "c\n", "é", "日本", "日", "🙂", "User:", "aba", "\ufffd", "ca", "aaa"]
+    ),
     max_size=3,
 )
 
@@ -79,7 +92,7 @@ def oracle_text(tokens: list[int], stops: list[str], max_tokens: int) -> tuple[b
 
 
 @given(scripts, stops_of, st.integers(0, 14), st.booleans())
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_text_ends_before_the_first_stop_string(load, backend, script, stops, max_tokens, fresh):
     model = load(backend, "v7", "int8")
     state = None if fresh else model.forward([5, 6])[1]
@@ -236,7 +249,7 @@ def with_clock(call):
 
 
 @given(st.lists(st.integers(1, 256), min_size=1, max_size=40), st.integers(0, 60), st.sampled_from(["v4", "v6", "v7"]))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(load, backend, prompt, ticks, arch):
     model = load(backend, arch, "int8")
     whole = finish(model.generate(prompt, sampler=greedy(), max_tokens=8))
@@ -388,39 +401,38 @@ def test_an_interrupt_leaves_a_state_that_goes_on(load, backend):
 # Memory and time.
 
 
-def test_nothing_grows_with_the_tokens_but_the_result(load, backend):
-    model = load(backend)
-    empty = [VOCAB_SIZE - 1]  # a token without text
-    generation = model.generate([3], sampler=Script(empty * 4000), max_tokens=4000, stop=["abc", "\n\n"])
-    for _ in range(500):
-        next(generation)
+def growth(step, count: int) -> int:
+    """Return the bytes that Python has more after a number of steps."""
+    for _ in range(100):
+        step()
     tracemalloc.start()
     try:
-        for _ in range(100):
-            next(generation)
+        for _ in range(50):
+            step()
+        gc.collect()
         before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak() if hasattr(tracemalloc, "reset_peak") else None
-        for _ in range(2000):
-            next(generation)
-        now, _ = tracemalloc.get_traced_memory()
+        for _ in range(count):
+            step()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert now - before < 2000 * 16 + 4000  # the list of tokens: 8 bytes each, and room to grow
+
+
+def test_nothing_grows_with_the_tokens_but_their_list(load, backend):
+    count = 5000 if is_exact(backend) else 500
+    always = Sampler(temperature=0, logit_bias={98: 1e4})  # one letter; small numbers are no new objects
+    generation = load(backend).generate([3], sampler=always, max_tokens=10**9, stop=["bc", "\n\n"])
+    assert growth(lambda: next(generation), count) < 12 * count + 20_000
 
 
 def test_nothing_grows_with_the_calls(load, backend):
-    model, state = load(backend), None
-    for _ in range(50):
-        state = model.forward([1, 2, 3], state)[1]
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        for _ in range(300):
-            state = model.forward([1, 2, 3], state)[1]
-        now, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert now - before < 4000
+    model, state = load(backend), [None]
+
+    def step():
+        state[0] = model.forward([1, 2], state[0])[1]
+
+    assert growth(step, 2000 if is_exact(backend) else 300) < 20_000
 
 
 def test_timings(load, backend):

@@ -15,7 +15,8 @@ RANKS = {"low": 8, "5 low": 40, "low w": 7, "low a": 5, "low g": 3, "low v": 9}
 def weights_of(config: dict) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {
-        name: rng.standard_normal([RANKS[n] if isinstance(n, str) else n for n in shape]).astype(np.float32) * np.float32(0.3)
+        name: rng.standard_normal([RANKS[n] if isinstance(n, str) else n for n in shape]).astype(np.float32)
+        * np.float32(0.3)
         for name, shape in tensor_shapes(config).items()
     }
 
@@ -39,7 +40,12 @@ def test_the_order_is_that_of_use(arch):
     layers = [int(name.split(".")[1]) for name in names if name.startswith("blocks.")]
     assert layers == sorted(layers) and set(layers) == {0, 1, 2}
     first = [name.removeprefix("blocks.0.") for name in names if name.startswith("blocks.0.")]
-    assert first.index("ln1.weight") < first.index("att.output.weight") < first.index("ln2.weight") < first.index("ffn.key.weight")
+    assert (
+        first.index("ln1.weight")
+        < first.index("att.output.weight")
+        < first.index("ln2.weight")
+        < first.index("ffn.key.weight")
+    )
 
 
 @pytest.mark.parametrize("arch", VERSIONS)

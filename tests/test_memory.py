@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import mmap
 import os
 
 import numpy as np
 import pytest
-from tiny_models import shape_of, write_model, write_tensors
+from tiny_models import predict, rewrite, shape_of, write_model, write_tensors
 
 import tinyrwkv
 from tinyrwkv import memory
@@ -20,7 +21,15 @@ PAGES = 1024
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    metadata = {"kind": "state", "model": 64 * "0", "arch": "v4", "n_layer": 1, "n_embd": 1, "n_head": 1, "head_size": 1}
+    metadata = {
+        "kind": "state",
+        "model": 64 * "0",
+        "arch": "v4",
+        "n_layer": 1,
+        "n_embd": 1,
+        "n_head": 1,
+        "head_size": 1,
+    }
     array = np.arange(PAGES * mmap.PAGESIZE // 4, dtype=np.int32)
     return write_tensors(tmp_path_factory.mktemp("memory") / "a.trwkv", metadata, {"state": array})
 
@@ -158,9 +167,30 @@ def test_no_call_reads_more_than_half_the_limit(large, backend, monkeypatch):
     model.forward([1, 2, 3])
     cuts = model.parts.cuts
     assert steps[0][0] == 0 and steps[-1][1] == cuts[-1]
-    assert all(a[1] == b[0] for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(steps))
     for first, last in steps:
         assert model.parts.bytes_between(cuts.index(first), cuts.index(last)) <= limit // 2
+
+
+@pytest.mark.usefixtures("linux")
+def test_rows_that_some_tokens_need_count_too(large, tmp_path, backend, monkeypatch):
+    """A predictor that chooses all neurons reads all of their rows, whatever was expected."""
+    path = rewrite(large, tmp_path / "a.trwkv", predict)
+    free = tinyrwkv.load(path, backend=backend).forward([1, 2])
+    model, limit = limited(path, backend)
+    inner, cuts, read = model.backend.run, model.parts.cuts, []
+
+    def run(workspace, first, last, *rest):
+        workspace.touched = 0
+        inner(workspace, first, last, *rest)
+        read.append(workspace.touched + model.parts.bytes_between(cuts.index(first), cuts.index(last)))
+
+    monkeypatch.setattr(model.backend, "run", run)
+    logits, state = model.forward([1])
+    assert max(read) <= limit
+    logits, state = model.forward([2], state)
+    if backend != "numpy":
+        assert logits.tobytes() == free[0].tobytes()
 
 
 @pytest.mark.usefixtures("linux")

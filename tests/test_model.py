@@ -20,6 +20,7 @@ from tiny_models import (
     Oracle,
     error,
     is_exact,
+    predict,
     rewrite,
     shape_of,
     write_model,
@@ -31,9 +32,11 @@ from tinyrwkv import model as module
 from tinyrwkv.layout import VERSIONS
 from tinyrwkv.opcodes import MAX_TOKENS
 
-FORMS = ("dense", "compressed")
+FORMS = ("dense", "compressed")  # and "predicted" of int8, which reads every neuron and so is as exact
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=3 * MAX_TOKENS)
-models = st.tuples(st.sampled_from(VERSIONS), st.sampled_from(DTYPES), st.sampled_from(FORMS))
+models = st.tuples(st.sampled_from(VERSIONS), st.sampled_from(DTYPES), st.sampled_from(FORMS)) | st.tuples(
+    st.sampled_from(VERSIONS), st.just("int8"), st.just("predicted")
+)
 
 
 def some_tokens(count: int, seed: int = 0) -> list[int]:
@@ -54,6 +57,29 @@ def test_forward_is_the_reference(load, oracle, backend, arch, dtype, form):
     assert error(logits, expected) < BOUNDS[dtype]
     assert error(state.data, after) < BOUNDS[dtype]
     assert (logits.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_a_predictor_that_chooses_every_neuron_is_the_reference(load, oracle, backend, arch):
+    tokens = some_tokens(MAX_TOKENS + 5)
+    expected, after = oracle(arch, "int8").run(tokens)  # of the dense model
+    logits, state = load(backend, arch, "int8", 1, "predicted").forward(tokens, logits="all")
+    assert error(logits, expected) < BOUNDS["int8"] and error(state.data, after) < BOUNDS["int8"]
+
+
+@pytest.mark.parametrize("arch", ["v5.2", "v7"])
+def test_neurons_that_are_not_chosen_add_nothing(tmp_path, tiny, backend, arch):
+    def nothing(metadata, tensors):
+        predict(metadata, tensors, np.inf)
+
+    def silent(metadata, tensors):
+        for layer in range(metadata["n_layer"]):
+            tensors[f"blocks.{layer}.ffn.value.weight"][:] = 0
+
+    tokens = some_tokens(20)
+    expected = Oracle(rewrite(tiny(arch, "int8"), tmp_path / "silent.trwkv", silent)).run(tokens)[0]
+    path = rewrite(tiny(arch, "int8"), tmp_path / "nothing.trwkv", nothing)
+    assert error(tinyrwkv.load(path, backend=backend).forward(tokens, logits="all")[0], expected) < BOUNDS["int8"]
 
 
 shapes = st.fixed_dictionaries(
@@ -165,15 +191,15 @@ def test_pauses_between_layers_change_no_bit(load, backend, which, tokens, seed)
     results = []
     for cut in (False, True):
         new, out = np.empty_like(old), np.empty((len(tokens), VOCAB_SIZE), np.float32)
-        advance = model.parts.advance
+        within_time = model.parts.within_time
         try:
             if cut:
-                model.parts.advance = lambda first, last, budget: int(rng.integers(first, last)) + 1
+                model.parts.within_time = lambda first, last, budget: int(rng.integers(first, last)) + 1
             for head, rows in ((module.HEAD_OF_ALL, out), (module.HEAD_OF_LAST, out[-1:].copy())):
                 assert model.read(tokens, old, new, rows, head, (lambda: False) if cut else None)
                 results.append((rows.tobytes(), new.tobytes()))
         finally:
-            model.parts.advance = advance
+            model.parts.within_time = within_time
     assert results[0] == results[2] and results[1] == results[3]
 
 
@@ -208,7 +234,10 @@ def test_threads_share_a_model(load, backend, threads):
                 logits, state = None, None
                 for token in prompts[i]:
                     logits, state = model.forward([token], state)
-                exact = logits.tobytes() == expected[i][0].tobytes() and state.data.tobytes() == expected[i][1].data.tobytes()
+                exact = (
+                    logits.tobytes() == expected[i][0].tobytes()
+                    and state.data.tobytes() == expected[i][1].data.tobytes()
+                )
                 if not (exact if is_exact(backend) else error(logits, expected[i][0]) < 4 * BOUNDS["int8"]):
                     wrong.append(i)
         except BaseException as exception:
@@ -540,7 +569,9 @@ TOKENIZER_DAMAGE = {
 
 @pytest.mark.parametrize("damage", list(TOKENIZER_DAMAGE))
 def test_a_tokenizer_that_contradicts_itself_is_refused(tmp_path, tiny, damage):
-    path = rewrite(tiny("v7", "int8"), tmp_path / "a.trwkv", lambda metadata, tensors: TOKENIZER_DAMAGE[damage](tensors))
+    path = rewrite(
+        tiny("v7", "int8"), tmp_path / "a.trwkv", lambda metadata, tensors: TOKENIZER_DAMAGE[damage](tensors)
+    )
     with pytest.raises(FormatError, match="tokenizer"):
         tinyrwkv.load(path, backend="numpy").generate("text")
 

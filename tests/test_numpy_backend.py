@@ -15,12 +15,12 @@ import tinyrwkv
 from tinyrwkv import numpy_backend, reference
 from tinyrwkv import opcodes as op
 from tinyrwkv.layout import VERSIONS
-from tinyrwkv.numpy_backend import NumpyBackend, _activate, _normalise
+from tinyrwkv.numpy_backend import ACTIVATIONS, _normalise, _quantize
 
 
 def test_every_operation_is_there(tiny):
     for code, name in op.NAMES.items():
-        assert callable(getattr(NumpyBackend, f"_{name.lower()}")), code
+        assert callable(getattr(numpy_backend, f"_{name.lower()}")), code
 
 
 @given(arrays(np.float32, 20, elements=st.floats(-50, 50, width=32)))
@@ -38,7 +38,7 @@ def test_activations_are_their_formulas(x):
     }
     for activation, values in expected.items():
         with np.errstate(all="ignore"):
-            y = _activate(x.copy(), activation)
+            y = ACTIVATIONS[activation](x.copy())
         assert y.dtype == np.float32
         np.testing.assert_allclose(y, values, rtol=2e-5, atol=2e-6)
 
@@ -67,12 +67,12 @@ class Call:
 
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=st.floats(-1e6, 1e6, width=32)),
-    st.sampled_from([1, 6290, 22016, 32767]),
+    st.sampled_from([1, 6290, 22016, 32512]),
 )
 def test_activations_are_rounded_to_the_nearest_step(x, qmax):
     call = Call(x)
     with np.errstate(all="ignore"):
-        NumpyBackend._quantize(call, 1, 0, x.shape[1], x.shape[1], 0, 0, qmax)
+        _quantize(call, op.Fields[op.QUANTIZE](1, 0, x.shape[1], x.shape[1], 0, 0, qmax))
     assert np.abs(call.q.astype(int)).max() <= qmax
     scale = call.scale.astype(np.float64)
     largest = np.abs(x).max(axis=1, keepdims=True)

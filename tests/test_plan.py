@@ -74,8 +74,8 @@ def test_a_step_goes_as_far_as_its_budget(tiny, data):
     last = data.draw(st.integers(1, len(parts.cuts) - 1))
     first = data.draw(st.integers(0, last - 1))
     budget = data.draw(st.floats(0, 2e6))
-    until = parts.advance(first, last, budget)
+    until = parts.within_time(first, last, budget)
     assert first < until <= last
     assert until == first + 1 or parts.bytes_between(first, until) <= budget
     assert until == last or parts.bytes_between(first, until + 1) > budget
-    assert parts.advance(first, last, float("inf")) == last and parts.advance(first, last, -1.0) == first + 1
+    assert parts.within_time(first, last, float("inf")) == last and parts.within_time(first, last, -1.0) == first + 1

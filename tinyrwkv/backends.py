@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import ArgumentError, UnsupportedError
+from .errors import ArgumentError, TinyRWKVError, UnsupportedError
 from .native.load import choose, native_run
 from .pool import pool
 from .program import Program
@@ -144,18 +145,28 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
         raise ArgumentError("load", "backend", repr(name), f"auto, {', '.join(BACKENDS)}", fix)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 64:
         raise ArgumentError("load", "threads", repr(threads), "a number from 1 to 64", "give the number of idle cores")
-    if name == "native" or (name == "auto" and choose().path):
-        return Compiled("native", program, native_run(), threads)
-    if name == "numba" or (name == "auto" and has_numba()):
-        if not has_numba():
-            fix = 'pip install "tinyrwkv[numba]", or use backend="numpy"'
-            raise UnsupportedError("load", "backend 'numba'", "no numba package", "numba installed", fix)
-        from .numba_backend import compiled_run
-
-        return Compiled("numba", program, compiled_run(), threads)
+    here: dict[str, Callable[[], object]] = {"native": lambda: choose().path, "numba": has_numba}
+    for kind, function in (("native", native_run), ("numba", _numba_run)):
+        try:
+            if name == kind or (name == "auto" and here[kind]()):
+                return Compiled(kind, program, function(), threads)
+        except TinyRWKVError:
+            if name == kind:
+                raise
     from .numpy_backend import NumpyBackend
 
     return NumpyBackend(program)
+
+
+def _numba_run() -> Any:
+    try:
+        if not has_numba():
+            raise ImportError("no numba package")
+        from .numba_backend import compiled_run
+    except ImportError as error:  # not installed, or too old for this NumPy or Python
+        fix = 'pip install "tinyrwkv[numba]", or use backend="numpy"'
+        raise UnsupportedError("load", "backend 'numba'", str(error), "a numba that can be imported", fix) from error
+    return compiled_run()
 
 
 def has_numba() -> bool:

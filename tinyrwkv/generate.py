@@ -47,8 +47,7 @@ class Result:
     stop_reason : str or None
         "stop" (a stop string or the end of the document), "length", "deadline", "cancelled"; None while it runs.
     unread : list of int
-        After a deadline or a cancellation the tokens, of the prompt or sampled, that `state` has not read: to go on,
-        give them as the next prompt.
+        Tokens, of the prompt or sampled, that `state` has not read. To go on, give them as the next prompt.
     timings : dict
         prompt_tokens, prompt_seconds, tokens, seconds; the time of whoever uses the pieces is not in them.
     """
@@ -57,17 +56,26 @@ class Result:
         self.text = ""
         self.tokens: list[int] = []
         self.stop_reason: str | None = None
-        self.unread: list[int] = []
         self.timings = {"prompt_tokens": 0, "prompt_seconds": 0.0, "tokens": 0, "seconds": 0.0}
         self._model, self._state = model, state
+        self._unread: list[int] = []
+
+    @property
+    def unread(self) -> list[int]:  # noqa: D102 - described above
+        self._settle()
+        return self._unread
 
     @property
     def state(self) -> State:
-        """The state after the text, without the stop string; after a deadline that of the last whole token."""
-        if self.unread and self.stop_reason in ("stop", "length"):
-            self._state = self._model.forward(self.unread, self._state, logits=None)[1]
-            self.unread = []
-        return self._state
+        """The state after the text, without the stop string; before the end that of the last whole token."""
+        self._settle()
+        return self._state.copy()
+
+    def _settle(self) -> None:
+        """Read what an ended text has more than the state; before the end it may take time that nobody has."""
+        if self._unread and self.stop_reason in ("stop", "length"):
+            self._state = self._model.forward(self._unread, self._state, logits=None)[1]
+            self._unread = []
 
 
 class Generation(Iterator[Piece]):
@@ -91,13 +99,17 @@ class Generation(Iterator[Piece]):
         stop: Iterable[str],
         deadline: float | None,
     ) -> None:
-        stops = [stop] if isinstance(stop, str) else list(stop)
+        stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, Iterable) else [stop]
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
             raise ArgumentError("generate", "max_tokens", repr(max_tokens), "a whole number", "give 0 or more")
         if deadline is not None and not (isinstance(deadline, (int, float)) and not math.isnan(deadline)):
             raise ArgumentError("generate", "deadline", repr(deadline), "a time.monotonic() time", "add seconds to it")
-        if not all(isinstance(text, str) and text for text in stops):
+        if not all(isinstance(text, str) and text and _encodable(text) for text in stops):
             raise ArgumentError("generate", "stop", repr(stops), "texts of 1 character or more", "leave out empty ones")
+        if not hasattr(sampler, "sample") or isinstance(sampler, type):
+            raise ArgumentError("generate", "sampler", repr(sampler), "a Sampler", "give tinyrwkv.Sampler(...)")
+        if not isinstance(prompt, (str, bytes, Iterable)):
+            raise ArgumentError("generate", "prompt", repr(prompt), "text or token ids", "give one of them")
         self._tokenizer = model.tokenizer if stops or "tokenizer.bytes" in model.file else None
         ids = model.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
         self._prompt = model.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids)
@@ -107,8 +119,8 @@ class Generation(Iterator[Piece]):
         self.sampler.reset()
         self.result = Result(model, start)
         self.logits = np.zeros(model.config["vocab_size"], np.float32)
-        self._now, self._next = start.data.copy(), np.empty_like(start.data)  # states: before and after a call
-        self._count, self._origin = start.tokens, start.origin
+        self._now, self._next = start.copy(), start.copy()  # before a call of the kernels, and memory for after it
+        self.result._state, self.result._unread = self._now, self._prompt.tolist()
         self._cancelled = threading.Event()
         self._stops = _Stops([text.encode() for text in stops])
         self._decoder = StreamDecoder()
@@ -139,8 +151,8 @@ class Generation(Iterator[Piece]):
         rest = self._prompt
         while len(rest):
             count = self.model.chunk(None if self.deadline is None else self.deadline - time.monotonic())
-            if not self._read(rest[:count], last=count >= len(rest)):
-                return self._end(rest.tolist())
+            if not self._read(rest[:count], rest[count:]):
+                return self._end(self._why())
             timings["prompt_tokens"] += min(count, len(rest))
             timings["prompt_seconds"] = time.perf_counter() - begin
             rest = rest[count:]
@@ -152,62 +164,62 @@ class Generation(Iterator[Piece]):
             self.sampler.accept(token)
             if token == END_OF_DOCUMENT:
                 yield from self._flush()
-                return self._end([], "stop")
+                return self._end("stop")
             result.tokens.append(token)
+            result._unread = [token]
             timings["tokens"] += 1
             data = self._tokenizer.token_bytes(token) if self._tokenizer else b""
             since += data
             shown, after_stop = self._stops.push(data)
-            if after_stop is not None:
+            if after_stop is not None and self._tokenizer:
+                result._state = kept or self._now
+                result._unread = self._tokenizer.encode(since[: len(since) - after_stop])
                 yield Piece(self._decoder.push(shown) + self._decoder.flush(), token, logprob)
-                state = kept or self._state()
-                return self._end(self._encode(since[: len(since) - after_stop]), "stop", state)
+                return self._end("stop")
             if not self._stops.held:
                 kept, since = None, b""
             elif kept is None:
-                kept = self._state()
+                kept = self._now.copy()
             last = len(result.tokens) == self.max_tokens
             text = self._decoder.push(shown + self._stops.release() if last else shown)
             timings["seconds"] += time.perf_counter() - begin
             yield Piece(text + self._decoder.flush() if last else text, token, logprob)
             begin = time.perf_counter()
             if last:
-                return self._end([token], "length")
-            if not self._read(np.array([token], np.int32), last=True):
+                return self._end("length")
+            if not self._read(np.array([token], np.int32), rest):
                 yield from self._flush()
-                return self._end([token])
+                return self._end(self._why())
             timings["seconds"] += time.perf_counter() - begin
-        return self._end([], "length")
+        return self._end("length")
 
-    def _read(self, ids: np.ndarray, last: bool) -> bool:
-        """Read tokens into the state; False where time or the caller ended it, the state as it was."""
-        head = HEAD_OF_LAST if last else NO_HEAD
-        if not self.model.read(ids, self._now, self._next, self.logits if last else None, head, self._why):
+    def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
+        """Read tokens into the state, `rest` to follow; False where time or the caller ended it, all as it was."""
+        head, out = (NO_HEAD, None) if len(rest) else (HEAD_OF_LAST, self.logits)
+        if not self.model.read(ids, self._now.data, self._next.data, out, head, self._why):
             return False
+        self._next.tokens = self._now.tokens + len(ids)
         self._now, self._next = self._next, self._now
-        self._count += len(ids)
+        self.result._state, self.result._unread = self._now, rest.tolist()
         return True
 
-    def _why(self) -> str | None:
-        """Tell what ends the generation before its time."""
+    def _why(self) -> str:
+        """Tell what ends the generation before its time, if anything does."""
         if self._cancelled.is_set():
             return "cancelled"
-        return "deadline" if self.deadline is not None and time.monotonic() >= self.deadline else None
-
-    def _state(self) -> State:
-        return State(self._now.copy(), self._count, self._origin)
-
-    def _encode(self, data: bytes) -> list[int]:
-        return self._tokenizer.encode(data) if self._tokenizer else []
+        return "deadline" if self.deadline is not None and time.monotonic() >= self.deadline else ""
 
     def _flush(self) -> Iterator[Piece]:
         text = self._decoder.push(self._stops.release()) + self._decoder.flush()
         if text:
             yield Piece(text, NO_TOKEN, 0.0)
 
-    def _end(self, unread: list[int], reason: str | None = None, state: State | None = None) -> None:
-        self.result.unread, self.result._state = unread, state or self._state()
-        self.result.stop_reason = reason or self._why() or "cancelled"
+    def _end(self, reason: str) -> None:
+        self.result.stop_reason = reason
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Stops:

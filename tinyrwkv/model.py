@@ -242,16 +242,19 @@ class Model:
 
     def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
         """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""
-        V, found = self.config["vocab_size"], "something else"
+        V, found = self.config["vocab_size"], type(tokens).__name__
         try:
-            ids = np.atleast_1d(np.asarray(tokens if isinstance(tokens, (int, np.ndarray)) else list(tokens)))
-            if ids.ndim == 1 and len(ids) and ids.dtype.kind in "iu" and 0 <= ids.min() and ids.max() < V:
-                return np.ascontiguousarray(ids, np.int32)
-            found = f"{ids.dtype} {ids.shape}" + (
-                f" from {ids.min()} to {ids.max()}" if ids.dtype.kind in "iu" and ids.size else ""
+            ids = np.atleast_1d(
+                np.asarray(
+                    tokens if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable) else list(tokens)
+                )
             )
         except (TypeError, ValueError, OverflowError):
-            found = type(tokens).__name__
+            ids = np.zeros(0)
+        if ids.ndim == 1 and ids.size and ids.dtype.kind in "iu":
+            if ids.min() >= 0 and ids.max() < V:
+                return np.ascontiguousarray(ids, np.int32)
+            found = f"{ids.min()} to {ids.max()}"
         raise ArgumentError(
             self.path, "tokens", found, f"at least one id from 0 to {V - 1}", "use this model's tokenizer"
         )
@@ -261,6 +264,11 @@ class Model:
         if not isinstance(state, State) or state.origin["model"] != self.hash:
             found = f"one of model {state.origin['model'][:12]}" if isinstance(state, State) else type(state).__name__
             raise ArgumentError(self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()")
+        data = state.data
+        good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
+        if not good or data.shape != (self.program.state_size,):
+            expected = f"contiguous float32 ({self.program.state_size},)"
+            raise ArgumentError(self.path, "state", "other data", expected, "use model.new_state()")
         return state
 
     def chunk(self, seconds: float | None) -> int:
@@ -309,7 +317,12 @@ class Model:
         bool
             False where `stopped` ended it: `new` and `out` then hold nothing of use.
         """
-        workspace = self._workspaces.pop() if self._workspaces else Workspace(self.program, self.backend.threads)
+        if self.file.map is None:
+            raise ArgumentError(self.path, "model", "a closed one", "an open one", "load it again")
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = Workspace(self.program, self.backend.threads)
         try:
             cuts = self.parts.cuts
             end = len(cuts) - 1 if head != NO_HEAD else self.parts.head_cut
@@ -320,9 +333,9 @@ class Model:
                     if stopped():
                         return False
                     work = self._pace[one] * (1 if one else len(ids))
-                    until = self.parts.advance(at, end, PAUSE / work if work else 1)
+                    until = self.parts.within_time(at, end, PAUSE / work if work else 1)
                 if self.resident_limit is not None:
-                    until = min(until, self.parts.advance(at, end, self.resident_limit // 2))
+                    until = min(until, self.parts.within_memory(at, end, self.resident_limit // 2))
                 begin = time.perf_counter()
                 self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
                 self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))

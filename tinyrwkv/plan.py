@@ -10,6 +10,7 @@ import numpy as np
 from . import opcodes as op
 from .program import Program
 
+AROUND = 1 << 16  # bytes that the system maps around a touched page that is in its cache
 ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of opcodes.py
 
 
@@ -41,12 +42,15 @@ class Parts:
         self.program, self.file = program, program.file
         self.touched = [self._touched(row) for row in program.rows]
         head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] == op.MATMUL]
-        self.cuts = sorted({0, *program.layer_ends, program.select, *head, len(program.rows)})
+        embed = 2  # operations: EMBED and its SYNC
+        self.cuts = sorted({0, embed, *program.layer_ends, program.select, *head, len(program.rows)})
         self.head_cut = self.cuts.index(program.select)
-        sums = np.concatenate([[0], np.cumsum(self.touched)])
-        self._sums = [int(sums[cut]) for cut in self.cuts]
-        self.layer_bytes = max(b - a for a, b in zip(self._sums, self._sums[1:], strict=False))
-        self.least_resident = 2 * (self.layer_bytes + (1 << 18))
+        self._touched_sums = self._sums(self.touched)
+        self._mapped_sums = self._sums(
+            [self._mapped(row, n) for row, n in zip(program.rows, self.touched, strict=True)]
+        )
+        self.layer_bytes = max(np.diff(self._touched_sums).tolist())
+        self.least_resident = 2 * (max(np.diff(self._mapped_sums).tolist()) + (1 << 18))
         embedding = self.file.tensors["emb.weight"]
         self.random = embedding.offset, embedding.nbytes
 
@@ -65,16 +69,37 @@ class Parts:
         count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
         return 4 * width * (count - (field.get("per_token", 0) == 1))
 
+    def _mapped(self, row: list[int], touched: int) -> int:
+        """Return the most bytes that an operation can make resident: the system maps 16 pages around a touched one."""
+        field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))
+        if row[0] == op.EMBED:
+            return 2 * op.MAX_TOKENS * AROUND
+        if row[0] in (op.PREDICT, op.SPARSE):
+            return touched + max(field["row_bytes"], 1) * self.program.config["n_ffn"]
+        return touched
+
+    def _sums(self, counts: list[int]) -> list[int]:
+        sums = np.concatenate([[0], np.cumsum(counts)])
+        return [int(sums[cut]) for cut in self.cuts]
+
     def bytes_between(self, first: int, last: int) -> int:
         """Return the weight bytes that the operations between two cuts read for one token."""
-        return max(self._sums[last] - self._sums[first], 1)
+        return max(self._touched_sums[last] - self._touched_sums[first], 1)
 
-    def advance(self, first: int, last: int, budget: float) -> int:
-        """Return the furthest cut up to `last` that is within `budget` bytes of cut `first`, at least the next."""
-        until = first + 1
-        while until < last and self.bytes_between(first, until + 1) <= budget:
-            until += 1
-        return until
+    def within_time(self, first: int, last: int, budget: float) -> int:
+        """Return the furthest cut up to `last` that reads up to `budget` bytes from cut `first`, at least the next."""
+        return _furthest(self._touched_sums, first, last, budget)
+
+    def within_memory(self, first: int, last: int, budget: float) -> int:
+        """Return the furthest cut up to `last` that maps up to `budget` bytes from cut `first`, at least the next."""
+        return _furthest(self._mapped_sums, first, last, budget)
+
+
+def _furthest(sums: list[int], first: int, last: int, budget: float) -> int:
+    until = first + 1
+    while until < last and sums[until + 1] - sums[first] <= budget:
+        until += 1
+    return until
 
 
 def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:

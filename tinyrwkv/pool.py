@@ -2,74 +2,95 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+
+def _open(lock: _thread.LockType) -> None:
+    """Let one thread through a lock, the next one if none waits."""
+    with contextlib.suppress(RuntimeError):  # it is open already
+        lock.release()
+
+
+class _Work(NamedTuple):
+    number: int
+    function: Callable[[Any], None]
+    arguments: Sequence[Any]
 
 
 class Pool:
-    """A caller and ``size - 1`` parked threads, which enter a function at the same time.
+    """Parked threads, which enter a function at the same time while the caller waits.
 
-    The kernels' threads wait for each other in a barrier, so a call may begin only when every thread is free:
-    one call at a time, begun with all threads parked and ended when all are parked again.
+    The kernels' threads wait for each other in a barrier, so a call begins only when every thread is free, and ends
+    when all are: one call at a time. A signal's handler may raise in the caller at any moment, but never in a worker;
+    so the caller does none of the work, and whatever it does can be done twice.
+
+    Parameters
+    ----------
+    size : int
+        Number of threads; they are started by the first call.
     """
 
     def __init__(self, size: int) -> None:
-        self.size, self.process = size, os.getpid()
-        self._busy = threading.Lock()
-        self._work: list[tuple[Callable[[Any], None], Any]] = [(print, None)] * (size - 1)
-        self._wake = [threading.Lock() for _ in range(size - 1)]
-        self._parked = [threading.Lock() for _ in range(size - 1)]
-        for i in range(size - 1):
-            self._wake[i].acquire()
-            self._parked[i].acquire()
-            threading.Thread(target=self._serve, args=(i,), name=f"tinyrwkv-{i + 1}", daemon=True).start()
+        self.size = size
+        # Plain locks: what threading builds from them is Python code, which an exception can leave half way.
+        self._busy, self._all_done = _thread.allocate_lock(), _thread.allocate_lock()
+        self._wake = [_thread.allocate_lock() for _ in range(size)]
+        for lock in (self._all_done, *self._wake):
+            lock.acquire()
+        self._work = _Work(0, print, ())
+        self._finished = [0] * size  # the number of the last work that each thread has done
+        self._error: BaseException | None = None
+        self._started = 0
 
     def _serve(self, i: int) -> None:
         while True:
             self._wake[i].acquire()
-            function, argument = self._work[i]
+            work = self._work
+            if self._finished[i] == work.number:
+                continue  # woken twice
             try:
-                function(argument)
-            finally:
-                self._parked[i].release()
+                work.function(work.arguments[i])
+            except BaseException as error:
+                self._error = error
+            self._finished[i] = work.number
+            if all(number == work.number for number in self._finished):
+                _open(self._all_done)
 
     def call(self, function: Callable[[Any], None], arguments: Sequence[Any]) -> None:
-        """Run ``function(arguments[i])`` in thread i, the first in the caller's; return when all have returned.
+        """Run ``function(arguments[i])`` in thread i; return when all have returned.
 
-        A KeyboardInterrupt is kept until then: a kernel's threads cannot be left half way.
+        An exception of a signal's handler, such as KeyboardInterrupt, is kept until then: a kernel's threads cannot
+        be left half way.
         """
-        interrupted = None
+        kept: BaseException | None = None
         with self._busy:
-            for i, argument in enumerate(arguments[1:]):
-                self._work[i] = function, argument
-                self._wake[i].release()
-            try:
-                function(arguments[0])
-            except KeyboardInterrupt as error:
-                interrupted = error
-            for i in range(len(arguments) - 1):
-                while True:
-                    try:
-                        self._parked[i].acquire()
-                        break
-                    except KeyboardInterrupt as error:
-                        interrupted = error
-        if interrupted:
-            raise interrupted
+            number = self._work.number + 1
+            while self._finished != [number] * self.size:
+                try:
+                    for i in range(self._started, self.size):
+                        _thread.start_new_thread(self._serve, (i,))  # a thread too many would only sleep
+                        self._started = i + 1
+                    if self._work.number != number:
+                        self._error, self._work = None, _Work(number, function, arguments)
+                    for wake, finished in zip(self._wake, self._finished, strict=True):
+                        if finished != number:
+                            _open(wake)
+                    while self._finished != [number] * self.size:
+                        self._all_done.acquire(timeout=1)
+                except BaseException as error:
+                    kept = error
+            kept = kept or self._error
+        if kept is not None:
+            raise kept
 
 
-_pools: dict[int, Pool] = {}
-_making = threading.Lock()
+_pools: dict[tuple[int, int], Pool] = {}
 
 
 def pool(size: int) -> Pool:
     """Return the process's pool of this size; a forked child gets its own, because threads do not survive a fork."""
-    found = _pools.get(size)
-    if found is None or found.process != os.getpid():
-        with _making:
-            found = _pools.get(size)
-            if found is None or found.process != os.getpid():
-                found = _pools[size] = Pool(size)
-    return found
+    return _pools.get((size, os.getpid())) or _pools.setdefault((size, os.getpid()), Pool(size))

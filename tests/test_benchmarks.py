@@ -1,0 +1,184 @@
+"""The benchmarks run, on next to nothing, and say what they measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import tinyrwkv
+from benchmarks import common, engine_process, kernels, memory, peers, random_checkpoint, startup, tokens
+from benchmarks.random_model import sizes
+from converters.convert import convert
+from tinyrwkv import opcodes
+from tinyrwkv.layout import VERSIONS
+
+SHAPE = ["--layers", "1", "--width", "64", "--vocab", "100"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "STREAM_BYTES", 1 << 16)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a benchmark; return what it prints as JSON."""
+
+    def call(benchmark, *arguments):
+        benchmark.main([*arguments, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_the_machine(capsys, monkeypatch):
+    monkeypatch.setattr(common.os, "getloadavg", lambda: (2.0, 0.0, 0.0), raising=False)
+    about = common.machine((1, 2))
+    assert "the load average is 2.0" in capsys.readouterr().err
+    assert set(about["stream_gb_s"]) == {"1", "2"}
+    assert min(about["stream_gb_s"].values()) > 0
+    assert (about["load_average"], about["numpy"]) == (2.0, np.__version__)
+    assert set(about["backends"]) == {"native", "numba", "numpy"}
+    monkeypatch.setattr(common.os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
+    common.machine()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table():
+    assert (
+        common.table([("a", 1.25, None), ("bcd", 22.0, 3)], ("x", "long", "y"))
+        == "x    long  y\na     1.2  -\nbcd  22.0  3"
+    )
+
+
+def test_kernels(run, backend, tiny):
+    told = run(kernels, tiny("v6"), "--backend", backend, "--repeat", "1", "--tokens", "2")
+    (only,) = told["runs"]
+    model = tinyrwkv.load(tiny("v6"), backend=backend)
+    assert only["backend"] == backend
+    assert sum(kind["count"] for kind in only["kinds"]) == len(model.program.rows)
+    assert sum(kind["bytes"] for kind in only["kinds"]) == model.plan()["touched_bytes_per_token"]
+    products = {kind["kind"]: kind["macs"] for kind in only["kinds"] if kind["macs"]}
+    assert set(products) == {kernels.name_of(row) for row in model.program.rows if row[0] == opcodes.MATMUL}
+    assert products["MATMUL 300x64"] == 2 * 300 * 64
+    assert told["tokens"] == 2
+
+
+def test_tokens(run, tiny, tmp_path):
+    few = ["--turns", "1", "--tokens", "3", "--prompt", "5", "--backend", "numpy"]
+    told = run(tokens, tiny(), *few, "--threads", "1", "2", "--save")
+    (only,) = told["runs"]  # NumPy has no threads of ours
+    assert (only["backend"], only["threads"]) == ("numpy", 1)
+    assert only["decode_p10_tok_s"] >= only["decode_tok_s"] > 0
+    assert only["prefill_tok_s"] > 0 and only["of_stream"] > 0
+    assert json.loads((tmp_path / "results" / "tokens.json").read_text()) == told
+    assert run(tokens, *SHAPE, "--arch", "v4", "--dtype", "f16", *few)["arch"] == "v4"
+
+
+def test_tables_are_for_people(capsys, tiny, tmp_path):
+    tokens.main([tiny(), "--turns", "1", "--tokens", "2", "--prompt", "2", "--backend", "numpy"])
+    out = capsys.readouterr().out
+    assert "stream read: " in out and "decode tok/s" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_memory(run, linux, tiny):
+    (only,) = run(memory, tiny(), "--backend", "numpy", "--tokens", "3", "--cold")["runs"]
+    assert [step["step"] for step in only["steps"]] == [
+        "python",
+        "numpy",
+        "tinyrwkv",
+        "loaded",
+        "first token",
+        "3 tokens",
+    ]
+    assert all(step["peak"] >= step["rss"] > step["anon"] > 0 for step in only["steps"])
+    assert 0 < only["steps"][-1]["resident"] <= only["plan"]["resident_bytes_max"]
+
+
+def test_what_a_process_says_is_passed_on(linux, tmp_path):
+    with pytest.raises(SystemExit, match="found nothing, expected a file to read"):
+        memory.child((str(tmp_path / "none"), "numpy", "1", "0", "1"))
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        startup.process("1 / 0")
+
+
+def test_startup(run, tiny, monkeypatch):
+    assert startup.process("pass") > 0
+    seconds = {"pass": 0.02, "import numpy": 0.1, "import tinyrwkv": 0.13}
+    monkeypatch.setattr(startup, "process", lambda code, *arguments: seconds.get(code, 0.2))
+    told = run(startup, tiny(), "--backend", "native", "numpy", "--repeat", "2")
+    assert told["import_beyond_numpy_s"] == pytest.approx(0.03)
+    assert set(told["seconds"]) == {
+        *("python", "numpy", "tinyrwkv", "load native", "first token native", "load numpy", "first token numpy")
+    }
+
+
+@pytest.mark.parametrize("step", ["load", "first token"])
+def test_the_steps_of_a_start_run(tiny, step):
+    assert startup.process(startup.STEPS[step], tiny(), "numpy") > 0
+
+
+def test_peers_that_are_not_there_are_left_out(run):
+    few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
+    told = run(peers, *SHAPE, *few, "--llama-python", "/nowhere/python", "--rwkv-python", sys.executable)
+    (only,) = told["runs"]
+    assert only["engine"].startswith("tinyrwkv ")
+    assert only["decode_tok_s"] > 0 and only["prefill_tok_s"] > 0 and only["load_s"] > 0
+    if "rwkv" in told["left_out"]:
+        assert "No module named" in told["left_out"]["rwkv"]
+    assert set(told["left_out"]) >= {"llama"}
+
+
+class Said:
+    """Stands for an engine that adds one to a token; one that errs takes 3 for 2."""
+
+    def __init__(self, name, errs=False):
+        self.name, self.about, self.errs = name, f"{name} {errs}", errs
+
+    def forward(self, tokens, anew):
+        best = (2 if self.errs and tokens[-1] == 3 else tokens[-1]) + 1
+        return np.eye(50, dtype=np.float32)[best % 50] * (1.1 if self.errs else 1)
+
+    def ask(self, do, **told):
+        return getattr(engine_process, do)(self.forward, **told)
+
+
+def test_agreement_is_with_the_official_package(tmp_path):
+    engines = [Said("tinyrwkv", errs=True), Said("rwkv"), Said("llama")]
+    found = peers.agree(engines, 50, str(tmp_path))
+    assert found["rwkv False"] == found["llama False"] == {"rms": 0, "greedy": 32}
+    assert found["tinyrwkv True"] == {"rms": pytest.approx(0.1, rel=0.02), "greedy": 31}
+    assert peers.agree(engines[:1], 50, str(tmp_path)) == {"tinyrwkv True": {"rms": None, "greedy": None}}
+
+
+def test_an_engine_reads_one_by_one_or_at_once(tmp_path):
+    seen = []
+
+    def forward(tokens, anew):
+        seen.append((tokens, anew))
+        return np.eye(5, dtype=np.float32)[(tokens[-1] + 1) % 5]
+
+    assert engine_process.decode(forward, [1, 1, 1])["best"] == [2, 2, 2]
+    assert engine_process.decode(forward, [1, 1, 1], greedy=True)["best"] == [2, 3, 4]
+    assert seen[3:] == [([1], True), ([2], False), ([3], False)]
+    assert engine_process.prefill(forward, [3, 2], save=str(tmp_path / "x.npy"))["seconds"] >= 0
+    assert np.load(tmp_path / "x.npy").argmax() == 3
+    assert seen[-1] == ([3, 2], True)
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_random_checkpoints_are_whole(arch, tmp_path, oracle):
+    path = str(tmp_path / "a.safetensors")
+    random_checkpoint.write(path, sizes(arch, 2, 64, 50, 16), ranks={letter: 8 for letter in "DEwavg"})
+    convert(path, tmp_path / "a.trwkv", dtype="f32")
+    raw = random_checkpoint.read(path)
+    model = tinyrwkv.load(tmp_path / "a.trwkv", backend="numpy")
+    np.testing.assert_array_equal(model.file["head.weight"], raw["head.weight"])
+    logits, state = model.forward(range(20), logits="all")
+    assert np.isfinite(logits).all() and np.isfinite(state.data).all()
+    assert 0.1 < logits.std() < 10
