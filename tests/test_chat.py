@@ -67,7 +67,8 @@ def test_a_conversation_sends_what_its_template_says(model: tinyrwkv.Model) -> N
     assert "".join(piece.text for piece in one) == first
     two = model.generate(form.prompt("And now?", first=False), state=one.result.state, **asked)
     assert "".join(piece.text for piece in two) == second
-    np.testing.assert_array_equal(chat.state.data, two.result.state.data)
+    # How many tokens are read at once depends on the clock, and NumPy rounds other sums in another way.
+    np.testing.assert_allclose(chat.state.data, two.result.state.data, rtol=1e-4, atol=1e-4)
     assert chat.state.tokens == two.result.state.tokens
     assert chat.turns == 2
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import FormatError
+from .errors import ArgumentError, FormatError
 from .format import Writer, open_file
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ class State:
         ------
         FormatError
             The file is damaged, is not a state, or belongs to another model.
+        ArgumentError
+            `model` is none.
         """
+        if not hasattr(model, "new_state"):
+            raise ArgumentError("State.load", "model", repr(model), "a Model", "give the model that made the state")
         with open_file(path, verify=True) as file:
             if file.metadata["kind"] != "state":
                 raise FormatError(file.path, "kind", "a model", "a state", "give a file written by State.save")
