@@ -9,6 +9,7 @@ variance of the error is largest. All other tokens keep their previewed logit.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -89,10 +90,10 @@ def fit_preview(
     ArgumentError
         A setting or a shape is out of range.
     """
-    weight, states = _matrix("weight", weight), _matrix("states", states)
-    if weight.shape[1] != states.shape[1]:
-        raise ArgumentError("fit_preview", "states", states.shape, f"(n, {weight.shape[1]})", "give inputs of this head")
+    weight, states = matrix("weight", weight), matrix("states", states)
     V, C = weight.shape
+    if states.shape[1] != C:
+        raise ArgumentError("fit_preview", "states", states.shape, f"(n, {C})", "give inputs of this head")
     p = mean_probabilities(weight, states)
     order = np.argsort(-p, kind="stable")
     plan = _check_levels(default_levels(p) if levels is None else levels, V, C)
@@ -133,9 +134,15 @@ def default_levels(p: Array) -> list[Level]:
 def mean_probabilities(weight: Array, states: Array) -> Array:
     """Return the mean probability of every token over the states, float64, shape (V,)."""
     total = np.zeros(len(weight))
-    for x in _blocks(states):
-        total += softmax(x @ weight.T).sum(axis=0, dtype=np.float64)
+    for _, p in softmax_blocks(weight, states):
+        total += p.sum(axis=0, dtype=np.float64)
     return total / len(states)
+
+
+def softmax_blocks(weight: Array, states: Array) -> Iterator[tuple[int, Array]]:
+    """Yield the number of a state and the probabilities after it and those that follow, float32, (block, V)."""
+    for i in range(0, len(states), _BLOCK):
+        yield i, softmax(states[i : i + _BLOCK] @ weight.T)
 
 
 def _basis(W: Array, importance: Array, G: Array, plan: Sequence[Level], seed: int) -> Array:
@@ -161,7 +168,7 @@ def _basis(W: Array, importance: Array, G: Array, plan: Sequence[Level], seed: i
     return np.concatenate(basis).astype(np.float32)
 
 
-def _fit_rows(W: Array, G: Array, B: Array, plan: Sequence[Level], parts: dict[str, Array]) -> tuple[list[Array], Array]:
+def _fit_rows(W: Array, G: Array, B: Array, plan: list[Level], parts: dict[str, Array]) -> tuple[list[Array], Array]:
     """Fill in codes and scales of every level; return the tables of scales and each row's variance of error, (V,)."""
     V, BG, first = len(W), B @ G, 0
     A = np.zeros((V, len(B)), np.float32)
@@ -377,7 +384,8 @@ def _blocks(states: Array) -> Iterator[Array]:
     return (states[i : i + _BLOCK] for i in range(0, len(states), _BLOCK))
 
 
-def _matrix(name: str, a: Array) -> Array:
+def matrix(name: str, a: Array) -> Array:
+    """Return a matrix of finite float32; ArgumentError where it is something else."""
     if not isinstance(a, np.ndarray) or a.ndim != 2 or a.dtype != np.float32 or not a.size or not np.isfinite(a).all():
         found = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
         raise ArgumentError("head", name, found, "a matrix of finite float32", "convert it first")
@@ -387,8 +395,7 @@ def _matrix(name: str, a: Array) -> Array:
 def _check_levels(levels: Sequence[tuple[int, int, int]], V: int, C: int) -> list[Level]:
     plan = [Level(*level) for level in levels]
     good = bool(plan) and plan[0].rows == V and sum(level.rank for level in plan) <= C
-    for a, b in zip(plan, plan[1:], strict=False):
-        good = good and a.rows >= b.rows
+    good = good and all(a.rows >= b.rows for a, b in itertools.pairwise(plan))
     for level in plan:
         good = good and level.rows > 0 and level.bits in (1, 2, 4, 8) and level.rank > 0
         good = good and level.rank % (8 // level.bits) == 0

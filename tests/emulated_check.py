@@ -4,6 +4,7 @@
     python tests/emulated_check.py run FOLDER --objects DIR    print hashes as JSON, of the objects that run here and of
                                                                Numba's code, or of those named after --only
     python tests/emulated_check.py compare RESULT.json...      print a table; fail where a hash differs
+    python tests/emulated_check.py tokens MODEL                read tokens with the native backend; print a hash and memory
     python tests/emulated_check.py soft NAME DIR OUTPUT        copy an ARM object for a system of the soft-float ABI
 
 Needs NumPy and this checkout, so that any machine can run it, an emulated one too: ``.ci/emulated``.
@@ -19,6 +20,7 @@ import pathlib
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -42,16 +44,16 @@ It does not round activations to integers; and ARMv7's vectors take f16 weights 
 """
 SMALL = "a subnormal state"
 FLUSHES = {"armv7"}
-"""Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: a state's smallest bits may differ."""
+"""Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: these of a state may differ."""
 
 
-def make(folder: pathlib.Path) -> None:
+def make(folder: pathlib.Path, models: Iterable[tuple[str, str]] = MODELS) -> None:
     """Write a tiny random model of every version, of sizes that no vector length divides.
 
     One head's values are zero, so that its part of the state only decays: nothing hides how small numbers are rounded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for arch, dtype in MODELS:
+    for arch, dtype in models:
         shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
         path = str(folder / f"{arch}-{dtype}.trwkv")
         write(path, shape, dtype, seed=1, low=24)
@@ -181,18 +183,25 @@ def compare(results: list[pathlib.Path]) -> int:
 
     The name of a result is "WHERE.json", or "WHERE=OBJECT.json" where the loader must choose that object.
     """
-    failed, first = False, {}
+    failed = False
+    first: dict[str, Any] = {}
     for path in results:
         where, _, expected = path.stem.partition("=")
         report = json.loads(path.read_text())
         print(f"\n{where}: {report['machine']}; features {' '.join(report['features']) or 'none'}")
         wrong = expected and report["chosen"] != expected
         print(f"  chosen: {report['chosen']}{f', expected {expected}: FAILED' if wrong else ''}")
+        if not report["objects"]:
+            print("  nothing ran: FAILED")
         failed |= bool(wrong) or not report["objects"]
         for name, found in report["objects"].items():
             first = first or found
-            differ = {key for key in first["hashes"] | found["hashes"] if found["hashes"].get(key) != first["hashes"].get(key)}
-            differ = {key for key in differ if "int8" in key or "generation" in key}  # float files: within the bound only
+            differ = {
+                key for key in first["hashes"] | found["hashes"] if found["hashes"].get(key) != first["hashes"].get(key)
+            }
+            differ = {
+                key for key in differ if "int8" in key or "generation" in key
+            }  # float files: within the bound only
             if name in FLUSHES:
                 differ = {key for key in differ if not key.endswith(SMALL)}
             bad = differ | {key for key, value in found["hashes"].items() if " " in value}  # a message
@@ -201,10 +210,34 @@ def compare(results: list[pathlib.Path]) -> int:
             for key in sorted(bad):
                 print(f"    {key}: {found['hashes'].get(key, found['tokens'])}, expected {first['hashes'].get(key)}")
             failed |= bool(bad)
-    print(f"\ntokens {first['tokens']}")
-    for key, value in sorted(first["hashes"].items()):
+    print("\ntokens", first.get("tokens"))
+    for key, value in sorted(first.get("hashes", {}).items()):
         print(f"{value}  {key}")
     return int(failed)
+
+
+def tokens(path: pathlib.Path) -> dict[str, Any]:
+    """Return a hash of what the native backend computes for a few tokens of a model, and the memory it took."""
+    begin = time.perf_counter()
+    model = load(path, backend="native", threads=2)
+    logits, state = model.forward(PROMPT)
+    for _ in range(4):
+        logits, state = model.forward(int(np.argmax(logits)), state)
+    memory = pathlib.Path("/proc/self/status").read_text() + pathlib.Path("/proc/meminfo").read_text()
+    keys = ("MemTotal", "VmHWM", "VmRSS", "RssAnon", "RssFile")
+    return {
+        "hash": digest(logits, state.data),
+        "object": choose().name,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "file_bytes": len(model.file.bytes),
+        "resident_bytes": model.resident(),
+        **{
+            f"{key}_kB": int(line.split()[1])
+            for line in memory.splitlines()
+            for key in keys
+            if line.startswith(key + ":")
+        },
+    }
 
 
 def soft(name: str, objects: pathlib.Path, output: pathlib.Path) -> None:
@@ -232,6 +265,7 @@ def main() -> int:
     command.add_argument("--objects", type=pathlib.Path, required=True)
     command.add_argument("--only", nargs="+", default=[], metavar="NAME")
     commands.add_parser("compare").add_argument("results", type=pathlib.Path, nargs="+")
+    commands.add_parser("tokens").add_argument("model", type=pathlib.Path)
     command = commands.add_parser("soft")
     command.add_argument("name")
     command.add_argument("objects", type=pathlib.Path)
@@ -241,6 +275,8 @@ def main() -> int:
         make(args.folder)
     elif args.command == "run":
         print(json.dumps(run(args.folder, args.objects, args.only), indent=1))
+    elif args.command == "tokens":
+        print(json.dumps(tokens(args.model)))
     elif args.command == "soft":
         soft(args.name, args.objects, args.output)
     else:

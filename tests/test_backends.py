@@ -30,12 +30,15 @@ def program(tiny):
     return Program(open_file(tiny("v7", "int8")))
 
 
+NATIVE = "tinyrwkv.native.load.choose"
+
+
 @pytest.fixture
 def bare(monkeypatch):
     """A machine with NumPy alone."""
     monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
-    monkeypatch.setattr(backends, "choose", lambda *_: MISSING)
-    monkeypatch.setattr(backends, "has_numba", lambda: False)
+    monkeypatch.setattr(NATIVE, lambda *_: MISSING)
+    monkeypatch.setitem(sys.modules, "tinyrwkv.numba_backend", None)
 
 
 def test_each_backend_by_name(program, backend):
@@ -98,9 +101,8 @@ def script(code: str, *args: str, path: str = "") -> str:
 
 WITHOUT_OBJECTS = """
 import sys
-import tinyrwkv.backends as backends
-from tinyrwkv.native.load import Choice
-backends.choose = lambda *_: Choice("", None, "none")
+import tinyrwkv.native.load as native
+native.choose = lambda *_: native.Choice("", None, "none")
 """
 
 
@@ -108,8 +110,7 @@ def test_a_numba_that_cannot_be_imported_is_passed_over(tiny, tmp_path):
     """Numba refuses to be imported beside a NumPy that is too new for it."""
     (tmp_path / "numba").mkdir()
     (tmp_path / "numba" / "__init__.py").write_text('raise ImportError("Numba needs NumPy 2.3 or less")')
-    code = WITHOUT_OBJECTS + "print(backends_name())"
-    code = code.replace("backends_name()", "__import__('tinyrwkv').load(sys.argv[1]).backend.name")
+    code = WITHOUT_OBJECTS + "import tinyrwkv; print(tinyrwkv.load(sys.argv[1]).backend.name)"
     assert script(code, tiny("v7", "int8"), path=str(tmp_path)) == "numpy"
 
 
@@ -185,22 +186,47 @@ def test_the_numpy_backend_has_one_thread(tiny):
     assert model.forward([1])[0].shape == (300,)
 
 
-def test_a_damaged_object_is_an_error_of_the_library(program, monkeypatch, tmp_path):
+@pytest.fixture
+def damaged(monkeypatch, tmp_path):
     """A shared object that the system refuses, as on a file system mounted without permission to execute."""
     bad = tmp_path / "bad.so"
     bad.write_bytes(b"\x7fELF no more")
-    choice = Choice("bad", bad, "the best")
-    monkeypatch.setattr("tinyrwkv.native.load.choose", lambda *_: choice)
+    monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
+    monkeypatch.setattr(NATIVE, lambda *_: Choice("bad", bad, "the best"))
+    monkeypatch.setitem(sys.modules, "tinyrwkv.numba_backend", None)
+
+
+@pytest.mark.usefixtures("damaged")
+def test_an_object_that_the_system_refuses_is_named(program):
     with pytest.raises(TinyRWKVError, match=r"bad\.so"):
         backends.make(program, "native")
 
 
-def test_auto_passes_over_an_object_that_the_system_refuses(program, monkeypatch, tmp_path):
-    bad = tmp_path / "bad.so"
-    bad.write_bytes(b"\x7fELF no more")
-    choice = Choice("bad", bad, "the best")
-    monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
-    monkeypatch.setattr("tinyrwkv.native.load.choose", lambda *_: choice)
-    monkeypatch.setattr(backends, "choose", lambda *_: choice)
-    monkeypatch.setattr(backends, "has_numba", lambda: False)
+@pytest.mark.usefixtures("damaged")
+def test_auto_passes_over_an_object_that_the_system_refuses(program):
     assert backends.make(program).name == "numpy"
+
+
+@pytest.fixture
+def uncached(monkeypatch):
+    """A Numba that finds no folder to keep code in: an installation and a home that are read-only."""
+    pytest.importorskip("numba", reason="numba is not installed")
+    from tinyrwkv import numba_backend
+
+    def refuse():
+        raise RuntimeError("cannot cache function 'entry': no locator available")
+
+    monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
+    monkeypatch.setattr(NATIVE, lambda *_: MISSING)
+    monkeypatch.setattr(numba_backend, "compiled_run", refuse)
+
+
+@pytest.mark.usefixtures("uncached")
+def test_a_numba_that_can_keep_nothing_is_passed_over(program):
+    assert backends.make(program).name == "numpy"
+
+
+@pytest.mark.usefixtures("uncached")
+def test_a_numba_that_can_keep_nothing_is_refused_by_name(program):
+    with pytest.raises(UnsupportedError, match="cannot cache"):
+        backends.make(program, "numba")

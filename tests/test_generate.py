@@ -92,7 +92,7 @@ def oracle_text(tokens: list[int], stops: list[str], max_tokens: int) -> tuple[b
 
 
 @given(scripts, stops_of, st.integers(0, 14), st.booleans())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_text_ends_before_the_first_stop_string(load, backend, script, stops, max_tokens, fresh):
     model = load(backend, "v7", "int8")
     state = None if fresh else model.forward([5, 6])[1]
@@ -249,7 +249,7 @@ def with_clock(call):
 
 
 @given(st.lists(st.integers(1, 256), min_size=1, max_size=40), st.integers(0, 60), st.sampled_from(["v4", "v6", "v7"]))
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(load, backend, prompt, ticks, arch):
     model = load(backend, arch, "int8")
     whole = finish(model.generate(prompt, sampler=greedy(), max_tokens=8))
@@ -335,7 +335,7 @@ def test_cancel_before_the_first_piece(load, backend):
 
 
 @given(scripts, stops_of, st.integers(1, 60))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_text_that_was_held_back_is_shown_at_a_deadline(load, compiled, script, stops, ticks):
     model = load(compiled)
     generation = model.generate([3], sampler=Script(script), stop=stops, max_tokens=100, deadline=float(ticks))
@@ -403,11 +403,11 @@ def test_an_interrupt_leaves_a_state_that_goes_on(load, backend):
 
 def growth(step, count: int) -> int:
     """Return the bytes that Python has more after a number of steps."""
-    for _ in range(100):
+    for _ in range(30):
         step()
     tracemalloc.start()
     try:
-        for _ in range(50):
+        for _ in range(30):
             step()
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
@@ -420,7 +420,7 @@ def growth(step, count: int) -> int:
 
 
 def test_nothing_grows_with_the_tokens_but_their_list(load, backend):
-    count = 5000 if is_exact(backend) else 500
+    count = 1500 if is_exact(backend) else 150
     always = Sampler(temperature=0, logit_bias={98: 1e4})  # one letter; small numbers are no new objects
     generation = load(backend).generate([3], sampler=always, max_tokens=10**9, stop=["bc", "\n\n"])
     assert growth(lambda: next(generation), count) < 12 * count + 20_000
@@ -432,7 +432,7 @@ def test_nothing_grows_with_the_calls(load, backend):
     def step():
         state[0] = model.forward([1, 2], state[0])[1]
 
-    assert growth(step, 2000 if is_exact(backend) else 300) < 20_000
+    assert growth(step, 1000 if is_exact(backend) else 150) < 20_000
 
 
 def test_timings(load, backend):

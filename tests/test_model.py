@@ -94,7 +94,7 @@ shapes = st.fixed_dictionaries(
 
 
 @given(st.sampled_from(VERSIONS), st.sampled_from(DTYPES), shapes, st.integers(1, 40), st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_forward_is_the_reference_in_any_shape(tmp_path_factory, backend, arch, dtype, shape, low, data):
     shape = shape | {"width": shape["width"] * shape["head_size"]}
     path = tmp_path_factory.mktemp("shape") / "a.trwkv"
@@ -124,7 +124,7 @@ def test_native_and_numba_agree_to_the_bit(load):
 
 
 @given(models, tokens_of, st.data())
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_prefill_in_any_chunks_is_token_by_token(load, backend, which, tokens, data):
     arch, dtype, form = which
     model, state, expected = load(backend, arch, dtype, 1, form), None, []
@@ -269,7 +269,7 @@ def test_threads_that_take_the_last_workspace_at_once(tiny):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [2])
 def test_a_child_of_a_fork_goes_on(tiny, backend, threads):
     code = """
     import tinyrwkv
@@ -431,7 +431,7 @@ def test_a_closed_model_is_refused_and_no_crash(tiny, backend):
 # Numbers that are none.
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32(3e38), np.float32(1e-45)])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.float32(3e38)])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_weights_that_are_no_numbers_do_not_crash(tmp_path, tiny, backend, arch, dtype, value):
@@ -511,7 +511,7 @@ def test_a_damaged_tensor_is_found_on_demand(tmp_path, tiny, backend):
 
 
 @given(st.integers(0, 2**63), st.binary(min_size=1, max_size=8))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_damage_is_an_error_of_the_library_or_harmless(tmp_path_factory, tiny, place, damage):
     data = bytearray(pathlib.Path(tiny("v4", "int8")).read_bytes())
     place %= len(data)

@@ -140,7 +140,7 @@ INTERRUPTS = """
     tokens = list(range(1, 33))
     expected = model.forward(tokens)[0].tobytes()
     random.seed(1)
-    end, count, hits = time.monotonic() + 1.5, 0, 0
+    end, count, hits = time.monotonic() + 1, 0, 0
     while time.monotonic() < end:
         count += 1
         try:
@@ -163,6 +163,72 @@ INTERRUPTS = """
 @pytest.mark.parametrize("kind", ["interrupt", "exception of a handler"])
 def test_interrupts_at_any_moment_leave_a_pool_that_works(tiny, compiled, kind):
     assert run_script(INTERRUPTS, tiny("v7", "int8"), compiled, kind) == "done"
+
+
+TORRENT = """
+    import signal, time
+    import tinyrwkv
+    path, backend = sys.argv[1:]
+    class Alarm(Exception): pass
+    armed = False
+    def handler(*_):
+        if armed:
+            raise Alarm
+    signal.signal(signal.SIGALRM, handler)
+    model = tinyrwkv.load(path, backend=backend, threads=2)
+    tokens = list(range(1, 33))
+    expected = model.forward(tokens)[0].tobytes()
+    end, hits = time.monotonic() + 1.5, 0
+    while time.monotonic() < end:
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-4, 3e-5)
+                armed = True
+                for _ in range(5):
+                    model.forward(tokens)
+            finally:
+                armed = False
+        except Alarm:
+            hits += 1
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert model.forward(tokens)[0].tobytes() == expected, hits
+    assert hits > 20, hits
+    os.write(1, b"done")
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+def test_one_signal_after_the_other_leaves_a_pool_that_works(tiny, compiled):
+    assert run_script(TORRENT, tiny("v7", "int8"), compiled) == "done"
+
+
+NO_THREADS = """
+    import _thread, signal, threading
+    def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+    starts = _thread.start_new_thread, threading._start_new_thread
+    _thread.start_new_thread = threading._start_new_thread = refuse
+    import tinyrwkv
+    path, backend = sys.argv[1:]
+    signal.alarm(10)
+    try:
+        tinyrwkv.load(path, backend=backend, threads=2).forward([1])
+    except tinyrwkv.TinyRWKVError as error:
+        assert "thread" in str(error)
+    else:
+        raise SystemExit("no error")
+    _thread.start_new_thread, threading._start_new_thread = starts
+    model = tinyrwkv.load(path, backend=backend, threads=2)
+    assert model.forward([1])[0].shape == (300,)
+    print("done", end="")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system has no alarm")
+def test_a_limit_on_threads_is_an_error_of_the_library(tiny, compiled):
+    assert run_script(NO_THREADS, tiny("v7", "int8"), compiled) == "done"
 
 
 FORK = """

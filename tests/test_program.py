@@ -239,6 +239,8 @@ def test_a_damaged_tensor_is_named(tmp_path_factory, tiny, which, damage):
         return  # a rank that the file may choose: then its partner is refused, see below
     if damage == "a column less" and isinstance(shape[-1], str):
         return
+    if damage == "a row less" and shape[0] == 1:
+        return  # nothing would be left, which no file can hold
 
     def change(metadata, tensors):
         array = damages[damage](tensors.pop(name))

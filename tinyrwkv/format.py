@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+
 import itertools
 import json
 import mmap
@@ -17,6 +17,7 @@ import numpy as np
 
 from . import table
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError
+from .sha256 import sha256
 from .table import Tensor
 
 __all__ = ["Tensor", "TensorFile", "Writer", "open_file"]
@@ -83,7 +84,7 @@ class TensorFile:
                     raise ChecksumError(self.path, "table", f"CRC-32 {zlib.crc32(raw):08x}", f"{crc:08x}", table.FETCH)
                 self.metadata, self.tensors = table.check_table(self.path, raw, minor, start, self._end)
                 self.map: mmap.mmap | None = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        self.hash = hashlib.sha256(raw).hexdigest()
+        self.hash = sha256(raw).hexdigest()
         self.bytes = np.frombuffer(self.map, np.uint8)  # (file_bytes,)
 
     def __contains__(self, name: object) -> bool:

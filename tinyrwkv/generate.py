@@ -119,7 +119,9 @@ class Generation(Iterator[Piece]):
         self.sampler.reset()
         self.result = Result(model, start)
         self.logits = np.zeros(model.config["vocab_size"], np.float32)
-        self._now, self._next = start.copy(), start.copy()  # before a call of the kernels, and memory for after it
+        # Before a call of the kernels, and memory for after it; the caller's own state is read and then left alone.
+        self._now, self._next = start, State(np.empty_like(start.data), start.tokens, start.origin)
+        self._given = start
         self.result._state, self.result._unread = self._now, self._prompt.tolist()
         self._cancelled = threading.Event()
         self._stops = _Stops([text.encode() for text in stops])
@@ -199,7 +201,8 @@ class Generation(Iterator[Piece]):
         if not self.model.read(ids, self._now.data, self._next.data, out, head, self._why):
             return False
         self._next.tokens = self._now.tokens + len(ids)
-        self._now, self._next = self._next, self._now
+        spent, self._now = self._now, self._next
+        self._next = spent if spent is not self._given else State(np.empty_like(spent.data), 0, spent.origin)
         self.result._state, self.result._unread = self._now, rest.tolist()
         return True
 

@@ -11,8 +11,8 @@ from .backends import HEAD_OF_LAST, Workspace
 from .program import Program
 from .reference import sigmoid, silu
 
-BLOCK = 1 << 20
-"""Weights that are floats at one time: 4 MB, whatever the size of a matrix."""
+BLOCK = 1 << 19
+"""Weights that are floats at one time: 2 MB, whatever the size of a matrix."""
 
 F32 = np.dtype("<f4")
 TYPES: dict[int, np.dtype[Any]] = {op.F32: F32, op.F16: np.dtype("<f2"), op.INT8: np.dtype("i1")}

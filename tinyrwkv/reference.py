@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import ArgumentError, UnsupportedError
 
-Array = NDArray[np.float32]
+Array = np.ndarray  # float32 everywhere
 Tensors = Mapping[str, Array]
 
 

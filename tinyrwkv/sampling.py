@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Sampler:
         self._penalised = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0, 0, 1)
         self._counts, self._unit = np.zeros(0, np.float32), 1.0  # token t counts _counts[t] / _unit
         self._weights = self._adjusted = np.empty(0, np.float32)  # (V,) as soon as V is known
-        self._random: np.random.Generator | None = None  # greedy choice never loads numpy.random: 7 MB
+        self._random: Random | None = None  # Python's own: numpy.random would take 7 MB
 
     def sample(self, logits: np.ndarray) -> tuple[int, float]:
         """Choose a token, without counting it: see `accept`.
@@ -113,7 +114,7 @@ class Sampler:
         place = 0
         if len(ids) > 1:
             if self._random is None:
-                self._random = np.random.Generator(np.random.PCG64(self.seed))
+                self._random = Random(self.seed)
             cumulative = np.cumsum(weights, dtype=np.float64)
             # side="right" never lands on a weight of 0
             place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))

@@ -22,7 +22,7 @@ from .templates import template
 if TYPE_CHECKING:
     from ..model import Model
 
-KEPT = 16
+KEPT = 4
 """Turns that can be taken back: each keeps a state, 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B."""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
+
 import json
 import pathlib
 from typing import Any, NamedTuple
 
 from ..errors import FormatError, UnsupportedError
+from ..sha256 import sha256
 from .targets import runnable
 
 FOLDER = pathlib.Path(__file__).parent
@@ -27,7 +28,7 @@ def kernel_sources() -> list[pathlib.Path]:
 @functools.cache
 def source_hash() -> str:
     """Return the SHA-256 of the kernels' sources: objects compiled from others are stale."""
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in kernel_sources())).hexdigest()
+    return sha256(b"\0".join(source.read_bytes() for source in kernel_sources())).hexdigest()
 
 
 class Choice(NamedTuple):
@@ -58,7 +59,7 @@ def choose(folder: pathlib.Path = FOLDER) -> Choice:
         path = folder / f"{target.name}.so"
         if target.name not in objects or not path.exists():
             reasons.append(f"{target.name} is not built")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != objects[target.name]:
+        elif sha256(path.read_bytes()).hexdigest() != objects[target.name]:
             reasons.append(f"{target.name}.so differs from its record")
         else:
             return Choice(target.name, path, f"the best of the objects for this processor{_why(reasons)}")

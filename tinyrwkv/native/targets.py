@@ -44,7 +44,7 @@ def _target(
 # With the vendor, or LLVM takes the environment for the system: an object for ARM then says soft float and is refused.
 X86, ARM64 = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 ARM32, RISCV = "arm-unknown-linux-gnueabihf", "riscv64-unknown-linux-gnu"
-V3 = "avx2 bmi1 bmi2 f16c fma movbe"
+V3 = "abm avx2 bmi1 bmi2 f16c fma movbe"
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 
 # The best first: the loader takes the first that the processor can run.
@@ -80,7 +80,7 @@ def machine() -> str:
     """Return the architecture of this process (not of the kernel): x86_64, aarch64, arm, riscv64; others as told."""
     found = platform.machine().lower()
     bits = ctypes.sizeof(ctypes.c_void_p) * 8
-    if found.startswith("arm") or (found == "aarch64" and bits == 32):
+    if bits == 32 and found.startswith(("arm", "aarch64")):
         return "arm"
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(found, found) if bits == 64 else found + "-32"
 

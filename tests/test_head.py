@@ -1,0 +1,253 @@
+"""The head by a preview, and the hierarchical head of clusters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters import head, head_clusters
+from tinyrwkv.errors import ArgumentError
+from tinyrwkv.quant import dequantize_rows, quantize_rows
+
+V, C, N = 600, 24, 700
+
+
+def made(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return a head whose tokens differ in probability, with few strong directions, and states with a mean."""
+    random = np.random.default_rng(seed)
+    strength = 0.8 ** np.arange(C)
+    weight = random.standard_normal((V, C)) * strength * 2
+    states = random.standard_normal((N, C)) + random.standard_normal(C) * 0.5
+    weight[:, 0] += np.linspace(0, -6, V)[random.permutation(V)]
+    states[:, 0] += 1
+    return weight.astype(np.float32), states.astype(np.float32)
+
+
+def dense(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    q, scale = quantize_rows(weight)
+    return x @ dequantize_rows(q, scale).T
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    z = z.astype(np.float64)
+    z = z - z.max(axis=1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.ndarray]:
+    weight, states = made()
+    parts, report = head.fit_preview(weight, states, levels=((V, 4, 4), (300, 12, 2)), rows=40, most=100)
+    return parts, report, weight, states
+
+
+@pytest.fixture(scope="module")
+def clustered() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.ndarray]:
+    weight, states = made(1)
+    parts, report = head_clusters.cluster_head(weight, states, 20, p_min=0.9, k_max=12, steps=150)
+    return parts, report, weight, states
+
+
+@given(st.sampled_from((1, 2, 4, 8)), st.integers(1, 5), st.integers(1, 6), st.integers(0, 99))
+def test_pack_keeps_every_code(bits: int, rows: int, count: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, count * 8 // bits)).astype(np.uint8)
+    packed = head.pack(codes, bits)
+    assert packed.shape == (rows, count)
+    assert np.array_equal(head.unpack(packed, bits), codes)
+
+
+def test_all_rows_exact_is_the_dense_head(fitted: Any) -> None:
+    parts, _, weight, states = fitted
+    every = parts | {"threshold": np.full(1, np.finfo(np.float32).min), "most": np.array([V], np.int32)}
+    logits, rows = head.preview_logits(every, states[:50])
+    assert rows.all()
+    np.testing.assert_allclose(logits, dense(weight, states[:50]), rtol=1e-5, atol=1e-5)
+
+
+def test_read_rows_are_exact_and_the_others_keep_the_preview(fitted: Any) -> None:
+    parts, _, weight, states = fitted
+    logits, rows = head.preview_logits(parts, states[:50])
+    assert 0 < rows.sum() < rows.size
+    by_row = logits[:, parts["ids"]]
+    exact = dense(weight, states[:50])[:, parts["ids"]]
+    np.testing.assert_allclose(by_row[rows], exact[rows], rtol=1e-5, atol=1e-5)
+    assert np.array_equal(by_row[~rows], head.preview(parts, states[:50])[~rows])
+
+
+def test_full_rank_in_eight_bits_is_the_dense_head_within_rounding() -> None:
+    weight, states = made(2)
+    parts, report = head.fit_preview(weight, states, levels=((V, C, 8),), rows=0)
+    logits, rows = head.preview_logits(parts, states)
+    assert not rows.any()
+    error = logits - states @ weight.T
+    assert np.sqrt(np.square(error).mean()) < 0.04
+    assert report["error"] < 0.002
+
+
+def test_the_report_tells_the_error_that_is_measured(fitted: Any) -> None:
+    parts, _, weight, states = fitted
+    z, exact = head.preview(parts, states), (states @ weight.T)[:, parts["ids"]]
+    variance = np.exp(parts["tables"][1][parts["spread"]])
+    # The preview adds half the variance to every logit, which keeps the mean of exp.
+    residual = exact - (z - variance / 2)
+    step = np.diff(parts["tables"][0][:2])[0] / 2 + np.diff(parts["tables"][1][:2])[0]
+    np.testing.assert_allclose(residual.mean(axis=0), 0, atol=step + 0.05)
+    np.testing.assert_allclose(residual.var(axis=0), variance, rtol=0.25, atol=0.02)
+
+
+def test_preview_helps_and_more_rows_help_more(fitted: Any) -> None:
+    parts, _, weight, states = fitted
+    truth = log_softmax(states @ weight.T)
+    losses = []
+    for rows in (0, 10, 40, 200):
+        few = parts | {"threshold": np.full(1, head.choose_threshold(parts, states, rows), np.float32)}
+        losses.append((np.exp(truth) * (truth - log_softmax(head.preview_logits(few, states)[0]))).sum(axis=1).mean())
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] < 0.5
+    assert losses[2] < losses[0] / 4
+
+
+def test_rows_read_are_those_asked_for_and_never_more_than_most(fitted: Any) -> None:
+    parts, _, _, states = fitted
+    rows = head.preview_logits(parts, states)[1].sum(axis=1)
+    assert 30 < rows.mean() < 50
+    assert rows.max() <= 100
+    loose = parts | {"threshold": np.full(1, -50, np.float32)}
+    counts = head.preview_logits(loose, states)[1].sum(axis=1)
+    assert counts.max() <= 100
+    assert counts.mean() > 60
+
+
+def test_the_likeliest_row_of_the_preview_is_read(fitted: Any) -> None:
+    parts, _, _, states = fitted
+    z = head.preview(parts, states)
+    chosen = head.choose(parts, z)
+    flat = parts | {"spread": np.zeros_like(parts["spread"])}
+    assert head.choose(flat, z)[np.arange(len(z)), z.argmax(axis=1)].all()
+    best = head.scores(parts, z).argmax(axis=1)
+    assert chosen[np.arange(len(z)), best].all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 300), st.floats(0.1, 20), st.integers(0, 9999))
+def test_log_sum_is_within_a_bucket(n: int, width: int, size: float, seed: int) -> None:
+    z = (np.random.default_rng(seed).standard_normal((n, width)) * size).astype(np.float32)
+    top = z.max(axis=1, keepdims=True)
+    exact = top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(head.log_sum(z), exact, atol=0.5 / head.STEPS + 1e-3)
+
+
+def test_ids_name_every_token_and_likely_ones_come_first(fitted: Any) -> None:
+    parts, _, weight, states = fitted
+    assert np.array_equal(np.sort(parts["ids"]), np.arange(V))
+    p = head.mean_probabilities(weight, states)
+    assert (np.diff(p[parts["ids"]]) <= 0).all()
+    q, scale = quantize_rows(weight)
+    assert np.array_equal(parts["rows"], q[parts["ids"]])
+    assert np.array_equal(parts["rows.scale"], scale[parts["ids"]])
+
+
+def test_one_by_one_is_together(fitted: Any) -> None:
+    parts, _, _, states = fitted
+    together, rows = head.preview_logits(parts, states[:9])
+    for t in range(9):
+        alone, row = head.preview_logits(parts, states[t : t + 1])
+        assert np.array_equal(row[0], rows[t])
+        np.testing.assert_allclose(alone[0], together[t], rtol=1e-5, atol=1e-5)
+
+
+def test_bytes_are_those_of_the_parts(fitted: Any) -> None:
+    parts, report, _, _ = fitted
+    assert report["bytes"]["rows"] == 40 * (C + 4)
+    assert report["bytes"]["0.codes"] == V * 2
+    assert report["bytes"]["1.codes"] == 300 * 3
+    rest = sum(a.nbytes for name, a in parts.items() if name not in ("rows", "rows.scale"))
+    assert report["bytes_per_token"] == rest + 40 * (C + 4)
+
+
+def test_the_same_input_gives_the_same_parts() -> None:
+    weight, states = made(3)
+    first, second = (head.fit_preview(weight, states, levels=((V, 8, 2),))[0] for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_default_levels_hold_nearly_all_of_the_probability() -> None:
+    p = 0.999 ** np.arange(20000)
+    first, second = head.default_levels(p / p.sum())
+    assert first.rows == 20000
+    assert 6900 < second.rows <= 6908 + 1024
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [(), ((V - 1, 4, 4),), ((V, 3, 4),), ((V, 4, 3),), ((V, 4, 4), (V + 1, 4, 4)), ((V, C, 4), (9, 4, 4))],
+)
+def test_levels_out_of_range_are_refused(levels: Any) -> None:
+    with pytest.raises(ArgumentError, match="levels"):
+        head.fit_preview(*made(), levels=levels)
+
+
+def test_states_of_another_width_are_refused() -> None:
+    weight, states = made()
+    with pytest.raises(ArgumentError, match="states"):
+        head.fit_preview(weight, np.ascontiguousarray(states[:, 1:]))
+    with pytest.raises(ArgumentError, match="finite"):
+        head.fit_preview(weight, np.full_like(states, np.nan))
+
+
+def test_all_clusters_is_the_dense_head(clustered: Any) -> None:
+    parts, _, weight, states = clustered
+    every = parts | {"p_min": np.full(1, 2, np.float32), "limits": np.array([20, 20], np.int32)}
+    logits, chosen = head_clusters.cluster_logits(every, states[:20])
+    assert chosen.all()
+    np.testing.assert_allclose(logits, dense(weight, states[:20]), rtol=1e-5, atol=1e-5)
+
+
+def test_unread_clusters_keep_exactly_their_probability(clustered: Any) -> None:
+    parts, _, weight, states = clustered
+    logits, chosen = head_clusters.cluster_logits(parts, states)
+    assert 0 < chosen.sum() < chosen.size
+    share = head_clusters.cluster_probabilities(parts, states)
+    p = np.exp(log_softmax(logits))[:, parts["ids"]]
+    mass = np.add.reduceat(p, parts["starts"][:-1], axis=1)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-9)
+    np.testing.assert_allclose(mass[~chosen], share[~chosen], rtol=1e-4, atol=1e-12)
+    exact = dense(weight, states)[:, parts["ids"]]
+    read = np.repeat(chosen, np.diff(parts["starts"]), axis=1)
+    np.testing.assert_allclose(logits[:, parts["ids"]][read], exact[read], rtol=1e-5, atol=1e-5)
+
+
+def test_clusters_are_chosen_until_they_hold_p_min(clustered: Any) -> None:
+    parts, _, _, _ = clustered
+    share = np.array([[0.45, 0.04, 0.01, 0.5], [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
+    small = parts | {"p_min": np.full(1, 0.95, np.float32), "limits": np.array([2, 3], np.int32)}
+    chosen = head_clusters.choose_clusters(small, share)
+    assert chosen.tolist() == [[True, False, False, True], [True, True, False, False], [True, True, True, False]]
+
+
+def test_clusters_are_bounded_and_none_is_empty(clustered: Any) -> None:
+    parts, report, _, _ = clustered
+    sizes = np.diff(parts["starts"])
+    assert sizes.min() >= 1
+    assert sizes.max() <= 3 * V / 20
+    assert np.array_equal(np.sort(parts["ids"]), np.arange(V))
+    assert 3 <= report["clusters"] <= 12
+
+
+def test_the_cluster_head_knows_the_masses(clustered: Any) -> None:
+    parts, report, weight, states = clustered
+    p = np.exp(log_softmax(states @ weight.T))[:, parts["ids"]]
+    mass = np.add.reduceat(p, parts["starts"][:-1], axis=1)
+    constant = mass.mean(axis=0)
+    blind = (mass * np.log(np.maximum(mass, 1e-12) / constant)).sum(axis=1).mean()
+    assert report["divergence"] < blind / 5
+
+
+@pytest.mark.parametrize("wrong", [{"clusters": 1}, {"clusters": V + 1}, {"p_min": 1.5}, {"k_min": 0}, {"k_max": 2}])
+def test_cluster_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="settings"):
+        head_clusters.cluster_head(*made(), **({"clusters": 20} | wrong))
