@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-
 import json
 import pathlib
 from typing import Any, NamedTuple
