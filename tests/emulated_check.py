@@ -4,7 +4,7 @@
     python tests/emulated_check.py run FOLDER --objects DIR    print hashes as JSON, of the objects that run here and of
                                                                Numba's code, or of those named after --only
     python tests/emulated_check.py compare RESULT.json...      print a table; fail where a hash differs
-    python tests/emulated_check.py tokens MODEL                read tokens with the native backend; print a hash and memory
+    python tests/emulated_check.py tokens MODEL                read tokens, native; print a hash and the memory
     python tests/emulated_check.py soft NAME DIR OUTPUT        copy an ARM object for a system of the soft-float ABI
 
 Needs NumPy and this checkout, so that any machine can run it, an emulated one too: ``.ci/emulated``.

@@ -426,6 +426,18 @@ def test_nothing_grows_with_the_tokens_but_their_list(load, backend):
     assert growth(lambda: next(generation), count) < 12 * count + 20_000
 
 
+def test_a_long_prompt_is_not_copied_for_every_chunk(load, backend):
+    generation = load(backend).generate([3] * 100_000, sampler=greedy(), deadline=20.0)
+    tracemalloc.start()
+    try:
+        result = with_clock(lambda: finish(generation))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300_000  # a list of what is left takes 8 bytes a token
+    assert result.stop_reason == "deadline" and len(result.unread) + result.state.tokens == 100_001
+
+
 def test_nothing_grows_with_the_calls(load, backend):
     model, state = load(backend), [None]
 

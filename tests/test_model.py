@@ -373,6 +373,13 @@ def test_a_state_of_another_model_is_refused(load, backend):
             load(backend, "v7", "int8").forward([1], load(backend, arch, dtype).new_state())
 
 
+@pytest.mark.parametrize("origin", [None, {}, {"model": None}, "model"])
+def test_a_state_without_an_origin_is_refused(load, backend, origin):
+    data = load(backend).new_state().data
+    with pytest.raises(ArgumentError, match="state"):
+        load(backend).forward([1], tinyrwkv.State(data, 0, origin))
+
+
 MISSHAPEN = {
     "too short": lambda data: data[:-1],
     "empty": lambda data: data[:0],
