@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -112,12 +113,12 @@ class Probe:
         if last > first:
             self.model.backend.run(self.workspace, first, last, ids, self._old, self._new, out, head)
 
-    def _fields(self, row: int) -> op.Fields[op.MATMUL]:  # type: ignore[valid-type]
+    def _fields(self, row: int) -> Any:
         return op.Fields[op.MATMUL](*self.model.program.rows[row][1 : 1 + len(op.FIELDS[op.MATMUL])])
 
     def _input(self, row: int, tokens: int) -> Array:
         """Return the input of a product, float32, shape (T, in)."""
-        p = self._fields(row)  # type: ignore[var-annotated]
+        p = self._fields(row)
         memory = self.workspace.shared if p.shared else self.workspace.private[0]
         dtype = np.dtype(np.int16 if p.kind == op.INT8 else np.float32)
         x = np.frombuffer(memory, dtype, tokens * p.stride, p.src).reshape(tokens, -1)[:, : p.cols]
@@ -128,7 +129,7 @@ class Probe:
 
     def _output(self, row: int, tokens: int) -> Array:
         """Return the memory of what a product has made, float32, shape (T, out)."""
-        p = self._fields(row)  # type: ignore[var-annotated]
+        p = self._fields(row)
         flat = np.frombuffer(self.workspace.shared, np.float32, tokens * p.dst_stride, p.dst)
         return flat.reshape(tokens, -1)[:, : p.units * p.unit]
 
@@ -334,7 +335,9 @@ def documents(model: Model, text: str, tokens: int = 20_000, seed: int = 0) -> l
         The model has no tokenizer.
     """
     pieces = [
-        document[start : start + PIECE] for document in split_documents(text) for start in range(0, len(document), PIECE)
+        document[start : start + PIECE]
+        for document in split_documents(text)
+        for start in range(0, len(document), PIECE)
     ]
     random.Random(seed).shuffle(pieces)
     chosen: list[list[int]] = []

@@ -232,8 +232,8 @@ def choose_ranks(
 ) -> dict[str, int]:
     """Share a budget of bytes between matrices so that the sum of weighted output errors is least.
 
-    For a price p of a byte every matrix takes the rank, or its dense form, with the least ``weight * error + p * bytes``;
-    the price is found by bisection.
+    For a price p of a byte every matrix takes the rank, or its dense form, with the least
+    ``weight * error + p * bytes``; the price is found by bisection.
 
     Parameters
     ----------
