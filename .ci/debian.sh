@@ -44,8 +44,10 @@ debian() {
     mkdir -p "$folder"/{lists,archives}/partial "$folder/root/usr"/{bin,sbin,lib}
     : >"$folder/status"
     echo "deb [signed-by=$keyring] $mirror $suite main" >"$folder/sources.list"
-    if ! { apt_of "$folder" "$architecture" update && apt_of "$folder" "$architecture" --download-only install "${@:4}"; } \
-        2>"$folder/log"; then
+    if ! {
+        apt_of "$folder" "$architecture" update &&
+            apt_of "$folder" "$architecture" --download-only install "${@:4}"
+    } 2>"$folder/log"; then
         head -n 1 "$folder/log"
         return 1
     fi

@@ -131,6 +131,22 @@ def _quantize(c: _Call, p: Any) -> None:
     c.private(p.dst_scale, 1)[:] = largest / qmax
 
 
+def _product(x: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """Return ``x @ W.T``, (T, rows).
+
+    One token goes through products of a few rows, too small for BLAS to share between its threads: these would wait
+    for each other many hundred times a token, and where another program has a core, for that program.
+    """
+    if len(x) > 1:
+        return x @ W.T
+    few = max(1, 8192 // W.shape[1])
+    whole = len(W) // few * few
+    y = np.empty((1, len(W)), np.float32)
+    np.matmul(W[:whole].reshape(-1, few, W.shape[1]), x[0], out=y[0, :whole].reshape(-1, few))
+    y[0, whole:] = W[whole:] @ x[0]
+    return y
+
+
 def _matmul(c: _Call, p: Any) -> None:
     rows, int8 = p.units * p.unit, p.kind == op.INT8
     x = c.shared(p.src, p.stride) if p.shared else c.private(p.src, p.stride, np.int16 if int8 else F32)
@@ -143,7 +159,7 @@ def _matmul(c: _Call, p: Any) -> None:
     step = max(1, BLOCK // p.cols)
     for i in range(0, rows, step):
         part = slice(i, min(i + step, rows))
-        y = x @ (W[part] if p.kind == op.F32 else c.floats(W[part])).T  # (T, step)
+        y = _product(x, W[part] if p.kind == op.F32 else c.floats(W[part]))  # (T, step)
         if int8:
             y *= c.vector(p.scale, rows)[part] * c.private(p.src_scale, 1)
         if p.bias != op.NONE:
