@@ -293,6 +293,7 @@ def test_a_child_of_a_fork_goes_on(tiny, backend, threads):
 # Calls that are wrong.
 
 
+@pytest.mark.filterwarnings("ignore:Creating an ndarray from ragged")  # NumPy before 1.24
 @pytest.mark.parametrize(
     "tokens",
     [

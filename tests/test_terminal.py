@@ -7,7 +7,7 @@ import itertools
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyrwkv.errors import ArgumentError
@@ -62,6 +62,7 @@ def split(text: str, cuts: list[int]) -> list[str]:
 
 
 @given(texts, st.lists(st.integers(0, 60)), st.integers(2, 30))
+@example("\t0", [], 2)
 def test_lines_are_never_too_long_and_no_word_is_lost(text: str, cuts: list[int], limit: int) -> None:
     wrapper = Wrapper(lambda: limit)
     shown = "".join(wrapper.push(piece) for piece in split(text, cuts)) + wrapper.flush()
