@@ -56,12 +56,15 @@ def choose(folder: pathlib.Path = FOLDER) -> Choice:
     reasons = []
     for target in targets:
         path = folder / f"{target.name}.so"
-        if target.name not in objects or not path.exists():
-            reasons.append(f"{target.name} is not built")
-        elif sha256(path.read_bytes()).hexdigest() != objects[target.name]:
-            reasons.append(f"{target.name}.so differs from its record")
-        else:
-            return Choice(target.name, path, f"the best of the objects for this processor{_why(reasons)}")
+        try:
+            if target.name not in objects or not path.exists():
+                reasons.append(f"{target.name} is not built")
+            elif sha256(path.read_bytes()).hexdigest() != objects[target.name]:
+                reasons.append(f"{target.name}.so differs from its record")
+            else:
+                return Choice(target.name, path, f"the best of the objects for this processor{_why(reasons)}")
+        except OSError as error:
+            reasons.append(f"{target.name}.so cannot be read: {error.strerror}")
     return Choice("", None, "; ".join(reasons))
 
 

@@ -51,7 +51,7 @@ V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 TARGETS = {
     target.name: target
     for target in (
-        _target("x86-64-vnni", X86, "icelake-client", "elf_x86_64", "x86_64", V4 + " avx512_vnni", ship=True),
+        _target("x86-64-vnni", X86, "cascadelake", "elf_x86_64", "x86_64", V4 + " avx512_vnni", ship=True),
         _target("x86-64-v3", X86, "x86-64-v3", "elf_x86_64", "x86_64", V3, ship=True),
         _target("x86-64", X86, "x86-64", "elf_x86_64", "x86_64", ship=True),
         _target("aarch64-dotprod", ARM64, "cortex-a76", "aarch64linux", "aarch64", "asimddp", ship=True),
