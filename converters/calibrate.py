@@ -1,8 +1,8 @@
-"""What goes on inside a model while it reads: the inputs of its matrices, measured on calibration text.
+"""What goes on inside a model while it reads calibration text.
 
-A `Probe` runs a model by its own kernels and stops at the matrix products asked for, where it can look at the input,
-and put another output in the place of the one computed. On this stand `collect`, which sums up inputs for the choice
-of factors, predictors and previews, and `Effect`, which tells how far a change moves the model's predictions.
+A `Probe` runs a model by its own kernels and stops at the matrix products asked for, to look at what goes in and what
+comes out. On this stand `collect`, which sums up inputs, and `effects`, which tells how much an error in each output
+of a projection would change what the layer adds to the residual stream: what choices of factors and predictors rest on.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from tinyrwkv import opcodes as op
 from tinyrwkv.backends import HEAD_OF_ALL, NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.program import qmax
+from tinyrwkv.quant import dequantize_rows
+from tinyrwkv.reference import sigmoid
 
 from .evaluate import END_OF_DOCUMENT, WINDOW, split_documents
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]
 Look = Callable[[Array], None]
-Edit = Callable[[Array, Array], Array]
 
 _ROWS = 256  # inputs that are summed up together
 PIECE = 2048  # characters of a text that are read at once, about 512 tokens: many pieces show more than few long ones
@@ -33,92 +34,74 @@ LONGEST_SAMPLE = 256  # tokens of a document that the model writes itself
 
 
 class Probe:
-    """Runs a model and stops at chosen matrix products.
+    """Runs a model and looks at what goes into chosen matrices and what comes out.
 
     Parameters
     ----------
     model : Model
-        Of any kind; it is read with its own backend.
-    looks : mapping of str to callable, optional
-        For the name of a matrix: called with its inputs, float32, shape (T, in).
-    edits : mapping of str to callable, optional
-        For the name of a matrix of the layers: called with its inputs and outputs after the activation, (T, out);
-        what it returns is what the model goes on with.
+        It is read with its own backend.
+    inputs, outputs : mapping of str to callable, optional
+        For the name of a matrix: called with the inputs, float32, shape (T, in), or with the outputs after the
+        activation, (T, out), of up to 16 tokens at a time. The matrices of the head have no outputs here.
 
     Raises
     ------
     ArgumentError
-        The model has no such matrix, or an output of it can't be changed.
+        The model has no such matrix.
     """
 
     def __init__(
-        self, model: Model, looks: Mapping[str, Look] | None = None, edits: Mapping[str, Edit] | None = None
+        self, model: Model, inputs: Mapping[str, Look] | None = None, outputs: Mapping[str, Look] | None = None
     ) -> None:
-        self.model, self.looks, self.edits = model, dict(looks or {}), dict(edits or {})
+        self.model, self.inputs, self.outputs = model, dict(inputs or {}), dict(outputs or {})
         self.workspace = Workspace(model.program, model.backend.threads)
         self._old, self._new = (np.empty(model.program.state_size, np.float32) for _ in range(2))
+        asked = {*self.inputs, *self.outputs}
         self._stops: list[tuple[int, str]] = []
-        found = set[str]()
         for i, (row, name) in enumerate(zip(model.program.rows, model.program.notes, strict=True)):
-            if row[0] == op.MATMUL and name in {*self.looks, *self.edits} - found:
-                found.add(name)
+            if row[0] == op.MATMUL and name in asked:
+                asked.remove(name)
                 self._stops.append((i, name))
-                if name in self.edits and self._fields(i).mode != op.STORE:
-                    raise ArgumentError("Probe", "edits", name, "a matrix whose output is stored", "choose another")
-        for name in {*self.looks, *self.edits} - found:
-            raise ArgumentError("Probe", "matrix", name, "one of the model's", "give a name of the file")
+                if name in self.outputs and self._product(i).mode != op.STORE:
+                    raise ArgumentError("Probe", "outputs", name, "a matrix whose outputs are kept", "leave it out")
+        if asked:
+            raise ArgumentError("Probe", "matrix", min(asked), "one of the model's", "give the name of a dense matrix")
 
-    def read(self, ids: Sequence[int] | Array, logits: Callable[[Array], None] | None = None) -> None:
+    def read(self, ids: Sequence[int] | Array) -> None:
         """Read a document from a new state.
 
         Parameters
         ----------
         ids : sequence of int
             With the token 0 in front.
-        logits : callable, optional
-            Called with logits, float32, shape (T, V), of up to 16 tokens at a time.
         """
-        tokens, program = self.model.check_tokens(ids), self.model.program
+        tokens, select = self.model.check_tokens(ids), self.model.program.select
+        end = max((i for i, _ in self._stops), default=0)
+        head = HEAD_OF_ALL if end > select else NO_HEAD
         self._old[:] = self.model.new_state().data
-        out = None if logits is None else np.empty((op.MAX_TOKENS, self.model.config["vocab_size"]), np.float32)
-        head_looked_at = any(i > program.select for i, _ in self._stops)
-        last = program.select if logits is None and not head_looked_at else len(program.rows)
         for start in range(0, len(tokens), op.MAX_TOKENS):
-            chunk = tokens[start : start + op.MAX_TOKENS]
-            self._chunk(chunk, out if out is None else out[: len(chunk)], last)
-            if logits is not None and out is not None:
-                logits(out[: len(chunk)])
+            chunk, at = tokens[start : start + op.MAX_TOKENS], 0
+            for stop, name in self._stops:
+                self._run(at, stop, chunk, head)
+                at = stop
+                if name in self.inputs:
+                    self.inputs[name](self._input(stop, len(chunk)))
+                if name in self.outputs:
+                    self._run(stop, stop + 1, chunk, head)
+                    at = stop + 1
+                    self.outputs[name](self._output(stop, len(chunk)))
+            self._run(at, max(select, at), chunk, head)
             self._old, self._new = self._new, self._old
 
-    def _chunk(self, ids: Array, out: Array | None, last: int) -> None:
-        head = NO_HEAD if last == self.model.program.select else HEAD_OF_ALL
-        at = 0
-        for stop, name in self._stops:
-            if stop > last:
-                break
-            self._run(at, stop, ids, out, head)
-            at = stop
-            x = self._input(stop, len(ids))
-            if name in self.looks:
-                self.looks[name](x)
-            if name in self.edits:
-                self._run(stop, stop + 1, ids, out, head)
-                at = stop + 1
-                y = self._output(stop, len(ids))
-                y[:] = self.edits[name](x, y)
-        if out is not None or last == self.model.program.select:
-            self._run(at, last, ids, out, head)
-
-    def _run(self, first: int, last: int, ids: Array, out: Array | None, head: int) -> None:
+    def _run(self, first: int, last: int, ids: Array, head: int) -> None:
         if last > first:
-            self.model.backend.run(self.workspace, first, last, ids, self._old, self._new, out, head)
+            self.model.backend.run(self.workspace, first, last, ids, self._old, self._new, None, head)
 
-    def _fields(self, row: int) -> Any:
+    def _product(self, row: int) -> Any:
         return op.Fields[op.MATMUL](*self.model.program.rows[row][1 : 1 + len(op.FIELDS[op.MATMUL])])
 
     def _input(self, row: int, tokens: int) -> Array:
-        """Return the input of a product, float32, shape (T, in)."""
-        p = self._fields(row)
+        p = self._product(row)
         memory = self.workspace.shared if p.shared else self.workspace.private[0]
         dtype = np.dtype(np.int16 if p.kind == op.INT8 else np.float32)
         x = np.frombuffer(memory, dtype, tokens * p.stride, p.src).reshape(tokens, -1)[:, : p.cols]
@@ -128,10 +111,9 @@ class Probe:
         return x * scale[:, None]
 
     def _output(self, row: int, tokens: int) -> Array:
-        """Return the memory of what a product has made, float32, shape (T, out)."""
-        p = self._fields(row)
+        p = self._product(row)
         flat = np.frombuffer(self.workspace.shared, np.float32, tokens * p.dst_stride, p.dst)
-        return flat.reshape(tokens, -1)[:, : p.units * p.unit]
+        return flat.reshape(tokens, -1)[:, : p.units * p.unit].copy()
 
 
 @dataclass
@@ -177,7 +159,7 @@ def collect(
     model : Model
         A dense one.
     documents : sequence of token ids
-        From `documents` or `sample`, each with the token 0 in front.
+        From `choose_documents` or `sample_documents`, each with the token 0 in front.
     moments, inputs, counts : iterable of str
         Names of matrices: see `Statistics`.
     samples : int, optional
@@ -255,6 +237,7 @@ class _Moments:
         self._used = 0
 
     def finish(self, tokens: int) -> None:
+        """Turn the sums into means."""
         self._flush()
         self._target[self._name] /= tokens
 
@@ -308,7 +291,7 @@ def quantize_inputs(x: Array) -> tuple[Array, Array]:
     return np.rint(x * inverse[:, None]).astype(np.int16), (largest / most).astype(np.float32)
 
 
-def documents(model: Model, text: str, tokens: int = 20_000, seed: int = 0) -> list[list[int]]:
+def choose_documents(model: Model, text: str, tokens: int = 20_000, seed: int = 0) -> list[list[int]]:
     """Choose calibration documents from a text.
 
     Parameters
@@ -352,7 +335,7 @@ def documents(model: Model, text: str, tokens: int = 20_000, seed: int = 0) -> l
     return chosen
 
 
-def sample(model: Model, tokens: int = 20_000, seed: int = 0, progress: Progress | None = None) -> list[list[int]]:
+def sample_documents(model: Model, tokens: int = 20_000, seed: int = 0, progress: Progress | None = None) -> list[list[int]]:
     """Let the model write its own calibration documents, at temperature 1.
 
     Parameters
@@ -385,31 +368,133 @@ def sample(model: Model, tokens: int = 20_000, seed: int = 0, progress: Progress
     return written
 
 
-class Effect:
-    """Tells how far a change moves a model's predictions.
+def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[str, Array]:
+    """Measure how much an error in each output of a projection changes what the layer adds to the residual stream.
+
+    An error of 1 in output i of a projection changes the residual stream by about ``effects[name][i]``, root of the mean
+    over tokens of the sum of squares. Only what one forward pass shows is used, so these are estimates: how the energy
+    of what goes into att.output splits among the channels it came from, and slopes of the gates. With z the input of
+    att.output, o_i the length of its column i, per channel::
+
+        value       z o / v                        what it adds is linear in it
+        gate        z o silu'(g) / silu(g)
+        receptance  of a head's energy |z o|^2 its share r^2 k^2 / sum(r^2 k^2), divided by r^2; by k^2 for the key
+        ffn gate    (1 - sigmoid(r)) times what the channel mix adds
 
     Parameters
     ----------
     model : Model
+        A dense one.
     documents : sequence of token ids
-        What it reads to find out; a thousand tokens are enough to compare changes.
+        A few thousand tokens are enough.
+
+    Returns
+    -------
+    dict of str to ndarray, float64, shape (out,)
+        For each projection that may be factored.
+
+    Raises
+    ------
+    ArgumentError
+        There is nothing to read.
     """
+    tokens = sum(map(len, documents))
+    if not tokens:
+        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", "give a text that is not empty")
+    layers = [_Layer(model, layer) for layer in range(model.config["n_layer"])]
+    inputs, outputs = dict[str, Look](), dict[str, Look]()
+    for layer in layers:
+        inputs |= layer.inputs()
+        outputs |= layer.outputs()
+    probe = Probe(model, inputs, outputs)
+    for document in documents:
+        for start in range(0, len(document), WINDOW):
+            probe.read(document[start : start + WINDOW])
+    return {name: np.sqrt(effect / tokens) for layer in layers for name, effect in layer.effects().items()}
 
-    def __init__(self, model: Model, documents: Sequence[Sequence[int] | Array]) -> None:
-        self.model, self.documents = model, documents
-        self.tokens = sum(map(len, documents))
-        self._states: list[Array] = []
-        self._normal = self._logits({})
 
-    def of(self, edits: Mapping[str, Edit]) -> float:
-        """Return the mean divergence, in nats, of the predictions after edits from those without.
+class _Layer:
+    """Sums over tokens that the effects of one layer's projections follow from."""
 
-        Parameters
-        ----------
-        edits : mapping of str to callable
-            See `Probe`.
-        """
-        return self._logits(edits)
+    def __init__(self, model: Model, number: int) -> None:
+        self.model, self.config = model, model.config
+        self.att, self.ffn = f"blocks.{number}.att.", f"blocks.{number}.ffn."
+        self.sums: dict[str, Array] = {}
+        self.last: dict[str, Array] = {}
 
-    def _logits(self, edits: Mapping[str, Edit]) -> float:
-        raise NotImplementedError
+    def inputs(self) -> dict[str, Look]:
+        looks: dict[str, Look] = {self.att + "output.weight": self._read_out}
+        if self._has(self.att + "gate.weight"):
+            looks[self.att + "gate.weight"] = self._read_gate
+        if self._has(self.ffn + "receptance.weight"):
+            looks[self.ffn + "value.weight"] = self._read_hidden
+        return looks
+
+    def outputs(self) -> dict[str, Look]:
+        looks: dict[str, Look] = {}
+        for name in (self.att + "receptance", self.att + "key", self.att + "value", self.ffn + "receptance"):
+            if self._has(name + ".weight"):
+                looks[name + ".weight"] = self._keep(name)
+        return looks
+
+    def effects(self) -> dict[str, Array]:
+        """Return the sums over tokens of the squared effects."""
+        tiny = 1e-12
+        energy = self.sums["out"] * self._columns(self.att + "output.weight")  # (C,)
+        r, k, v = (self.sums[self.att + name] for name in ("receptance", "key", "value"))
+        mean = np.maximum(self.sums["tokens"], 1)
+        found = {self.att + "value.weight": energy / np.maximum(v / mean, tiny)}
+        if self.config["arch"] == "v4":
+            found[self.att + "receptance.weight"] = self.sums["slope"] * self._columns(self.att + "output.weight")
+            found[self.att + "key.weight"] = energy
+        else:
+            heads = self.config["n_head"], self.config["head_size"]
+            share = (r * k).reshape(heads) + tiny
+            of_head = energy.reshape(heads).sum(axis=1, keepdims=True)
+            split = (share / share.sum(axis=1, keepdims=True) * of_head).reshape(-1)
+            found[self.att + "receptance.weight"] = split / np.maximum(r / mean, tiny)
+            found[self.att + "key.weight"] = split / np.maximum(k / mean, tiny)
+        if "gate" in self.sums:
+            found[self.att + "gate.weight"] = self.sums["gate"] * self._columns(self.att + "output.weight")
+        if "ffn" in self.sums:
+            found[self.ffn + "receptance.weight"] = self.sums["ffn"]
+        return {name: np.maximum(effect, effect.max() * 1e-6) for name, effect in found.items()}
+
+    def _keep(self, name: str) -> Look:
+        def look(y: Array) -> None:
+            self.last[name] = y
+            self._add(name, y)
+
+        return look
+
+    def _read_gate(self, x: Array) -> None:
+        self.last["gate"] = x @ self._weight(self.att + "gate.weight").T
+
+    def _read_out(self, z: Array) -> None:
+        self._add("out", z)
+        self._add("tokens", np.ones((len(z), 1)))
+        if self.config["arch"] == "v4":
+            self._add("slope", (1 - self.last[self.att + "receptance"]) * z)
+        if "gate" in self.last:
+            g = self.last["gate"]
+            s = sigmoid(g)
+            # silu'(g) / silu(g) = 1 / g + 1 - sigmoid(g)
+            self._add("gate", z * (1 / np.where(np.abs(g) < 1e-3, 1e-3, g) + 1 - s))
+
+    def _read_hidden(self, hidden: Array) -> None:
+        s = self.last[self.ffn + "receptance"]
+        self._add("ffn", (1 - s) * s * (hidden @ self._weight(self.ffn + "value.weight").T))
+
+    def _add(self, name: str, x: Array) -> None:
+        self.sums[name] = self.sums.get(name, 0) + np.square(x, dtype=np.float64).sum(axis=0)
+
+    def _has(self, name: str) -> bool:
+        return name in self.model.file
+
+    def _weight(self, name: str) -> Array:
+        array = self.model.file[name]
+        return dequantize_rows(array, self.model.file[name + ".scale"]) if array.dtype == np.int8 else array
+
+    def _columns(self, name: str) -> Array:
+        """Return the sum of squares of each column."""
+        return np.square(self._weight(name), dtype=np.float64).sum(axis=0)

@@ -2,7 +2,8 @@
 
 Cutting the singular values of W itself keeps W close; what matters is that W @ x stays close for the x that occur.
 With second moments G = E[x x^T] = S S^T the error is ``E|W x - W' x|^2 = |W S - W' S|^2``: so the singular values of
-W S are cut, and each one left out costs exactly its square.
+W S are cut, and each one left out costs exactly its square. Where it is known how much an error in output i matters, d_i,
+it is the same with D W S, D = diag(d).
 """
 
 from __future__ import annotations
@@ -20,6 +21,28 @@ Array = np.ndarray
 _FLOOR = 1e-6  # of the largest second moment: directions that inputs hardly have are kept from blowing up
 
 
+class Metric(NamedTuple):
+    """What an error of a matrix is measured by: ``E|D (W - W') x|^2``.
+
+    Attributes
+    ----------
+    moments : ndarray, float64, shape (in, in)
+        G = E[x x^T] of the inputs; may be singular.
+    effects : ndarray, float64, shape (out,), optional
+        The diagonal of D, above 0: how much an error in each output matters; 1 where left out.
+    """
+
+    moments: Array
+    effects: Array | None = None
+
+    def error(self, weight: Array, other: Array) -> float:
+        """Return E|D (W - W') x|^2."""
+        difference = weight.astype(np.float64) - other
+        if self.effects is not None:
+            difference *= self.effects[:, None]
+        return float(np.einsum("ij,ij->", difference @ self.moments, difference))
+
+
 class Spectrum(NamedTuple):
     """A matrix taken apart: W = left @ diag(values) @ right, of which the first terms are the best of their number.
 
@@ -27,7 +50,7 @@ class Spectrum(NamedTuple):
     ----------
     left : ndarray, float64, shape (out, n)
     values : ndarray, float64, shape (n,)
-        Falling; leaving term i out costs ``values[i] ** 2`` of output error, summed over outputs.
+        Falling; leaving term i out costs ``values[i] ** 2`` of error.
     right : ndarray, float64, shape (n, in)
         Rows whose outputs ``right @ x`` have a mean square of 1 each and are uncorrelated.
     """
@@ -64,14 +87,14 @@ class Factors(NamedTuple):
         return dequantize_rows(self.b, self.b_scale) @ dequantize_rows(self.a, self.a_scale)
 
 
-def spectrum(weight: Array, moments: Array | None = None) -> Spectrum:
+def spectrum(weight: Array, metric: Metric | None = None) -> Spectrum:
     """Take a matrix apart by the effect of its parts.
 
     Parameters
     ----------
     weight : ndarray, float32, shape (out, in)
-    moments : ndarray, float64, shape (in, in), optional
-        G = E[x x^T] of its inputs, which may be singular; without it all inputs count the same.
+    metric : Metric, optional
+        Without one all weights count the same.
 
     Returns
     -------
@@ -87,16 +110,17 @@ def spectrum(weight: Array, moments: Array | None = None) -> Spectrum:
     >>> W = np.array([[3.0, 0.0], [0.0, 2.0]], np.float32)
     >>> spectrum(W).values.tolist()
     [3.0, 2.0]
-    >>> spectrum(W, np.diag([0.01, 1.0])).values.round(6).tolist()
+    >>> spectrum(W, Metric(np.diag([0.01, 1.0]))).values.round(6).tolist()
     [2.0, 0.3]
     """
-    weight = _checked("weight", weight, 2)
-    if moments is None:
+    weight = _checked("weight", weight)
+    if metric is None:
         u, values, v = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
         return Spectrum(u, values, v)
-    root, inverse = _roots(_moments(moments, weight.shape[1]))
-    u, values, v = np.linalg.svd(weight @ root, full_matrices=False)  # of W S
-    return Spectrum(u, values, v @ inverse)
+    G, d = _check_metric(metric, weight.shape)
+    root, inverse = _roots(G)
+    u, values, v = np.linalg.svd(d[:, None] * (weight @ root), full_matrices=False)  # of D W S
+    return Spectrum(u / d[:, None], values, v @ inverse)
 
 
 def factor(weight: Array, rank: int) -> tuple[Array, Array]:
@@ -116,14 +140,13 @@ def factor(weight: Array, rank: int) -> tuple[Array, Array]:
     return spectrum(weight).factors(rank)
 
 
-def factor_whitened(weight: Array, moments: Array, rank: int) -> tuple[Array, Array]:
+def factor_whitened(weight: Array, metric: Metric, rank: int) -> tuple[Array, Array]:
     """Return the factors a (rank, in) and b (out, rank), float32, that change W @ x least for inputs like those seen.
 
     Parameters
     ----------
     weight : ndarray, float32, shape (out, in)
-    moments : ndarray, float64, shape (in, in)
-        G = E[x x^T] of its inputs.
+    metric : Metric
     rank : int
 
     Raises
@@ -132,57 +155,48 @@ def factor_whitened(weight: Array, moments: Array, rank: int) -> tuple[Array, Ar
         The rank saves nothing: see `check_rank`.
     """
     check_rank(weight.shape, rank)
-    return spectrum(weight, moments).factors(rank)
+    return spectrum(weight, metric).factors(rank)
 
 
-def output_error(weight: Array, other: Array, moments: Array) -> float:
-    """Return E|W x - W' x|^2 for inputs of these second moments, summed over outputs."""
-    difference = weight.astype(np.float64) - other
-    return float(np.einsum("ij,ij->", difference @ moments, difference))
-
-
-def round_factors(weight: Array, spectrum: Spectrum, rank: int, moments: Array | None = None) -> Factors:
+def round_factors(weight: Array, spectrum: Spectrum, rank: int, metric: Metric | None = None) -> Factors:
     """Store factors in int8: each is fitted again to the other as that was rounded, and the best pair is taken.
 
     Parameters
     ----------
     weight : ndarray, float32, shape (out, in)
     spectrum : Spectrum
-        Of this matrix with these moments.
+        Of this matrix with this metric.
     rank : int
-    moments : ndarray, float64, shape (in, in), optional
+    metric : Metric, optional
 
     Returns
     -------
     Factors
     """
-    G = np.eye(weight.shape[1]) if moments is None else _moments(moments, weight.shape[1])
-    best, least = None, np.inf
+    rows, columns = weight.shape
+    G, d = (np.eye(columns), np.ones(rows)) if metric is None else _check_metric(metric, weight.shape)
+    found: list[tuple[float, Factors]] = []
     for share in (0.0, 0.5, 1.0):
-        a, b = spectrum.factors(rank, share)
-        for _ in range(3):
+        a, _ = spectrum.factors(rank, share)
+        for _ in range(2):
             qa, sa = quantize_rows(a)
             b = _second(weight, G, dequantize_rows(qa, sa))
             pair = Factors(qa, sa, *quantize_rows(b))
-            error = output_error(weight, pair.product(), G)
-            if error < least:
-                best, least = pair, error
-            a = _first(weight, dequantize_rows(pair.b, pair.b_scale))
-    if best is None:
-        raise ArgumentError("low rank", "weight", "values that are not finite", "finite ones", "repair the matrix")
-    return best
+            found.append((Metric(G, d).error(weight, pair.product()), pair))
+            a = _first(weight, d, dequantize_rows(pair.b, pair.b_scale))
+    return min(found, key=lambda one: one[0])[1]
 
 
 def _second(weight: Array, G: Array, a: Array) -> Array:
-    """Return the b with the least E|W x - b a x|^2: W G a^T (a G a^T)^-1."""
+    """Return the b with the least E|D (W - b a) x|^2, whatever D: W G a^T (a G a^T)^-1."""
     aG = a.astype(np.float64) @ G  # (r, in)
     return _solve(aG @ a.T, aG @ weight.T.astype(np.float64)).T.astype(np.float32)
 
 
-def _first(weight: Array, b: Array) -> Array:
-    """Return the a with the least E|W x - b a x|^2, whatever x: (b^T b)^-1 b^T W."""
-    wide = b.astype(np.float64)
-    return _solve(wide.T @ wide, wide.T @ weight).astype(np.float32)
+def _first(weight: Array, d: Array, b: Array) -> Array:
+    """Return the a with the least E|D (W - b a) x|^2, whatever x: (b^T D^2 b)^-1 b^T D^2 W."""
+    wide = b.T * np.square(d)  # (r, out)
+    return _solve(wide @ b, wide @ weight).astype(np.float32)
 
 
 def _solve(symmetric: Array, right: Array) -> Array:
@@ -304,16 +318,18 @@ def _roots(G: Array) -> tuple[Array, Array]:
     return vectors * root, (vectors / root).T
 
 
-def _moments(moments: Array, width: int) -> Array:
-    G = _checked("moments", moments, 2)
-    if G.shape != (width, width):
-        raise ArgumentError("low rank", "moments", G.shape, f"({width}, {width})", "collect them for this matrix")
-    symmetric: Array = (G + G.T) / 2
-    return symmetric
+def _check_metric(metric: Metric, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return G, made symmetric, and d; ArgumentError where they are not those of a matrix of this shape."""
+    rows, columns = shape
+    G, d = _checked("moments", metric.moments), np.ones(rows) if metric.effects is None else metric.effects
+    if G.shape != (columns, columns) or d.shape != (rows,) or not (np.isfinite(d) & (d > 0)).all():
+        found, expected = f"{G.shape} and {d.shape}", f"({columns}, {columns}), and {rows} numbers above 0"
+        raise ArgumentError("low rank", "metric", found, expected, "collect them for this matrix")
+    return (G + G.T) / 2, d
 
 
-def _checked(name: str, array: Array, dimensions: int) -> Array:
-    good = isinstance(array, np.ndarray) and array.ndim == dimensions and array.size > 0
+def _checked(name: str, array: Array) -> Array:
+    good = isinstance(array, np.ndarray) and array.ndim == 2 and array.size > 0
     if not good or not np.isfinite(array).all():
         found = f"{array.dtype} {array.shape}" if good else type(array).__name__
         raise ArgumentError("low rank", name, found, "a matrix of finite numbers", "repair it")

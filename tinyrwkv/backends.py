@@ -90,7 +90,7 @@ class Compiled:
         self.name, self.threads, self.function = name, threads, function
         self.weights = program.file.bytes.ctypes.data
         self.table = program.table.ctypes.data
-        self._keep = program
+        self._keep = program, program.file.bytes
 
     def run(
         self,
@@ -114,7 +114,7 @@ class Compiled:
         if self.threads == 1:
             self.function(workspace.addresses[0])
         else:
-            pool(self.threads).call(self.function, workspace.addresses)
+            pool(self.threads).call(self.function, workspace.addresses, (self, workspace, ids, old, new, out))
         for block in workspace.arguments:
             workspace.touched += block[16]
             block[16] = 0
@@ -160,13 +160,12 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
 
 def _numba_run() -> Any:
     try:
-        if not has_numba():
-            raise ImportError("no numba package")
         from .numba_backend import compiled_run
-    except ImportError as error:  # not installed, or too old for this NumPy or Python
-        fix = 'pip install "tinyrwkv[numba]", or use backend="numpy"'
-        raise UnsupportedError("load", "backend 'numba'", str(error), "a numba that can be imported", fix) from error
-    return compiled_run()
+
+        return compiled_run()
+    except (ImportError, RuntimeError) as error:  # not here, too old for this NumPy, or no folder to keep its code in
+        fix = 'pip install "tinyrwkv[numba]", set NUMBA_CACHE_DIR, or use backend="numpy"'
+        raise UnsupportedError("load", "backend 'numba'", str(error), "a numba that can run", fix) from error
 
 
 def has_numba() -> bool:

@@ -58,12 +58,12 @@ class Result:
         self.stop_reason: str | None = None
         self.timings = {"prompt_tokens": 0, "prompt_seconds": 0.0, "tokens": 0, "seconds": 0.0}
         self._model, self._state = model, state
-        self._unread: list[int] = []
+        self._unread: list[int] | np.ndarray = []
 
     @property
     def unread(self) -> list[int]:  # noqa: D102 - described above
         self._settle()
-        return self._unread
+        return [int(token) for token in self._unread]
 
     @property
     def state(self) -> State:
@@ -73,7 +73,7 @@ class Result:
 
     def _settle(self) -> None:
         """Read what an ended text has more than the state; before the end it may take time that nobody has."""
-        if self._unread and self.stop_reason in ("stop", "length"):
+        if len(self._unread) and self.stop_reason in ("stop", "length"):
             self._state = self._model.forward(self._unread, self._state, logits=None)[1]
             self._unread = []
 
@@ -122,7 +122,7 @@ class Generation(Iterator[Piece]):
         # Before a call of the kernels, and memory for after it; the caller's own state is read and then left alone.
         self._now, self._next = start, State(np.empty_like(start.data), start.tokens, start.origin)
         self._given = start
-        self.result._state, self.result._unread = self._now, self._prompt.tolist()
+        self.result._state, self.result._unread = self._now, self._prompt
         self._cancelled = threading.Event()
         self._stops = _Stops([text.encode() for text in stops])
         self._decoder = StreamDecoder()
@@ -203,7 +203,7 @@ class Generation(Iterator[Piece]):
         self._next.tokens = self._now.tokens + len(ids)
         spent, self._now = self._now, self._next
         self._next = spent if spent is not self._given else State(np.empty_like(spent.data), 0, spent.origin)
-        self.result._state, self.result._unread = self._now, rest.tolist()
+        self.result._state, self.result._unread = self._now, rest
         return True
 
     def _why(self) -> str:

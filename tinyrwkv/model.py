@@ -72,6 +72,9 @@ def load(
         if not BUNDLED.exists():
             fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
             raise FormatError(BUNDLED, "bundled model", "no file", "the model that ships in the package", fix)
+    if lock and resident_limit is not None:
+        fix = "leave one of them out"
+        raise ArgumentError("load", "lock", "a resident_limit too", "one of them: locked pages cannot be let go", fix)
     file = open_file(path, verify=verify)
     try:
         model = Model(file, backend, threads, resident_limit)
@@ -261,8 +264,9 @@ class Model:
 
     def check_state(self, state: State) -> State:
         """Return a state; ArgumentError where it belongs to another model."""
-        if not isinstance(state, State) or state.origin["model"] != self.hash:
-            found = f"one of model {state.origin['model'][:12]}" if isinstance(state, State) else type(state).__name__
+        if not isinstance(state, State) or state.origin != self._origin:
+            of = state.origin.get("model") if isinstance(state, State) and isinstance(state.origin, dict) else None
+            found = f"one of model {str(of)[:12]}" if isinstance(state, State) else type(state).__name__
             raise ArgumentError(self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()")
         data = state.data
         good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
@@ -323,30 +327,28 @@ class Model:
             workspace = self._workspaces.pop()
         except IndexError:
             workspace = Workspace(self.program, self.backend.threads)
-        try:
-            cuts = self.parts.cuts
-            end = len(cuts) - 1 if head != NO_HEAD else self.parts.head_cut
-            at = 0
-            while at < end:
-                until, one = end, len(ids) == 1
-                if stopped is not None:
-                    if stopped():
-                        return False
-                    work = self._pace[one] * (1 if one else len(ids))
-                    until = self.parts.within_time(at, end, PAUSE / work if work else 1)
-                if self.resident_limit is not None:
-                    until = min(until, self.parts.within_memory(at, end, self.resident_limit // 2))
-                begin = time.perf_counter()
-                self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
-                self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))
-                if self.resident_limit is not None:
-                    memory.advise(self.file, "MADV_DONTNEED", 0, len(self.file.bytes))
-                if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
-                    ids = ids[-1:]
-                at = until
-            return True
-        finally:
-            self._workspaces.append(workspace)
+        cuts = self.parts.cuts
+        end = len(cuts) - 1 if head != NO_HEAD else self.parts.head_cut
+        at = 0
+        while at < end:
+            until, one = end, len(ids) == 1
+            if stopped is not None:
+                if stopped():
+                    break
+                work = self._pace[one] * (1 if one else len(ids))
+                until = self.parts.within_time(at, end, PAUSE / work if work else 1)
+            if self.resident_limit is not None:
+                until = min(until, self.parts.within_memory(at, end, self.resident_limit // 2))
+            begin = time.perf_counter()
+            self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
+            self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))
+            if self.resident_limit is not None:
+                memory.advise(self.file, "MADV_DONTNEED", 0, len(self.file.bytes))
+            if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
+                ids = ids[-1:]
+            at = until
+        self._workspaces.append(workspace)  # not after an exception: worker threads may still be using it
+        return at == end
 
     def _measure(self, seconds: float, work: int, tokens: int) -> None:
         """Follow the speed of this machine with a running mean."""

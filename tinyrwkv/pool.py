@@ -3,89 +3,79 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
+import queue
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-
-def _open(lock: _thread.LockType) -> None:
-    """Let one thread through a lock, the next one if none waits."""
-    with contextlib.suppress(RuntimeError):  # it is open already
-        lock.release()
+from .errors import UnsupportedError
 
 
 class _Work(NamedTuple):
-    number: int
     function: Callable[[Any], None]
     arguments: Sequence[Any]
+    memory: Any  # what the function writes to, which must live as long
+    errors: list[BaseException]
+    done: _thread.LockType
 
 
 class Pool:
-    """Parked threads, which enter a function at the same time while the caller waits.
+    """Threads which enter a function at the same time while the caller waits.
 
-    The kernels' threads wait for each other in a barrier, so a call begins only when every thread is free, and ends
-    when all are: one call at a time. A signal's handler may raise in the caller at any moment, but never in a worker;
-    so the caller does none of the work, and whatever it does can be done twice.
+    The kernels' threads wait for each other in a barrier, so one thread gives the work to all, one work at a time.
+    A signal's handler may raise in the caller at any moment, but never in these threads: it ends the waiting, not the
+    work, which goes on to its end before the next one begins and until then keeps the memory that it writes to.
 
     Parameters
     ----------
     size : int
-        Number of threads; they are started by the first call.
+        Number of threads.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        # Plain locks: what threading builds from them is Python code, which an exception can leave half way.
-        self._busy, self._all_done = _thread.allocate_lock(), _thread.allocate_lock()
-        self._wake = [_thread.allocate_lock() for _ in range(size)]
-        for lock in (self._all_done, *self._wake):
-            lock.acquire()
-        self._work = _Work(0, print, ())
-        self._finished = [0] * size  # the number of the last work that each thread has done
-        self._error: BaseException | None = None
-        self._started = 0
+        self._given: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._parts: list[queue.SimpleQueue[_Work]] = [queue.SimpleQueue() for _ in range(size - 1)]
+        self._finished: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            for i, part in enumerate(self._parts, 1):
+                _thread.start_new_thread(self._follow, (i, part))
+            _thread.start_new_thread(self._lead, ())
+        except RuntimeError as error:  # those that were started only sleep
+            fix = "load the model with fewer, or raise the limits of the system"
+            raise UnsupportedError("load", "threads", str(error), f"{size} more threads", fix) from error
 
-    def _serve(self, i: int) -> None:
+    def call(self, function: Callable[[Any], None], arguments: Sequence[Any], memory: Any = None) -> None:
+        """Run ``function(arguments[i])`` in thread i; return when all have, or when a signal's handler raises."""
+        work = _Work(function, arguments, memory, [], _thread.allocate_lock())
+        work.done.acquire()
+        self._given.put(work)
+        work.done.acquire()
+        if work.errors:
+            raise work.errors[0]
+
+    def _lead(self) -> None:
         while True:
-            self._wake[i].acquire()
-            work = self._work
-            if self._finished[i] == work.number:
-                continue  # woken twice
-            try:
-                work.function(work.arguments[i])
-            except BaseException as error:
-                self._error = error
-            self._finished[i] = work.number
-            if all(number == work.number for number in self._finished):
-                _open(self._all_done)
+            work = self._given.get()
+            for part in self._parts:
+                part.put(work)
+            self._do(0, work)
+            for _ in self._parts:
+                self._finished.get()
+            work.done.release()
+            del work
 
-    def call(self, function: Callable[[Any], None], arguments: Sequence[Any]) -> None:
-        """Run ``function(arguments[i])`` in thread i; return when all have returned.
+    def _follow(self, i: int, part: queue.SimpleQueue[_Work]) -> None:
+        while True:
+            self._do(i, part.get())
+            self._finished.put(None)
 
-        An exception of a signal's handler, such as KeyboardInterrupt, is kept until then: a kernel's threads cannot
-        be left half way.
-        """
-        kept: BaseException | None = None
-        with self._busy:
-            number = self._work.number + 1
-            while self._finished != [number] * self.size:
-                try:
-                    for i in range(self._started, self.size):
-                        _thread.start_new_thread(self._serve, (i,))  # a thread too many would only sleep
-                        self._started = i + 1
-                    if self._work.number != number:
-                        self._error, self._work = None, _Work(number, function, arguments)
-                    for wake, finished in zip(self._wake, self._finished, strict=True):
-                        if finished != number:
-                            _open(wake)
-                    while self._finished != [number] * self.size:
-                        self._all_done.acquire(timeout=1)
-                except BaseException as error:
-                    kept = error
-            kept = kept or self._error
-        if kept is not None:
-            raise kept
+    @staticmethod
+    def _do(i: int, work: _Work) -> None:
+        try:
+            work.function(work.arguments[i])
+        except BaseException as error:
+            work.errors.append(error)
 
 
 _pools: dict[tuple[int, int], Pool] = {}
