@@ -92,7 +92,8 @@ def test_after_undo_the_next_turn_is_as_if_nothing_was_taken_back(model: tinyrwk
     answer(other, "something else")
     other.undo()
     assert answer(plain, "b") == answer(other, "b")
-    assert plain.state.data.tobytes() == other.state.data.tobytes()
+    # How many tokens are read at once depends on the clock, and NumPy rounds other sums in another way.
+    np.testing.assert_allclose(plain.state.data, other.state.data, rtol=1e-4, atol=1e-4)
 
 
 def test_states_are_kept_for_so_many_turns_only(model: tinyrwkv.Model) -> None:
