@@ -335,7 +335,9 @@ def choose_documents(model: Model, text: str, tokens: int = 20_000, seed: int = 
     return chosen
 
 
-def sample_documents(model: Model, tokens: int = 20_000, seed: int = 0, progress: Progress | None = None) -> list[list[int]]:
+def sample_documents(
+    model: Model, tokens: int = 20_000, seed: int = 0, progress: Progress | None = None
+) -> list[list[int]]:
     """Let the model write its own calibration documents, at temperature 1.
 
     Parameters
@@ -371,10 +373,10 @@ def sample_documents(model: Model, tokens: int = 20_000, seed: int = 0, progress
 def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[str, Array]:
     """Measure how much an error in each output of a projection changes what the layer adds to the residual stream.
 
-    An error of 1 in output i of a projection changes the residual stream by about ``effects[name][i]``, root of the mean
-    over tokens of the sum of squares. Only what one forward pass shows is used, so these are estimates: how the energy
-    of what goes into att.output splits among the channels it came from, and slopes of the gates. With z the input of
-    att.output, o_i the length of its column i, per channel::
+    An error of 1 in output i of a projection changes the residual stream by about ``effects[name][i]``, root of the
+    mean over tokens of the sum of squares. Only what one forward pass shows is used, so these are estimates: how the
+    energy of what goes into att.output splits among the channels it came from, and slopes of the gates. With z the
+    input of att.output, o_i the length of its column i, per channel::
 
         value       z o / v                        what it adds is linear in it
         gate        z o silu'(g) / silu(g)

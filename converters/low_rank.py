@@ -2,8 +2,8 @@
 
 Cutting the singular values of W itself keeps W close; what matters is that W @ x stays close for the x that occur.
 With second moments G = E[x x^T] = S S^T the error is ``E|W x - W' x|^2 = |W S - W' S|^2``: so the singular values of
-W S are cut, and each one left out costs exactly its square. Where it is known how much an error in output i matters, d_i,
-it is the same with D W S, D = diag(d).
+W S are cut, and each one left out costs exactly its square. Where it is known how much an error in output i matters,
+d_i, it is the same with D W S, D = diag(d).
 """
 
 from __future__ import annotations
