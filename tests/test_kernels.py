@@ -25,28 +25,28 @@ F32 = np.float32
 @pytest.fixture(scope="module")
 def functions():
     numba = pytest.importorskip("numba", reason="numba is not installed")
-    from tinyrwkv.kernels import operations, simd
+    from tinyrwkv.kernels import common, scalars, simd
 
     njit = numba.njit(error_model="numpy")
 
     @njit
     def exp(x, out):
         for i in range(len(x)):
-            out[i] = operations.exp(x[i])
+            out[i] = scalars.exp(x[i])
 
     @njit
     def sigmoid(x, out):
         for i in range(len(x)):
-            out[i] = operations.sigmoid(x[i])
+            out[i] = scalars.sigmoid(x[i])
 
     @njit
     def half(bits, out):
         for i in range(len(bits)):
-            out[i] = operations.half(bits[i])
+            out[i] = scalars.half(bits[i])
 
     @njit
     def share(a, units, unit):
-        return operations.share(a, units, unit)
+        return common.share(a, units, unit)
 
     def dots(name):
         intrinsic = getattr(simd, name)

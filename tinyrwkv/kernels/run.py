@@ -5,29 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .. import opcodes as op
-from .operations import (
-    BARRIER,
-    FIRST,
-    HEAD,
-    LAST,
-    PROGRAM,
-    THREADS,
-    TOKENS,
-    embed,
-    i32,
-    kernel,
-    matmul,
-    norm,
-    predict,
-    quantize,
-    select,
-    shift,
-    sparse,
-    wkv4,
-    wkv5,
-    wkv7,
-)
+from .common import BARRIER, FIRST, HEAD, LAST, PROGRAM, THREADS, TOKENS, i32, kernel
+from .matmul import matmul
+from .pointwise import embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
+from .sparse import predict, sparse
+from .wkv import wkv4, wkv5, wkv7
 
 NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)
 

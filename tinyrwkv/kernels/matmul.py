@@ -1,0 +1,125 @@
+"""Products of a matrix and the activations of each token: dot products, then what is done with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import opcodes as op
+from . import simd
+from .common import OUT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, share
+from .scalars import exp, sigmoid
+from .simd import f32_at, i32_at
+
+
+@kernel
+def matmul(a: Any, p: Any) -> None:
+    """y = W @ x for this thread's rows of W and every token: each row is read from memory once."""
+    kind, cols, tokens = p[2], i32(p[4]), i32(a[TOKENS])
+    first, last = share(a, p[3], p[5])
+    w_bytes = i64(cols) * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
+    x_bytes = p[8] * (2 if kind == op.INT8 else 4)
+    x, out_bytes = (a[SHARED] if p[6] else a[PRIVATE]) + p[7], 4 * ROWS
+    for start in range(first, last, ROWS):
+        n = i32(min(ROWS, last - start))
+        w, out, row = a[WEIGHTS] + p[0] + i64(start) * w_bytes, a[PRIVATE], i32(0)
+        # Rows that follow each other in memory are read fastest one by one, unless they are short or in use by
+        # several tokens.
+        whole = i32(tokens & i32(-4))
+        if kind == op.INT8 and whole:
+            while row + i32(2) <= n:
+                for t in range(0, whole, 4):
+                    ys = out + i64(t) * out_bytes + 4 * row
+                    simd.dots_i8_block(w, w_bytes, x + i64(t) * x_bytes, x_bytes, cols, ys, out_bytes)
+                one_by_one(kind, w, w_bytes, i32(2), x, x_bytes, whole, tokens, cols, out + 4 * row)
+                w, row = w + 2 * w_bytes, i32(row + 2)
+        elif kind == op.INT8 and cols <= i32(256):
+            while row + i32(4) <= n:
+                for t in range(tokens):
+                    simd.dots_i8_short(w, w_bytes, x + i64(t) * x_bytes, 0, cols, out + i64(t) * out_bytes + 4 * row, 0)
+                w, row = w + 4 * w_bytes, i32(row + 4)
+        elif kind != op.INT8 and whole:
+            while row < n:
+                for t in range(0, whole, 4):
+                    xs, ys = x + i64(t) * x_bytes, out + i64(t) * out_bytes + 4 * row
+                    if kind == op.F16:
+                        simd.dots_f16_block(w, 0, xs, x_bytes, cols, ys, out_bytes)
+                    else:
+                        simd.dots_f32_block(w, 0, xs, x_bytes, cols, ys, out_bytes)
+                one_by_one(kind, w, w_bytes, i32(1), x, x_bytes, whole, tokens, cols, out + 4 * row)
+                w, row = w + w_bytes, i32(row + 1)
+        one_by_one(kind, w, w_bytes, i32(n - row), x, x_bytes, i32(0), tokens, cols, out + 4 * row)
+        for t in range(tokens):
+            finish(a, p, start, n, t)
+
+
+@kernel
+def one_by_one(
+    kind: Any, w: Any, w_bytes: Any, n: Any, x: Any, x_bytes: Any, first: Any, tokens: Any, cols: Any, out: Any
+) -> None:
+    """Dot products of n rows with the tokens from `first` on."""
+    for row in range(n):
+        at = w + i64(row) * w_bytes
+        for t in range(first, tokens):
+            xs, ys = x + i64(t) * x_bytes, out + i64(t) * (4 * ROWS) + 4 * row
+            if kind == op.INT8:
+                simd.dots_i8(at, 0, xs, 0, cols, ys, 0)
+            elif kind == op.F16:
+                simd.dots_f16(at, 0, xs, 0, cols, ys, 0)
+            else:
+                simd.dots_f32(at, 0, xs, 0, cols, ys, 0)
+
+
+@kernel
+def finish(a: Any, p: Any, row: Any, n: Any, t: Any) -> None:
+    """Turn the dot products of n rows with token t into results and put them where they belong."""
+    at = a[PRIVATE] + i64(t) * (4 * ROWS)
+    y, mode = f32_at(at), p[14]
+    if p[2] == op.INT8:
+        sums, scale, x_scale = i32_at(at), f32_at(a[WEIGHTS] + p[1] + row * 4), f32_at(a[PRIVATE] + p[9])[t]
+        for i in range(n):
+            y[i] = f32(sums[i]) * (scale[i] * x_scale)
+    if p[13] != op.NONE:
+        bias = f32_at(a[WEIGHTS] + p[13] + row * 4)
+        for i in range(n):
+            y[i] = y[i] + bias[i]
+    if p[16] != op.NONE:
+        diagonal, x = f32_at(a[WEIGHTS] + p[16] + row * 4), f32_at(a[PRIVATE] + p[17] + (i64(t) * p[11] + row) * 4)
+        for i in range(n):
+            y[i] = y[i] + diagonal[i] * x[i]
+    activate(y, n, p[12])
+    offset = (i64(t) * p[11] + row) * 4
+    out = f32_at((a[OUT] if mode == op.LOGITS else a[SHARED]) + p[10] + offset)
+    if mode == op.ADD:
+        for i in range(n):
+            out[i] = out[i] + y[i]
+    elif mode == op.GATED_ADD:
+        gate = f32_at(a[SHARED] + p[15] + offset)
+        for i in range(n):
+            out[i] = out[i] + gate[i] * y[i]
+    else:
+        for i in range(n):
+            out[i] = y[i]
+
+
+@kernel
+def activate(y: Any, n: Any, activation: Any) -> None:
+    """Apply the function that a matrix product ends with, in place."""
+    if activation == op.SQUARED_RELU:
+        for i in range(n):
+            positive = max(y[i], f32(0))
+            y[i] = positive * positive
+    elif activation == op.SIGMOID:
+        for i in range(n):
+            y[i] = sigmoid(y[i])
+    elif activation == op.TANH:
+        for i in range(n):
+            y[i] = f32(2) * sigmoid(f32(2) * y[i]) - f32(1)
+    elif activation == op.SILU:
+        for i in range(n):
+            y[i] = y[i] * sigmoid(y[i])
+    elif activation == op.DECAY_V6:
+        for i in range(n):
+            y[i] = exp(-exp(y[i]))
+    elif activation == op.DECAY_V7:
+        for i in range(n):
+            y[i] = exp(f32(-0.6065306597126334) * sigmoid(y[i]))

@@ -1,0 +1,170 @@
+"""The recurrence of each version: read the state with the receptance, renew it with key and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import opcodes as op
+from .common import NEW, OLD, PRIVATE, SCRATCH, SHARED, TOKENS, WEIGHTS, dot, f32, i32, i64, kernel, normalise, share
+from .scalars import exp
+from .simd import f32_at, square_root, vectors
+
+
+@kernel
+def wkv4(a: Any, p: Any) -> None:
+    """wkv of v4, channel by channel; state rows aa, bb, pp.
+
+    q = max(pp, u + k);  wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q))
+    q = max(pp + w, k);  aa = e^(pp+w-q) aa + e^(k-q) v;  bb = e^(pp+w-q) bb + e^(k-q);  pp = q
+    """
+    width = i32(p[7])
+    first, last = share(a, width, 1)
+    decay, bonus = f32_at(a[WEIGHTS] + p[3]), f32_at(a[WEIGHTS] + p[4])
+    old, new = f32_at(a[OLD] + p[5]), f32_at(a[NEW] + p[5])
+    for c in range(first, last):
+        aa, bb, pp = old[c], old[c + width], old[c + 2 * width]
+        for t in range(i32(a[TOKENS])):
+            at = (i64(t) * width + c) * 4
+            r = f32_at(a[SHARED] + p[0] + at)[0]
+            k = f32_at(a[SHARED] + p[1] + at)[0]
+            v = f32_at(a[SHARED] + p[2] + at)[0]
+            q = max(pp, bonus[c] + k)
+            e1, e2 = exp(pp - q), exp(bonus[c] + k - q)
+            f32_at(a[SHARED] + p[6] + at)[0] = r * ((e1 * aa + e2 * v) / (e1 * bb + e2))
+            q = max(pp + decay[c], k)
+            e1, e2 = exp(pp + decay[c] - q), exp(k - q)
+            aa, bb, pp = e1 * aa + e2 * v, e1 * bb + e2, q
+        new[c], new[c + width], new[c + 2 * width] = aa, bb, pp
+
+
+@kernel
+def head_norm(a: Any, y: Any, weight: Any, bias: Any, bonus: Any, v: Any, gate: Any, n: Any) -> None:
+    """y = (ln_x(y) + bonus * v) * gate for one head; gate is an address, or 0 for none."""
+    normalise(a, y, y, n, f32_at(a[SHARED])[0])
+    out = f32_at(y)
+    for j in range(n):
+        out[j] = out[j] * weight[j] + bias[j] + bonus * v[j]
+    if gate != 0:
+        g = f32_at(gate)
+        for j in range(n):
+            out[j] = out[j] * g[j]
+
+
+def _read_and_write(lanes: int) -> Any:
+    """Make the kernel of y = y + r @ S, S = diag(w) S + k v^T for `lanes` columns of one head's state."""
+    load, store, scale, add_scaled = vectors(lanes)
+
+    @kernel
+    def columns(old: Any, new: Any, r: Any, k: Any, v: Any, w: Any, y: Any, n: Any) -> None:
+        total, value, row = load(y), load(v), i64(n) * 4
+        for i in range(n):
+            s = load(old + i * row)
+            total = add_scaled(total, s, f32_at(r)[i])
+            store(new + i * row, add_scaled(scale(s, f32_at(w)[i]), value, f32_at(k)[i]))
+        store(y, total)
+
+    return columns
+
+
+def _replace_and_read(lanes: int) -> Any:
+    """Make the kernel of S = diag(w) S + b (S^T -kk)^T + k v^T, y = r @ S for `lanes` columns of one head's state."""
+    load, store, scale, add_scaled = vectors(lanes)
+
+    @kernel
+    def columns(old: Any, new: Any, r: Any, k: Any, v: Any, w: Any, kk: Any, b: Any, y: Any, n: Any) -> None:
+        value, row = load(v), i64(n) * 4
+        removed = scale(load(old), -f32_at(kk)[0])
+        for i in range(1, n):
+            removed = add_scaled(removed, load(old + i * row), -f32_at(kk)[i])
+        total = scale(value, f32(0))
+        for i in range(n):
+            s = add_scaled(scale(load(old + i * row), f32_at(w)[i]), removed, f32_at(b)[i])
+            s = add_scaled(s, value, f32_at(k)[i])
+            store(new + i * row, s)
+            total = add_scaled(total, s, f32_at(r)[i])
+        store(y, total)
+
+    return columns
+
+
+read_and_write_64, read_and_write_8 = _read_and_write(64), _read_and_write(8)
+replace_and_read_64, replace_and_read_8 = _replace_and_read(64), _replace_and_read(8)
+
+
+@kernel
+def wkv5(a: Any, p: Any) -> None:
+    """wkv of v5 and v6 for this thread's heads; S is [key, value].
+
+    y = r @ (S + diag(u) k v^T);  S = diag(w) S + k v^T;  y = ln_x(y) * g
+    """
+    heads, n = i32(p[11]), i32(p[12])
+    first, last = share(a, heads, 1)
+    width, row = i64(heads) * n * 4, i64(n) * 4
+    for h in range(first, last):
+        head, state = i64(h) * row, p[9] + i64(h) * n * row
+        u = f32_at(a[WEIGHTS] + p[6] + head)
+        weight, bias = f32_at(a[WEIGHTS] + p[7] + head), f32_at(a[WEIGHTS] + p[8] + head)
+        for t in range(i32(a[TOKENS])):
+            at = a[SHARED] + i64(t) * width + head
+            r, k, v, y = at + p[0], at + p[1], at + p[2], at + p[10]
+            w = at + p[4] if p[5] else a[WEIGHTS] + p[4] + head
+            old, new = (a[OLD] if t == 0 else a[NEW]) + state, a[NEW] + state
+            bonus = f32(0)
+            for i in range(n):
+                bonus += f32_at(r)[i] * u[i] * f32_at(k)[i]
+            for j in range(n):
+                f32_at(y)[j] = bonus * f32_at(v)[j]
+            if n % 64 == 0:
+                for j in range(0, row, 256):
+                    read_and_write_64(old + j, new + j, r, k, v + j, w, y + j, n)
+            else:
+                for j in range(0, row, 32):
+                    read_and_write_8(old + j, new + j, r, k, v + j, w, y + j, n)
+            gate = i64(0) if p[3] == op.NONE else at + p[3]
+            head_norm(a, y, weight, bias, f32(0), f32_at(v), gate, n)
+
+
+@kernel
+def wkv7(a: Any, p: Any) -> None:
+    """wkv of v7 for this thread's heads; S is [key, value].
+
+    v = v + (v_first - v) v_gate;  kk = normalise(k k_k);  k = k (1 + (a - 1) k_a)
+    S = diag(w) S + (kk a) (S^T -kk)^T + k v^T;  y = (ln_x(r @ S) + (r . k r_k) v) * g
+    """
+    heads, n = i32(p[15]), i32(p[16])
+    first, last = share(a, heads, 1)
+    width, row = i64(heads) * n * 4, i64(n) * 4
+    kk_at, key_at, b_at = a[PRIVATE] + SCRATCH, a[PRIVATE] + SCRATCH + row, a[PRIVATE] + SCRATCH + 2 * row
+    kk, key, b = f32_at(kk_at), f32_at(key_at), f32_at(b_at)
+    for h in range(first, last):
+        head, state = i64(h) * row, p[13] + i64(h) * n * row
+        k_k, k_a = f32_at(a[WEIGHTS] + p[8] + head), f32_at(a[WEIGHTS] + p[9] + head)
+        r_k = f32_at(a[WEIGHTS] + p[10] + head)
+        weight, bias = f32_at(a[WEIGHTS] + p[11] + head), f32_at(a[WEIGHTS] + p[12] + head)
+        for t in range(i32(a[TOKENS])):
+            at = a[SHARED] + i64(t) * width + head
+            r, k, v, rate = f32_at(at + p[0]), f32_at(at + p[1]), f32_at(at + p[2]), f32_at(at + p[4])
+            old, new = (a[OLD] if t == 0 else a[NEW]) + state, a[NEW] + state
+            if p[6] != op.NONE:
+                v_gate, v_first = f32_at(at + p[6]), f32_at(at + p[7])
+                for j in range(n):
+                    v[j] = v[j] + (v_first[j] - v[j]) * v_gate[j]
+            for j in range(n):
+                kk[j] = k[j] * k_k[j]
+            inverse = f32(1) / max(square_root(dot(a, kk_at, kk_at, n)), f32(1e-12))
+            for j in range(n):
+                kk[j] = kk[j] * inverse
+            for j in range(n):
+                key[j] = k[j] * (f32(1) + (rate[j] - f32(1)) * k_a[j])
+                b[j] = kk[j] * rate[j]
+            bonus = f32(0)
+            for j in range(n):
+                bonus += r[j] * key[j] * r_k[j]
+            y, w = at + p[14], at + p[3]
+            if n % 64 == 0:
+                for j in range(0, row, 256):
+                    replace_and_read_64(old + j, new + j, at + p[0], key_at, at + p[2] + j, w, kk_at, b_at, y + j, n)
+            else:
+                for j in range(0, row, 32):
+                    replace_and_read_8(old + j, new + j, at + p[0], key_at, at + p[2] + j, w, kk_at, b_at, y + j, n)
+            head_norm(a, y, weight, bias, bonus, v, at + p[5], n)
