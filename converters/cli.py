@@ -13,12 +13,14 @@ from tinyrwkv.errors import ArgumentError, TinyRWKVError
 
 from .convert import Progress, convert
 from .store import DTYPES
+from .vocab import find_world
 from .write_gguf import export
 
 _EXAMPLES = """\
 examples:
-  tinyrwkv-convert rwkv.pth model.trwkv --vocab rwkv_vocab_v20230424.txt
-      int8, a quarter of float32; the usual way
+  tinyrwkv-convert rwkv.pth model.trwkv --vocab world
+      int8, a quarter of float32; the usual way. The vocabulary of World models, rwkv_vocab_v20230424.txt, is found
+      beside rwkv.pth or in an installed rwkv package
   tinyrwkv-convert rwkv.safetensors exact.trwkv --vocab vocab.txt --dtype f32
       nothing is rounded
   tinyrwkv-convert exact.trwkv small.trwkv
@@ -71,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("input", metavar="INPUT", help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv")
     parser.add_argument("output", metavar="OUTPUT", help="model file to write, or a .gguf")
-    parser.add_argument("--vocab", metavar="FILE", help="vocabulary, e.g. rwkv_vocab_v20230424.txt, packed into OUTPUT")
+    parser.add_argument(
+        "--vocab", metavar="FILE", help="vocabulary packed into OUTPUT; world finds that of World models"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)")
     parser.add_argument(
         "--ln-x-eps", type=float, metavar="X", help="epsilon of the group norm of RWKV-5 to 7 (default: 64e-5)"
@@ -100,7 +104,7 @@ def _store(options: argparse.Namespace, progress: Progress | None) -> dict[str, 
         options.input,
         options.output,
         dtype=options.dtype,
-        vocab=options.vocab,
+        vocab=find_world(options.input) if options.vocab == "world" else options.vocab,
         ln_x_eps=options.ln_x_eps,
         template=options.template,
         license=options.license,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib.util
 import os
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError
+from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.table import show
 
 from .source import InputFile
@@ -18,6 +20,9 @@ MAX_FILE, MAX_LINE = 64 << 20, 8192
 # <id> <Python literal of text or bytes> <length in bytes>; one literal, so nothing can nest
 _LINE = re.compile(r"""([0-9]{1,9}) (b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) ([0-9]{1,9})""")
 _FIX = "give the vocabulary file that belongs to the model"
+
+WORLD = "rwkv_vocab_v20230424.txt"
+"""The file name of BlinkDL's World vocabulary, that of the World and G1 models."""
 
 
 class Vocabulary(NamedTuple):
@@ -33,6 +38,36 @@ class Vocabulary(NamedTuple):
     bytes: np.ndarray
     starts: np.ndarray
     ids: np.ndarray
+
+
+def find_world(checkpoint: str | os.PathLike[str]) -> str:
+    """Return the path of the World vocabulary: beside a checkpoint, or in an installed `rwkv` package.
+
+    Parameters
+    ----------
+    checkpoint : str or path-like
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ArgumentError
+        It is in neither place.
+    """
+    places = [os.path.dirname(os.path.abspath(os.fsdecode(checkpoint)))]
+    with contextlib.suppress(ImportError, ValueError):
+        package = importlib.util.find_spec("rwkv")  # not imported: that would import torch
+        places += (package and package.submodule_search_locations) or ()
+    for place in places:
+        if os.path.isfile(path := os.path.join(place, WORLD)):
+            return path
+    searched = " or ".join([places[0], *(places[1:] or ["an installed rwkv package"])])
+    fix = "put it there from BlinkDL's ChatRWKV on GitHub, or pip install --no-deps rwkv, or give --vocab FILE"
+    raise ArgumentError(
+        "arguments", "--vocab world", f"no {WORLD} in {searched}", "the vocabulary of World models", fix
+    )
 
 
 def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:

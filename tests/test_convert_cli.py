@@ -56,6 +56,15 @@ def test_options_reach_the_file(paths, capsys, tmp_path):
     assert {name: report[name] for name in metadata} == metadata
 
 
+def test_the_world_vocabulary_is_looked_for(paths, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("converters.vocab.importlib.util.find_spec", lambda name: None)
+    assert cli.main([*paths, "--vocab", "world"]) == 1
+    assert "ChatRWKV" in capsys.readouterr().err
+    write(tmp_path / "rwkv_vocab_v20230424.txt", VOCAB)
+    assert cli.main([*paths, "--vocab", "world", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizer"]
+
+
 def test_quiet(paths, capsys):
     assert cli.main([*paths, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

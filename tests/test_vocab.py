@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from checkpoint_files import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.vocab import read_vocab
-from tinyrwkv.errors import FormatError
+from converters.vocab import WORLD, find_world, read_vocab
+from tinyrwkv.errors import ArgumentError, FormatError
 
 BYTES = [bytes([b]) for b in range(256)]
 
@@ -124,3 +126,35 @@ def test_any_change_gives_a_result_or_an_error(tmp_path_factory, place, value):
         read(tmp_path_factory.mktemp("vocab"), bytes(data))
     except FormatError as error:
         assert "vocab.txt: " in str(error)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Make `rwkv` a package that cannot be imported, with a vocabulary."""
+    folder = tmp_path / "installed" / "rwkv"
+    folder.mkdir(parents=True)
+    write(folder / "__init__.py", b"raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    return write(folder / WORLD, text(BYTES))
+
+
+def test_the_world_vocabulary_is_found_beside_the_checkpoint_first(tmp_path, package):
+    beside = tmp_path / "models"
+    beside.mkdir()
+    assert find_world(beside / "a.pth") == package
+    vocabulary = write(beside / WORLD, text(BYTES))
+    assert find_world(beside / "a.pth") == vocabulary
+
+
+def test_where_the_world_vocabulary_is_not_the_error_says_where_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("converters.vocab.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ArgumentError) as error:
+        find_world(tmp_path / "a.pth")
+    for part in (WORLD, str(tmp_path), "an installed rwkv package", "ChatRWKV", "pip install --no-deps rwkv"):
+        assert part in str(error.value)
+
+
+def test_a_package_without_the_vocabulary_is_no_error_of_its_own(tmp_path, package):
+    os.remove(package)
+    with pytest.raises(ArgumentError, match="installed"):
+        find_world(tmp_path / "a.pth")
