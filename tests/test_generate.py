@@ -16,7 +16,7 @@ from test_pool import run_script
 from tiny_models import BOUNDS, VOCAB_SIZE, VOCABULARY, WORDS, error, is_exact
 
 import tinyrwkv
-from tinyrwkv import ArgumentError, Sampler, State, UnsupportedError
+from tinyrwkv import ArgumentError, Sampler, State
 from tinyrwkv import generate as module
 from tinyrwkv import model as model_module
 
@@ -502,11 +502,6 @@ def test_nothing_to_read_is_refused(load):
     for prompt in ("", [], b""):
         with pytest.raises(ArgumentError, match="tokens"):
             model.generate(prompt, state=model.new_state())
-
-
-def test_constraints_are_not_in_this_version(load):
-    with pytest.raises(UnsupportedError, match="constraint"):
-        load("numpy").generate([1], constraint=object())
 
 
 def test_a_prompt_may_come_as_any_integers(load, backend):

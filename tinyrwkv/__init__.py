@@ -7,6 +7,9 @@
 (4096,)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
 from .generate import Generation, Piece
 from .model import Model, load
@@ -14,15 +17,20 @@ from .sampling import Sampler
 from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
 
+if TYPE_CHECKING:
+    from .extra.constraints import Choice, Regex
+
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
     "ChecksumError",
+    "Choice",
     "FormatError",
     "Generation",
     "Model",
     "Piece",
+    "Regex",
     "Sampler",
     "State",
     "StreamDecoder",
@@ -32,3 +40,12 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+_LATE = {name: ".extra.constraints" for name in ("Choice", "JsonSchema", "Regex")}
+"""What is loaded when it is asked for: the core stands without it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name], __name__), name)

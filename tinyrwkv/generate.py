@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     """What one step adds.
 
     `text` is empty while a character or a possible stop string is incomplete; `token` is -1 where the last piece
-    brings only text that was held back.
+    brings only text that was held back. Under a constraint `logprob` is that among the tokens it allows.
     """
 
     text: str
@@ -45,7 +45,8 @@ class Result:
     tokens : list of int
         The tokens sampled, without the one that ends a document.
     stop_reason : str or None
-        "stop" (a stop string or the end of the document), "length", "deadline", "cancelled"; None while it runs.
+        "stop" (a stop string, the end of the document or of what a constraint allows), "length", "deadline",
+        "cancelled"; None while it runs.
     unread : list of int
         Tokens, of the prompt or sampled, that `state` has not read. To go on, give them as the next prompt.
     timings : dict
@@ -86,7 +87,7 @@ class Generation(Iterator[Piece]):
     result : Result
         What has been iterated so far.
     logits : ndarray, float32, shape (V,)
-        What the last token was chosen from.
+        What the last token was chosen from; ``-inf`` where a constraint does not allow one.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Generation(Iterator[Piece]):
         max_tokens: int,
         stop: Iterable[str],
         deadline: float | None,
+        constraint: Any = None,
     ) -> None:
         stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, Iterable) else [stop]
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
@@ -108,6 +110,8 @@ class Generation(Iterator[Piece]):
             raise ArgumentError("generate", "stop", repr(stops), "texts of 1 character or more", "leave out empty ones")
         if not hasattr(sampler, "sample") or isinstance(sampler, type):
             raise ArgumentError("generate", "sampler", repr(sampler), "a Sampler", "give tinyrwkv.Sampler(...)")
+        if constraint is not None and (not hasattr(constraint, "start") or isinstance(constraint, type)):
+            raise ArgumentError("generate", "constraint", repr(constraint), "Choice, Regex or JsonSchema", "make one")
         if not isinstance(prompt, (str, bytes, Iterable)):
             raise ArgumentError("generate", "prompt", repr(prompt), "text or token ids", "give one of them")
         self._tokenizer = model.tokenizer if stops or "tokenizer.bytes" in model.file else None
@@ -117,6 +121,7 @@ class Generation(Iterator[Piece]):
         self.model, self.max_tokens, self.deadline = model, max_tokens, deadline
         self.sampler = sampler.copy()
         self.sampler.reset()
+        self._walk = None if constraint is None else constraint.start(model)
         self.result = Result(model, start)
         self.logits = np.zeros(model.config["vocab_size"], np.float32)
         # Before a call of the kernels, and memory for after it; the caller's own state is read and then left alone.
@@ -162,6 +167,8 @@ class Generation(Iterator[Piece]):
         since = b""  # the bytes of the tokens after it
         while len(result.tokens) < self.max_tokens:
             begin = time.perf_counter()
+            if self._walk is not None:
+                self._walk.mask(self.logits)
             token, logprob = self.sampler.sample(self.logits)
             self.sampler.accept(token)
             if token == END_OF_DOCUMENT:
@@ -182,13 +189,14 @@ class Generation(Iterator[Piece]):
                 kept, since = None, b""
             elif kept is None:
                 kept = self._now.copy()
-            last = len(result.tokens) == self.max_tokens
+            complete = self._walk is not None and not self._walk.advance(token)
+            last = complete or len(result.tokens) == self.max_tokens
             text = self._decoder.push(shown + self._stops.release() if last else shown)
             timings["seconds"] += time.perf_counter() - begin
             yield Piece(text + self._decoder.flush() if last else text, token, logprob)
             begin = time.perf_counter()
             if last:
-                return self._end("length")
+                return self._end("stop" if complete else "length")
             if not self._read(np.array([token], np.int32), rest):
                 yield from self._flush()
                 return self._end(self._why())

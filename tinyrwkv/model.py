@@ -214,8 +214,10 @@ class Model:
             End before any of these, wherever the borders of tokens lie; token 0 always ends.
         deadline : float, optional
             Absolute ``time.monotonic()`` time to end at, within milliseconds.
-        constraint : optional
-            Not in this version.
+        constraint : Choice, Regex or JsonSchema, optional
+            What the whole text must match. In general an object whose ``start(model)`` returns one with two methods:
+            ``mask(logits)`` puts ``-inf`` in place where a token may not follow, ``advance(token)`` goes on by the
+            token chosen and tells whether anything may follow it.
 
         Returns
         -------
@@ -227,9 +229,7 @@ class Model:
         ArgumentError, UnsupportedError
             A setting is out of range, or text is given to a model without a tokenizer.
         """
-        if constraint is not None:
-            raise UnsupportedError("generate", "constraint", repr(constraint), "None in this version", "leave it out")
-        return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline)
+        return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint)
 
     def plan(self) -> dict[str, Any]:
         """Return the bytes of each part: in the file, touched by one token, resident at most; reads no weight."""

@@ -1,0 +1,238 @@
+"""Answers of a given form: tokens are left to choose from only as far as a pattern still can match."""
+
+from __future__ import annotations
+
+import copy
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ...errors import ArgumentError, TinyRWKVError
+from ...generate import END_OF_DOCUMENT
+from ...tokenizer import Tokenizer
+from .automaton import Machine, Members, Parts
+from .pattern import parse
+from .trie import Trie
+
+if TYPE_CHECKING:
+    from ...model import Model
+
+MASK_BYTES = 4 << 20
+"""Memory for masks that were made, of each constraint; the one not used for the longest time goes first."""
+OVERHEAD = 512  # bytes of the objects around a mask
+
+FEW = 128
+"""Where no more tokens are allowed than this, their ids are kept instead of a bit for every token."""
+
+_tries: WeakKeyDictionary[Tokenizer, Trie] = WeakKeyDictionary()
+
+
+class Regex:
+    r"""A pattern that the whole text of a generation must match.
+
+    Threads and models may share one. What it learns is kept, so that one used again is faster.
+
+    Parameters
+    ----------
+    pattern : str
+        A regular expression, see `tinyrwkv.extra.constraints.pattern`.
+    lead : str, optional
+        What comes before it: a blank, where the prompt ends with a word such as "Assistant:", because models write it
+        as part of the next word's token.
+
+    Attributes
+    ----------
+    pattern : str
+
+    Raises
+    ------
+    ArgumentError, UnsupportedError
+        The pattern is no regular expression, not one of those understood, or too large.
+
+    Examples
+    --------
+    >>> import tinyrwkv
+    >>> time = tinyrwkv.Regex(r"([01][0-9]|2[0-3]):[0-5][0-9]", lead=" ")
+    >>> time.matches(" 17:45"), time.matches(" 25:00")
+    (True, False)
+    >>> model = tinyrwkv.load()
+    >>> generation = model.generate("User: What time is it?\n\nAssistant:", constraint=time)
+    >>> "".join(piece.text for piece in generation).count(":")
+    1
+    """
+
+    def __init__(self, pattern: str, lead: str = "") -> None:
+        if not isinstance(lead, str):
+            raise ArgumentError("constraint", "lead", type(lead).__name__, "text", "give a str")
+        self.pattern = pattern
+        tree = parse(f"(?:{re.escape(lead)})(?:{pattern})" if lead else pattern)
+        self._parts = Parts(tree)
+        self._shared: WeakKeyDictionary[Tokenizer, _Masks] = WeakKeyDictionary()
+        self._before = b""
+
+    def after(self, text: str | bytes) -> Regex:
+        """Return the same constraint for a generation that goes on after `text`, for instance one that was cut short.
+
+        Parameters
+        ----------
+        text : str or bytes
+            What was generated under this constraint; as bytes, where a character may be incomplete.
+        """
+        data = text.encode() if isinstance(text, str) else bytes(text)
+        other = copy.copy(self)
+        other._before = self._before + data
+        return other
+
+    def matches(self, text: str | bytes) -> bool:
+        """Tell whether a whole text, with its lead, is one that the constraint allows."""
+        machine = Machine(self._parts)
+        return self._parts.accepts(machine.step(machine.begin(), text.encode() if isinstance(text, str) else text))
+
+    def start(self, model: Model) -> Walk:
+        """Return a walk along one text; `Model.generate` calls this.
+
+        Raises
+        ------
+        ArgumentError
+            The text before does not fit.
+        UnsupportedError
+            The model has no tokenizer.
+        """
+        masks = self._shared.get(model.tokenizer)
+        if masks is None:
+            masks = self._shared.setdefault(model.tokenizer, _Masks(self._parts, _trie(model)))
+        walk = Walk(masks, model.tokenizer)
+        if not walk.read(self._before):
+            found = f"{self._before[-40:]!r} before"
+            raise ArgumentError("constraint", "text", found, "a beginning of what is allowed", "begin anew")
+        return walk
+
+
+def _trie(model: Model) -> Trie:
+    tokenizer = model.tokenizer
+    trie = _tries.get(tokenizer)
+    if trie is None:
+        data, starts, ids = (model.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
+        trie = _tries.setdefault(tokenizer, Trie(data, starts, ids, tokenizer.vocab_size))
+    return trie
+
+
+class Choice(Regex):
+    """One of several texts.
+
+    Parameters
+    ----------
+    choices : iterable of str
+    lead : str, optional
+        As for `Regex`.
+
+    Attributes
+    ----------
+    choices : tuple of str
+
+    Raises
+    ------
+    ArgumentError
+        There are none, or too many, or one is no text.
+
+    Examples
+    --------
+    >>> Choice(["yes", "no"]).matches("no")
+    True
+    """
+
+    def __init__(self, choices: Iterable[str], lead: str = "") -> None:
+        self.choices = tuple(choices) if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes)) else ()
+        if not self.choices or not all(isinstance(choice, str) for choice in self.choices):
+            found = f"{choices!r}"[:80]
+            raise ArgumentError("Choice", "choices", found, "texts, at least one", "give a list of str")
+        super().__init__("|".join(map(re.escape, self.choices)), lead)
+
+
+class _Masks:
+    """An automaton over one vocabulary, and which tokens each of its states lets pass; for any number of threads."""
+
+    def __init__(self, parts: Parts, trie: Trie) -> None:
+        self.parts, self.trie, self._lock = parts, trie, threading.Lock()
+        self._machine = Machine(parts)
+        self._kept: OrderedDict[Members, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def begin(self) -> Members:
+        """Return the first state."""
+        with self._lock:
+            return self._machine.begin()
+
+    def step(self, members: Members, data: bytes) -> Members:
+        """Return the state after some bytes; the empty one where they do not fit."""
+        with self._lock:
+            return self._machine.step(members, data)
+
+    def allowed(self, members: Members) -> np.ndarray:
+        """Return the allowed tokens: int32 ids, or for many of them packed bits that are set where one is not."""
+        with self._lock:
+            if members in self._kept:
+                self._kept.move_to_end(members)
+                return self._kept[members]
+            tokens = self._machine.ask(members, self.trie.tokens_from)
+            if self.parts.accepts(members):
+                tokens = np.append(tokens, np.int32(END_OF_DOCUMENT))
+            if len(tokens) > FEW:
+                forbidden = np.ones(self.trie.vocab_size, bool)
+                forbidden[tokens] = False
+                tokens = np.packbits(forbidden)
+            self._kept[members] = tokens
+            self._bytes += tokens.nbytes + OVERHEAD
+            while self._bytes > MASK_BYTES:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes + OVERHEAD
+            return tokens
+
+
+class Walk:
+    """How far one generation has come."""
+
+    def __init__(self, masks: _Masks, tokenizer: Tokenizer) -> None:
+        self._masks, self._tokenizer = masks, tokenizer
+        self._members = masks.begin()
+
+    def mask(self, logits: np.ndarray) -> None:
+        """Put ``-inf`` in the place of the logits of tokens that may not follow.
+
+        Parameters
+        ----------
+        logits : ndarray, float32, shape (V,)
+            At least one stays: wherever a walk is, a byte can follow, which is a token, or the text is complete and
+            token 0 can.
+        """
+        allowed = self._masks.allowed(self._members)
+        if allowed.dtype == np.int32:
+            kept = logits[allowed]
+            logits.fill(-np.inf)
+            logits[allowed] = kept
+        else:
+            np.copyto(logits, -np.inf, where=np.unpackbits(allowed, count=len(logits)).view(bool))
+
+    def advance(self, token: int) -> bool:
+        """Go on by a token that was chosen; False where nothing can follow it: the text is complete.
+
+        Raises
+        ------
+        TinyRWKVError
+            The token was not allowed.
+        """
+        data = self._tokenizer.token_bytes(token)
+        if not data or not self.read(data):
+            found = f"token {token}, {data[:40]!r}"
+            fix = "let it choose only where logits are not -inf"
+            raise TinyRWKVError("generate", "sampler", found, "a token that the constraint allows", fix)
+        return self._masks.parts.goes_on(self._members)
+
+    def read(self, data: bytes) -> bool:
+        """Go on by some bytes; False where they do not fit."""
+        self._members = self._masks.step(self._members, data)
+        return bool(self._members)

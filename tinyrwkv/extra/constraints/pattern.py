@@ -1,0 +1,273 @@
+r"""Regular expressions as trees.
+
+What is understood, with the meaning that Python's ``re.fullmatch`` with ``re.ASCII`` gives it:
+
+=============================================  ===============================================================
+``a``  ``\.``  ``\n \t \r \f \v \a``           a character
+``\x41``  ``\u20ac``  ``\U0001f642``           a character by its code
+``.``                                          any character but a newline
+``[a-z_]``  ``[^"]``                           one of a set, one of all others
+``\d \w \s``  ``\D \W \S``                     ASCII digits, letters, blanks; all others
+``xy``  ``x|y``  ``(x)``  ``(?:x)``            both, either, a group; ``(?P<name>x)`` too
+``x*``  ``x+``  ``x?``  ``x{2}``  ``x{2,5}``   repeated; ``x*?`` and its like mean the same here
+``^`` first and ``$`` last                     nothing: the whole text must match anyway
+=============================================  ===============================================================
+
+References back, looking around, word borders, flags and possessive repetition are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ...errors import ArgumentError, UnsupportedError
+from .characters import LAST, Ranges, complement, normalise
+
+LONGEST = 200_000
+"""Characters of a pattern at most."""
+
+DEEPEST = 50
+"""Groups inside of groups at most."""
+
+MOST_REPEATS = 1_000
+"""Largest number in braces."""
+
+
+@dataclass(frozen=True)
+class Characters:
+    """One character of a set."""
+
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One after the other; without any the empty text."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Either:
+    """One of them."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`least` to `most` times, without end where `most` is None."""
+
+    part: Node
+    least: int
+    most: int | None
+
+
+Node = Characters | Sequence | Either | Repeat
+
+_DIGITS = normalise([(0x30, 0x39)])
+_WORDS = normalise([(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)])
+_BLANKS = normalise([(0x09, 0x0D), (0x20, 0x20)])
+_SETS = {"d": _DIGITS, "w": _WORDS, "s": _BLANKS} | {
+    name: complement(ranges) for name, ranges in (("D", _DIGITS), ("W", _WORDS), ("S", _BLANKS))
+}
+_CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
+_CODES = {"x": 2, "u": 4, "U": 8}  # digits
+_ANY = complement(((0x0A, 0x0A),))
+
+
+def parse(pattern: str) -> Node:
+    r"""Return a pattern as a tree.
+
+    Parameters
+    ----------
+    pattern : str
+
+    Returns
+    -------
+    Node
+
+    Raises
+    ------
+    ArgumentError
+        It is no regular expression, or too long, too deep, repeated too often, or matches no text at all.
+    UnsupportedError
+        It has something that no automaton can do, or this one does not.
+
+    Examples
+    --------
+    >>> parse("a?")
+    Repeat(part=Characters(ranges=((97, 97),)), least=0, most=1)
+    """
+    if not isinstance(pattern, str):
+        raise ArgumentError("Regex", "pattern", type(pattern).__name__, "text", "give a str")
+    if len(pattern) > LONGEST:
+        found = f"{len(pattern):,} characters"
+        raise ArgumentError("Regex", "pattern", found, f"at most {LONGEST:,}", "shorten it")
+    return _Parser(pattern).run()
+
+
+class _Parser:
+    def __init__(self, pattern: str) -> None:
+        self.pattern, self.at = pattern, 0
+
+    def run(self) -> Node:
+        node = self.either(0)
+        if self.at < len(self.pattern):
+            self.wrong("a ) that closes nothing", "an opening ( before it")
+        return node
+
+    def peek(self, text: str) -> bool:
+        return self.pattern.startswith(text, self.at)
+
+    def take(self, text: str) -> bool:
+        found = self.peek(text)
+        self.at += len(text) if found else 0
+        return found
+
+    def next(self, expected: str) -> str:
+        if self.at == len(self.pattern):
+            self.wrong("its end", expected)
+        self.at += 1
+        return self.pattern[self.at - 1]
+
+    def wrong(self, found: str, expected: str) -> NoReturn:
+        fix = f"correct it at character {self.at:,}: {self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
+        raise ArgumentError("Regex", "pattern", found, expected, fix)
+
+    def cannot(self, found: str) -> NoReturn:
+        fix = f"write it another way at character {self.at:,}: {self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
+        raise UnsupportedError("Regex", "pattern", found, "what an automaton of this kind can do", fix)
+
+    def either(self, depth: int) -> Node:
+        if depth > DEEPEST:
+            self.wrong(f"groups more than {DEEPEST} deep", "fewer")
+        parts = [self.sequence(depth)]
+        while self.take("|"):
+            parts.append(self.sequence(depth))
+        return parts[0] if len(parts) == 1 else Either(tuple(parts))
+
+    def sequence(self, depth: int) -> Node:
+        parts: list[Node] = []
+        if depth == 0:
+            self.take("^")
+        while self.at < len(self.pattern) and not self.peek("|") and not self.peek(")"):
+            if depth == 0 and self.take("$"):
+                if self.at < len(self.pattern) and not self.peek("|"):
+                    self.cannot("a $ before the end")
+                break
+            parts.append(self.repeated(depth))
+        return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+
+    def repeated(self, depth: int) -> Node:
+        node = self.single(depth)
+        bounds = self.bounds()
+        if bounds is None:
+            return node
+        self.take("?")  # shortest first: the same texts
+        if self.peek("+"):
+            self.cannot("possessive repetition")
+        if self.peek("*") or self.peek("?") or self.bounds() is not None:
+            self.wrong("one repetition directly after another", "a group around the first")
+        return Repeat(node, *bounds)
+
+    def bounds(self) -> tuple[int, int | None] | None:
+        """Read how often something is repeated; None where nothing says so. Braces that say nothing are characters."""
+        if self.take("*"):
+            return 0, None
+        if self.take("+"):
+            return 1, None
+        if self.take("?"):
+            return 0, 1
+        found = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}").match(self.pattern, self.at)
+        if found is None or found[0] == "{}":
+            return None
+        if max(len(found[1]), len(found[3])) > 9 or max(int(found[1] or 0), int(found[3] or 0)) > MOST_REPEATS:
+            self.wrong(f"more than {MOST_REPEATS:,} repetitions", "fewer, or * for any number")
+        self.at = found.end()
+        least, most = int(found[1] or 0), int(found[3]) if found[3] else None if found[2] else int(found[1])
+        if most is not None and most < least:
+            self.wrong(f"{{{least},{most}}}", "the smaller number first")
+        return least, most
+
+    def single(self, depth: int) -> Node:
+        character = self.next("a character")
+        if character == "(":
+            return self.group(depth)
+        if character == "[":
+            return Characters(self.set())
+        if character == ".":
+            return Characters(_ANY)
+        if character == "\\":
+            return Characters(self.escape())
+        if character in "*+?":
+            self.at -= 1
+            self.wrong("nothing to repeat", "something before it")
+        if character in "^$":
+            self.cannot(f"a {character} inside")
+        return self.one(ord(character))
+
+    def group(self, depth: int) -> Node:
+        if self.take("?"):
+            name = re.compile(r"P<[A-Za-z_]\w*>").match(self.pattern, self.at)
+            if name is not None:
+                self.at = name.end()
+            elif not self.take(":"):
+                self.cannot("an extension (?")
+        node = self.either(depth + 1)
+        if not self.take(")"):
+            self.wrong("a ( that nothing closes", "a ) after it")
+        return node
+
+    def one(self, code: int) -> Characters:
+        if not (ranges := normalise([(code, code)])):
+            self.wrong("a surrogate", "a character")
+        return Characters(ranges)
+
+    def escape(self) -> Ranges:
+        """Return what the characters after a backslash mean."""
+        name = self.next("a character after \\")
+        if name in _SETS:
+            return _SETS[name]
+        if name in _CONTROLS:
+            return self.one(ord(_CONTROLS[name])).ranges
+        if name in _CODES:
+            count = _CODES[name]
+            digits = self.pattern[self.at : self.at + count]
+            if len(digits) < count or not set(digits) <= set(string.hexdigits) or int(digits, 16) > LAST:
+                self.wrong(f"\\{name}{digits}", f"{count} hexadecimal digits of a character")
+            self.at += count
+            return self.one(int(digits, 16)).ranges
+        if name in "123456789":
+            self.cannot("a reference back")
+        if name.isascii() and name.isalnum():
+            self.cannot(f"\\{name}")
+        return self.one(ord(name)).ranges
+
+    def set(self) -> Ranges:
+        """Return the characters of a set whose [ has been read."""
+        negated, ranges, first = self.take("^"), list[tuple[int, int]](), True
+        while first or not self.peek("]"):
+            first = False
+            low = self.member()
+            if len(low) == 1 and low[0][0] == low[0][1] and self.peek("-") and not self.peek("-]"):
+                self.at += 1
+                high = self.member()
+                if len(high) != 1 or high[0][0] != high[0][1] or high < low:
+                    self.wrong("a range that goes nowhere", "from one character up to another")
+                ranges.append((low[0][0], high[0][1]))
+            else:
+                ranges.extend(low)
+        self.at += 1
+        characters = normalise(ranges)
+        characters = complement(characters) if negated else characters
+        if not characters:
+            self.wrong("a set without characters", "at least one, or no text matches")
+        return characters
+
+    def member(self) -> Ranges:
+        character = self.next("a ] that closes the set")
+        return self.escape() if character == "\\" else self.one(ord(character)).ranges
