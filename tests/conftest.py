@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import mmap
 import os
 import pathlib
@@ -15,6 +16,7 @@ from tiny_models import BACKENDS, Oracle, compress, predict, rewrite, shape_of, 
 
 import tinyrwkv
 from tinyrwkv import backends, memory
+from tinyrwkv.extra.cli import main
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000)
@@ -95,3 +97,17 @@ def load(tiny: Callable[..., str]) -> Callable[..., tinyrwkv.Model]:
 def oracle(tiny: Callable[..., str]) -> Callable[..., Oracle]:
     """Return, once each, the reference over those models: ``oracle(arch, dtype, form)``."""
     return functools.lru_cache(None)(lambda arch="v7", dtype="int8", form="dense": Oracle(tiny(arch, dtype, form)))
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the chat in this process: ``piped(text, *arguments)`` is the exit status, what it printed, and its notes."""
+    monkeypatch.setenv("TINYRWKV_BACKEND", "numpy")
+
+    def run(text: str | bytes, *arguments: str) -> tuple[int, str, str]:
+        data = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "ascii"))
+        status = main(["chat", *arguments])
+        return status, *capsys.readouterr()
+
+    return run

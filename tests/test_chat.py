@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pathlib
 import threading
@@ -20,7 +19,6 @@ from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, Unsupport
 from tinyrwkv.extra import slash
 from tinyrwkv.extra.background import stream
 from tinyrwkv.extra.chat import KEPT, Chat
-from tinyrwkv.extra.cli import main
 from tinyrwkv.extra.profile import Profile, read_profile
 from tinyrwkv.extra.templates import template
 
@@ -413,20 +411,6 @@ def test_a_pipe_gets_the_answers_and_nothing_else(talkers: Callable[..., str]) -
     assert done.returncode == 0
 
 
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the chat in this process: ``piped(text, *arguments)`` is the exit status, what it printed, and its notes."""
-    monkeypatch.setenv("TINYRWKV_BACKEND", "numpy")
-
-    def run(text: str | bytes, *arguments: str) -> tuple[int, str, str]:
-        data = text.encode() if isinstance(text, str) else text
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "ascii"))
-        status = main(["chat", *arguments])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def test_reports_go_through_a_pipe_too(piped: Callable[..., Any], talkers: Callable[..., str]) -> None:
     status, out, notes = piped("price?\n/why\n/quit\nprice?\n", talkers(*CAFE), "-n", "2")
     assert out.startswith("caf\nThe last step") and out.count("caf") == 1
@@ -484,6 +468,16 @@ def test_a_terminal_of_40_columns(talkers: Callable[..., str]) -> None:
         assert "120 tokens," in notes and "tok/s" in notes and "/set max_tokens" in notes.replace("\n", " ")
         terminal.type("/help\n")
         assert all(len(line) <= 39 for line in terminal.wait_for("\n> ").splitlines())
+        terminal.type("\x04")
+        assert terminal.status() == 0
+
+
+def test_a_dumb_terminal_gets_plain_text(talkers: Callable[..., str]) -> None:
+    with Terminal(EXAMPLE, talkers(*CAFE), TERM="dumb") as terminal:
+        shown = terminal.wait_for("\n> ")
+        terminal.type("price?\n")
+        shown += terminal.wait_for("€5") + terminal.wait_for("\n> ")
+        assert "RWKV v7" in shown and "tok/s" in shown and "\x1b" not in shown
         terminal.type("\x04")
         assert terminal.status() == 0
 

@@ -17,6 +17,11 @@ from tinyrwkv.extra.terminal import Progress, Trimmer, Wrapper, columns, parse_s
 texts = st.text(st.sampled_from("ab \n\t日é\u0301🙂") | st.characters(codec="utf-8"), max_size=60)
 
 
+@pytest.fixture(autouse=True)
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
 class Screen(io.StringIO):
     """A stream that says it is a terminal."""
 
@@ -112,7 +117,6 @@ def test_a_trimmed_stream_is_the_stripped_text(text: str, cuts: list[int]) -> No
 
 def test_colours_only_on_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("WT_SESSION", "1")
     assert terminal.has_colours(Screen())
     assert not terminal.has_colours(io.StringIO())
@@ -148,8 +152,9 @@ def test_the_bar_fits_and_goes_away(columns: int, monkeypatch: pytest.MonkeyPatc
     assert columns < 40 or all(len(frame) < columns for frame in frames)
 
 
-def test_no_bar_without_a_terminal() -> None:
-    stream = io.StringIO()
+@pytest.mark.parametrize(("stream", "kind"), [(io.StringIO(), "xterm"), (Screen(), "dumb")])
+def test_no_bar_where_it_cannot_be_drawn(stream: io.StringIO, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", kind)
     with Progress("verify", stream) as progress:
         progress(1, 2)
     assert stream.getvalue() == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable
@@ -10,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from .. import memory
-from ..errors import ArgumentError, FormatError
-from ..format import open_file
 from ..generate import Generation
 from ..state import State
-from . import settings
+from . import session, settings
 from .calls import Calls
+from .prompt_cache import PromptCache
 from .recorder import Recorder
 from .templates import template
 
@@ -24,6 +22,9 @@ if TYPE_CHECKING:
 
 KEPT = 4
 """Turns that can be taken back: each keeps a state, 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B."""
+
+SAID = 1000
+"""Turns in the transcript, the last ones."""
 
 
 @dataclass
@@ -66,6 +67,8 @@ class Chat:
         Instructions before the first turn.
     commands : iterable of str, optional
         Names of the calls that answer commands.
+    cache : PromptCache, optional
+        Where the state after the system text is kept between runs; nowhere by default.
     **values
         As for `set`.
 
@@ -77,6 +80,8 @@ class Chat:
         Tokens of an answer at most.
     turns : int
         Turns so far.
+    system_source : str
+        Where the state after the system text came from: "" (there is none yet), "read" or "cache".
     last : Turn or None
         The turn before.
 
@@ -94,11 +99,14 @@ class Chat:
         template_name: str | None = None,
         system: str = "",
         commands: Iterable[str] = (),
+        cache: PromptCache | None = None,
         **values: float | None,
     ) -> None:
         self.model, self.tokenizer, self.system = model, model.tokenizer, system
         self.template = template(template_name or model.config.get("template") or "chat")
-        self.calls = Calls(model, commands)
+        self.calls, self.cache = Calls(model, commands), cache
+        self._after_system: State | None = None
+        self.system_source = ""
         self.sampler, self.max_tokens = Recorder(), 0
         self.reset()
         for key, value in (settings.DEFAULTS | values).items():
@@ -113,12 +121,19 @@ class Chat:
         self.last: Turn | None = None
         self._open = False  # whether what the last turn came to has not been looked at
         self._kept: deque[tuple[str, State | None]] = deque(maxlen=KEPT)
+        self._transcript: deque[session.Said] = deque(maxlen=SAID)
 
     @property
     def state(self) -> State:
         """The state after what has been said, without the stop string of the last answer."""
         self._settle()
         return self.model.new_state() if self._state is None else self._state
+
+    @property
+    def transcript(self) -> list[session.Said]:
+        """What has been said, up to 1,000 turns."""
+        self._settle()
+        return list(self._transcript)
 
     def ask(self, text: str, deadline: float | None = None) -> Generation:
         """Say something and return the answer to come.
@@ -139,8 +154,8 @@ class Chat:
         prompt, state, sampler = self.template.prompt(text), None, Recorder(temperature=0)
         command = self.calls.expected(prompt, deadline)
         if not command:
-            prompt = self.template.prompt(text, self._state is None, self.system)
-            state, sampler = self._state, self.sampler
+            state, sampler = self._state or self._begun(deadline), self.sampler
+            prompt = self.template.prompt(text, self._state is None, "" if state is not None else self.system)
         generation = self.model.generate(
             prompt,
             state=state,
@@ -154,6 +169,24 @@ class Chat:
         self.turns += 1
         return generation
 
+    def _begun(self, deadline: float | None) -> State | None:
+        """Return the state after the system text; None where there is no such text, or no time to read it."""
+        text = self.template.system(self.system)
+        if self._after_system is None and text:
+            state = self.cache.get(self.model, text) if self.cache else None
+            self.system_source = "cache"
+            if state is None:
+                reading = self.model.generate(text, max_tokens=0, deadline=deadline)
+                for _ in reading:
+                    pass
+                if reading.result.stop_reason != "length":
+                    return None
+                state, self.system_source = reading.result.state, "read"
+                if self.cache:
+                    self.cache.put(self.model, text, state)
+            self._after_system = state
+        return self._after_system
+
     def _settle(self) -> None:
         """Take over what the last turn came to."""
         if not self._open or self.last is None:
@@ -164,14 +197,16 @@ class Chat:
             pass
         result = generation.result
         if result.stop_reason is None or (not result.tokens and result.stop_reason in ("cancelled", "deadline")):
-            self.undo()
-        elif not self.last.command:
+            self._take_back()
+            return
+        self._transcript.append(session.Said(self.last.text, result.text.strip(), self.last.command))
+        if not self.last.command:
             state, unread = result.state, result.unread
             self._state = self.model.forward(unread, state, logits=None)[1] if unread else state
             self.sampler = self.last.sampler  # it goes on drawing where this turn ended
 
     def undo(self) -> str | None:
-        """Take back the last turn, up to 16 times; return what the user had said, None where nothing is left.
+        """Take back the last turn, up to 4 times; return what the user had said, None where nothing is left.
 
         The state is again the one that the turn began from, bit for bit. The random numbers go on: the same question
         can get another answer.
@@ -179,32 +214,27 @@ class Chat:
         self._settle()
         if not self._kept:
             return None
+        self._transcript.pop()
+        return self._take_back()
+
+    def _take_back(self) -> str:
         text, self._state = self._kept.pop()
         self.last, self.turns = None, self.turns - 1
         return text
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a file, a new one or another state's.
-
-        Raises
-        ------
-        FormatError
-            The file cannot be written.
-        ArgumentError
-            The file exists and is not a state.
-        """
-        if os.path.lexists(path):
-            kind = "something else"
-            with contextlib.suppress(FormatError), open_file(path) as file:
-                kind = file.metadata["kind"]
-            if kind != "state":
-                raise ArgumentError(os.fspath(path), "file", kind, "none, or a state", "choose another name")
-        self.state.save(path)
+        """Write the state and the transcript to a file; raises what `session.save` does."""
+        session.save(path, self.state, self.transcript)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a saved state, which this model made; raises FormatError where it is not such a file."""
-        state = State.load(path, self.model)
+        """Go on from a saved state, which this model made; raises FormatError where it is not such a file.
+
+        What was said comes back with it, but no turn of it can be taken back.
+        """
+        state, said = session.load(path, self.model)
         self._continue(state if state.tokens else None)
+        self._transcript.extend(said)
+        self.turns = len(said)
 
     def set(self, key: str, value: float | str | None) -> None:
         """Change a setting of the sampler or `max_tokens`.

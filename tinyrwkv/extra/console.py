@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, TextIO
 from ..errors import TinyRWKVError
 from . import slash
 from .background import stream
+from .events import Events
 from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, show_size, wrap
 
 if TYPE_CHECKING:
     from ..generate import Result
     from .chat import Chat
+
+SHOWN = 3
+"""Turns of an earlier conversation that are shown again."""
 
 AGAIN = "Ctrl-C once more, or Ctrl-D, leaves."
 
@@ -55,7 +59,7 @@ class Console:
         Raises
         ------
         TinyRWKVError
-            A line could not be answered; raised only through a pipe, a terminal shows it and goes on.
+            A line could not be answered; raised only through a pipe, others show it and go on.
         KeyboardInterrupt
             Ctrl-C, only through a pipe.
         """
@@ -84,9 +88,7 @@ class Console:
             except UnicodeDecodeError:
                 self._note("That was no text in the terminal's encoding.")
             except TinyRWKVError as error:
-                if not self.terminal:
-                    raise
-                self._write(wrap(str(error)) + "\n")
+                self._failed(error)
 
     def handle(self, line: str) -> None:
         """Answer one line: a prompt, or a command that begins with a slash."""
@@ -94,6 +96,11 @@ class Console:
             self._show(*slash.run(self.chat, line))
         elif line.strip():
             self._answer(line)
+
+    def _failed(self, error: TinyRWKVError) -> None:
+        if not self.terminal:
+            raise error
+        self._write(wrap(str(error)) + "\n")
 
     def _show(self, text: str, report: bool) -> None:
         """Show what a command returned: through a pipe only what it was asked for, the rest as a note."""
@@ -158,6 +165,8 @@ class Console:
         if self.prompts:
             self._write("Try:\n" + "".join(wrap(f"  {prompt}") + "\n" for prompt in self.prompts))
         self._note("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+        for said in self.chat.transcript[-SHOWN:]:
+            self._note(f"> {said.question}\n{said.answer}")
 
     def _note(self, text: str) -> None:
         if text:
@@ -167,3 +176,27 @@ class Console:
         if text:
             self.out.write(text)
             self.out.flush()
+
+
+class EventConsole(Console):
+    """Reads a prompt in every line, and writes events instead of answers: see docs/events.md."""
+
+    def __init__(self, chat: Chat, source: TextIO | None = None, out: TextIO | None = None) -> None:
+        super().__init__(chat, source=source, out=out)
+        self.terminal = self.colours = False
+        self.events = Events(self.out)
+
+    def _show(self, text: str, report: bool) -> None:
+        self.events("report", text=text)
+
+    def _failed(self, error: TinyRWKVError) -> None:
+        self.events("error", message=str(error))
+
+    def _answer(self, line: str) -> None:
+        generation = self.chat.ask(line)
+        turn = self.chat.last
+        self.events("begin", turn=self.chat.turns, prompt=line, command=turn is not None and turn.command)
+        with contextlib.closing(stream(generation)) as pieces:
+            for piece in pieces:
+                self.events.piece(piece)
+        self.events.end(generation)

@@ -109,6 +109,8 @@ def _stats(chat: Chat, argument: str) -> str:
     rows = [("model", shape), ("backend", f"{model.backend.name}, threads: {model.backend.threads}")]
     rows += [("template", chat.template.name), ("turns", f"{chat.turns}"), ("tokens read", f"{chat.state.tokens:,}")]
     rows += [("state", show_size(chat.state.data.nbytes))]
+    if chat.system_source:
+        rows += [("system text", {"cache": "from the cache", "read": "read in this run"}[chat.system_source])]
     if chat.last is not None:
         result = chat.last.generation.result
         times = result.timings
@@ -160,8 +162,8 @@ def _quit(chat: Chat, argument: str) -> str:
 COMMANDS = {
     "/reset": Slash(_reset, "", "begin a new conversation"),
     "/undo": Slash(_undo, "", "take back the last question and its answer"),
-    "/save": Slash(_save, "FILE", "save the state of the conversation"),
-    "/load": Slash(_load, "FILE", "go on from a saved state"),
+    "/save": Slash(_save, "FILE", "save the conversation"),
+    "/load": Slash(_load, "FILE", "go on from a saved conversation"),
     "/set": Slash(_set, "KEY VALUE", "change a setting; alone, list them"),
     "/stats": Slash(_stats, "", "speed and settings", report=True),
     "/why": Slash(_why, "", "the five likeliest tokens of the last step", report=True),

@@ -69,9 +69,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def has_colours(stream: TextIO | None) -> bool:
     """Tell whether to colour what goes to a stream: a terminal that knows how, and no NO_COLOR in the environment."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    capable = os.name != "nt" or bool(os.environ.get("WT_SESSION"))
-    return is_terminal(stream) and capable and not plain
+    capable = bool(os.environ.get("WT_SESSION")) if os.name == "nt" else not is_dumb()
+    return is_terminal(stream) and capable and not os.environ.get("NO_COLOR")
+
+
+def is_dumb() -> bool:
+    """Tell whether the terminal says that it only writes one character after another."""
+    return os.name != "nt" and os.environ.get("TERM", "") in ("", "dumb")
 
 
 def dim(text: str, colours: bool) -> str:
@@ -209,7 +213,7 @@ def wrap(text: str, limit: Callable[[], int] = width) -> str:
 
 
 class Progress:
-    """A bar on a terminal, drawn at most ten times a second, and gone afterwards; elsewhere nothing.
+    """A bar on a terminal, drawn at most ten times a second, and gone afterwards; elsewhere, and on dumb ones, nothing.
 
     Parameters
     ----------
@@ -220,7 +224,7 @@ class Progress:
 
     def __init__(self, label: str, stream: TextIO | None = None) -> None:
         self.label, self.stream = label, sys.stderr if stream is None else stream
-        self.shown = is_terminal(self.stream)
+        self.shown = is_terminal(self.stream) and not is_dumb()
         self._last, self._drawn = -1.0, 0
 
     def __enter__(self) -> Progress:

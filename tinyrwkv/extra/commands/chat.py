@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
+from ...errors import ArgumentError
 from .. import options as shared
 from ..chat import Chat
-from ..console import Console
+from ..console import Console, EventConsole
+from ..places import state_folder
 from ..profile import read_profile
+from ..prompt_cache import PromptCache
 from ..templates import TEMPLATES
 
 HELP = "talk with a model"
@@ -18,8 +28,12 @@ examples:
   tinyrwkv chat model.trwkv --system "Answer in one sentence." --threads 4
   tinyrwkv chat model.trwkv --resident-limit 12MB
       on a board with little memory
+  tinyrwkv chat model.trwkv --resume
+      where the last conversation with this model ended, saved again when this one ends
   echo "turn left, then come back" | tinyrwkv chat
       through a pipe every line is a prompt, and only the answers come out
+  tinyrwkv chat --json < prompts.txt
+      for programs: JSON objects, one a line, piece by piece (docs/events.md)
 
 Ctrl-C stops an answer. Ctrl-D or /quit leaves. /help lists the commands.
 """
@@ -32,7 +46,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", default="", metavar="TEXT", help="instructions before the first turn")
     parser.add_argument("--template", metavar="NAME", help=f"{', '.join(TEMPLATES)} (default: what the file says)")
     parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="tokens of an answer at most (default: 400)")
-    parser.add_argument("--load", metavar="FILE", help="go on from a state that /save wrote")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--load", metavar="FILE", help="go on from a conversation that /save wrote")
+    begin.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on from FILE if it is there, and save the conversation to it in the end (default: one for each model)",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="neither look for nor keep the state after --system")
+    parser.add_argument("--json", action="store_true", help="print events: begin, piece, end, stats, report, error")
     shared.add_sampling(parser, "what suits the model, shown by /set")
     shared.add_loading(parser)
 
@@ -46,8 +70,49 @@ def run(options: argparse.Namespace) -> int:
     settings = dict(profile.settings) | shared.sampling(options)
     if options.max_tokens is not None:
         settings["max_tokens"] = options.max_tokens
-    chat = Chat(model, options.template, options.system, profile.commands, **settings)
+    cache = None if options.no_cache else PromptCache()
+    chat = Chat(model, options.template, options.system, profile.commands, cache, **settings)
+    console = EventConsole(chat) if options.json else Console(chat, profile.prompts)
     if options.load is not None:
         chat.load(options.load)
-    Console(chat, profile.prompts).run()
+    if options.resume is None:
+        console.run()
+        return 0
+    path = os.fspath(options.resume or _own_file(chat))
+    if os.path.lexists(path):
+        chat.load(path)
+    with _hang_up_leaves():
+        try:
+            console.run()
+        finally:
+            if chat.transcript or os.path.lexists(path):
+                chat.save(path)
     return 0
+
+
+def _own_file(chat: Chat) -> pathlib.Path:
+    """Return where the conversations with a model go on when no file is named; its folder is made."""
+    folder = state_folder()
+    if folder is None:
+        fix = "name a file: --resume FILE"
+        raise ArgumentError("arguments", "--resume", "no home folder", "one to keep the conversation in", fix)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{chat.model.hash[:16]}.state"
+
+
+@contextlib.contextmanager
+def _hang_up_leaves() -> Iterator[None]:
+    """Let a closed terminal window, or a request to end, leave the way that /quit does."""
+    names = [name for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []
+    before = {name: signal.signal(getattr(signal, name), _leave) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

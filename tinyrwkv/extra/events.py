@@ -1,0 +1,40 @@
+"""What happens, for programs: JSON, one object a line, as docs/events.md describes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TextIO
+
+from .. import memory
+from ..generate import NO_TOKEN, Generation, Piece
+
+
+class Events:
+    """Writes events to a stream, each at once.
+
+    Parameters
+    ----------
+    out : text stream
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def __call__(self, event: str, **values: Any) -> None:
+        """Write an event with its values; text is escaped to ASCII, so that no encoding can hurt it."""
+        print(json.dumps({"event": event, **values}), file=self.out, flush=True)
+
+    def piece(self, piece: Piece) -> None:
+        """Write ``piece``: text, token, logprob; the last two are null where text comes without a token."""
+        token = None if piece.token == NO_TOKEN else piece.token
+        logprob = piece.logprob if token is not None and math.isfinite(piece.logprob) else None
+        self("piece", text=piece.text, token=token, logprob=logprob)
+
+    def end(self, generation: Generation, **more: Any) -> None:
+        """Write ``end`` (stop_reason, text, `more`), then ``stats`` (counts, seconds and bytes)."""
+        result = generation.result
+        self("end", stop_reason=result.stop_reason, text=result.text, **more)
+        process = memory.process_memory()
+        bytes_now = {"resident_bytes": generation.model.resident(), "rss_bytes": process.get("rss")}
+        self("stats", **result.timings, **bytes_now)

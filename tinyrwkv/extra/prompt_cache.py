@@ -1,0 +1,81 @@
+"""States after texts that conversations begin with, kept on disk: a system prompt is read once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..errors import TinyRWKVError
+from ..sha256 import sha256
+from ..state import State
+from .places import cache_folder
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+LIMIT = 64 << 20
+"""Bytes of all entries together: 27 states of a model of 0.1 B parameters, 5 of one of 1.5 B, 1 of one of 7 B."""
+
+
+class PromptCache:
+    """A folder of state files, each named by a hash of the model, the text and what computed it.
+
+    Nothing here fails: where the folder cannot be used, nothing is kept, and a damaged entry is as good as none.
+
+    Parameters
+    ----------
+    folder : path, optional
+        By default the user's cache folder, or where there is none ``.tinyrwkv-cache`` beside each model.
+    limit : int
+        Bytes of all entries together; those not used for longest go first.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int = LIMIT) -> None:
+        self.folder = cache_folder() if folder is None else pathlib.Path(folder)
+        self.limit = limit
+
+    def path(self, model: Model, text: str) -> pathlib.Path:
+        """Return where the state after a text is, if it is kept."""
+        folder = self.folder or pathlib.Path(model.path).parent / ".tinyrwkv-cache"
+        # numpy rounds other sums than the compiled kernels, which agree with each other in every bit
+        rounding = "numpy" if model.backend.name == "numpy" else "compiled"
+        key = f"{__version__} {model.hash} {rounding}\n{text}".encode("utf-8", "surrogatepass")
+        return folder / f"{sha256(key).hexdigest()[:40]}.state"
+
+    def get(self, model: Model, text: str) -> State | None:
+        """Return the state after a text; None where it is not kept or its file is damaged."""
+        path = self.path(model, text)
+        try:
+            state = State.load(path, model)
+        except TinyRWKVError:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return state
+
+    def put(self, model: Model, text: str, state: State) -> None:
+        """Keep the state after a text, and let go of what was not used for longest."""
+        if state.data.nbytes > self.limit:
+            return
+        path = self.path(model, text)
+        with contextlib.suppress(OSError, TinyRWKVError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            state.save(path)
+            self._let_go(path.parent)
+
+    def _let_go(self, folder: pathlib.Path) -> None:
+        files = []
+        for path in folder.glob("*.state*"):  # with what a power cut left of half a file
+            with contextlib.suppress(OSError):
+                about = path.stat()
+                files.append((about.st_mtime_ns, about.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.limit:
+                return
+            with contextlib.suppress(OSError):
+                path.unlink()
+                total -= size
