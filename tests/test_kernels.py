@@ -141,6 +141,7 @@ KINDS = {"i8": (np.int8, np.int16), "f32": (F32, F32), "f16": (np.float16, F32)}
 # Rows of weights, tokens: what each form multiplies at once.
 FORMS = {
     "dots_i8": (1, 1),
+    "dots_i8_pair": (2, 1),
     "dots_i8_short": (4, 1),
     "dots_i8_block": (2, 4),
     "dots_f32": (1, 1),
@@ -163,7 +164,7 @@ def dots(function, w: np.ndarray, x: np.ndarray, pad: int = 0) -> np.ndarray:
     out = np.full((tokens, rows + 3), 12345, np.int32 if w.dtype == np.int8 else F32)
     address = [m.ctypes.data for m in (wide_w, wide_x, out)]
     strides = [m.strides[0] for m in (wide_w, wide_x, out)]
-    function(address[0], strides[0], address[1], strides[1], n, address[2], strides[2])
+    function(address[0], strides[0], address[1], strides[1], n, address[2], strides[2] if tokens > 1 else 4)
     assert (out[:, rows:] == 12345).all(), "wrote past its place"
     return out[:, :rows]
 

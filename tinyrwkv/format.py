@@ -22,6 +22,7 @@ from .table import Tensor
 __all__ = ["Tensor", "TensorFile", "Writer", "open_file"]
 
 _CHUNK = 1 << 20
+_BLOCK = 1 << 21  # bytes of a huge page on most systems
 _SERIAL = itertools.count()
 
 
@@ -233,7 +234,7 @@ class Writer:
                 raise OSError("a folder, pipe or device")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temp)  # left from a power cut by a process of the same number
-            self._file = open(self._temp, "xb")
+            self._file = open(self._temp, "xb", buffering=_BLOCK)
         return self
 
     def add(self, name: str, array: np.ndarray, page_aligned: bool = False) -> None:
@@ -269,10 +270,17 @@ class Writer:
             raise ArgumentError(error.file, error.object, error.found, error.expected, "give another") from None
         data = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
         with self._cleanup():
-            self._file.seek(offset)  # the gap reads as zeros
-            self._file.write(data)
+            self._append(bytes(offset - self._file.tell()))
+            self._append(data)
         self.tensors[name] = tensor._replace(crc32=zlib.crc32(data))
         self._end = offset + array.nbytes
+
+    def _append(self, data: Any) -> None:
+        """Write bytes in whole blocks of the file: Linux then keeps them in huge pages, which are read faster."""
+        while self._file is not None and data:
+            room = _BLOCK - self._file.tell() % _BLOCK
+            self._file.write(data[:room])
+            data = data[room:]
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         """Finish the file and give it its name, or after an exception remove it."""
@@ -295,8 +303,7 @@ class Writer:
         # a file that its own reader would refuse never gets the name
         table.check_header(self.path, head, offset + len(raw))
         table.check_table(self.path, raw, table.MINOR, table.PAGE, offset)
-        self._file.seek(offset)
-        self._file.write(raw)
+        self._append(bytes(offset - self._file.tell()) + raw)
         self._file.seek(0)
         self._file.write(head)
         self._file.flush()

@@ -34,8 +34,8 @@ class Parts:
         Operations that a kernel call may begin at, from 0 to the number of operations.
     head_cut : int
         The index in `cuts` of the SELECT operation, where the layers end.
-    random : tuple of int
-        Offset and bytes of the region that is read row by row, the embedding.
+    by_row : list of tuple of int
+        Offset and bytes of each region of which a token reads single rows; the embedding is the first.
     """
 
     def __init__(self, program: Program) -> None:
@@ -51,8 +51,8 @@ class Parts:
         )
         self.layer_bytes = max(np.diff(self._touched_sums).tolist())
         self.least_resident = 2 * (max(np.diff(self._mapped_sums).tolist()) + (1 << 18))
-        embedding = self.file.tensors["emb.weight"]
-        self.random = embedding.offset, embedding.nbytes
+        sparse = [t for t in self.file.tensors.values() if t.name.endswith((".bundles", ".rows"))]
+        self.by_row = [(t.offset, t.nbytes) for t in [self.file.tensors["emb.weight"], *sparse]]
 
     def _touched(self, row: list[int]) -> int:
         field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))

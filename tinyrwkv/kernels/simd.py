@@ -215,6 +215,8 @@ def _dots(kind: Any, rows: int, tokens: int, lanes: int = LANES) -> Any:
 
     ``dots(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n elements;
     out[t, r] = sum_j w[r, j] * x[t, j], each in 16 partial sums over j, one tree, then the tail of n.
+    The results of a token follow each other, `out_stride` after those of the token before; with one token, it is the
+    results of rows that are so far apart.
     """
 
     @intrinsic
@@ -263,7 +265,9 @@ def _dots(kind: Any, rows: int, tokens: int, lanes: int = LANES) -> Any:
                 total, width = kind.add(builder, low, high), width // 2
             sums.append(builder.extract_element(total, I32(0)))
         for i, total in enumerate(loop(whole, n, 1, sums)):
-            offset = builder.add(builder.mul(out_stride, I64(i % tokens)), I64(4 * (i // tokens)))
+            row, token = divmod(i, tokens)
+            apart, near = (token, 4 * row) if tokens > 1 else (row, 0)
+            offset = builder.add(builder.mul(out_stride, I64(apart)), I64(near))
             pointer = builder.inttoptr(builder.add(out, offset), ir.PointerType())
             builder.store(total, pointer, align=4)
         return context.get_dummy_value()
@@ -272,6 +276,7 @@ def _dots(kind: Any, rows: int, tokens: int, lanes: int = LANES) -> Any:
 
 
 dots_i8 = _dots(_Integer, 1, 1)
+dots_i8_pair = _dots(_Integer, 2, 1)
 dots_i8_short = _dots(_Integer, 4, 1)
 dots_i8_block = _dots(_Integer, 2, 4, lanes=8)  # sums that fit in 16 vector registers
 dots_f32 = _dots(_Float, 1, 1)

@@ -69,7 +69,7 @@ def predict(a: Any, p: Any) -> None:
                     key = a[WEIGHTS] + row_address(p, start + i)
                     simd.dots_i8(key, 0, x, 0, cols, a[PRIVATE] + i64(t) * (4 * ROWS) + 4 * i, 0)
                     chosen = i32(chosen + 1)
-            finish(a, p, start, n, t)
+            finish(a, p, start, n, t, a[PRIVATE] + i64(t) * (4 * ROWS))
             start = i32(start + n)
         a[TOUCHED] += i64(chosen) * cols
 
@@ -95,5 +95,5 @@ def sparse(a: Any, p: Any) -> None:
                 weighted_rows_64(rows, factors, n, column, out)
             else:
                 weighted_rows_8(rows, factors, n, column, out)
-            finish(a, p, column, unit, t)
+            finish(a, p, column, unit, t, out)
             column = i32(column + unit)
