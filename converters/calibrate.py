@@ -22,7 +22,7 @@ from tinyrwkv.program import qmax
 from tinyrwkv.quant import dequantize_rows
 from tinyrwkv.reference import sigmoid
 
-from .evaluate import END_OF_DOCUMENT, WINDOW, split_documents
+from .texts import END_OF_DOCUMENT, WINDOW, split_documents
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]

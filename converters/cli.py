@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import signal
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
+from tinyrwkv.extra.terminal import Progress
 
-from .convert import Progress, convert
+from . import options as compression
+from .compress import compress
+from .convert import convert
 from .store import DTYPES
 from .vocab import find_world
 from .write_gguf import export
@@ -25,6 +31,10 @@ examples:
       nothing is rounded
   tinyrwkv-convert exact.trwkv small.trwkv
       a model file again, to int8; it keeps its vocabulary
+  tinyrwkv-convert rwkv.pth exact.trwkv --vocab world --preset exact
+      reads less for each token, computes the same
+  tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --low-rank 4 --whiten --calibrate book.txt
+      factors fitted to a text; without --calibrate the model writes its own
   tinyrwkv-convert model.trwkv model.gguf
       for llama.cpp: a model file of RWKV-6 or 7, in its type (needs the extra gguf)
   tinyrwkv-convert eval model.trwkv --text book.txt
@@ -82,14 +92,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--template", metavar="NAME", help="chat template that the model was trained with, e.g. chat")
     parser.add_argument("--license", metavar="TEXT", help="licence of the weights, for the record")
+    compression.add_to(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
 def _convert(options: argparse.Namespace) -> int:
-    bar = _bar() if not options.quiet and sys.stderr.isatty() else None
-    report = _export(options, bar) if options.output.lower().endswith(".gguf") else _store(options, bar)
+    wanted = compression.read(options)
+    with _tidy_end(), Progress("", io.StringIO() if options.quiet else sys.stderr) as bar:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            bar.label = f"{stage:<16}"
+            bar(done, total)
+
+        if options.output.lower().endswith(".gguf"):
+            report = _export(options, partial(tell, "export"))
+        elif wanted is None:
+            report = convert(**_paths(options), dtype=options.dtype, progress=partial(tell, "convert"))
+        else:
+            report = compress(**_paths(options), options=wanted, calibrate=options.calibrate, tell=tell)
     if options.json:
         print(json.dumps(report, indent=1))
     elif not options.quiet:
@@ -99,20 +121,13 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _store(options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
-    return convert(
-        options.input,
-        options.output,
-        dtype=options.dtype,
-        vocab=find_world(options.input) if options.vocab == "world" else options.vocab,
-        ln_x_eps=options.ln_x_eps,
-        template=options.template,
-        license=options.license,
-        progress=progress,
-    )
+def _paths(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("input", "output", "vocab", "ln_x_eps", "template", "license")
+    paths = {name: getattr(options, name) for name in names}
+    return paths | {"vocab": find_world(options.input)} if options.vocab == "world" else paths
 
 
-def _export(options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
+def _export(options: argparse.Namespace, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Write a .gguf, which no option changes."""
     parser = _parser()
     free = ("input", "output", "quiet", "json")
@@ -123,29 +138,38 @@ def _export(options: argparse.Namespace, progress: Progress | None) -> dict[str,
     return export(options.input, options.output, progress)
 
 
-def _bar() -> Progress:
-    """Return a progress callback that draws a bar on stderr, at most ten times a second."""
-    last = 0.0
+@contextlib.contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Let a request to end (SIGTERM) remove what is half done, as Ctrl-C does."""
 
-    def draw(done: int, total: int) -> None:
-        nonlocal last
-        if done < total and time.monotonic() - last < 0.1:
-            return
-        last = time.monotonic()
-        filled = 40 * done // max(1, total)
-        end = "\n" if done >= total else ""
-        print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // max(1, total):3d} %", end=end, file=sys.stderr)
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
 
-    return draw
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ValueError):  # not the main thread
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, end))
+        yield
 
 
 def _summary(report: dict[str, Any]) -> str:
-    error = ""
-    if report.get("compression"):
-        last = report["compression"][-1]["report"]
-        error = f", weights off by {100 * last['relative_error']:.2g} %" if "relative_error" in last else ""
-    return (
+    lines = [
         f"{report['output']}: RWKV {report['arch']}, {report['n_layer']} layers of {report['n_embd']}, "
-        f"vocabulary {report['vocab_size']}, {report['dtype']}{error}, "
+        f"vocabulary {report['vocab_size']}, {report['dtype']}{_weights_off(report)}, "
         f"{report['file_bytes'] / 1e6:.1f} MB, {report['seconds']:.1f} s"
-    )
+    ]
+    for step in report.get("compression", []):
+        found = step["report"]
+        if "nll_delta" in found:
+            lines.append(
+                f"  {step['technique']}: nll {found['nll_delta']:+.4f}, top-1 {100 * found['top1_delta']:+.2f} %"
+            )
+        elif "differing_logits" in found:
+            lines.append(f"  {step['technique']}: {found['differing_logits']} logits differ")
+    return "\n".join(lines)
+
+
+def _weights_off(report: dict[str, Any]) -> str:
+    for step in report.get("compression", []):
+        if step["technique"] in DTYPES and "relative_error" in step["report"]:
+            return f", weights off by {100 * step['report']['relative_error']:.2g} %"
+    return ""

@@ -69,7 +69,7 @@ def convert(
     """
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
-    _check_arguments(input, output, vocab, dtype, ln_x_eps, template, license)
+    check_arguments(input, output, vocab, dtype, ln_x_eps, template, license)
     with open_source(input) as source:
         entries: list[Entry | Copy]
         if source.kind == "trwkv":
@@ -112,7 +112,7 @@ def _plain(text: str) -> str:
     return re.sub("[^ -~]", "?", text)[:200]
 
 
-def _check_arguments(
+def check_arguments(
     input: str,
     output: str,
     vocab: PathLike | None,
@@ -121,6 +121,7 @@ def _check_arguments(
     template: str | None,
     license: str | None,
 ) -> None:
+    """Refuse arguments of `convert` that are out of range, before anything is read: ArgumentError."""
     if dtype not in DTYPES:
         raise ArgumentError("arguments", "dtype", dtype, "one of " + ", ".join(DTYPES), "choose one of these")
     if ln_x_eps is not None and not 0 < ln_x_eps <= 1:

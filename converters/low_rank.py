@@ -247,7 +247,7 @@ def choose_ranks(
     """Share a budget of bytes between matrices so that the sum of weighted output errors is least.
 
     For a price p of a byte every matrix takes the rank, or its dense form, with the least
-    ``weight * error + p * bytes``; the price is found by bisection.
+    ``weight * error + p * bytes``; the price is found by bisection, and what no price spends goes to what gains most.
 
     Parameters
     ----------
@@ -289,7 +289,17 @@ def choose_ranks(
     for _ in range(100):
         price = (low + high) / 2
         low, high = (low, price) if sum(size for size, _, _ in at(price).values()) <= budget else (price, high)
-    return {name: rank for name, (_, _, rank) in at(high).items()}
+    chosen = at(high)
+    left = budget - sum(size for size, _, _ in chosen.values())
+    while better := [
+        ((chosen[name][1] - cost) / (size - chosen[name][0]), name, (size, cost, rank))
+        for name, listed in options.items()
+        for size, cost, rank in listed
+        if chosen[name][0] < size <= chosen[name][0] + left and cost < chosen[name][1]
+    ]:
+        _, name, option = max(better)
+        left, chosen[name] = left - option[0] + chosen[name][0], option
+    return {name: rank for name, (_, _, rank) in chosen.items()}
 
 
 def _options(shape: tuple[int, int], values: Array, weight: float, step: int) -> list[tuple[int, float, int]]:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from vocabularies import pack, single_bytes
 
 from converters import evaluate
-from converters.evaluate import Score, Scorer
+from converters.score import Score, Scorer, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
+from converters.texts import split_documents, windows
 from tinyrwkv import Model, Sampler, load, reference
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.format import Writer
@@ -111,7 +112,7 @@ def test_logits_stay_in_one_buffer(model: Model, monkeypatch: pytest.MonkeyPatch
         return read(ids, old, new, out, head)
 
     monkeypatch.setattr(model, "read", spy)
-    evaluate.nll_of_text(model, WORDS * 30)
+    nll_of_text(model, WORDS * 30)
     assert all(length <= 16 for length, _ in shapes)
     assert len({out[1] for _, out in shapes if out}) == 1
 
@@ -119,7 +120,7 @@ def test_logits_stay_in_one_buffer(model: Model, monkeypatch: pytest.MonkeyPatch
 def test_text_is_cut_into_windows(model: Model) -> None:
     text = WORDS * 5
     ids = model.tokenizer.encode(text)
-    score = evaluate.nll_of_text(model, text, window=40)
+    score = nll_of_text(model, text, window=40)
     parts = [expected_score(model, ids[i : i + 40]) for i in range(0, len(ids), 40)]
     assert (score.documents, score.tokens, score.bytes) == (len(parts), len(ids), len(text))
     assert score.nll_per_token == pytest.approx(sum(nll for nll, _ in parts) / len(ids), rel=1e-5)
@@ -129,8 +130,8 @@ def test_text_is_cut_into_windows(model: Model) -> None:
 
 def test_windows_have_512_tokens(model: Model) -> None:
     text = "x" * 1100
-    assert [len(ids) for ids in evaluate.windows(model.tokenizer, text.encode())] == [512, 512, 76]
-    assert evaluate.nll_of_text(model, text, limit=2).tokens == 1024
+    assert [len(ids) for ids in windows(model.tokenizer, text.encode())] == [512, 512, 76]
+    assert nll_of_text(model, text, limit=2).tokens == 1024
 
 
 @settings(max_examples=10)
@@ -143,37 +144,37 @@ def test_windows_are_the_tokens_of_the_whole(parts: list[bytes], size: int, piec
     data = b"".join(parts)
     table, starts, ids = pack(TOKENS)
     tokenizer = Tokenizer(table, starts, ids, 300)
-    found = list(evaluate.windows(tokenizer, data, size, piece))
+    found = list(windows(tokenizer, data, size, piece))
     assert [token for window in found for token in window] == tokenizer.encode(data)
     assert all(len(window) == size for window in found[:-1])
 
 
 def test_no_token_is_cut_by_a_piece(model: Model) -> None:
     for shift in range(4):
-        (ids,) = evaluate.windows(model.tokenizer, b"x" * shift + b" the" * 500, 9999, piece=1200)
+        (ids,) = windows(model.tokenizer, b"x" * shift + b" the" * 500, 9999, piece=1200)
         assert ids == [121] * shift + [257] * 500
 
 
 def test_documents_are_scored_whole(model: Model) -> None:
     text = "one\n\n<|doc|>\n" + WORDS * 20 + "\r\n<|doc|> \n\n<|doc|>\nlast <|doc|>"
     documents = ["one\n\n", WORDS * 20 + "\n", "last <|doc|>"]
-    assert evaluate.split_documents(text) == documents
+    assert split_documents(text) == documents
     nlls = [expected_score(model, model.tokenizer.encode(document))[0] for document in documents]
-    score = evaluate.nll_of_docs(model, text)
+    score = nll_of_docs(model, text)
     assert (score.documents, score.bytes) == (3, sum(map(len, documents)))
     assert score.nll == pytest.approx(sum(nlls), rel=1e-5)
-    assert evaluate.nll_of_docs(model, text, limit=1).nll == pytest.approx(nlls[0], rel=1e-5)
+    assert nll_of_docs(model, text, limit=1).nll == pytest.approx(nlls[0], rel=1e-5)
 
 
 def test_nothing_to_score(model: Model) -> None:
     with pytest.raises(ArgumentError, match="text: found none"):
-        evaluate.nll_of_text(model, "")
+        nll_of_text(model, "")
     with pytest.raises(ArgumentError, match="documents: found none"):
-        evaluate.nll_of_docs(model, "<|doc|>\n \n<|doc|>\n")
+        nll_of_docs(model, "<|doc|>\n \n<|doc|>\n")
     with pytest.raises(ArgumentError, match="lambada texts: found none"):
-        evaluate.lambada_accuracy(model, "\n\n")
+        lambada_accuracy(model, "\n\n")
     with pytest.raises(ArgumentError, match="commands: found none"):
-        evaluate.exact_match(model, "")
+        exact_match(model, "")
 
 
 def test_lambada(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,18 +190,18 @@ def test_lambada(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Scorer, "score", spy)
     lines = ["I saw the cat", json.dumps({"text": "  a\nline  end\n"}), "", "to be"]
-    matches = evaluate.lambada_accuracy(model, "\r\n".join(lines))
+    matches = lambada_accuracy(model, "\r\n".join(lines))
     assert asked == [("I saw the", " cat"), ("a\nline", "  end"), ("to", " be")]
     assert (matches.documents, matches.right, matches.accuracy) == (3, 1, 1 / 3)
     assert [entry["expected"] for entry in matches.wrong] == ["end", "be"]
     assert matches.wrong[0] | {"answer": ""} == {"document": 2, "prompt": "a\nline", "expected": "end", "answer": ""}
-    assert evaluate.lambada_accuracy(model, "\n".join(lines), limit=1).documents == 1
+    assert lambada_accuracy(model, "\n".join(lines), limit=1).documents == 1
 
 
 def test_lambada_word_is_right_where_all_its_tokens_are_greedy(model: Model) -> None:
     logits, _ = model.forward([0, *model.tokenizer.encode("it is Assistant:")])
     assert logits.argmax() == 258  # " cat"
-    matches = evaluate.lambada_accuracy(model, "".join(f"it is Assistant: {word}\n" for word in ("cat", "the", "catz")))
+    matches = lambada_accuracy(model, "".join(f"it is Assistant: {word}\n" for word in ("cat", "the", "catz")))
     assert [entry["document"] for entry in matches.wrong] == [2, 3]
     assert matches.wrong[0]["answer"] == "cat"
 
@@ -210,7 +211,7 @@ def test_lambada_word_is_right_where_all_its_tokens_are_greedy(model: Model) -> 
 )
 def test_lambada_refuses(model: Model, line: str) -> None:
     with pytest.raises(FormatError, match="line 2"):
-        evaluate.lambada_accuracy(model, "good line\n" + line)
+        lambada_accuracy(model, "good line\n" + line)
 
 
 def generated(model: Model, prompt: str) -> str:
@@ -223,12 +224,12 @@ def test_exact_match(model: Model) -> None:
     prompts = ["User: go\n\nAssistant:", "User: hi\n\nAssistant: x\n\nUser: stop\n\nAssistant:"]
     answers = [generated(model, prompt) for prompt in prompts]
     text = f"{prompts[0]} {answers[0]}\n\n<|doc|>\n\n{prompts[1]} something else\n\n<|doc|>\n"
-    matches = evaluate.exact_match(model, text)
+    matches = exact_match(model, text)
     assert (matches.documents, matches.right, matches.accuracy) == (2, 1, 0.5)
     wrong = {"document": 2, "prompt": prompts[1], "expected": "something else", "answer": answers[1]}
     assert matches.wrong == [wrong]
     assert 10 < matches.tokens < 40
-    windows_lines = evaluate.exact_match(model, text.replace("\n", "\r\n"), limit=1)
+    windows_lines = exact_match(model, text.replace("\n", "\r\n"), limit=1)
     assert (windows_lines.documents, windows_lines.right, windows_lines.wrong) == (1, 1, [])
 
 
@@ -248,7 +249,7 @@ class Scripted:
 
 def test_exact_match_asks_as_it_says(model: Model) -> None:
     scripted = Scripted(model, " b c ")
-    matches = evaluate.exact_match(scripted, COMMANDS)  # type: ignore[arg-type]
+    matches = exact_match(scripted, COMMANDS)  # type: ignore[arg-type]
     assert [prompt for prompt, _ in scripted.asked] == ["User: go\n\nAssistant:", "User: stop\n\nAssistant:"]
     options = scripted.asked[0][1]
     assert tuple(options["stop"]) == ("\n\n",)
@@ -258,42 +259,42 @@ def test_exact_match_asks_as_it_says(model: Model) -> None:
 
 def test_exact_match_lets_a_long_answer_end(model: Model) -> None:
     scripted = Scripted(model, "")
-    evaluate.exact_match(scripted, "User: go\n\nAssistant: " + "x" * 500)  # type: ignore[arg-type]
+    exact_match(scripted, "User: go\n\nAssistant: " + "x" * 500)  # type: ignore[arg-type]
     assert scripted.asked[0][1]["max_tokens"] == 1000
 
 
 def test_exact_match_refuses(model: Model) -> None:
     with pytest.raises(FormatError, match="document 2"):
-        evaluate.exact_match(model, "User: a\n\nAssistant: b\n<|doc|>\nUser: a\n\nBob: b\n")
+        exact_match(model, "User: a\n\nAssistant: b\n<|doc|>\nUser: a\n\nBob: b\n")
     with pytest.raises(FormatError, match="document 1"):
-        evaluate.exact_match(model, "User: a\n\nAssistant: \n\n")
+        exact_match(model, "User: a\n\nAssistant: \n\n")
     with pytest.raises(ArgumentError, match="template"):
-        evaluate.exact_match(model, COMMANDS, template="none")
+        exact_match(model, COMMANDS, template="none")
     with pytest.raises(ArgumentError, match="template"):
-        evaluate.exact_match(model, COMMANDS, template="other")
+        exact_match(model, COMMANDS, template="other")
 
 
 def test_template(model: Model) -> None:
     scripted = Scripted(model, "b")
-    assert evaluate.exact_match(scripted, "Bob: a\n\nAlice: b", template="raven").right == 1  # type: ignore[arg-type]
+    assert exact_match(scripted, "Bob: a\n\nAlice: b", template="raven").right == 1  # type: ignore[arg-type]
     assert scripted.asked[0][0] == "Bob: a\n\nAlice:"
 
 
 def test_progress(model: Model) -> None:
     calls: list[tuple[float, int]] = []
-    evaluate.nll_of_text(model, "x" * 1100, progress=lambda *call: calls.append(call))
+    nll_of_text(model, "x" * 1100, progress=lambda *call: calls.append(call))
     assert calls == [(512 / 1100, 512), (1024 / 1100, 1024), (1.0, 1100)]
     calls.clear()
-    evaluate.nll_of_text(model, "x" * 1100, limit=2, progress=lambda *call: calls.append(call))
+    nll_of_text(model, "x" * 1100, limit=2, progress=lambda *call: calls.append(call))
     assert calls == [(0.5, 512), (1.0, 1024)]
     calls.clear()
-    evaluate.exact_match(model, COMMANDS, limit=1, progress=lambda *call: calls.append(call))
+    exact_match(model, COMMANDS, limit=1, progress=lambda *call: calls.append(call))
     assert [share for share, _ in calls] == [1.0]
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
     model = load(write_model(tmp_path / "bare.trwkv", tokenizer=False), backend="numpy")
-    for function in evaluate.nll_of_text, evaluate.nll_of_docs, evaluate.lambada_accuracy, evaluate.exact_match:
+    for function in nll_of_text, nll_of_docs, lambada_accuracy, exact_match:
         with pytest.raises(UnsupportedError, match="--vocab"):
             function(model, COMMANDS)
 
@@ -301,7 +302,7 @@ def test_no_tokenizer(tmp_path: Path) -> None:
 def test_damaged_model(tmp_path: Path) -> None:
     model = load(write_model(tmp_path / "nan.trwkv", gain=np.nan), backend="numpy")
     with pytest.raises(FormatError, match="logits"):
-        evaluate.nll_of_text(model, "abc")
+        nll_of_text(model, "abc")
 
 
 @pytest.fixture
@@ -319,7 +320,7 @@ def test_json(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[st
     report = json.loads(output.out)
     assert output.err == ""  # no bar where stderr is no terminal
     text, docs, lambada, commands = report["parts"]
-    score = evaluate.nll_of_docs(load(path, backend="numpy"), COMMANDS)
+    score = nll_of_docs(load(path, backend="numpy"), COMMANDS)
     figures = (docs["tokens"], docs["nll_per_token"], docs["nll_per_byte"], docs["top1"])
     assert figures == (score.tokens, score.nll_per_token, score.nll_per_byte, score.top1)
     assert score.nll_per_byte < score.nll_per_token

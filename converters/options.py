@@ -1,0 +1,78 @@
+"""The options of ``tinyrwkv-convert`` that compress, and what they mean together."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from typing import Any
+
+from tinyrwkv.errors import ArgumentError
+from tinyrwkv.extra.terminal import parse_size
+
+from .compress import PRESETS, Options
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a parser."""
+    group = parser.add_argument_group(
+        "compression", "What each of these costs is measured on text held back, and recorded in OUTPUT."
+    )
+    add = group.add_argument
+    add("--preset", choices=sorted(PRESETS), help="exact: reads less and computes the same bits")
+    add("--calibrate", metavar="FILE", help="text to fit to, documents apart by a line <|doc|>; else own samples")
+    add("--low-rank", type=_divisor, metavar="K", help="1/4 or 4: factor receptance, key, value and gate by rank 1/4")
+    add("--whiten", action="store_true", help="fit factors to the inputs that occur; for --low-rank")
+    add("--rank-budget", type=_share, metavar="BYTES", help="ranks by need: all factors in 4MB, or 70%% of before")
+    add("--sparse-ffn", choices=("exact",), help="exact: read only the values of neurons that fire")
+    add("--seed", type=int, metavar="N", help="of samples and draws (default: 0)")
+
+
+def read(arguments: argparse.Namespace) -> Options | None:
+    """Return what the arguments ask for, None where they don't ask for compression.
+
+    Raises
+    ------
+    ArgumentError
+        They don't go together.
+    """
+    given: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in ("low_rank", "whiten", "rank_budget", "sparse_ffn", "seed")
+        if getattr(arguments, name) not in (None, False)
+    }
+    options = (PRESETS[arguments.preset] if arguments.preset else Options())._replace(**given)
+    if options._replace(seed=0, whiten=False) == Options():
+        for name in ("calibrate", "whiten", "seed"):
+            if getattr(arguments, name) not in (None, False):
+                fix = "add what is to be fitted, such as --low-rank 4"
+                raise ArgumentError("arguments", "options", f"--{name} alone", "an option that compresses", fix)
+        return None
+    if arguments.dtype != "int8":
+        fix = "leave --dtype out"
+        raise ArgumentError("arguments", "dtype", arguments.dtype, "int8, which compressed models are made of", fix)
+    return options
+
+
+def _divisor(text: str) -> float:
+    match = re.fullmatch(r"(?:1/)?([0-9]+(?:\.[0-9]+)?)", text.strip())
+    if not match or not 1 <= float(match[1]) < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected 1/K or K, such as 1/4 or 4")
+    return float(match[1])
+
+
+def size(text: str) -> int:
+    """Return the bytes of a text such as 24MB, for argparse."""
+    try:
+        return parse_size(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(f"found {error.found}, expected {error.expected}; {error.fix}") from None
+
+
+def _share(text: str) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip())
+    if match:
+        if not 0 < float(match[1]) <= 100:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a share above 0 %, at most 100 %")
+        return float(match[1]) / 100
+    return float(size(text))

@@ -1,0 +1,49 @@
+"""Write a copy of a model file in which some matrices are replaced by what compresses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyrwkv.format import TensorFile, Writer
+from tinyrwkv.table import PAGE
+
+Array = np.ndarray
+
+Edits = Mapping[str, Callable[[], Mapping[str, Array]]]
+"""For the name of a matrix, which goes with its scale: makes the tensors that take its place."""
+
+SPARSE = (".rows", ".bundles")
+"""Ends of the names of tensors that are read here and there: each begins on a page."""
+
+
+def rewrite(file: TensorFile, path: str | os.PathLike[str], edits: Edits, metadata: dict[str, Any]) -> dict[str, int]:
+    """Copy a model tensor by tensor, in its order.
+
+    Parameters
+    ----------
+    file : TensorFile
+    path : str or path-like
+        Gets its name only when it is complete.
+    edits : mapping of str to callable
+        See `Edits`; each is called once, when its place has come.
+    metadata : dict
+        Of the new file.
+
+    Returns
+    -------
+    dict of str to int
+        The bytes of each tensor of the new file.
+    """
+    gone = {name + ".scale" for name in edits}
+    with Writer(path, metadata) as writer:
+        for name, tensor in file.tensors.items():
+            if name in edits:
+                for new, array in edits[name]().items():
+                    writer.add(new, array, page_aligned=new.endswith(SPARSE))
+            elif name not in gone:
+                writer.add(name, file[name], page_aligned=tensor.offset % PAGE == 0)
+        return {name: tensor.nbytes for name, tensor in writer.tensors.items()}

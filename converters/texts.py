@@ -1,0 +1,108 @@
+"""The texts that models are judged by and calibrated with: read, split into documents, cut into windows."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+
+from tinyrwkv.errors import FormatError
+from tinyrwkv.tokenizer import LONGEST, Tokenizer
+
+WINDOW = 512
+END_OF_DOCUMENT = 0
+
+
+def read_text(path: str) -> str:
+    """Return a file of UTF-8; FormatError where it is none, or can't be read."""
+    fix = "give a text file in UTF-8"
+    try:
+        return pathlib.Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} at {error.start:,}"
+        raise FormatError(path, "text", found, "UTF-8", fix) from None
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        raise FormatError(path, "text", found, "a file that can be read", fix) from None
+
+
+def split_documents(text: str) -> list[str]:
+    r"""Return the documents of a text, which a line ``<|doc|>`` separates; empty ones are left out.
+
+    A document keeps the line ends before that line; ``\r\n`` counts as ``\n``.
+
+    Examples
+    --------
+    >>> split_documents("one\n\n<|doc|>\ntwo\n<|doc|>\n")
+    ['one\n\n', 'two\n']
+    """
+    parts = re.split(r"^<\|doc\|>[ \t]*(?:\n|\Z)", text.replace("\r\n", "\n"), flags=re.MULTILINE)
+    return [part for part in parts if part.strip()]
+
+
+def windows(tokenizer: Tokenizer, data: bytes, size: int = WINDOW, piece: int = 1 << 16) -> Iterator[list[int]]:
+    """Yield the tokens of a text, `size` at a time, the last time the rest; they are never all in memory.
+
+    The text is encoded in pieces, which gives the tokens of the whole: the choice of a token depends on no more
+    than the `LONGEST` bytes from its first on, so those that begin nearer to the end of a piece are left to the next.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    data : bytes
+    size : int, optional
+    piece : int, optional
+        Bytes to encode at once, more than `LONGEST`.
+
+    Yields
+    ------
+    list of int
+    """
+    ids: list[int] = []
+    place = 0
+    while place < len(data):
+        part = data[place : place + piece]
+        sure = len(part) - (LONGEST if place + piece < len(data) else 0)
+        end = 0
+        for token in tokenizer.encode(part):
+            if end > sure:
+                break
+            ids.append(token)
+            end += len(tokenizer.token_bytes(token))
+        place += end
+        while len(ids) >= size:
+            yield ids[:size]
+            del ids[:size]
+    if ids:
+        yield ids
+
+
+def lambada_texts(text: str, limit: int | None) -> list[tuple[str, str]]:
+    """Return the context and the last word, with the blank before it, of each line; FormatError where it has none."""
+    pairs: list[tuple[str, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if not line or len(pairs) == limit:
+            continue
+        if line.startswith("{"):
+            try:
+                line = json.loads(line)["text"].strip()
+            except (ValueError, KeyError, AttributeError, RecursionError) as error:
+                found, fix = f"{type(error).__name__}: {error}", "give JSON lines with a text, or plain lines"
+                raise FormatError("lambada", f"line {number}", found, 'an object with a string "text"', fix) from None
+        parts = re.fullmatch(r"(.*\S)(\s+\S+)", line, re.DOTALL)
+        if parts is None:
+            raise FormatError("lambada", f"line {number}", f"{line[:40]!a}", "two words or more", "leave it out")
+        pairs.append((parts[1], parts[2]))
+    return pairs
+
+
+def prompt_and_answer(document: str, number: int, prefix: str) -> tuple[str, str]:
+    """Return a document up to its last line that begins with `prefix`, and what follows; FormatError without one."""
+    before, mark, after = document.lstrip().rpartition(f"\n{prefix}")
+    if not mark or not after.strip():
+        found = f"{document[:60]!a} without an answer"
+        fix = "separate documents by lines <|doc|>"
+        raise FormatError("commands", f"document {number}", found, f"a line that begins with {prefix!r}", fix)
+    return before + mark, after.strip()
