@@ -1,0 +1,37 @@
+"""The site: ``python -m sphinx -W docs site`` builds it into site/, with formulas and pictures, without a network."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # extensions; the packages of the checkout
+
+import tinyrwkv
+
+project = "tinyrwkv"
+author = "The tinyrwkv authors"
+copyright = author
+release = tinyrwkv.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "lesson_pages", "mathml"]
+source_suffix = {".md": "markdown", ".py": "lesson"}
+exclude_patterns = ["*.py", "lessons/*/**", "lessons/measure.py"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+html_math_renderer = "mathml"
+nitpicky = False
+
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+
+html_theme = "furo"
+html_title = f"tinyrwkv {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False

@@ -1,0 +1,159 @@
+"""A Sphinx extension that makes a page of a lesson: it runs the program and shows text, code, output and pictures.
+
+A lesson is a Python file in the light format of Jupytext: paragraphs in which every line is a comment are Markdown,
+all between them is code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pathlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from docutils import nodes
+from myst_parser.parsers.sphinx_ import MystParser
+from sphinx.util import logging
+
+LESSONS = pathlib.Path(__file__).resolve().parent / "lessons"
+PICTURES = LESSONS / "build"
+
+MARK = "# <- repair this line"
+
+
+class Cell(NamedTuple):
+    """A part of a lesson.
+
+    Attributes
+    ----------
+    is_code : bool
+    text : str
+        Markdown, or code.
+    line : int
+        Where it begins in the file, from 1.
+    """
+
+    is_code: bool
+    text: str
+    line: int
+
+
+def cells(source: str) -> Iterator[Cell]:
+    r"""Take a lesson apart.
+
+    >>> [cell.is_code for cell in cells("# # Title\n\nx = 1\n\n# why\ny = 2\n\n# Text.\n")]
+    [False, True, False]
+    """
+    code, begin, line = [], 1, 1
+    for paragraph in re.split(r"(\n{2,})", source.strip("\n")):
+        if paragraph.startswith("\n"):
+            line += len(paragraph)
+            continue
+        lines = paragraph.split("\n")
+        if all(text.startswith("#") for text in lines):
+            if code:
+                yield Cell(True, "\n\n".join(code), begin)
+                code = []
+            yield Cell(False, "\n".join(text.removeprefix("#").removeprefix(" ") for text in lines), line)
+        else:
+            begin = begin if code else line
+            code.append(paragraph)
+        line += len(lines) - 1
+    if code:
+        yield Cell(True, "\n\n".join(code), begin)
+
+
+def run(path: pathlib.Path, show: Callable[[str], None]) -> Iterator[tuple[Cell, str]]:
+    """Run a lesson cell by cell; yield each with what it printed, and call `show` with the name of each picture.
+
+    Parameters
+    ----------
+    path : Path
+    show : callable
+        Called as ``show(name)`` in the place of ``plt.show()``; the current figure is the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names: dict[str, Any] = {"__file__": str(path), "__name__": "__main__"}
+    shown, original = 0, pyplot.show
+
+    def show_next() -> None:
+        nonlocal shown
+        shown += 1
+        show(f"{path.stem}-{shown}")
+        pyplot.close("all")
+
+    pyplot.show = show_next
+    try:
+        for cell in cells(path.read_text("utf-8")):
+            printed = io.StringIO()
+            if cell.is_code:
+                code = compile("\n" * (cell.line - 1) + cell.text, str(path), "exec")
+                with contextlib.redirect_stdout(printed):
+                    exec(code, names)
+            yield cell, printed.getvalue()
+    finally:
+        pyplot.show = original
+
+
+def page(path: pathlib.Path) -> str:
+    """Run a lesson and return it as Markdown; its pictures go to the folder PICTURES."""
+    from matplotlib import pyplot
+
+    PICTURES.mkdir(exist_ok=True)
+    pictures: list[str] = []
+
+    def save(name: str) -> None:
+        pyplot.savefig(PICTURES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+        pictures.append(name)
+
+    written: list[str] = []
+    for cell, printed in run(path, save):
+        if not cell.is_code:
+            written.append(cell.text)
+            continue
+        written.append(f"```python\n{cell.text}\n```")
+        if printed:
+            written.append(f"```text\n{printed.rstrip()}\n```")
+        written += [f"![](build/{name}.svg)" for name in pictures]
+        pictures.clear()
+    return "\n\n".join([*written, *exercise(path.stem)]) + "\n"
+
+
+def exercise(name: str) -> Iterator[str]:
+    """Yield the paragraphs with the exercise of a lesson, its answer folded away."""
+    path = LESSONS / "exercises" / f"{name}.py"
+    answer = json.loads((LESSONS / "exercises" / "answers.json").read_text("utf-8"))[name]
+    yield "## Exercise"
+    yield f"`python docs/lessons/exercises/{path.name}` fails. Repair the marked line."
+    yield f"```python\n{path.read_text('utf-8').rstrip()}\n```"
+    yield "<details><summary>Answer</summary>"
+    yield f"```python\n{answer['line']}\n```"
+    yield f"{answer['why']}\n\n</details>"
+
+
+class LessonParser(MystParser):
+    """Parses a lesson as the Markdown that running it gives."""
+
+    supported = ("lesson",)
+
+    def parse(self, inputstring: str, document: nodes.document) -> None:
+        """Run the lesson and fill the document."""
+        path = pathlib.Path(document["source"])
+        began = time.perf_counter()
+        text = page(path)
+        logging.getLogger(__name__).info(f" {path.name}: {time.perf_counter() - began:.1f} s", nonl=False)
+        super().parse(text, document)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the parser."""
+    app.add_source_parser(LessonParser)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,0 +1,127 @@
+# # The head: clusters, pseudo-logits, and a preview
+#
+# **Claim.** The tokens of a cluster that is not read still share exactly the probability that the cluster head gives to
+# it. But a few bits of every row, the *preview*, choose better than clusters: nearer to the full head with fewer bytes,
+# wherever the head shall stay near.
+#
+# The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, one row for each token. With 65,536 tokens that is
+# the largest matrix of a small model, and nearly all of its rows belong to tokens that have no chance. Which ones
+# matter is known only after they have been read. RWKV-Lite gets around this with *clusters*: a small matrix says how
+# much probability $p_j$ each of $K$ groups of rows holds, and only the rows of the likeliest groups are read.
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+
+import tinyrwkv
+from converters import head, head_clusters
+from converters.calibrate import Probe, sample_documents
+from tinyrwkv import reference
+
+model = tinyrwkv.load()
+W = reference.dequantize(model.file)["head.weight"]  # (V, C)
+V, C = W.shape
+
+seen = []
+probe = Probe(model, {"head.weight": seen.append})
+for document in sample_documents(model, 3000, seed=5):
+    probe.read(document)
+x = np.concatenate(seen).astype(np.float32)
+fit, judge = x[:2200], x[2200:]  # what clusters and preview are fitted to; what they are judged by
+print(f"{len(fit)} vectors to fit, {len(judge)} to judge; the head has {V} rows of {C}")
+
+# ## Pseudo-logits
+#
+# Sampling needs a logit for every token, read or not. Let $Q = \sum e^{z_t}$ over the rows that were read, and $P$ the
+# share that the cluster head gives to their clusters. A token $t$ of another cluster $j$ gets
+#
+# $$\hat z_t = \ln \frac{Q\, p_j\, \pi_{t|j}}{P}$$
+#
+# with $\pi_{t|j}$ how often it occurs within its cluster, from calibration text (RWKV-Lite takes them all alike,
+# $1 / n_j$). So $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over all gives the cluster exactly $p_j$.
+
+parts, report = head_clusters.cluster_head(W, fit, 64, p_min=0.9, k_min=2)
+logits, read = head_clusters.cluster_logits(parts, judge)
+p = head.softmax(logits.astype(np.float64))
+share = head_clusters.cluster_probabilities(parts, judge)  # (n, K)
+mass = np.add.reduceat(p[:, parts["ids"]], parts["starts"][:-1], axis=1)  # (n, K)
+worst = np.abs(mass - share)[~read].max()
+print(f"clusters read: {read.sum(axis=1).mean():.1f} of {len(share[0])}; mass of the others off by at most {worst:.1e}")
+
+# ## The preview
+#
+# Clusters decide for whole groups. A better question is: for which tokens would an error show? The preview holds, for
+# every row, its coefficients in a few directions of $x$, at 1 to 4 bits each. One pass over it gives a rough logit for
+# every token together with the variance $\sigma_t^2$ of its error, known from calibration. Rows are read where
+# $p_t \sigma_t^2$ is large, and all others keep their rough logit. There are no groups, and no token is out of reach.
+
+
+def divergence(z):
+    """Mean KL divergence from the full head, in nats; how often the first choice is the same."""
+    true = judge.astype(np.float64) @ W.T.astype(np.float64)
+    p, q = head.softmax(true.copy()), head.softmax(z.astype(np.float64))
+    return (p * np.log(np.maximum(p, 1e-300) / np.maximum(q, 1e-300))).sum(axis=1).mean(), (
+        true.argmax(axis=1) == z.argmax(axis=1)
+    ).mean()
+
+
+clusters, previews = [], []
+for p_min in (0.7, 0.9, 0.98):
+    parts, _ = head_clusters.cluster_head(W, fit, 64, p_min=p_min, k_min=2)
+    z, read = head_clusters.cluster_logits(parts, judge)
+    rows = (read @ np.diff(parts["starts"])).mean()
+    size = rows * (C + 4) + sum(a.nbytes for name, a in parts.items() if not name.startswith("rows"))
+    clusters.append((size, *divergence(z)))
+for rows in (20, 60, 150):
+    parts, _ = head.fit_preview(W, fit, levels=[(V, 32, 2)], rows=rows, most=1024)
+    z, exact = head.preview_logits(parts, judge)
+    previews.append((head.count_bytes(parts, exact.sum(axis=1).mean())["bytes_per_token"], *divergence(z)))
+for name, listed in (("clusters", clusters), ("preview", previews)):
+    for size, kl, same in listed:
+        print(f"{name:8} {size / 1000:6.1f} kB: KL {kl:.3f} nats, same first choice {same:.1%}")
+print(f"full head {V * (C + 4) / 1000:.1f} kB")
+
+# ## 65,536 tokens
+#
+# A vocabulary of 4,096 is too small for either to shine: this model has to read a tenth of its head. The same
+# comparison for the World vocabulary, a model of 66 million weights and books that it has not seen
+# (`docs/lessons/measure.py`; the command stands in `docs/lessons/data/head.json`). One pass over the preview costs 2 MB
+# there, so whoever can live with a divergence of 0.2 nats and more is served cheaper by clusters; below 0.1 nats the
+# preview needs fewer bytes.
+
+large = json.loads((pathlib.Path(__file__).parent / "data" / "head.json").read_text("utf-8"))
+for name in ("clusters", "previews"):
+    for one in large[name]:
+        share = one["bytes"] / large["dense_bytes"]
+        print(f"{name:8} {share:6.1%} of the bytes: KL {one['kl']:.3f}, same first choice {one['same']:.1%}")
+
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+axes[0].hist(np.diff(head_clusters.cluster_head(W, fit, 64, steps=1)[0]["starts"]), 30)
+axes[0].set(xlabel="rows in a cluster", ylabel="clusters", title="64 clusters of the head's rows")
+for listed, label in ((clusters, "clusters"), (previews, "preview")):
+    axes[1].plot([one[0] / 1000 for one in listed], [one[1] for one in listed], "o-", label=label)
+axes[1].set(xlabel="kB read for a token", ylim=(0, None), ylabel="KL to the full head, nats", title=f"{V:,} tokens")
+axes[1].legend()
+for name, label in (("clusters", "clusters"), ("previews", "preview")):
+    sizes = [one["bytes"] / 1e6 for one in large[name]]
+    axes[2].semilogy(sizes, [one["kl"] for one in large[name]], "o-", label=label)
+axes[2].set(xlabel="MB read for a token", title=f"{large['vocab']:,} tokens")
+axes[2].legend()
+plt.show()
+
+# ## The claim
+
+
+def beaten(size, kl, previews):
+    return any(less <= size and nearer < kl for less, nearer, _ in previews)
+
+
+assert worst < 1e-3, worst
+assert all(beaten(size, kl, previews) for size, kl, _ in clusters)
+points = {name: [(one["bytes"], one["kl"], one["same"]) for one in large[name]] for name in ("clusters", "previews")}
+assert all(beaten(size, kl, points["previews"]) for size, kl, _ in points["clusters"] if kl < 0.1)

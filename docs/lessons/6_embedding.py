@@ -1,0 +1,126 @@
+# # Embedding rows, Zipf and pages
+#
+# **Claim.** The embedding, a quarter of a small model, costs a token one row. Which rows a text needs follows Zipf's
+# law, so few pages serve nearly all tokens, and how often a cache of a given size holds the row can be computed
+# beforehand.
+#
+# The table has $V$ rows of $C$ bytes, one for each token, and to read a token is to look up a row. The rest of the
+# table is not touched. A token's rank $k$ in a text, by how often it occurs, and its frequency obey, roughly,
+#
+# $$f_k \propto \frac{1}{k}$$
+
+import json
+import mmap
+import pathlib
+import sys
+from collections import Counter, OrderedDict
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+
+import tinyrwkv
+from converters.calibrate import sample_documents
+
+model = tinyrwkv.load()
+V, C = model.config["vocab_size"], model.config["n_embd"]
+parts = {part["part"]: part for part in model.plan()["parts"]}
+table, touched = parts["embedding"]["file_bytes"], parts["embedding"]["touched_bytes_per_token"]
+print(f"the table has {table:,} bytes, a token touches {touched}")
+
+ids = np.concatenate(sample_documents(model, 4000, seed=6))
+counts = np.sort(np.unique(ids, return_counts=True)[1])[::-1]
+print(f"{len(ids)} tokens, {len(counts)} different of {V}; the first ten are {counts[:10].sum() / len(ids):.0%} of all")
+
+# ## Pages
+#
+# A system does not read rows, it reads pages of 4,096 bytes. A row of $C = 256$ bytes brings fifteen neighbours with
+# it. Where rows lie by their id that is mostly waste; sorted by frequency, neighbours would be wanted too.
+
+entry = model.file.tensors["emb.weight"]
+by_id = {(entry.offset + int(token) * C) // mmap.PAGESIZE for token in ids}
+place = {token: k for k, (token, _) in enumerate(Counter(ids.tolist()).most_common())}
+by_frequency = {place[int(token)] * C // mmap.PAGESIZE for token in ids}
+print(
+    f"pages touched: {len(by_id)} by id, {len(by_frequency)} sorted by frequency, {table // mmap.PAGESIZE} in the table"
+)
+
+# ## Che's approximation
+#
+# Keep the $R$ rows that were used last and drop the one not used for longest: an LRU cache. Suppose that tokens come
+# independently with probabilities $p_i$, and that a row stays about the same time $t$ after its last use. It is there
+# at that moment with probability $1 - e^{-p_i t}$, so $t$ follows from the size of the cache, and the hit rate from
+# $t$:
+#
+# $$\sum_i \left(1 - e^{-p_i t}\right) = R, \qquad \mathrm{hits} = \sum_i p_i \left(1 - e^{-p_i t}\right)$$
+
+
+def che(p, rows):
+    low, high = 0.0, 1.0
+    while (1 - np.exp(-p * high)).sum() < rows:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 - np.exp(-p * middle)).sum() < rows else (low, middle)
+    return (p * (1 - np.exp(-p * low))).sum()
+
+
+def lru(ids, rows):
+    cache, hits = OrderedDict(), 0
+    for i, token in enumerate(ids):
+        hits += i >= len(ids) // 2 and token in cache  # count when the cache is warm
+        cache[token] = None
+        cache.move_to_end(token)
+        if len(cache) > rows:
+            cache.popitem(last=False)
+    return hits / (len(ids) - len(ids) // 2)
+
+
+p = counts / counts.sum()
+independent = np.random.default_rng(0).choice(len(p), 40_000, p=p)
+sizes = [8, 16, 32, 64, 128, 256]
+predicted = [che(p, rows) for rows in sizes]
+simulated = [lru(independent.tolist(), rows) for rows in sizes]
+written = [lru(ids.tolist(), rows) for rows in sizes]
+for rows, a, b, c in zip(sizes, predicted, simulated, written, strict=True):
+    print(f"{rows:4} rows, {rows * touched / 1024:5.1f} kB: predicted {a:.3f}, independent {b:.3f}, the text {c:.3f}")
+
+# A text does better than independent tokens where its words come back soon after one another, and worse where it
+# changes its subject.
+#
+# ## A vocabulary of 65,536
+#
+# For the World vocabulary and a model of 66 million weights, measured on books by `docs/lessons/measure.py` (the
+# command stands in `docs/lessons/data/embedding.json`):
+
+large = json.loads((pathlib.Path(__file__).parent / "data" / "embedding.json").read_text("utf-8"))
+print(f"{large['tokens']:,} tokens, {large['distinct']:,} different ones of {large['vocab']:,}")
+for one in large["lru"]:
+    print(f"{one['rows']:5} rows, {one['rows'] * large['row_bytes'] / 1e6:4.2f} MB: hit rate {one['hit_rate']:.3f}")
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+left.loglog(np.arange(1, len(counts) + 1), counts / counts.sum(), ".", ms=4, label="this model's text")
+left.loglog(large["ranks"], np.array(large["counts"]) / large["tokens"], ".", ms=4, label="books, World vocabulary")
+ranks = np.array([1, large["ranks"][-1]])
+left.loglog(ranks, 0.1 / ranks, "k--", lw=0.8, label="1 / rank")
+left.set(xlabel="rank", ylabel="frequency", title="Zipf")
+left.legend(fontsize=8)
+right.semilogx(sizes, predicted, "k-", lw=0.8, label="Che")
+right.semilogx(sizes, simulated, "o", ms=5, label="independent tokens")
+right.semilogx(sizes, written, "x", ms=5, label="this model's text")
+right.semilogx(
+    [one["rows"] for one in large["lru"]], [one["hit_rate"] for one in large["lru"]], "s-", ms=4, label="books"
+)
+right.set(xlabel="rows in the cache", ylabel="hit rate", title="LRU")
+right.legend(fontsize=8)
+plt.show()
+
+# The engine has no cache of its own for rows: the system's page cache is one already, shared and given back under
+# pressure.
+#
+# ## The claim
+
+assert touched == C + 4  # int8 weights and their scale
+assert np.allclose(predicted, simulated, atol=0.02)
+assert len(by_frequency) < len(by_id) < table // mmap.PAGESIZE

@@ -1,0 +1,123 @@
+# # Resident memory and the mapped file
+#
+# **Claim.** A model file is not read into memory, it is *mapped*: a page costs memory from the first time it is
+# touched, and may leave again without being written anywhere. So the plan is an upper bound, a limit can be held, and
+# neither changes one bit of the answer.
+#
+# A process has two kinds of memory. *Anonymous* pages are its own work: where there is no room for them the system must
+# write them to swap, or end the process. *Clean file pages* are copies of what lies on the disk anyway: the system
+# drops them when it likes, and reads them again when they are touched. Weights never change, so all of them can be of
+# the second kind. What a process holds at a moment is its *resident set*,
+#
+# $$\mathrm{RSS} = \mathrm{anonymous} + \mathrm{file\ pages\ present}$$
+
+import mmap
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+
+import tinyrwkv
+from tinyrwkv import memory
+from tinyrwkv.model import BUNDLED
+
+if not memory.LINUX:
+    print("skipped: only Linux tells which pages of a file are in a process's memory")
+    raise SystemExit
+
+# ## Loading reads nothing
+#
+# To begin cold, take a copy of the file and ask the system to forget it. Loading it then looks at the table of tensors
+# only.
+
+path = str(pathlib.Path(tempfile.mkdtemp(), "model.trwkv"))
+shutil.copy(BUNDLED, path)
+memory.drop_from_cache(path)
+model = tinyrwkv.load(path)
+plan = model.plan()
+print(f"the file has {plan['file_bytes']:,} bytes; resident after loading: {model.resident():,}")
+
+# ## One token touches what it needs
+#
+# A token reads all of the dense matrices and one row of the embedding. What came in stays until somebody else needs the
+# memory, so a second token finds it there.
+
+tokens = [0, *model.tokenizer.encode("User: please go forward two meters and then turn left\n\nAssistant:")]
+state, free, own = None, [model.resident()], []
+for token in tokens:
+    logits, state = model.forward(token, state)
+    free.append(model.resident())
+    own.append(memory.process_memory()["anon"])
+print(
+    f"touched by a token: {plan['touched_bytes_per_token']:,}; resident after one: {free[1]:,}, after all: {free[-1]:,}"
+)
+print(f"anonymous memory grew by {own[-1] - own[0]:,} bytes over all tokens; a state has {plan['state_bytes']:,}")
+
+# ## Two gauges
+#
+# *Resident* counts pages of the file in this process. *Cached* counts pages in the system's page cache, whoever read
+# them. `MADV_DONTNEED` takes pages out of the process and leaves them in the cache: to touch them again costs a page
+# fault, not a read from the disk.
+
+cached = model.cached()
+memory.advise(model.file, "MADV_DONTNEED", 0, len(model.file.bytes))
+dropped = model.resident()
+print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
+
+# ## A budget
+#
+# `resident_limit` does that after each part of a token, and chooses parts so that none brings in more than the limit
+# allows. The least possible limit has room for the largest step twice. The answer is the same, bit for bit; what is
+# paid is time. Looking after each call of the kernels shows what was in at the worst moments.
+
+limit = model.parts.least_resident
+small = tinyrwkv.load(path, resident_limit=limit)
+held, call = [], small.backend.run
+
+
+def watched(*arguments):
+    call(*arguments)
+    held.append(small.resident())
+
+
+small.backend.run = watched
+state, full, same = None, None, []
+for token in tokens:
+    z, state = small.forward(token, state)
+    y, full = model.forward(token, full)
+    same.append(np.array_equal(z, y))
+print(f"limit {limit:,}: at most {max(held):,} resident; the same logits after every token: {all(same)}")
+
+figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+axes.axhline(plan["file_bytes"] / 1e6, color="grey", lw=0.8)
+axes.text(0, plan["file_bytes"] / 1e6, "file", va="bottom", fontsize=8)
+axes.plot(np.array(free) / 1e6, "o-", ms=3, label="no limit")
+calls = np.arange(1, len(held) + 1) / (len(held) / len(tokens))
+axes.plot(calls, np.array(held) / 1e6, "o-", ms=2, lw=0.8, label="with a limit, after each call of the kernels")
+axes.axhline(limit / 1e6, color="C1", lw=0.8, ls="--")
+axes.set(
+    xlabel="tokens read", ylabel="MB of the file resident", ylim=(0, None), title="Pages come when they are touched"
+)
+axes.legend()
+plt.show()
+
+# How fast a model can be follows from the same figures. Each token reads its weights from memory once, so with a
+# bandwidth of $B$ bytes a second,
+#
+# $$\mathrm{tokens/s} \le \frac{B}{\mathrm{bytes\ touched\ by\ a\ token}}$$
+#
+# and from a cold disk $B$ is the disk's. Compression is speed because it is fewer bytes.
+#
+# ## The claim
+
+assert free[0] < plan["file_bytes"] / 20
+assert plan["touched_bytes_per_token"] * 0.95 < free[1] <= plan["resident_bytes_max"]
+assert max(free) <= plan["resident_bytes_max"]
+assert own[-1] - own[0] < 4 * plan["state_bytes"] < plan["file_bytes"] / 4
+assert dropped < mmap.PAGESIZE and model.cached() >= cached
+assert max(held) <= limit and all(same)

@@ -1,0 +1,19 @@
+# The cut of W S is the best one for the output. Its error can be told without multiplying anything out.
+import pathlib
+import sys
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
+
+from converters import low_rank
+
+random = np.random.default_rng(0)
+W = random.standard_normal((48, 64)).astype(np.float32)
+X = random.standard_normal((500, 64)) * np.geomspace(1, 0.01, 64)  # some directions hardly occur
+metric = low_rank.Metric(X.T @ X / len(X))
+a, b = low_rank.factor_whitened(W, metric, 16)
+
+values = low_rank.spectrum(W).values  # <- repair this line
+lost = np.square(X @ (W - b @ a).T).sum(axis=1).mean()
+assert np.isclose(lost, np.square(values[16:]).sum(), rtol=0.01), lost
