@@ -21,6 +21,7 @@ from tinyrwkv.extra.background import stream
 from tinyrwkv.extra.chat import KEPT, Chat
 from tinyrwkv.extra.profile import Profile, read_profile
 from tinyrwkv.extra.templates import template
+from tinyrwkv.limit import least_resident
 
 CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
 WORDS = [b":", b" one", b" two", b" three", b" four", b" five", b" six", b"teen", b" seven", b"\n\n"]
@@ -300,7 +301,7 @@ def test_wrong_slash_commands_are_explained(model: tinyrwkv.Model, line: str) ->
 
 
 def test_a_limit_is_shown(model: tinyrwkv.Model, linux: None) -> None:
-    limit = model.parts.least_resident
+    limit = least_resident(model.parts)
     limited = Chat(tinyrwkv.load(model.path, backend="numpy", resident_limit=limit), max_tokens=3)
     answer(limited, "Hello")
     memory = limited.memory()

@@ -17,6 +17,7 @@ from terminals import ROOT, Terminal, environment, run
 import tinyrwkv
 from tinyrwkv.extra import cli
 from tinyrwkv.extra.cli import main
+from tinyrwkv.limit import least_resident
 
 COMMANDS = ("chat", "generate", "info", "plan", "verify", "bench")
 BENCH_KEYS = (
@@ -259,7 +260,7 @@ def test_plan(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_plan_within_a_limit(tiny: Callable[..., str], linux: None, capsys: pytest.CaptureFixture[str]) -> None:
-    least = tinyrwkv.load(tiny()).parts.least_resident
+    least = least_resident(tinyrwkv.load(tiny()).parts)
     assert main(["plan", tiny(), "--json", "--resident-limit", f"{least}B"]) == 0
     assert json.loads(capsys.readouterr().out)["resident_bytes_max"] <= least
     assert main(["plan", tiny(), "--resident-limit", f"{least - 1}B"]) == 1

@@ -6,6 +6,10 @@ import builtins
 import itertools
 import mmap
 import os
+import pathlib
+import signal
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ import tinyrwkv
 from tinyrwkv import memory
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.format import TensorFile, open_file
+from tinyrwkv.limit import least_resident
 
 PAGES = 1024
 
@@ -137,76 +142,111 @@ def large(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("large") / "a.trwkv", config, "int8")
 
 
-def limited(path, backend):
-    limit = tinyrwkv.load(path, backend=backend).parts.least_resident
-    return tinyrwkv.load(path, backend=backend, resident_limit=limit), limit
+@pytest.fixture(scope="module")
+def with_bundles(large, tmp_path_factory):
+    """That model with rows which only some tokens need; these need all."""
+    return rewrite(large, tmp_path_factory.mktemp("bundles") / "a.trwkv", predict)
+
+
+def limited(path, backend, more=0, threads=1):
+    limit = least_resident(tinyrwkv.load(path, backend=backend).parts) + more
+    return tinyrwkv.load(path, backend=backend, threads=threads, resident_limit=limit), limit
+
+
+def watch(model, monkeypatch):
+    """Return a list that grows by what is resident after each call of the kernels."""
+    inner, sizes = model.backend.run, []
+
+    def run(*args):
+        inner(*args)
+        sizes.append(model.resident())
+
+    monkeypatch.setattr(model.backend, "run", run)
+    return sizes
 
 
 @pytest.mark.usefixtures("linux")
-def test_a_limit_changes_no_bit_and_is_held_between_calls(large, backend):
-    tokens = np.random.default_rng(0).integers(0, 16384, 40)
-    free = tinyrwkv.load(large, backend=backend)
-    model, limit = limited(large, backend)
-    assert limit < free.plan()["file_bytes"] / 2
-    expected, after = free.forward(tokens, logits="all")
+@pytest.mark.parametrize("more", [0, 2_000_000, 1 << 40])
+@pytest.mark.parametrize("form", ["large", "with_bundles"])
+def test_a_limit_changes_no_bit_and_is_held_inside_a_token(form, backend, more, monkeypatch, request):
+    path = request.getfixturevalue(form)
+    memory.drop_from_cache(path)
+    pathlib.Path(path).read_bytes()  # the system then keeps large pieces together, and maps them whole
+    tokens = np.random.default_rng(0).integers(0, 16384, 18)
+    free = tinyrwkv.load(path, backend=backend)
+    model, limit = limited(path, backend, more)
+    assert more > 2_000_000 or limit < free.plan()["file_bytes"] / 2
+    sizes = watch(model, monkeypatch)
     logits, state = model.forward(tokens, logits="all")
-    assert logits.tobytes() == expected.tobytes() and state.data.tobytes() == after.data.tobytes()
-    assert model.resident() <= limit < free.resident()
+    last, after = model.forward([7], state)
+    assert max(sizes) <= limit and model.resident() <= limit
+    expected, free_state = free.forward(tokens, logits="all")
+    expected_last, free_after = free.forward([7], free_state)
+    assert logits.tobytes() == expected.tobytes() and last.tobytes() == expected_last.tobytes()
+    assert after.data.tobytes() == free_after.data.tobytes()
 
 
 @pytest.mark.usefixtures("linux")
-def test_no_call_reads_more_than_half_the_limit(large, backend, monkeypatch):
-    model, limit = limited(large, backend)
-    inner, steps = model.backend.run, []
+def test_more_room_keeps_more(large, backend):
+    kept = []
+    for more in (0, 500_000, 1_000_000, 2_000_000, 8_000_000, 1 << 40):
+        model, _ = limited(large, backend, more)
+        for token in (1, 2, 3):
+            model.forward([token])
+        kept.append(model.resident())
+    assert kept == sorted(kept) and kept[0] < 100_000 < 2_000_000 < kept[-1]
 
-    def run(workspace, first, last, *rest):
-        steps.append((first, last))
-        return inner(workspace, first, last, *rest)
+
+@pytest.mark.usefixtures("linux")
+def test_the_limit_holds_for_threads_of_workers_and_of_callers(large, compiled, monkeypatch):
+    model, limit = limited(large, compiled, threads=2)
+    sizes, expected = watch(model, monkeypatch), tinyrwkv.load(large, backend=compiled).forward([5, 6])[0].tobytes()
+    found = []
+    callers = [threading.Thread(target=lambda: found.append(model.forward([5, 6])[0].tobytes())) for _ in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert found == [expected] * 4 and max(sizes) <= limit
+
+
+@pytest.mark.usefixtures("linux")
+def test_an_interrupt_leaves_a_limit_that_is_held(large, backend, monkeypatch):
+    model, limit = limited(large, backend, 500_000)
+    expected, inner, calls = model.forward([9])[0], model.backend.run, itertools.count()
+
+    def run(*args):
+        inner(*args)
+        if next(calls) == 3:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(model.backend, "run", run)
-    model.forward([1, 2, 3])
-    cuts = model.parts.cuts
-    assert steps[0][0] == 0 and steps[-1][1] == cuts[-1]
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(steps))
-    for first, last in steps:
-        assert model.parts.bytes_between(cuts.index(first), cuts.index(last)) <= limit // 2
+    with pytest.raises(KeyboardInterrupt):
+        model.forward([9])
+    sizes = watch(model, monkeypatch)
+    assert model.forward([9])[0].tobytes() == expected.tobytes() and max(sizes) <= limit
 
 
 @pytest.mark.usefixtures("linux")
-def test_rows_that_some_tokens_need_count_too(large, tmp_path, backend, monkeypatch):
-    """A predictor that chooses all neurons reads all of their rows, whatever was expected."""
-    path = rewrite(large, tmp_path / "a.trwkv", predict)
-    free = tinyrwkv.load(path, backend=backend).forward([1, 2])
-    model, limit = limited(path, backend)
-    inner, cuts, read = model.backend.run, model.parts.cuts, []
-
-    def run(workspace, first, last, *rest):
-        workspace.touched = 0
-        inner(workspace, first, last, *rest)
-        read.append(workspace.touched + model.parts.bytes_between(cuts.index(first), cuts.index(last)))
-
-    monkeypatch.setattr(model.backend, "run", run)
-    logits, state = model.forward([1])
-    assert max(read) <= limit
-    logits, state = model.forward([2], state)
-    if backend != "numpy":
-        assert logits.tobytes() == free[0].tobytes()
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_does_not_wait_for_a_thread_of_its_parent(large):
+    model, _ = limited(large, "numpy")
+    ids = np.array([1], np.int32)
+    with model._limit.step(0, 1, ids), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of threads
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            with model._limit.step(0, 1, ids):
+                os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.usefixtures("linux")
-@pytest.mark.parametrize("count", [1, 16])
-def test_the_limit_is_held_inside_a_token(large, backend, monkeypatch, count):
-    model, limit = limited(large, backend)
-    peak, inner = [0], memory.advise
-
-    def advise(file, advice, start, length):
-        peak.append(memory.resident(file))
-        return inner(file, advice, start, length)
-
-    monkeypatch.setattr(memory, "advise", advise)
-    for seed in range(3):
-        model.forward(np.random.default_rng(seed).integers(0, 16384, count))
-    assert max(peak) <= limit
+def test_a_limit_and_prefault_hold_together(large):
+    model, limit = limited(large, "numpy")
+    model = tinyrwkv.load(large, backend="numpy", resident_limit=limit, prefault=True)
+    assert model.resident() <= limit and model.cached() > limit
 
 
 @pytest.mark.usefixtures("linux")

@@ -104,7 +104,13 @@ def drop_from_cache(path: str) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def prefault(file: TensorFile) -> None:
-    """Read every page of a mapped file, so that no later access waits for storage."""
-    advise(file, "MADV_WILLNEED", 0, len(file.bytes))
-    int(file.bytes[:: mmap.PAGESIZE].max())
+def prefault(file: TensorFile, mapped: bool = True) -> None:
+    """Read a whole file in, so that no later access waits for storage; into the page cache alone, if not `mapped`."""
+    if mapped:
+        advise(file, "MADV_WILLNEED", 0, len(file.bytes))
+        int(file.bytes[:: mmap.PAGESIZE].max())
+    else:
+        with contextlib.suppress(OSError), open(file.path, "rb", buffering=0) as plain:
+            buffer = bytearray(1 << 18)
+            while plain.readinto(buffer):
+                pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import time
@@ -15,6 +16,7 @@ from .backends import HEAD_OF_ALL, HEAD_OF_LAST, NO_HEAD, Workspace, make
 from .errors import ArgumentError, FormatError, UnsupportedError
 from .format import open_file
 from .generate import Generation
+from .limit import Limit
 from .opcodes import MAX_TOKENS
 from .plan import Parts, plan
 from .program import Program
@@ -79,7 +81,7 @@ def load(
     try:
         model = Model(file, backend, threads, resident_limit)
         if prefault:
-            memory.prefault(file)
+            memory.prefault(file, mapped=resident_limit is None)
         if lock:
             memory.lock(file)
         return model
@@ -108,7 +110,8 @@ class Model:
         self.program = Program(file)
         self.parts = Parts(self.program)
         self.backend = make(self.program, backend, threads)
-        self.resident_limit = self._check_limit(resident_limit)
+        self.resident_limit = resident_limit
+        self._limit = None if resident_limit is None else Limit(self.parts, resident_limit)
         self._workspaces: list[Workspace] = []
         self._tokenizer: Tokenizer | None = None
         self._pace = {True: 0.0, False: 0.0}  # seconds for each byte of weights; for each byte and token of a chunk
@@ -116,22 +119,11 @@ class Model:
             key: self.config[key] for key in ("arch", "n_layer", "n_embd", "n_head", "head_size")
         }
         # A page of 2 MB is read faster than 512 small ones, but a row of it would make all of it resident.
-        if resident_limit is None:
+        if self._limit is None:
             memory.advise(file, "MADV_HUGEPAGE", 0, len(file.bytes))
-        for region in self.parts.by_row if resident_limit is None else [(0, len(file.bytes))]:
-            memory.advise(file, "MADV_NOHUGEPAGE", *region)
+            for region in self.parts.by_row:
+                memory.advise(file, "MADV_NOHUGEPAGE", *region)
         memory.advise(file, "MADV_RANDOM", *self.parts.by_row[0])
-
-    def _check_limit(self, limit: int | None) -> int | None:
-        if limit is None:
-            return None
-        if memory.resident(self.file) is None:
-            found = "a system that does not tell what is resident"
-            raise UnsupportedError("load", "resident_limit", found, "Linux", "load without resident_limit")
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < self.parts.least_resident:
-            expected = f"at least {self.parts.least_resident} bytes, what the largest step of this model reads"
-            raise ArgumentError("load", "resident_limit", limit, expected, "raise the limit or compress the model")
-        return limit
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -342,13 +334,12 @@ class Model:
                     break
                 work = self._pace[one] * (1 if one else len(ids))
                 until = self.parts.within_time(at, end, PAUSE / work if work else 1)
-            if self.resident_limit is not None:
-                until = min(until, self.parts.within_memory(at, end, self.resident_limit // 2))
-            begin = time.perf_counter()
-            self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
-            self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))
-            if self.resident_limit is not None:
-                memory.advise(self.file, "MADV_DONTNEED", 0, len(self.file.bytes))
+            if self._limit:
+                until = min(until, self._limit.until(at, end))
+            with self._limit.step(at, until, ids) if self._limit else contextlib.nullcontext():
+                begin = time.perf_counter()
+                self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
+                self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))
             if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
                 ids = ids[-1:]
             at = until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from . import opcodes as op
 from .program import Program
 
-AROUND = 1 << 16  # bytes that the system maps around a touched page that is in its cache
 ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of opcodes.py
 
 
@@ -19,6 +19,13 @@ def _part(name: str) -> str:
     if name.startswith("blocks."):
         return "channel_mix" if ".ffn." in name or ".ln2" in name else "time_mix"
     return {"emb": "embedding", "tokenizer": "tokenizer"}.get(name.split(".", 1)[0], "head")
+
+
+def _owner(name: str) -> str:
+    """Return what stands for all tensors of a step: half a layer, or the embedding; nothing in the head."""
+    if name.startswith("blocks."):
+        return name.split(".")[1] + _part(name)
+    return "emb" if name.startswith("emb.") else ""
 
 
 class Parts:
@@ -34,6 +41,8 @@ class Parts:
         Operations that a kernel call may begin at, from 0 to the number of operations.
     head_cut : int
         The index in `cuts` of the SELECT operation, where the layers end.
+    extents : list of list of tuple of int
+        For each step between two cuts where the bytes begin and end that no other step reads.
     by_row : list of tuple of int
         Offset and bytes of each region of which a token reads single rows; the embedding is the first.
     """
@@ -43,14 +52,12 @@ class Parts:
         self.touched = [self._touched(row) for row in program.rows]
         head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] == op.MATMUL]
         embed = 2  # operations: EMBED and its SYNC
-        self.cuts = sorted({0, embed, *program.layer_ends, program.select, *head, len(program.rows)})
+        middles = [i for i, note in enumerate(program.notes) if note.endswith(".ln2")]
+        self.cuts = sorted({0, embed, *middles, *program.layer_ends, program.select, *head, len(program.rows)})
         self.head_cut = self.cuts.index(program.select)
         self._touched_sums = self._sums(self.touched)
-        self._mapped_sums = self._sums(
-            [self._mapped(row, n) for row, n in zip(program.rows, self.touched, strict=True)]
-        )
+        self.extents = [self._extents(*step) for step in itertools.pairwise(self.cuts)]
         self.layer_bytes = max(np.diff(self._touched_sums).tolist())
-        self.least_resident = 2 * (max(np.diff(self._mapped_sums).tolist()) + (1 << 18))
         sparse = [t for t in self.file.tensors.values() if t.name.endswith((".bundles", ".rows"))]
         self.by_row = [(t.offset, t.nbytes) for t in [self.file.tensors["emb.weight"], *sparse]]
 
@@ -69,14 +76,27 @@ class Parts:
         count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
         return 4 * width * (count - (field.get("per_token", 0) == 1))
 
-    def _mapped(self, row: list[int], touched: int) -> int:
-        """Return the most bytes that an operation can make resident: the system maps 16 pages around a touched one."""
-        field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))
-        if row[0] == op.EMBED:
-            return 2 * op.MAX_TOKENS * AROUND
-        if row[0] in (op.PREDICT, op.SPARSE):
-            return touched + max(field["row_bytes"], 1) * self.program.config["n_ffn"]
-        return touched
+    def _extents(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return where the bytes begin and end that operations read and those of other steps do not, in order."""
+        names = {_owner(note) for note in self.program.notes[first:last]} - {""}
+        tensors = [t for t in self.file.tensors.values() if _owner(t.name) in names]
+        found = [(tensor.offset, tensor.offset + tensor.nbytes) for tensor in tensors]
+        for row in self.program.rows[max(first, self.program.select) : last]:
+            found += self._head_rows(row)
+        extents: list[tuple[int, int]] = []
+        for start, stop in sorted(found):
+            if extents and start - extents[-1][1] < mmap.PAGESIZE:  # the gap holds nothing
+                start = extents.pop()[0]
+            extents.append((start, stop))
+        return extents
+
+    def _head_rows(self, row: list[int]) -> list[tuple[int, int]]:
+        if row[0] != op.MATMUL:
+            return []
+        p = op.Fields[row[0]](*row[1:])
+        rows = p.units * p.unit
+        weight = p.weight, p.weight + rows * p.cols * ITEM[p.kind]
+        return [weight] if p.scale == op.NONE else [weight, (p.scale, p.scale + 4 * rows)]
 
     def _sums(self, counts: list[int]) -> list[int]:
         sums = np.concatenate([[0], np.cumsum(counts)])
@@ -88,14 +108,11 @@ class Parts:
 
     def within_time(self, first: int, last: int, budget: float) -> int:
         """Return the furthest cut up to `last` that reads up to `budget` bytes from cut `first`, at least the next."""
-        return _furthest(self._touched_sums, first, last, budget)
-
-    def within_memory(self, first: int, last: int, budget: float) -> int:
-        """Return the furthest cut up to `last` that maps up to `budget` bytes from cut `first`, at least the next."""
-        return _furthest(self._mapped_sums, first, last, budget)
+        return furthest(self._touched_sums, first, last, budget)
 
 
-def _furthest(sums: list[int], first: int, last: int, budget: float) -> int:
+def furthest(sums: list[int], first: int, last: int, budget: float) -> int:
+    """Return the furthest cut up to `last` with a sum up to `budget` above that of `first`, at least the next."""
     until = first + 1
     while until < last and sums[until + 1] - sums[first] <= budget:
         until += 1
