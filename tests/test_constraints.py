@@ -159,8 +159,10 @@ def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
 def test_a_pattern_is_text(value):
     with pytest.raises(ArgumentError):
         Regex(value)
-    with pytest.raises(ArgumentError):
-        Regex("a", lead=value)
+    for name in ("lead", "tail"):
+        if not isinstance(value, str):
+            with pytest.raises(ArgumentError, match=name):
+                Regex("a", **{name: value})
 
 
 @pytest.mark.parametrize("value", [[], "yes", b"yes", None, [1], ["a", None]])
@@ -171,10 +173,10 @@ def test_choices_are_texts(value):
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=5), st.text(max_size=5), st.sampled_from(["", " ", "\n("]))
 def test_a_choice_matches_its_texts(choices, text, lead):
-    found = Choice(choices, lead=lead)
-    assert all(found.matches(lead + choice) for choice in choices)
-    assert found.matches(lead + text) == (text in choices)
-    assert lead == "" or not found.matches("x" + choices[0])
+    found = Choice(choices, lead=lead, tail=lead)
+    assert all(found.matches(lead + choice + lead) for choice in choices)
+    assert found.matches(lead + text + lead) == (text in choices)
+    assert lead == "" or not found.matches(lead + choices[0])
 
 
 # ---- hostile patterns ----

@@ -16,7 +16,7 @@ from ...errors import ArgumentError, TinyRWKVError
 from ...generate import END_OF_DOCUMENT
 from ...tokenizer import Tokenizer
 from .automaton import Machine, Members, Parts
-from .pattern import parse
+from .pattern import Sequence, parse
 from .trie import Trie
 
 if TYPE_CHECKING:
@@ -44,10 +44,13 @@ class Regex:
     lead : str, optional
         What comes before it: a blank, where the prompt ends with a word such as "Assistant:", because models write it
         as part of the next word's token.
+    tail : str, optional
+        What comes after it: an empty line, where that is how the model was taught to end an answer. Given as `stop`
+        too, it does not appear in the text.
 
     Attributes
     ----------
-    pattern : str
+    pattern, lead, tail : str
 
     Raises
     ------
@@ -57,8 +60,8 @@ class Regex:
     Examples
     --------
     >>> import tinyrwkv
-    >>> time = tinyrwkv.Regex(r"([01][0-9]|2[0-3]):[0-5][0-9]", lead=" ")
-    >>> time.matches(" 17:45"), time.matches(" 25:00")
+    >>> time = tinyrwkv.Regex(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+    >>> time.matches("17:45"), time.matches("25:00")
     (True, False)
     >>> model = tinyrwkv.load()
     >>> generation = model.generate("User: What time is it?\n\nAssistant:", constraint=time)
@@ -66,12 +69,12 @@ class Regex:
     1
     """
 
-    def __init__(self, pattern: str, lead: str = "") -> None:
-        if not isinstance(lead, str):
-            raise ArgumentError("constraint", "lead", type(lead).__name__, "text", "give a str")
-        self.pattern = pattern
-        tree = parse(f"(?:{re.escape(lead)})(?:{pattern})" if lead else pattern)
-        self._parts = Parts(tree)
+    def __init__(self, pattern: str, lead: str = "", tail: str = "") -> None:
+        if not isinstance(lead, str) or not isinstance(tail, str):
+            raise ArgumentError("constraint", "lead or tail", repr((lead, tail))[:80], "texts", "give str")
+        self.pattern, self.lead, self.tail = pattern, lead, tail
+        parts = (parse(re.escape(lead)), parse(pattern), parse(re.escape(tail)))
+        self._parts = Parts(Sequence(parts))
         self._shared: WeakKeyDictionary[Tokenizer, _Masks] = WeakKeyDictionary()
         self._before = b""
 
@@ -89,7 +92,7 @@ class Regex:
         return other
 
     def matches(self, text: str | bytes) -> bool:
-        """Tell whether a whole text, with its lead, is one that the constraint allows."""
+        """Tell whether a whole text, with lead and tail, is one that the constraint allows."""
         machine = Machine(self._parts)
         return self._parts.accepts(machine.step(machine.begin(), text.encode() if isinstance(text, str) else text))
 
@@ -128,7 +131,7 @@ class Choice(Regex):
     Parameters
     ----------
     choices : iterable of str
-    lead : str, optional
+    lead, tail : str, optional
         As for `Regex`.
 
     Attributes
@@ -146,12 +149,12 @@ class Choice(Regex):
     True
     """
 
-    def __init__(self, choices: Iterable[str], lead: str = "") -> None:
+    def __init__(self, choices: Iterable[str], lead: str = "", tail: str = "") -> None:
         self.choices = tuple(choices) if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes)) else ()
         if not self.choices or not all(isinstance(choice, str) for choice in self.choices):
             found = f"{choices!r}"[:80]
             raise ArgumentError("Choice", "choices", found, "texts, at least one", "give a list of str")
-        super().__init__("|".join(map(re.escape, self.choices)), lead)
+        super().__init__("|".join(map(re.escape, self.choices)), lead, tail)
 
 
 class _Masks:
