@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters import calibrate, head, head_clusters, low_rank
+from converters import calibrate, head, head_clusters, low_rank, sign_predictor, sparse_ffn
 from tinyrwkv import Model, Sampler, memory, model, quant, reference
 
 LESSONS = Path(__file__).resolve().parent.parent / "docs" / "lessons"
@@ -99,6 +99,21 @@ def keep_the_small_values(patch: Patch) -> None:
     patch.setattr(low_rank.Spectrum, "factors", factors)
 
 
+def drop_a_neuron_that_fires(patch: Patch) -> None:
+    right = sparse_ffn.sparse_exact
+
+    def sparse_exact(neurons: Any, counts: Any) -> Any:
+        tensors = right(neurons, counts)
+        tensors["value.rows"][0] = 0
+        return tensors
+
+    patch.setattr(sparse_ffn, "sparse_exact", sparse_exact)
+
+
+def take_the_signs_of_the_weights(patch: Patch) -> None:
+    patch.setattr(sign_predictor, "correlated_signs", lambda K, G, steps=None: K >= 0)
+
+
 def forget_the_share_that_was_read(patch: Patch) -> None:
     right = head_clusters.cluster_logits
 
@@ -158,6 +173,8 @@ BROKEN = [
     ("2_int8", round_towards_zero),
     ("3_low_rank", whiten_nothing),
     ("3_low_rank", keep_the_small_values),
+    ("4_sparse_ffn", drop_a_neuron_that_fires),
+    ("4_sparse_ffn", take_the_signs_of_the_weights),
     ("5_head", forget_the_share_that_was_read),
     ("5_head", read_no_row_exactly),
     ("6_embedding", read_the_whole_table),
