@@ -22,6 +22,9 @@ FIT, HELD = 32768, 4096
 OWN = 16384
 """Tokens to fit to that a model writes itself: this takes a pass for each."""
 
+COUNTED = 2048
+"""The same where all that is asked is which neurons fire most often."""
+
 EFFECT_TOKENS = 4096
 """Tokens that `effects` reads: it estimates scales, which few tokens show."""
 
@@ -50,7 +53,7 @@ class Calibration(NamedTuple):
     held: Documents
 
 
-def make(model: Model, name: str, text: str | None, seed: int, tell: Tell) -> Calibration:
+def make(model: Model, name: str, text: str | None, seed: int, tell: Tell, own: int = OWN) -> Calibration:
     """Take documents from a text, or let the model write them.
 
     Parameters
@@ -63,6 +66,8 @@ def make(model: Model, name: str, text: str | None, seed: int, tell: Tell) -> Ca
         Without one the model samples at temperature 1.
     seed : int
     tell : callable
+    own : int, optional
+        Tokens to sample besides those held back.
 
     Returns
     -------
@@ -78,10 +83,10 @@ def make(model: Model, name: str, text: str | None, seed: int, tell: Tell) -> Ca
     if text is not None:
         documents = choose_documents(model, text, FIT + HELD, seed)
     else:
-        documents = sample_documents(model, OWN + HELD, seed, lambda n, total: tell("sample", n, total))
+        documents = sample_documents(model, own + own // 8, seed, lambda n, total: tell("sample", n, total))
         random.Random(seed).shuffle(documents)
     total, held = sum(map(len, documents)), Documents()
-    while len(documents) > 1 and sum(map(len, held)) < min(HELD, total // 8):
+    while len(documents) > 1 and sum(map(len, held)) < min(HELD, total // 9):
         held.append(documents.pop())
     if not held:
         fix = "give a longer text, or leave --calibrate out"

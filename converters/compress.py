@@ -20,6 +20,7 @@ from . import calibration, stages
 from .calibration import Calibration, Metrics, Tell
 from .convert import PathLike, check_arguments, convert
 from .rewrite import rewrite
+from .sparse_ffn import Settings
 from .stages import Stage
 from .texts import read_text
 
@@ -39,7 +40,11 @@ class Options(NamedTuple):
     whiten : bool
         Fit the factors to the inputs that occur; always so with a budget.
     sparse_ffn : str, optional
-        "exact".
+        "exact" reads only the values of neurons that fire; "predict" only neurons that a predictor takes for needed:
+    keep : float, optional
+        this share of them,
+    recall : float, optional
+        or those that have this share of the energy.
     seed : int
     """
 
@@ -47,18 +52,23 @@ class Options(NamedTuple):
     rank_budget: float | None = None
     whiten: bool = False
     sparse_ffn: str | None = None
+    keep: float | None = None
+    recall: float | None = None
     seed: int = 0
 
     @property
     def lossless(self) -> bool:
         """Whether the model computes the same bits."""
-        return self.low_rank is None and self.rank_budget is None
+        return self.low_rank is None and self.rank_budget is None and self.sparse_ffn != "predict"
 
     @property
     def whitened(self) -> bool:
         """Whether factors are fitted to inputs."""
         return self.rank_budget is not None or (self.whiten and self.low_rank is not None)
 
+
+KEEP = 0.17
+"""Share of the neurons that predictors choose, where it is left open."""
 
 PRESETS = {"exact": Options(sparse_ffn="exact")}
 
@@ -112,8 +122,7 @@ def compress(
         show = partial(tell, "convert")
         report = convert(input, dense, "int8", vocab, ln_x_eps, template, license, progress=show)
         with Pipeline(dense, folder, options.seed, tell) as pipeline:
-            if not options.lossless or text is not None:
-                pipeline.calibrate(os.path.basename(os.fsdecode(calibrate or "")), text)
+            pipeline.calibrate(os.path.basename(os.fsdecode(calibrate or "")), text, options.lossless)
             for stage in pipeline.stages(options):
                 pipeline.apply(stage)
             sizes = rewrite(pipeline.model.file, output, {}, pipeline.metadata)
@@ -157,14 +166,15 @@ class Pipeline:
         self._nll = 0.0
         self._top1 = 0.0
 
-    def calibrate(self, name: str, text: str | None) -> None:
-        """Take or sample calibration text, and judge the dense model by the part that is held back."""
-        self.calibration = calibration.make(self.model, name, text, self.seed, self.tell)
+    def calibrate(self, name: str, text: str | None, lossless: bool = False) -> None:
+        """Take or sample calibration text; judge the dense model by the part held back, where any loss is to come."""
+        own = calibration.COUNTED if lossless else calibration.OWN
+        self.calibration = calibration.make(self.model, name, text, self.seed, self.tell, own)
         report: dict[str, Any] = {
             key: sum(map(len, documents))
             for key, documents in (("fit_tokens", self.calibration.fit), ("held_tokens", self.calibration.held))
         }
-        report |= self._judge("dense")
+        report |= {} if lossless else self._judge("dense")
         self._record("calibration", {"text": self.calibration.source, "seed": self.seed}, report)
 
     def stages(self, options: Options) -> Iterator[Stage]:
@@ -174,8 +184,11 @@ class Pipeline:
             yield stages.low_rank(
                 self.model, metrics, self.tell, k=options.low_rank, budget=self._rank_bytes(options.rank_budget)
             )
-        if options.sparse_ffn == "exact":
-            yield stages.exact_values(self.model)
+        if options.sparse_ffn is not None:
+            settings = None
+            if options.sparse_ffn == "predict":
+                settings = Settings(energy=options.recall, fraction=options.keep or KEEP)
+            yield stages.sparse_ffn(self.model, self._text(), self.tell, settings)
 
     def apply(self, stage: Stage) -> None:
         """Write the model that a stage makes, measure it, and record both."""
@@ -218,11 +231,14 @@ class Pipeline:
     def measures(self) -> Metrics:
         """Return what errors of projections are measured by, collected once."""
         if self._metrics is None:
-            if self.calibration is None:
-                raise ValueError("calibrate comes first")
             names = stages.projections(self.dense)
-            self._metrics = Metrics(self.dense, self.calibration, self.folder, names, self.tell)
+            self._metrics = Metrics(self.dense, self._text(), self.folder, names, self.tell)
         return self._metrics
+
+    def _text(self) -> Calibration:
+        if self.calibration is None:
+            raise ValueError("calibrate comes first")
+        return self.calibration
 
     def _rank_bytes(self, budget: float | None) -> int | None:
         if budget is None or budget > 1:
@@ -249,6 +265,10 @@ def _check(options: Options) -> None:
         found, fix = "--low-rank and --rank-budget", "give one of them: the same ranks for all, or ranks by need"
     elif options.rank_budget is not None and not options.rank_budget > 0:
         found, fix = f"a rank budget of {options.rank_budget}", "give bytes, such as 4MB, or a share, such as 70%"
+    elif (options.keep is not None or options.recall is not None) and options.sparse_ffn != "predict":
+        found, fix = "--keep or --recall alone", "add --sparse-ffn predict"
+    elif options.keep is not None and options.recall is not None:
+        found, fix = "--keep and --recall", "give one of them"
     elif options.whiten and not options.whitened:
         found, fix = "--whiten alone", "add --low-rank 4 or --rank-budget 70%"
     if found is not None:

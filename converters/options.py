@@ -24,7 +24,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     add("--low-rank", type=_divisor, metavar="K", help="1/4 or 4: factor receptance, key, value and gate by rank 1/4")
     add("--whiten", action="store_true", help="fit factors to the inputs that occur; for --low-rank")
     add("--rank-budget", type=_share, metavar="BYTES", help="ranks by need: all factors in 4MB, or 70%% of before")
-    add("--sparse-ffn", choices=("exact",), help="exact: read only the values of neurons that fire")
+    add(
+        "--sparse-ffn",
+        choices=("exact", "predict"),
+        help="read only the values of neurons that fire, bit for bit the "
+        "same; or only neurons that a 1-bit predictor takes for needed",
+    )
+    add("--keep", type=_part, metavar="P", help="share of the neurons that predictors choose (default: 0.17)")
+    add("--recall", type=_part, metavar="P", help="choose those that have this share of the energy, such as 0.99")
     add("--seed", type=int, metavar="N", help="of samples and draws (default: 0)")
 
 
@@ -38,7 +45,7 @@ def read(arguments: argparse.Namespace) -> Options | None:
     """
     given: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("low_rank", "whiten", "rank_budget", "sparse_ffn", "seed")
+        for name in ("low_rank", "whiten", "rank_budget", "sparse_ffn", "keep", "recall", "seed")
         if getattr(arguments, name) not in (None, False)
     }
     options = (PRESETS[arguments.preset] if arguments.preset else Options())._replace(**given)
@@ -59,6 +66,16 @@ def _divisor(text: str) -> float:
     if not match or not 1 <= float(match[1]) < math.inf:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected 1/K or K, such as 1/4 or 4")
     return float(match[1])
+
+
+def _part(text: str) -> float:
+    try:
+        part = float(text)
+    except ValueError:
+        part = math.nan
+    if not 0 < part <= 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0, at most 1, such as 0.16")
+    return part
 
 
 def size(text: str) -> int:

@@ -13,11 +13,16 @@ from tinyrwkv.errors import ArgumentError
 from tinyrwkv.layout import FACTORED
 from tinyrwkv.quant import dequantize_rows
 
-from .calibration import Metrics, Tell
+from .calibrate import collect
+from .calibration import MEMORY, Calibration, Metrics, Tell, groups
 from .low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
 from .rewrite import Edits
+from .sparse_ffn import Inputs, Neurons, Settings, sparse_exact, sparse_predict
 
 Array = np.ndarray
+
+SAMPLES = 8192
+"""Tokens that predictors are fitted to, at most; fewer for more than 4,096 neurons."""
 
 
 class Stage(NamedTuple):
@@ -130,26 +135,60 @@ def _dense_bytes(shape: tuple[int, int]) -> int:
     return shape[0] * (shape[1] + 4)
 
 
-def exact_values(model: Model) -> Stage:
-    """Store the values of the channel mix by neurons, so that only those of neurons other than 0 are read.
+def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Settings | None = None) -> Stage:
+    """Store each channel mix so that only the weights of neurons that matter are read.
 
     Parameters
     ----------
     model : Model
+        As it will run: the predictors are fitted to what goes into its keys.
+    calibration : Calibration
+    tell : callable
+    settings : Settings, optional
+        Of the predictors; without them all keys are read, and then the values of neurons that fire: the same bits.
 
     Returns
     -------
     Stage
-        The model computes the same bits.
+
+    Raises
+    ------
+    ArgumentError
+        The channel mixes are sparse already.
     """
+    layers = [f"blocks.{layer}.ffn." for layer in range(model.config["n_layer"])]
+    if any(ffn + end not in model.file for ffn in layers for end in ("key.weight", "value.weight")):
+        fix = "leave --sparse-ffn out"
+        raise ArgumentError(model.path, "sparse ffn", "sparse channel mixes already", "dense ones", fix)
+    F, C = model.file.tensors[layers[0] + "key.weight"].shape
+    samples = min(SAMPLES, (SAMPLES << 12) // F)
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
+    reports = list[dict[str, Any]]()
+    for group in groups([(ffn, samples * (2 * C + 4)) for ffn in layers], MEMORY):
+        values = [ffn + "value.weight" for ffn in group if settings is None]
+        keys = [ffn + "key.weight" for ffn in group if settings is not None]
+        show = partial(tell, "neurons")
+        found = collect(model, calibration.fit, counts=values, inputs=keys, samples=samples, progress=show)
+        for ffn in group:
+            names = ("key.weight", "key.weight.scale", "value.weight", "value.weight.scale")
+            neurons = Neurons(*(model.file[ffn + name] for name in names))
+            if settings is None:
+                counts = found.counts[ffn + "value.weight"]
+                made = sparse_exact(neurons, counts)
+                reports.append({"neurons": F, "sparsity": 1 - float(counts.mean()) / found.tokens})
+            else:
+                inputs = Inputs(found.inputs.pop(ffn + "key.weight"), found.scales.pop(ffn + "key.weight"))
+                made, report = sparse_predict(neurons, inputs, settings)
+                reports.append(report)
+            tensors = {ffn + end: array for end, array in made.items()}
+            edits[ffn + "key.weight"] = partial(_some, tensors, False)
+            edits[ffn + "value.weight"] = partial(_some, tensors, True)
+            tell("sparse ffn", len(reports), len(layers))
+    report = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]} | {"layers": reports}
+    params: dict[str, Any] = {"mode": "exact"} if settings is None else {"mode": "predict", **settings._asdict()}
+    return Stage("sparse ffn", edits, params, report, {}, lossless=settings is None)
 
-    def transpose(name: str) -> Mapping[str, Array]:
-        rows = name.removesuffix("weight") + "rows"
-        return {rows: np.ascontiguousarray(model.file[name].T), rows + ".scale": model.file[name + ".scale"]}
 
-    for layer in range(model.config["n_layer"]):
-        name = f"blocks.{layer}.ffn.value.weight"
-        if name in model.file:
-            edits[name] = partial(transpose, name)
-    return Stage("sparse ffn", edits, {"mode": "exact"}, {}, {}, lossless=True)
+def _some(tensors: Mapping[str, Array], value: bool) -> dict[str, Array]:
+    """Return the tensors that stand in the place of the value, or of the key."""
+    return {name: array for name, array in tensors.items() if (".ffn.value." in name) == value}

@@ -131,13 +131,35 @@ def test_preset_exact_gives_the_same_bits(files, capsys, version, tmp_path):
     files = files(version)
     assert run(files, "--preset", "exact", calibrate=False) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["compression"][-1]["report"] == {"differing_logits": 0}
+    found = report["compression"][-1]
+    assert found["params"] == {"mode": "exact"}
+    assert found["report"]["differing_logits"] == 0
+    assert 0.3 < found["report"]["sparsity"] < 0.7  # random neurons fire for half of the tokens
     dense = str(tmp_path / "dense.trwkv")
     assert cli.main([files["model.pth"], dense, "--quiet"]) == 0
     np.testing.assert_array_equal(logits(dense), logits(files["out.trwkv"]))
     with open_file(files["out.trwkv"]) as file:
         assert sum(name.endswith(".rows") for name in file.tensors) == 2
         assert not any(tensor.offset % 4096 for name, tensor in file.tensors.items() if name.endswith(".rows"))
+
+
+@pytest.mark.parametrize("options", [["--keep", "0.5"], ["--recall", "0.9"]])
+def test_predicted_neurons(files, capsys, options):
+    files = files()
+    assert run(files, "--low-rank", "4", "--sparse-ffn", "predict", *options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [step["technique"] for step in report["compression"]] == ["int8", "calibration", "low rank", "sparse ffn"]
+    found = report["compression"][-1]["report"]
+    name, least = ("fraction", 0.45) if "--keep" in options else ("energy", 0.9)
+    assert least <= found[name] <= least + 0.1
+    assert len(found["layers"]) == 2
+    assert {"nll", "nll_delta", "top1", "top1_delta"} <= set(found)
+    with open_file(files["out.trwkv"], verify=True) as file:
+        assert {f"blocks.{i}.ffn.{part}" for i in range(2) for part in ("bundles", "predictor.signs")} <= set(
+            file.tensors
+        )
+        assert not file.tensors["blocks.0.ffn.bundles"].offset % 4096
+    assert np.isfinite(logits(files["out.trwkv"])).all()
 
 
 def test_its_own_samples_do(files, capsys):
@@ -322,7 +344,9 @@ def test_a_stage_for_what_is_there(files, capsys):
     files = files()
     assert cli.main([files["model.pth"], files["out.trwkv"], "--quiet"]) == 0
     model = load(files["out.trwkv"])
-    for stage in (stages.exact_values(model), stages.low_rank(model, None, lambda *step: None, k=4)):
+    text = compress.calibration.Calibration("text", [IDS], [IDS])
+    quiet = lambda *step: None  # noqa: E731
+    for stage in (stages.sparse_ffn(model, text, quiet), stages.low_rank(model, None, lambda *step: None, k=4)):
         assert set(stage.edits) <= set(model.file.tensors)
         assert stage.edits
     model.close()

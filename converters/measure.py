@@ -1,0 +1,91 @@
+"""What a token costs: bytes of weights that the kernels read, pages that become resident."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyrwkv import Model, Sampler, load, memory
+
+TOKENS = 200
+"""Tokens to sample from a cold start."""
+
+
+class Cost(NamedTuple):
+    """What sampling from a cold start took.
+
+    Attributes
+    ----------
+    touched : float
+        Bytes of weights read for a token, on average, as the kernels count them.
+    resident : int or None
+        Bytes of the file in the process's memory after the last token; None where the system does not tell.
+    """
+
+    touched: float
+    resident: int | None
+
+
+def chosen_bytes(model: Model) -> int:
+    """Return the bytes of weights that only some tokens need, which all tokens read so far have needed together."""
+    return sum(workspace.touched for workspace in model._workspaces)
+
+
+@contextlib.contextmanager
+def cold(path: str, backend: str = "auto", threads: int = 1) -> Iterator[Model]:
+    """Give a model of which no page is in memory, as far as the system forgets them."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not to be dropped
+        memory.drop_from_cache(path)
+    with contextlib.closing(load(path, backend=backend, threads=threads)) as model:
+        yield model
+
+
+def sample_cold(path: str, tokens: int = TOKENS, seed: int = 0, backend: str = "auto", threads: int = 1) -> Cost:
+    """Sample tokens at temperature 1 from a cold start, and tell what that took.
+
+    Parameters
+    ----------
+    path : str
+    tokens : int, optional
+    seed : int, optional
+    backend, threads
+        As for `load`.
+
+    Returns
+    -------
+    Cost
+    """
+    with cold(path, backend, threads) as model:
+        for _ in _sample(model, tokens, seed):
+            pass
+        every = model.plan()["touched_bytes_per_token"]
+        return Cost(every + chosen_bytes(model) / (tokens + 1), model.resident())
+
+
+def _sample(model: Model, tokens: int, seed: int) -> Iterator[int]:
+    """Read a text that the model writes itself at temperature 1, another after its end; yield before each token."""
+    sampler, state = Sampler(temperature=1, seed=seed), None
+    logits, state = model.forward(0)
+    for i in range(tokens):
+        yield i
+        token, _ = sampler.sample(np.asarray(logits))
+        logits, state = model.forward(token, state if token else None)
+
+
+def pages_per_token(path: str, tokens: int = 16, seed: int = 0, backend: str = "auto") -> float | None:
+    """Return the bytes of the 4 KB pages that one token maps, each token from a cold start; None if unknown.
+
+    The pages of all weights that a token reads, and those that the system maps around them.
+    """
+    total, mapped = 0, None
+    with cold(path, backend) as model:
+        for i in _sample(model, tokens + 1, seed):
+            mapped = model.resident()
+            total += mapped if i and mapped else 0
+            with contextlib.suppress(OSError, AttributeError):
+                memory.advise(model.file, "MADV_DONTNEED", 0, len(model.file.bytes))
+                memory.drop_from_cache(path)
+    return None if mapped is None else total / tokens
