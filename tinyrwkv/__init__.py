@@ -18,7 +18,7 @@ from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
 
 if TYPE_CHECKING:
-    from .extra.constraints import Choice, Regex
+    from .extra.constraints import Choice, JsonSchema, Regex
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "Choice",
     "FormatError",
     "Generation",
+    "JsonSchema",
     "Model",
     "Piece",
     "Regex",

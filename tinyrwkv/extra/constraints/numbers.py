@@ -10,12 +10,12 @@ MOST_DIGITS = 15
 """Before and after the point together; more do not survive a float64."""
 
 
-def pattern(low: float, high: float, decimals: int = 0) -> str:
+def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> str:
     r"""Return a pattern of the decimal numbers from `low` to `high`, without leading or trailing zeros.
 
     Parameters
     ----------
-    low, high : float
+    low, high : float or Decimal
         Both included.
     decimals : int, optional
         Digits after the point at most.
@@ -41,7 +41,7 @@ def pattern(low: float, high: float, decimals: int = 0) -> str:
     except (ArithmeticError, ValueError, TypeError):
         first, last = 10**MOST_DIGITS, 0
     if first > last or max(abs(first), abs(last)) >= 10**MOST_DIGITS:
-        found = f"{low!r} to {high!r} with {decimals!r} decimals"
+        found = f"{low} to {high} with {decimals} decimals"
         expected = f"a number between them, of {MOST_DIGITS} digits at most"
         raise ArgumentError("constraint", "bounds", found, expected, "choose other bounds")
     parts = []
