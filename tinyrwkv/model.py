@@ -22,6 +22,7 @@ from .plan import Parts, plan
 from .program import Program
 from .reference import new_state
 from .sampling import Sampler
+from .score import Scored, score
 from .state import State
 from .tokenizer import Tokenizer
 
@@ -227,6 +228,30 @@ class Model:
             A setting is out of range, or text is given to a model without a tokenizer.
         """
         return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint)
+
+    def score(self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None) -> list[Scored]:
+        """Tell how probable it is that a prompt goes on with each of some texts; the prompt is read once.
+
+        Parameters
+        ----------
+        prompt : str or iterable of int
+            Sent as it is, as by `generate`.
+        choices : iterable of str
+            Not empty. Where the prompt ends with a word, they begin with a blank.
+        state : State, optional
+            What came before; not changed.
+
+        Returns
+        -------
+        list of Scored
+            In the order of the choices: ``text``, ``logprob``, ``per_token``, ``per_byte``.
+
+        Raises
+        ------
+        ArgumentError, UnsupportedError
+            There are no choices, one is empty, or the model has no tokenizer.
+        """
+        return score(self, prompt, choices, state)
 
     def plan(self) -> dict[str, Any]:
         """Return the bytes of each part: in the file, touched by one token, resident at most; reads no weight."""
