@@ -124,12 +124,17 @@ def spectrum(weight: Array, metric: Metric | None = None) -> Spectrum:
 
 
 def factor(weight: Array, rank: int) -> tuple[Array, Array]:
-    """Return the factors a (rank, in) and b (out, rank), float32, whose product is nearest to a matrix.
+    """Factor a matrix into the product nearest to it.
 
     Parameters
     ----------
     weight : ndarray, float32, shape (out, in)
     rank : int
+
+    Returns
+    -------
+    a : ndarray, float32, shape (rank, in)
+    b : ndarray, float32, shape (out, rank)
 
     Raises
     ------
@@ -141,13 +146,18 @@ def factor(weight: Array, rank: int) -> tuple[Array, Array]:
 
 
 def factor_whitened(weight: Array, metric: Metric, rank: int) -> tuple[Array, Array]:
-    """Return the factors a (rank, in) and b (out, rank), float32, that change W @ x least for inputs like those seen.
+    """Factor a matrix so that W @ x changes least for inputs like those seen.
 
     Parameters
     ----------
     weight : ndarray, float32, shape (out, in)
     metric : Metric
     rank : int
+
+    Returns
+    -------
+    a : ndarray, float32, shape (rank, in)
+    b : ndarray, float32, shape (out, rank)
 
     Raises
     ------

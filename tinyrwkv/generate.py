@@ -28,6 +28,12 @@ class Piece(NamedTuple):
 
     `text` is empty while a character or a possible stop string is incomplete; `token` is -1 where the last piece
     brings only text that was held back. Under a constraint `logprob` is that among the tokens it allows.
+
+    Examples
+    --------
+    >>> text, token, logprob = Piece(" left", 553, -0.1)
+    >>> text
+    ' left'
     """
 
     text: str
@@ -80,7 +86,7 @@ class Result:
 
 
 class Generation(Iterator[Piece]):
-    """Iterates over pieces of text; made by ``Model.generate``.
+    r"""Iterates over pieces of text; made by ``Model.generate``.
 
     Attributes
     ----------
@@ -88,6 +94,15 @@ class Generation(Iterator[Piece]):
         What has been iterated so far.
     logits : ndarray, float32, shape (V,)
         What the last token was chosen from; ``-inf`` where a constraint does not allow one.
+
+    Examples
+    --------
+    >>> import tinyrwkv
+    >>> generation = tinyrwkv.load().generate("User: Hello\n\nAssistant:")
+    >>> first = next(generation)
+    >>> generation.cancel()
+    >>> list(generation), generation.result.stop_reason, len(generation.result.tokens)
+    ([], 'cancelled', 1)
     """
 
     def __init__(

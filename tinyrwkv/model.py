@@ -69,6 +69,12 @@ def load(
         The file is missing or damaged, or is not a model.
     ArgumentError, UnsupportedError
         A setting is out of range, or not to be had on this machine.
+
+    Examples
+    --------
+    >>> model = load(threads=2)
+    >>> model.config["arch"], model.config["n_layer"], model.config["vocab_size"]
+    ('v7', 8, 4096)
     """
     if path is None:
         path = BUNDLED
@@ -128,7 +134,13 @@ class Model:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer packed in the file; UnsupportedError where it was converted without a vocabulary."""
+        """The tokenizer packed in the file.
+
+        Raises
+        ------
+        UnsupportedError
+            The file was converted without a vocabulary.
+        """
         if self._tokenizer is None:
             if "tokenizer.bytes" not in self.file:
                 fix = "convert it with --vocab, or give token ids"
@@ -138,13 +150,23 @@ class Model:
         return self._tokenizer
 
     def new_state(self) -> State:
-        """Return the state before the first token."""
+        """Return the state before the first token.
+
+        Returns
+        -------
+        State
+
+        Examples
+        --------
+        >>> load().new_state().tokens
+        0
+        """
         return State(new_state(self.config), 0, self._origin)
 
     def forward(
         self, tokens: int | Iterable[int], state: State | None = None, *, logits: str | None = "last"
     ) -> tuple[np.ndarray | None, State]:
-        """Read tokens and return what the model expects next.
+        r"""Read tokens and return what the model expects next.
 
         Parameters
         ----------
@@ -165,6 +187,17 @@ class Model:
         ------
         ArgumentError
             A token is not one of the model's, or the state belongs to another model.
+
+        Examples
+        --------
+        >>> model = load()
+        >>> prompt = model.tokenizer.encode("User: turn left\n\nAssistant:")
+        >>> logits, state = model.forward([0, *prompt])
+        >>> model.tokenizer.decode([logits.argmax()]), state.tokens
+        (' turn', 8)
+        >>> logits, later = model.forward(logits.argmax(), state)  # state is as it was
+        >>> model.tokenizer.decode([logits.argmax()]), state.tokens, later.tokens
+        ('(', 8, 9)
         """
         ids = self.check_tokens(tokens)
         state = self.new_state() if state is None else self.check_state(state)
@@ -196,7 +229,7 @@ class Model:
         deadline: float | None = None,
         constraint: Any = None,
     ) -> Generation:
-        """Continue a prompt, piece by piece.
+        r"""Continue a prompt, piece by piece.
 
         Parameters
         ----------
@@ -226,6 +259,17 @@ class Model:
         ------
         ArgumentError, UnsupportedError
             A setting is out of range, or text is given to a model without a tokenizer.
+
+        Examples
+        --------
+        >>> import tinyrwkv
+        >>> model = load()
+        >>> greedy = tinyrwkv.Sampler(temperature=0)
+        >>> generation = model.generate("User: turn left\n\nAssistant:", sampler=greedy, stop=["\n"])
+        >>> "".join(piece.text for piece in generation)
+        ' turn(90)'
+        >>> generation.result.stop_reason
+        'stop'
         """
         return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint)
 
@@ -254,15 +298,43 @@ class Model:
         return score(self, prompt, choices, state)
 
     def plan(self) -> dict[str, Any]:
-        """Return the bytes of each part: in the file, touched by one token, resident at most; reads no weight."""
+        """Return the bytes of each part; no weight is read for it.
+
+        Returns
+        -------
+        dict
+            file_bytes, touched_bytes_per_token, resident_bytes_max (whole pages, or the limit), state_bytes,
+            workspace_bytes, and parts: a list of dicts of part, file_bytes, touched_bytes_per_token and
+            resident_bytes_max.
+
+        Examples
+        --------
+        >>> plan = load().plan()
+        >>> plan["touched_bytes_per_token"] < plan["resident_bytes_max"] < 10e6
+        True
+        >>> [part["part"] for part in plan["parts"]]
+        ['embedding', 'time_mix', 'channel_mix', 'head', 'tokenizer']
+        """
         return plan(self.parts, self.resident_limit)
 
     def resident(self) -> int | None:
-        """Return how many bytes of the file are in this process's memory now; None where the system does not tell."""
+        """Return how many bytes of the file are in this process's memory now.
+
+        Returns
+        -------
+        int or None
+            A multiple of the page size; None where the system does not tell.
+        """
         return memory.resident(self.file)
 
     def cached(self) -> int | None:
-        """Return how many bytes of the file are in the page cache; None where the system does not tell."""
+        """Return how many bytes of the file are in the page cache, whoever read them.
+
+        Returns
+        -------
+        int or None
+            A multiple of the page size; None where the system does not tell.
+        """
         return memory.cached(self.file)
 
     def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:

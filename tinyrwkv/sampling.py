@@ -122,14 +122,46 @@ class Sampler:
         return token, float(logits[token]) - self._peak - self._log_sum
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return what `sample` draws from, float32 (V,), 0 for the tokens left out; raises as `sample` does."""
+        """Return what `sample` draws from; raises as it does.
+
+        Parameters
+        ----------
+        logits : ndarray, float32, shape (V,)
+
+        Returns
+        -------
+        ndarray, float32, shape (V,)
+            0 for the tokens left out.
+
+        Examples
+        --------
+        >>> (1000 * Sampler(top_k=2).probabilities(np.array([0, 2, 1], np.float32))).astype(int).tolist()
+        [0, 731, 268]
+        """
         logits, ids, weights = self._choices(logits)
         result = np.zeros(logits.size, np.float32)
         result[ids] = weights / weights.sum(dtype=np.float64)
         return result
 
     def top(self, logits: np.ndarray, n: int = 5) -> list[tuple[int, float]]:
-        """Return the n most probable tokens as (id, probability) under the logits as given; raises as `sample` does."""
+        """Return the most probable tokens under the logits as given; raises as `sample` does.
+
+        Parameters
+        ----------
+        logits : ndarray, float32, shape (V,)
+        n : int, optional
+            How many.
+
+        Returns
+        -------
+        list of (int, float)
+            Id and probability, the most probable first.
+
+        Examples
+        --------
+        >>> [(token, round(p, 3)) for token, p in Sampler().top(np.array([0, 2, 1], np.float32), 2)]
+        [(1, 0.665), (2, 0.245)]
+        """
         n = _integer("n", n)
         with np.errstate(all="ignore"):
             logits = self._measure(logits)
@@ -137,7 +169,17 @@ class Sampler:
         return [(int(token), math.exp(float(logits[token]) - self._peak - self._log_sum)) for token in ids]
 
     def accept(self, token: int) -> None:
-        """Count a token for the penalties and let the earlier counts decay; ArgumentError if it is no id."""
+        """Count a token for the penalties and let the earlier counts decay.
+
+        Parameters
+        ----------
+        token : int
+
+        Raises
+        ------
+        ArgumentError
+            It is no id.
+        """
         token = _integer("token", token)
         if not self._penalised:
             return
@@ -156,7 +198,12 @@ class Sampler:
         self._counts[:], self._unit = 0, 1.0
 
     def copy(self) -> Sampler:
-        """Return an independent sampler: the same counts and, with a seed, the same random numbers to come."""
+        """Return an independent sampler: the same counts and, with a seed, the same random numbers to come.
+
+        Returns
+        -------
+        Sampler
+        """
         other = deepcopy(self)
         if self.seed is None:
             other._random = None

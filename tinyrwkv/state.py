@@ -33,7 +33,12 @@ class State:
         self.data, self.tokens, self.origin = data, tokens, origin
 
     def copy(self) -> State:
-        """Return an equal state with its own memory."""
+        """Return an equal state with its own memory.
+
+        Returns
+        -------
+        State
+        """
         return State(self.data.copy(), self.tokens, self.origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -47,6 +52,16 @@ class State:
         ------
         FormatError
             The file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile, tinyrwkv
+        >>> model = tinyrwkv.load()
+        >>> _, state = model.forward([0, 1, 2])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     state.save(folder + "/three.state")
+        ...     State.load(folder + "/three.state", model).tokens
+        3
         """
         with Writer(path, {"kind": "state", "tokens": self.tokens, **self.origin}) as writer:
             writer.add("state", self.data)
@@ -59,6 +74,10 @@ class State:
         ----------
         path : str or path-like
         model : Model
+
+        Returns
+        -------
+        State
 
         Raises
         ------

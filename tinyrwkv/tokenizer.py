@@ -71,10 +71,21 @@ class Tokenizer:
             A str is encoded as UTF-8; the surrogates by which Python carries undecodable bytes (PEP 383, as in
             ``sys.argv``) become those bytes again. Bytes are taken as they are: any bytes have tokens.
 
+        Returns
+        -------
+        list of int
+
         Raises
         ------
         ArgumentError
             `text` is neither, or holds another lone surrogate, which UTF-8 cannot express.
+
+        Examples
+        --------
+        >>> import tinyrwkv
+        >>> tokenizer = tinyrwkv.load().tokenizer
+        >>> [tokenizer.token_bytes(token) for token in tokenizer.encode("turn left")]
+        [b't', b'urn', b' left']
         """
         text = _to_bytes(text)
         starts, ids, firsts, prefixes, entry = self._starts, self._ids, self._firsts, self._prefixes, self._entry
@@ -93,14 +104,41 @@ class Tokenizer:
         return tokens
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of some tokens, U+FFFD in place of bytes that are not UTF-8; raises as `token_bytes` does.
+        """Return the text of some tokens, U+FFFD in place of bytes that are not UTF-8.
 
         A character may be spread over tokens: to print them one by one use a `StreamDecoder`.
+
+        Parameters
+        ----------
+        ids : iterable of int
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ArgumentError
+            An id is not an integer from 0 to ``vocab_size - 1``.
         """
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of some tokens; raises as `token_bytes` does."""
+        """Return the bytes of some tokens.
+
+        Parameters
+        ----------
+        ids : iterable of int
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        ArgumentError
+            An id is not an integer from 0 to ``vocab_size - 1``.
+        """
         return b"".join(map(self.token_bytes, ids))
 
     def token_bytes(self, token: int) -> bytes:
@@ -108,6 +146,14 @@ class Tokenizer:
 
         They are empty for id 0 (the end of a document) and for ids that the vocabulary leaves unused: a model's head
         has rows for those too, so sampling can yield them.
+
+        Parameters
+        ----------
+        token : int
+
+        Returns
+        -------
+        bytes
 
         Raises
         ------
@@ -191,9 +237,23 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, data: bytes) -> str:
-        """Return the characters that are complete by now; keeps at most the first 3 bytes of the next."""
+        """Return the characters that are complete by now; keeps at most the first 3 bytes of the next.
+
+        Parameters
+        ----------
+        data : bytes
+
+        Returns
+        -------
+        str
+        """
         return self._decoder.decode(data)
 
     def flush(self) -> str:
-        """Return what is still kept, as U+FFFD, and begin anew."""
+        """Return what is still kept, as U+FFFD, and begin anew.
+
+        Returns
+        -------
+        str
+        """
         return self._decoder.decode(b"", final=True)

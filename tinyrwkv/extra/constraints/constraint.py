@@ -92,7 +92,12 @@ class Regex:
         return other
 
     def matches(self, text: str | bytes) -> bool:
-        """Tell whether a whole text, with lead and tail, is one that the constraint allows."""
+        """Tell whether a whole text, with lead and tail, is one that the constraint allows.
+
+        Parameters
+        ----------
+        text : str or bytes
+        """
         machine = Machine(self._parts)
         return self._parts.accepts(machine.step(machine.begin(), text.encode() if isinstance(text, str) else text))
 

@@ -1,0 +1,80 @@
+"""Docstrings: what is public says what it takes, gives and raises, in the sections of numpydoc."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import tinyrwkv
+from converters import calibrate, head, head_clusters, low_rank, score, sparse_ffn
+
+CONVERTERS = {  # the functions that docs/api-mathematics.md shows
+    calibrate: ("collect", "choose_documents", "sample_documents", "effects", "quantize_inputs"),
+    low_rank: ("spectrum", "factor", "factor_whitened", "round_factors", "choose_ranks"),
+    head_clusters: ("cluster_head", "cluster_logits"),
+    head: ("fit_preview", "preview", "preview_logits", "choose"),
+    sparse_ffn: ("sparse_exact", "sparse_predict", "bundle"),
+    score: ("nll_of_text", "lambada_accuracy", "exact_match"),
+}
+INNER = {"check_tokens", "check_state", "chunk", "read", "start"}  # for the rest of the package
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Yield the classes, functions and methods that a user calls."""
+    for name in tinyrwkv.__all__:
+        thing = getattr(tinyrwkv, name)
+        if inspect.isclass(thing):
+            yield name, thing
+            for key, member in vars(thing).items():
+                if not key.startswith("_") and key not in INNER:
+                    member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+                    if inspect.isfunction(member):
+                        yield f"{name}.{key}", member
+        elif callable(thing):
+            yield name, thing
+    for module, names in CONVERTERS.items():
+        for name in names:
+            yield f"{module.__name__}.{name}", getattr(module, name)
+
+
+PUBLIC = dict(public())
+
+
+def missing(thing: Any) -> Iterator[str]:
+    """Yield what the docstring of a function does not tell."""
+    doc = inspect.getdoc(thing) or ""
+    headings = re.findall(r"^(\w+)\n-+$", doc, re.MULTILINE)
+    if not re.match(r"[A-Z`].{0,118}\.(\n|$)", doc):
+        yield "a first line that is one sentence"
+    if inspect.isclass(thing):
+        return
+    signature = inspect.signature(thing)
+    for name, parameter in signature.parameters.items():
+        if name != "self" and not re.search(rf"^[\w, ]*\b{name}\b[\w, ]* : ", doc, re.MULTILINE):
+            yield f"the parameter {parameter}"
+    told = {"Returns", "Yields"} & set(headings) or doc.startswith(("Return ", "Tell whether ", "The "))
+    if signature.return_annotation != "None" and not told:
+        yield "what it returns"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_described(name: str) -> None:
+    assert not list(missing(PUBLIC[name])), f"{name}: its docstring lacks {', '.join(missing(PUBLIC[name]))}"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if "." not in name and not name.endswith("Error")])
+def test_a_public_name_has_an_example(name: str) -> None:
+    members = [thing for key, thing in PUBLIC.items() if key == name or key.startswith(name + ".")]
+    assert any(">>> " in (inspect.getdoc(thing) or "") for thing in members)
+
+
+def test_what_is_missing_is_found() -> None:
+    def undescribed(tokens: int) -> int:
+        """Do something."""
+        return tokens
+
+    assert list(missing(undescribed)) == ["the parameter tokens: 'int'", "what it returns"]
