@@ -21,9 +21,11 @@ from tiny_models import (
     error,
     is_exact,
     predict,
+    read_tensors,
     rewrite,
     shape_of,
     write_model,
+    write_tensors,
 )
 
 import tinyrwkv
@@ -459,6 +461,21 @@ def test_weights_that_are_no_numbers_do_not_crash(tmp_path, tiny, backend, arch,
             assert 0 <= piece.token < VOCAB_SIZE
     except TinyRWKVError as error:
         assert "logits" in str(error)
+
+
+@pytest.mark.parametrize("form", ["dense", "compressed", "predicted"])
+@pytest.mark.parametrize("arch", ["v4", "v5.2", "v6", "v7"])
+def test_a_weight_that_is_no_number_is_found(tmp_path, tiny, backend, arch, form):
+    """Whichever it is, of those in float32: it stays in everything that is computed from it."""
+    metadata, tensors = read_tensors(tiny(arch, "int8", form))
+    names = [name for name, array in tensors.items() if array.dtype == np.float32 and not name.endswith("threshold")]
+    for name in np.random.default_rng(0).choice(names, 9, replace=False):
+        array = tensors[name].copy()
+        array.flat[5 if name.startswith("emb.") else array.size // 2] = np.nan
+        model = tinyrwkv.load(write_tensors(tmp_path / "a.trwkv", metadata, tensors | {name: array}), backend=backend)
+        assert np.isnan(model.forward([5, 5])[0]).any(), name
+        with pytest.raises(TinyRWKVError, match="nan"):
+            list(model.generate([5, 5], max_tokens=1))
 
 
 def test_extreme_int8_weights_do_not_crash(tmp_path, tiny, backend):

@@ -187,7 +187,7 @@ def _predict(c: _Call, p: Any) -> None:
     x = (q + 128 >> 8).astype(np.float32)  # (T, C)
     score = (2 * (x @ signs.T.astype(np.float32)) - x.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, F)
     hidden = c.shared(p.dst, F)
-    hidden[:] = 0
+    hidden[:] = 0 * scale  # NaN stays
     for t in range(c.tokens):
         chosen = np.flatnonzero(score[t] > c.vector(p.threshold, F))
         y = _rows(c, p, chosen, C) @ q[t].astype(np.float32)

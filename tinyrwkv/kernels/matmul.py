@@ -128,7 +128,7 @@ def activate(y: Any, n: Any, activation: Any) -> None:
     """Apply the function that a matrix product ends with, in place."""
     if activation == op.SQUARED_RELU:
         for i in range(n):
-            positive = max(y[i], f32(0))
+            positive = f32(0) if y[i] < f32(0) else y[i]  # NaN stays
             y[i] = positive * positive
     elif activation == op.SIGMOID:
         for i in range(n):

@@ -59,16 +59,6 @@ bits_from_float = _bitcast(types.float32, types.int32)
 
 
 @intrinsic
-def truncate(typingctx: Any, value: Any) -> Any:
-    """Return float32 `value` rounded towards zero as int32; the caller keeps it in range."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fptosi(args[0], I32)
-
-    return types.int32(types.float32), codegen
-
-
-@intrinsic
 def square_root(typingctx: Any, value: Any) -> Any:
     """Return the correctly rounded square root of a float32, an instruction everywhere; not a call of libm."""
 
