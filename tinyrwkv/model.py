@@ -205,15 +205,16 @@ class Model:
             raise ArgumentError("forward", "logits", repr(logits), '"last", "all" or None', "choose one of them")
         V = self.config["vocab_size"]
         out = None if logits is None else np.empty((len(ids) if logits == "all" else 1, V), np.float32)
-        data, spare = state.data, np.empty_like(state.data)
+        data, spare = state.data, None
         for start in range(0, len(ids), MAX_TOKENS):
             chunk = ids[start : start + MAX_TOKENS]
             head = HEAD_OF_ALL if logits == "all" else NO_HEAD
             if logits == "last" and start + MAX_TOKENS >= len(ids):
                 head = HEAD_OF_LAST
             part = out[start:] if head == HEAD_OF_ALL and out is not None else out
-            self.read(chunk, data, spare, part, head)
-            data, spare = spare, np.empty_like(spare) if data is state.data else data
+            new = np.empty_like(data) if spare is None else spare
+            self.read(chunk, data, new, part, head)
+            data, spare = new, None if data is state.data else data
         return (out[0] if logits == "last" and out is not None else out), State(
             data, state.tokens + len(ids), self._origin
         )
