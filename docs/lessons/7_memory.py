@@ -24,6 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 
 import tinyrwkv
 from tinyrwkv import memory
+from tinyrwkv.limit import least_resident
 from tinyrwkv.model import BUNDLED
 
 if not memory.LINUX:
@@ -71,11 +72,12 @@ print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
 
 # ## A budget
 #
-# `resident_limit` does that after each part of a token, and chooses parts so that none brings in more than the limit
-# allows. The least possible limit has room for the largest step twice. The answer is the same, bit for bit; what is
-# paid is time. Looking after each call of the kernels shows what was in at the worst moments.
+# `resident_limit` does that after each step of a token. To drop what was used longest ago would be of no use: a token
+# reads the file from its beginning to its end, so that is just what the next token needs first. Some steps keep their
+# bytes for good, as far as there is room, and the others' are let go after use. The answer is the same, bit for bit;
+# what is paid is time. Looking after each call of the kernels shows what was in at the worst moments.
 
-limit = model.parts.least_resident
+limit = max(least_resident(model.parts), plan["file_bytes"] // 2)
 small = tinyrwkv.load(path, resident_limit=limit)
 held, call = [], small.backend.run
 
