@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.layout import KEPT, SHIFTED, tensor_shapes
+from tinyrwkv.layout import KEPT, MATRIX, SHIFTED, tensor_shapes
 from tinyrwkv.table import show
 
 from .source import SourceTensor
@@ -77,7 +77,7 @@ def plan(checkpoint: Checkpoint) -> list[Entry]:
     list of Entry
     """
     entries = []
-    for name, sizes in tensor_shapes(checkpoint.config).items():
+    for name, sizes in tensor_shapes(checkpoint.config, checkpoint.tensors).items():
         raw, function = _recipe(name, checkpoint.config, checkpoint.tensors)
         # Big matrices keep their rows; the small ones, transposed or stacked, are made in one piece.
         by_rows = function in (_same, fold_ln0) and len(sizes) == 2
@@ -105,7 +105,7 @@ def _recipe(name: str, config: dict[str, Any], tensors: dict[str, SourceTensor])
         return [att + word[:-7]], _mixes_down if "w1" in word else _mixes_up
     if dot and re.fullmatch(r"(time_decay_w|[wavg])[12]\.weight", word):
         return [att + word[:-7]], np.transpose
-    return [name], _same if name.endswith(".weight") else np.ravel
+    return [name], _same if MATRIX.search(name) else np.ravel
 
 
 def _same(w: np.ndarray) -> np.ndarray:

@@ -12,6 +12,10 @@ from .names_ggml import Ggmf, Gguf
 from .rename import LOW_RANK_V7, Renamed, split, transposed
 from .source import Source, SourceTensor
 
+# RWKV-Lite's factors: y = W2 @ W1 @ x ("5.8"), or W2 @ relu(W1 @ x)^2 + diag * x ("5.9").
+_FACTOR = re.compile(r"(\.(?:att\.(?:receptance|key|value|gate)|ffn\.receptance))(1\.weight|2\.weight|_diag)$")
+_FACTORS = {"1.weight": ".weight.a", "2.weight": ".weight.b", "_diag": ".diag"}
+
 # Prefixes that training wrappers put before every name.
 _WRAPPER = re.compile(r"^(_forward_module|module|_orig_mod)\.")
 
@@ -19,7 +23,8 @@ _WRAPPER = re.compile(r"^(_forward_module|module|_orig_mod)\.")
 def canonical(source: Source) -> dict[str, SourceTensor]:
     """Return the tensors of a checkpoint under raw names, their values as a .pth has them.
 
-    Names that no rule knows stay as they are, for the next step to refuse; sizes of 1 may come or go.
+    Factors of RWKV-Lite get the names that they have in a model file. Names that no rule knows stay as they are, for
+    the next step to refuse; sizes of 1 may come or go.
 
     Parameters
     ----------
@@ -37,7 +42,8 @@ def canonical(source: Source) -> dict[str, SourceTensor]:
     translate = _dialect(source)
     result: dict[str, SourceTensor] = {}
     for old, tensor in source.tensors.items():
-        for name, value in translate(old, tensor):
+        for raw, value in translate(old, tensor):
+            name = _FACTOR.sub(lambda m: m[1] + _FACTORS[m[2]], raw)
             if name in result:
                 fix = "give a checkpoint that has it once"
                 raise FormatError(source.path, f"tensor {show(old)}", f"a second {show(name)}", "one", fix)

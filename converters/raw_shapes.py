@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyrwkv.layout import FACTORED
+
 from .source import SourceTensor
 
 Shape = tuple[int, ...]
@@ -45,6 +47,20 @@ def raw_shapes(config: dict[str, Any], ranks: dict[str, int], first: str = "time
             ffn |= {f"{'time_maa_' if arch == 'v6' else 'time_mix_'}{letter}": (1, 1, C) for letter in "kr"}
         shapes |= {f"{block}ffn.{name}": shape for name, shape in ffn.items()}
     return shapes | {"ln_out.weight": (C,), "ln_out.bias": (C,), "head.weight": (V, C)}
+
+
+def factored(shapes: dict[str, Shape], tensors: dict[str, SourceTensor]) -> dict[str, Shape]:
+    """Return the shapes with factors, and perhaps a diagonal, where a checkpoint has them in place of a matrix."""
+    found: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        first = tensors.get(name + ".a")
+        if first is None or not name.endswith(FACTORED):
+            found[name] = shape
+            continue
+        rank, diagonal = first.shape[0] if first.shape else 0, name.removesuffix("weight") + "diag"
+        found |= {name + ".a": (rank, shape[1]), name + ".b": (shape[0], rank)}
+        found |= {diagonal: (shape[0],)} if diagonal in tensors else {}
+    return found
 
 
 def _att(config: dict[str, Any], ranks: dict[str, int], first: str) -> dict[str, Shape]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.format import open_file
+from tinyrwkv.layout import MATRIX
 from tinyrwkv.table import DTYPES, PAGE, Tensor
 
 from .file_form import Entry
@@ -76,7 +77,7 @@ def repack(file: InputFile, dtype: str, new_vocab: bool) -> tuple[dict[str, Any]
 
 
 def _entry(file: InputFile, tensor: Tensor) -> Entry | Copy:
-    if not (tensor.name.endswith(".weight") and len(tensor.shape) == 2):
+    if not (MATRIX.search(tensor.name) and len(tensor.shape) == 2):
         return Copy(file, tensor)
     kind, width, (rows, columns) = _KINDS[tensor.dtype], DTYPES[tensor.dtype].itemsize, tensor.shape
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError
 from tinyrwkv.format import Writer
+from tinyrwkv.layout import MATRIX
 from tinyrwkv.quant import quantize_rows
 from tinyrwkv.table import show
 
@@ -54,7 +55,7 @@ def store(writer: Writer, entry: Entry, dtype: str, loss: Loss) -> None:
     """
     out, scales, error, norm, first = np.empty(0), [], 0.0, 0.0, 0
     for block in entry.blocks():
-        small = dtype != "f32" and entry.name.endswith(".weight") and block.ndim == 2
+        small = dtype != "f32" and MATRIX.search(entry.name) and block.ndim == 2
         part, scale = _encode(entry, block, dtype) if small else (block, None)
         if small:
             back = part if scale is None else part * scale[:, None]

@@ -10,7 +10,7 @@ from typing import Any
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.table import show
 
-from .raw_shapes import Shape, ranks_of, raw_shapes
+from .raw_shapes import Shape, factored, ranks_of, raw_shapes
 from .source import SourceTensor
 
 _OTHERS = (
@@ -18,7 +18,6 @@ _OTHERS = (
     (r"\.qkv\.", "RWKV-7 with DEA attention (x070b)"),
     (r"\.time_state$", "a tuned state beside the weights"),
     (r"lora_[AB]|lora\.[01]$", "a LoRA adapter"),
-    (r"\.att\.(receptance|key|value|gate)[12]\.|\.mlp\.fc[12]\.", "a checkpoint of RWKV-Lite"),
     (r"self_attn\.|\.attn\.q_proj", "a hybrid with softmax attention layers"),
     (r"(^|[._])(experts?|router|moe)([._]|$)", "a mixture of experts"),
     (r"\.attn\.x_(proj|bias)", "RWKV-6 of flash-linear-attention"),
@@ -28,8 +27,9 @@ _FIXES = {
     "a tuned state beside the weights": "remove the *.time_state tensors and save it again",
     "a LoRA adapter": "merge it into its model first",
     "RWKV-6 of flash-linear-attention": "give the original .pth",
-    "a checkpoint of RWKV-Lite": "give the dense .pth that it was made from",
 }
+# What RWKV-Lite keeps beside the weights: a predictor of neurons, the head of the clusters.
+_PREDICTORS = re.compile(r"\.mlp\.fc[12]\.weight$|^head_l1\.weight$")
 _SUPPORTED = "plain RWKV-4, 5.0, 5.1, 5.2, 6 or 7"
 
 
@@ -89,9 +89,10 @@ def detect(tensors: dict[str, SourceTensor]) -> str:
         return "v6"
     if att + "ln_x.weight" not in tensors:
         return "v4"
-    if att + "gate.weight" not in tensors:
+    gate = tensors.get(att + "gate.weight") or tensors.get(att + "gate.weight.a")
+    if gate is None:
         return "v5.0"
-    decay, gate = tensors.get(att + "time_decay"), tensors[att + "gate.weight"]
+    decay = tensors.get(att + "time_decay")
     # One decay for each channel of the key, or one for each head.
     return "v5.2" if decay is not None and math.prod(decay.shape) == gate.shape[-1] else "v5.1"
 
@@ -135,7 +136,10 @@ def check(path: str, tensors: dict[str, SourceTensor], kind: str = "pth") -> Che
         if any(name in tensors for name in unused):
             notes.append("the unused tensors blocks.0.att.v0, v1, v2 were left out")
             tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
-    expected_shapes = raw_shapes(config, ranks_of(tensors, arch), first)
+    if any(_PREDICTORS.search(name) for name in tensors):
+        notes.append("RWKV-Lite's predictors were left out; --sparse-ffn predict and --head preview make others")
+        tensors = {name: tensor for name, tensor in tensors.items() if not _PREDICTORS.search(name)}
+    expected_shapes = factored(raw_shapes(config, ranks_of(tensors, arch), first), tensors)
     missing = [name for name in expected_shapes if name not in tensors]
     unknown = [name for name in tensors if name not in expected_shapes]
     if missing or unknown:

@@ -129,8 +129,6 @@ def test_heads_must_divide_the_embedding():
         ("blocks.3.qkv.q.weight", "DEA"),
         ("blocks.0.att.time_state", "a tuned state"),
         ("blocks.0.att.key.lora_A", "a LoRA adapter"),
-        ("blocks.0.att.receptance1.weight", "RWKV-Lite"),
-        ("blocks.0.mlp.fc1.weight", "RWKV-Lite"),
         ("model.layers.3.self_attn.q_proj.weight", "hybrid"),
         ("model.layers.3.attn.q_proj.weight", "hybrid"),
         ("blocks.0.ffn.experts.0.key.weight", "mixture of experts"),
