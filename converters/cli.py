@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
-from tinyrwkv.extra.terminal import Progress
+from tinyrwkv.extra.terminal import Progress, show_size
 
 from . import options as compression
 from .compress import compress
@@ -33,8 +33,10 @@ examples:
       a model file again, to int8; it keeps its vocabulary
   tinyrwkv-convert rwkv.pth exact.trwkv --vocab world --preset exact
       reads less for each token, computes the same
-  tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --low-rank 4 --whiten --calibrate book.txt
-      factors fitted to a text; without --calibrate the model writes its own
+  tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite --calibrate book.txt --report lite.html
+      all of RWKV-Lite, fitted to a text; without --calibrate to what the model writes itself
+  tinyrwkv-convert rwkv.pth small.trwkv --vocab world --budget 24MB
+      whatever loses least and keeps at most 24 MB of the file in memory
   tinyrwkv-convert model.trwkv model.gguf
       for llama.cpp: a model file of RWKV-6 or 7, in its type (needs the extra gguf)
   tinyrwkv-convert eval model.trwkv --text book.txt
@@ -111,7 +113,8 @@ def _convert(options: argparse.Namespace) -> int:
         elif wanted is None:
             report = convert(**_paths(options), dtype=options.dtype, progress=partial(tell, "convert"))
         else:
-            report = compress(**_paths(options), options=wanted, calibrate=options.calibrate, tell=tell)
+            fitted = {"budget": options.budget, "calibrate": options.calibrate, "report": options.report}
+            report = compress(**_paths(options), options=wanted, **fitted, tell=tell)
     if options.json:
         print(json.dumps(report, indent=1))
     elif not options.quiet:
@@ -165,6 +168,11 @@ def _summary(report: dict[str, Any]) -> str:
             )
         elif "differing_logits" in found:
             lines.append(f"  {step['technique']}: {found['differing_logits']} logits differ")
+    if "search" in report:
+        found = report["search"]
+        lines.append(
+            f"  chosen: {found['chosen']}; {show_size(found['resident'])} resident, of {show_size(found['budget'])}"
+        )
     return "\n".join(lines)
 
 

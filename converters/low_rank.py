@@ -40,7 +40,7 @@ class Metric(NamedTuple):
         difference = weight.astype(np.float64) - other
         if self.effects is not None:
             difference *= self.effects[:, None]
-        return float(np.einsum("ij,ij->", difference @ self.moments, difference))
+        return max(0.0, float(np.einsum("ij,ij->", difference @ self.moments, difference)))
 
 
 class Spectrum(NamedTuple):

@@ -16,7 +16,7 @@ Array = np.ndarray
 Edits = Mapping[str, Callable[[], Mapping[str, Array]]]
 """For the name of a matrix, which goes with its scale: makes the tensors that take its place."""
 
-SPARSE = (".rows", ".bundles")
+SPARSE = (".rows", ".bundles", "head.rows.weight")
 """Ends of the names of tensors that are read here and there: each begins on a page."""
 
 

@@ -15,14 +15,18 @@ from tinyrwkv.quant import dequantize_rows
 
 from .calibrate import collect
 from .calibration import MEMORY, Calibration, Metrics, Tell, groups
+from .head import fit_preview, mean_probabilities
 from .low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
 from .rewrite import Edits
 from .sparse_ffn import Inputs, Neurons, Settings, sparse_exact, sparse_predict
 
 Array = np.ndarray
 
+COVERED = 512
+"""Tokens after which the coverage of the head is looked at."""
+
 SAMPLES = 8192
-"""Tokens that predictors are fitted to, at most; fewer for more than 4,096 neurons."""
+"""Tokens that predictors and the head are fitted to, at most; fewer for more than 4,096 neurons."""
 
 
 class Stage(NamedTuple):
@@ -37,6 +41,8 @@ class Stage(NamedTuple):
         For the metadata: what was asked for, and the error of what was done.
     figures : dict
         For the pictures of the report.
+    part : str, optional
+        Of the model, as `Model.plan` names it, where kernels choose what to read for each token.
     lossless : bool
         Whether the model computes the same bits.
     """
@@ -46,6 +52,7 @@ class Stage(NamedTuple):
     params: dict[str, Any]
     report: dict[str, Any]
     figures: dict[str, Any]
+    part: str | None = None
     lossless: bool = False
 
 
@@ -186,9 +193,48 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
             tell("sparse ffn", len(reports), len(layers))
     report = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]} | {"layers": reports}
     params: dict[str, Any] = {"mode": "exact"} if settings is None else {"mode": "predict", **settings._asdict()}
-    return Stage("sparse ffn", edits, params, report, {}, lossless=settings is None)
+    return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless=settings is None)
 
 
 def _some(tensors: Mapping[str, Array], value: bool) -> dict[str, Array]:
     """Return the tensors that stand in the place of the value, or of the key."""
     return {name: array for name, array in tensors.items() if (".ffn.value." in name) == value}
+
+
+def head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: int) -> Stage:
+    """Store the head's rows most probable first, with a preview of all that tells which to read.
+
+    Parameters
+    ----------
+    model : Model
+        As it will run.
+    calibration : Calibration
+    tell : callable
+    rows : int
+        To read exactly for each token.
+    seed : int
+
+    Returns
+    -------
+    Stage
+
+    Raises
+    ------
+    ArgumentError
+        The head has a preview already.
+    """
+    if "head.weight" not in model.file:
+        raise ArgumentError(model.path, "head", "a preview already", "a dense head", "leave --head out")
+    show = partial(tell, "head inputs")
+    found = collect(model, calibration.fit, inputs=["head.weight"], samples=SAMPLES, seed=seed, progress=show)
+    states = found.inputs.pop("head.weight") * found.scales.pop("head.weight")[:, None]  # (n, C)
+    weight = matrix(model, "head.weight")  # (V, C)
+    tell("head", 0, 1)
+    parts, report = fit_preview(weight, states, rows=rows, seed=seed)
+    tell("head", 1, 1)
+    p = np.sort(mean_probabilities(weight, states[:COVERED]))[::-1].cumsum()
+    counts = np.unique(np.geomspace(1, len(p), 60).astype(int))
+    figures = {"coverage": [[int(n), float(p[n - 1])] for n in counts]}
+    tensors = {f"head.{name}": array for name, array in parts.items()}
+    params = {"form": "preview", "rows": rows, "seed": seed}
+    return Stage("head", {"head.weight": partial(dict, tensors)}, params, report, figures, "head")

@@ -15,8 +15,9 @@ from checkpoints import raw_checkpoint
 from pth_writer import write_pth
 from tiny_models import VOCABULARY, Oracle, error
 
-from converters import cli, compress, stages
-from converters.compress import PRESETS, Options
+from converters import calibration, cli, compress, stages
+from converters.compress import PRESETS
+from converters.pipeline import Options, Pipeline
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.format import open_file
@@ -29,9 +30,9 @@ IDS = [0, 5, 99, 250, 7, 7, 130, 64]
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Paths of a checkpoint, a vocabulary, a text and an output; few tokens are fitted to."""
-    monkeypatch.setattr(compress.calibration, "FIT", 1500)
-    monkeypatch.setattr(compress.calibration, "OWN", 300)
-    monkeypatch.setattr(compress.calibration, "HELD", 200)
+    monkeypatch.setattr(calibration, "FIT", 1500)
+    monkeypatch.setattr(calibration, "OWN", 300)
+    monkeypatch.setattr(calibration, "HELD", 200)
 
     def make(version="v5.2"):
         write_pth(tmp_path / "model.pth", raw_checkpoint(version, **SIZES))
@@ -88,7 +89,7 @@ def test_the_recorded_loss_is_that_of_the_file(files, capsys):
     before, after = (report["compression"][i]["report"] for i in (1, 2))
     assert after["nll"] == pytest.approx(before["nll"] + after["nll_delta"])
     model = load(files["out.trwkv"])
-    held = compress.calibration.make(model, "text", TEXT, 0, lambda *step: None).held
+    held = calibration.make(model, "text", TEXT, 0, lambda *step: None).held
     assert sum(map(len, held)) == before["held_tokens"]
     oracle = Oracle(files["out.trwkv"])
     nll, count = 0.0, 0
@@ -103,7 +104,7 @@ def test_the_recorded_loss_is_that_of_the_file(files, capsys):
 def test_whitening_lowers_the_error_that_it_measures(files, capsys):
     files = files()
     assert cli.main([files["model.pth"], files["out.trwkv"], "--vocab", files["vocab.txt"], "--quiet"]) == 0
-    with compress.Pipeline(files["out.trwkv"], os.path.dirname(files["out.trwkv"]), 0, lambda *step: None) as pipeline:
+    with Pipeline(files["out.trwkv"], os.path.dirname(files["out.trwkv"]), 0, lambda *step: None) as pipeline:
         pipeline.calibrate("text", TEXT)
         metrics = pipeline.measures()
         plain, white = (stages.low_rank(pipeline.dense, use, lambda *step: None, k=4) for use in (None, metrics))
@@ -134,6 +135,7 @@ def test_preset_exact_gives_the_same_bits(files, capsys, version, tmp_path):
     found = report["compression"][-1]
     assert found["params"] == {"mode": "exact"}
     assert found["report"]["differing_logits"] == 0
+    assert "nll" not in report["compression"][-2]["report"]  # nothing to compare
     assert 0.3 < found["report"]["sparsity"] < 0.7  # random neurons fire for half of the tokens
     dense = str(tmp_path / "dense.trwkv")
     assert cli.main([files["model.pth"], dense, "--quiet"]) == 0
@@ -206,6 +208,12 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
         (["--low-rank", "1.5"], "--low-rank above 2"),
         (["--low-rank", "4", "--rank-budget", "70%"], "--low-rank and --rank-budget"),
         (["--rank-budget", "1kB"], "raise the budget"),
+        (["--keep", "0.2"], "--keep or --recall alone"),
+        (["--sparse-ffn", "predict", "--keep", "0.2", "--recall", "0.9"], "--keep and --recall"),
+        (["--low-rank", "4", "--head-rows", "9"], "--head-rows alone"),
+        (["--head-clusters", "200"], "--head preview reads fewer bytes for the same loss"),
+        (["--budget", "1MB", "--low-rank", "4"], "--budget and --low-rank"),
+        (["--budget", "1MB", "--preset", "exact"], "--budget and --preset"),
         (["--low-rank", "4", "--dtype", "f16"], "int8, which compressed models are made of"),
     ],
 )
@@ -229,6 +237,11 @@ def test_options_that_make_no_sense(files, capsys, options, found):
         ["--rank-budget", "101%"],
         ["--preset", "best"],
         ["--sparse-ffn", "some"],
+        ["--keep", "2"],
+        ["--recall", "x"],
+        ["--head-rows", "0"],
+        ["--budget", "24 apples"],
+        ["--seed", "-1"],
     ],
 )
 def test_options_that_argparse_refuses(files, capsys, option):
@@ -331,7 +344,7 @@ def test_stages_of_large_models_read_in_groups(files, monkeypatch, capsys):
     files = files()
     results = []
     for memory in (1 << 30, 1 << 15):
-        monkeypatch.setattr(compress.calibration, "MEMORY", memory)
+        monkeypatch.setattr(calibration, "MEMORY", memory)
         assert run(files, "--rank-budget", "70%") == 0
         with open_file(files["out.trwkv"]) as file:
             results.append(list(file.tensors.values()))
@@ -344,7 +357,7 @@ def test_a_stage_for_what_is_there(files, capsys):
     files = files()
     assert cli.main([files["model.pth"], files["out.trwkv"], "--quiet"]) == 0
     model = load(files["out.trwkv"])
-    text = compress.calibration.Calibration("text", [IDS], [IDS])
+    text = calibration.Calibration("text", [IDS], [IDS])
     quiet = lambda *step: None  # noqa: E731
     for stage in (stages.sparse_ffn(model, text, quiet), stages.low_rank(model, None, lambda *step: None, k=4)):
         assert set(stage.edits) <= set(model.file.tensors)
