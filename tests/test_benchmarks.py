@@ -7,10 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from checkpoints import raw_checkpoint
+from pth_writer import write_pth
+from tiny_models import VOCABULARY
 
 import tinyrwkv
-from benchmarks import common, engine_process, kernels, memory, peers, random_checkpoint, startup, tokens
+from benchmarks import common, compression, engine_process, kernels, memory, peers, random_checkpoint, startup, tokens
 from benchmarks.random_model import sizes
+from converters import calibration
 from converters.convert import convert
 from tinyrwkv import opcodes
 from tinyrwkv.layout import VERSIONS
@@ -182,3 +186,35 @@ def test_random_checkpoints_are_whole(arch, tmp_path, oracle):
     logits, state = model.forward(range(20), logits="all")
     assert np.isfinite(logits).all() and np.isfinite(state.data).all()
     assert 0.1 < logits.std() < 10
+
+
+def test_compression(run, monkeypatch, tmp_path):
+    for name, size in (("FIT", 600), ("HELD", 100)):
+        monkeypatch.setattr(calibration, name, size)
+    monkeypatch.setattr(compression, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")
+    write_pth(tmp_path / "a.pth", raw_checkpoint("v5.2", n_embd=64, head_size=16, vocab_size=300))
+    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
+    (tmp_path / "vocab.txt").write_text("".join(lines))
+    (tmp_path / "text.txt").write_text("User: go\n\nAssistant: ab\n\n<|doc|>\n" * 99)
+    paths = [str(tmp_path / name) for name in ("a.pth", "vocab.txt", "text.txt", "text.txt")]
+    options = ["--folder", str(tmp_path / "files"), "--tokens", "4", "--limit", "2"]
+    only = ["--only", "int8", "values", "low rank 1/3", "predicted"]
+    told = run(compression, "--model", *paths, *options, *only, "--write")
+    rows = told["models"]["a.pth"]
+    assert list(rows) == ["int8", "values of neurons that fire", "low rank 1/3, whitened", "predicted neurons, 17 %"]
+    for row in rows.values():
+        assert set(compression.COLUMNS) <= set(row)
+        assert row["decode_tok_s"] > 0
+    dense, exact, *_ = rows.values()
+    assert (exact["nll"], exact["exact_match"]) == (dense["nll"], dense["exact_match"])
+    assert exact["touched_bytes"] < dense["touched_bytes"]
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("before\n<!-- tables -->\n### a.pth\n")
+    assert page.endswith("<!-- end -->\nafter\n")
+    assert "old" not in page
+    # a step alone takes the files and results that are there
+    again = run(compression, "--model", *paths, *options, "--only", "int8", "--step", "speed", "--write")
+    assert again["models"]["a.pth"]["values of neurons that fire"] == exact
+    with pytest.raises(ValueError, match="found no"):
+        compression.written("nothing", told)

@@ -1,0 +1,193 @@
+"""Measure what every technique of compression does to a checkpoint, alone and together, and write the table of it.
+
+python benchmarks/compression.py --model rwkv.pth vocab.txt calibrate.txt book.txt --write
+python benchmarks/compression.py --model rwkv.pth vocab.txt calibrate.txt book.txt --folder files --step speed
+
+A model is given by its checkpoint, vocabulary, text to fit to and text to judge by: plain, or documents with answers,
+which are generated and compared too. Files stay in --folder, and results in benchmarks/results/compression.json, so
+that the steps can be done one by one: `make` the files, `judge` them, `speed`, which needs an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import tinyrwkv
+from benchmarks import common
+from converters import measure
+from converters.compress import PRESETS
+from converters.convert import convert
+from converters.pipeline import Options, Pipeline
+from converters.rewrite import rewrite
+from converters.score import exact_match, nll_of_docs, nll_of_text
+from converters.texts import read_text, split_documents
+
+PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "compression.md"
+STEPS = ("make", "judge", "speed")
+
+TECHNIQUES: dict[str, Options] = {
+    "values of neurons that fire": PRESETS["exact"],
+    "low rank 1/4, plain": Options(low_rank=4),
+    "low rank 1/4, whitened": Options(low_rank=4, whiten=True),
+    "low rank 1/3, whitened": Options(low_rank=3, whiten=True),
+    "low rank by need, 60 %": Options(rank_budget=0.6),
+    "predicted neurons, 17 %": Options(sparse_ffn="predict", keep=0.17),
+    "head preview, 1,024 rows": Options(head="preview", head_rows=1024),
+    "head preview, 4,096 rows": Options(head="preview", head_rows=4096),
+    "lite: all of it": PRESETS["lite"],
+}
+COLUMNS = {
+    "file_bytes": "file, MB",
+    "touched_bytes": "touched, MB",
+    "page_bytes": "pages, MB",
+    "resident_bytes": "resident, MB",
+    "nll": "nll",
+    "top1": "top-1, %",
+    "exact_match": "answers, %",
+    "decode_tok_s": "tokens/s",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("CHECKPOINT", "VOCAB", "CALIBRATE", "TEXT")
+    parser.add_argument("--model", nargs=4, action="append", required=True, metavar=parts)
+    parser.add_argument("--folder", metavar="F", help="keep the files here, and take what is there (default: neither)")
+    parser.add_argument("--step", nargs="+", choices=STEPS, default=STEPS, help="default: all")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="techniques whose names begin so (default: all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="judge by N windows or documents (default: all)")
+    parser.add_argument(
+        "--tokens", type=int, default=200, metavar="N", help="to sample from a cold start (default: 200)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--write", action="store_true", help="write the results and the table of docs/compression.md")
+    options = parser.parse_args(argv)
+    saved = common.RESULTS / "compression.json"
+    result: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {"models": {}}
+    result["machine"] = common.machine()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
+        os.makedirs(folder, exist_ok=True)
+        for checkpoint, vocab, calibrate, text in options.model:
+            name = pathlib.Path(checkpoint).name
+            rows = result["models"].setdefault(name, {})
+            stem = pathlib.Path(checkpoint).stem
+            paths = {
+                one: os.path.join(folder, f"{stem}-{i}.trwkv")
+                for i, one in enumerate(("f32", "int8", *TECHNIQUES))
+                if not options.only or one.startswith((*options.only,))
+            }
+            if "make" in options.step:
+                make(paths, checkpoint, vocab, calibrate, folder)
+            if "judge" in options.step:
+                for one, path in paths.items():
+                    rows.setdefault(one, {}).update(judge(path, text, options.limit, options.tokens))
+                    print(f"{name}, {one}: {rows[one]}", file=sys.stderr)
+            if "speed" in options.step:
+                for one, speed in decode(paths).items():
+                    rows.setdefault(one, {})["decode_tok_s"] = speed
+    if options.write:
+        common.RESULTS.mkdir(exist_ok=True)
+        saved.write_text(json.dumps(result, indent=1) + "\n")
+        PAGE.write_text(written(PAGE.read_text("utf-8"), result), "utf-8")
+    print(json.dumps(result, indent=1) if options.json else "\n".join(table(result)))
+
+
+def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, folder: str) -> None:
+    """Make the files that are not there, all from one calibration."""
+    missing = {name: path for name, path in paths.items() if not os.path.exists(path)}
+    for name in ("f32", "int8"):
+        if name in missing:
+            convert(checkpoint, missing.pop(name), name, vocab)
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as inner:
+        dense = os.path.join(inner, "dense.trwkv")
+        convert(checkpoint, dense, "int8", vocab)
+        with Pipeline(dense, inner, 0, lambda stage, done, total: None) as pipeline:
+            pipeline.calibrate(os.path.basename(calibrate), read_text(calibrate))
+            for name, path in missing.items():
+                pipeline.reset()
+                for stage in pipeline.stages(TECHNIQUES[name]):
+                    pipeline.apply(stage)
+                rewrite(pipeline.model.file, path, {}, pipeline.metadata)
+                print(f"{path}: {name}", file=sys.stderr)
+
+
+def judge(path: str, text: str, limit: int | None, tokens: int) -> dict[str, Any]:
+    """Return what a file takes and how good it is."""
+    told = read_text(text)
+    documents = "<|doc|>" in told
+    found: dict[str, Any] = {"file_bytes": os.path.getsize(path)}
+    with contextlib.closing(tinyrwkv.load(path)) as model:
+        score = (nll_of_docs if documents else nll_of_text)(model, told, limit=limit)
+        touched = model.plan()["touched_bytes_per_token"] + measure.chosen_bytes(model) / score.tokens
+        found |= {"touched_bytes": round(touched), "nll": score.nll_per_token, "top1": score.top1}
+        found["tokens"] = score.tokens
+        if documents and all("\nAssistant:" in document for document in split_documents(told)):
+            found["exact_match"] = exact_match(model, told, limit=limit).accuracy
+    pages, cost = measure.pages_per_token(path), measure.sample_cold(path, tokens)
+    return found | {"page_bytes": None if pages is None else round(pages), "resident_bytes": cost.resident}
+
+
+def decode(paths: dict[str, str], rounds: int = 7, tokens: int = 24) -> dict[str, float]:
+    """Return the median tokens a second of each file with one thread; the files take turns in one process."""
+    with contextlib.ExitStack() as stack:
+        models = {name: stack.enter_context(contextlib.closing(tinyrwkv.load(path))) for name, path in paths.items()}
+        states = {name: model.forward(0)[1] for name, model in models.items()}
+        times: dict[str, list[float]] = {name: [] for name in models}
+        for turn in range(rounds):
+            for name, model in models.items():
+                for i in range(turn * tokens, (turn + 1) * tokens):
+                    begin = time.perf_counter()
+                    _, states[name] = model.forward(i * 7919 % model.config["vocab_size"], states[name])
+                    times[name].append(time.perf_counter() - begin)
+        return {name: round(1 / statistics.median(listed), 1) for name, listed in times.items()}
+
+
+def table(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the tables in Markdown, a table for each checkpoint."""
+    for name, rows in result["models"].items():
+        keys = [key for key in COLUMNS if any(key in row for row in rows.values())]
+        yield f"\n### {name}\n"
+        yield f"| technique | {' | '.join(COLUMNS[key] for key in keys)} |"
+        yield "|---" * (len(keys) + 1) + "|"
+        first = next(iter(rows.values()))
+        for one, row in rows.items():
+            yield f"| {one} | {' | '.join(_cell(key, row.get(key), first.get(key)) for key in keys)} |"
+
+
+def _cell(key: str, value: Any, first: Any) -> str:
+    if value is None:
+        return "-"
+    if key.endswith("_bytes"):
+        return f"{value / 1e6:.1f}"
+    if key == "nll":
+        return f"{value:.4f}" + (f" ({value - first:+.4f})" if first is not None and value != first else "")
+    return f"{100 * value:.2f}" if key in ("top1", "exact_match") else f"{value:.0f}"
+
+
+def written(text: str, result: dict[str, Any]) -> str:
+    """Return the page with the tables of the results between its marks."""
+    before, _, rest = text.partition("<!-- tables -->\n")
+    _, mark, after = rest.partition("<!-- end -->")
+    if not mark:
+        raise ValueError(f"{PAGE}: found no <!-- tables --> with an <!-- end -->")
+    return before + "<!-- tables -->\n" + "\n".join(table(result)).lstrip() + "\n\n" + mark + after
+
+
+if __name__ == "__main__":
+    common.run(main)
