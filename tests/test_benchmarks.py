@@ -12,7 +12,18 @@ from pth_writer import write_pth
 from tiny_models import VOCABULARY
 
 import tinyrwkv
-from benchmarks import common, compression, engine_process, kernels, memory, peers, random_checkpoint, startup, tokens
+from benchmarks import (
+    common,
+    compression,
+    constraints,
+    engine_process,
+    kernels,
+    memory,
+    peers,
+    random_checkpoint,
+    startup,
+    tokens,
+)
 from benchmarks.random_model import sizes
 from converters import calibration
 from converters.convert import convert
@@ -218,3 +229,13 @@ def test_compression(run, monkeypatch, tmp_path):
     assert again["models"]["a.pth"]["values of neurons that fire"] == exact
     with pytest.raises(ValueError, match="found no"):
         compression.written("nothing", told)
+
+
+def test_constraints(run):
+    told = run(constraints, "--tokens", "4", "--prompts", "2", "--backend", "numpy")
+    assert (told["vocab_size"], told["prompts"], told["backend"]) == (4096, 2, "numpy")
+    assert [each["constraint"] for each in told["runs"]] == list(constraints.CASES)
+    for each in told["runs"]:
+        assert 0 < each["tokens"] <= 8
+        assert each["first_max_us"] >= each["first_us"] > 0
+        assert each["again_share"] == pytest.approx(each["again_us"] / told["decode_us"], rel=0.05, abs=1e-3)

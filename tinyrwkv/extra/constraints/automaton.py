@@ -7,8 +7,9 @@ end of the pattern, because every part of a tree matches some text; so a walk th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,9 +28,6 @@ MOST_STATES = 16_384
 
 MOST_WORK = 200_000
 """Next states looked at for one token; a pattern that needs more is one that was made to be slow."""
-
-Members = tuple[int, ...]
-"""States of `Parts` in order."""
 
 DEAD = 0
 """The state from which nothing matches."""
@@ -54,11 +52,15 @@ class Parts:
     jumps : list of list of int
         For each state those that are reached without a byte.
     start, end : int
+    runs : list of (int, int, int)
+        Of each repeated part: its first state, the states of one copy, the number of copies. A copy reads a byte at
+        least, and what may follow one is what may follow any other, until the last.
     """
 
     def __init__(self, tree: Node) -> None:
         self.moves: list[list[tuple[int, int, int]]] = []
         self.jumps: list[list[int]] = []
+        self.runs: list[tuple[int, int, int]] = []
         self._steps = 0
         self.start = self._state()
         self.end = self._add(tree, self.start)
@@ -92,20 +94,26 @@ class Parts:
         return self._repeat(node, start)
 
     def _repeat(self, node: Repeat, start: int) -> int:
-        for _ in range(node.least):
-            start = self._add(node.part, start)
+        start = self._copies(node.part, node.least, start)[-1]
         if node.most is None:
             again, end = self._state(), self._state()
             self._jump(start, again)
             self._jump(self._add(node.part, again), again)
             self._jump(again, end)
             return end
-        places = [start]
-        for _ in range(node.most - node.least):
-            places.append(self._add(node.part, places[-1]))
-        for place in places[:-1]:
-            self._jump(place, places[-1])
-        return places[-1]
+        *places, end = self._copies(node.part, node.most - node.least, start)
+        for place in places:
+            self._jump(place, end)
+        return end
+
+    def _copies(self, part: Node, count: int, start: int) -> list[int]:
+        """Add a part several times; return where each begins, and the end."""
+        places, first = [start], len(self.moves)
+        for _ in range(count):
+            places.append(self._add(part, places[-1]))
+        if count > 1 and not may_be_empty(part):
+            self.runs.append((first, (len(self.moves) - first) // count, count))
+        return places
 
     def _jump(self, start: int, end: int) -> None:
         if start != end:
@@ -126,19 +134,31 @@ class Parts:
                 self.moves[start].append((*first, place))
         return end
 
-    def accepts(self, members: Members) -> bool:
-        """Tell whether what has been read matches the whole pattern."""
-        return self.end in members
+    def alike(self, longest: int) -> list[int]:
+        """Return for each state one from which the same can be read, as far as so many bytes go; often itself."""
+        states = np.arange(len(self.moves))
+        for first, size, count in self.runs:  # those inside of others come before them
+            copies = count - longest  # that do not see the end
+            if copies > 1:
+                states[first : first + copies * size] = first + np.arange(copies * size) % size
+        while not np.array_equal(states[states], states):
+            states = states[states]
+        return states.tolist()
 
-    def goes_on(self, members: Members) -> bool:
-        """Tell whether any byte may follow."""
-        return any(self.moves[member] for member in members)
+
+def may_be_empty(node: Node) -> bool:
+    """Tell whether the empty text matches."""
+    if isinstance(node, Characters):
+        return False
+    if isinstance(node, Repeat):
+        return node.least == 0 or may_be_empty(node.part)
+    return (all if isinstance(node, Sequence) else any)(map(may_be_empty, node.parts))
 
 
 class Automaton:
-    """The automaton that is walked: one next state for each byte. State 0 is `DEAD`.
+    """The automaton that is walked: one next state for each byte. State 0 is `DEAD`. Not for several threads at once.
 
-    Bytes that no part tells apart are one class, so that rows of the table are short. Not for several threads at once.
+    Bytes that no part tells apart are one class, so that rows of the table are short.
 
     Parameters
     ----------
@@ -146,43 +166,53 @@ class Automaton:
 
     Attributes
     ----------
-    classes : ndarray, uint8, shape (256,)
-        The class of each byte.
+    classes : bytes
+        The class of each of the 256 bytes.
     table : ndarray, int32, shape (capacity, n_classes)
         The next state; only the rows of states that are `known` hold.
     known : ndarray, bool, shape (capacity,)
     members : list of tuple of int
-        The states of `parts` that each state stands for; they alone say what it is, in every automaton of these parts.
+        The states of `parts` that each state stands for.
+    begin : int
+        The first state.
     """
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        borders = {0} | {border for moves in parts.moves for low, high, _ in moves for border in (low, high + 1)}
+        borders = {border for moves in parts.moves for low, high, _ in moves for border in (low, high + 1)}
         numbers = np.zeros(257, np.uint8)
         numbers[sorted(borders - {0})] = 1
-        self.classes = np.cumsum(numbers[:256], dtype=np.uint8)  # 257 borders at most, 256 classes
-        self.n_classes = int(self.classes[-1]) + 1
+        classes = np.cumsum(numbers[:256], dtype=np.uint8)
+        self.classes, self.n_classes = classes.tobytes(), int(classes[-1]) + 1
         self.table = np.zeros((64, self.n_classes), np.int32)
         self.known = np.zeros(64, bool)
         self.known[DEAD] = True
-        self.members: list[Members] = [()]
-        self._ids: dict[Members, int] = {(): DEAD}
-        self._closures: dict[int, Members] = {}
+        self.members: list[tuple[int, ...]] = [()]
+        self._ids: dict[tuple[int, ...], int] = {(): DEAD}
+        self._after: dict[tuple[int, ...], int] = {}  # states of parts that a byte leads to: the state they are
+        self._closures: dict[int, tuple[int, ...]] = {}
         self._work = 0
-
-    def begin(self) -> Members:
-        """Return the first state."""
-        return self._closure(self.parts.start)
+        self.begin = self.find(self._closure(parts.start))
 
     def new_token(self) -> None:
         """Begin to count the work anew."""
         self._work = 0
 
-    def step(self, state: int, byte: int) -> int:
-        """Return the state after a byte."""
-        if not self.known[state]:
-            self.know(state)
-        return int(self.table[state, self.classes[byte]])
+    def accepts(self, state: int) -> bool:
+        """Tell whether what has been read matches the whole pattern."""
+        return self.parts.end in self.members[state]
+
+    def goes_on(self, state: int) -> bool:
+        """Tell whether any byte may follow."""
+        return any(self.parts.moves[member] for member in self.members[state])
+
+    def read(self, state: int, data: bytes) -> int:
+        """Return the state after some bytes."""
+        for number in data.translate(self.classes):
+            if not self.known[state]:
+                self.know(state)
+            state = int(self.table[state, number])
+        return state
 
     def know(self, state: int) -> None:
         """Fill a state's row of the table.
@@ -194,37 +224,45 @@ class Automaton:
         ArgumentError
             The pattern needs too much work.
         """
-        reached: dict[int, list[int]] = {}  # class -> states of parts
-        classes = self.classes
-        for member in self.members[state]:
-            for low, high, target in self.parts.moves[member]:
-                self._count(1 + int(classes[high]) - int(classes[low]))
-                for number in range(classes[low], classes[high] + 1):
-                    reached.setdefault(number, []).append(target)
-        row = np.zeros(self.n_classes, np.int32)
-        ids: dict[tuple[int, ...], int] = {}
-        for number, targets in reached.items():
-            key = tuple(targets)
-            if key not in ids:
-                ids[key] = self.find(self._union(targets))
-            row[number] = ids[key]
+        moves = [move for member in self.members[state] for move in self._moves(member)]
+        self._count(sum(last - first for first, last, _ in moves))
+        row = np.zeros(self.n_classes, np.int32)  # the table itself may move
+        moves.sort()
+        if all(one[1] <= other[0] for one, other in itertools.pairwise(moves)):
+            for first, last, target in moves:
+                row[first:last] = self._state_after(target)
+        else:
+            targets: list[tuple[int, ...]] = [()] * self.n_classes
+            for first, last, target in moves:
+                for number in range(first, last):
+                    targets[number] += (target,)
+            row[:] = [self._state_after(*several) if several else DEAD for several in targets]
         self.table[state] = row
         self.known[state] = True
+
+    def _moves(self, member: int) -> list[tuple[int, int, int]]:
+        """Return the moves of a state of parts, from the first class up to another one."""
+        return [(self.classes[low], self.classes[high] + 1, target) for low, high, target in self.parts.moves[member]]
+
+    def _state_after(self, *targets: int) -> int:
+        if targets not in self._after:
+            self._after[targets] = self.find(self._closure(targets[0]) if len(targets) == 1 else self._union(targets))
+        return self._after[targets]
 
     def _count(self, work: int) -> None:
         self._work += work
         if self._work > MOST_WORK:
             raise ArgumentError("constraint", "pattern", "too much work for one token", "a simpler one", SIMPLER)
 
-    def _union(self, targets: list[int]) -> Members:
-        if len(targets) == 1:
-            return self._closure(targets[0])
+    def _union(self, targets: tuple[int, ...]) -> tuple[int, ...]:
         closures = [self._closure(target) for target in set(targets)]
         self._count(sum(map(len, closures)))
         return tuple(sorted(set().union(*closures)))
 
-    def _closure(self, start: int) -> Members:
+    def _closure(self, start: int) -> tuple[int, ...]:
         """Return the states that are reached without a byte and either read one or are the end."""
+        if not self.parts.jumps[start]:
+            return (start,)
         if start not in self._closures:
             seen, waiting = {start}, [start]
             while waiting:
@@ -236,7 +274,7 @@ class Automaton:
             self._closures[start] = tuple(sorted(kept))
         return self._closures[start]
 
-    def find(self, members: Members) -> int:
+    def find(self, members: tuple[int, ...]) -> int:
         """Return the number of a state, a new one where it has none."""
         if members not in self._ids:
             number = len(self.members)
@@ -250,40 +288,46 @@ class Automaton:
         return self._ids[members]
 
 
+class Place(NamedTuple):
+    """A state of one automaton."""
+
+    automaton: Automaton
+    state: int
+
+    def __bool__(self) -> bool:
+        """Tell whether anything matches from here on."""
+        return self.state != DEAD
+
+
 class Machine:
-    """An automaton that begins anew when it is full. States are told by their members; the empty one is dead."""
+    """An automaton that begins anew when it is full; places in the old one are found again in the new."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self._automaton = Automaton(parts)
+        self.automaton = Automaton(parts)
 
-    def begin(self) -> Members:
-        """Return the first state."""
-        return self._automaton.begin()
+    def begin(self) -> Place:
+        """Return where texts begin."""
+        return Place(self.automaton, self.automaton.begin)
 
-    def step(self, members: Members, data: bytes) -> Members:
-        """Return the state after some bytes."""
-        for byte in data:
+    def read(self, place: Place, data: bytes) -> Place:
+        """Return the place after some bytes; false where they do not fit."""
+        return self.ask(place, lambda automaton, state: Place(automaton, automaton.read(state, data)))
 
-            def next_one(automaton: Automaton, state: int, byte: int = byte) -> Members:
-                return automaton.members[automaton.step(state, byte)]
-
-            members = self.ask(members, next_one)
-        return members
-
-    def ask(self, members: Members, question: Callable[[Automaton, int], T]) -> T:
-        """Answer a question about a state of the automaton.
+    def ask(self, place: Place, question: Callable[[Automaton, int], T]) -> T:
+        """Answer a question about a state.
 
         Raises
         ------
         ArgumentError
-            Not even a new one can.
+            Not even a new automaton has room for the answer.
         """
         for _ in range(2):
-            self._automaton.new_token()
+            self.automaton.new_token()
             try:
-                return question(self._automaton, self._automaton.find(members))
+                same = place.automaton is self.automaton
+                state = place.state if same else self.automaton.find(place.automaton.members[place.state])
+                return question(self.automaton, state)
             except FullError:
-                self._automaton = Automaton(self.parts)
+                self.automaton = Automaton(self.automaton.parts)
         found = f"{MOST_STATES:,} states for one token"
         raise ArgumentError("constraint", "pattern", found, "a simpler one", SIMPLER)

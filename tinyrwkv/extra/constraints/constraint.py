@@ -15,9 +15,9 @@ import numpy as np
 from ...errors import ArgumentError, TinyRWKVError
 from ...generate import END_OF_DOCUMENT
 from ...tokenizer import Tokenizer
-from .automaton import Machine, Members, Parts
+from .automaton import Automaton, Machine, Parts, Place
 from .pattern import Sequence, parse
-from .trie import Trie
+from .trie import Filter, Trie
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -99,7 +99,10 @@ class Regex:
         text : str or bytes
         """
         machine = Machine(self._parts)
-        return self._parts.accepts(machine.step(machine.begin(), text.encode() if isinstance(text, str) else text))
+        place = machine.begin()
+        for byte in text.encode() if isinstance(text, str) else text:
+            place = machine.read(place, bytes([byte]))
+        return place.automaton.accepts(place.state)
 
     def start(self, model: Model) -> Walk:
         """Return a walk along one text; `Model.generate` calls this.
@@ -166,39 +169,52 @@ class _Masks:
     """An automaton over one vocabulary, and which tokens each of its states lets pass; for any number of threads."""
 
     def __init__(self, parts: Parts, trie: Trie) -> None:
-        self.parts, self.trie, self._lock = parts, trie, threading.Lock()
+        self.vocab_size, self._lock = trie.vocab_size, threading.Lock()
         self._machine = Machine(parts)
-        self._kept: OrderedDict[Members, np.ndarray] = OrderedDict()
+        self._filter = Filter(trie, self._machine.automaton.classes)
+        self._of = self._machine.automaton
+        self._alike = parts.alike(trie.longest)
+        self._names: dict[int, tuple[int, ...]] = {}  # the same for states that the same tokens may follow
+        self._kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
         self._bytes = 0
 
-    def begin(self) -> Members:
-        """Return the first state."""
+    def begin(self) -> Place:
+        """Return where texts begin."""
         with self._lock:
             return self._machine.begin()
 
-    def step(self, members: Members, data: bytes) -> Members:
-        """Return the state after some bytes; the empty one where they do not fit."""
+    def read(self, place: Place, data: bytes) -> Place:
+        """Return the place after some bytes; false where they do not fit."""
         with self._lock:
-            return self._machine.step(members, data)
+            return self._machine.read(place, data)
 
-    def allowed(self, members: Members) -> np.ndarray:
+    def allowed(self, place: Place) -> np.ndarray:
         """Return the allowed tokens: int32 ids, or for many of them packed bits that are set where one is not."""
         with self._lock:
-            if members in self._kept:
-                self._kept.move_to_end(members)
-                return self._kept[members]
-            tokens = self._machine.ask(members, self.trie.tokens_from)
-            if self.parts.accepts(members):
-                tokens = np.append(tokens, np.int32(END_OF_DOCUMENT))
-            if len(tokens) > FEW:
-                forbidden = np.ones(self.trie.vocab_size, bool)
-                forbidden[tokens] = False
-                tokens = np.packbits(forbidden)
-            self._kept[members] = tokens
-            self._bytes += tokens.nbytes + OVERHEAD
-            while self._bytes > MASK_BYTES:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes + OVERHEAD
-            return tokens
+            return self._machine.ask(place, self._mask)
+
+    def _mask(self, automaton: Automaton, state: int) -> np.ndarray:
+        if self._of is not automaton:
+            self._of = automaton
+            self._names.clear()
+        if state not in self._names:
+            self._names[state] = tuple(sorted({self._alike[member] for member in automaton.members[state]}))
+        name = self._names[state]
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            return self._kept[name]
+        tokens = self._filter.tokens(automaton, state)
+        if automaton.accepts(state):
+            tokens = np.append(tokens, np.int32(END_OF_DOCUMENT))
+        if len(tokens) > FEW:
+            forbidden = np.ones(self.vocab_size, bool)
+            forbidden[tokens] = False
+            tokens = np.packbits(forbidden)
+        self._kept[name] = tokens
+        self._bytes += tokens.nbytes + OVERHEAD
+        while self._bytes > MASK_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes + OVERHEAD
+        return tokens
 
 
 class Walk:
@@ -206,7 +222,7 @@ class Walk:
 
     def __init__(self, masks: _Masks, tokenizer: Tokenizer) -> None:
         self._masks, self._tokenizer = masks, tokenizer
-        self._members = masks.begin()
+        self._place = masks.begin()
 
     def mask(self, logits: np.ndarray) -> None:
         """Put ``-inf`` in the place of the logits of tokens that may not follow.
@@ -217,7 +233,7 @@ class Walk:
             At least one stays: wherever a walk is, a byte can follow, which is a token, or the text is complete and
             token 0 can.
         """
-        allowed = self._masks.allowed(self._members)
+        allowed = self._masks.allowed(self._place)
         if allowed.dtype == np.int32:
             kept = logits[allowed]
             logits.fill(-np.inf)
@@ -238,9 +254,9 @@ class Walk:
             found = f"token {token}, {data[:40]!r}"
             fix = "let it choose only where logits are not -inf"
             raise TinyRWKVError("generate", "sampler", found, "a token that the constraint allows", fix)
-        return self._masks.parts.goes_on(self._members)
+        return self._place.automaton.goes_on(self._place.state)
 
     def read(self, data: bytes) -> bool:
         """Go on by some bytes; False where they do not fit."""
-        self._members = self._masks.step(self._members, data)
-        return bool(self._members)
+        self._place = self._masks.read(self._place, data)
+        return bool(self._place)
