@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import ArgumentError, TinyRWKVError
 from ...generate import END_OF_DOCUMENT
 from ...tokenizer import Tokenizer
-from .automaton import Automaton, Machine, Parts, Place
+from .automaton import DEAD, Automaton, Machine, Parts, Place
 from .pattern import Sequence, parse
 from .trie import Filter, Trie
 
@@ -104,6 +104,29 @@ class Regex:
             place = machine.read(place, bytes([byte]))
         return place.automaton.accepts(place.state)
 
+    def prepare(self, model: Model, most: int = 4096) -> int:
+        """Learn beforehand what may follow in every state, so that no token of a generation takes longer than others.
+
+        Parameters
+        ----------
+        model : Model
+            Whose vocabulary to prepare for.
+        most : int, optional
+            States to look at; those nearest to the beginning come first.
+
+        Returns
+        -------
+        int
+            How many states there were.
+        """
+        return self._masks(model).prepare(most)
+
+    def _masks(self, model: Model) -> _Masks:
+        masks = self._shared.get(model.tokenizer)
+        if masks is None:
+            masks = self._shared.setdefault(model.tokenizer, _Masks(self._parts, _trie(model)))
+        return masks
+
     def start(self, model: Model) -> Walk:
         """Return a walk along one text; `Model.generate` calls this.
 
@@ -114,10 +137,7 @@ class Regex:
         UnsupportedError
             The model has no tokenizer.
         """
-        masks = self._shared.get(model.tokenizer)
-        if masks is None:
-            masks = self._shared.setdefault(model.tokenizer, _Masks(self._parts, _trie(model)))
-        walk = Walk(masks, model.tokenizer)
+        walk = Walk(self._masks(model), model.tokenizer)
         if not walk.read(self._before):
             found = f"{self._before[-40:]!r} before"
             raise ArgumentError("constraint", "text", found, "a beginning of what is allowed", "begin anew")
@@ -192,6 +212,21 @@ class _Masks:
         """Return the allowed tokens: int32 ids, or for many of them packed bits that are set where one is not."""
         with self._lock:
             return self._machine.ask(place, self._mask)
+
+    def prepare(self, most: int) -> int:
+        """Make the masks of the states nearest to the beginning; return how many states there were."""
+        places = [self.begin()]
+        seen = {places[0].state}
+        for place in places:  # grows meanwhile
+            self.allowed(place)
+            with self._lock:
+                if self._machine.automaton is not place.automaton:  # it was full
+                    break
+                following = set(place.automaton.table[place.state].tolist()) - seen - {DEAD}
+            new = sorted(following)[: most - len(places)]
+            seen.update(new)
+            places += [Place(place.automaton, state) for state in new]
+        return len(places)
 
     def _mask(self, automaton: Automaton, state: int) -> np.ndarray:
         if self._of is not automaton:

@@ -1,0 +1,150 @@
+"""A small robot in a flat world: what examples/robot_loop.py drives, in place of motors.
+
+Angles are in degrees, to the left positive, from the x axis; lengths in metres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from tinyrwkv.extra.scripts import NOUNS, VERBS, Call, Names, Scripts
+
+SPEEDS = {"slow": 0.25, "normal": 0.5, "fast": 1.0}  # metres a second
+TURNING = 90.0  # degrees a second
+CHARGE_PER_METRE = 0.002
+
+PLACES = {
+    "user": (0.0, 0.0),
+    "kitchen": (4.0, 2.0),
+    "office": (-3.0, 5.0),
+    "garage": (8.0, -2.0),
+    "lab": (2.0, -6.0),
+    "charging station": (-1.0, -1.0),
+}
+OBJECTS = {"red cup": "kitchen", "blue cup": "office", "bottle": "kitchen", "hammer": "garage", "towel": "lab"}
+SURFACES = ("table", "desk", "shelf", "floor", "counter", "tray")
+
+
+@dataclass
+class Robot:
+    """Where it is, what it holds, what it has still to do.
+
+    `said` is what it would tell the user, oldest first.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    heading: float = 0.0
+    speed: str = "normal"
+    holding: str | None = None
+    gripper: str = "open"
+    looking: str = "ahead"
+    battery: float = 1.0
+    places: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(PLACES))
+    objects: dict[str, str] = field(default_factory=lambda: dict(OBJECTS))
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Have nothing to do."""
+        self.waiting: deque[Call] = deque()
+        self._legs: deque[tuple[str, float]] = deque()  # what is left of the present call: ("turn", 90.0), ...
+        self._now: Call | None = None
+
+    def grammar(self) -> Scripts:
+        """Return the scripts that this robot can do in its world."""
+        things = {"goto": Names(self.places), "pick": Names(self.objects), "place": Names(SURFACES)}
+        return Scripts({**VERBS, **things, "follow": NOUNS})
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._now or self.waiting)
+
+    def run(self, calls: list[Call]) -> None:
+        """Do some calls after those that wait."""
+        self.waiting.extend(calls)
+
+    def halt(self) -> None:
+        """Stand still at once and forget what was to be done."""
+        self.waiting.clear()
+        self._legs.clear()
+        self._now = None
+
+    def step(self, seconds: float) -> None:
+        """Let time pass: the control part of a tick."""
+        while seconds > 1e-9:
+            if not self._legs:
+                if self._now is not None:
+                    self._finish(self._now)
+                self._now = self.waiting.popleft() if self.waiting else None
+                if self._now is None:
+                    return
+                self._legs.extend(self._plan(self._now))
+                if not self._legs:
+                    continue
+            kind, amount = self._legs.popleft()
+            rate = {"turn": TURNING, "move": SPEEDS[self.speed], "wait": 1.0}[kind]
+            part = math.copysign(min(abs(amount), rate * seconds), amount)
+            seconds -= abs(part) / rate
+            if kind == "turn":
+                self.heading = (self.heading + part + 180) % 360 - 180
+            elif kind == "move":
+                self.x += part * math.cos(math.radians(self.heading))
+                self.y += part * math.sin(math.radians(self.heading))
+                self.battery = max(0.0, self.battery - CHARGE_PER_METRE * abs(part))
+            if abs(amount - part) > 1e-9:
+                self._legs.appendleft((kind, amount - part))
+
+    def _plan(self, call: Call) -> list[tuple[str, float]]:
+        """Return the movements of a call."""
+        if call.verb in ("move", "turn", "wait"):
+            assert isinstance(call.argument, float)
+            return [(call.verb, call.argument)]
+        target = {"dock": "charging station", "follow": "user"}.get(call.verb, call.argument)
+        if call.verb in ("goto", "dock", "follow") and target in self.places:
+            dx, dy = (there - here for there, here in zip(self.places[target], (self.x, self.y), strict=True))
+            if math.hypot(dx, dy) < 1e-6:
+                return []
+            turn = (math.degrees(math.atan2(dy, dx)) - self.heading + 180) % 360 - 180
+            return [("turn", turn), ("move", math.hypot(dx, dy))]
+        return [("wait", 0.5)]  # arms, cameras and voices take their time too
+
+    def _finish(self, call: Call) -> None:
+        """Do what a call does at its end."""
+        verb, argument = call
+        if verb == "pick" and self.holding is None and argument in self.objects:
+            self.holding = str(argument)
+            self.objects.pop(self.holding)
+        elif verb in ("release", "place") and self.holding is not None:
+            self.objects[self.holding] = str(argument) if verb == "place" else self.nearest()
+            self.holding = None
+        elif verb in ("gripper", "speed"):
+            setattr(self, verb, argument)
+        elif verb == "look":
+            self.looking = str(argument)
+        elif verb == "say":
+            self.said.append(str(argument))
+        elif verb == "photo":
+            self.said.append(f"a picture of what is {self.looking}")
+        elif verb == "report":
+            self.said.append(f"{argument}: {self.report(str(argument))}")
+        elif verb == "dock":
+            self.battery = 1.0
+        elif verb == "stop":
+            self.halt()
+
+    def nearest(self) -> str:
+        """Return the name of the nearest place."""
+        return min(self.places, key=lambda name: math.dist(self.places[name], (self.x, self.y)))
+
+    def report(self, what: str) -> str:
+        """Return what it knows about itself."""
+        return {
+            "battery": f"{self.battery:.0%}",
+            "status": f"holding the {self.holding}" if self.holding else "free",
+            "position": f"{self.x:.2f}, {self.y:.2f}, {self.heading:.0f} degrees, near the {self.nearest()}",
+            "temperature": "21 degrees",
+            "distance": f"{math.hypot(self.x, self.y):.2f} m from where it began",
+        }[what]

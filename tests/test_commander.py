@@ -1,0 +1,100 @@
+"""From commands to decisions: stop needs no model, scripts hold to the grammar, and doubt becomes a question."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyrwkv
+from tinyrwkv.extra.commander import Commander, says_only_stop, says_stop
+from tinyrwkv.extra.scripts import VERBS, Call, Names, Scripts
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tinyrwkv.load()
+
+
+@pytest.mark.parametrize("text", ["stop", "STOP!", "please stop now", "Halt.", "robot, freeze", "whoa"])
+def test_stop_alone(text):
+    assert says_stop(text) and says_only_stop(text)
+
+
+@pytest.mark.parametrize("text", ["stop and turn left", "don't stop", "go to the bus stop"])
+def test_stop_with_something_else(text):
+    assert says_stop(text) and not says_only_stop(text)
+
+
+@pytest.mark.parametrize("text", ["", "go on", "the nonstop flight", "unstoppable"])
+def test_no_stop(text):
+    assert not says_stop(text) and not says_only_stop(text)
+
+
+def decide(commander: Commander, command: str, slice_s: float = math.inf):
+    commander.hear(command)
+    while commander.thinking:
+        if decision := commander.work(time.monotonic() + slice_s):
+            return decision
+    return None
+
+
+def test_commands_become_calls(model):
+    commander = Commander(model, Scripts())
+    decision = decide(commander, "please go forward two meters and then turn left", 0.005)
+    assert decision.kind == "run" and decision.calls == [Call("move", 2.0), Call("turn", 90.0)]
+    assert decision.script == "move(2); turn(90)" and -0.5 <= decision.logprob <= 0
+    assert not commander.thinking and commander.work(math.inf) is None
+    assert decide(commander, "please go forward two meters and then turn left") == decision
+
+
+def test_doubt_becomes_a_question(model):
+    sure = decide(Commander(model, Scripts(), threshold=-math.inf), "I'd love a cup from the kitchen")
+    assert sure.kind == "run"
+    asked = decide(Commander(model, Scripts(), threshold=0.0), "turn left")
+    assert asked.kind == "ask" and asked.calls == [Call("turn", 90.0)]
+
+
+def test_what_has_no_script(model):
+    cut = decide(Commander(model, Scripts(), max_tokens=3), "turn left and then turn right")
+    assert (cut.kind, cut.calls) == ("unknown", [])
+    only = Scripts({"photo": None})
+    assert decide(Commander(model, only, threshold=-math.inf), "solve my homework").kind in ("run", "unknown")
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=15)
+def test_whatever_is_said_only_what_the_grammar_allows_is_done(model, command):
+    names = ("kitchen", "user")
+    scripts = Scripts({**VERBS, "goto": Names(names)})
+    decision = decide(Commander(model, scripts, threshold=-math.inf), command)
+    for call in decision.calls:
+        assert call.verb in VERBS
+        assert call.verb != "goto" or call.argument in names
+        assert call.verb != "move" or abs(call.argument) <= 20
+
+
+def test_a_new_command_takes_the_place_of_the_old(model):
+    commander = Commander(model, Scripts())
+    commander.hear("turn left")
+    commander.work(0)
+    assert commander.thinking
+    assert decide(commander, "take a picture").script == "photo()"
+    commander.hear("turn left")
+    commander.forget()
+    assert not commander.thinking and commander.work(math.inf) is None
+
+
+def test_a_grammar_can_be_prepared(model):
+    scripts = Scripts({"move": VERBS["move"], "goto": Names(["kitchen", "user"])})
+    count = scripts.prepare(model)
+    masks = scripts._masks(model)
+    made = len(masks._kept)
+    assert 20 < count < 200
+    for command in ("go to the kitchen", "go forward two meters"):
+        decide(Commander(model, scripts), command)
+    assert len(masks._kept) == made
+    assert scripts.prepare(model) == count and Scripts().prepare(model, most=7) == 7
