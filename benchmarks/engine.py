@@ -15,7 +15,7 @@ class Engine:
     """A process that runs an engine; `ask` waits for its answer."""
 
     def __init__(self, name: str, python: str, model: str, threads: int, log: str) -> None:
-        self.name, self.threads, self.log = name, threads, log
+        self.name, self.model, self.threads, self.log = name, model, threads, log
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         with open(log, "w") as errors:
             command = [python, os.path.join(ROOT, "benchmarks", "engine_process.py"), name, model, str(threads)]

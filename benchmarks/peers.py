@@ -1,19 +1,20 @@
 """Compare with other engines on the same random weights: the official rwkv package and llama.cpp.
 
-python -m venv /tmp/rwkv && /tmp/rwkv/bin/pip install torch rwkv numpy
-python -m venv /tmp/llama && /tmp/llama/bin/pip install llama-cpp-python
-python benchmarks/peers.py --rwkv-python /tmp/rwkv/bin/python --llama-python /tmp/llama/bin/python
+python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy torch rwkv llama-cpp-python
+python benchmarks/peers.py --peers-python /tmp/peers/bin/python
 
 A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a .gguf (Q8_0). Every
 engine, with every number of threads, is a process; they take turns, one at work at a time. This needs the package
 gguf, and a peer that is not there is left out with the reason. `rms` is the difference of the logits after 16 tokens
 from those of the official package, in standard deviations; `greedy` counts the tokens of 32 that are its likeliest
-too, each after the same ones.
+too, each after the same ones. The ratios in the end are of medians, and of the fastest tenths, which other work on the
+machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import statistics
@@ -31,6 +32,7 @@ from benchmarks.engine import ROOT, Engine
 from benchmarks.random_model import sizes
 from converters.convert import convert
 from converters.write_gguf import export
+from tinyrwkv import load
 from tinyrwkv.errors import TinyRWKVError
 
 SAVE_PTH = """
@@ -50,12 +52,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
     parser.add_argument("--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)")
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument("--rwkv-python", metavar="FILE", help="an interpreter that has torch and rwkv")
-    parser.add_argument("--llama-python", metavar="FILE", help="an interpreter that has llama-cpp-python")
+    parser.add_argument("--peers-python", metavar="FILE", help="an interpreter that has torch, rwkv, llama-cpp-python")
     options = parser.parse_args(argv)
     about = common.machine(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         started, skipped = start(options, folder)
+        with contextlib.closing(load(started[0].model)) as model:
+            touched = model.plan()["touched_bytes_per_token"]
         try:
             agreement = agree(started, options.vocab, folder)
             for _ in range(options.turns):
@@ -79,7 +82,30 @@ def main(argv: list[str] | None = None) -> None:
     head = (f"{options.arch} {options.layers}x{options.width}", "threads", "decode tok/s", "p10", "prefill", "load s")
     text = common.table(rows, (*head, "RSS MB", "anon", "peak", "rms", "greedy"))
     text += "".join(f"\nleft out: {name}: {reason}" for name, reason in skipped.items())
-    common.finish("peers", options, {"machine": about, "runs": reports, "left_out": skipped}, text)
+    found = ratios(reports, about["stream_gb_s"], touched)
+    text += "\n\n" + "\n".join(f"{value:6.2f}  {what}" for what, value in found.items())
+    result = {"machine": about, "runs": reports, "ratios": found, "left_out": skipped}
+    common.finish("peers", options, result, text)
+
+
+def ratios(reports: list[dict[str, Any]], stream: dict[str, float], touched: int) -> dict[str, float]:
+    """Return how many times faster and smaller this engine is than each peer, and what it makes of the memory."""
+    by = {(one["name"], one["threads"]): one for one in reports}
+    ours = {threads: one for (name, threads), one in by.items() if name == "tinyrwkv"}
+    keys = (("decode_tok_s", "decode"), ("decode_p10_tok_s", "decode, fastest tenth"), ("prefill_tok_s", "prefill"))
+    found: dict[str, float] = {}
+    for (name, threads), peer in by.items():
+        if name != "tinyrwkv":
+            about = f"{name}, {threads} threads"
+            found |= {f"{what} by {about}": ours[threads][key] / peer[key] for key, what in keys}
+            found[f"RSS of {about}, by ours"] = peer["rss"] / ours[threads]["rss"]
+    for threads, one in ours.items():
+        found[f"decode by the stream read, {threads} threads"] = (
+            touched * one["decode_tok_s"] / stream[str(threads)] / 1e9
+        )
+        if threads != 1 and 1 in ours:
+            found[f"decode with {threads} threads by 1"] = one["decode_tok_s"] / ours[1]["decode_tok_s"]
+    return {what: round(value, 3) for what, value in found.items()}
 
 
 def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[str, str]]:
@@ -87,13 +113,13 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
     raw, base = (os.path.join(folder, f"{options.arch}{end}") for end in (".safetensors", ""))
     random_checkpoint.write(raw, sizes(options.arch, options.layers, options.width, options.vocab))
     convert(raw, base + ".trwkv")
-    plans = [("rwkv", options.rwkv_python, ".pth"), ("llama", options.llama_python, ".Q8_0.gguf")]
+    plans = [("rwkv", options.peers_python, ".pth"), ("llama", options.peers_python, ".Q8_0.gguf")]
     started: list[Engine] = []
     skipped: dict[str, str] = {}
     for name, python, end in [("tinyrwkv", sys.executable, ".trwkv"), *plans]:
         try:
             if python is None:
-                raise RuntimeError(f"no --{name}-python given")
+                raise RuntimeError("no --peers-python given")
             if end == ".pth":
                 command = [python, "-c", SAVE_PTH, ROOT, raw, base + end]
                 ended = subprocess.run(command, capture_output=True, text=True)
@@ -131,7 +157,7 @@ def report(engine: Engine) -> dict[str, Any]:
     """Return an engine's medians, the speed of its fastest tenth, and its memory."""
     fast = sorted(engine.latencies)[len(engine.latencies) // 10]
     return {
-        **{"engine": engine.about, "threads": engine.threads, "load_s": round(engine.load_s, 3)},
+        **{"name": engine.name, "engine": engine.about, "threads": engine.threads, "load_s": round(engine.load_s, 3)},
         **{"decode_tok_s": round(1 / statistics.median(engine.latencies), 2), "decode_p10_tok_s": round(1 / fast, 2)},
         **{"prefill_tok_s": round(statistics.median(engine.prefills), 2)},
         **engine.ask("memory"),

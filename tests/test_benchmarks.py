@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -140,13 +139,25 @@ def test_the_steps_of_a_start_run(tiny, step):
 
 def test_peers_that_are_not_there_are_left_out(run):
     few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
-    told = run(peers, *SHAPE, *few, "--llama-python", "/nowhere/python", "--rwkv-python", sys.executable)
+    told = run(peers, *SHAPE, *few, "--peers-python", "/nowhere/python")
     (only,) = told["runs"]
+    assert list(told["ratios"]) == ["decode by the stream read, 1 threads"]
     assert only["engine"].startswith("tinyrwkv ")
     assert only["decode_tok_s"] > 0 and only["prefill_tok_s"] > 0 and only["load_s"] > 0
-    if "rwkv" in told["left_out"]:
-        assert "No module named" in told["left_out"]["rwkv"]
-    assert set(told["left_out"]) >= {"llama"}
+    assert set(told["left_out"]) == {"rwkv", "llama"}
+
+
+def test_ratios_compare_runs_with_as_many_threads():
+    def one(name, threads, speed, rss):
+        speeds = {"decode_tok_s": speed, "decode_p10_tok_s": 2 * speed, "prefill_tok_s": 3 * speed}
+        return {"name": name, "threads": threads, "rss": rss, **speeds}
+
+    runs = [one("tinyrwkv", 1, 100, 10), one("tinyrwkv", 2, 150, 10), one("llama", 1, 50, 20), one("llama", 2, 50, 40)]
+    found = peers.ratios(runs, {"1": 20.0, "2": 30.0}, 10**8)
+    assert found["decode by llama, 1 threads"] == 2 and found["prefill by llama, 2 threads"] == 3
+    assert found["RSS of llama, 2 threads, by ours"] == 4
+    assert found["decode by the stream read, 1 threads"] == 0.5
+    assert found["decode with 2 threads by 1"] == 1.5
 
 
 class Said:
