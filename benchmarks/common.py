@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
 import json
 import os
 import pathlib
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -92,6 +95,18 @@ def _memory() -> int | None:
     with suppress(AttributeError, ValueError, OSError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Return the environment of a process to be measured: it finds this project compiled, as an installed one is."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    root = str(pathlib.Path(__file__).resolve().parent.parent)
+    made = {**os.environ, "PYTHONPATH": root, "PYTHONPYCACHEPREFIX": folder.name}
+    made.pop("PYTHONDONTWRITEBYTECODE", None)
+    subprocess.run([sys.executable, "-c", "import tinyrwkv.extra.cli, tinyrwkv.numpy_backend"], env=made, check=True)
+    return made
 
 
 def stream_read(threads: int, repeat: int = 5) -> float:

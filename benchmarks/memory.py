@@ -4,13 +4,13 @@ python benchmarks/memory.py model.trwkv --cold
 python benchmarks/memory.py model.trwkv --limit 50000000
 
 A new process tells its own figures at each step: RSS, of that the part that is its own (anon; the rest is the file and
-libraries), the pages of the model file mapped into it (resident), and those in the page cache (cached).
+libraries), the pages of the model file mapped into it (resident), and those in the page cache (cached). In the end
+comes what a whole chat with the bundled model takes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -20,6 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
 from tinyrwkv import memory
+from tinyrwkv.model import BUNDLED
 
 PROCESS = """
 import json, sys
@@ -48,6 +49,21 @@ step(f"{tokens} tokens", model)
 print(json.dumps({"backend": model.backend.name, "plan": model.plan(), "steps": steps}))
 """
 
+CHAT = """
+import sys
+from tinyrwkv.extra import cli
+cli.main(["chat"])
+with open("/proc/self/status") as status:
+    print(*[line.split()[1] for line in status if line.startswith("VmHWM")], file=sys.stderr)
+"""
+PROMPTS = """please go forward two meters and then turn left
+stop
+turn right and go back 3 meters
+what can you do?
+Hello, who are you?
+Tell me a story about a robot.
+"""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
@@ -68,28 +84,37 @@ def main(argv: list[str] | None = None) -> None:
                 memory.drop_from_cache(path)
             settings = (path, options.backend, str(threads), str(options.limit), str(options.tokens))
             runs.append({"threads": threads, **child(settings)})
+        chat = chat_peak() if BUNDLED.exists() else None
     columns = ("rss", "anon", "peak", "resident", "cached")
     texts = []
     for run in runs:
         rows = [(one["step"], *(one.get(key) and one[key] / 1e6 for key in columns)) for one in run["steps"]]
         head = (f"MB, {run['backend']}, {run['threads']} threads", *columns)
         texts.append(common.table(rows, head) + f"\nplan: {run['plan']['resident_bytes_max'] / 1e6:.1f} MB at most")
-    common.finish("memory", options, {"machine": about, "cold": options.cold, "runs": runs}, "\n\n".join(texts))
+    if chat is not None:
+        texts.append(f"a chat of {PROMPTS.count(chr(10))} turns with the bundled model: {chat / 1e6:.1f} MB at most")
+    result = {"machine": about, "cold": options.cold, "runs": runs, "chat_peak": chat}
+    common.finish("memory", options, result, "\n\n".join(texts))
+
+
+def chat_peak() -> int:
+    """Return the most bytes that a process takes for a chat."""
+    ended = _process(CHAT, input=PROMPTS)
+    return 1024 * int(ended.stderr.split()[-1])
 
 
 def child(settings: tuple[str, ...]) -> dict[str, Any]:
     """Return what a new process tells of itself."""
-    root = str(pathlib.Path(__file__).resolve().parent.parent)
-    ended = subprocess.run(
-        [sys.executable, "-c", PROCESS, *settings],
-        env={**os.environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-    )
+    told: dict[str, Any] = json.loads(_process(PROCESS, *settings).stdout)
+    return told
+
+
+def _process(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, env=common.environment(), capture_output=True, text=True, **options)
     if ended.returncode:
         raise SystemExit(ended.stderr.strip().splitlines()[-1])
-    told: dict[str, Any] = json.loads(ended.stdout)
-    return told
+    return ended
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Every step is a process of its own; they take turns, and the medians count. The 
 
 from __future__ import annotations
 
-import os
 import pathlib
 import statistics
 import subprocess
@@ -56,11 +55,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def process(code: str, *arguments: str) -> float:
     """Return the seconds of a whole process."""
-    root = str(pathlib.Path(__file__).resolve().parent.parent)
+    environment = common.environment()
     begin = time.perf_counter()
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": root},
+        env=environment,
         capture_output=True,
         text=True,
     )

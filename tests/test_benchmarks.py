@@ -28,6 +28,7 @@ from converters import calibration
 from converters.convert import convert
 from tinyrwkv import opcodes
 from tinyrwkv.layout import VERSIONS
+from tinyrwkv.model import BUNDLED
 
 SHAPE = ["--layers", "1", "--width", "64", "--vocab", "100"]
 
@@ -101,7 +102,9 @@ def test_tables_are_for_people(capsys, tiny, tmp_path):
 
 
 def test_memory(run, linux, tiny):
-    (only,) = run(memory, tiny(), "--backend", "numpy", "--tokens", "3", "--cold")["runs"]
+    told = run(memory, tiny(), "--backend", "numpy", "--tokens", "3", "--cold")
+    (only,) = told["runs"]
+    assert BUNDLED.exists() == (told["chat_peak"] is not None and told["chat_peak"] > 10**7)
     assert [step["step"] for step in only["steps"]] == [
         "python",
         "numpy",
