@@ -27,15 +27,18 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from tiny_models import compress, predict, rewrite
+
 from benchmarks.random_model import sizes, write
 from tinyrwkv import Sampler, load
 from tinyrwkv.backends import Compiled, has_numba
-from tinyrwkv.format import Writer, open_file
 from tinyrwkv.model import BUNDLED, Model
 from tinyrwkv.native.load import RECORD, SYMBOL, choose
 from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
 
-MODELS = [*((arch, "int8") for arch in ("v4", "v5.0", "v5.2", "v6", "v7")), ("v5.2", "f32"), ("v7", "f16")]
+FORMS, VERSIONS = ("dense", "compressed", "predicted"), ("v4", "v5.0", "v5.2", "v6", "v7")
+MODELS = [(arch, "int8", form) for form in FORMS for arch in VERSIONS]
+MODELS += [("v5.2", "f32", "dense"), ("v7", "f16", "dense")]
 PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a part of one
 BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
 """Bounds of the difference from the numpy backend, in standard deviations of the logits.
@@ -47,23 +50,39 @@ FLUSHES = {"armv7"}
 """Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: these of a state may differ."""
 
 
-def make(folder: pathlib.Path, models: Iterable[tuple[str, str]] = MODELS) -> None:
-    """Write a tiny random model of every version, of sizes that no vector length divides.
+def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) -> None:
+    """Write tiny random models, of sizes that no vector length divides: of every version, dense and compressed.
 
     One head's values are zero, so that its part of the state only decays: nothing hides how small numbers are rounded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for arch, dtype in models:
+    for arch, dtype, form in models:
         shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
-        path = str(folder / f"{arch}-{dtype}.trwkv")
-        write(path, shape, dtype, seed=1, low=24)
-        with open_file(path) as file:
-            metadata, tensors = dict(file.metadata), {name: file[name].copy() for name in file.tensors}
-        with Writer(path, metadata) as writer:
-            for name, array in tensors.items():
-                if name.endswith("att.value.weight"):
-                    array[:32] = 0
-                writer.add(name, array)
+        path = folder / (f"{arch}-{dtype}.trwkv" if form == "dense" else f"{arch}-{dtype}-{form}.trwkv")
+        write(str(path), shape, dtype, seed=1, low=24)
+        rewrite(path, path, {"dense": decay_only, "compressed": low_rank_and_sparse, "predicted": chosen}[form])
+
+
+def decay_only(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Take the values of one head away."""
+    for name, array in tensors.items():
+        if name.endswith("att.value.weight"):
+            array[:32] = 0
+
+
+def low_rank_and_sparse(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Put factors in the place of projections, and rows that can be skipped in that of the channel mix's values."""
+    decay_only(metadata, tensors)
+    compress(metadata, tensors)
+
+
+def chosen(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let 1-bit weights choose neurons: some always, some never, some by their sign, which the inputs decide."""
+    decay_only(metadata, tensors)
+    predict(metadata, tensors)
+    for name, array in tensors.items():
+        if name.endswith("predictor.threshold"):
+            array[::3], array[1::3] = np.inf, 0
 
 
 def function_of(path: pathlib.Path) -> Any:

@@ -436,7 +436,7 @@ def test_all_that_runs_here_computes_the_same_bits(tiny, arch):
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_numbers_that_only_decay_stay_as_exact_as_they_can(tmp_path, name):
     """However small they become; a head without values adds nothing that would hide it."""
-    make(tmp_path, [("v5.2", "int8")])
+    make(tmp_path, [("v5.2", "int8", "dense")])
     model = tinyrwkv.load(tmp_path / "v5.2-int8.trwkv", backend="numpy")
     attach(model, name, FOLDER, 1)
     state = model.new_state()
@@ -490,7 +490,7 @@ def test_the_comparison_needs_a_result(tmp_path):
 @pytest.mark.skipif(not RUNNABLE, reason="no object runs here")
 def test_the_check_for_emulated_machines_runs_here(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("emulated_check.BUNDLED", tmp_path / "none")
-    make(tmp_path, [("v5.2", "int8"), ("v7", "f16")])
+    make(tmp_path, [("v5.2", "int8", "dense"), ("v7", "int8", "predicted"), ("v7", "f16", "dense")])
     (tmp_path / "v5.2-int8.trwkv").rename(tmp_path / "v7-int8.trwkv")  # what generates where no model is bundled
     monkeypatch.setattr(sys, "argv", ["", "run", str(tmp_path), "--objects", str(FOLDER), "--only", *RUNNABLE])
     assert main() == 0
@@ -498,7 +498,7 @@ def test_the_check_for_emulated_machines_runs_here(tmp_path, capsys, monkeypatch
     path.write_text(capsys.readouterr().out)
     assert compare([path]) == 0
     report = json.loads(path.read_text())
-    assert list(report["objects"]) == RUNNABLE and len(report["objects"][RUNNABLE[0]]["hashes"]) == 5
+    assert list(report["objects"]) == RUNNABLE and len(report["objects"][RUNNABLE[0]]["hashes"]) == 8
 
 
 def test_a_soft_float_copy_differs_in_the_flags_alone(tmp_path):
