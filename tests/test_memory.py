@@ -95,6 +95,12 @@ class TestResident:
         memory.advise(file, "MADV_DONTNEED", 0, len(file.bytes))
         assert memory.resident(file) == 0 and memory.cached(file) == cached
 
+    def test_the_page_cache_of_a_file_of_somebody_else_is_unknown(self, file, monkeypatch):
+        memory.prefault(file)
+        monkeypatch.setattr(memory.os, "geteuid", lambda: os.stat(file.path).st_uid + 1)
+        monkeypatch.setattr(memory.os, "access", lambda path, mode: path != file.path)
+        assert memory.cached(file) is None
+
     def test_the_page_cache_can_be_dropped(self, path):
         memory.drop_from_cache(path)
         with open_file(path) as file:

@@ -56,12 +56,19 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def cached(file: TensorFile) -> int | None:
-    """Return how many bytes of a mapped file lie in the page cache, whoever read them; None where unknown."""
+    """Return how many bytes of a mapped file lie in the page cache, whoever read them; None where unknown.
+
+    Linux tells the owner of a file and those who may write to it; to others it says that all pages are there.
+    """
     libc, pages = _libc(), -(-len(file.bytes) // mmap.PAGESIZE)
+    try:
+        told = os.stat(file.path).st_uid == os.geteuid() or os.access(file.path, os.W_OK)
+    except (OSError, AttributeError):  # deleted since; Windows
+        told = False
     present = np.zeros(pages, np.uint8)
     address = ctypes.c_void_p(file.bytes.ctypes.data)
     length, target = ctypes.c_size_t(len(file.bytes)), ctypes.c_void_p(present.ctypes.data)
-    if libc is None or libc.mincore(address, length, target) != 0:
+    if libc is None or not told or libc.mincore(address, length, target) != 0:
         return None
     return int((present & 1).sum()) * mmap.PAGESIZE
 
