@@ -1,0 +1,80 @@
+"""A ROS 2 node around one model, on std_msgs alone: nothing to build with colcon.
+
+    source /opt/ros/humble/setup.bash && python3 examples/ros2_node.py --ros-args -p deadline:=2.0
+    ros2 topic echo /tinyrwkv/response & ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"
+
+Topics: ~/prompt and ~/stop in, ~/partial (pieces as they come) and ~/response (the whole answer) out. A new prompt, or
+anything on ~/stop, cancels the answer before it. docs/vendoring.md has the names that users of llama_ros know.
+"""
+
+import contextlib
+import pathlib
+import sys
+import threading
+import time
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from std_msgs.msg import Empty, String
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import tinyrwkv
+from tinyrwkv.extra.templates import template
+
+PARAMETERS = {"model": "", "threads": 1, "max_tokens": 200, "deadline": 5.0, "temperature": 0.0, "choices": ""}
+
+
+class Brain(Node):
+    """Answers prompts one at a time, in a thread beside the executor's; `choices` are texts separated by |."""
+
+    def __init__(self):
+        super().__init__("tinyrwkv")
+        told = {name: self.declare_parameter(name, value).value for name, value in PARAMETERS.items()}
+        self.model, self.seconds = tinyrwkv.load(told["model"] or None, threads=told["threads"]), told["deadline"]
+        self.template = template(self.model.config.get("template", "chat"))
+        self.how = {"max_tokens": told["max_tokens"], "stop": self.template.stop}
+        self.how["sampler"] = tinyrwkv.Sampler(temperature=told["temperature"])
+        self.how["constraint"] = tinyrwkv.Choice(told["choices"].split("|"), lead=" ") if told["choices"] else None
+        self.partial = self.create_publisher(String, "~/partial", 10)
+        self.response = self.create_publisher(String, "~/response", 10)
+        self.create_subscription(String, "~/prompt", self.ask, 10)
+        self.create_subscription(Empty, "~/stop", self.stop, 10)
+        self.worker = self.generation = None
+
+    def ask(self, message):
+        """Begin to answer a prompt."""
+        self.stop()
+        prompt, deadline = self.template.prompt(message.data), time.monotonic() + self.seconds
+        self.generation = self.model.generate(prompt, deadline=deadline, **self.how)
+        self.worker = threading.Thread(target=self.answer, args=(self.generation,))
+        self.worker.start()
+
+    def answer(self, generation):
+        """Publish an answer piece by piece, then as a whole, as far as it has come."""
+        for piece in generation:
+            if rclpy.ok():
+                self.partial.publish(String(data=piece.text))
+        if rclpy.ok():
+            self.response.publish(String(data=generation.result.text.strip()))
+            self.get_logger().info(f"ended by {generation.result.stop_reason}")
+
+    def stop(self, message=None):
+        """Cancel the answer that is under way, and wait the few milliseconds until it has ended."""
+        if self.worker is not None:
+            self.generation.cancel()
+            self.worker.join()
+
+
+def main():
+    """Run until the node is shut down."""
+    rclpy.init()
+    node = Brain()
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
+    node.stop()
+
+
+if __name__ == "__main__":
+    main()
