@@ -23,6 +23,7 @@ import tinyrwkv
 from benchmarks import common
 from benchmarks.random_model import sizes
 from tinyrwkv.layout import tensor_shapes
+from tinyrwkv.limit import least_resident
 from tinyrwkv.table import ALIGN, BIG, DTYPES, PAGE, Tensor, make_header
 
 SHAPES = {"0.1B": (12, 768), "0.4B": (24, 1024), "1.5B": (24, 2048), "3B": (32, 2560), "7B": (32, 4096)}
@@ -96,7 +97,7 @@ def needs(arch: str, size: str, folder: str) -> dict[str, Any]:
     f16 = os.path.getsize(path)
     placeholder(path, config, "int8")
     model = tinyrwkv.load(path, backend="numpy")
-    plan, least = model.plan(), model.parts.least_resident
+    plan, least = model.plan(), least_resident(model.parts)
     model.close()
     beside = plan["workspace_bytes"] + 2 * plan["state_bytes"]  # before a token and after it
     told = {

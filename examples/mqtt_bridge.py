@@ -44,7 +44,7 @@ except ModuleNotFoundError:
 
 MOST_BYTES = 1 << 16  # of a request
 KEYS = ("id", "prompt", "stop", "max_tokens", "deadline", "reset", "sampling_config", "constraint")
-CONSTRAINTS = {"choice": "Choice", "regex": "Regex"}
+CONSTRAINTS = {"choice": "Choice", "regex": "Regex", "json_schema": "JsonSchema"}
 
 
 @dataclass

@@ -209,6 +209,9 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
     assert user.wait_for("response/b")[0]["text"] in (" dock()", " wait(1)")
     user.ask("c", prompt="turn left", constraint={"regex": "("})
     assert "error" in user.wait_for("response/c")[0]
+    schema = {"type": "object", "properties": {"turn": {"enum": [90, -90]}}, "required": ["turn"]}
+    user.ask("d", prompt="turn left", constraint={"json_schema": schema})
+    assert json.loads(user.wait_for("response/d")[0]["text"])["turn"] in (90, -90)
 
 
 def test_a_conversation_goes_on_where_it_is_asked_to(bridge: Callable[..., Any], user: User, brief: str) -> None:
