@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     text = (
         f"{result['model']}: {decode * 1e6:.0f} us a token, {tree * 1e3:.1f} ms once for the tree of the vocabulary\n"
     )
-    common.finish("constraints", options, result, text + common.table(rows, head))
+    common.finish(f"constraints-{result['vocab_size']}", options, result, text + common.table(rows, head))
 
 
 if __name__ == "__main__":

@@ -236,7 +236,6 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         robot = Robot()
         commander = Commander(model, robot.grammar(), options.threshold)
-        commander.scripts.prepare(model)
         gc.freeze()  # what is there now is never garbage: the loop need not look at it again
         loop = Loop(robot, commander, lambda text: print(f"robot: {text}", flush=True), options.hz, options.margin)
         if options.measure is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 THRESHOLD = -0.5
-"""Log-probability from which on the bundled model is taken at its word; docs/robot.md tells how it was chosen."""
+"""Log-probability from which on the bundled model is taken at its word; docs/robot.md has the figures."""
 
 _STOP = re.compile(r"\b(?:stop|halt|freeze|whoa|emergency)\b", re.IGNORECASE)
 _NOTHING_ELSE = re.compile(
@@ -66,6 +66,8 @@ class Decision(NamedTuple):
 class Commander:
     """Turns commands into scripts, one at a time, whenever it is given time.
 
+    It prepares the grammar at once, so that later no token takes longer than others.
+
     Parameters
     ----------
     model : Model
@@ -85,6 +87,7 @@ class Commander:
     def __init__(self, model: Model, scripts: Scripts, threshold: float = THRESHOLD, max_tokens: int = 120) -> None:
         self.model, self.scripts, self.threshold, self.max_tokens = model, scripts, threshold, max_tokens
         self._template = template("robot")
+        scripts.prepare(model)
         self._thought: Slices | None = None
 
     @property
