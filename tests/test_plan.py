@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import mmap
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import DTYPES
+from tiny_models import DTYPES, VOCAB_SIZE, compress, predict, rewrite, shape_of, write_model
 
 import tinyrwkv
 from tinyrwkv import memory
@@ -49,6 +50,41 @@ def test_a_limit_bounds_what_is_resident(tiny):
     parts = parts_of(tiny("v7", "int8"))
     assert plan(parts, 8192)["resident_bytes_max"] == 8192
     assert plan(parts, 1 << 40)["resident_bytes_max"] == plan(parts, None)["resident_bytes_max"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model with an embedding of many pages."""
+    config = shape_of("v5.2", layers=2, width=192, vocab=32768, head_size=64, ffn=512)
+    return write_model(tmp_path_factory.mktemp("large") / "a.trwkv", config, "int8")
+
+
+@pytest.mark.usefixtures("linux")
+@pytest.mark.parametrize("change", [None, compress, predict])
+def test_what_is_resident_after_a_cold_start_is_as_planned(large, tmp_path, change):
+    path = large if change is None else rewrite(large, tmp_path / "a.trwkv", change)
+    memory.drop_from_cache(path)
+    model = tinyrwkv.load(path)
+    if model.cached() > len(model.file.bytes) / 2:
+        pytest.skip("this file system is in memory")
+    planned, most = (model.plan()[f"resident_bytes_{kind}"] for kind in ("typical", "max"))
+    tokens = np.random.default_rng(1).integers(0, 32768, 200)
+    model.forward(tokens, logits=None)
+    model.forward(tokens[-1])  # of 16 at a time only the last asks for the head
+    model.tokenizer.decode(tokens[tokens < VOCAB_SIZE])
+    assert abs(planned - model.resident()) < 0.1 * model.resident() < 0.07 * most
+
+
+def test_what_the_conversion_measured_is_planned(tiny, tmp_path):
+    def measured(metadata, tensors, value):
+        metadata["compression"] = [{"technique": "x", "params": {}, "report": {"resident_bytes": value}}]
+
+    for value in (12345, 0, -1, "much", None, 1e9, 2**80):
+        path = rewrite(tiny("v7"), tmp_path / "a.trwkv", lambda *args, value=value: measured(*args, value))
+        parts = parts_of(path)
+        found = plan(parts, None)["resident_bytes_typical"]
+        assert found == 12345 if value == 12345 else 12345 < found <= plan(parts, None)["resident_bytes_max"]
+        assert plan(parts, 9000)["resident_bytes_typical"] == 9000
 
 
 @pytest.mark.usefixtures("linux")

@@ -304,9 +304,9 @@ class Model:
         Returns
         -------
         dict
-            file_bytes, touched_bytes_per_token, resident_bytes_max (whole pages, or the limit), state_bytes,
-            workspace_bytes, and parts: a list of dicts of part, file_bytes, touched_bytes_per_token and
-            resident_bytes_max.
+            file_bytes, touched_bytes_per_token, resident_bytes_max (whole pages, or the limit),
+            resident_bytes_typical (after 200 tokens from a cold start), state_bytes, workspace_bytes, and parts: a
+            list of dicts of part, file_bytes, touched_bytes_per_token and resident_bytes_max.
 
         Examples
         --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from . import opcodes as op
 from .program import Program
 
+TYPICAL_TOKENS = 200
 ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of opcodes.py
 
 
@@ -125,9 +127,10 @@ def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        file_bytes, touched_bytes_per_token, resident_bytes_max, state_bytes, workspace_bytes, and parts, a list of
-        dicts of part, file_bytes, touched_bytes_per_token, resident_bytes_max. Resident bytes are whole pages at
-        their most: all that the model can touch, or the limit.
+        file_bytes, touched_bytes_per_token, resident_bytes_max, resident_bytes_typical, state_bytes, workspace_bytes,
+        and parts, a list of dicts of part, file_bytes, touched_bytes_per_token, resident_bytes_max. Resident bytes are
+        whole pages: at most all that the model can touch, or the limit; typically what 200 tokens leave in memory
+        that begin with none of the file there.
     """
     names = ("embedding", "time_mix", "channel_mix", "head", "tokenizer")
     rows: dict[str, dict[str, Any]] = {
@@ -147,7 +150,26 @@ def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
         "file_bytes": total,
         "touched_bytes_per_token": sum(parts.touched),
         "resident_bytes_max": most if resident_limit is None else min(most, resident_limit),
+        "resident_bytes_typical": min(_typical(parts), most if resident_limit is None else resident_limit),
         "state_bytes": 4 * parts.program.state_size,
         "workspace_bytes": parts.program.shared_bytes + parts.program.private_bytes,
         "parts": listed,
     }
+
+
+def _typical(parts: Parts) -> int:
+    """Return the bytes of the file that are resident after some tokens from a cold start.
+
+    Where only some rows of a part are read, its pages are soon all in memory but for the embedding's, and those of a
+    head of which few rows are exact: there it depends on the text, so the conversion measures it.
+    """
+    page, measured = mmap.PAGESIZE, None
+    for step in parts.program.config.get("compression", []):
+        measured = step["report"].get("resident_bytes", measured)
+    if isinstance(measured, int) and 0 < measured < 1 << 60:
+        return measured
+    embedding = parts.file.tensors["emb.weight"]
+    row = embedding.nbytes // embedding.shape[0]
+    pages, of_a_row = -(-embedding.nbytes // page), 1 + (row - math.gcd(row, page)) / page  # on average
+    seen = pages * (1 - max(1 - of_a_row / pages, 0) ** TYPICAL_TOKENS)  # of tokens drawn at random
+    return (-(-len(parts.file.bytes) // page) - pages + round(seen)) * page

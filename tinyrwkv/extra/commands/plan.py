@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     for part in (*plan["parts"], plan | {"part": "together"}):
         sizes = [show_size(part[key]) for key in ("file_bytes", "touched_bytes_per_token", "resident_bytes_max")]
         print(f"{part['part']:<14} {sizes[0]:>12} {sizes[1]:>13} {sizes[2]:>18}")
+    print(f"\nAfter 200 tokens from a cold start, typically {show_size(plan['resident_bytes_typical'])} in memory.")
     state, workspace = show_size(plan["state_bytes"]), show_size(plan["workspace_bytes"])
-    print(f"\nBesides: {state} for each state, {workspace} of activations, and Python with NumPy.")
+    print(f"Besides: {state} for each state, {workspace} of activations, and Python with NumPy.")
     return 0
