@@ -3,7 +3,7 @@
 A neuron's key k = K_f . x is estimated from a score s = b . x, b of signs: over inputs k = a s + c + noise, with a
 standard deviation of its own. The best b is not sign(K_f), because inputs differ in variance and hang together: signs
 are flipped one by one as long as the score's correlation with k grows. What is expected of the energy after a score,
-E[relu(k)^4 | s] |V_f|^2, gives each neuron its threshold.
+``E[relu(k)^4 | s] |V_f|^2``, gives each neuron its threshold.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ release = tinyrwkv.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "lesson_pages", "mathml"]
 source_suffix = {".md": "markdown", ".py": "lesson"}
-exclude_patterns = ["*.py", "lessons/*/**", "lessons/measure.py"]
+exclude_patterns = ["*.py", "lessons/*/**", "lessons/measure.py", "pictures/*"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
@@ -30,6 +30,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 
 html_theme = "furo"
+html_favicon = "static/icon.svg"
 html_title = f"tinyrwkv {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]

@@ -104,8 +104,10 @@ class Model:
     ----------
     config : dict
         The metadata of the file.
-    path, hash : str
-        Where the file is; SHA-256 that identifies its contents.
+    path : str
+        Where the file is.
+    hash : str
+        SHA-256 that identifies its contents.
     backend : Backend
         What runs it: ``backend.name``, ``backend.threads``.
     """

@@ -109,7 +109,7 @@ large = json.loads((pathlib.Path(__file__).parent / "data" / "low_rank.json").re
 runs = {(run["k"], run["whitened"]): run["nll"] - large["dense_nll"] for run in large["runs"]}
 ks = sorted({k for k, _ in runs})
 for k in ks:
-    print(f"a {k}th of the rank: plain {runs[k, False]:+.3f}, whitened {runs[k, True]:+.3f}")
+    print(f"1/{k} of the rank: plain {runs[k, False]:+.3f}, whitened {runs[k, True]:+.3f}")
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 for part in ("receptance", "key", "value", "output"):
@@ -133,7 +133,7 @@ right.set(xlabel="rank, of the full one", ylabel="nll above dense", title="66 mi
 right.legend()
 plt.show()
 
-# Why not the output matrix too? It turns what the heads read back into the stream, and there every direction is used.
+# The output matrix stays as it is, as in RWKV-Lite.
 #
 # ## The claim
 

@@ -4,8 +4,8 @@
 # matter can be told beforehand from one bit for each weight; signs fitted to real inputs tell it better than the signs
 # of the weights.
 #
-# Two thirds of a layer's weights are in its channel mix, $y = V\,\mathrm{relu}(K x)^2$. Row $f$ of $K$ and column $f$
-# of $V$ make up neuron $f$. Where $K_f \cdot x \le 0$ the neuron gives 0, and its column of $V$ is multiplied with
+# More than half of a layer's weights are in its channel mix, $y = V\,\mathrm{relu}(K x)^2$. Row $f$ of $K$ and column
+# $f$ of $V$ make up neuron $f$. Where $K_f \cdot x \le 0$ the neuron gives 0, and its column of $V$ is multiplied with
 # nothing:
 #
 # $$y = \sum_f \max(K_f \cdot x, 0)^2\, V_f = \sum_{f:\,K_f \cdot x > 0} (K_f \cdot x)^2\, V_f$$
@@ -147,7 +147,7 @@ losses = nll(model, documents), nll(sparse, documents)
 print(f"nll: dense {losses[0]:.4f}, with predictors {losses[1]:.4f}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-shown = left.imshow(-np.sort(-firing, axis=1), aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+shown = left.imshow(-np.sort(-firing, axis=1), aspect="auto", cmap="magma", vmin=0, vmax=0.5, interpolation="nearest")
 left.set(xlabel="neurons, the hottest first", ylabel="layer", title="How often a neuron fires")
 figure.colorbar(shown, ax=left)
 for values, label in ((truth, "truth"), (fitted, "fitted signs"), (plain, "signs of K"), (chance, "chance")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import io
 import os
 import sys
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import TinyRWKVError
 from .commands import bench, chat, generate, info, plan, verify
-from .terminal import width
 
 COMMANDS = {"chat": chat, "generate": generate, "info": info, "plan": plan, "verify": verify, "bench": bench}
 
@@ -63,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Without a width, argparse imports shutil and with it bz2 and lzma, to find one.
-    form = functools.partial(argparse.RawDescriptionHelpFormatter, width=width())
+    form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="tinyrwkv",
         description="Run RWKV language models on small computers.",
