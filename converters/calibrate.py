@@ -132,6 +132,8 @@ class Statistics:
         What those are multiples of.
     counts : dict of str to ndarray, int64, shape (in,)
         For each matrix asked for how often an input is other than 0 after its rounding to int16.
+    squares : dict of str to ndarray, float64, shape (out,)
+        For each matrix asked for the mean of the squares of each output, after the activation.
     """
 
     tokens: int = 0
@@ -139,6 +141,7 @@ class Statistics:
     inputs: dict[str, Array] = field(default_factory=dict)
     scales: dict[str, Array] = field(default_factory=dict)
     counts: dict[str, Array] = field(default_factory=dict)
+    squares: dict[str, Array] = field(default_factory=dict)
 
 
 def collect(
@@ -148,19 +151,20 @@ def collect(
     moments: Iterable[str] = (),
     inputs: Iterable[str] = (),
     counts: Iterable[str] = (),
+    squares: Iterable[str] = (),
     samples: int = 16384,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Read documents and sum up what goes into matrices.
+    """Read documents and sum up what goes into matrices, and what comes out.
 
     Parameters
     ----------
     model : Model
-        A dense one.
+        One in which these matrices are dense.
     documents : sequence of token ids
         From `choose_documents` or `sample_documents`, each with the token 0 in front.
-    moments, inputs, counts : iterable of str
+    moments, inputs, counts, squares : iterable of str
         Names of matrices: see `Statistics`.
     samples : int, optional
         Keep the inputs of at most so many tokens, drawn from all.
@@ -199,7 +203,8 @@ def collect(
 
         return look
 
-    probe = Probe(model, {name: all_of(listed) for name, listed in looks.items()})
+    outputs = {name: _Squares(result.squares, name, total) for name in squares}
+    probe = Probe(model, {name: all_of(listed) for name, listed in looks.items()}, outputs)
     for document in documents:
         for start in range(0, len(document), WINDOW):  # a state of its own for each window, as texts are judged
             part = document[start : start + WINDOW]
@@ -271,6 +276,17 @@ class _Counts:
     def __call__(self, x: Array) -> None:
         used = np.count_nonzero(quantize_inputs(x)[0], axis=0)
         self._target[self._name] = self._target.get(self._name, 0) + used
+
+
+class _Squares:
+    """Adds up the squares of outputs, as parts of their mean."""
+
+    def __init__(self, target: dict[str, Array], name: str, tokens: int) -> None:
+        self._target, self._name, self._tokens = target, name, tokens
+
+    def __call__(self, y: Array) -> None:
+        squares = np.square(y, dtype=np.float64).sum(axis=0) / self._tokens
+        self._target[self._name] = self._target.get(self._name, 0) + squares
 
 
 def quantize_inputs(x: Array) -> tuple[Array, Array]:

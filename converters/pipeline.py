@@ -13,8 +13,8 @@ from tinyrwkv import Model, load
 from . import calibration, stages
 from .calibration import Calibration, Metrics, Tell
 from .measure import chosen_bytes
+from .predict_ffn import Settings
 from .rewrite import rewrite
-from .sparse_ffn import Settings
 from .stages import Stage
 
 SAME = 64

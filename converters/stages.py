@@ -17,8 +17,9 @@ from .calibrate import collect
 from .calibration import MEMORY, Calibration, Metrics, Tell, groups
 from .head import fit_preview, mean_probabilities
 from .low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
+from .predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted
 from .rewrite import Edits
-from .sparse_ffn import Inputs, Neurons, Settings, sparse_exact, sparse_predict
+from .sparse_ffn import Neurons, sparse_exact
 
 Array = np.ndarray
 
@@ -169,31 +170,49 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
         raise ArgumentError(model.path, "sparse ffn", "sparse channel mixes already", "dense ones", fix)
     F, C = model.file.tensors[layers[0] + "key.weight"].shape
     samples = min(SAMPLES, (SAMPLES << 12) // F)
-    edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
-    reports = list[dict[str, Any]]()
+    reports, made, fits = list[dict[str, Any]](), list[dict[str, Array]](), list[Fit]()
     for group in groups([(ffn, samples * (2 * C + 4)) for ffn in layers], MEMORY):
         values = [ffn + "value.weight" for ffn in group if settings is None]
         keys = [ffn + "key.weight" for ffn in group if settings is not None]
+        gates = [name for ffn in group if settings is not None and (name := _gate(model, ffn))]
         show = partial(tell, "neurons")
-        found = collect(model, calibration.fit, counts=values, inputs=keys, samples=samples, progress=show)
+        found = collect(
+            model, calibration.fit, counts=values, inputs=keys, squares=gates, samples=samples, progress=show
+        )
         for ffn in group:
             names = ("key.weight", "key.weight.scale", "value.weight", "value.weight.scale")
             neurons = Neurons(*(model.file[ffn + name] for name in names))
             if settings is None:
                 counts = found.counts[ffn + "value.weight"]
-                made = sparse_exact(neurons, counts)
+                made.append(sparse_exact(neurons, counts))
                 reports.append({"neurons": F, "sparsity": 1 - float(counts.mean()) / found.tokens})
             else:
                 inputs = Inputs(found.inputs.pop(ffn + "key.weight"), found.scales.pop(ffn + "key.weight"))
-                made, report = sparse_predict(neurons, inputs, settings)
-                reports.append(report)
-            tensors = {ffn + end: array for end, array in made.items()}
-            edits[ffn + "key.weight"] = partial(_some, tensors, False)
-            edits[ffn + "value.weight"] = partial(_some, tensors, True)
-            tell("sparse ffn", len(reports), len(layers))
+                squares = found.squares.get(_gate(model, ffn) or "")
+                effects = None if squares is None else np.sqrt(squares).astype(np.float32)
+                fits.append(fit_layer(neurons, inputs, effects, settings))
+            tell("sparse ffn", max(len(made), len(fits)), len(layers))
+    if settings is not None:
+        for fit, price in zip(fits, find_prices(fits, settings), strict=True):
+            tensors, one = predicted(fit, price)
+            made.append(tensors)
+            reports.append(one)
+    edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
+    for ffn, tensors in zip(layers, made, strict=True):
+        named = {ffn + end: array for end, array in tensors.items()}
+        edits[ffn + "key.weight"], edits[ffn + "value.weight"] = (
+            partial(_some, named, False),
+            partial(_some, named, True),
+        )
     report = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]} | {"layers": reports}
     params: dict[str, Any] = {"mode": "exact"} if settings is None else {"mode": "predict", **settings._asdict()}
     return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless=settings is None)
+
+
+def _gate(model: Model, ffn: str) -> str | None:
+    """Return the matrix whose outputs multiply those of a channel mix; None for v7, which has no such gate."""
+    names = (f"{ffn}receptance.weight", f"{ffn}receptance.weight.b")
+    return next((name for name in names if name in model.file), None)
 
 
 def _some(tensors: Mapping[str, Array], value: bool) -> dict[str, Array]:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 import tinyrwkv
-from converters import calibrate, head, head_clusters, low_rank, score, sparse_ffn
+from converters import calibrate, head, head_clusters, low_rank, predict_ffn, score, sparse_ffn
 
 CONVERTERS = {  # the functions that docs/api-mathematics.md shows
     calibrate: ("collect", "choose_documents", "sample_documents", "effects", "quantize_inputs"),
     low_rank: ("spectrum", "factor", "factor_whitened", "round_factors", "choose_ranks"),
     head_clusters: ("cluster_head", "cluster_logits"),
     head: ("fit_preview", "preview", "preview_logits", "choose"),
-    sparse_ffn: ("sparse_exact", "sparse_predict", "bundle"),
+    sparse_ffn: ("sparse_exact", "bundle"),
+    predict_ffn: ("fit_layer", "find_prices", "predicted"),
     score: ("nll_of_text", "lambada_accuracy", "exact_match"),
 }
 INNER = {"check_tokens", "check_state", "chunk", "read", "start"}  # for the rest of the package

@@ -22,9 +22,9 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
-from converters import sparse_ffn
+from converters import predict_ffn, sparse_ffn
 from converters.calibrate import collect, sample_documents
-from converters.sign_predictor import fit_signs, scores
+from converters.sign_predictor import scores
 from tinyrwkv.format import Writer
 
 model = tinyrwkv.load()
@@ -86,11 +86,10 @@ n = neurons(layer)
 K, V = n.key * n.key_scale[:, None], n.value * n.value_scale[:, None]
 hidden = np.square(np.maximum((q * scale[:, None]) @ K.T, 0))  # (T, F)
 energy = np.square(hidden) * np.square(V).sum(axis=0)  # (T, F)
-unit = energy[:half].sum() / half  # mean energy of a token
 
-inputs = sparse_ffn.Inputs(q[:half], scale[:half])
-predictor = fit_signs(n.key, n.key_scale, *inputs, np.square(V).sum(axis=0) / unit)
-fitted_scores = scores(predictor.signs, q[half:], scale[half:])
+fit = predict_ffn.fit_layer(n, predict_ffn.Inputs(q[:half], scale[:half]))
+signs = np.unpackbits(fit.signs, axis=1, bitorder="little") == 1  # (F, C)
+fitted_scores = scores(signs, q[half:], scale[half:])
 plain_scores = scores(n.key >= 0, q[half:], scale[half:])
 chance_scores = np.random.default_rng(0).random(fitted_scores.shape)
 judged, k = energy[half:], (q[half:] * scale[half:, None]) @ K.T  # (T, F) each
@@ -112,8 +111,9 @@ def kept(scores, count):
 
 shares, table = (0.05, 0.1, 0.17, 0.25, 0.4), []
 for share in shares:
-    _, report = sparse_ffn.sparse_predict(n, inputs, sparse_ffn.Settings(fraction=share))
-    chosen = fitted_scores > predictor.thresholds(report["price"])
+    (price,) = predict_ffn.find_prices([fit], predict_ffn.Settings(fraction=share))
+    _, report = predict_ffn.predicted(fit, price)
+    chosen = fitted_scores > fit.by_signs.thresholds(price)
     count = round(chosen.sum(axis=1).mean())
     row = [(judged * chosen).sum() / judged.sum(), *(kept(s, count) for s in (judged, plain_scores, chance_scores))]
     table.append(row)
@@ -126,7 +126,8 @@ fitted, truth, plain, chance = np.array(table).T
 # ## What it does to the model
 #
 # All eight layers at once, with predictors that read 17 % of the neurons; the loss is the mean of $-\ln p$ over
-# documents that the model wrote from another seed.
+# documents that the model wrote from another seed. The energy is one in the residual stream, which is the sum of what
+# all layers add, so its price is the same for all of them, and some read more neurons than others.
 
 
 def nll(model, documents):
@@ -137,12 +138,11 @@ def nll(model, documents):
     return total / sum(len(document) - 1 for document in documents)
 
 
-def predicted(i):
-    inputs = sparse_ffn.Inputs(seen.inputs[keys[i]], seen.scales[keys[i]])
-    return sparse_ffn.sparse_predict(neurons(i), inputs, sparse_ffn.Settings(fraction=0.17))[0]
-
-
-sparse, documents = rewritten(predicted), sample_documents(model, 1500, seed=8)
+inputs = [predict_ffn.Inputs(seen.inputs[name], seen.scales[name]) for name in keys]
+fits = [predict_ffn.fit_layer(neurons(i), inputs[i]) for i in range(L)]
+prices = predict_ffn.find_prices(fits, predict_ffn.Settings(fraction=0.17))
+sparse = rewritten(lambda i: predict_ffn.predicted(fits[i], prices[i])[0])
+documents = sample_documents(model, 1500, seed=8)
 losses = nll(model, documents), nll(sparse, documents)
 print(f"nll: dense {losses[0]:.4f}, with predictors {losses[1]:.4f}")
 
