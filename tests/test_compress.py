@@ -328,7 +328,13 @@ def test_a_signal_leaves_nothing(files, tmp_path, number):
         "--whiten",
     ]
     root = os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which jobs in the background ignore
+    )
     until = time.monotonic() + 60
     while sorted(os.listdir(tmp_path)) == before and time.monotonic() < until:
         time.sleep(0.01)
