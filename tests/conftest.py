@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from tiny_models import BACKENDS, Oracle, compress, predict, rewrite, shape_of, write_model
+from tiny_models import BACKENDS, Oracle, compress, network, predict, rewrite, shape_of, write_model
 
 import tinyrwkv
 from tinyrwkv import backends, memory
@@ -28,6 +28,9 @@ if PLAIN_OS:  # as on Windows and macOS: nothing tells what is resident, and nob
     memory.LINUX = False
     for name in [name for name in dir(mmap) if name.startswith("MADV_")]:
         delattr(mmap, name)
+
+
+FORMS = {"compressed": compress, "predicted": predict, "networked": network}
 
 
 def why_not(backend: str) -> str | None:
@@ -66,7 +69,8 @@ def linux() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path.
 
-    The form is "dense", "compressed" (factored projections, exact sparse values) or "predicted" (bundles of neurons).
+    The form is "dense", "compressed" (factored projections, exact sparse values), "predicted" (bundles of neurons) or
+    "networked" (the same, chosen by networks).
     """
     folder = tmp_path_factory.mktemp("models")
 
@@ -75,7 +79,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         path = pathlib.Path(folder, f"{arch}-{dtype}-{form}.trwkv")
         if form == "dense":
             return write_model(path, shape_of(arch), dtype)
-        return rewrite(make(arch, dtype), path, {"compressed": compress, "predicted": predict}[form])
+        return rewrite(make(arch, dtype), path, FORMS[form])
 
     return make
 

@@ -427,6 +427,7 @@ ACTIVATIONS = {
     op.SIGMOID: lambda y: 1 / (1 + np.exp(-y)),
     op.TANH: np.tanh,
     op.SILU: lambda y: y / (1 + np.exp(-y)),
+    op.RELU: lambda y: np.maximum(y, 0),
     op.SQUARED_RELU: lambda y: np.maximum(y, 0) ** 2,
     op.DECAY_V6: lambda y: np.exp(-np.exp(y)),
     op.DECAY_V7: lambda y: np.exp(-np.exp(-0.5) / (1 + np.exp(-y))),
@@ -566,9 +567,9 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
         assert bench.touched == np.count_nonzero(q) * C
 
 
-@given(seeds, counts, st.integers(1, 150), st.sampled_from([64, 128, 192]), threads_of, st.booleans())
+@given(seeds, counts, st.integers(1, 150), st.sampled_from([64, 128, 192]), threads_of, st.booleans(), st.booleans())
 @settings(max_examples=60)
-def test_predict(run, rng, tokens, neurons, C, threads, paged):
+def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     bench = Bench(run, tokens)
     at, places = row_places(neurons, 2 * C, 4096 // (2 * C) if paged else 0)
     region, w = np.full(int(at[-1]) + 2 * C, 55, np.int8), rng.integers(-127, 128, (neurons, C)).astype(np.int8)
@@ -594,10 +595,14 @@ def test_predict(run, rng, tokens, neurons, C, threads, paged):
     fields |= {"src_scale": bench.tokens_of("private", x_scale), "dst": dst, "dst_stride": neurons}
     fields |= {"activation": op.SQUARED_RELU, "bias": NONE, "mode": op.STORE, "gate": NONE, "diag": NONE, "diag_src": 0}
     signs = bench.weight(np.packbits(positive, axis=1, bitorder="little"))
-    bench.execute(
-        op.PREDICT, threads, **fields, **places, signs=signs, threshold=bench.weight(threshold), planes=planes
-    )
+    fields |= {"signs": signs, "threshold": bench.weight(threshold), "planes": planes}
+    fields |= {"network": NONE, "network_threshold": NONE}
     chosen = score > threshold
+    if networked:
+        second, second_threshold = normal(rng, tokens, neurons), normal(rng, neurons)
+        fields |= {"network": bench.tokens_of("shared", second), "network_threshold": bench.weight(second_threshold)}
+        chosen |= second > second_threshold
+    bench.execute(op.PREDICT, threads, **fields, **places)
     y = (q.astype(np.int64) @ w.astype(np.int64).T) * (scale.astype(np.float64) * x_scale)
     expected = np.where(chosen, np.maximum(y, 0) ** 2, 0)
     np.testing.assert_allclose(bench.get("shared", dst, neurons), expected, rtol=2e-5, atol=1e-6)

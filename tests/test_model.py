@@ -34,10 +34,10 @@ from tinyrwkv import model as module
 from tinyrwkv.layout import VERSIONS
 from tinyrwkv.opcodes import MAX_TOKENS
 
-FORMS = ("dense", "compressed")  # and "predicted" of int8, which reads every neuron and so is as exact
+FORMS = ("dense", "compressed")  # and two of int8 with predictors, which read every neuron and so are as exact
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=3 * MAX_TOKENS)
 models = st.tuples(st.sampled_from(VERSIONS), st.sampled_from(DTYPES), st.sampled_from(FORMS)) | st.tuples(
-    st.sampled_from(VERSIONS), st.just("int8"), st.just("predicted")
+    st.sampled_from(VERSIONS), st.just("int8"), st.sampled_from(("predicted", "networked"))
 )
 
 
@@ -61,11 +61,12 @@ def test_forward_is_the_reference(load, oracle, backend, arch, dtype, form):
     assert (logits.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
 
 
+@pytest.mark.parametrize("form", ["predicted", "networked"])
 @pytest.mark.parametrize("arch", VERSIONS)
-def test_a_predictor_that_chooses_every_neuron_is_the_reference(load, oracle, backend, arch):
+def test_a_predictor_that_chooses_every_neuron_is_the_reference(load, oracle, backend, arch, form):
     tokens = some_tokens(MAX_TOKENS + 5)
     expected, after = oracle(arch, "int8").run(tokens)  # of the dense model
-    logits, state = load(backend, arch, "int8", 1, "predicted").forward(tokens, logits="all")
+    logits, state = load(backend, arch, "int8", 1, form).forward(tokens, logits="all")
     assert error(logits, expected) < BOUNDS["int8"] and error(state.data, after) < BOUNDS["int8"]
 
 
@@ -463,7 +464,7 @@ def test_weights_that_are_no_numbers_do_not_crash(tmp_path, tiny, backend, arch,
         assert "logits" in str(error)
 
 
-@pytest.mark.parametrize("form", ["dense", "compressed", "predicted"])
+@pytest.mark.parametrize("form", ["dense", "compressed", "predicted", "networked"])
 @pytest.mark.parametrize("arch", ["v4", "v5.2", "v6", "v7"])
 def test_a_weight_that_is_no_number_is_found(tmp_path, tiny, backend, arch, form):
     """Whichever it is, of those in float32: it stays in everything that is computed from it."""

@@ -32,6 +32,7 @@ def test_activations_are_their_formulas(x):
         op.SIGMOID: logistic,
         op.TANH: np.tanh(wide),
         op.SILU: wide * logistic,
+        op.RELU: np.maximum(wide, 0),
         op.SQUARED_RELU: np.maximum(wide, 0) ** 2,
         op.DECAY_V6: np.exp(-np.exp(wide)),
         op.DECAY_V7: np.exp(-np.exp(-0.5) * logistic),

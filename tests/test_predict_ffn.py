@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
+from converters.mlp_predictor import Network
 from converters.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
 from converters.sign_predictor import scores
 from converters.sparse_ffn import Neurons
@@ -127,10 +128,8 @@ def test_a_predictor_that_must_keep_all_is_the_dense_form_bit_for_bit(tiny, load
 
 def hidden(model: tinyrwkv.Model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the inputs of the first key matrix, q and scale, and what comes out."""
-    rows = model.program.rows
-    at = next(
-        i for i, row in enumerate(rows) if row[0] in (op.PREDICT, op.MATMUL) and ".ffn." in model.program.notes[i]
-    )
+    rows, keys = model.program.rows, ("blocks.0.ffn.key.weight", "blocks.0.ffn.bundles")
+    at = next(i for i, note in enumerate(model.program.notes) if note in keys)
     p, memory = op.Fields[rows[at][0]](*rows[at][1:]), Workspace(model.program, 1)
     new = np.zeros(model.program.state_size, np.float32)
     model.backend.run(memory, 0, at + 1, ids, model.new_state().data, new, None, NO_HEAD)
@@ -140,7 +139,8 @@ def hidden(model: tinyrwkv.Model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return q, scale, y
 
 
-def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tiny, load, tmp_path, backend):
+@pytest.mark.parametrize("mlp", [0, 8])
+def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tiny, load, tmp_path, backend, mlp):
     dense = load(backend, "v7")
     ids = np.arange(16, dtype=np.int32)
     q, scale, expected = hidden(dense, ids)
@@ -148,8 +148,9 @@ def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tin
     orders: list[np.ndarray] = []
 
     def make(ffn: str, neurons: Neurons) -> Tensors:
-        fit = fit_layer(neurons, Inputs(q.copy(), scale.copy()))
-        price = find_prices([fit], Settings(fraction=0.4))[0]
+        wanted = Settings(fraction=0.4, mlp=mlp)
+        fit = fit_layer(neurons, Inputs(q.copy(), scale.copy()), settings=wanted)
+        price = find_prices([fit], wanted)[0]
         orders.append(np.argsort(-fit.chosen[fit.place(price)], kind="stable"))
         kept.append(predicted(fit, price)[0])
         return kept[-1]
@@ -160,6 +161,10 @@ def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tin
     assert np.array_equal(q, q_again) and np.array_equal(scale, scale_again)
     signs = np.unpackbits(kept[0]["predictor.signs"], axis=1, bitorder="little") == 1
     chosen = scores(signs, q, scale) > kept[0]["predictor.threshold"]
+    if mlp:
+        parts = ("fc1.weight", "fc1.weight.scale", "fc2.weight", "fc2.weight.scale", "mlp_threshold")
+        *network, threshold = (kept[0][f"predictor.{part}"] for part in parts)
+        chosen |= Network(*network).scores(q * scale[:, None]) > threshold
     assert 0.1 < chosen.mean() < 0.9
     wanted = np.where(chosen, expected[:, orders[0]], 0)
     np.testing.assert_allclose(found, wanted, rtol=0 if backend != "numpy" else 1e-5, atol=0)

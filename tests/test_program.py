@@ -39,7 +39,7 @@ def test_a_sum_of_int8_times_int16_fits_in_int32(cols):
 
 
 every_model = [(arch, dtype, form) for arch in VERSIONS for dtype in DTYPES for form in ("dense", "compressed")]
-every_model += [(arch, "int8", "predicted") for arch in VERSIONS]
+every_model += [(arch, "int8", form) for arch in VERSIONS for form in ("predicted", "networked")]
 
 
 @pytest.fixture(params=every_model, ids="-".join)
@@ -125,6 +125,8 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
             use("private", "read", WHOLE, field["diag_src"], tokens * rows)
         if code == op.PREDICT:
             use("private", "write", WHOLE, field["planes"], field["cols"])
+            if field["network"] != NONE:
+                use("shared", "read", by_unit, field["network"], tokens * rows)
         if code == op.SPARSE:
             use("private", "write", WHOLE, field["list"], 12 * field["cols"])
     elif code == op.SELECT:
@@ -249,6 +251,28 @@ def test_a_damaged_tensor_is_named(tmp_path_factory, tiny, which, damage):
 
     path = rewrite(tiny(arch, dtype), tmp_path_factory.mktemp("damaged") / "a.trwkv", change)
     refused(path, f"'{name}'")
+
+
+PREDICTORS = ("bundles", "bundles.key_scale", "predictor.signs", "predictor.threshold", "predictor.fc1.weight")
+PREDICTORS += ("predictor.fc1.weight.scale", "predictor.fc2.weight", "predictor.mlp_threshold")
+
+
+@pytest.mark.parametrize("damage", damages)
+@pytest.mark.parametrize("part", PREDICTORS)
+def test_a_damaged_predictor_is_named(tmp_path, tiny, part, damage):
+    name = f"blocks.0.ffn.{part}"
+    if part == "predictor.signs" and damage in ("another type", "numbers of the same size"):
+        return  # they are of that type
+
+    def change(metadata, tensors):
+        if name.endswith("fc1.weight") and damage in ("a row less", "a row more"):  # then its partner is refused
+            tensors[name + ".scale"] = damages[damage](tensors[name + ".scale"])
+        array = damages[damage](tensors.pop(name))
+        if array is not None:
+            tensors[name] = array
+
+    message = "'blocks.0.ffn." + ("" if part in ("bundles", "predictor.fc1.weight") else part + "'")
+    refused(rewrite(tiny("v5.2", form="networked"), tmp_path / "a.trwkv", change), message)
 
 
 @pytest.mark.parametrize("arch", ["v6", "v7"])

@@ -132,6 +132,20 @@ def predict(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold:
         tensors[ffn + "bundles.value_scale"] = tensors.pop(ffn + "value.weight.scale")
 
 
+def network(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf) -> None:
+    """As `predict`, with 1-bit weights that choose no neuron, and small networks that by default choose all."""
+    rng, C, F = np.random.default_rng(4), metadata["n_embd"], metadata["n_ffn"]
+    predict(metadata, tensors, np.inf)
+    for layer in range(metadata["n_layer"]):
+        predictor, hidden = f"blocks.{layer}.ffn.predictor.", 11 + layer
+        for name, shape in (("fc1.weight", (hidden, C)), ("fc2.weight", (F, hidden))):
+            tensors[predictor + name] = rng.integers(-127, 128, shape).astype(np.int8)
+            tensors[predictor + name + ".scale"] = rng.uniform(1e-3, 1e-2, len(tensors[predictor + name])).astype(
+                np.float32
+            )
+        tensors[predictor + "mlp_threshold"] = np.full(F, threshold, np.float32)
+
+
 class Oracle:
     """The reference over a model file, token by token."""
 

@@ -74,6 +74,9 @@ def _compressed(name: str, shape: Shape, names: Container[str]) -> dict[str, Sha
     if name.endswith("ffn.key.weight") and (bundles := name.removesuffix("key.weight") + "bundles") in names:
         (F, C), ffn = shape, name.removesuffix("key.weight")
         signs: dict[str, Shape] = {ffn + "predictor.signs": (F, int(C) // 8), ffn + "predictor.threshold": (F,)}
+        if ffn + "predictor.fc1.weight" in names:
+            signs |= {ffn + "predictor.fc1.weight": ("hidden", C), ffn + "predictor.fc2.weight": (F, "hidden")}
+            signs[ffn + "predictor.mlp_threshold"] = (F,)
         return signs | {bundles: bundle_shape(F, C), bundles + ".key_scale": (F,), bundles + ".value_scale": (C,)}
     if name.endswith("ffn.value.weight") and name.removesuffix("value.weight") + "bundles" in names:
         return {}

@@ -27,6 +27,7 @@ ACTIVATIONS: dict[int, Any] = {
     op.SIGMOID: sigmoid,
     op.TANH: np.tanh,
     op.SILU: silu,
+    op.RELU: lambda y: np.maximum(y, 0),
     op.SQUARED_RELU: _squared_relu,
     op.DECAY_V6: lambda y: np.exp(-np.exp(y)),
     op.DECAY_V7: lambda y: np.exp(np.float32(-0.6065306597126334) * sigmoid(y)),
@@ -183,13 +184,19 @@ def _rows(c: _Call, p: Any, chosen: np.ndarray, width: int) -> np.ndarray:
 def _predict(c: _Call, p: Any) -> None:
     F, C = p.units * p.unit, p.cols
     q, scale = c.private(p.src, C, np.int16).astype(np.int32), c.private(p.src_scale, 1)
-    signs = np.unpackbits(c.weights(p.signs, np.dtype("u1"), F, C // 8), axis=1, bitorder="little")  # (F, C)
-    x = (q + 128 >> 8).astype(np.float32)  # (T, C)
-    score = (2 * (x @ signs.T.astype(np.float32)) - x.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, F)
+    x, high = (q + 128 >> 8).astype(np.float32), np.empty((c.tokens, F), bool)  # (T, C), (T, F)
+    step = max(1, BLOCK // C)
+    for i in range(0, F, step):
+        part = slice(i, min(i + step, F))
+        signs = np.unpackbits(c.weights(p.signs, np.dtype("u1"), F, C // 8)[part], axis=1, bitorder="little")
+        score = (2 * _product(x, c.floats(signs)) - x.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, step)
+        high[:, part] = score > c.vector(p.threshold, F)[part]
+    if p.network != op.NONE:
+        high |= ~(c.shared(p.network, F) <= c.vector(p.network_threshold, F))
     hidden = c.shared(p.dst, F)
     hidden[:] = 0 * scale  # NaN stays
     for t in range(c.tokens):
-        chosen = np.flatnonzero(score[t] > c.vector(p.threshold, F))
+        chosen = np.flatnonzero(high[t])
         y = _rows(c, p, chosen, C) @ q[t].astype(np.float32)
         hidden[t, chosen] = _squared_relu(y * (c.vector(p.scale, F)[chosen] * scale[t]))
 

@@ -20,7 +20,10 @@ FIELDS = {
     SHIFT: ("src", "state", "mu", "count", "delta", "dst", "width"),
     QUANTIZE: ("shared", "src", "stride", "width", "dst", "dst_scale", "qmax"),
     MATMUL: _PRODUCT,
-    PREDICT: (*_PRODUCT, "row_bytes", "per_page", "reciprocal", "signs", "threshold", "planes"),
+    PREDICT: (
+        *(*_PRODUCT, "row_bytes", "per_page", "reciprocal", "signs", "threshold", "planes"),
+        *("network", "network_threshold"),
+    ),
     SPARSE: (*_PRODUCT, "row_bytes", "per_page", "reciprocal", "list"),
     WKV4: ("r", "k", "v", "decay", "first", "state", "dst", "width"),
     WKV5: (
@@ -41,7 +44,7 @@ FORMULAS = {
     SHIFT: "x_j = xn + (xn_prev - xn) * mu_j",
     QUANTIZE: "q = round(x / s), s = max|x| / qmax",
     MATMUL: "y = W @ x",
-    PREDICT: "y_f = relu(K_f . x)^2 where sign(K_f) . x > threshold_f, else 0",
+    PREDICT: "y_f = relu(K_f . x)^2 where signs_f . x > threshold_f or the network says so, else 0",
     SPARSE: "x += gate * sum of rows f with x_f != 0: x_f W_f",
     WKV4: "wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q)); y = r * wkv",
     WKV5: "y = ln_x(r @ (S + diag(u) k v^T)) * g; S = diag(w) S + k v^T",
@@ -56,7 +59,7 @@ WIDTH = 1 + max(map(len, FIELDS.values()))
 
 F32, F16, INT8 = range(3)
 KINDS = {"f32": F32, "f16": F16, "i8": INT8}
-IDENTITY, SIGMOID, TANH, SILU, SQUARED_RELU, DECAY_V6, DECAY_V7 = range(7)
+IDENTITY, SIGMOID, TANH, SILU, SQUARED_RELU, DECAY_V6, DECAY_V7, RELU = range(8)
 STORE, ADD, GATED_ADD, LOGITS = range(4)
 ACTIVATION_FORMULAS = (
     "{}",
@@ -66,6 +69,7 @@ ACTIVATION_FORMULAS = (
     "relu({})^2",
     "exp(-exp({}))",
     "exp(-0.60653 sigmoid({}))",
+    "relu({})",
 )
 
 NONE = -1

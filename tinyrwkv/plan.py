@@ -71,7 +71,8 @@ class Parts:
             rows = field["units"] * field["unit"]
             vectors = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0) + (field["diag"] >= 0))
             if row[0] == op.PREDICT:
-                return vectors + rows * (field["cols"] // 8 + 4)  # signs and thresholds; keys are counted as they run
+                # Signs and thresholds; keys are counted as they run.
+                return vectors + rows * (field["cols"] // 8 + 4 + 4 * (field["network"] >= 0))
             return vectors + (rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0)
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
         names = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")

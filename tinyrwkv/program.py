@@ -357,6 +357,7 @@ class Program:
         self._norm(f"blocks.{layer}.ln2")
         self._shift(layer, "ffn", "token_shift", 1 + gated)
         hidden, gate = self._shared("hidden", F), self._shared("ffn gate", C) if gated else op.NONE
+        network = self._network(ffn + "predictor.", F)
         xk = self._mixed(0)
         bundles = self.file.tensors.get(ffn + "bundles")
         if bundles:
@@ -366,7 +367,8 @@ class Program:
             signs, threshold = (self._vector(f"{ffn}predictor.{part}") for part in ("signs", "threshold"))
             result = (hidden, F, op.SQUARED_RELU, op.NONE, op.STORE, op.NONE, op.NONE, 0)
             matrix = (bundles.offset, key_scale, op.INT8, F, C, 1)
-            self._emit(op.PREDICT, bundles.name, *matrix, *xk[:4], *result, *rows, signs, threshold, self._planes)
+            predictor = (signs, threshold, self._planes, *network)
+            self._emit(op.PREDICT, bundles.name, *matrix, *xk[:4], *result, *rows, *predictor)
         else:
             self._matmul(ffn + "key.weight", xk, hidden, op.SQUARED_RELU)
         if gated:
@@ -387,6 +389,17 @@ class Program:
         else:
             self._matmul(ffn + "value.weight", x, out, mode=mode, gate=gate)
         self._sync()
+
+    def _network(self, predictor: str, neurons: int) -> tuple[int, int]:
+        """Emit scores = fc2 @ relu(fc1 @ x); return where they and their thresholds are, NONE without a network."""
+        if predictor + "fc1.weight" not in self.file.tensors:
+            return op.NONE, op.NONE
+        low, scores = self._shared("low network", self._widest_rank), self._shared("scores", neurons)
+        self._matmul(predictor + "fc1.weight", self._mixed(0), low, op.RELU)
+        self._sync()
+        width = self.file.tensors[predictor + "fc1.weight"].shape[0]
+        self._matmul(predictor + "fc2.weight", self._input(low, width, shared=True), scores)
+        return scores, self._vector(predictor + "mlp_threshold")
 
     def _head(self) -> None:
         C, V = self.config["n_embd"], self.config["vocab_size"]

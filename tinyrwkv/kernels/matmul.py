@@ -130,6 +130,9 @@ def activate(y: Any, n: Any, activation: Any) -> None:
         for i in range(n):
             positive = f32(0) if y[i] < f32(0) else y[i]  # NaN stays
             y[i] = positive * positive
+    elif activation == op.RELU:
+        for i in range(n):
+            y[i] = f32(0) if y[i] < f32(0) else y[i]
     elif activation == op.SIGMOID:
         for i in range(n):
             y[i] = sigmoid(y[i])

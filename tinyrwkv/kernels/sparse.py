@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import opcodes as op
 from . import simd
-from .common import PRIVATE, ROWS, TOKENS, TOUCHED, WEIGHTS, f32, i32, i64, kernel, share
+from .common import PRIVATE, ROWS, SHARED, TOKENS, TOUCHED, WEIGHTS, f32, i32, i64, kernel, share
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 
@@ -46,10 +47,14 @@ def sign_dot(planes: Any, total: Any, signs: Any, words: Any) -> Any:
 
 @kernel
 def predict(a: Any, p: Any) -> None:
-    """y_f = relu(K_f . x)^2 for the neurons f that 1-bit weights expect to fire, 0 for the rest, which are not read."""
+    """y_f = relu(K_f . x)^2 for the neurons f with a high score, 0 for the rest, which are not read.
+
+    Scores are those of 1-bit weights, and where the model has one of a small network too: either will do.
+    """
     cols, x_bytes = i32(p[4]), p[8] * 2
     first, last = share(a, p[3], p[5])
     words, planes, threshold = i32(cols >> 6), a[PRIVATE] + p[23], f32_at(a[WEIGHTS] + p[22])
+    network_threshold = f32_at(a[WEIGHTS] + p[25])
     for t in range(i32(a[TOKENS])):
         x, total, chosen = a[PRIVATE] + p[7] + i64(t) * x_bytes, i32(0), i32(0)
         for j in range(cols):
@@ -58,14 +63,15 @@ def predict(a: Any, p: Any) -> None:
             for bit in range(i32(8)):
                 i64_at(planes)[w * 8 + bit] = simd.bit_plane(x + i64(w) * 128, bit)
         scale = f32(256) * f32_at(a[PRIVATE] + p[9])[t]
-        sums = i32_at(a[PRIVATE] + i64(t) * (4 * ROWS))
+        sums, network = i32_at(a[PRIVATE] + i64(t) * (4 * ROWS)), f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4)
         start = first
         while start < last:
             n = i32(min(ROWS, last - start))
             for i in range(n):
                 signs = a[WEIGHTS] + p[21] + i64(start + i) * words * 8
                 sums[i] = i32(0)
-                if f32(sign_dot(planes, total, signs, words)) * scale > threshold[start + i]:
+                high = f32(sign_dot(planes, total, signs, words)) * scale > threshold[start + i]
+                if high or (p[24] != op.NONE and not network[start + i] <= network_threshold[start + i]):
                     key = a[WEIGHTS] + row_address(p, start + i)
                     simd.dots_i8(key, 0, x, 0, cols, a[PRIVATE] + i64(t) * (4 * ROWS) + 4 * i, 0)
                     chosen = i32(chosen + 1)
