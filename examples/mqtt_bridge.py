@@ -35,6 +35,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import tinyrwkv
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
 from tinyrwkv.extra import settings
+from tinyrwkv.extra.scripts import VERBS, Names, Number, Scripts
 from tinyrwkv.extra.templates import template
 
 try:
@@ -44,7 +45,23 @@ except ModuleNotFoundError:
 
 MOST_BYTES = 1 << 16  # of a request
 KEYS = ("id", "prompt", "stop", "max_tokens", "deadline", "reset", "sampling_config", "constraint")
-CONSTRAINTS = {"choice": "Choice", "regex": "Regex", "json_schema": "JsonSchema"}
+
+
+def scripts(told: dict[str, Any], lead: str) -> Scripts:
+    """Return the grammar of robot scripts, some calls with other arguments: names, [low, high], null for none."""
+    verbs = dict(VERBS)
+    for verb, argument in told.items():
+        is_range = isinstance(argument, list) and [type(x) in (int, float) for x in argument] == [True, True]
+        verbs[verb] = None if argument is None else Number(*argument) if is_range else Names(argument)
+    return Scripts(verbs, lead)
+
+
+CONSTRAINTS = {
+    "choice": lambda told, lead: tinyrwkv.Choice(told, lead),
+    "regex": lambda told, lead: tinyrwkv.Regex(told, lead),
+    "json_schema": lambda told, lead: tinyrwkv.JsonSchema(told, lead),
+    "scripts": scripts,
+}
 
 
 @dataclass
@@ -244,7 +261,9 @@ class Bridge:
     def _constraint(self, told: dict[str, Any] | None) -> Any:
         lead = " " if self.template.answer_prefix else ""  # the models write a blank after "Assistant:"
         for name, value in (told or {}).items():
-            return getattr(tinyrwkv, CONSTRAINTS[name])(value, lead=lead)
+            if type(value) is not {"choice": list, "regex": str}.get(name, dict):
+                raise refuse("constraint", told, "what docs/mqtt.md says")
+            return CONSTRAINTS[name](value, lead)
         return None
 
     def _publish(self, topic: str, told: dict[str, Any], qos: int = 0, retain: bool = False, wait: float = 0) -> None:

@@ -4,7 +4,7 @@
     ros2 topic echo /tinyrwkv/response & ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"
 
 Topics: ~/prompt and ~/stop in, ~/partial (pieces as they come) and ~/response (the whole answer) out. A new prompt, or
-anything on ~/stop, cancels the answer before it. docs/vendoring.md has the names that users of llama_ros know.
+anything on ~/stop, cancels the answer before it. For users of llama_ros docs/vendoring.md has the names that they know.
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from std_msgs.msg import Empty, String
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
+from tinyrwkv.extra.scripts import Scripts
 from tinyrwkv.extra.templates import template
 
-PARAMETERS = {"model": "", "threads": 1, "max_tokens": 200, "deadline": 5.0, "temperature": 0.0, "choices": ""}
+PARAMETERS = {"model": "", "threads": 1, "max_tokens": 200, "deadline": 5.0, "temperature": 0.0, "constraint": ""}
 
 
 class Brain(Node):
-    """Answers prompts one at a time, in a thread beside the executor's; `choices` are texts separated by |."""
+    """Answers prompts one at a time, in a thread. The constraint is "scripts" for a robot, or texts separated by |."""
 
     def __init__(self):
         super().__init__("tinyrwkv")
         told = {name: self.declare_parameter(name, value).value for name, value in PARAMETERS.items()}
         self.model, self.seconds = tinyrwkv.load(told["model"] or None, threads=told["threads"]), told["deadline"]
         self.template = template(self.model.config.get("template", "chat"))
-        self.how = {"max_tokens": told["max_tokens"], "stop": self.template.stop}
-        self.how["sampler"] = tinyrwkv.Sampler(temperature=told["temperature"])
-        self.how["constraint"] = tinyrwkv.Choice(told["choices"].split("|"), lead=" ") if told["choices"] else None
-        self.partial = self.create_publisher(String, "~/partial", 10)
-        self.response = self.create_publisher(String, "~/response", 10)
+        self.how = {"max_tokens": told["max_tokens"], "sampler": tinyrwkv.Sampler(temperature=told["temperature"])}
+        if form := told["constraint"]:
+            self.how["constraint"] = Scripts() if form == "scripts" else tinyrwkv.Choice(form.split("|"), lead=" ")
+        self.partial, self.response = (self.create_publisher(String, "~/" + x, 10) for x in ("partial", "response"))
         self.create_subscription(String, "~/prompt", self.ask, 10)
         self.create_subscription(Empty, "~/stop", self.stop, 10)
         self.worker = self.generation = None
@@ -46,8 +46,8 @@ class Brain(Node):
     def ask(self, message):
         """Begin to answer a prompt."""
         self.stop()
-        prompt, deadline = self.template.prompt(message.data), time.monotonic() + self.seconds
-        self.generation = self.model.generate(prompt, deadline=deadline, **self.how)
+        how = self.how | {"stop": self.template.stop, "deadline": time.monotonic() + self.seconds}
+        self.generation = self.model.generate(self.template.prompt(message.data), **how)
         self.worker = threading.Thread(target=self.answer, args=(self.generation,))
         self.worker.start()
 

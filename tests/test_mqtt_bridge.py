@@ -23,6 +23,7 @@ from talkers import write_talker
 from terminals import ROOT, environment
 
 import tinyrwkv
+from tinyrwkv.extra.scripts import Scripts
 
 BROKER = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
 WHY_NOT = "" if BROKER else "no broker: apt install mosquitto"
@@ -212,6 +213,17 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
     schema = {"type": "object", "properties": {"turn": {"enum": [90, -90]}}, "required": ["turn"]}
     user.ask("d", prompt="turn left", constraint={"json_schema": schema})
     assert json.loads(user.wait_for("response/d")[0]["text"])["turn"] in (90, -90)
+    for id, told, script in (
+        ("e", {}, "move(25)"),  # as it is, the model may say what a robot must not do
+        ("f", {"scripts": {}}, None),
+        ("g", {"scripts": {"move": [0, 30]}}, "move(25)"),
+    ):
+        user.ask(id, prompt="move forward 25 meters", **({"constraint": told} if told else {}))
+        text = user.wait_for(f"response/{id}")[0]["text"].strip()
+        assert text == script if script else Scripts().parse(text) is not None and "25" not in text
+    for id, told in (("h", {"goto": [5]}), ("i", {"goto": ["a", 1]}), ("j", {"a b": None}), ("k", {"move": [3, "4"]})):
+        user.ask(id, constraint={"scripts": told})
+        assert "error" in user.wait_for(f"response/{id}")[0]
 
 
 def test_a_conversation_goes_on_where_it_is_asked_to(bridge: Callable[..., Any], user: User, brief: str) -> None:
@@ -286,7 +298,13 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(bridge: Callable[..., An
         user.say("request", payload)
         if payload:
             assert "found" in user.wait_for("error")[0]["error"], payload
-    for more in ({"max_tokens": -1}, {"stop": [""]}, {"stop": 5}, {"constraint": {"choice": []}}):
+    for more in (
+        {"max_tokens": -1},
+        {"stop": [""]},
+        {"stop": 5},
+        {"constraint": {"choice": []}},
+        {"constraint": {"scripts": 1}},
+    ):
         user.ask("x", **more)
         assert "found" in user.wait_for("response/x")[0]["error"]
     for payload in (b"{", b"[]", b'{"id": 5}', b'{"id": "a/b"}', b"\xff"):

@@ -20,6 +20,7 @@ from talkers import write_talker
 from terminals import ROOT
 
 import tinyrwkv
+from tinyrwkv.extra.scripts import Scripts
 
 NODE = ROOT / "examples" / "ros2_node.py"
 ANSWER = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
@@ -132,9 +133,16 @@ def test_the_bundled_model_gives_a_script(module: Any) -> None:
 
 
 def test_choices_constrain_the_answer(module: Any) -> None:
-    node = brain(module, choices="dock()|wait(1)")
+    node = brain(module, constraint="dock()|wait(1)")
     node.deliver("~/prompt", String(data="turn left"))
     assert answered(node)[0] in ("dock()", "wait(1)")
+
+
+def test_scripts_constrain_the_answer(module: Any) -> None:
+    node = brain(module, constraint="scripts")
+    for count, text in enumerate(("move forward 25 meters", "What do you like to do for fun?"), 1):
+        node.deliver("~/prompt", String(data=text))
+        assert Scripts().parse(answered(node, count)[-1]) is not None
 
 
 def test_stop_a_new_prompt_and_the_deadline_end_an_answer(module: Any, tmp_path: pathlib.Path) -> None:

