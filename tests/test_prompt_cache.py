@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import tinyrwkv
 from tinyrwkv.extra.chat import Chat
 from tinyrwkv.extra.prompt_cache import PromptCache
+from tinyrwkv.extra.templates import template
 
 
 @pytest.fixture
@@ -59,20 +60,21 @@ def test_another_model_has_states_of_its_own(
 
 
 def test_damaged_entries_are_as_good_as_none(model: tinyrwkv.Model, cache: PromptCache) -> None:
-    expected = answer(chat(model, "Be kind.", cache), "Hello")
+    expected, text = answer(chat(model, "Be kind.", cache), "Hello"), template("robot").system("Be kind.")
     (path,) = files(cache)
     whole = path.read_bytes()
+    assert path == cache.path(model, text) and cache.get(model, text) is not None
 
     @given(data=st.binary(max_size=200), place=st.integers(0, len(whole)))
     def damaged(data: bytes, place: int) -> None:
         path.write_bytes(whole[:place] + data)  # cut, and perhaps something else after it
-        assert cache.get(model, "Be kind.") is None or path.read_bytes() == whole
+        assert cache.get(model, text) is None or path.read_bytes() == whole
 
     damaged()
-    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    path.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     talk = chat(model, "Be kind.", cache)
     assert answer(talk, "Hello") == expected and talk.system_source == "read"
-    assert cache.get(model, "Be kind.") is not None  # kept again
+    assert cache.get(model, text) is not None  # kept again
 
 
 def test_the_folder_is_bounded_and_what_is_used_stays(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
