@@ -23,7 +23,7 @@ from .texts import read_text
 
 PRESETS = {
     "exact": Options(sparse_ffn="exact"),
-    "lite": Options(rank_budget=0.6, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024),
+    "lite": Options(rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024),
 }
 
 
@@ -97,7 +97,7 @@ def compress(
             sizes = rewrite(pipeline.model.file, output, {}, pipeline.metadata)
         found |= {**pipeline.metadata, "input": input, "output": output, "tensors": len(sizes)}
         found |= {"file_bytes": os.path.getsize(output), "seconds": round(time.monotonic() - begin, 3)}
-        found["figures"] = pipeline.figures
+        found |= {"figures": pipeline.figures, "notes": [*found["notes"], *pipeline.notes]}
     if report is not None:
         found["report"] = [os.fsdecode(report), pages.write(os.fsdecode(report), found)]
     return found

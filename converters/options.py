@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from typing import Any
 
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.extra.terminal import parse_size
 
 from .compress import PRESETS
 from .pipeline import KEEP, ROWS, Options
+
+# What an option on the command line takes away from a preset.
+_INSTEAD = {"low_rank": ("rank_budget",), "sparse_ffn": ("keep",), "recall": ("keep",)}
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +56,10 @@ def read(arguments: argparse.Namespace) -> Options | None:
         found, fix = "--head-clusters", "--head preview reads fewer bytes for the same loss: see docs/compression.md"
         raise ArgumentError("arguments", "options", found, "a form of the head that pays", fix)
     names = [name for name in Options._fields if getattr(arguments, name) not in (None, False)]
-    options = (PRESETS[arguments.preset] if arguments.preset else Options())._replace(
-        **{name: getattr(arguments, name) for name in names}
-    )
+    options = PRESETS[arguments.preset] if arguments.preset else Options()
+    gone: dict[str, Any] = {other: None for name in names for other in _INSTEAD.get(name, ())}
+    options = options._replace(**gone)
+    options = options._replace(**{name: getattr(arguments, name) for name in names})
     if arguments.budget is not None:
         clash = ["preset"] * (arguments.preset is not None) + [name for name in names if name != "seed"]
         if clash:

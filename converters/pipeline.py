@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv import Model, load
+from tinyrwkv.extra.terminal import show_size
 
 from . import calibration, stages
 from .calibration import Calibration, Metrics, Tell
@@ -97,6 +98,8 @@ class Pipeline:
         Of the file to write, with all that was done and what it cost.
     figures : dict
         For the pictures of the report: by technique, and ``bytes`` by stage.
+    notes : list of str
+        What who reads the report should know.
     """
 
     def __init__(self, dense: str, folder: str, seed: int, tell: Tell) -> None:
@@ -115,6 +118,7 @@ class Pipeline:
         self.metadata = dict(self.dense.config)
         self.metadata["compression"] = [*self.metadata.get("compression", []), *self._calibrated]
         self.figures: dict[str, Any] = {"bytes": {"dense": self._sizes({})}}
+        self.notes: list[str] = []
         self._chosen: dict[str, float] = {}
         self._last = self._calibrated[0]["report"] if self._calibrated else {}
 
@@ -154,10 +158,16 @@ class Pipeline:
             loss, chosen = self._judge(self.model, stage.technique)
             loss |= {f"{name}_delta": loss[name] - self._last[name] for name in ("nll", "top1") if name in self._last}
             self._last = loss
+        sum_before = sum(self._chosen.values())
         if stage.part is not None:
-            self._chosen[stage.part] = chosen - sum(self._chosen.values())
-        every = self.model.plan()["touched_bytes_per_token"]
-        report = {**stage.report, **loss, "touched_bytes_per_token": every + chosen}
+            self._chosen[stage.part] = chosen - sum_before
+        touched, before = (
+            model.plan()["touched_bytes_per_token"] + read for model, read in ((self.model, chosen), (old, sum_before))
+        )
+        if touched >= before:
+            reads = f"{show_size(round(touched))} of weights for a token, {show_size(round(before))} without"
+            self.notes.append(f"{stage.technique} does not pay for this model: it reads {reads}")
+        report = {**stage.report, **loss, "touched_bytes_per_token": touched}
         step = {"technique": stage.technique, "params": stage.params, "report": report}
         self.metadata["compression"] = [*self.metadata["compression"], step]
         self.figures |= {stage.technique: stage.figures}

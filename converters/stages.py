@@ -113,7 +113,10 @@ def low_rank(
         for i, name in enumerate(names):
             values[name] = spectrum(matrix(model, name), metric_of(name)).values
             tell("ranks", i + 1, len(names))
-        ranks = choose_ranks(shapes, values, dict.fromkeys(names, 1.0), budget)
+        # Errors count by the root of what the matrix does: measured, that costs less than to take them as they are, by
+        # which the first layers, which do little, lose too much, or as shares, by which they lose too little.
+        weights = {name: 1 / max(float(np.square(one).sum()), 1e-30) ** 0.5 for name, one in values.items()}
+        ranks = choose_ranks(shapes, values, weights, budget)
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
     curves, errors = dict[str, list[float]](), dict[str, float]()
     for i, name in enumerate(names):

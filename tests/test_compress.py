@@ -15,7 +15,7 @@ from checkpoints import raw_checkpoint
 from pth_writer import write_pth
 from tiny_models import VOCABULARY, Oracle, error
 
-from converters import calibration, cli, compress, stages
+from converters import calibration, cli, compress, options, stages
 from converters.compress import PRESETS
 from converters.pipeline import Options, Pipeline
 from tinyrwkv import load
@@ -145,14 +145,14 @@ def test_preset_exact_gives_the_same_bits(files, capsys, version, tmp_path):
         assert not any(tensor.offset % 4096 for name, tensor in file.tensors.items() if name.endswith(".rows"))
 
 
-@pytest.mark.parametrize("options", [["--keep", "0.5"], ["--recall", "0.9"]])
-def test_predicted_neurons(files, capsys, options):
+@pytest.mark.parametrize("share", [["--keep", "0.5"], ["--recall", "0.9"]])
+def test_predicted_neurons(files, capsys, share):
     files = files()
-    assert run(files, "--low-rank", "4", "--sparse-ffn", "predict", *options) == 0
+    assert run(files, "--low-rank", "4", "--sparse-ffn", "predict", *share) == 0
     report = json.loads(capsys.readouterr().out)
     assert [step["technique"] for step in report["compression"]] == ["int8", "calibration", "low rank", "sparse ffn"]
     found = report["compression"][-1]["report"]
-    name, least = ("fraction", 0.45) if "--keep" in options else ("energy", 0.9)
+    name, least = ("fraction", 0.45) if "--keep" in share else ("energy", 0.9)
     assert least <= found[name] <= least + 0.1
     assert len(found["layers"]) == 2
     assert {"nll", "nll_delta", "top1", "top1_delta"} <= set(found)
@@ -162,6 +162,70 @@ def test_predicted_neurons(files, capsys, options):
         )
         assert not file.tensors["blocks.0.ffn.bundles"].offset % 4096
     assert np.isfinite(logits(files["out.trwkv"])).all()
+
+
+def test_a_head_by_its_preview(files, capsys, tmp_path):
+    files = files()
+    assert run(files, "--head", "preview", "--head-rows", "40") == 0
+    report = json.loads(capsys.readouterr().out)
+    step = report["compression"][-1]
+    assert step["params"] == {"form": "preview", "rows": 40, "seed": 0}
+    coverage = report["figures"]["head"]["coverage"]
+    assert [count for count, _ in coverage] == sorted({count for count, _ in coverage})
+    assert coverage[-1] == [300, pytest.approx(1, abs=1e-4)]
+    with open_file(files["out.trwkv"], verify=True) as file:
+        assert "head.weight" not in file
+        assert file.tensors["head.rows.weight"].offset % 4096 == 0
+    # the likeliest tokens are mostly those of the dense head
+    assert cli.main([files["model.pth"], str(tmp_path / "dense.trwkv"), "--quiet"]) == 0
+    found, dense = logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv"))
+    assert (found.argmax(axis=1) == dense.argmax(axis=1)).sum() >= 5  # of 8; random heads have no few directions
+    assert error(found, dense) > 0
+
+
+def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
+    files = files()
+    assert run(files, "--head", "preview", "--head-rows", "300") == 0
+    assert json.loads(capsys.readouterr().out)["compression"][-1]["report"]["nll_delta"] == pytest.approx(0, abs=1e-6)
+    assert cli.main([files["model.pth"], str(tmp_path / "dense.trwkv"), "--quiet"]) == 0
+    np.testing.assert_array_equal(logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv")))
+
+
+@pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
+def test_preset_lite(files, capsys, version):
+    files = files(version)
+    assert run(files, "--preset", "lite", "--head-rows", "64") == 0
+    report = json.loads(capsys.readouterr().out)
+    steps = [step["technique"] for step in report["compression"]]
+    assert steps == ["int8", "calibration", "low rank", "sparse ffn", "head"]
+    sizes = report["figures"]["bytes"]
+    assert list(sizes) == ["dense", "low rank", "sparse ffn", "head"]
+    touched = [sum(one["touched"].values()) for one in sizes.values()]
+    assert touched[0] > touched[1] > touched[2]
+    # a head of 300 rows is too small for a preview to pay, and the report says so
+    assert touched[3] > touched[2]
+    assert any(note.startswith("head does not pay for this model: it reads ") for note in report["notes"])
+    model = load(files["out.trwkv"])
+    assert set(sizes["head"]["touched"]) == {part["part"] for part in model.plan()["parts"]}
+    assert np.isfinite(logits(files["out.trwkv"])).all()
+    # nothing is done twice
+    again = [files["out.trwkv"], files["out.trwkv"] + "2", "--calibrate", files["text.txt"]]
+    for given in (["--low-rank", "4"], ["--sparse-ffn", "exact"], ["--head", "preview"]):
+        assert cli.main([*again, *given]) == 1
+        assert "already" in capsys.readouterr().err
+
+
+def test_options_overrule_a_preset(files, capsys):
+    files = files()
+    assert run(files, "--preset", "exact", "--low-rank", "4", "--whiten") == 0
+    steps = json.loads(capsys.readouterr().out)["compression"]
+    assert [step["technique"] for step in steps] == ["int8", "calibration", "low rank", "sparse ffn"]
+    parser = cli._parser()
+    paths = ["a", "b", "--preset", "lite"]
+    wanted = options.read(parser.parse_args([*paths, "--low-rank", "1/3", "--sparse-ffn", "exact"]))
+    assert wanted == Options(low_rank=3, sparse_ffn="exact", head="preview", head_rows=PRESETS["lite"].head_rows)
+    wanted = options.read(parser.parse_args([*paths, "--recall", "0.99"]))
+    assert (wanted.keep, wanted.recall) == (None, 0.99)
 
 
 def test_its_own_samples_do(files, capsys):
@@ -199,7 +263,7 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "found"),
+    ("given", "found"),
     [
         (["--whiten"], "--whiten alone"),
         (["--seed", "1"], "--seed alone"),
@@ -217,9 +281,9 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
         (["--low-rank", "4", "--dtype", "f16"], "int8, which compressed models are made of"),
     ],
 )
-def test_options_that_make_no_sense(files, capsys, options, found):
+def test_options_that_make_no_sense(files, capsys, given, found):
     files = files()
-    assert run(files, *options, calibrate=False) == 1
+    assert run(files, *given, calibrate=False) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert found in err
