@@ -42,7 +42,7 @@ TECHNIQUES: dict[str, Options] = {
     "low rank 1/4, plain": Options(low_rank=4),
     "low rank 1/4, whitened": Options(low_rank=4, whiten=True),
     "low rank 1/3, whitened": Options(low_rank=3, whiten=True),
-    "low rank by need, 60 %": Options(rank_budget=0.6),
+    "low rank by need, 55 %": Options(rank_budget=0.55),
     "predicted neurons, 17 %": Options(sparse_ffn="predict", keep=0.17),
     "head preview, 1,024 rows": Options(head="preview", head_rows=1024),
     "head preview, 4,096 rows": Options(head="preview", head_rows=4096),
