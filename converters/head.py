@@ -9,25 +9,22 @@ variance of the error is largest. All other tokens keep their previewed logit.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.layout import CODE_BITS, code_qmax
+from tinyrwkv.opcodes import BLOCK
 from tinyrwkv.quant import dequantize_rows, quantize_rows
 
 Array = np.ndarray
 Parts = Mapping[str, Array]
 
-QMAX = 127
-"""Largest integer of a coordinate of x in the preview."""
-
-BUCKETS, STEPS = 1024, 16
-"""Logits are counted in buckets of 1 / STEPS; what lies BUCKETS of them below the largest has no weight."""
-
 _BLOCK = 512  # states at a time: their float32 logits over 65,536 tokens take 128 MB
+_FEW = 64  # the same where several such arrays are needed
 _ROWS = 8192  # rows of the head at a time
 
 
@@ -39,9 +36,9 @@ class Level(NamedTuple):
     rows : int
         How many rows have it, the most probable first.
     rank : int
-        Coordinates of x that it uses; a multiple of 8 // bits.
+        Coordinates of x that it uses; a multiple of 16 // bits.
     bits : int
-        1, 2, 4 or 8 for each of them.
+        4 in the first level, 2 in the second.
     """
 
     rows: int
@@ -54,11 +51,10 @@ def fit_preview(
     states: Array,
     *,
     levels: Sequence[tuple[int, int, int]] | None = None,
-    rows: int = 1000,
-    most: int = 4096,
+    rows: int = 1024,
     seed: int = 0,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Make the preview of a head and choose how many exact rows are read.
+    """Make the preview of a head.
 
     Parameters
     ----------
@@ -66,24 +62,18 @@ def fit_preview(
     states : ndarray, float32, shape (n, C)
         Inputs of the head after calibration text; 8,192 are enough.
     levels : sequence of (rows, rank, bits), optional
-        The parts of the preview, not growing in rows, the first for all V rows; `default_levels` where left out.
+        One or two: codes of 4 bits for all V rows, of 2 for some; `default_levels` where left out.
     rows : int
-        Exact rows to read for a token, on average over the states.
-    most : int
-        Exact rows to read for any one token.
+        Exact rows to read for each token.
     seed : int
         Of the rotations that spread each row's weights over its coordinates.
 
     Returns
     -------
     parts : dict of str to ndarray
-        ``rows`` int8 (V, C) and ``rows.scale`` float32 (V,), the most probable first; ``ids`` int32 (V,), the token
-        of each; ``mean`` float32 (C,); ``basis`` int8 (R, C), ``basis.scale`` and ``shift`` float32 (R,), R the ranks
-        of all levels together; ``bias``, ``spread`` uint8 (V,); for level k ``k.codes`` uint8 (rows, rank * bits / 8),
-        ``k.scale`` uint8 (rows,); ``tables`` float32 (2 + levels, 256): values of the codes of bias, spread and each
-        level's scale; ``levels`` int32 (levels, 3); ``threshold`` float32 (1,); ``most`` int32 (1,).
+        What a model file has as ``head.<part>`` in the place of ``head.weight``, see docs/format.md.
     report : dict
-        ``bytes`` read for a token by part and ``bytes_per_token`` with the rows, for the mean of the states.
+        ``bytes`` read for a token by part, ``bytes_per_token``, and the preview's mean variance of ``error``.
 
     Raises
     ------
@@ -96,11 +86,11 @@ def fit_preview(
         raise ArgumentError("fit_preview", "states", states.shape, f"(n, {C})", "give inputs of this head")
     p = mean_probabilities(weight, states)
     order = np.argsort(-p, kind="stable")
-    plan = _check_levels(default_levels(p) if levels is None else levels, V, C)
+    plan = _check_levels(default_levels(p, C) if levels is None else levels, V, C)
     W, importance = weight[order], (p[order] + 1 / (16 * V)) ** 0.25
     importance /= importance.sum()
 
-    # z_t = m . x + a_t . y + b_t with y = B x - shift, so that y has mean 0 and variance 1 over the states
+    # z_t = m . x + a_t . y + b_t with y = B x + bias, so that y has mean 0 and variance 1 over the states
     mean = (importance @ W).astype(np.float32)  # (C,)
     W -= mean
     centre = states.mean(axis=0, dtype=np.float64)  # (C,)
@@ -109,26 +99,27 @@ def fit_preview(
     B = dequantize_rows(basis, basis_scale).astype(np.float64)  # (R, C)
 
     parts: dict[str, Array] = {}
-    scales, error = _fit_rows(W, G, B, plan, parts)
+    tables, error = _fit_rows(W, G, B, plan, parts)
     bias, bias_table = _uniform_codes((W @ centre).astype(np.float32) + error / 2)
     spread, spread_table = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
     q, scale = quantize_rows(np.ascontiguousarray(weight[order]))
     parts |= {
-        "rows": q, "rows.scale": scale, "ids": order.astype(np.int32), "mean": mean,
-        "basis": basis, "basis.scale": basis_scale, "shift": (B @ centre).astype(np.float32),
-        "bias": bias, "spread": spread, "tables": np.stack([bias_table, spread_table, *scales]),
-        "levels": np.array(plan, np.int32), "threshold": np.zeros(1, np.float32), "most": np.array([most], np.int32),
+        "ids": order.astype(np.int32), "mean": mean,
+        "basis.weight": basis, "basis.weight.scale": basis_scale, "basis.bias": -(B @ centre).astype(np.float32),
+        "bias_codes": bias, "spread_codes": spread, "tables": np.stack([bias_table, spread_table, *tables]),
+        "wanted": np.array([rows], np.int32),
+        "rows.weight.scale": scale, "rows.weight": q,
     }  # fmt: skip
-    parts["threshold"][0] = choose_threshold(parts, states, rows)
-    return parts, {"rows": rows, "error": float(p[order] @ error), **count_bytes(parts, rows)}
+    return parts, {"rows": rows, "error": float(p[order] @ error), **count_bytes(parts)}
 
 
-def default_levels(p: Array) -> list[Level]:
+def default_levels(p: Array, C: int) -> list[Level]:
     """Return 16 coordinates of 4 bits for all rows, 112 of 2 bits for those that hold 0.999 of the probability."""
     V = len(p)
+    first, second = Level(V, min(16, C // 4 * 4), 4), min(112, (C - 16) // 8 * 8)
     missing = 1 - np.cumsum(-np.sort(-p)) / p.sum()
     likely = int(np.searchsorted(-missing, -0.001)) + 1
-    return [Level(V, 16, 4), Level(min(V, -(-likely // 1024) * 1024), 112, 2)]
+    return [first, Level(min(V, -(-likely // 1024) * 1024), second, 2)] if second > 0 else [first]
 
 
 def mean_probabilities(weight: Array, states: Array) -> Array:
@@ -180,13 +171,13 @@ def _fit_rows(W: Array, G: Array, B: Array, plan: list[Level], parts: dict[str, 
         for i in range(begin, level.rows, _ROWS):
             rows = slice(i, min(i + _ROWS, level.rows))
             A[rows, :r] = W[rows] @ solve
-    tables = []
+    tables = [np.zeros(256, np.float32)] * len(CODE_BITS)
     for k, level in enumerate(plan):
         columns = slice(first, first + level.rank)
         codes, scale, table, stored = _quantize(A[: level.rows, columns], level.bits)
-        parts[f"{k}.codes"], parts[f"{k}.scale"] = codes, scale
+        parts[f"codes.{level.bits}"], parts[f"scale_codes.{level.bits}"] = codes, scale
         A[: level.rows, columns] = stored
-        tables.append(table)
+        tables[k] = table
         first += level.rank
     error = np.empty(V, np.float32)
     for i in range(0, V, _ROWS):
@@ -198,7 +189,7 @@ def _fit_rows(W: Array, G: Array, B: Array, plan: list[Level], parts: dict[str, 
 def _quantize(A: Array, bits: int) -> tuple[Array, Array, Array, Array]:
     """Round rows to 2^bits levels, (code - (2^bits - 1) / 2) * scale, the scale of each chosen from 256.
 
-    Returns codes (rows, rank * bits / 8), scale (rows,), the table of scales (256,) and the rows as stored.
+    Returns packed codes, scale (rows,), the table of scales (256,) and the rows as stored.
     """
     half = np.float32((2**bits - 1) / 2)
     top = np.maximum(np.abs(A).max(axis=1), np.float32(1e-12))  # (rows,)
@@ -218,18 +209,19 @@ def _quantize(A: Array, bits: int) -> tuple[Array, Array, Array, Array]:
 
 
 def pack(codes: Array, bits: int) -> Array:
-    """Put 8 // bits codes into each byte: byte j of n holds codes j, j + n, j + 2n ..., the first in the low bits."""
-    planes = codes.reshape(len(codes), 8 // bits, -1)  # (rows, per byte, bytes)
-    packed = np.zeros((len(codes), planes.shape[2]), np.uint8)
-    for k in range(8 // bits):
-        packed |= planes[:, k] << np.uint8(bits * k)
-    return packed
+    """Put codes (rows, rank) in the order of the file, where BLOCK rows lie side by side; `reference.unpack` undoes it.
 
-
-def unpack(packed: Array, bits: int) -> Array:
-    """Undo `pack`."""
-    mask = np.uint8(2**bits - 1)
-    return np.concatenate([packed >> np.uint8(bits * k) & mask for k in range(8 // bits)], axis=1)
+    Returns
+    -------
+    ndarray, uint8, shape (blocks, words, 2 * BLOCK)
+        Each word of a row is 16 bits with 16 / bits of its codes, the first in the low bits.
+    """
+    count = 16 // bits
+    padded = np.zeros((-(-len(codes) // BLOCK) * BLOCK, codes.shape[1]), "<u2")
+    padded[: len(codes)] = codes
+    lanes = padded.reshape(-1, BLOCK, codes.shape[1] // count, count) << np.arange(0, 16, bits, dtype="<u2")
+    words = np.bitwise_or.reduce(lanes, axis=3).transpose(0, 2, 1)  # (blocks, words, BLOCK)
+    return np.ascontiguousarray(words).astype("<u2").view(np.uint8)
 
 
 def _uniform_codes(values: Array) -> tuple[Array, Array]:
@@ -237,106 +229,6 @@ def _uniform_codes(values: Array) -> tuple[Array, Array]:
     table = np.linspace(values.min(), values.max(), 256).astype(np.float32)
     step = max(float(table[-1] - table[0]) / 255, 1e-12)
     return np.rint((values - table[0]) / step).astype(np.uint8), table
-
-
-def preview(parts: Parts, x: Array) -> Array:
-    """Return the logits that the preview gives, rows in their order in the file.
-
-    ::
-
-        y = B @ x - shift;  q = round(y / s), s = max|y| / 127                             integers q
-        z_i = mean . x + bias_i + sum over levels of s * scale_i * (c_i . q - h * sum(q))  h = (2^bits - 1) / 2
-
-    Parameters
-    ----------
-    parts : mapping of str to ndarray
-        From `fit_preview`.
-    x : ndarray, float32, shape (n, C)
-
-    Returns
-    -------
-    ndarray, float32, shape (n, V)
-    """
-    tables = parts["tables"]
-    y = x @ dequantize_rows(parts["basis"], parts["basis.scale"]).T - parts["shift"]  # (n, R)
-    s = np.abs(y).max(axis=1, keepdims=True) / np.float32(QMAX)  # (n, 1)
-    q = np.rint(y * np.where(s > 0, 1 / np.where(s > 0, s, 1), 0).astype(np.float32))  # (n, R), whole numbers
-    z = np.tile(tables[0][parts["bias"]], (len(x), 1))  # (n, V)
-    z += (x @ parts["mean"])[:, None]
-    first = 0
-    for k, (rows, rank, bits) in enumerate(parts["levels"].tolist()):
-        part, half = q[:, first : first + rank], np.float32((2**bits - 1) / 2)
-        scale = tables[2 + k][parts[f"{k}.scale"]]  # (rows,)
-        for i in range(0, rows, _ROWS):
-            end = min(i + _ROWS, rows)
-            # Products of small whole numbers: float32 sums them exactly, in any order.
-            sums = part @ unpack(parts[f"{k}.codes"][i:end], bits).astype(np.float32).T
-            z[:, i:end] += (sums - half * part.sum(axis=1, keepdims=True)) * (scale[i:end] * s)
-        first += rank
-    return z
-
-
-def log_sum(z: Array) -> Array:
-    """Return log(sum(exp(z))) of each row from counts, with 1,024 exponentials instead of one for every logit.
-
-    Parameters
-    ----------
-    z : ndarray, float32, shape (n, V)
-
-    Returns
-    -------
-    ndarray, float32, shape (n, 1)
-    """
-    top = z.max(axis=1, keepdims=True)
-    bucket = np.minimum((top - z) * np.float32(STEPS), np.float32(BUCKETS)).astype(np.int64)  # (n, V)
-    bucket += np.arange(len(z))[:, None] * (BUCKETS + 1)
-    counts = np.bincount(bucket.reshape(-1), minlength=len(z) * (BUCKETS + 1)).reshape(len(z), -1)[:, :BUCKETS]
-    mass = counts @ np.exp(-(np.arange(BUCKETS) + 0.5) / STEPS)
-    return (top + np.log(mass)[:, None]).astype(np.float32)
-
-
-def scores(parts: Parts, z: Array) -> Array:
-    """Return log(probability * variance of the error) of every row by its preview, float32, shape (n, V)."""
-    return z + parts["tables"][1][parts["spread"]] - log_sum(z)
-
-
-def choose(parts: Parts, z: Array) -> Array:
-    """Return which rows to read: scores from the threshold on, in steps of 1 / STEPS higher where these are too many.
-
-    Parameters
-    ----------
-    parts : mapping of str to ndarray
-    z : ndarray, float32, shape (n, V)
-        From `preview`.
-
-    Returns
-    -------
-    ndarray, bool, shape (n, V)
-    """
-    above = scores(parts, z) - parts["threshold"][0]  # (n, V)
-    chosen, most = above >= 0, int(parts["most"][0])
-    for t in np.flatnonzero(chosen.sum(axis=1) > most):
-        bucket = np.minimum(above[t, chosen[t]] * np.float32(STEPS), np.float32(BUCKETS - 1)).astype(np.int64)
-        at_least = np.bincount(bucket, minlength=BUCKETS)[::-1].cumsum()[::-1]  # rows in this bucket or a higher one
-        lowest = int(np.argmax(at_least <= most)) if (at_least <= most).any() else BUCKETS
-        chosen[t, np.flatnonzero(chosen[t])[bucket < lowest]] = False
-    return chosen
-
-
-def choose_threshold(parts: Parts, states: Array, rows: int) -> float:
-    """Return the threshold that reads this many rows on average over at most 2,048 of the states."""
-    V, most = len(parts["ids"]), int(parts["most"][0])
-    if rows >= V:
-        return float(np.finfo(np.float32).min)
-    if rows <= 0:
-        return float(np.finfo(np.float32).max)
-    sample = states[:: max(1, len(states) // 2048)]
-    edges = np.linspace(-40, 10, 3201)
-    counts = np.stack(
-        [np.histogram(np.clip(s, -40, 10), edges)[0] for x in _blocks(sample) for s in scores(parts, preview(parts, x))]
-    )
-    above = np.minimum(counts[:, ::-1].cumsum(axis=1), most).mean(axis=0)  # rows from each edge on, highest first
-    return float(edges[::-1][1:][min(int(np.searchsorted(above, rows)), len(above) - 1)])
 
 
 def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
@@ -355,21 +247,23 @@ def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
     rows : ndarray, bool, shape (n, V)
         By row of the file: ``rows[t].sum()`` were read, of the tokens ``parts["ids"][rows[t]]``.
     """
-    z = preview(parts, x)
-    chosen = choose(parts, z)
-    for t, rows in enumerate(chosen):
-        z[t, rows] = (parts["rows"][rows] @ x[t]) * parts["rows.scale"][rows]
-    logits = np.empty_like(z)
-    logits[:, parts["ids"]] = z
-    return logits, chosen
+    head = weights(parts)
+    blocks = [reference.preview_logits(head, x[i : i + _FEW]) for i in range(0, len(x), _FEW)]
+    logits, rows = (np.concatenate(listed) for listed in zip(*blocks, strict=True))
+    return logits, rows
 
 
-def count_bytes(parts: Parts, rows: float) -> dict[str, Any]:
-    """Return the bytes that one token reads, by part, when this many exact rows are read."""
-    C = parts["rows"].shape[1]
-    fixed = {name: a.nbytes for name, a in parts.items() if not name.startswith("rows")}
-    fixed["rows"] = round(rows * (C + 4))
-    return {"bytes": fixed, "bytes_per_token": sum(fixed.values())}
+def weights(parts: Parts) -> dict[str, Array]:
+    """Return parts as the functions of `reference` take them, matrices in float32."""
+    return reference.part(reference.dequantize({f"head.{name}": a for name, a in parts.items()}), "head.")
+
+
+def count_bytes(parts: Parts) -> dict[str, Any]:
+    """Return the bytes that one token reads, by part."""
+    V, C = parts["rows.weight"].shape
+    read = {name: a.nbytes for name, a in parts.items() if not name.startswith("rows.")}
+    read["rows"] = min(int(parts["wanted"][0]), V) * (C + 4)
+    return {"bytes": read, "bytes_per_token": sum(read.values())}
 
 
 def softmax(z: Array) -> Array:
@@ -378,10 +272,6 @@ def softmax(z: Array) -> Array:
     np.exp(z, out=z)
     z /= z.sum(axis=1, keepdims=True)
     return z
-
-
-def _blocks(states: Array) -> Iterator[Array]:
-    return (states[i : i + _BLOCK] for i in range(0, len(states), _BLOCK))
 
 
 def matrix(name: str, a: Array) -> Array:
@@ -394,12 +284,15 @@ def matrix(name: str, a: Array) -> Array:
 
 def _check_levels(levels: Sequence[tuple[int, int, int]], V: int, C: int) -> list[Level]:
     plan = [Level(*level) for level in levels]
-    good = bool(plan) and plan[0].rows == V and sum(level.rank for level in plan) <= C
-    good = good and all(a.rows >= b.rows for a, b in itertools.pairwise(plan))
+    good = (
+        [level.bits for level in plan] in ([*CODE_BITS[:1]], [*CODE_BITS])
+        and plan[0].rows == V
+        and sum(p.rank for p in plan) <= C
+    )
     for level in plan:
-        good = good and level.rows > 0 and level.bits in (1, 2, 4, 8) and level.rank > 0
-        good = good and level.rank % (8 // level.bits) == 0
+        fits = level.rank > 0 and level.rank % (16 // level.bits) == 0 and code_qmax(level.rank, level.bits) > 0
+        good = good and fits and 0 < level.rows <= V
     if not good:
-        expected = f"the first for {V} rows, then not more; ranks up to {C} in all, whole bytes of 1, 2, 4 or 8 bits"
+        expected = f"codes of 4 bits for {V} rows, perhaps 2 bits for some; ranks up to {C} in all, that fill 16 bits"
         raise ArgumentError("fit_preview", "levels", levels, expected, "choose other levels")
     return plan

@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from tiny_models import BACKENDS, Oracle, compress, network, predict, rewrite, shape_of, write_model
+from tiny_models import BACKENDS, Oracle, compress, network, predict, preview, rewrite, shape_of, write_model
 
 import tinyrwkv
 from tinyrwkv import backends, memory
@@ -30,7 +30,7 @@ if PLAIN_OS:  # as on Windows and macOS: nothing tells what is resident, and nob
         delattr(mmap, name)
 
 
-FORMS = {"compressed": compress, "predicted": predict, "networked": network}
+FORMS = {"compressed": compress, "predicted": predict, "networked": network, "previewed": preview}
 
 
 def why_not(backend: str) -> str | None:
@@ -69,8 +69,8 @@ def linux() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path.
 
-    The form is "dense", "compressed" (factored projections, exact sparse values), "predicted" (bundles of neurons) or
-    "networked" (the same, chosen by networks).
+    The form is "dense", "compressed" (factored projections, exact sparse values), "predicted" (bundles of neurons),
+    "networked" (the same, chosen by networks), or "previewed" (a head by its preview).
     """
     folder = tmp_path_factory.mktemp("models")
 

@@ -17,6 +17,7 @@ from terminals import ROOT, Terminal, environment, run
 import tinyrwkv
 from tinyrwkv.extra import cli
 from tinyrwkv.extra.cli import main
+from tinyrwkv.extra.formulas import describe
 from tinyrwkv.limit import least_resident
 
 COMMANDS = ("chat", "generate", "info", "plan", "verify", "bench")
@@ -234,7 +235,7 @@ def test_info(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_info_shows_the_program(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
-    program = list(tinyrwkv.load(tiny()).program.describe())
+    program = list(describe(tinyrwkv.load(tiny()).program))
     assert main(["info", tiny(), "--program"]) == 0
     assert capsys.readouterr().out.splitlines() == program
     assert main(["info", tiny(), "--program", "--json"]) == 0

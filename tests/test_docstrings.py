@@ -16,7 +16,7 @@ CONVERTERS = {  # the functions that docs/api-mathematics.md shows
     calibrate: ("collect", "choose_documents", "sample_documents", "effects", "quantize_inputs"),
     low_rank: ("spectrum", "factor", "factor_whitened", "round_factors", "choose_ranks"),
     head_clusters: ("cluster_head", "cluster_logits"),
-    head: ("fit_preview", "preview", "preview_logits", "choose"),
+    head: ("fit_preview", "preview_logits"),
     sparse_ffn: ("sparse_exact", "bundle"),
     predict_ffn: ("fit_layer", "find_prices", "predicted"),
     score: ("nll_of_text", "lambada_accuracy", "exact_match"),

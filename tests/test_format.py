@@ -721,7 +721,7 @@ def test_writer_that_fails_at_the_end(tmp_path, path, monkeypatch, function, err
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_full_disk(tmp_path, path, monkeypatch):
-    monkeypatch.setattr("tinyrwkv.format.open", lambda *_, **options: open("/dev/full", "wb", **options), raising=False)
+    monkeypatch.setattr("tinyrwkv.writer.open", lambda *_, **options: open("/dev/full", "wb", **options), raising=False)
     with pytest.raises(FormatError, match="No space left"), Writer(path, MODEL) as writer:
         writer.add("x", np.ones(1 << 22, np.int8))
     with pytest.raises(ArgumentError, match="an earlier failure"), Writer(path, MODEL) as writer:

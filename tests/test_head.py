@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from converters import head, head_clusters
+from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.quant import dequantize_rows, quantize_rows
 
@@ -38,10 +39,14 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
     return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
 
 
+def preview(parts: Any, x: np.ndarray) -> np.ndarray:
+    return reference.preview(head.weights(parts), x)
+
+
 @pytest.fixture(scope="module")
 def fitted() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.ndarray]:
     weight, states = made()
-    parts, report = head.fit_preview(weight, states, levels=((V, 4, 4), (300, 12, 2)), rows=40, most=100)
+    parts, report = head.fit_preview(weight, states, levels=((V, 4, 4), (300, 16, 2)), rows=40)
     return parts, report, weight, states
 
 
@@ -52,18 +57,18 @@ def clustered() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.n
     return parts, report, weight, states
 
 
-@given(st.sampled_from((1, 2, 4, 8)), st.integers(1, 5), st.integers(1, 6), st.integers(0, 99))
-def test_pack_keeps_every_code(bits: int, rows: int, count: int, seed: int) -> None:
-    codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, count * 8 // bits)).astype(np.uint8)
+@given(st.sampled_from((2, 4)), st.integers(1, 70), st.integers(1, 6), st.integers(0, 99))
+def test_pack_keeps_every_code(bits: int, rows: int, words: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, words * 16 // bits)).astype(np.uint8)
     packed = head.pack(codes, bits)
-    assert packed.shape == (rows, count)
-    assert np.array_equal(head.unpack(packed, bits), codes)
+    assert packed.shape == (-(-rows // 32), words, 64) and packed.dtype == np.uint8
+    unpacked = reference.unpack(packed, bits)
+    assert np.array_equal(unpacked[:rows], codes) and not unpacked[rows:].any()
 
 
 def test_all_rows_exact_is_the_dense_head(fitted: Any) -> None:
     parts, _, weight, states = fitted
-    every = parts | {"threshold": np.full(1, np.finfo(np.float32).min), "most": np.array([V], np.int32)}
-    logits, rows = head.preview_logits(every, states[:50])
+    logits, rows = head.preview_logits(parts | {"wanted": np.array([V], np.int32)}, states[:50])
     assert rows.all()
     np.testing.assert_allclose(logits, dense(weight, states[:50]), rtol=1e-5, atol=1e-5)
 
@@ -75,23 +80,23 @@ def test_read_rows_are_exact_and_the_others_keep_the_preview(fitted: Any) -> Non
     by_row = logits[:, parts["ids"]]
     exact = dense(weight, states[:50])[:, parts["ids"]]
     np.testing.assert_allclose(by_row[rows], exact[rows], rtol=1e-5, atol=1e-5)
-    assert np.array_equal(by_row[~rows], head.preview(parts, states[:50])[~rows])
+    assert np.array_equal(by_row[~rows], preview(parts, states[:50])[~rows])
 
 
-def test_full_rank_in_eight_bits_is_the_dense_head_within_rounding() -> None:
+def test_full_rank_in_four_bits_is_near_the_dense_head() -> None:
     weight, states = made(2)
-    parts, report = head.fit_preview(weight, states, levels=((V, C, 8),), rows=0)
+    parts, report = head.fit_preview(weight, states, levels=((V, C, 4),), rows=0)
     logits, rows = head.preview_logits(parts, states)
     assert not rows.any()
     error = logits - states @ weight.T
-    assert np.sqrt(np.square(error).mean()) < 0.04
-    assert report["error"] < 0.002
+    assert np.sqrt(np.square(error).mean()) < 0.4
+    assert report["error"] < 0.4
 
 
 def test_the_report_tells_the_error_that_is_measured(fitted: Any) -> None:
     parts, _, weight, states = fitted
-    z, exact = head.preview(parts, states), (states @ weight.T)[:, parts["ids"]]
-    variance = np.exp(parts["tables"][1][parts["spread"]])
+    z, exact = preview(parts, states), (states @ weight.T)[:, parts["ids"]]
+    variance = np.exp(parts["tables"][1][parts["spread_codes"]])
     # The preview adds half the variance to every logit, which keeps the mean of exp.
     residual = exact - (z - variance / 2)
     step = np.diff(parts["tables"][0][:2])[0] / 2 + np.diff(parts["tables"][1][:2])[0]
@@ -104,41 +109,32 @@ def test_preview_helps_and_more_rows_help_more(fitted: Any) -> None:
     truth = log_softmax(states @ weight.T)
     losses = []
     for rows in (0, 10, 40, 200):
-        few = parts | {"threshold": np.full(1, head.choose_threshold(parts, states, rows), np.float32)}
+        few = parts | {"wanted": np.array([rows], np.int32)}
         losses.append((np.exp(truth) * (truth - log_softmax(head.preview_logits(few, states)[0]))).sum(axis=1).mean())
     assert losses == sorted(losses, reverse=True)
     assert losses[0] < 0.5
     assert losses[2] < losses[0] / 4
 
 
-def test_rows_read_are_those_asked_for_and_never_more_than_most(fitted: Any) -> None:
+def test_rows_read_are_those_of_the_highest_scores(fitted: Any) -> None:
     parts, _, _, states = fitted
-    rows = head.preview_logits(parts, states)[1].sum(axis=1)
-    assert 30 < rows.mean() < 50
-    assert rows.max() <= 100
-    loose = parts | {"threshold": np.full(1, -50, np.float32)}
-    counts = head.preview_logits(loose, states)[1].sum(axis=1)
-    assert counts.max() <= 100
-    assert counts.mean() > 60
+    rows = head.preview_logits(parts, states)[1]
+    assert 30 < rows.sum(axis=1).mean() <= 40  # equal scores are read together or not at all
+    assert rows.sum(axis=1).max() <= 40
+    scores = preview(parts, states) + parts["tables"][1][parts["spread_codes"]]
+    lowest, highest = np.where(rows, scores, np.inf).min(axis=1), np.where(rows, -np.inf, scores).max(axis=1)
+    assert (highest <= lowest + 1 / 16).all()
 
 
-def test_the_likeliest_row_of_the_preview_is_read(fitted: Any) -> None:
-    parts, _, _, states = fitted
-    z = head.preview(parts, states)
-    chosen = head.choose(parts, z)
-    flat = parts | {"spread": np.zeros_like(parts["spread"])}
-    assert head.choose(flat, z)[np.arange(len(z)), z.argmax(axis=1)].all()
-    best = head.scores(parts, z).argmax(axis=1)
-    assert chosen[np.arange(len(z)), best].all()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 300), st.floats(0.1, 20), st.integers(0, 9999))
-def test_log_sum_is_within_a_bucket(n: int, width: int, size: float, seed: int) -> None:
-    z = (np.random.default_rng(seed).standard_normal((n, width)) * size).astype(np.float32)
-    top = z.max(axis=1, keepdims=True)
-    exact = top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(head.log_sum(z), exact, atol=0.5 / head.STEPS + 1e-3)
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(-2, 45), st.integers(1, 30), st.integers(0, 999))
+def test_the_lowest_score_is_reached_by_no_more_than_wanted(n: int, size: int, wanted: int, width: int, seed: int):
+    scores = np.random.default_rng(seed).integers(-width, width, (n, size))
+    lowest = reference.lowest_score(scores, wanted)
+    reach = (scores >= lowest).sum(axis=1)
+    assert (reach <= max(wanted, 0)).all()
+    assert wanted < size or (reach == size).all()
+    if 0 <= wanted < size:
+        assert ((scores >= lowest - 1).sum(axis=1) > wanted).all()
 
 
 def test_ids_name_every_token_and_likely_ones_come_first(fitted: Any) -> None:
@@ -147,8 +143,8 @@ def test_ids_name_every_token_and_likely_ones_come_first(fitted: Any) -> None:
     p = head.mean_probabilities(weight, states)
     assert (np.diff(p[parts["ids"]]) <= 0).all()
     q, scale = quantize_rows(weight)
-    assert np.array_equal(parts["rows"], q[parts["ids"]])
-    assert np.array_equal(parts["rows.scale"], scale[parts["ids"]])
+    assert np.array_equal(parts["rows.weight"], q[parts["ids"]])
+    assert np.array_equal(parts["rows.weight.scale"], scale[parts["ids"]])
 
 
 def test_one_by_one_is_together(fitted: Any) -> None:
@@ -163,28 +159,38 @@ def test_one_by_one_is_together(fitted: Any) -> None:
 def test_bytes_are_those_of_the_parts(fitted: Any) -> None:
     parts, report, _, _ = fitted
     assert report["bytes"]["rows"] == 40 * (C + 4)
-    assert report["bytes"]["0.codes"] == V * 2
-    assert report["bytes"]["1.codes"] == 300 * 3
-    rest = sum(a.nbytes for name, a in parts.items() if name not in ("rows", "rows.scale"))
+    assert report["bytes"]["codes.4"] == -(-V // 32) * 64
+    assert report["bytes"]["codes.2"] == -(-300 // 32) * 64 * 2
+    rest = sum(a.nbytes for name, a in parts.items() if not name.startswith("rows."))
     assert report["bytes_per_token"] == rest + 40 * (C + 4)
 
 
 def test_the_same_input_gives_the_same_parts() -> None:
     weight, states = made(3)
-    first, second = (head.fit_preview(weight, states, levels=((V, 8, 2),))[0] for _ in range(2))
+    first, second = (head.fit_preview(weight, states, levels=((V, 8, 4),))[0] for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_default_levels_hold_nearly_all_of_the_probability() -> None:
     p = 0.999 ** np.arange(20000)
-    first, second = head.default_levels(p / p.sum())
-    assert first.rows == 20000
-    assert 6900 < second.rows <= 6908 + 1024
+    first, second = head.default_levels(p / p.sum(), 512)
+    assert first == (20000, 16, 4)
+    assert second[1:] == (112, 2) and 6900 < second.rows <= 6908 + 1024
+    assert head.default_levels(p, 40)[1].rank == 24 and len(head.default_levels(p, 16)) == 1
 
 
 @pytest.mark.parametrize(
     "levels",
-    [(), ((V - 1, 4, 4),), ((V, 3, 4),), ((V, 4, 3),), ((V, 4, 4), (V + 1, 4, 4)), ((V, C, 4), (9, 4, 4))],
+    [
+        (),
+        ((V - 1, 4, 4),),
+        ((V, 3, 4),),
+        ((V, 4, 3),),
+        ((V, 8, 2),),
+        ((V, 4, 4), (V + 1, 8, 2)),
+        ((V, 4, 4), (9, 4, 4)),
+        ((V, C, 4), (9, 8, 2)),
+    ],
 )
 def test_levels_out_of_range_are_refused(levels: Any) -> None:
     with pytest.raises(ArgumentError, match="levels"):

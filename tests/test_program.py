@@ -12,6 +12,7 @@ import tinyrwkv
 from tinyrwkv import opcodes as op
 from tinyrwkv import reference
 from tinyrwkv.errors import FormatError
+from tinyrwkv.extra.formulas import describe
 from tinyrwkv.format import open_file
 from tinyrwkv.layout import VERSIONS, tensor_shapes
 from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NAMES, NONE
@@ -39,7 +40,7 @@ def test_a_sum_of_int8_times_int16_fits_in_int32(cols):
 
 
 every_model = [(arch, dtype, form) for arch in VERSIONS for dtype in DTYPES for form in ("dense", "compressed")]
-every_model += [(arch, "int8", form) for arch in VERSIONS for form in ("predicted", "networked")]
+every_model += [(arch, "int8", form) for arch in VERSIONS for form in ("predicted", "networked", "previewed")]
 
 
 @pytest.fixture(params=every_model, ids="-".join)
@@ -52,7 +53,7 @@ def test_the_table_is_the_rows(program):
     assert program.table.flags["C_CONTIGUOUS"]
     for row, listed in zip(program.table.tolist(), program.rows, strict=True):
         assert row[: len(listed)] == listed and len(listed) == 1 + len(FIELDS[listed[0]])
-    lines = list(program.describe())
+    lines = list(describe(program))
     assert len(lines) == len(program.rows) == len(program.notes)
     assert all(NAMES[row[0]] in line for row, line in zip(program.rows, lines, strict=True))
 
@@ -107,7 +108,8 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
         if field["delta"] != NONE:
             use("shared", "read", WHOLE, field["delta"], tokens * field["width"] * field["count"])
     elif code == op.QUANTIZE:
-        use("shared" if field["shared"] else "private", "read", WHOLE, field["src"], tokens * field["stride"])
+        extent = 4 * ((MAX_TOKENS - 1) * field["stride"] + field["width"])
+        use("shared" if field["shared"] else "private", "read", WHOLE, field["src"], extent)
         use("private", "write", WHOLE, field["dst"], tokens // 2 * field["width"])
         use("private", "write", WHOLE, field["dst_scale"], tokens)
     elif code in (op.MATMUL, op.PREDICT, op.SPARSE):
@@ -146,6 +148,20 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
         if code == op.WKV7 and field["v_gate"] != NONE:
             use("shared", "write", f"by {unit}", field["v"], tokens * width)
         use("shared", "write", f"by {unit}", field["dst"], tokens * width)
+    elif code == op.LEVEL:
+        use("private", "read", WHOLE, field["src"], tokens // 2 * field["rank"])
+        use("private", "read", WHOLE, field["src_scale"], tokens)
+        use("shared", "write", "by unit of the head", field["dst"], tokens * field["dst_stride"])
+    elif code == op.PREVIEW:
+        use("private", "read", WHOLE, field["src"], tokens * field["cols"])
+        use("shared", "write", "by unit of the head", field["dst"], tokens * field["rows"])
+    elif code == op.CHOOSE:
+        use("shared", "read", WHOLE, field["scores"], tokens * field["rows"])
+        use("private", "write", WHOLE, field["dst"], tokens)
+    elif code == op.EXACT:
+        use("private", "read", WHOLE, field["src"], tokens // 2 * field["cols"])
+        use("private", "read", WHOLE, field["lowest"], tokens)
+        use("shared", "read", "by unit of the head", field["scores"], tokens * field["dst_stride"])
     return used
 
 
@@ -162,10 +178,25 @@ def test_weights_lie_in_the_file(program):
     for code, field in operations(program):
         at = [
             field[n]
-            for n in ("weight", "scale", "bias", "mu", "ln_weight", "ln_bias", "k_k", "k_a", "r_k")
+            for n in (
+                "weight",
+                "scale",
+                "codes",
+                "table",
+                "tables",
+                "ids",
+                "wanted",
+                "bias",
+                "mu",
+                "ln_weight",
+                "ln_bias",
+                "k_k",
+                "k_a",
+                "r_k",
+            )
             if n in field
         ]
-        at += [field[name] for name in ("bonus", "first") if name in field]
+        at += [field[name] for name in ("bonus", "first") if name in field and code != op.EXACT]
         at += [] if field.get("per_token", code not in (op.WKV4, op.WKV5)) else [field["decay"]]
         for offset in at:
             if offset == NONE:

@@ -10,10 +10,11 @@ import numpy as np
 from vocabularies import pack, single_bytes
 
 from benchmarks.random_model import sizes, write
+from converters.head import fit_preview
 from tinyrwkv import reference
 from tinyrwkv.format import Writer, open_file
 from tinyrwkv.layout import bundle_shape
-from tinyrwkv.quant import quantize_rows
+from tinyrwkv.quant import dequantize_rows, quantize_rows
 
 DTYPES = ("f32", "f16", "int8")
 BACKENDS = ("native", "numba", "numpy")
@@ -144,6 +145,16 @@ def network(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold:
                 np.float32
             )
         tensors[predictor + "mlp_threshold"] = np.full(F, threshold, np.float32)
+
+
+def preview(metadata: dict[str, Any], tensors: dict[str, np.ndarray], rows: int = 40) -> None:
+    """Put a preview and exact rows in the place of an int8 head."""
+    V, C = metadata["vocab_size"], metadata["n_embd"]
+    weight = dequantize_rows(tensors.pop("head.weight"), tensors.pop("head.weight.scale"))
+    states = np.random.default_rng(4).standard_normal((500, C)).astype(np.float32)
+    levels = ((V, 8, 4), (min(V, V // 2 + 3), 16, 2))
+    parts, _ = fit_preview(weight, states, levels=levels, rows=rows)
+    tensors |= {f"head.{name}": array for name, array in parts.items()}
 
 
 class Oracle:

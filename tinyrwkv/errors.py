@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 
 class TinyRWKVError(Exception):
     """Base of every error raised on purpose.
@@ -46,3 +50,18 @@ class UnsupportedError(TinyRWKVError):
 
 class ArgumentError(TinyRWKVError, ValueError):
     """A value given by the caller is out of range or of the wrong kind."""
+
+
+@contextlib.contextmanager
+def os_errors(path: str, verb: str) -> Iterator[None]:
+    """Turn what the system says into a FormatError that names the file."""
+    try:
+        yield
+    except TinyRWKVError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
+        found, fix = getattr(error, "strerror", None) or str(error), "check the path, permissions and free space"
+        if isinstance(error, FileNotFoundError):
+            folder = os.path.dirname(path) or "."
+            found, fix = "nothing", "check the name" if os.path.isdir(folder) else f"there is no folder {folder}"
+        raise FormatError(path, "file", found, f"a file to {verb}", fix) from error

@@ -6,6 +6,8 @@ import re
 from collections.abc import Container
 from typing import Any
 
+from .opcodes import BLOCK
+
 VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
 
 # The inputs of time_mix that token_shift makes, in the order of the rows of att.token_shift.
@@ -20,6 +22,9 @@ FACTORED = tuple(f"{name}.weight" for name in _PROJECTIONS)
 MATRIX = re.compile(r"\.weight(\.[ab])?$")
 
 PAGE = 4096
+
+CODE_BITS = 4, 2
+"""What a head's preview may have of the rows: the first of all, the second of the likely ones."""
 
 Shape = tuple["int | str", ...]
 
@@ -64,8 +69,26 @@ def bundle_shape(neurons: int | str, width: int | str) -> tuple[int, int]:
     return (-(-F // per_page), PAGE) if per_page > 1 else (F, 2 * C)
 
 
+def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[str, Shape]:
+    """Return the shapes of a head with a preview: codes of 4 bits for all rows, of 2 bits more for the first ones."""
+    shapes: dict[str, Shape] = {"head.basis.weight": ("ranks", C), "head.basis.bias": ("ranks",), "head.mean": (C,)}
+    for bits in CODE_BITS:
+        if f"head.codes.{bits}" in names or bits == CODE_BITS[0]:
+            shapes[f"head.codes.{bits}"] = (f"blocks {bits}", f"words {bits}", 2 * BLOCK)
+            shapes[f"head.scale_codes.{bits}"] = (V if bits == CODE_BITS[0] else "likely rows",)
+    shapes |= {f"head.{name}": (V,) for name in ("ids", "bias_codes", "spread_codes")}
+    return shapes | {"head.tables": (4, 256), "head.wanted": (1,), "head.rows.weight": (V, C)}
+
+
+def code_qmax(rank: int, bits: int) -> int:
+    """Return the largest activation for which a sum over `rank` codes, less their middle, stays inside int16."""
+    return 65532 // ((2**bits - 1) * rank)
+
+
 def _compressed(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
     """Return what stands in the file for a tensor: itself, its two factors, or its transpose in int8."""
+    if name == "head.weight" and "head.rows.weight" in names:
+        return preview_shapes(shape[0], shape[1], names)
     if name.endswith(FACTORED) and name + ".a" in names:
         rank = "rank " + name
         factors: dict[str, Shape] = {name + ".a": (rank, shape[1]), name + ".b": (shape[0], rank)}

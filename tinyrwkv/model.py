@@ -123,16 +123,17 @@ class Model:
         self._limit = None if resident_limit is None else Limit(self.parts, resident_limit)
         self._workspaces: list[Workspace] = []
         self._tokenizer: Tokenizer | None = None
+        self._places: np.ndarray | None = None  # token -> row of a head with a preview
         self._pace = {True: 0.0, False: 0.0}  # seconds for each byte of weights; for each byte and token of a chunk
-        self._origin = {"model": self.hash} | {
-            key: self.config[key] for key in ("arch", "n_layer", "n_embd", "n_head", "head_size")
-        }
+        sizes = ("arch", "n_layer", "n_embd", "n_head", "head_size")
+        self._origin = {"model": self.hash, **{key: self.config[key] for key in sizes}}
         # A page of 2 MB is read faster than 512 small ones, but a row of it would make all of it resident.
         if self._limit is None:
             memory.advise(file, "MADV_HUGEPAGE", 0, len(file.bytes))
             for region in self.parts.by_row:
                 memory.advise(file, "MADV_NOHUGEPAGE", *region)
-        memory.advise(file, "MADV_RANDOM", *self.parts.by_row[0])
+        for region in self.parts.scattered:
+            memory.advise(file, "MADV_RANDOM", *region)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -217,9 +218,8 @@ class Model:
             new = np.empty_like(data) if spare is None else spare
             self.read(chunk, data, new, part, head)
             data, spare = new, None if data is state.data else data
-        return (out[0] if logits == "last" and out is not None else out), State(
-            data, state.tokens + len(ids), self._origin
-        )
+        result = out[0] if logits == "last" and out is not None else out
+        return result, State(data, state.tokens + len(ids), self._origin)
 
     def generate(
         self,
@@ -344,20 +344,16 @@ class Model:
         """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""
         V, found = self.config["vocab_size"], type(tokens).__name__
         try:
-            ids = np.atleast_1d(
-                np.asarray(
-                    tokens if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable) else list(tokens)
-                )
-            )
+            listed = tokens if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable) else list(tokens)
+            ids = np.atleast_1d(np.asarray(listed))
         except (TypeError, ValueError, OverflowError):
             ids = np.zeros(0)
         if ids.ndim == 1 and ids.size and ids.dtype.kind in "iu":
             if ids.min() >= 0 and ids.max() < V:
                 return np.ascontiguousarray(ids, np.int32)
             found = f"{ids.min()} to {ids.max()}"
-        raise ArgumentError(
-            self.path, "tokens", found, f"at least one id from 0 to {V - 1}", "use this model's tokenizer"
-        )
+        expected = f"at least one id from 0 to {V - 1}"
+        raise ArgumentError(self.path, "tokens", found, expected, "use this model's tokenizer")
 
     def check_state(self, state: State) -> State:
         """Return a state; ArgumentError where it belongs to another model."""
@@ -398,6 +394,7 @@ class Model:
         out: np.ndarray | None = None,
         head: int = NO_HEAD,
         stopped: Callable[[], Any] | None = None,
+        hidden: np.ndarray | None = None,
     ) -> bool:
         """Read up to 16 tokens at once, in as many kernel calls as `stopped` and the memory limit ask for.
 
@@ -412,6 +409,8 @@ class Model:
             Which tokens the logits are for.
         stopped : callable, optional
             Asked every few milliseconds; a true answer ends the call.
+        hidden : ndarray, float32, shape (C + 1,), optional
+            Memory for what went into the head after the last token, for `exact_logits`.
 
         Returns
         -------
@@ -443,8 +442,34 @@ class Model:
             if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
                 ids = ids[-1:]
             at = until
+        if hidden is not None and "head.rows.weight" in self.file:
+            x, C, place = self.program.head_input, self.config["n_embd"], len(ids) - 1
+            hidden[:C] = workspace.private[0][x.src :].view(np.int16)[place * C : (place + 1) * C]
+            hidden[C] = workspace.private[0][x.scale :].view(np.float32)[place]
         self._workspaces.append(workspace)  # not after an exception: worker threads may still be using it
         return at == end
+
+    def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+        """Return the logits of some tokens from their rows in the head, where `logits` may have only a preview.
+
+        Parameters
+        ----------
+        ids : ndarray of int, shape (n,)
+        logits, hidden : ndarray, float32, shapes (V,) and (C + 1,)
+            What `read` made after the last token.
+
+        Returns
+        -------
+        ndarray, float32, shape (n,)
+            The bits that kernels give; of a head without a preview the same as ``logits[ids]``.
+        """
+        if "head.rows.weight" not in self.file:
+            return logits[ids]
+        if self._places is None:
+            self._places = np.argsort(self.file["head.ids"]).astype(np.int32)
+        rows = self._places[ids]
+        sums = self.file["head.rows.weight"][rows].astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
+        return sums.astype(np.float32) * (self.file["head.rows.weight.scale"][rows] * hidden[-1])
 
     def _measure(self, seconds: float, work: int, tokens: int) -> None:
         """Follow the speed of this machine with a running mean."""

@@ -9,12 +9,12 @@ import numpy as np
 from . import opcodes as op
 from .backends import HEAD_OF_LAST, Workspace
 from .program import Program
-from .reference import sigmoid, silu
+from .reference import lowest_score, sigmoid, silu, steps, unpack
 
 BLOCK = 1 << 19
 """Weights that are floats at one time: 2 MB, whatever the size of a matrix."""
 
-F32 = np.dtype("<f4")
+F32, I32 = np.dtype("<f4"), np.dtype("<i4")
 TYPES: dict[int, np.dtype[Any]] = {op.F32: F32, op.F16: np.dtype("<f2"), op.INT8: np.dtype("i1")}
 
 
@@ -269,6 +269,45 @@ def _wkv7(c: _Call, p: Any) -> None:
         y += ((r * k * c.vector(p.r_k, C).reshape(H)).sum(axis=1, keepdims=True) * v).reshape(C)
         c.shared(p.dst, C)[t] = y * c.shared(p.g, C)[t]
     new[:] = S
+
+
+def _level(c: _Call, p: Any) -> None:
+    q, s = c.private(p.src, p.rank, np.int16).astype(np.float32), c.private(p.src_scale, 1)  # (T, rank), (T, 1)
+    z, middle = c.shared(p.dst, p.dst_stride), q.sum(axis=1, keepdims=True) * np.float32((2**p.bits - 1) / 2)
+    codes = c.weights(p.codes, np.dtype("u1"), -(-p.rows // op.BLOCK), p.words, 2 * op.BLOCK)
+    scales = c.vector(p.table, 256)[c.weights(p.scales, np.dtype("u1"), p.rows)]
+    step = max(1, BLOCK // p.rank // op.BLOCK) * op.BLOCK
+    for i in range(0, p.rows, step):
+        part = slice(i, min(i + step, p.rows))
+        block = unpack(codes[i // op.BLOCK : (i + step) // op.BLOCK], p.bits)[: part.stop - i]  # (step, rank)
+        y = (_product(q, c.floats(block)) - middle) * (scales[part] * s)
+        z[:, part] = z[:, part] + y if p.add else y
+
+
+def _preview(c: _Call, p: Any) -> None:
+    u1, tables = np.dtype("u1"), c.weights(p.tables, F32, 2, 256)
+    z = c.shared(p.dst, p.rows)  # (T, V)
+    z += (c.private(p.src, p.cols) @ c.vector(p.mean, p.cols))[:, None]
+    z += tables[0][c.weights(p.bias, u1, p.rows)]
+    c.out.reshape(-1, p.rows)[: c.tokens, c.weights(p.ids, I32, p.rows)] = z
+    z.view(I32)[:] = steps(z + tables[1][c.weights(p.spread, u1, p.rows)])
+
+
+def _choose(c: _Call, p: Any) -> None:
+    scores, wanted = c.shared(p.scores, p.rows).view(I32), int(c.weights(p.wanted, I32, 1)[0])
+    c.private(p.dst, 1, I32)[:] = lowest_score(scores, wanted)
+
+
+def _exact(c: _Call, p: Any) -> None:
+    q, s = c.private(p.src, p.cols, np.int16).astype(np.float32), c.private(p.src_scale, 1)
+    scores, lowest = c.shared(p.scores, p.dst_stride).view(I32), c.private(p.lowest, 1, I32)
+    ids, scale = c.weights(p.ids, I32, p.dst_stride), c.vector(p.scale, p.dst_stride)
+    out = c.out.reshape(-1, p.dst_stride)
+    for t in range(c.tokens):
+        rows = p.first + np.flatnonzero(scores[t, p.first : p.first + p.rows] >= lowest[t])
+        W = c.weights(p.weight, np.dtype("i1"), p.dst_stride, p.cols)[rows]  # (n, C)
+        out[t, ids[rows]] = (W @ q[t]) * (scale[rows] * s[t])
+        c.workspace.touched += len(rows) * (p.cols + 4)
 
 
 def _select(c: _Call, p: Any) -> None:

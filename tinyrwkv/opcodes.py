@@ -1,4 +1,4 @@
-"""The operations that a program is made of: their numbers, their fields, their formulas."""
+"""The operations that a program is made of: their numbers and their fields."""
 
 from __future__ import annotations
 
@@ -8,69 +8,45 @@ from typing import Any
 MAX_TOKENS = 16
 """Tokens that one kernel call reads at most."""
 
+UNIT, BLOCK = 256, 32
+"""Rows of a previewed head that one thread looks at together; rows whose codes lie side by side."""
+
 EMBED, NORM, SHIFT, QUANTIZE, MATMUL, PREDICT, SPARSE, WKV4, WKV5, WKV7, SELECT, SYNC = range(12)
+LEVEL, PREVIEW, CHOOSE, EXACT = range(12, 16)
+_NAMES = "EMBED NORM SHIFT QUANTIZE MATMUL PREDICT SPARSE WKV4 WKV5 WKV7 SELECT SYNC LEVEL PREVIEW CHOOSE EXACT"
+NAMES = dict(enumerate(_NAMES.split()))
 
 _PRODUCT = (
-    *("weight", "scale", "kind", "units", "cols", "unit", "shared", "src", "stride", "src_scale"),
-    *("dst", "dst_stride", "activation", "bias", "mode", "gate", "diag", "diag_src"),
+    "weight scale kind units cols unit shared src stride src_scale "
+    "dst dst_stride activation bias mode gate diag diag_src"
 )
-FIELDS = {
-    EMBED: ("weight", "scale", "kind", "dst", "width"),
-    NORM: ("src", "weight", "bias", "dst", "width"),
-    SHIFT: ("src", "state", "mu", "count", "delta", "dst", "width"),
-    QUANTIZE: ("shared", "src", "stride", "width", "dst", "dst_scale", "qmax"),
+_NORM_STATE = "ln_weight ln_bias state dst heads size"
+_FIELDS = {
+    EMBED: "weight scale kind dst width",
+    NORM: "src weight bias dst width",
+    SHIFT: "src state mu count delta dst width",
+    QUANTIZE: "shared src stride width dst dst_scale qmax",
     MATMUL: _PRODUCT,
-    PREDICT: (
-        *(*_PRODUCT, "row_bytes", "per_page", "reciprocal", "signs", "threshold", "planes"),
-        *("network", "network_threshold"),
-    ),
-    SPARSE: (*_PRODUCT, "row_bytes", "per_page", "reciprocal", "list"),
-    WKV4: ("r", "k", "v", "decay", "first", "state", "dst", "width"),
-    WKV5: (
-        *("r", "k", "v", "g", "decay", "per_token", "bonus"),
-        *("ln_weight", "ln_bias", "state", "dst", "heads", "size"),
-    ),
-    WKV7: (
-        *("r", "k", "v", "w", "a", "g", "v_gate", "v_first", "k_k", "k_a", "r_k"),
-        *("ln_weight", "ln_bias", "state", "dst", "heads", "size"),
-    ),
-    SELECT: ("src", "width"),
-    SYNC: (),
+    PREDICT: f"{_PRODUCT} row_bytes per_page reciprocal signs threshold planes network network_threshold",
+    SPARSE: f"{_PRODUCT} row_bytes per_page reciprocal list",
+    WKV4: "r k v decay first state dst width",
+    WKV5: f"r k v g decay per_token bonus {_NORM_STATE}",
+    WKV7: f"r k v w a g v_gate v_first k_k k_a r_k {_NORM_STATE}",
+    SELECT: "src width",
+    SYNC: "",
+    LEVEL: "codes scales table rows words rank bits src src_scale dst dst_stride add",
+    PREVIEW: "src mean ids bias spread tables dst rows cols",
+    CHOOSE: "wanted scores rows dst",
+    EXACT: "weight scale ids cols src src_scale first rows dst_stride scores lowest",
 }
-
-FORMULAS = {
-    EMBED: "x = emb[token]",
-    NORM: "xn = (x - mean(x)) / sqrt(var(x) + 1e-5) * weight + bias",
-    SHIFT: "x_j = xn + (xn_prev - xn) * mu_j",
-    QUANTIZE: "q = round(x / s), s = max|x| / qmax",
-    MATMUL: "y = W @ x",
-    PREDICT: "y_f = relu(K_f . x)^2 where signs_f . x > threshold_f or the network says so, else 0",
-    SPARSE: "x += gate * sum of rows f with x_f != 0: x_f W_f",
-    WKV4: "wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q)); y = r * wkv",
-    WKV5: "y = ln_x(r @ (S + diag(u) k v^T)) * g; S = diag(w) S + k v^T",
-    WKV7: "S = diag(w) S + kk a (S^T -kk)^T + k v^T; y = (ln_x(r @ S) + (r . k r_k) v) * g",
-    SELECT: "x = x[last token]",
-    SYNC: "wait for the other threads",
-}
-
-NAMES = dict(enumerate("EMBED NORM SHIFT QUANTIZE MATMUL PREDICT SPARSE WKV4 WKV5 WKV7 SELECT SYNC".split()))
-Fields: dict[int, Any] = {code: namedtuple(NAMES[code], fields) for code, fields in FIELDS.items()}
+Fields: dict[int, Any] = {code: namedtuple(NAMES[code], fields) for code, fields in _FIELDS.items()}
+FIELDS: dict[int, tuple[str, ...]] = {code: fields._fields for code, fields in Fields.items()}
 WIDTH = 1 + max(map(len, FIELDS.values()))
 
 F32, F16, INT8 = range(3)
 KINDS = {"f32": F32, "f16": F16, "i8": INT8}
 IDENTITY, SIGMOID, TANH, SILU, SQUARED_RELU, DECAY_V6, DECAY_V7, RELU = range(8)
 STORE, ADD, GATED_ADD, LOGITS = range(4)
-ACTIVATION_FORMULAS = (
-    "{}",
-    "sigmoid({})",
-    "tanh({})",
-    "silu({})",
-    "relu({})^2",
-    "exp(-exp({}))",
-    "exp(-0.60653 sigmoid({}))",
-    "relu({})",
-)
 
 NONE = -1
 """A field that does not apply."""

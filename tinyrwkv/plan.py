@@ -45,14 +45,15 @@ class Parts:
         The index in `cuts` of the SELECT operation, where the layers end.
     extents : list of list of tuple of int
         For each step between two cuts where the bytes begin and end that no other step reads.
-    by_row : list of tuple of int
-        Offset and bytes of each region of which a token reads single rows; the embedding is the first.
+    by_row, scattered : list of tuple of int
+        Offset and bytes of each region of which a token reads single rows; of those the ones that it reads few of.
     """
 
     def __init__(self, program: Program) -> None:
         self.program, self.file = program, program.file
         self.touched = [self._touched(row) for row in program.rows]
-        head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] == op.MATMUL]
+        pauses = (op.MATMUL, op.LEVEL, op.PREVIEW, op.EXACT)
+        head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] in pauses]
         embed = 2  # operations: EMBED and its SYNC
         middles = [i for i, note in enumerate(program.notes) if note.endswith(".ln2")]
         self.cuts = sorted({0, embed, *middles, *program.layer_ends, program.select, *head, len(program.rows)})
@@ -60,8 +61,9 @@ class Parts:
         self._touched_sums = self._sums(self.touched)
         self.extents = [self._extents(*step) for step in itertools.pairwise(self.cuts)]
         self.layer_bytes = max(np.diff(self._touched_sums).tolist())
-        sparse = [t for t in self.file.tensors.values() if t.name.endswith((".bundles", ".rows"))]
-        self.by_row = [(t.offset, t.nbytes) for t in [self.file.tensors["emb.weight"], *sparse]]
+        tensors = self.file.tensors.values()
+        self.scattered = [(t.offset, t.nbytes) for t in tensors if t.name in ("emb.weight", "head.rows.weight")]
+        self.by_row = self.scattered + [(t.offset, t.nbytes) for t in tensors if t.name.endswith((".bundles", ".rows"))]
 
     def _touched(self, row: list[int]) -> int:
         field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))
@@ -74,6 +76,12 @@ class Parts:
                 # Signs and thresholds; keys are counted as they run.
                 return vectors + rows * (field["cols"] // 8 + 4 + 4 * (field["network"] >= 0))
             return vectors + (rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0)
+        if row[0] == op.LEVEL:
+            return field["rows"] * (2 * field["words"] + 1) + 1024
+        if row[0] == op.PREVIEW:
+            return field["rows"] * (4 + 1 + 1) + 4 * field["cols"] + 2048
+        if row[0] in (op.CHOOSE, op.EXACT):
+            return 4 if row[0] == op.CHOOSE else 0  # exact rows are counted as they are read
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
         names = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
         count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
@@ -94,9 +102,17 @@ class Parts:
         return extents
 
     def _head_rows(self, row: list[int]) -> list[tuple[int, int]]:
+        """Return where the bytes begin and end that an operation of the head reads and no other."""
+        p = op.Fields[row[0]](*row[1:])
+        if row[0] == op.LEVEL:
+            return [(p.codes, p.codes + -(-p.rows // op.BLOCK) * p.words * 2 * op.BLOCK), (p.scales, p.scales + p.rows)]
+        if row[0] == op.PREVIEW:
+            return [(codes, codes + p.rows) for codes in (p.bias, p.spread)]
+        if row[0] == op.EXACT:
+            weight, scale, last = p.weight + p.first * p.cols, p.scale + 4 * p.first, p.first + p.rows
+            return [(weight, p.weight + last * p.cols), (scale, p.scale + 4 * last)]
         if row[0] != op.MATMUL:
             return []
-        p = op.Fields[row[0]](*row[1:])
         rows = p.units * p.unit
         weight = p.weight, p.weight + rows * p.cols * ITEM[p.kind]
         return [weight] if p.scale == op.NONE else [weight, (p.scale, p.scale + 4 * rows)]

@@ -8,7 +8,6 @@ what threads split by rows or heads lies in the shared one, with a SYNC between 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -16,10 +15,10 @@ import numpy as np
 from . import opcodes as op
 from .errors import FormatError
 from .format import TensorFile
-from .layout import KEPT, MATRIX, PAGE, SHIFTED, tensor_shapes
+from .layout import CODE_BITS, KEPT, MATRIX, PAGE, SHIFTED, code_qmax, tensor_shapes
 
-TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8"}
-"""What is stored in one type, whatever the type of the matrices: the last part of a name."""
+TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "ids": "i32", "wanted": "i32"}
+"""What is stored in one type, whatever the type of the matrices: the last part of a name; codes are u8 as well."""
 
 HEAD_ROWS = 8192
 """Rows of the head in one operation, so that a deadline is looked at in between."""
@@ -41,6 +40,20 @@ class Input(NamedTuple):
     stride: int
     scale: int
     floats: int
+
+
+class Finish(NamedTuple):
+    """What is done with a matrix product: dst (mode)= activation(W @ x + bias + diag * x)."""
+
+    activation: int = op.IDENTITY
+    bias: int = op.NONE
+    mode: int = op.STORE
+    gate: int = op.NONE
+    diag: int = op.NONE
+    diag_src: int = 0
+
+
+PLAIN = Finish()
 
 
 class Program:
@@ -80,7 +93,7 @@ class Program:
         self.layer_ends: list[int] = []
         self.shared_bytes, self.private_bytes = 0, 0
         self._buffers: dict[str, int] = {}
-        self._waiting: list[tuple[str, int, int, int, int, int, tuple[int, int]]] = []
+        self._waiting: list[tuple[str, int, int, int, Finish]] = []
         C, arch = config["n_embd"], config["arch"]
         # Fixed places that the kernels know: ln_x_eps and a vector of ones in the shared workspace,
         # results of dot products and three rows for the wkv kernels in the private one.
@@ -102,10 +115,10 @@ class Program:
         self._quantised, self._used, self._scales_used, self._most_used = self.private_bytes, 0, 0, 0
         self._emit(op.EMBED, "emb.weight", *self._matrix("emb.weight"), self._shared("x", C), C)
         self._sync()
-        time_mix = {"v4": self._time_mix_v4, "v6": self._time_mix_v6, "v7": self._time_mix_v7}.get(
-            arch, self._time_mix_v5
-        )
+        versions = {"v4": self._time_mix_v4, "v6": self._time_mix_v6, "v7": self._time_mix_v7}
+        time_mix = versions.get(arch, self._time_mix_v5)
         for layer in range(config["n_layer"]):
+            self._norm(f"blocks.{layer}.ln1")
             time_mix(layer)
             self._channel_mix(layer)
             self.layer_ends.append(len(self.rows))
@@ -115,17 +128,6 @@ class Program:
         self._head()
         self.private_bytes += self._most_used  # the last region, grown as it was used
         self.table = np.array([row + [0] * (op.WIDTH - len(row)) for row in self.rows], np.int64)
-
-    def describe(self) -> Iterator[str]:
-        """Yield one line for each operation: number, opcode, what it reads, its formula."""
-        for i, (row, note) in enumerate(zip(self.rows, self.notes, strict=True)):
-            formula = op.FORMULAS[row[0]]
-            if row[0] == op.MATMUL:
-                p = op.Fields[op.MATMUL](*row[1:])
-                inner = "W @ x" + " + bias" * (p.bias != op.NONE) + " + diag * x" * (p.diag != op.NONE)
-                formula = op.ACTIVATION_FORMULAS[p.activation].format(inner)
-                formula = ("y = {}", "x += {}", "x += gate * {}", "logits = {}")[p.mode].format(formula)
-            yield f"{i:4d} {op.NAMES[row[0]]:<8} {note:<34} {formula}"
 
     # ---- building ----
 
@@ -172,7 +174,7 @@ class Program:
         src, dst = self._private("xn", C), self._private("mixed", C)
         self._emit(op.SHIFT, name, src, state, self._vector(name), count, delta, dst, C)
 
-    def _input(self, src: int, width: int, shared: bool) -> Input:
+    def _input(self, src: int, width: int, shared: bool, stride: int = 0, largest: int = 0) -> Input:
         """Prepare `width` activations of each token for op.MATMUL: quantised, where the weights are int8."""
         if self.config["dtype"] != "int8":
             return Input(int(shared), src, width, op.NONE, src)
@@ -180,7 +182,7 @@ class Program:
         self._used += op.MAX_TOKENS * 2 * width
         self._scales_used += op.MAX_TOKENS * 4
         self._most_used = max(self._most_used, self._used)
-        self._emit(op.QUANTIZE, "", shared, src, width, width, dst, scale, qmax(width))
+        self._emit(op.QUANTIZE, "", shared, src, stride or width, width, dst, scale, largest or qmax(width))
         return Input(0, dst, width, scale, src)
 
     def _mixed(self, j: int) -> Input:
@@ -189,70 +191,46 @@ class Program:
         return self._input(self._private("mixed", C) + j * op.MAX_TOKENS * 4 * C, C, shared=False)
 
     def _matmul(
-        self,
-        name: str,
-        x: Input,
-        dst: int,
-        activation: int = op.IDENTITY,
-        bias: int = op.NONE,
-        mode: int = op.STORE,
-        gate: int = op.NONE,
-        unit: int = 1,
-        part: tuple[int, int] | None = None,
-        diagonal: tuple[int, int] = (op.NONE, 0),
+        self, name: str, x: Input, dst: int, finish: Finish = PLAIN, unit: int = 1, part: tuple[int, int] | None = None
     ) -> None:
-        """Emit dst (op)= activation(W @ x + bias + diagonal * x), for all rows of W or (first, count) of them."""
+        """Emit the product with all rows of W, or (first, count) of them, split between threads by `unit` rows."""
         weight, scale, kind = self._matrix(name)
         total, cols = self.file.tensors[name].shape
         first, rows = part or (0, total)
         weight += first * cols * (4, 2, 1)[kind]
         scale += 4 * first if scale != op.NONE else 0
-        stride = self.config["vocab_size"] if mode == op.LOGITS else rows
-        matrix = (weight, scale, kind, rows // unit, cols, unit)
-        self._emit(op.MATMUL, name, *matrix, *x[:4], dst, stride, activation, bias, mode, gate, *diagonal)
+        stride = self.config["vocab_size"] if finish.mode == op.LOGITS else rows
+        self._emit(op.MATMUL, name, weight, scale, kind, rows // unit, cols, unit, *x[:4], dst, stride, *finish)
 
-    def _project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY, bias: int = op.NONE) -> None:
+    def _project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY) -> None:
         """Emit dst = activation(W @ x), of a factored W only the first factor: ``_second_factors`` does the rest."""
+        inner, finish = PLAIN, Finish(activation)
         if name in self.file.tensors:
-            return self._matmul(name, x, dst, activation, bias)
-        diagonal, inner = (op.NONE, 0), op.IDENTITY
+            return self._matmul(name, x, dst, finish)
         if (enhanced := name.removesuffix("weight") + "diag") in self.file.tensors:
-            diagonal, inner = (self._vector(enhanced), x.floats), op.SQUARED_RELU
-        self._factors(f"{name}.a", f"{name}.b", x, dst, inner, activation, bias, diagonal)
+            inner = Finish(op.SQUARED_RELU)
+            finish = finish._replace(diag=self._vector(enhanced), diag_src=x.floats)
+        self._factors(f"{name}.a", f"{name}.b", x, dst, inner, finish)
 
-    def _factors(
-        self,
-        first: str,
-        second: str,
-        x: Input,
-        dst: int,
-        inner: int,
-        activation: int,
-        bias: int = op.NONE,
-        diagonal: tuple[int, int] = (op.NONE, 0),
-    ) -> None:
-        """Emit low = inner(A @ x); after the next SYNC follows dst = activation(B @ low + bias + diagonal * x)."""
+    def _factors(self, first: str, second: str, x: Input, dst: int, inner: Finish, finish: Finish) -> None:
+        """Emit low = inner(A @ x); after the next SYNC follows dst = finish(B @ low)."""
         low, rank = self._shared(f"low {len(self._waiting)}", self._widest_rank), self.file.tensors[first].shape[0]
         self._matmul(first, x, low, inner)
-        self._waiting.append((second, low, rank, dst, activation, bias, diagonal))
+        self._waiting.append((second, low, rank, dst, finish))
 
     def _second_factors(self, unit: int = 1) -> None:
         """Emit the second factors of the matrices since the last SYNC, split between threads by `unit` rows."""
-        for name, low, rank, dst, activation, bias, diagonal in self._waiting:
-            x = self._input(low, rank, shared=True)
-            self._matmul(name, x, dst, activation, bias, unit=unit, diagonal=diagonal)
+        for name, low, rank, dst, finish in self._waiting:
+            self._matmul(name, self._input(low, rank, shared=True), dst, finish, unit)
         self._waiting.clear()
 
     # ---- the versions ----
 
     def _time_mix_v4(self, layer: int) -> None:
         C, att = self.config["n_embd"], f"blocks.{layer}.att."
-        self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", 3)
         r, k, v, y = (self._shared(name, C) for name in ("receptance", "key", "value", "y"))
-        self._project(att + "receptance.weight", self._mixed(0), r, op.SIGMOID)
-        self._project(att + "key.weight", self._mixed(1), k)
-        self._project(att + "value.weight", self._mixed(2), v)
+        self._receptance_key_value(layer, op.SIGMOID)
         self._sync()
         self._second_factors()
         decay, first = self._vector(att + "time_decay"), self._vector(att + "time_first")
@@ -261,7 +239,6 @@ class Program:
 
     def _time_mix_v5(self, layer: int) -> None:
         att = f"blocks.{layer}.att."
-        self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", len(SHIFTED[self.config["arch"]]))
         gate = self._receptance_key_value_gate(layer)
         self._sync()
@@ -271,11 +248,10 @@ class Program:
 
     def _time_mix_v6(self, layer: int) -> None:
         C, att = self.config["n_embd"], f"blocks.{layer}.att."
-        self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "time_maa_x", 1)
         five_ranks = self.file.tensors[att + "time_maa_w1.weight"].shape[0]
         low, delta = self._shared("low mix", five_ranks), self._shared("delta", 5 * C)
-        self._matmul(att + "time_maa_w1.weight", self._mixed(0), low, op.TANH)
+        self._matmul(att + "time_maa_w1.weight", self._mixed(0), low, Finish(op.TANH))
         self._sync()
         x = self._input(low, five_ranks, shared=True)
         for j in range(5):
@@ -286,17 +262,23 @@ class Program:
         self._shift(layer, "att", "token_shift", 5, delta)
         gate, decay = self._receptance_key_value_gate(layer), self._shared("decay", C)
         factors, bias = (att + "time_decay_w1.weight", att + "time_decay_w2.weight"), self._vector(att + "time_decay")
-        self._factors(*factors, self._mixed(3), decay, op.TANH, op.DECAY_V6, bias)
+        self._factors(*factors, self._mixed(3), decay, Finish(op.TANH), Finish(op.DECAY_V6, bias))
         self._sync()
         self._second_factors(self.config["head_size"])
         self._wkv5(layer, gate, decay, per_token=True)
         self._output(layer)
 
+    def _receptance_key_value(self, layer: int, activation: int) -> None:
+        for j, (name, function) in enumerate(
+            (("receptance", activation), ("key", op.IDENTITY), ("value", op.IDENTITY))
+        ):
+            dst = self._shared(name, self.config["n_embd"])
+            self._project(f"blocks.{layer}.att.{name}.weight", self._mixed(j), dst, function)
+
     def _receptance_key_value_gate(self, layer: int) -> int:
         """Emit the projections of v5 and v6; return the gate's buffer, NONE for v5.0."""
         C, shifted, att = self.config["n_embd"], SHIFTED[self.config["arch"]], f"blocks.{layer}.att."
-        for j, name in enumerate(("receptance", "key", "value")):
-            self._project(f"{att}{name}.weight", self._mixed(j), self._shared(name, C))
+        self._receptance_key_value(layer, op.IDENTITY)
         if "g" not in shifted:
             return op.NONE
         gate = self._shared("gate", C)
@@ -316,12 +298,10 @@ class Program:
 
     def _time_mix_v7(self, layer: int) -> None:
         C, N, att = self.config["n_embd"], self.config["head_size"], f"blocks.{layer}.att."
-        self._norm(f"blocks.{layer}.ln1")
         self._shift(layer, "att", "token_shift", 6)
         xr, xw, xk, xv, xa, xg = (self._mixed(j) for j in range(6))
-        r, k, w, a, g, v_first, y = (
-            self._shared(name, C) for name in ("receptance", "key", "w", "a", "g", "v_first", "y")
-        )
+        r, k, w, a = (self._shared(name, C) for name in ("receptance", "key", "w", "a"))
+        g, v_first, y = (self._shared(name, C) for name in ("g", "v_first", "y"))
         v = self._shared("value", C) if layer else v_first  # layer 0 leaves its value for the others
         v_gate = self._shared("v", C) if layer else op.NONE
         self._project(att + "receptance.weight", xr, r)
@@ -332,11 +312,10 @@ class Program:
             ("a", xa, a, op.IDENTITY, op.SIGMOID),
             ("g", xg, g, op.SIGMOID, op.IDENTITY),
             ("v", xv, v_gate, op.IDENTITY, op.SIGMOID),
-        ):
-            if name != "v" or layer:
-                bias = op.NONE if name == "g" else self._vector(f"{att}{name}0")
-                factors = f"{att}{name}1.weight", f"{att}{name}2.weight"
-                self._factors(*factors, x, dst, inner, activation, bias)
+        )[: 4 if layer else 3]:
+            bias = op.NONE if name == "g" else self._vector(f"{att}{name}0")
+            factors = f"{att}{name}1.weight", f"{att}{name}2.weight"
+            self._factors(*factors, x, dst, Finish(inner), Finish(activation, bias))
         self._sync()
         self._second_factors(N)
         vectors = (self._vector(att + name) for name in ("k_k", "k_a", "r_k", "ln_x.weight", "ln_x.bias"))
@@ -348,7 +327,7 @@ class Program:
         C = self.config["n_embd"]
         self._sync()
         x = self._input(self._shared("y", C), C, shared=True)
-        self._matmul(f"blocks.{layer}.att.output.weight", x, self._shared("x", C), mode=op.ADD)
+        self._matmul(f"blocks.{layer}.att.output.weight", x, self._shared("x", C), Finish(mode=op.ADD))
         self._sync()
 
     def _channel_mix(self, layer: int) -> None:
@@ -365,12 +344,12 @@ class Program:
             rows = (2 * C, per_page, 2**32 // per_page + 1 if per_page else 0)
             key_scale, value_scale = (self._vector(f"{bundles.name}.{part}_scale") for part in ("key", "value"))
             signs, threshold = (self._vector(f"{ffn}predictor.{part}") for part in ("signs", "threshold"))
-            result = (hidden, F, op.SQUARED_RELU, op.NONE, op.STORE, op.NONE, op.NONE, 0)
+            result = (hidden, F, *Finish(op.SQUARED_RELU))
             matrix = (bundles.offset, key_scale, op.INT8, F, C, 1)
             predictor = (signs, threshold, self._planes, *network)
             self._emit(op.PREDICT, bundles.name, *matrix, *xk[:4], *result, *rows, *predictor)
         else:
-            self._matmul(ffn + "key.weight", xk, hidden, op.SQUARED_RELU)
+            self._matmul(ffn + "key.weight", xk, hidden, Finish(op.SQUARED_RELU))
         if gated:
             self._project(ffn + "receptance.weight", self._mixed(1), gate, op.SIGMOID)
         self._sync()
@@ -378,8 +357,8 @@ class Program:
         unit = (64 if C % 64 == 0 else 8) if bundles or values else 1
         self._second_factors(unit)  # a thread's rows of the gate are those of the value that it multiplies
         x = self._input(hidden, F, shared=True)
-        mode, out = op.GATED_ADD if gated else op.ADD, self._shared("x", C)
-        result = (out, C, op.IDENTITY, op.NONE, mode, gate, op.NONE, 0)
+        finish, out = Finish(mode=op.GATED_ADD if gated else op.ADD, gate=gate), self._shared("x", C)
+        result = (out, C, *finish)
         if bundles:
             matrix = (bundles.offset + C, value_scale, op.INT8, C // unit, F, unit)
             self._emit(op.SPARSE, bundles.name, *matrix, *x[:4], *result, *rows, self._list)
@@ -387,7 +366,7 @@ class Program:
             matrix = (values.offset, self._vector(values.name + ".scale"), op.INT8, C // unit, F, unit)
             self._emit(op.SPARSE, values.name, *matrix, *x[:4], *result, C, 0, 0, self._list)
         else:
-            self._matmul(ffn + "value.weight", x, out, mode=mode, gate=gate)
+            self._matmul(ffn + "value.weight", x, out, finish)
         self._sync()
 
     def _network(self, predictor: str, neurons: int) -> tuple[int, int]:
@@ -395,7 +374,7 @@ class Program:
         if predictor + "fc1.weight" not in self.file.tensors:
             return op.NONE, op.NONE
         low, scores = self._shared("low network", self._widest_rank), self._shared("scores", neurons)
-        self._matmul(predictor + "fc1.weight", self._mixed(0), low, op.RELU)
+        self._matmul(predictor + "fc1.weight", self._mixed(0), low, Finish(op.RELU))
         self._sync()
         width = self.file.tensors[predictor + "fc1.weight"].shape[0]
         self._matmul(predictor + "fc2.weight", self._input(low, width, shared=True), scores)
@@ -403,9 +382,46 @@ class Program:
 
     def _head(self) -> None:
         C, V = self.config["n_embd"], self.config["vocab_size"]
-        x = self._input(self._private("xn", C), C, shared=False)
+        self.head_input = x = self._input(self._private("xn", C), C, shared=False)
+        scores = self._preview(x) if "head.rows.weight" in self.file else ()
         for first in range(0, V, HEAD_ROWS):
-            self._matmul("head.weight", x, 4 * first, mode=op.LOGITS, part=(first, min(HEAD_ROWS, V - first)))
+            rows = min(HEAD_ROWS, V - first)
+            if scores:
+                weight, scale, _ = self._matrix("head.rows.weight")
+                matrix = (weight, scale, self._vector("head.ids"), C, x.src, x.scale)
+                self._emit(op.EXACT, "head.rows.weight", *matrix, first, rows, V, *scores)
+            else:
+                self._matmul("head.weight", x, 4 * first, Finish(mode=op.LOGITS), part=(first, rows))
+
+    def _preview(self, x: Input) -> tuple[int, int]:
+        """Emit the logits that the preview gives; return where scores are and the lowest of rows to read."""
+        V, (R, C), used = self.config["vocab_size"], self.file.tensors["head.basis.weight"].shape, 0
+        y, z = self._shared("head y", R), self._shared("head z", V)
+        names = ("mean", "ids", "bias_codes", "spread_codes", "tables", "wanted")
+        mean, ids, bias, spread, tables, wanted = (self._vector(f"head.{name}") for name in names)
+        self._matmul("head.basis.weight", x, y, Finish(bias=self._vector("head.basis.bias")))
+        self._emit(op.SYNC, "")  # without an end to the use of x
+        for k, (rows, rank, bits) in enumerate(preview_levels(self.file)):
+            q = self._input(y + 4 * used, rank, shared=True, stride=R, largest=code_qmax(rank, bits))
+            codes, scales = self._vector(f"head.codes.{bits}"), self._vector(f"head.scale_codes.{bits}")
+            level = (codes, scales, tables + 1024 * (2 + k), rows, rank * bits // 16, rank, bits)
+            self._emit(op.LEVEL, f"head.codes.{bits}", *level, q.src, q.scale, z, V, k > 0)
+            used += rank
+        self._emit(op.PREVIEW, "head.ids", x.floats, mean, ids, bias, spread, tables, z, V, C)
+        self._emit(op.SYNC, "")
+        lowest = self._quantised_scales + self._scales_used
+        self._emit(op.CHOOSE, "head.wanted", wanted, z, V, lowest)
+        return z, lowest
+
+
+def preview_levels(head: TensorFile) -> list[tuple[int, int, int]]:
+    """Return (rows, rank, bits) of the codes of a head's preview."""
+    levels = []
+    for bits in CODE_BITS:
+        if f"head.codes.{bits}" in head:
+            rows, words = head.tensors[f"head.scale_codes.{bits}"].shape[0], head.tensors[f"head.codes.{bits}"].shape[1]
+            levels.append((rows, words * 16 // bits, bits))
+    return levels
 
 
 def check_tensors(file: TensorFile) -> None:
@@ -417,9 +433,6 @@ def check_tensors(file: TensorFile) -> None:
         A tensor is missing, unknown, or of the wrong type or shape.
     """
     config, ranks, scales = file.metadata, dict[str, int](), set[str]()
-    expected = tensor_shapes(config, file.tensors) | {
-        name: (config["n_embd"],) for name in KEPT if name in file.tensors
-    }
     fix = "the file was not written by tinyrwkv-convert or is damaged; convert the checkpoint again"
 
     def fail(name: str, found: object, wanted: object) -> NoReturn:
@@ -429,16 +442,19 @@ def check_tensors(file: TensorFile) -> None:
         fail("metadata", f"{config['n_head']} heads of {config['head_size']}", f"{config['n_embd']} channels in all")
     if config["arch"] != "v4" and config["head_size"] % 8:
         fail("metadata", f"heads of {config['head_size']}", "a multiple of 8, which the kernels work on at a time")
-    for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64)):
+    for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
         if any(name.endswith(part) for name in file.tensors) and (config["n_embd"] % step or config["dtype"] != "int8"):
             found = f"{part} {config['n_embd']} wide, {config['dtype']}"
             fail("metadata", found, f"int8 and a multiple of {step}, which the kernels work on at a time")
+    expected = tensor_shapes(config, file.tensors)
+    expected |= {name: (config["n_embd"],) for name in KEPT if name in file.tensors}
     dtype = {"f32": "f32", "f16": "f16", "int8": "i8"}[config["dtype"]]
     for name, shape in expected.items():
         if name not in file.tensors:
             fail(name, "nothing", f"a tensor of shape {shape}, which {config['arch']} models have")
         tensor = file.tensors[name]
         wanted = dtype if len(shape) == 2 and MATRIX.search(name) else TYPES.get(name.rsplit(".", 1)[1], "f32")
+        wanted = "u8" if "codes" in name else wanted
         if tensor.dtype != wanted:
             fail(name, f"type {tensor.dtype}", f"type {wanted}")
         part, sizes = name.rsplit(".", 2)[0], list(shape)
@@ -457,3 +473,11 @@ def check_tensors(file: TensorFile) -> None:
     known = expected.keys() | scales | {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
     for name in file.tensors.keys() - known:
         fail(name, "a tensor", f"none of that name in a {config['arch']} model")
+    if "head.rows.weight" in file:
+        levels, V, R = preview_levels(file), config["vocab_size"], file.tensors["head.basis.weight"].shape[0]
+        for rows, rank, bits in levels:
+            blocks = file.tensors[f"head.codes.{bits}"].shape[0]
+            if rows > V or blocks != -(-rows // op.BLOCK) or not code_qmax(rank, bits):
+                fail(f"head.codes.{bits}", f"{blocks} blocks, {rank} codes a row", f"those of {min(rows, V)} rows")
+        if R != sum(rank for _, rank, _ in levels) or not np.array_equal(np.sort(file["head.ids"]), np.arange(V)):
+            fail("head.ids", f"other ids, or a basis of rank {R}", "every token once, a rank for each code of a row")

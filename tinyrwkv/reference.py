@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError, UnsupportedError
+from .layout import CODE_BITS, code_qmax
 
 Array = np.ndarray  # float32 everywhere
 Tensors = Mapping[str, Array]
@@ -30,7 +31,7 @@ def forward(weights: Tensors, config: Mapping[str, Any], token: int, state: Arra
         x = emb[token]
         for each block:  x = x + time_mix(LN(x; ln1))
                          x = x + channel_mix(LN(x; ln2))
-        logits = head @ LN(x; ln_out)
+        logits = head @ LN(x; ln_out)                      or by a preview, see `preview_logits`
 
     Parameters
     ----------
@@ -78,7 +79,10 @@ def forward(weights: Tensors, config: Mapping[str, Any], token: int, state: Arra
         xx = layer_norm(x, block["ln2.weight"], block["ln2.bias"])
         out = channel_mix_v7(ffn, xx, ffn_x) if arch == "v7" else channel_mix(ffn, xx, ffn_x)
         x, new_ffn_x[:] = x + out, xx
-    return weights["head.weight"] @ layer_norm(x, weights["ln_out.weight"], weights["ln_out.bias"]), after
+    x = layer_norm(x, weights["ln_out.weight"], weights["ln_out.bias"])
+    if "head.weight" in weights:
+        return weights["head.weight"] @ x, after
+    return preview_logits(part(weights, "head."), x[None])[0][0], after
 
 
 def time_mix_v4(att: Tensors, x: Array, x_prev: Array, memory: Array) -> tuple[Array, Array]:
@@ -204,6 +208,65 @@ def channel_mix_v7(ffn: Tensors, x: Array, x_prev: Array) -> Array:
     return ffn["value.weight"] @ k
 
 
+def preview_logits(head: Tensors, x: Array) -> tuple[Array, Array]:
+    """Return logits for n inputs x (n, C), exact for the rows that matter most, and which rows these are, (n, V) each.
+
+    ::
+
+        logits[id_i] = w_i . x    of the rows of highest score = z_i + log(variance of its error)
+        logits[id_i] = z_i        of the others, see `preview`
+    """
+    z = preview(head, x)  # (n, V)
+    scores = steps(z + head["tables"][1][head["spread_codes"]])
+    chosen = scores >= lowest_score(scores, int(head["wanted"][0]))
+    for t, rows in enumerate(chosen):
+        z[t, rows] = head["rows.weight"][rows] @ x[t]
+    logits = np.empty_like(z)
+    logits[:, head["ids"]] = z
+    return logits, chosen
+
+
+def lowest_score(scores: Array, wanted: int) -> Array:
+    """Return the least score in each row of scores (n, V) that at most so many reach, (n, 1)."""
+    V = scores.shape[1]
+    return scores.min(axis=1, keepdims=True) if wanted >= V else np.sort(scores)[:, [V - 1 - max(wanted, 0)]] + 1
+
+
+def preview(head: Tensors, x: Array) -> Array:
+    """Guess the logits of every row from a few bits of it, (n, V), likely tokens first.
+
+    ::
+
+        y = B x + b;  q = round(y / s), s = max|y| / qmax                             for each level
+        z_i = mean . x + bias_i + sum of s scale_i (c_i . q - (2^bits - 1) / 2 sum(q))  over levels
+    """
+    z = head["tables"][0][head["bias_codes"]] + (x @ head["mean"])[:, None]  # (n, V)
+    y, first = x @ head["basis.weight"].T + head["basis.bias"], 0  # (n, R)
+    for k, bits in enumerate(bits for bits in CODE_BITS if f"codes.{bits}" in head):
+        scales = head["tables"][2 + k][head[f"scale_codes.{bits}"]]  # (rows,)
+        codes = unpack(head[f"codes.{bits}"], bits)[: len(scales)]  # (rows, rank)
+        rank = codes.shape[1]
+        s = np.abs(y[:, first : first + rank]).max(axis=1, keepdims=True) / np.float32(code_qmax(rank, bits))
+        q = np.rint(y[:, first : first + rank] / np.where(s > 0, s, np.inf))  # (n, rank)
+        sums = q @ codes.astype(np.float32).T  # (n, rows), whole numbers
+        sums -= np.float32((2**bits - 1) / 2) * q.sum(axis=1, keepdims=True)
+        z[:, : len(scales)] += sums * (s * scales)
+        first += rank
+    return z
+
+
+def unpack(codes: Array, bits: int) -> Array:
+    """Return codes of `bits` bits, one in each uint8: (blocks, words, 64) to (rows, rank)."""
+    words = codes.view("<u2").transpose(0, 2, 1)[..., None]  # (blocks, lanes, words, 1)
+    unpacked = (words >> np.arange(0, 16, bits, dtype=np.uint16)) & np.uint16(2**bits - 1)
+    return unpacked.astype(np.uint8).reshape(-1, words.shape[2] * 16 // bits)
+
+
+def steps(x: Array) -> Array:
+    """Round to multiples of 1/16, in whole numbers of them."""
+    return np.rint(16 * np.clip(x, -65536, 65536)).astype(np.int32)
+
+
 def project(tensors: Tensors, name: str, x: Array) -> Array:
     """Return ``W @ x``; of a factored matrix ``B @ A @ x``, of the enhanced form ``B @ relu(A @ x)^2 + diag * x``."""
     if f"{name}.weight" in tensors:
@@ -306,6 +369,8 @@ def dequantize(tensors: Any) -> dict[str, Array]:
             weights[name] = tensor * tensors[f"{name}.scale"][:, None]
         elif tensor.dtype in (np.float16, np.float32):
             weights[name] = tensor.astype(np.float32)
+        elif name.startswith("head."):  # codes and numbers of a preview
+            weights[name] = tensor.copy()
         else:
             raise UnsupportedError(file, name, tensor.dtype, "float32, float16 or int8 with a scale", "convert again")
     return weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 import zlib
@@ -12,18 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import ChecksumError, FormatError, UnsupportedError
+from .errors import ArgumentError, ChecksumError, FormatError, UnsupportedError
 
 MAGIC, MAJOR, MINOR = b"\x93TRWKV\r\n", 1, 0
 ALIGN, PAGE, BIG = 64, 4096, 1 << 20  # a tensor of BIG bytes or more begins on a page
 MAX_TABLE = 2 << 20  # parsed JSON takes up to 27 times its text: a hostile table must not fill a small board
-DTYPES: dict[str, np.dtype[Any]] = {
-    "f32": np.dtype("<f4"),
-    "f16": np.dtype("<f2"),
-    "i8": np.dtype("i1"),
-    "u8": np.dtype("u1"),
-    "i32": np.dtype("<i4"),
-}
+_CODES = {"f32": "<f4", "f16": "<f2", "i8": "i1", "u8": "u1", "i32": "<i4"}
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in _CODES.items()}
 # magic, major, minor, flags, table_offset, table_bytes, data_offset, file_bytes, crc32(table), 0; then crc32(the above)
 _HEADER, HEADER_BYTES = struct.Struct("<8sHHIQQQQIQ"), 64
 
@@ -98,6 +94,14 @@ def show(value: Any) -> str:
     """Return a value as short printable ASCII, for messages."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def path_name(path: str | os.PathLike[str]) -> str:
+    """Return a path as text; ArgumentError where it is none."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise ArgumentError("call", "path", show(path), "a file name", "give a str or a pathlib.Path") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -56,9 +56,9 @@ print(f"clusters read: {read.sum(axis=1).mean():.1f} of {len(share[0])}; mass of
 # ## The preview
 #
 # Clusters decide for whole groups. A better question is: for which tokens would an error show? The preview holds, for
-# every row, its coefficients in a few directions of $x$, at 1 to 4 bits each. One pass over it gives a rough logit for
+# every row, its coefficients in a few directions of $x$, at 2 or 4 bits each. One pass over it gives a rough logit for
 # every token together with the variance $\sigma_t^2$ of its error, known from calibration. Rows are read where
-# $p_t \sigma_t^2$ is large, and all others keep their rough logit. There are no groups, and no token is out of reach.
+# $p_t \sigma_t^2$ is largest, and all others keep their rough logit. There are no groups, and no token is out of reach.
 
 
 def divergence(z):
@@ -78,9 +78,9 @@ for p_min in (0.7, 0.9, 0.98):
     size = rows * (C + 4) + sum(a.nbytes for name, a in parts.items() if not name.startswith("rows"))
     clusters.append((size, *divergence(z)))
 for rows in (20, 60, 150):
-    parts, _ = head.fit_preview(W, fit, levels=[(V, 32, 2)], rows=rows, most=1024)
+    parts, report = head.fit_preview(W, fit, levels=[(V, 4, 4), (V, 24, 2)], rows=rows)
     z, exact = head.preview_logits(parts, judge)
-    previews.append((head.count_bytes(parts, exact.sum(axis=1).mean())["bytes_per_token"], *divergence(z)))
+    previews.append((report["bytes_per_token"], *divergence(z)))
 for name, listed in (("clusters", clusters), ("preview", previews)):
     for size, kl, same in listed:
         print(f"{name:8} {size / 1000:6.1f} kB: KL {kl:.3f} nats, same first choice {same:.1%}")

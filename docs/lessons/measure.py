@@ -94,11 +94,10 @@ def measure_head(of: Measurement) -> dict[str, Any]:
         clusters.append({"p_min": p_min, "k_max": k_max, "rows": rows, "bytes": size, "kl": kl, "same": same})
         print(clusters[-1], file=sys.stderr)
     for rows in (250, 500, 1000, 2000, 4000):
-        parts, _ = head.fit_preview(weight, fit, rows=rows, most=16384)
+        parts, report = head.fit_preview(weight, fit, rows=rows)
         logits, chosen = head.preview_logits(parts, judge)
         kl, same = divergence(true, logits)
-        read = float(chosen.sum(axis=1).mean())
-        size = head.count_bytes(parts, read)["bytes_per_token"]
+        read, size = float(chosen.sum(axis=1).mean()), report["bytes_per_token"]
         previews.append({"rows": read, "bytes": size, "kl": kl, "same": same})
         print(previews[-1], file=sys.stderr)
     return {"vocab": V, "width": C, "dense_bytes": V * (C + 4), "clusters": clusters, "previews": previews}

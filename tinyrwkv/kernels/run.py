@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import opcodes as op
 from .common import BARRIER, FIRST, HEAD, LAST, PROGRAM, THREADS, TOKENS, i32, kernel
+from .head import choose, exact, level, preview
 from .matmul import matmul
 from .pointwise import embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
@@ -67,6 +68,14 @@ def run(a: Any) -> None:
             wkv5(a, p)
         elif code == op.WKV4:
             wkv4(a, p)
+        elif code == op.LEVEL:
+            level(a, p)
+        elif code == op.PREVIEW:
+            preview(a, p)
+        elif code == op.CHOOSE:
+            choose(a, p)
+        elif code == op.EXACT:
+            exact(a, p)
         elif code == op.EMBED:
             embed(a, p)
         elif code == op.SELECT and a[HEAD] == HEAD_OF_LAST and a[TOKENS] > 1:

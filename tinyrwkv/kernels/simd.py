@@ -22,95 +22,56 @@ LANES = 16
 PAIRS = platform.machine().lower() in ("x86_64", "amd64", "i686", "i386")
 
 
-def _pointer(result: types.Type) -> Any:
+def _emitter(result: types.Type, arguments: tuple[types.Type, ...], emit: Any) -> Any:
+    """Make an intrinsic of up to three arguments from ``emit(builder, *arguments)``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = emit(builder, *args)
+        return context.get_dummy_value() if result is types.void else value
+
+    typed = result(*arguments), codegen
+    takes: tuple[Any, ...] = (lambda c: typed, lambda c, x: typed, lambda c, x, y: typed, lambda c, x, y, z: typed)
+    return intrinsic(takes[len(arguments)])
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Call a function of LLVM, or of the C library."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _opaque(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, ir.PointerType())
+
+
+def _pointer(element: types.Type, code: Any) -> Any:
     """Make the intrinsic that turns an address into a typed pointer."""
-
-    @intrinsic
-    def cast(typingctx: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], context.get_value_type(result))
-
-        return result(types.int64), codegen
-
-    return cast
+    return _emitter(types.CPointer(element), (types.int64,), lambda b, at: b.inttoptr(at, code.as_pointer()))
 
 
-f32_at = _pointer(types.CPointer(types.float32))
-i32_at = _pointer(types.CPointer(types.int32))
-i16_at = _pointer(types.CPointer(types.int16))
-u16_at = _pointer(types.CPointer(types.uint16))
-i8_at = _pointer(types.CPointer(types.int8))
-i64_at = _pointer(types.CPointer(types.int64))
+f32_at, i64_at = _pointer(types.float32, F32), _pointer(types.int64, I64)
+i32_at, i16_at, i8_at = _pointer(types.int32, I32), _pointer(types.int16, I16), _pointer(types.int8, I8)
+u16_at, u8_at = _pointer(types.uint16, I16), _pointer(types.uint8, I8)
+
+float_from_bits = _emitter(types.float32, (types.int32,), lambda b, bits: b.bitcast(bits, F32))
+bits_from_float = _emitter(types.int32, (types.float32,), lambda b, x: b.bitcast(x, I32))
+
+# Correctly rounded, an instruction everywhere; not a call of libm.
+square_root = _emitter(types.float32, (types.float32,), lambda b, x: _call(b, "llvm.sqrt.f32", F32, x))
+
+# For int32 in memory that threads share; the first returns what was there.
+_SHARED = types.CPointer(types.int32)
+atomic_add = _emitter(types.int32, (_SHARED, types.int32), lambda b, at, n: b.atomic_rmw("add", at, n, "seq_cst"))
+atomic_load = _emitter(types.int32, (_SHARED,), lambda b, at: b.load_atomic(at, "seq_cst", 4, typ=I32))
+atomic_store = _emitter(types.void, (_SHARED, types.int32), lambda b, at, n: b.store_atomic(n, at, "seq_cst", 4))
 
 
-def _bitcast(source: types.Type, result: types.Type) -> Any:
-    @intrinsic
-    def cast(typingctx: Any, value: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.bitcast(args[0], context.get_value_type(result))
-
-        return result(source), codegen
-
-    return cast
+def _yield(builder: Any) -> None:
+    if platform.system() != "Windows":  # which has no sched_yield
+        _call(builder, "sched_yield", I32)
 
 
-float_from_bits = _bitcast(types.int32, types.float32)
-bits_from_float = _bitcast(types.float32, types.int32)
-
-
-@intrinsic
-def square_root(typingctx: Any, value: Any) -> Any:
-    """Return the correctly rounded square root of a float32, an instruction everywhere; not a call of libm."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [F32]), "llvm.sqrt.f32")
-        return builder.call(function, [args[0]])
-
-    return types.float32(types.float32), codegen
-
-
-@intrinsic
-def atomic_add(typingctx: Any, pointer: Any, value: Any) -> Any:
-    """Add to an int32 in memory shared by threads and return what was there."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", args[0], args[1], "seq_cst")
-
-    return types.int32(types.CPointer(types.int32), types.int32), codegen
-
-
-@intrinsic
-def atomic_load(typingctx: Any, pointer: Any) -> Any:
-    """Read an int32 that another thread writes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(args[0], "seq_cst", 4, typ=I32)
-
-    return types.int32(types.CPointer(types.int32)), codegen
-
-
-@intrinsic
-def atomic_store(typingctx: Any, pointer: Any, value: Any) -> Any:
-    """Write an int32 that another thread reads."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], args[0], "seq_cst", 4)
-        return context.get_dummy_value()
-
-    return types.void(types.CPointer(types.int32), types.int32), codegen
-
-
-@intrinsic
-def yield_processor(typingctx: Any) -> Any:
-    """Let another thread run while this one waits; nothing on Windows, which has no sched_yield."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if platform.system() != "Windows":
-            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "sched_yield")
-            builder.call(function, [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+yield_processor = _emitter(types.void, (), _yield)
 
 
 def _lanes(element: Any, count: int = LANES) -> ir.VectorType:
@@ -164,8 +125,7 @@ class _Integer:
             even, odd = (_take(builder, product, range(i, 2 * lanes, 2)) for i in (0, 1))
             return builder.add(total, builder.add(even, odd))
         name = f"llvm.vector.partial.reduce.add.v{lanes}i32.v{2 * lanes}i32"
-        kind = ir.FunctionType(total.type, [total.type, product.type])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [total, product])
+        return _call(builder, name, total.type, total, product)
 
     @staticmethod
     def add(builder: Any, a: Any, b: Any) -> Any:
@@ -294,21 +254,6 @@ def _splat(builder: Any, value: Any, shape: ir.VectorType) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(_lanes(I32, shape.count), [0] * shape.count))
 
 
-def _emitter(result: types.Type, arguments: tuple[types.Type, ...], emit: Any) -> Any:
-    """Make an intrinsic of up to three arguments from ``emit(builder, *arguments)``."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = emit(builder, *args)
-        return context.get_dummy_value() if result is types.void else value
-
-    signature = result(*arguments)
-    if len(arguments) == 1:
-        return intrinsic(lambda typingctx, a: (signature, codegen))
-    if len(arguments) == 2:
-        return intrinsic(lambda typingctx, a, b: (signature, codegen))
-    return intrinsic(lambda typingctx, a, b, c: (signature, codegen))
-
-
 def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
     """Make load, store, scale and add_scaled for vectors of so many float32.
 
@@ -345,6 +290,30 @@ def integer_vectors(lanes: int) -> tuple[Any, Any, Any]:
     )
 
 
+def code_vectors(bits: int, lanes: int) -> tuple[Any, Any, Any]:
+    """Make splat, add_codes and store for sums in int16 over codes of 2 or 4 bits.
+
+    ``splat(start)``, ``add_codes(v, address, q)`` = v + sum_j c_j q_j, where a lane of the int16 at an address holds
+    16 / bits codes, the first in the low bits, and q is the address of as many int16; ``store(address, v)``.
+    """
+    kind, count = Vector(I16, lanes), 16 // bits
+
+    def add_codes(builder: Any, v: Any, address: Any, q: Any) -> Any:
+        words = builder.load(_opaque(builder, address), align=2, typ=kind.shape)
+        for k in range(count):
+            shift, mask = (ir.Constant(kind.shape, [n] * lanes) for n in (bits * k, 2**bits - 1))
+            code = builder.and_(builder.lshr(words, shift), mask)
+            factor = _splat(builder, _load(builder, q, I32(k), I16, 1), kind.shape)
+            v = builder.add(v, builder.mul(code, factor))
+        return v
+
+    return (
+        _emitter(kind, (types.int32,), lambda b, start: _splat(b, b.trunc(start, I16), kind.shape)),
+        _emitter(kind, (kind, types.int64, types.int64), add_codes),
+        _emitter(types.void, (types.int64, kind), lambda b, at, v: b.store(v, _opaque(b, at), align=2)),
+    )
+
+
 def _bit_plane(builder: Any, address: Any, bit: Any) -> Any:
     """Return one bit of 64 activations: of their upper byte, rounded, plus 128."""
     wide, shape = builder.load(_opaque(builder, address), align=2, typ=_lanes(I16, 64)), _lanes(I32, 64)
@@ -360,8 +329,7 @@ def _bit_plane(builder: Any, address: Any, bit: Any) -> Any:
 
 def _count_bits(builder: Any, value: Any) -> Any:
     name = "llvm.ctpop." + ("i64" if value.type is I64 else f"v{value.type.count}i64")
-    kind = ir.FunctionType(value.type, [value.type])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value])
+    return _call(builder, name, value.type, value)
 
 
 def _add_counts(builder: Any, total: Any, planes: Any, mask: Any) -> Any:
@@ -384,7 +352,3 @@ count_bits = _emitter(types.int64, (types.int64,), _count_bits)
 no_counts = _emitter(_COUNTS, (types.int64,), lambda b, _: ir.Constant(_COUNTS.shape, None))
 add_counts = _emitter(_COUNTS, (_COUNTS, types.int64, types.int64), _add_counts)
 weigh = _emitter(types.int32, (_COUNTS,), _weigh)
-
-
-def _opaque(builder: Any, address: Any) -> Any:
-    return builder.inttoptr(address, ir.PointerType())

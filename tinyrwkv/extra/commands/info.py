@@ -11,6 +11,7 @@ from ...errors import FormatError
 from ...format import TensorFile, open_file
 from ...program import Program
 from .. import options as shared
+from ..formulas import describe
 from ..terminal import printable, show_size
 
 HELP = "show what is in a file, without loading it"
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     with open_file(shared.path(options)) as file:
         if options.program and file.metadata["kind"] != "model":
             raise FormatError(file.path, "kind", "a state", "a model", "states have no program: leave out --program")
-        lines = list(Program(file).describe()) if options.program else []
+        lines = list(describe(Program(file))) if options.program else []
         if options.json:
             print(json.dumps(_facts(file) | ({"program": lines} if options.program else {}), indent=1))
         elif options.program:
