@@ -711,6 +711,32 @@ def test_wkv7(run, rng, tokens, heads, threads, gated):
     np.testing.assert_allclose(bench.new[3 : 3 + S.size], S.reshape(-1), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("code", [op.WKV5, op.WKV7])
+@pytest.mark.parametrize("heads", [(7, 64), (8, 64), (3, 128)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_state_written_past_the_caches_is_the_same(run, code, heads, threads):
+    (H, N), results = heads, []
+    for state in (0, 4):  # on a multiple of 16 bytes, where a large one goes past them, and off it
+        rng, bench = np.random.default_rng(5), Bench(run)
+        assert bench.new.ctypes.data % 16 == 0
+        names = FIELDS[code][: FIELDS[code].index("ln_weight") + 2]
+        fields = {name: bench.tokens_of("shared", rng.uniform(0.3, 1, (1, H * N)).astype(F32)) for name in names}
+        weights = {"bonus", "decay", "k_k", "k_a", "r_k", "ln_weight", "ln_bias"} & set(names)
+        fields |= {name: bench.weight(rng.uniform(0.3, 1, H * N).astype(F32)) for name in sorted(weights)}
+        if code == op.WKV5:
+            fields["per_token"] = 0
+        size = H * N * N
+        bench.old = np.zeros(size + 16, F32)
+        bench.new = np.full(size + 16, 7, F32)
+        bench.old[state // 4 : state // 4 + size] = normal(rng, size)
+        dst = bench.room("shared", H * N)
+        bench.execute(code, threads, **fields, state=state, dst=dst, heads=H, size=N)
+        new = bench.new[state // 4 : state // 4 + size]
+        assert (bench.new == 7).sum() == 16 and np.isfinite(new).all()
+        results.append((bench.get("shared", dst, H * N).tobytes(), new.tobytes()))
+    assert results[0] == results[1]
+
+
 def test_a_key_of_zeros_divides_by_nothing(run):
     bench, C = Bench(run), 8
     zeros = np.zeros((1, C), F32)

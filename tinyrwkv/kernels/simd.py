@@ -272,6 +272,19 @@ def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
     )
 
 
+def store_past_caches(lanes: int) -> Any:
+    """Make ``store(address, v)`` for so many float32 that are not read again soon; the address a multiple of 16."""
+    kind = Vector(F32, lanes)
+
+    def store(builder: Any, address: Any, v: Any) -> None:
+        for i in range(0, lanes, 4):
+            part, at = _take(builder, v, range(i, i + 4)), builder.add(address, I64(4 * i))
+            stored = builder.store(part, _opaque(builder, at), align=16)
+            stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+
+    return _emitter(types.void, (types.int64, kind), store)
+
+
 def integer_vectors(lanes: int) -> tuple[Any, Any, Any]:
     """Make zeros, store and add_row for vectors of so many int32.
 

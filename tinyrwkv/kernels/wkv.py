@@ -7,7 +7,15 @@ from typing import Any
 from .. import opcodes as op
 from .common import NEW, OLD, PRIVATE, SCRATCH, SHARED, TOKENS, WEIGHTS, dot, f32, i32, i64, kernel, normalise, share
 from .scalars import exp
-from .simd import f32_at, square_root, vectors
+from .simd import f32_at, square_root, store_past_caches, vectors
+
+LARGE = 1 << 17  # bytes of a layer's state from which those of all layers do not stay in a cache until the next token
+
+
+@kernel
+def leaves_caches(a: Any, state: Any, size: Any) -> Any:
+    """Tell whether a new state is better written past the caches: large, of one token, and where vectors can be."""
+    return size >= LARGE and a[TOKENS] == 1 and (a[NEW] + state) & 15 == 0
 
 
 @kernel
@@ -50,9 +58,10 @@ def head_norm(a: Any, y: Any, weight: Any, bias: Any, bonus: Any, v: Any, gate: 
             out[j] = out[j] * g[j]
 
 
-def _read_and_write(lanes: int) -> Any:
+def _read_and_write(lanes: int, large: bool = False) -> Any:
     """Make the kernel of y = y + r @ S, S = diag(w) S + k v^T for `lanes` columns of one head's state."""
     load, store, scale, add_scaled = vectors(lanes)
+    store_state = store_past_caches(lanes) if large else store
 
     @kernel
     def columns(old: Any, new: Any, r: Any, k: Any, v: Any, w: Any, y: Any, n: Any) -> None:
@@ -60,15 +69,16 @@ def _read_and_write(lanes: int) -> Any:
         for i in range(n):
             s = load(old + i * row)
             total = add_scaled(total, s, f32_at(r)[i])
-            store(new + i * row, add_scaled(scale(s, f32_at(w)[i]), value, f32_at(k)[i]))
+            store_state(new + i * row, add_scaled(scale(s, f32_at(w)[i]), value, f32_at(k)[i]))
         store(y, total)
 
     return columns
 
 
-def _replace_and_read(lanes: int) -> Any:
+def _replace_and_read(lanes: int, large: bool = False) -> Any:
     """Make the kernel of S = diag(w) S + b (S^T -kk)^T + k v^T, y = r @ S for `lanes` columns of one head's state."""
     load, store, scale, add_scaled = vectors(lanes)
+    store_state = store_past_caches(lanes) if large else store
 
     @kernel
     def columns(old: Any, new: Any, r: Any, k: Any, v: Any, w: Any, kk: Any, b: Any, y: Any, n: Any) -> None:
@@ -80,7 +90,7 @@ def _replace_and_read(lanes: int) -> Any:
         for i in range(n):
             s = add_scaled(scale(load(old + i * row), f32_at(w)[i]), removed, f32_at(b)[i])
             s = add_scaled(s, value, f32_at(k)[i])
-            store(new + i * row, s)
+            store_state(new + i * row, s)
             total = add_scaled(total, s, f32_at(r)[i])
         store(y, total)
 
@@ -89,6 +99,7 @@ def _replace_and_read(lanes: int) -> Any:
 
 read_and_write_64, read_and_write_8 = _read_and_write(64), _read_and_write(8)
 replace_and_read_64, replace_and_read_8 = _replace_and_read(64), _replace_and_read(8)
+read_and_write_large, replace_and_read_large = _read_and_write(64, large=True), _replace_and_read(64, large=True)
 
 
 @kernel
@@ -100,6 +111,7 @@ def wkv5(a: Any, p: Any) -> None:
     heads, n = i32(p[11]), i32(p[12])
     first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
+    large = leaves_caches(a, p[9], width * n)
     for h in range(first, last):
         head, state = i64(h) * row, p[9] + i64(h) * n * row
         u = f32_at(a[WEIGHTS] + p[6] + head)
@@ -114,7 +126,10 @@ def wkv5(a: Any, p: Any) -> None:
                 bonus += f32_at(r)[i] * u[i] * f32_at(k)[i]
             for j in range(n):
                 f32_at(y)[j] = bonus * f32_at(v)[j]
-            if n % 64 == 0:
+            if n % 64 == 0 and large:
+                for j in range(0, row, 256):
+                    read_and_write_large(old + j, new + j, r, k, v + j, w, y + j, n)
+            elif n % 64 == 0:
                 for j in range(0, row, 256):
                     read_and_write_64(old + j, new + j, r, k, v + j, w, y + j, n)
             else:
@@ -134,6 +149,7 @@ def wkv7(a: Any, p: Any) -> None:
     heads, n = i32(p[15]), i32(p[16])
     first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
+    large = leaves_caches(a, p[13], width * n)
     kk_at, key_at, b_at = a[PRIVATE] + SCRATCH, a[PRIVATE] + SCRATCH + row, a[PRIVATE] + SCRATCH + 2 * row
     kk, key, b = f32_at(kk_at), f32_at(key_at), f32_at(b_at)
     for h in range(first, last):
@@ -161,10 +177,14 @@ def wkv7(a: Any, p: Any) -> None:
             for j in range(n):
                 bonus += r[j] * key[j] * r_k[j]
             y, w = at + p[14], at + p[3]
-            if n % 64 == 0:
+            r_at, v_at = at + p[0], at + p[2]
+            if n % 64 == 0 and large:
                 for j in range(0, row, 256):
-                    replace_and_read_64(old + j, new + j, at + p[0], key_at, at + p[2] + j, w, kk_at, b_at, y + j, n)
+                    replace_and_read_large(old + j, new + j, r_at, key_at, v_at + j, w, kk_at, b_at, y + j, n)
+            elif n % 64 == 0:
+                for j in range(0, row, 256):
+                    replace_and_read_64(old + j, new + j, r_at, key_at, v_at + j, w, kk_at, b_at, y + j, n)
             else:
                 for j in range(0, row, 32):
-                    replace_and_read_8(old + j, new + j, at + p[0], key_at, at + p[2] + j, w, kk_at, b_at, y + j, n)
+                    replace_and_read_8(old + j, new + j, r_at, key_at, v_at + j, w, kk_at, b_at, y + j, n)
             head_norm(a, y, weight, bias, bonus, v, at + p[5], n)
