@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from tiny_models import compress, predict, rewrite
+from tiny_models import compress, predict, preview, rewrite
 
 from benchmarks.random_model import sizes, write
 from tinyrwkv import Sampler, load
@@ -39,6 +39,7 @@ from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
 MODELS = [(arch, "int8", "dense") for arch in ("v4", "v5.0", "v5.2", "v6", "v7")]
 MODELS += [(arch, "int8", "compressed") for arch in ("v4", "v5.2", "v6", "v7")]
 MODELS += [(arch, "int8", "predicted") for arch in ("v4", "v5.2", "v6", "v7")]
+MODELS += [("v6", "int8", "previewed"), ("v7", "int8", "previewed")]
 MODELS += [("v5.2", "f32", "dense"), ("v7", "f16", "dense")]
 PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a part of one
 BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
@@ -61,7 +62,7 @@ def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) 
         shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
         path = folder / (f"{arch}-{dtype}.trwkv" if form == "dense" else f"{arch}-{dtype}-{form}.trwkv")
         write(str(path), shape, dtype, seed=1, low=24)
-        rewrite(path, path, {"dense": decay_only, "compressed": low_rank_and_sparse, "predicted": chosen}[form])
+        rewrite(path, path, FORMS[form])
 
 
 def decay_only(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
@@ -84,6 +85,15 @@ def chosen(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     for name, array in tensors.items():
         if name.endswith("predictor.threshold"):
             array[::3], array[1::3] = np.inf, 0
+
+
+def previewed(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let a few bits of every row of the head tell which rows matter."""
+    decay_only(metadata, tensors)
+    preview(metadata, tensors)
+
+
+FORMS = {"dense": decay_only, "compressed": low_rank_and_sparse, "predicted": chosen, "previewed": previewed}
 
 
 def function_of(path: pathlib.Path) -> Any:

@@ -732,6 +732,15 @@ def test_full_disk(tmp_path, path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_written_file_leaves_the_cache(path, monkeypatch):
+    if not hasattr(os, "posix_fadvise"):
+        pytest.skip("this system takes no advice")
+    advice = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *rest: advice.append(rest))
+    write_example(path)
+    assert advice == [(0, 0, os.POSIX_FADV_DONTNEED)]
+
+
 def test_writer_replaces_files_that_are_mapped(path):
     write_example(path)
     if os.name == "nt":

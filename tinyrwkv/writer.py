@@ -16,7 +16,6 @@ from . import table
 from .errors import ArgumentError, FormatError, os_errors
 from .table import Tensor
 
-_BLOCK = 1 << 21  # bytes of a huge page on most systems
 _SERIAL = itertools.count()
 
 
@@ -67,7 +66,7 @@ class Writer:
                 raise OSError("a folder, pipe or device")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temp)  # left from a power cut by a process of the same number
-            self._file = open(self._temp, "xb", buffering=_BLOCK)
+            self._file = open(self._temp, "xb")
         return self
 
     def add(self, name: str, array: np.ndarray, page_aligned: bool = False) -> None:
@@ -103,17 +102,10 @@ class Writer:
             raise ArgumentError(error.file, error.object, error.found, error.expected, "give another") from None
         data = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
         with self._cleanup():
-            self._append(bytes(offset - self._file.tell()))
-            self._append(data)
+            self._file.seek(offset)  # the gap reads as zeros
+            self._file.write(data)
         self.tensors[name] = tensor._replace(crc32=zlib.crc32(data))
         self._end = offset + array.nbytes
-
-    def _append(self, data: Any) -> None:
-        """Write bytes in whole blocks of the file: Linux then keeps them in huge pages, which are read faster."""
-        while self._file is not None and data:
-            room = _BLOCK - self._file.tell() % _BLOCK
-            self._file.write(data[:room])
-            data = data[room:]
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         """Finish the file and give it its name, or after an exception remove it."""
@@ -136,11 +128,14 @@ class Writer:
         # a file that its own reader would refuse never gets the name
         table.check_header(self.path, head, offset + len(raw))
         table.check_table(self.path, raw, table.MINOR, table.PAGE, offset)
-        self._append(bytes(offset - self._file.tell()) + raw)
+        self._file.seek(offset)
+        self._file.write(raw)
         self._file.seek(0)
         self._file.write(head)
         self._file.flush()
         os.fsync(self._file.fileno())
+        if hasattr(os, "posix_fadvise"):  # the pages in the cache are cut as it was written, not as it will be read
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
         os.replace(self._temp, self.path)
         if os.name != "nt":
