@@ -164,6 +164,57 @@ def test_predicted_neurons(files, capsys, share):
     assert np.isfinite(logits(files["out.trwkv"])).all()
 
 
+def test_a_head_by_its_preview(files, capsys, tmp_path):
+    files = files()
+    assert run(files, "--head", "preview", "--head-rows", "40") == 0
+    report = json.loads(capsys.readouterr().out)
+    step = report["compression"][-1]
+    assert step["params"] == {"form": "preview", "rows": 40, "seed": 0}
+    coverage = report["figures"]["head"]["coverage"]
+    assert [count for count, _ in coverage] == sorted({count for count, _ in coverage})
+    assert coverage[-1] == [300, pytest.approx(1, abs=1e-4)]
+    with open_file(files["out.trwkv"], verify=True) as file:
+        assert "head.weight" not in file
+        assert file.tensors["head.rows.weight"].offset % 4096 == 0
+    # the likeliest tokens are mostly those of the dense head
+    assert cli.main([files["model.pth"], str(tmp_path / "dense.trwkv"), "--quiet"]) == 0
+    found, dense = logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv"))
+    assert (found.argmax(axis=1) == dense.argmax(axis=1)).sum() >= 5  # of 8; random heads have no few directions
+    assert error(found, dense) > 0
+
+
+def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
+    files = files()
+    assert run(files, "--head", "preview", "--head-rows", "300") == 0
+    assert json.loads(capsys.readouterr().out)["compression"][-1]["report"]["nll_delta"] == pytest.approx(0, abs=1e-6)
+    assert cli.main([files["model.pth"], str(tmp_path / "dense.trwkv"), "--quiet"]) == 0
+    np.testing.assert_array_equal(logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv")))
+
+
+@pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
+def test_preset_lite(files, capsys, version):
+    files = files(version)
+    assert run(files, "--preset", "lite", "--head-rows", "64") == 0
+    report = json.loads(capsys.readouterr().out)
+    steps = [step["technique"] for step in report["compression"]]
+    assert steps == ["int8", "calibration", "low rank", "sparse ffn", "head"]
+    sizes = report["figures"]["bytes"]
+    assert list(sizes) == ["dense", "low rank", "sparse ffn", "head"]
+    touched = [sum(one["touched"].values()) for one in sizes.values()]
+    assert touched[0] > touched[1] > touched[2]
+    # a head of 300 rows is too small for a preview to pay, and the report says so
+    assert touched[3] > touched[2]
+    assert any(note.startswith("head does not pay for this model: it reads ") for note in report["notes"])
+    model = load(files["out.trwkv"])
+    assert set(sizes["head"]["touched"]) == {part["part"] for part in model.plan()["parts"]}
+    assert np.isfinite(logits(files["out.trwkv"])).all()
+    # nothing is done twice
+    again = [files["out.trwkv"], files["out.trwkv"] + "2", "--calibrate", files["text.txt"]]
+    for given in (["--low-rank", "4"], ["--sparse-ffn", "exact"], ["--head", "preview"]):
+        assert cli.main([*again, *given]) == 1
+        assert "already" in capsys.readouterr().err
+
+
 def test_options_overrule_a_preset(files, capsys):
     files = files()
     assert run(files, "--preset", "exact", "--low-rank", "4", "--whiten") == 0
