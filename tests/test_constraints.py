@@ -136,7 +136,7 @@ def test_examples_of_patterns(pattern, yes, no):
             "\\8",
         ),
         *("(?=a)", "(?<!a)b", "(a)\\1", "\\bword", "a^b", "a$b", "(?i)a", "a*+", "\\x4", "\\ud800", "\\U00110000"),
-        *("[\\ud800-\\udfff]", "[^\\x00-\\U0010ffff]", "(?P<1>a)", "(^a)", "\ud800", "[a-\\d]", "\\A", "\\p"),
+        *("[\\ud800-\\udfff]", "[^\\x00-\\U0010ffff]", "(?P<1>a)", "(^a)", "a|{0}", "\ud800", "[a-\\d]", "\\A", "\\p"),
     ],
 )
 def test_what_is_no_pattern_is_refused(pattern):
@@ -145,7 +145,7 @@ def test_what_is_no_pattern_is_refused(pattern):
 
 
 @given(st.text(st.sampled_from("ab()[]{}*+?|\\^$.-,0123456789:=!<>Pdwsuxé\n"), max_size=25))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
     try:
         found = Regex(pattern)
@@ -153,7 +153,7 @@ def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of sets that may come to mean something else
-        expression = re.compile(pattern, re.ASCII)  # so Python takes it too
+        expression = re.compile(pattern, re.ASCII)  # what is taken here Python takes too
     for text in ("", "a", "b", "ab", "aa", "()", "{", "-", "d0", "é"):
         assert found.matches(text) == bool(expression.fullmatch(text))
 

@@ -194,6 +194,8 @@ class _Parser:
         return least, most
 
     def single(self, depth: int) -> Node:
+        if self.bounds() is not None:
+            self.wrong("nothing to repeat", "something before it")
         character = self.next("a character")
         if character == "(":
             return self.group(depth)
@@ -203,9 +205,6 @@ class _Parser:
             return Characters(_ANY)
         if character == "\\":
             return Characters(self.escape())
-        if character in "*+?":
-            self.at -= 1
-            self.wrong("nothing to repeat", "something before it")
         if character in "^$":
             self.cannot(f"a {character} inside")
         return self.one(ord(character))
