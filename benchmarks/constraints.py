@@ -57,9 +57,9 @@ class Timed:
         spent = time.thread_time() - begin
 
         class Walk:
-            def mask(self, logits: Any) -> None:
+            def mask(self, logits: Any, exact: Any = None) -> None:
                 begin = time.thread_time()
-                walk.mask(logits)
+                walk.mask(logits, exact)
                 times.append(time.thread_time() - begin + (spent if not times else 0.0))
 
             def advance(self, token: int) -> bool:

@@ -501,6 +501,21 @@ def test_the_logprob_is_that_among_allowed_tokens(load):
     assert piece.logprob == pytest.approx(float(among.max() - np.log(np.exp(among).sum())), abs=1e-5)
 
 
+@pytest.mark.parametrize("pattern", ["[a-e]{6}", ".{6}"])
+def test_allowed_tokens_have_exact_logits_whatever_the_head(load, backend, pattern):
+    """A head by its preview knows some logits only roughly; what a constraint lets choose from is better known."""
+    dense, previewed = load(backend), load(backend, form="previewed")
+    generation = previewed.generate([3], constraint=Regex(pattern), sampler=Sampler(temperature=0), max_tokens=1)
+    next(generation)
+    expected, rough = dense.forward([0, 3])[0], previewed.forward([0, 3])[0]
+    allowed = np.flatnonzero(np.isfinite(generation.logits))
+    best = allowed[np.argsort(generation.logits[allowed])[-40:]]
+    np.testing.assert_allclose(generation.logits[best], expected[best], rtol=1e-4, atol=1e-4)
+    assert not np.allclose(rough[allowed], expected[allowed], rtol=1e-4, atol=1e-4)  # not so without it
+    if pattern == "[a-e]{6}":
+        assert generation.logits.argmax() == allowed[expected[allowed].argmax()]
+
+
 @pytest.mark.parametrize("value", [object(), "a*", Regex, 3])
 def test_a_constraint_is_one(load, value):
     with pytest.raises(ArgumentError, match="constraint"):

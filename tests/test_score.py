@@ -64,6 +64,19 @@ def test_all_first_tokens_together_are_certain(load):
         assert scored.logprob == pytest.approx(math.log(p[first[text]] / p.sum()), abs=1e-5)
 
 
+def test_the_logits_of_choices_are_exact_whatever_the_head(load, backend):
+    dense, previewed = load(backend), load(backend, form="previewed")
+    texts = ["a", "b", "é", "x"]
+    scores = {model: model.score([3], texts) for model in (dense, previewed)}
+    # The sum over all tokens is that of the preview, the same for every choice.
+    shift = [one.logprob - other.logprob for one, other in zip(scores[dense], scores[previewed], strict=True)]
+    assert shift == pytest.approx([shift[0]] * len(shift), abs=0.2)
+    logits, _ = dense.forward([0, 3])
+    rough, _ = previewed.forward([0, 3])
+    ids = [dense.tokenizer.encode(text)[0] for text in texts]
+    assert not np.allclose(logits[ids], rough[ids], atol=1e-4)
+
+
 @pytest.mark.parametrize("choices", [[], "ab", b"ab", None, [""], ["a", 3]])
 def test_choices_are_texts(load, choices):
     with pytest.raises(ArgumentError, match="choices"):

@@ -137,8 +137,11 @@ class Generation(Iterator[Piece]):
         self.sampler = sampler.copy()
         self.sampler.reset()
         self._walk = None if constraint is None else constraint.start(model)
+        self._hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
         self.result = Result(model, start)
         self.logits = np.zeros(model.config["vocab_size"], np.float32)
+        previewed = "head.rows.weight" in model.file
+        self._exact = (lambda ids: model.exact_logits(ids, self.logits, self._hidden)) if previewed else None
         # Before a call of the kernels, and memory for after it; the caller's own state is read and then left alone.
         self._now, self._next = start, State(np.empty_like(start.data), start.tokens, start.origin)
         self._given = start
@@ -183,7 +186,7 @@ class Generation(Iterator[Piece]):
         while len(result.tokens) < self.max_tokens:
             begin = time.perf_counter()
             if self._walk is not None:
-                self._walk.mask(self.logits)
+                self._walk.mask(self.logits, self._exact)
             token, logprob = self.sampler.sample(self.logits)
             self.sampler.accept(token)
             if token == END_OF_DOCUMENT:
@@ -221,7 +224,7 @@ class Generation(Iterator[Piece]):
     def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
         """Read tokens into the state, `rest` to follow; False where time or the caller ended it, all as it was."""
         head, out = (NO_HEAD, None) if len(rest) else (HEAD_OF_LAST, self.logits)
-        if not self.model.read(ids, self._now.data, self._next.data, out, head, self._why):
+        if not self.model.read(ids, self._now.data, self._next.data, out, head, self._why, self._hidden):
             return False
         self._next.tokens = self._now.tokens + len(ids)
         spent, self._now = self._now, self._next

@@ -250,8 +250,9 @@ class Model:
             Absolute ``time.monotonic()`` time to end at, within milliseconds.
         constraint : Choice, Regex or JsonSchema, optional
             What the whole text must match. In general an object whose ``start(model)`` returns one with two methods:
-            ``mask(logits)`` puts ``-inf`` in place where a token may not follow, ``advance(token)`` goes on by the
-            token chosen and tells whether anything may follow it.
+            ``mask(logits, exact)`` puts ``-inf`` in place where a token may not follow, ``advance(token)`` goes on
+            by the token chosen and tells whether anything may follow it. Where the head has a preview, ``exact(ids)``
+            returns logits from whole rows; otherwise `exact` is None.
 
         Returns
         -------

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .backends import HEAD_OF_LAST
 from .errors import ArgumentError
 from .generate import END_OF_DOCUMENT
-from .opcodes import MAX_TOKENS
+from .state import State
 
 if TYPE_CHECKING:
     from .model import Model
-    from .state import State
 
 
 class Scored(NamedTuple):
@@ -58,22 +58,32 @@ def score(
             "score", "choices", f"{choices!r}"[:80], "texts of 1 character or more", "give a list of str"
         )
     ids = model.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
-    first, after = model.forward([END_OF_DOCUMENT, *ids] if state is None else ids, state, logits="last")
-    return [_scored(model, text, first, after) for text in texts]
+    *before, last = model.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids).tolist()
+    state = model.new_state() if state is None else model.check_state(state)
+    after = _read(model, last, model.forward(before, state, logits=None)[1] if before else state)
+    return [_scored(model, text, *after) for text in texts]
 
 
-def _scored(model: Model, text: str, first: Any, state: State) -> Scored:
-    tokens = model.tokenizer.encode(text)
-    logprob = _logprob(first, tokens[0])
-    rows: Any
-    for start in range(0, len(tokens) - 1, MAX_TOKENS):  # logits of so many tokens are in memory at once
-        chunk = tokens[start : start + MAX_TOKENS + 1]
-        rows, state = model.forward(chunk[:-1], state, logits="all")
-        logprob += sum(_logprob(row, token) for row, token in zip(rows, chunk[1:], strict=True))
+def _scored(model: Model, text: str, logits: np.ndarray, hidden: np.ndarray, state: State) -> Scored:
+    first, *rest = tokens = model.tokenizer.encode(text)
+    logprob = _logprob(model, first, logits, hidden)
+    for before, token in zip(tokens, rest, strict=False):
+        logits, hidden, state = _read(model, before, state)
+        logprob += _logprob(model, token, logits, hidden)
     return Scored(text, logprob, len(tokens), len(text.encode()))
 
 
-def _logprob(logits: np.ndarray, token: int) -> float:
-    logits = logits.astype(np.float64)
-    peak = float(logits.max())
-    return float(logits[token]) - peak - math.log(float(np.exp(logits - peak).sum()))
+def _read(model: Model, token: int, state: State) -> tuple[np.ndarray, np.ndarray, State]:
+    """Return the logits after a token (V,), what went into the head (C + 1,), and the state."""
+    after = State(np.empty_like(state.data), state.tokens + 1, state.origin)
+    logits = np.empty((1, model.config["vocab_size"]), np.float32)
+    hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
+    model.read(np.array([token], np.int32), state.data, after.data, logits, HEAD_OF_LAST, None, hidden)
+    return logits[0], hidden, after
+
+
+def _logprob(model: Model, token: int, logits: np.ndarray, hidden: np.ndarray) -> float:
+    wide = logits.astype(np.float64)
+    wide[token] = model.exact_logits(np.array([token]), logits, hidden)[0]  # of a head with a preview
+    peak = float(wide.max())
+    return float(wide[token]) - peak - math.log(float(np.exp(wide - peak).sum()))

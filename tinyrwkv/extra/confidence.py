@@ -43,9 +43,9 @@ class _Walk:
         self._weighed, self._walk = weighed, walk
         self.advance = walk.advance
 
-    def mask(self, logits: np.ndarray) -> None:
+    def mask(self, logits: np.ndarray, exact: Any = None) -> None:
         every = _log_sum(logits)
-        self._walk.mask(logits)
+        self._walk.mask(logits, exact)
         self._weighed.log_share += _log_sum(logits) - every
 
 

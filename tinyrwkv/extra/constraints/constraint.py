@@ -6,7 +6,7 @@ import copy
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -259,7 +259,7 @@ class Walk:
         self._masks, self._tokenizer = masks, tokenizer
         self._place = masks.begin()
 
-    def mask(self, logits: np.ndarray) -> None:
+    def mask(self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         """Put ``-inf`` in the place of the logits of tokens that may not follow.
 
         Parameters
@@ -267,14 +267,19 @@ class Walk:
         logits : ndarray, float32, shape (V,)
             At least one stays: wherever a walk is, a byte can follow, which is a token, or the text is complete and
             token 0 can.
+        exact : callable, optional
+            Returns better logits for some ids; asked for those that stay, the `FEW` best of them.
         """
         allowed = self._masks.allowed(self._place)
         if allowed.dtype == np.int32:
-            kept = logits[allowed]
+            kept = logits[allowed] if exact is None else exact(allowed)
             logits.fill(-np.inf)
             logits[allowed] = kept
         else:
             np.copyto(logits, -np.inf, where=np.unpackbits(allowed, count=len(logits)).view(bool))
+            if exact is not None:
+                best = np.argpartition(logits, -FEW)[-FEW:]  # more than FEW stay
+                logits[best] = exact(best)
 
     def advance(self, token: int) -> bool:
         """Go on by a token that was chosen; False where nothing can follow it: the text is complete.
