@@ -245,6 +245,7 @@ class Generation(Iterator[Piece]):
 
     def _end(self, reason: str) -> None:
         self.result.stop_reason = reason
+        self._now = self._next = self._given  # whoever keeps a generation needs no more than its result
 
 
 def _encodable(text: str) -> bool:

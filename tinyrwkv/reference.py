@@ -321,10 +321,11 @@ def new_state(config: Mapping[str, Any]) -> Array:
         remembers: aa, bb and pp (C,) in v4, the matrices S (H, N, N) in the others. All zero but pp, which is -1e30.
     """
     C, is_v4 = config["n_embd"], config["arch"] == "v4"
-    layer = np.zeros(5 * C if is_v4 else 2 * C + config["n_head"] * config["head_size"] ** 2, np.float32)
+    size = 5 * C if is_v4 else 2 * C + config["n_head"] * config["head_size"] ** 2
+    state = np.zeros((config["n_layer"], size), np.float32)
     if is_v4:
-        layer[4 * C :] = -1e30
-    return np.tile(layer, config["n_layer"])
+        state[:, 4 * C :] = -1e30
+    return state.reshape(-1)
 
 
 def layer_state(config: Mapping[str, Any], state: Array, i: int) -> tuple[Array, Array, Array]:

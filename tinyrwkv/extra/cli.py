@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import TinyRWKVError
 from .commands import bench, chat, generate, info, plan, verify
+from .terminal import width
 
 COMMANDS = {"chat": chat, "generate": generate, "info": info, "plan": plan, "verify": verify, "bench": bench}
 
@@ -61,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
+    # Without a width, argparse imports shutil and with it bz2 and lzma, to find one.
+    form = functools.partial(argparse.RawDescriptionHelpFormatter, width=width())
     parser = argparse.ArgumentParser(
         prog="tinyrwkv",
         description="Run RWKV language models on small computers.",

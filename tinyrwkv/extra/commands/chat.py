@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import pathlib
 import signal
@@ -63,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    _map_large_memory()
     if options.model_option is not None:
         options.model = options.model_option
     model = shared.loaded(options)
@@ -88,6 +90,12 @@ def run(options: argparse.Namespace) -> int:
             if chat.transcript or os.path.lexists(path):
                 chat.save(path)
     return 0
+
+
+def _map_large_memory() -> None:
+    """Have the C library take states from the system and give them back, not keep some for each thread (mallopt)."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD
 
 
 def _own_file(chat: Chat) -> pathlib.Path:
