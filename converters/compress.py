@@ -109,8 +109,8 @@ def _check(options: Options) -> None:
         found, fix = "--low-rank and --rank-budget", "give one of them: the same ranks for all, or ranks by need"
     elif options.rank_budget is not None and not options.rank_budget > 0:
         found, fix = f"a rank budget of {options.rank_budget}", "give bytes, such as 4MB, or a share, such as 70%"
-    elif (options.keep is not None or options.recall is not None) and not predict:
-        found, fix = "--keep or --recall alone", "add --sparse-ffn predict"
+    elif (options.keep, options.recall, options.mlp) != (None, None, None) and not predict:
+        found, fix = "--keep, --recall or --mlp alone", "add --sparse-ffn predict"
     elif options.keep is not None and options.recall is not None:
         found, fix = "--keep and --recall", "give one of them"
     elif options.head_rows is not None and options.head is None:

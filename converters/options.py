@@ -37,6 +37,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep", type=_part, metavar="P", help=f"share of the neurons that predictors choose (default: {KEEP})")
     add("--recall", type=_part, metavar="P", help="choose those that have this share of the energy, such as 0.99")
+    add("--mlp", type=_count, metavar="N", help="join the predictor with a network of N units, such as 64, at a cost")
     add("--head", choices=("preview",), help="read few rows of the head, which a preview of all rows chooses")
     add("--head-rows", type=_count, metavar="N", help=f"so many (default: {ROWS})")
     add("--head-clusters", type=int, metavar="N", help=argparse.SUPPRESS)

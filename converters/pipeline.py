@@ -45,6 +45,8 @@ class Options(NamedTuple):
         this share of them,
     recall : float, optional
         or those that have this share of the energy.
+    mlp : int, optional
+        Width of a network for each layer that chooses neurons too.
     head : str, optional
         "preview" reads few rows of the head, those that a preview of all takes for needed:
     head_rows : int, optional
@@ -58,6 +60,7 @@ class Options(NamedTuple):
     sparse_ffn: str | None = None
     keep: float | None = None
     recall: float | None = None
+    mlp: int | None = None
     head: str | None = None
     head_rows: int | None = None
     seed: int = 0
@@ -142,7 +145,8 @@ class Pipeline:
         if options.sparse_ffn is not None:
             settings = None
             if options.sparse_ffn == "predict":
-                settings = Settings(energy=options.recall, fraction=options.keep or KEEP)
+                share = options.keep or KEEP
+                settings = Settings(energy=options.recall, fraction=share, mlp=options.mlp or 0, seed=options.seed)
             yield stages.sparse_ffn(self.model, self._text(), self.tell, settings)
         if options.head is not None:
             yield stages.head(self.model, self._text(), self.tell, options.head_rows or ROWS, self.seed)

@@ -193,7 +193,7 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
                 inputs = Inputs(found.inputs.pop(ffn + "key.weight"), found.scales.pop(ffn + "key.weight"))
                 squares = found.squares.get(_gate(model, ffn) or "")
                 effects = None if squares is None else np.sqrt(squares).astype(np.float32)
-                fits.append(fit_layer(neurons, inputs, effects, settings))
+                fits.append(fit_layer(neurons, inputs, effects, settings, partial(tell, "network")))
             tell("sparse ffn", max(len(made), len(fits)), len(layers))
     if settings is not None:
         for fit, price in zip(fits, find_prices(fits, settings), strict=True):

@@ -145,7 +145,7 @@ def test_preset_exact_gives_the_same_bits(files, capsys, version, tmp_path):
         assert not any(tensor.offset % 4096 for name, tensor in file.tensors.items() if name.endswith(".rows"))
 
 
-@pytest.mark.parametrize("share", [["--keep", "0.5"], ["--recall", "0.9"]])
+@pytest.mark.parametrize("share", [["--keep", "0.5"], ["--recall", "0.9"], ["--recall", "0.9", "--mlp", "5"]])
 def test_predicted_neurons(files, capsys, share):
     files = files()
     assert run(files, "--low-rank", "4", "--sparse-ffn", "predict", *share) == 0
@@ -161,6 +161,7 @@ def test_predicted_neurons(files, capsys, share):
             file.tensors
         )
         assert not file.tensors["blocks.0.ffn.bundles"].offset % 4096
+        assert ("blocks.1.ffn.predictor.fc1.weight" in file.tensors) == ("--mlp" in share)
     assert np.isfinite(logits(files["out.trwkv"])).all()
 
 
@@ -272,7 +273,7 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
         (["--low-rank", "1.5"], "--low-rank above 2"),
         (["--low-rank", "4", "--rank-budget", "70%"], "--low-rank and --rank-budget"),
         (["--rank-budget", "1kB"], "raise the budget"),
-        (["--keep", "0.2"], "--keep or --recall alone"),
+        (["--keep", "0.2"], "--keep, --recall or --mlp alone"),
         (["--sparse-ffn", "predict", "--keep", "0.2", "--recall", "0.9"], "--keep and --recall"),
         (["--low-rank", "4", "--head-rows", "9"], "--head-rows alone"),
         (["--head-clusters", "200"], "--head preview reads fewer bytes for the same loss"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,20 @@ import pytest
 from channel_mixes import TOKENS, Tensors, channel_mix, logits, replaced
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import shape_of, write_model
 
 import tinyrwkv
+from converters.calibrate import collect
 from converters.mlp_predictor import Network
 from converters.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
+from converters.rewrite import rewrite as write_copy
 from converters.sign_predictor import scores
 from converters.sparse_ffn import Neurons
 from tinyrwkv import opcodes as op
 from tinyrwkv.backends import NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.format import open_file
+from tinyrwkv.memory import advise, drop_from_cache
 
 
 def sparse_predict(neurons: Neurons, inputs: Inputs, wanted: Settings) -> tuple[Tensors, dict[str, Any]]:
@@ -185,3 +191,56 @@ def test_chunks_choose_for_each_token_what_it_would_choose_alone(tiny, tmp_path,
         for token, row in zip(TOKENS, together, strict=True):
             alone, state = model.forward([token], state)
             assert np.array_equal(alone, row)
+
+
+def chosen(model: tinyrwkv.Model, token: int) -> dict[str, np.ndarray]:
+    """Return for the bundles of each layer which neurons are chosen for a first token."""
+    found, memory = {}, Workspace(model.program, 1)
+    state, new, at = model.new_state().data, np.zeros(model.program.state_size, np.float32), 0
+    for i, (row, note) in enumerate(zip(model.program.rows, model.program.notes, strict=True)):
+        if row[0] == op.PREDICT:
+            model.backend.run(memory, at, i, np.array([token], np.int32), state, new, None, NO_HEAD)
+            p, at = op.Fields[op.PREDICT](*row[1:]), i
+            q = np.frombuffer(memory.private[0], np.int16, p.cols, p.src)[None]
+            scale = np.frombuffer(memory.private[0], np.float32, 1, p.src_scale)
+            predictor = note.replace("bundles", "predictor.")
+            signs = np.unpackbits(model.file[predictor + "signs"], axis=1, bitorder="little") == 1
+            found[note] = scores(signs, q, scale)[0] > model.file[predictor + "threshold"]
+    return found
+
+
+@pytest.mark.usefixtures("linux")
+def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, compiled):
+    F, C, page = 4000, 256, mmap.PAGESIZE
+    dense = write_model(tmp_path / "dense.trwkv", shape_of("v7", width=C, ffn=F, head_size=64), "int8")
+    layers, path = ("blocks.0.ffn.", "blocks.1.ffn."), str(tmp_path / "a.trwkv")
+    with contextlib.closing(tinyrwkv.load(dense, backend=compiled)) as model:
+        seen = collect(model, [[5, *range(100)]], inputs=[ffn + "key.weight" for ffn in layers])
+    with open_file(dense) as file:
+        edits: dict[str, Any] = {}
+        for ffn in layers:
+            matrices = [ffn + name for name in ("key.weight", "value.weight")]
+            inputs = Inputs(seen.inputs[matrices[0]], seen.scales[matrices[0]])
+            fit = fit_layer(Neurons(*(file[name + end] for name in matrices for end in ("", ".scale"))), inputs)
+            made = predicted(fit, find_prices([fit], Settings(fraction=0.02))[0])[0]
+            edits[matrices[0]] = lambda ffn=ffn, made=made: {ffn + end: array for end, array in made.items()}
+            edits[matrices[1]] = dict
+        write_copy(file, path, edits, dict(file.metadata))
+    drop_from_cache(path)
+    with contextlib.closing(tinyrwkv.load(path, backend=compiled)) as model:
+        regions = {name: t for name, t in model.file.tensors.items() if name.endswith(".bundles")}
+        for advice in ("MADV_NOHUGEPAGE", "MADV_RANDOM"):  # nothing is read ahead
+            advise(model.file, advice, 0, len(model.file.bytes))
+        if model.cached() is None or model.cached() > len(model.file.bytes) / 2:
+            pytest.skip("this file system is in memory")
+        model.forward([5])
+        first = model.file.bytes.ctypes.data
+        for name, neurons in chosen(model, 5).items():
+            region, per_page = regions[name], 4096 // (2 * C)
+            wanted = {(region.offset + f // per_page * 4096) // page for f in np.flatnonzero(neurons)}
+            assert region.offset % 4096 == 0 and 0 < len(wanted) < region.nbytes / page / 2
+            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+                pagemap.seek((first + region.offset) // page * 8)
+                entries = np.frombuffer(pagemap.read(-(-region.nbytes // page) * 8), np.uint64)
+            found = np.flatnonzero(entries >> np.uint64(63)) + region.offset // page
+            assert set(found.tolist()) == wanted
