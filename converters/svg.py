@@ -99,7 +99,7 @@ def curves(
 
     body = _grid(left, top, low, _ticks([y for _, y in points], log_y), place_y, width)
     for x in _ticks([x for x, _ in points], log_x):
-        body.append(_text(at(x, points[0][1])[0], low + 16, f"{x:g}", "middle"))
+        body.append(_text(at(x, points[0][1])[0], low + 16, f"{x:.3g}", "middle"))
     for k, (name, line) in enumerate(series.items()):
         path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line if not (log_y and y <= 0))
         body.append(f'<polyline class="line s{k % COLOURS}" points="{path}"><title>{escape(name)}</title></polyline>')
@@ -123,7 +123,8 @@ def _axis(values: Sequence[float], log: bool) -> Callable[[float], float]:
 def _ticks(values: Sequence[float], log: bool) -> list[float]:
     low, high = min(values), max(values)
     if not log:
-        return [low + (high - low) * i / 4 for i in range(5)]
+        whole = high - low > 10
+        return [round(low + (high - low) * i / 4, None if whole else 9) for i in range(5)]
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     return [10.0**i for i in range(first, last + 1, max(1, (last - first) // 4))]
 
