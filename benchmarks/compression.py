@@ -132,6 +132,7 @@ def judge(path: str, text: str, limit: int | None, tokens: int) -> dict[str, Any
     told = read_text(text)
     documents = "<|doc|>" in told
     found: dict[str, Any] = {"file_bytes": os.path.getsize(path)}
+    pages, cost = measure.pages_per_token(path), measure.sample_cold(path, tokens)  # before it is mapped to be judged
     with contextlib.closing(tinyrwkv.load(path)) as model:
         score = (nll_of_docs if documents else nll_of_text)(model, told, limit=limit)
         touched = model.plan()["touched_bytes_per_token"] + measure.chosen_bytes(model) / score.tokens
@@ -139,7 +140,6 @@ def judge(path: str, text: str, limit: int | None, tokens: int) -> dict[str, Any
         found["tokens"] = score.tokens
         if documents and all("\nAssistant:" in document for document in split_documents(told)):
             found["exact_match"] = exact_match(model, told, limit=limit).accuracy
-    pages, cost = measure.pages_per_token(path), measure.sample_cold(path, tokens)
     return found | {"page_bytes": None if pages is None else round(pages), "resident_bytes": cost.resident}
 
 

@@ -102,6 +102,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Do what the command line asks for and return the report, all of it plain JSON."""
     asked = {name: path for name in ("text", "docs", "lambada", "commands") if (path := getattr(options, name))}
     texts = {name: read_text(path) for name, path in asked.items()}  # before minutes of scoring
+    # First: what is mapped, here or in another process, does not leave the cache.
+    cost = sample_cold(options.model, backend=options.backend, threads=options.threads)
     total, chosen, report = Score(), 0, dict[str, Any]()
     parts, wrong = list[dict[str, Any]](), list[dict[str, Any]]()
     with contextlib.ExitStack() as stack:
@@ -131,7 +133,6 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         every = model.plan()["touched_bytes_per_token"]
         report |= {"model": model.path, "backend": model.backend.name, "threads": model.backend.threads}
         report["compression"] = [_step(step) for step in model.config.get("compression", [])]
-    cost = sample_cold(options.model, backend=options.backend, threads=options.threads)
     report["touched_bytes_per_token"] = every + chosen / total.tokens if total.tokens else cost.touched
     report |= {"resident_bytes": cost.resident} if cost.resident is not None else {}
     report["parts"] = parts

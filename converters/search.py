@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,10 +57,10 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     UnsupportedError
         This system does not tell what is in memory.
     """
-    nll, resident = pipeline.nll, _resident(pipeline.dense.path)
+    nll, resident = pipeline.nll, _resident(pipeline)
     tried = [(Options(), nll, resident)]
     _build(pipeline, exact := Options(**NEURONS[0]))
-    if (found := _resident(pipeline.model.path)) <= budget:
+    if (found := _resident(pipeline)) <= budget:
         return _told(budget, exact, found, [*tried, (exact, nll, found)])
     pipeline.reset()
     kinds = [[_try(pipeline, options, nll, resident) for options in kind] for kind in (RANKS, NEURONS, HEADS)]
@@ -74,7 +75,7 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
         _, thought, _, chosen = fitting[0]
         options = Options(**{key: value for one in chosen for key, value in one.options.items()})
         _build(pipeline, options)
-        found = _resident(pipeline.model.path)
+        found = _resident(pipeline)
         tried.append((options, pipeline.nll, found))
         if found <= budget:
             return _told(budget, options, found, tried)
@@ -90,7 +91,7 @@ def _try(pipeline: Pipeline, options: dict[str, Any], nll: float, resident: int)
     path = pipeline.write(stage)
     try:
         cost = 0.0 if stage.lossless else pipeline.judge(path) - nll
-        return Trial(options, cost, _resident(path) - resident)
+        return Trial(options, cost, _resident(pipeline, path) - resident)
     finally:
         os.unlink(path)
 
@@ -101,8 +102,11 @@ def _build(pipeline: Pipeline, options: Options) -> None:
         pipeline.apply(stage)
 
 
-def _resident(path: str) -> int:
-    found = sample_cold(path).resident
+def _resident(pipeline: Pipeline, path: str | None = None) -> int:
+    """Return the bytes in memory of a file, by default that of the present model: a copy, as it is not mapped yet."""
+    copy = os.path.join(pipeline.folder, "cold.trwkv")
+    shutil.copyfile(path or pipeline.model.path, copy)
+    found = sample_cold(copy).resident
     if found is None:
         raise UnsupportedError(
             "search", "budget", "a system that does not tell what is in memory", "Linux", "give options"
