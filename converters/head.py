@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.layout import CODE_BITS, code_qmax
+from tinyrwkv.layout import CODE_BITS, PAGE, code_qmax
 from tinyrwkv.opcodes import BLOCK
 from tinyrwkv.quant import dequantize_rows, quantize_rows
 
@@ -111,6 +111,19 @@ def fit_preview(
         "rows.weight.scale": scale, "rows.weight": q,
     }  # fmt: skip
     return parts, {"rows": rows, "error": float(p[order] @ error), **count_bytes(parts)}
+
+
+def seen_bytes(parts: Mapping[str, Array], states: Array) -> int:
+    """Return the bytes of the pages with the exact rows that all of some states, (n, C), need together."""
+    head = {**parts, "basis.weight": dequantize_rows(parts["basis.weight"], parts["basis.weight.scale"])}
+    V, C = parts["rows.weight"].shape
+    seen = np.zeros(V, bool)
+    for i in range(0, len(states), 16):
+        z = reference.preview(head, states[i : i + 16])  # (n, V)
+        scores = reference.steps(z + head["tables"][1][head["spread_codes"]])
+        seen |= (scores >= reference.lowest_score(scores, int(head["wanted"][0]))).any(axis=0)
+    rows = np.flatnonzero(seen)
+    return len(np.union1d(rows * C // PAGE, ((rows + 1) * C - 1) // PAGE)) * PAGE
 
 
 def default_levels(p: Array, C: int) -> list[Level]:

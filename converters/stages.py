@@ -11,11 +11,12 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.layout import FACTORED
+from tinyrwkv.plan import TYPICAL_TOKENS
 from tinyrwkv.quant import dequantize_rows
 
 from .calibrate import collect
 from .calibration import MEMORY, Calibration, Metrics, Tell, groups
-from .head import fit_preview, mean_probabilities
+from .head import fit_preview, mean_probabilities, seen_bytes
 from .low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
 from .predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted
 from .rewrite import Edits
@@ -253,6 +254,7 @@ def head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: in
     weight = matrix(model, "head.weight")  # (V, C)
     tell("head", 0, 1)
     parts, report = fit_preview(weight, states, rows=rows, seed=seed)
+    report["seen_bytes"] = seen_bytes(parts, states[:TYPICAL_TOKENS])
     tell("head", 1, 1)
     p = np.sort(mean_probabilities(weight, states[:COVERED]))[::-1].cumsum()
     counts = np.unique(np.geomspace(1, len(p), 60).astype(int))

@@ -17,6 +17,7 @@ from benchmarks import (
     constraints,
     engine_process,
     kernels,
+    limit,
     memory,
     peers,
     random_checkpoint,
@@ -99,6 +100,13 @@ def test_tables_are_for_people(capsys, tiny, tmp_path):
     out = capsys.readouterr().out
     assert "stream read: " in out and "decode tok/s" in out
     assert not (tmp_path / "results").exists()
+
+
+def test_limit(run, linux, tiny):
+    told = run(limit, tiny(), "--backend", "numpy", "--tokens", "3")
+    (only,) = told["runs"]
+    assert only["same"] and 0 < only["peak_bytes"] <= told["limit"]
+    assert len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
 
 
 def test_memory(run, linux, tiny):

@@ -165,6 +165,15 @@ def test_bytes_are_those_of_the_parts(fitted: Any) -> None:
     assert report["bytes_per_token"] == rest + 40 * (C + 4)
 
 
+def test_pages_seen_are_those_of_the_rows_read(fitted: Any) -> None:
+    parts, _, _, states = fitted
+    chosen = reference.preview_logits(head.weights(parts), states[:50])[1].any(axis=0)
+    pages = {byte // 4096 for row in np.flatnonzero(chosen) for byte in (row * C, row * C + C - 1)}
+    assert head.seen_bytes(parts, states[:50]) == 4096 * len(pages) > 4096
+    everything = {**parts, "wanted": np.array([V], np.int32)}
+    assert head.seen_bytes(everything, states[:1]) == -(-V * C // 4096) * 4096
+
+
 def test_the_same_input_gives_the_same_parts() -> None:
     weight, states = made(3)
     first, second = (head.fit_preview(weight, states, levels=((V, 8, 4),))[0] for _ in range(2))

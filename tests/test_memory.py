@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import itertools
 import mmap
 import os
@@ -13,7 +14,7 @@ import warnings
 
 import numpy as np
 import pytest
-from tiny_models import predict, rewrite, shape_of, write_model, write_tensors
+from tiny_models import predict, preview, rewrite, shape_of, write_model, write_tensors
 
 import tinyrwkv
 from tinyrwkv import memory
@@ -154,6 +155,12 @@ def with_bundles(large, tmp_path_factory):
     return rewrite(large, tmp_path_factory.mktemp("bundles") / "a.trwkv", predict)
 
 
+@pytest.fixture(scope="module")
+def with_preview(large, tmp_path_factory):
+    """That model with a head of which few rows are read."""
+    return rewrite(large, tmp_path_factory.mktemp("preview") / "a.trwkv", functools.partial(preview, rows=300))
+
+
 def limited(path, backend, more=0, threads=1):
     limit = least_resident(tinyrwkv.load(path, backend=backend).parts) + more
     return tinyrwkv.load(path, backend=backend, threads=threads, resident_limit=limit), limit
@@ -173,7 +180,7 @@ def watch(model, monkeypatch):
 
 @pytest.mark.usefixtures("linux")
 @pytest.mark.parametrize("more", [0, 2_000_000, 1 << 40])
-@pytest.mark.parametrize("form", ["large", "with_bundles"])
+@pytest.mark.parametrize("form", ["large", "with_bundles", "with_preview"])
 def test_a_limit_changes_no_bit_and_is_held_inside_a_token(form, backend, more, monkeypatch, request):
     path = request.getfixturevalue(form)
     memory.drop_from_cache(path)
@@ -190,6 +197,24 @@ def test_a_limit_changes_no_bit_and_is_held_inside_a_token(form, backend, more, 
     expected_last, free_after = free.forward([7], free_state)
     assert logits.tobytes() == expected.tobytes() and last.tobytes() == expected_last.tobytes()
     assert after.data.tobytes() == free_after.data.tobytes()
+
+
+@pytest.mark.usefixtures("linux")
+def test_the_limit_holds_for_exact_rows_of_a_head_too(with_preview, backend, monkeypatch):
+    pathlib.Path(with_preview).read_bytes()
+    model, limit = limited(with_preview, backend)
+    model.forward([3])
+    sizes, inner = [], memory.advise
+
+    def advise(*args):
+        sizes.append(model.resident())
+        return inner(*args)
+
+    monkeypatch.setattr(memory, "advise", advise)
+    ids, hidden = np.random.default_rng(0).integers(0, 16384, 900), np.ones(257, np.float32)
+    found = model.exact_logits(ids, np.empty(0), hidden)
+    assert np.array_equal(found, tinyrwkv.load(with_preview, backend=backend).exact_logits(ids, np.empty(0), hidden))
+    assert model.resident() < 500_000 < 1_000_000 < max(sizes) <= limit
 
 
 @pytest.mark.usefixtures("linux")

@@ -75,16 +75,16 @@ def test_what_is_resident_after_a_cold_start_is_as_planned(large, tmp_path, chan
     assert abs(planned - model.resident()) < 0.1 * model.resident() < 0.07 * most
 
 
-def test_what_the_conversion_measured_is_planned(tiny, tmp_path):
-    def measured(metadata, tensors, value):
-        metadata["compression"] = [{"technique": "x", "params": {}, "report": {"resident_bytes": value}}]
+@pytest.mark.parametrize("told", [12345, 0, -1, "much", None, 1e9, 2**80])
+def test_what_the_conversion_tells_of_a_head_is_planned(tiny, tmp_path, told):
+    def tell(metadata, tensors):
+        metadata["compression"] = [{"technique": "head", "params": {}, "report": {"seen_bytes": told}}]
 
-    for value in (12345, 0, -1, "much", None, 1e9, 2**80):
-        path = rewrite(tiny("v7"), tmp_path / "a.trwkv", lambda *args, value=value: measured(*args, value))
-        parts = parts_of(path)
-        found = plan(parts, None)["resident_bytes_typical"]
-        assert found == 12345 if value == 12345 else 12345 < found <= plan(parts, None)["resident_bytes_max"]
-        assert plan(parts, 9000)["resident_bytes_typical"] == 9000
+    parts = parts_of(rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", tell))
+    found, rows = plan(parts, None), parts.file.tensors["head.rows.weight"].nbytes
+    assert 0 < found["resident_bytes_typical"] <= found["resident_bytes_max"]
+    assert (found["resident_bytes_typical"] < found["resident_bytes_max"] - 5000) == (told == 12345)
+    assert rows > 17345 and plan(parts, 9000)["resident_bytes_typical"] == 9000
 
 
 @pytest.mark.usefixtures("linux")

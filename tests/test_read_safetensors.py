@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checkpoint_files import flipped, read_plain, read_raw, safetensors, survives, with_header, write
 from checkpoints import raw_checkpoint
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pth_writer import stored
 
@@ -109,7 +109,6 @@ def test_every_cut_is_refused(tmp_path):
     assert not survives(path, TINY_BYTES)
 
 
-@settings(max_examples=150, deadline=None)
 @given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=3), head=st.booleans())
 def test_any_flip_gives_a_result_or_an_error(tmp_path_factory, flips, head):
     length = 8 + int.from_bytes(TINY_BYTES[:8], "little")

@@ -15,6 +15,7 @@ from . import memory
 from .errors import ArgumentError, UnsupportedError
 from .opcodes import MAX_TOKENS
 from .plan import Parts, furthest
+from .program import HEAD_ROWS
 
 PAGE = mmap.PAGESIZE
 STRIPE = max(1 << 16, 2 * PAGE)
@@ -113,9 +114,7 @@ class Limit:
     @contextlib.contextmanager
     def step(self, first: int, last: int, ids: np.ndarray) -> Iterator[None]:
         """Let go what the steps from cut `first` to cut `last` read, but for what stays; one caller at a time."""
-        if self._process != os.getpid():  # the child of a fork: another thread may have had the lock
-            self._turn, self._process = threading.Lock(), os.getpid()
-        with self._turn:
+        with self._turn_of_one():
             if self._left:  # an exception ended an earlier call
                 memory.advise(self.file, "MADV_DONTNEED", 0, len(self.file.bytes))
             self._left = True
@@ -123,6 +122,23 @@ class Limit:
             for start, stop in self._to_drop(first, last, ids):
                 memory.advise(self.file, "MADV_DONTNEED", start, stop - start)
             self._left = False
+
+    def take(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return copies of some rows of a tensor of the head; no more of it stays than before."""
+        tensor, source = self.file.tensors[name], self.file[name]
+        taken, row_bytes = np.empty((len(rows), *source.shape[1:]), source.dtype), tensor.nbytes // tensor.shape[0]
+        for piece in np.unique(rows // HEAD_ROWS):
+            chosen = rows // HEAD_ROWS == piece
+            start = tensor.offset + int(piece) * HEAD_ROWS * row_bytes
+            with self._turn_of_one():
+                taken[chosen] = source[rows[chosen]]
+                memory.advise(self.file, "MADV_DONTNEED", start, HEAD_ROWS * row_bytes)
+        return taken
+
+    def _turn_of_one(self) -> threading.Lock:
+        if self._process != os.getpid():  # the child of a fork: another thread may have had the lock
+            self._turn, self._process = threading.Lock(), os.getpid()
+        return self._turn
 
     def _to_drop(self, first: int, last: int, ids: np.ndarray) -> Iterator[tuple[int, int]]:
         if first == 0 and self._let_go[0]:

@@ -469,8 +469,10 @@ class Model:
         if self._places is None:
             self._places = np.argsort(self.file["head.ids"]).astype(np.int32)
         rows = self._places[ids]
-        sums = self.file["head.rows.weight"][rows].astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
-        return sums.astype(np.float32) * (self.file["head.rows.weight.scale"][rows] * hidden[-1])
+        take = self._limit.take if self._limit else lambda name, rows: self.file[name][rows]
+        q, scale = (take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
+        sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
+        return sums.astype(np.float32) * (scale * hidden[-1])
 
     def _measure(self, seconds: float, work: int, tokens: int) -> None:
         """Follow the speed of this machine with a running mean."""

@@ -177,16 +177,17 @@ def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
 def _typical(parts: Parts) -> int:
     """Return the bytes of the file that are resident after some tokens from a cold start.
 
-    Where only some rows of a part are read, its pages are soon all in memory but for the embedding's, and those of a
-    head of which few rows are exact: there it depends on the text, so the conversion measures it.
+    Where a token reads only some rows of a part, all its pages are soon in memory but for the embedding's, and those
+    of a head of which few rows are exact: there the conversion tells.
     """
-    page, measured = mmap.PAGESIZE, None
-    for step in parts.program.config.get("compression", []):
-        measured = step["report"].get("resident_bytes", measured)
-    if isinstance(measured, int) and 0 < measured < 1 << 60:
-        return measured
-    embedding = parts.file.tensors["emb.weight"]
+    page, tensors = mmap.PAGESIZE, parts.file.tensors
+    embedding = tensors["emb.weight"]
     row = embedding.nbytes // embedding.shape[0]
     pages, of_a_row = -(-embedding.nbytes // page), 1 + (row - math.gcd(row, page)) / page  # on average
     seen = pages * (1 - max(1 - of_a_row / pages, 0) ** TYPICAL_TOKENS)  # of tokens drawn at random
-    return (-(-len(parts.file.bytes) // page) - pages + round(seen)) * page
+    total = (-(-len(parts.file.bytes) // page) - pages + round(seen)) * page
+    for step in parts.program.config.get("compression", []):
+        told = step["report"].get("seen_bytes")
+        if "head.rows.weight" in tensors and isinstance(told, int) and 0 < told < tensors["head.rows.weight"].nbytes:
+            return total - tensors["head.rows.weight"].nbytes + told
+    return total
