@@ -70,9 +70,9 @@ def divergence(z):
     ).mean()
 
 
-clusters, previews = [], []
+clusters, previews, first = [], [], parts
 for p_min in (0.7, 0.9, 0.98):
-    parts, _ = head_clusters.cluster_head(W, fit, 64, p_min=p_min, k_min=2)
+    parts = first if p_min == 0.9 else head_clusters.cluster_head(W, fit, 64, p_min=p_min, k_min=2)[0]
     z, read = head_clusters.cluster_logits(parts, judge)
     rows = (read @ np.diff(parts["starts"])).mean()
     size = rows * (C + 4) + sum(a.nbytes for name, a in parts.items() if not name.startswith("rows"))
@@ -101,7 +101,7 @@ for name in ("clusters", "previews"):
         print(f"{name:8} {share:6.1%} of the bytes: KL {one['kl']:.3f}, same first choice {one['same']:.1%}")
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-axes[0].hist(np.diff(head_clusters.cluster_head(W, fit, 64, steps=1)[0]["starts"]), 30)
+axes[0].hist(np.diff(first["starts"]), 30)
 axes[0].set(xlabel="rows in a cluster", ylabel="clusters", title="64 clusters of the head's rows")
 for listed, label in ((clusters, "clusters"), (previews, "preview")):
     axes[1].plot([one[0] / 1000 for one in listed], [one[1] for one in listed], "o-", label=label)
