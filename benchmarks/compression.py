@@ -161,6 +161,8 @@ def decode(paths: dict[str, str], rounds: int = 7, tokens: int = 24) -> dict[str
 def table(result: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the tables in Markdown, a table for each checkpoint."""
     for name, rows in result["models"].items():
+        if not rows:
+            continue  # its files were only made
         keys = [key for key in COLUMNS if any(key in row for row in rows.values())]
         yield f"\n### {name}\n"
         yield f"| technique | {' | '.join(COLUMNS[key] for key in keys)} |"

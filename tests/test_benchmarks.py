@@ -233,6 +233,9 @@ def test_compression(run, monkeypatch, tmp_path):
     paths = [str(tmp_path / name) for name in ("a.pth", "vocab.txt", "text.txt", "text.txt")]
     options = ["--folder", str(tmp_path / "files"), "--tokens", "4", "--limit", "2"]
     only = ["--only", "int8", "values", "low rank 1/3", "predicted"]
+    made = run(compression, "--model", *paths, *options, *only, "--step", "make")
+    assert made["models"] == {"a.pth": {}}
+    assert "".join(compression.table(made)) == ""
     told = run(compression, "--model", *paths, *options, *only, "--write")
     rows = told["models"]["a.pth"]
     assert list(rows) == ["int8", "values of neurons that fire", "low rank 1/3, whitened", "predicted neurons, 17 %"]
