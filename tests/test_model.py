@@ -459,7 +459,7 @@ def test_weights_that_are_no_numbers_do_not_crash(tmp_path, tiny, backend, arch,
     assert logits.shape == (20, VOCAB_SIZE) and state.tokens == 20
     try:
         for piece in model.generate(some_tokens(3), max_tokens=3):
-            assert 0 <= piece.token < VOCAB_SIZE
+            assert -1 <= piece.token < VOCAB_SIZE  # -1: text held back, at the end
     except TinyRWKVError as error:
         assert "logits" in str(error)
 

@@ -426,20 +426,21 @@ class Model:
             workspace = Workspace(self.program, self.backend.threads)
         cuts = self.parts.cuts
         end = len(cuts) - 1 if head != NO_HEAD else self.parts.head_cut
-        at = 0
+        at, seconds, work, one = 0, 0.0, 0.0, len(ids) == 1
         while at < end:
-            until, one = end, len(ids) == 1
+            until = end
             if stopped is not None:
                 if stopped():
                     break
-                work = self._pace[one] * (1 if one else len(ids))
-                until = self.parts.within_time(at, end, PAUSE / work if work else 1)
+                pace = self._pace[len(ids) == 1] * len(ids)
+                until = self.parts.within_time(at, end, PAUSE / pace if pace else 1)
             if self._limit:
                 until = min(until, self._limit.until(at, end))
+            begin, before = time.perf_counter(), workspace.touched
             with self._limit.step(at, until, ids) if self._limit else contextlib.nullcontext():
-                begin = time.perf_counter()
                 self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
-                self._measure(time.perf_counter() - begin, self.parts.bytes_between(at, until), len(ids))
+            seconds += time.perf_counter() - begin
+            work += self.parts.bytes_between(at, until) * len(ids) + workspace.touched - before
             if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
                 ids = ids[-1:]
             at = until
@@ -448,6 +449,8 @@ class Model:
             hidden[:C] = workspace.private[0][x.src :].view(np.int16)[place * C : (place + 1) * C]
             hidden[C] = workspace.private[0][x.scale :].view(np.float32)[place]
         self._workspaces.append(workspace)  # not after an exception: worker threads may still be using it
+        if at == end:  # one step alone may take its time for something else than bytes of weights
+            self._pace[one] = seconds / work if self._pace[one] == 0 else 0.8 * self._pace[one] + 0.2 * seconds / work
         return at == end
 
     def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
@@ -473,11 +476,6 @@ class Model:
         q, scale = (take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
         sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * hidden[-1])
-
-    def _measure(self, seconds: float, work: int, tokens: int) -> None:
-        """Follow the speed of this machine with a running mean."""
-        pace, one = seconds / (work * tokens), tokens == 1
-        self._pace[one] = pace if self._pace[one] == 0 else 0.8 * self._pace[one] + 0.2 * pace
 
     def close(self) -> None:
         """Let the file go; the model is of no use afterwards."""
