@@ -99,13 +99,14 @@ def _memory() -> int | None:
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Return the environment of a process to be measured: it finds this project compiled, as an installed one is."""
+    """Return the environment of a process to be measured: it finds all modules compiled, as installed ones are."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     root = str(pathlib.Path(__file__).resolve().parent.parent)
     made = {**os.environ, "PYTHONPATH": root, "PYTHONPYCACHEPREFIX": folder.name}
     made.pop("PYTHONDONTWRITEBYTECODE", None)
-    subprocess.run([sys.executable, "-c", "import tinyrwkv.extra.cli, tinyrwkv.numpy_backend"], env=made, check=True)
+    code = "import tinyrwkv.numpy_backend; from tinyrwkv.extra import cli; cli.main(['chat'])"
+    subprocess.run([sys.executable, "-c", code], env=made, input="Hello\n", text=True, capture_output=True, check=True)
     return made
 
 
