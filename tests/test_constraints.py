@@ -509,10 +509,13 @@ def test_allowed_tokens_have_exact_logits_whatever_the_head(load, backend, patte
     next(generation)
     expected, rough = dense.forward([0, 3])[0], previewed.forward([0, 3])[0]
     allowed = np.flatnonzero(np.isfinite(generation.logits))
-    best = allowed[np.argsort(generation.logits[allowed])[-40:]]
+    best = allowed[np.argsort(rough[allowed])[-20:]]
+    best = best[rough[best] > rough[best].max() - 4]
+    assert len(best) > 1
     np.testing.assert_allclose(generation.logits[best], expected[best], rtol=1e-4, atol=1e-4)
     assert not np.allclose(rough[allowed], expected[allowed], rtol=1e-4, atol=1e-4)  # not so without it
     if pattern == "[a-e]{6}":
+        np.testing.assert_allclose(generation.logits[allowed], expected[allowed], rtol=1e-4, atol=1e-4)
         assert generation.logits.argmax() == allowed[expected[allowed].argmax()]
 
 

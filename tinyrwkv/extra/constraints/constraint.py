@@ -29,6 +29,9 @@ OVERHEAD = 512  # bytes of the objects around a mask
 FEW = 128
 """Where no more tokens are allowed than this, their ids are kept instead of a bit for every token."""
 
+NEAR = 4.0
+"""Of many allowed tokens those are looked at closely whose logits come so near to the largest."""
+
 _tries: WeakKeyDictionary[Tokenizer, Trie] = WeakKeyDictionary()
 
 
@@ -268,7 +271,7 @@ class Walk:
             At least one stays: wherever a walk is, a byte can follow, which is a token, or the text is complete and
             token 0 can.
         exact : callable, optional
-            Returns better logits for some ids; asked for those that stay, the `FEW` best of them.
+            Returns better logits for some ids; asked for those that stay, of more than `FEW` for the best of them.
         """
         allowed = self._masks.allowed(self._place)
         if allowed.dtype == np.int32:
@@ -278,7 +281,9 @@ class Walk:
         else:
             np.copyto(logits, -np.inf, where=np.unpackbits(allowed, count=len(logits)).view(bool))
             if exact is not None:
-                best = np.argpartition(logits, -FEW)[-FEW:]  # more than FEW stay
+                best = np.flatnonzero(logits > logits.max() - NEAR)
+                if len(best) > FEW:
+                    best = best[np.argpartition(logits[best], -FEW)[-FEW:]]
                 logits[best] = exact(best)
 
     def advance(self, token: int) -> bool:
