@@ -23,7 +23,7 @@ from .texts import read_text
 
 PRESETS = {
     "exact": Options(sparse_ffn="exact"),
-    "lite": Options(rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1536),
+    "lite": Options(rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024, most=0.1),
 }
 
 
@@ -93,7 +93,7 @@ def compress(
                 found["search"] = search.within(pipeline, budget)
             else:
                 for stage in pipeline.stages(options):
-                    pipeline.apply(stage)
+                    pipeline.apply(stage, options.most)
             sizes = rewrite(pipeline.model.file, output, {}, pipeline.metadata)
         found |= {**pipeline.metadata, "input": input, "output": output, "tensors": len(sizes)}
         found |= {"file_bytes": os.path.getsize(output), "seconds": round(time.monotonic() - begin, 3)}

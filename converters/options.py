@@ -56,7 +56,7 @@ def read(arguments: argparse.Namespace) -> Options | None:
     if arguments.head_clusters is not None:
         found, fix = "--head-clusters", "--head preview reads fewer bytes for the same loss: see docs/compression.md"
         raise ArgumentError("arguments", "options", found, "a form of the head that pays", fix)
-    names = [name for name in Options._fields if getattr(arguments, name) not in (None, False)]
+    names = [name for name in Options._fields if getattr(arguments, name, None) not in (None, False)]
     options = PRESETS[arguments.preset] if arguments.preset else Options()
     gone: dict[str, Any] = {other: None for name in names for other in _INSTEAD.get(name, ())}
     options = options._replace(**gone)

@@ -51,6 +51,8 @@ class Options(NamedTuple):
         "preview" reads few rows of the head, those that a preview of all takes for needed:
     head_rows : int, optional
         so many.
+    most : float, optional
+        Leave a technique out that costs more nll than this on the held text.
     seed : int
     """
 
@@ -63,6 +65,7 @@ class Options(NamedTuple):
     mlp: int | None = None
     head: str | None = None
     head_rows: int | None = None
+    most: float | None = None
     seed: int = 0
 
     @property
@@ -151,8 +154,8 @@ class Pipeline:
         if options.head is not None:
             yield stages.head(self.model, self._text(), self.tell, options.head_rows or ROWS, self.seed)
 
-    def apply(self, stage: Stage) -> None:
-        """Write the model that a stage makes, measure it, and record both."""
+    def apply(self, stage: Stage, most: float | None = None) -> None:
+        """Write the model that a stage makes, measure it, and record both; not where it costs more nll than `most`."""
         path = self.write(stage)
         old, self.model = self.model, load(path, threads=THREADS)
         if stage.lossless:
@@ -161,6 +164,12 @@ class Pipeline:
         else:
             loss, chosen = self._judge(self.model, stage.technique)
             loss |= {f"{name}_delta": loss[name] - self._last[name] for name in ("nll", "top1") if name in self._last}
+            if most is not None and loss.get("nll_delta", 0.0) > most:
+                self._leave(self.model)
+                self.model = old
+                cost = f"it costs {loss['nll_delta']:.4f} nll on the held text, more than {most:g}"
+                self.notes.append(f"{stage.technique} was left out: {cost}")
+                return
             self._last = loss
         sum_before = sum(self._chosen.values())
         if stage.part is not None:

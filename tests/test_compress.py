@@ -193,8 +193,9 @@ def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
-def test_preset_lite(files, capsys, version):
+def test_preset_lite(files, capsys, monkeypatch, version):
     files = files(version)
+    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=None))  # random weights lose much
     assert run(files, "--preset", "lite", "--head-rows", "64") == 0
     report = json.loads(capsys.readouterr().out)
     steps = [step["technique"] for step in report["compression"]]
@@ -216,6 +217,17 @@ def test_preset_lite(files, capsys, version):
         assert "already" in capsys.readouterr().err
 
 
+def test_a_technique_that_costs_too_much_is_left_out(files, capsys, monkeypatch):
+    files = files()
+    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=-9.0, head=None, head_rows=None))
+    assert run(files, "--preset", "lite") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [step["technique"] for step in report["compression"]] == ["int8", "calibration"]
+    assert [note.split(":")[0] for note in report["notes"]] == ["low rank was left out", "sparse ffn was left out"]
+    with open_file(files["out.trwkv"]) as file:
+        assert "blocks.0.att.key.weight" in file
+
+
 def test_options_overrule_a_preset(files, capsys):
     files = files()
     assert run(files, "--preset", "exact", "--low-rank", "4", "--whiten") == 0
@@ -224,7 +236,7 @@ def test_options_overrule_a_preset(files, capsys):
     parser = cli._parser()
     paths = ["a", "b", "--preset", "lite"]
     wanted = options.read(parser.parse_args([*paths, "--low-rank", "1/3", "--sparse-ffn", "exact"]))
-    assert wanted == Options(low_rank=3, sparse_ffn="exact", head="preview", head_rows=PRESETS["lite"].head_rows)
+    assert wanted == PRESETS["lite"]._replace(low_rank=3, rank_budget=None, sparse_ffn="exact", keep=None)
     wanted = options.read(parser.parse_args([*paths, "--recall", "0.99"]))
     assert (wanted.keep, wanted.recall) == (None, 0.99)
 
