@@ -35,19 +35,28 @@ def speed() -> Iterator[str]:
         yield f"| {backend} | {' | '.join(' / '.join(column) for column in columns)} |"
 
 
-def memory() -> Iterator[str]:
-    """Yield the lines of the table of memory."""
-    run = results("memory")["runs"][0]
-    yield "| after | resident | of it its own | of it the file |"
-    yield "|---|---|---|---|"
-    for step in run["steps"]:
-        if step["step"] in ("numpy", "loaded", "64 tokens"):
-            name = {"numpy": "`import numpy`", "loaded": "`tinyrwkv.load`", "64 tokens": "64 tokens"}[step["step"]]
-            sizes = (f"{step.get(key, 0) / 1e6:.0f} MB" for key in ("rss", "anon", "resident"))
-            yield f"| {name} | {' | '.join(sizes)} |"
+def compression() -> Iterator[str]:
+    """Yield the lines of the table of what compression brings."""
+    forms = results("compression")["models"]["rwkv5-world-66m.pth"]
+    yield "| form | read a token | resident | nll | tokens/s |"
+    yield "|---|---|---|---|---|"
+    for name in ("f32", "int8", "lite: all of it"):
+        form = forms[name]
+        sizes = " | ".join(f"{form[key] / 1e6:.1f} MB" for key in ("touched_bytes", "resident_bytes"))
+        yield f"| {name} | {sizes} | {form['nll']:.3f} | {form['decode_tok_s']:.0f} |"
 
 
-TABLES = {"speed": speed, "memory": memory}
+def peers() -> Iterator[str]:
+    """Yield the lines of the table of other engines, with one thread."""
+    yield "| engine | tokens/s | prompt, tokens/s | resident | of it its own |"
+    yield "|---|---|---|---|---|"
+    for run in results("peers")["runs"]:
+        if run["threads"] == 1:
+            sizes = " | ".join(f"{run[key] / 1e6:,.0f} MB" for key in ("rss", "anon"))
+            yield f"| {run['engine']} | {run['decode_tok_s']:.0f} | {run['prefill_tok_s']:.0f} | {sizes} |"
+
+
+TABLES = {"speed": speed, "compression": compression, "peers": peers}
 
 
 def written(text: str) -> str:
