@@ -415,7 +415,6 @@ def test_a_signal_leaves_nothing(files, tmp_path, number):
     until = time.monotonic() + 60
     while sorted(os.listdir(tmp_path)) == before and time.monotonic() < until:
         time.sleep(0.01)
-    time.sleep(0.2)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 128 + number
