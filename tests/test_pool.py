@@ -207,11 +207,10 @@ def test_one_signal_after_the_other_leaves_a_pool_that_works(tiny, compiled):
 
 
 NO_THREADS = """
-    import _thread, signal, threading
+    import _thread, signal
     def refuse(*_, **__):
         raise RuntimeError("can't start new thread")
-    starts = _thread.start_new_thread, threading._start_new_thread
-    _thread.start_new_thread = threading._start_new_thread = refuse
+    start, _thread.start_new_thread = _thread.start_new_thread, refuse
     import tinyrwkv
     path, backend = sys.argv[1:]
     signal.alarm(10)
@@ -221,7 +220,7 @@ NO_THREADS = """
         assert "thread" in str(error)
     else:
         raise SystemExit("no error")
-    _thread.start_new_thread, threading._start_new_thread = starts
+    _thread.start_new_thread = start
     model = tinyrwkv.load(path, backend=backend, threads=2)
     assert model.forward([1])[0].shape == (300,)
     print("done", end="")
