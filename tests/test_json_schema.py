@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def valid(value: Any, schema: dict[str, Any]) -> bool:
         return (
             schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
             and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
-            and (multiple is None or abs(value / multiple - round(value / multiple)) < 1e-9)
+            and (multiple is None or Decimal(repr(value)) % Decimal(repr(multiple)) == 0)
         )
     if kind == "boolean":
         return isinstance(value, bool)
