@@ -59,14 +59,15 @@ def write(path: str, config: dict, seed: int = 0, ranks: dict[str, int] | None =
             file.write(values(name, shape, rng).astype("<f4").data)
 
 
-def read(path: str) -> dict[str, np.ndarray]:
-    """Return the tensors of such a file."""
+def read(path: str, mode: str = "c") -> dict[str, np.ndarray]:
+    """Map the tensors of such a file; with mode "r+" what is changed in them is changed in the file."""
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return {
-            name: np.fromfile(file, "<f4", int(np.prod(one["shape"]))).reshape(one["shape"])
-            for name, one in header.items()
-        }
+        start = file.tell()
+    return {
+        name: np.memmap(path, "<f4", mode, start + one["data_offsets"][0], tuple(one["shape"]))
+        for name, one in header.items()
+    }
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from benchmarks import (
     engine_process,
     kernels,
     limit,
+    lite,
     memory,
     peers,
     random_checkpoint,
@@ -107,6 +108,19 @@ def test_limit(run, linux, tiny):
     (only,) = told["runs"]
     assert only["same"] and 0 < only["peak_bytes"] <= told["limit"]
     assert len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
+
+
+def test_lite(run, monkeypatch):
+    for name, size in (("FIT", 600), ("HELD", 100)):
+        monkeypatch.setattr(calibration, name, size)
+    few = ["--layers", "2", "--width", "64", "--vocab", "300", "--turns", "1", "--tokens", "2", "--threads", "1"]
+    told = run(lite, *few)
+    # What is asked of the layers, on average, and what they do.
+    assert told["do_not_fire"] == pytest.approx(1 - sum(lite.FIRING) / 2, abs=0.05)
+    assert 0 < told["touched_bytes_per_token"]["lite"] < told["touched_bytes_per_token"]["dense"]
+    assert told["ratio"]["1"] == pytest.approx(
+        told["decode_tok_s"]["lite"]["1"] / told["decode_tok_s"]["dense"]["1"], rel=0.01
+    )
 
 
 def test_memory(run, linux, tiny):
