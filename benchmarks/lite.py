@@ -1,6 +1,7 @@
 """Compare the speed of a compressed model with that of the same weights in dense int8, taking turns in one process.
 
 python benchmarks/lite.py --layers 12 --width 768
+python benchmarks/lite.py --layers 8 --width 384 --make lite.trwkv      # only write the compressed model
 
 The weights are those of a random RWKV-5.2, but for the channel mixes: their keys are shifted against a constant part of
 their inputs, so that as few neurons fire as in trained models, 7 % in the first layer to 19 % in the last. Every
@@ -58,14 +59,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vocab", type=int, default=65536, metavar="N", help="default: 65536")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--make", metavar="FILE", help="write the compressed model here, and measure nothing")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = f"{folder}/random.safetensors"
         random_checkpoint.write(checkpoint, sizes("v5.2", options.layers, options.width, options.vocab))
         fire_rarely(checkpoint, options.layers)
         paths = {form: f"{folder}/{form}.trwkv" for form in FORMS}
+        report = compress(checkpoint, options.make or paths["lite"], PRESETS["lite"]._replace(most=None))
+        if options.make:
+            return
         convert(checkpoint, paths["dense"])
-        report = compress(checkpoint, paths["lite"], PRESETS["lite"]._replace(most=None))
         touched = {form: sample_cold(path).touched for form, path in paths.items()}
         about = common.machine(options.threads)
         runs = {(form, n): Run(path, "auto", n) for n in options.threads for form, path in paths.items()}
