@@ -110,10 +110,13 @@ def test_limit(run, linux, tiny):
     assert len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
 
 
-def test_lite(run, monkeypatch):
+def test_lite(run, monkeypatch, tmp_path):
     for name, size in (("FIT", 600), ("HELD", 100)):
         monkeypatch.setattr(calibration, name, size)
     few = ["--layers", "2", "--width", "64", "--vocab", "300", "--turns", "1", "--tokens", "2", "--threads", "1"]
+    lite.main([*few, "--make", str(tmp_path / "lite.trwkv")])
+    model = tinyrwkv.load(tmp_path / "lite.trwkv")
+    assert {"blocks.1.ffn.bundles", "head.codes.4"} <= set(model.file.tensors)
     told = run(lite, *few)
     # What is asked of the layers, on average, and what they do.
     assert told["do_not_fire"] == pytest.approx(1 - sum(lite.FIRING) / 2, abs=0.05)
