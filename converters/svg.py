@@ -117,7 +117,13 @@ def _axis(values: Sequence[float], log: bool) -> Callable[[float], float]:
         values = [math.log(value) for value in values if value > 0]
     low, high = min(values), max(values)
     span = high - low or 1.0
-    return lambda value: ((math.log(max(value, 1e-300)) if log else value) - low) / span
+
+    def place(value: float) -> float:
+        if log:
+            value = math.log(value) if value > 0 else low
+        return (value - low) / span
+
+    return place
 
 
 def _ticks(values: Sequence[float], log: bool) -> list[float]:

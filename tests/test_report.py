@@ -8,7 +8,7 @@ import os
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_compress import files, run
 
@@ -113,6 +113,7 @@ def test_bars_are_as_long_as_their_parts(rows):
     st.booleans(),
     st.booleans(),
 )
+@example({"": [(0.0, 2.8e-307), (1.0, 5e-324)]}, False, True)
 def test_curves_stay_inside(series, log_x, log_y):
     drawn = {name: [(x + 1e-3, y) for x, y in line] for name, line in series.items()}
     page = Page(svg.curves("lines", drawn, log_x=log_x, log_y=log_y))
