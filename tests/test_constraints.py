@@ -80,6 +80,7 @@ patterns = st.recursive(
         | st.tuples(inner, st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "{,2}", "{1,}", "*?", "{2,3}?"])).map(
             lambda parts: f"({parts[0]}){parts[1]}"
         )
+        | st.tuples(inner, inner).map(lambda parts: f"(?:{parts[0]})(?:{parts[1]}(?:{parts[0]}))*")
     ),
     max_leaves=8,
 )
@@ -303,7 +304,19 @@ def test_masks_allow_what_some_text_of_the_language_begins_with(load, data):
 
 
 @given(
-    st.sampled_from(["a", "(ab|é)", "[a-z日]", "(a{2,9}b?|日)", "(é{12}|b)", "(a*b)", "(ab?){7}", "(a|aa|aab)"]),
+    st.sampled_from(
+        [
+            "a",
+            "(ab|é)",
+            "[a-z日]",
+            "(a{2,9}b?|日)",
+            "(é{12}|b)",
+            "(a*b)",
+            "(ab?){7}",
+            "(a|aa|aab)",
+            "(?:ab)(?:b(?:ab))*",
+        ]
+    ),
     st.integers(0, 12),
     st.integers(0, 12),
     st.sampled_from(["", "b", "(aab)*é?"]),
@@ -323,12 +336,33 @@ def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, ta
             return
 
 
+@pytest.mark.parametrize(
+    ("pattern", "one", "further"),
+    [("(?:ab)(?:, (?:ab))*", "a", "b, a"), ("x(?:a|b)(?:-(?:a|b))*y", "xa", "-b"), ("a{2}(?:,a{2})*b?", "aa", ",aa")],
+)
+def test_the_things_of_a_list_share_their_states(pattern, one, further):
+    machine = Machine(Parts(parse(pattern)))
+    once = machine.read(machine.begin(), one.encode())
+    assert once.state == machine.read(once, further.encode()).state
+
+
 def test_a_long_repetition_needs_few_masks(load):
     model = load("numpy")
     masks = constraint._Masks(Parts(parse('"[^"]{0,500}"')), constraint._trie(model))
     for length in range(400):
         masks.allowed(masks.read(masks.begin(), b'"' + b"a" * length))
     assert len(masks._kept) == 2  # before the first copy, and between copies
+
+
+def test_what_was_prepared_has_nothing_to_learn(load):
+    model, constraint = load("numpy"), Regex("[ab]{0,60}c")
+    assert constraint.prepare(model) == 62
+    masks = constraint._masks(model)
+    made, known = list(masks._kept), masks._machine.automaton.table.copy()
+    for length in range(61):
+        assert masks.allowed(masks.read(masks.begin(), b"a" * length)).size
+    assert sorted(masks._kept) == sorted(made) and np.array_equal(masks._machine.automaton.table, known)
+    assert constraint.prepare(model, most=7) == 7
 
 
 def test_tokens_of_great_length_are_left_out():

@@ -11,6 +11,7 @@ from tiny_models import VOCAB_SIZE
 
 import tinyrwkv
 from tinyrwkv import ArgumentError, Sampler
+from tinyrwkv.extra.constraints.automaton import Machine
 from tinyrwkv.extra.scripts import NOUNS, VERBS, Call, Names, Number, Scripts, Words
 
 SCRIPTS = Scripts()
@@ -67,6 +68,15 @@ def test_names_without_quotes(names):
 def test_verbs_are_names(verbs):
     with pytest.raises(ArgumentError, match="verbs"):
         Scripts(verbs)
+
+
+def test_verbs_that_take_the_same_share_what_is_learnt():
+    machine = Machine(SCRIPTS._parts)
+    places = [
+        machine.read(machine.begin(), f' {before}("the red c'.encode())
+        for before in ("goto", "pick", "place", "follow", "photo(); pick", 'goto("lab"); place')
+    ]
+    assert all(places) and len({place.state for place in places}) == 1
 
 
 @given(st.integers(0, 10**6))

@@ -138,7 +138,10 @@ class Scripts(Regex):
         if not verbs or not all(isinstance(verb, str) and verb.isidentifier() for verb in verbs):
             raise ArgumentError("scripts", "verbs", f"{list(verbs)!r}"[:80], "names of calls", "give at least one")
         self.verbs = dict(verbs)
-        calls = "|".join(f"{verb}\\({argument.pattern if argument else ''}\\)" for verb, argument in verbs.items())
+        alike: dict[str, list[str]] = {}  # verbs that take the same: the automaton has that once, and learns it once
+        for verb, argument in verbs.items():
+            alike.setdefault(argument.pattern if argument else "", []).append(verb)
+        calls = "|".join(f"(?:{'|'.join(names)})\\({argument}\\)" for argument, names in alike.items())
         super().__init__(f"unknown\\(\\)|(?:{calls})(?:; (?:{calls}))*", lead, tail)
 
     def parse(self, script: str) -> list[Call]:

@@ -32,6 +32,9 @@ MOST_WORK = 200_000
 DEAD = 0
 """The state from which nothing matches."""
 
+UNKNOWN = -1
+"""In the table: what follows this state was not looked at yet."""
+
 
 T = TypeVar("T")
 
@@ -83,15 +86,28 @@ class Parts:
         if isinstance(node, Characters):
             return self._characters(node, start)
         if isinstance(node, Sequence):
-            for part in node.parts:
-                start = self._add(part, start)
-            return start
+            return self._sequence(node.parts, start)
         if isinstance(node, Either):
             end = self._state()
             for part in node.parts:
                 self._jump(self._add(part, start), end)
             return end
         return self._repeat(node, start)
+
+    def _sequence(self, parts: tuple[Node, ...], start: int) -> int:
+        at = 0
+        while at < len(parts):
+            between = _joins(*parts[at : at + 2])
+            if between is None:
+                start = self._add(parts[at], start)
+                at += 1
+            else:  # the way back leads to the first x: there need not be two of it
+                again = self._state()
+                self._jump(start, again)
+                start = self._add(parts[at], again)
+                self._jump(self._sequence(between, start), again)
+                at += 2
+        return start
 
     def _repeat(self, node: Repeat, start: int) -> int:
         start = self._copies(node.part, node.least, start)[-1]
@@ -146,6 +162,15 @@ class Parts:
         return states.tolist()
 
 
+def _joins(part: Node, following: Node | None = None) -> tuple[Node, ...] | None:
+    """Return what comes between the parts of a list ``x(?:, x)*``, or None where these two parts are none."""
+    if isinstance(following, Repeat) and (following.least, following.most) == (0, None):
+        again = following.part
+        if isinstance(again, Sequence) and again.parts and again.parts[-1] == part:
+            return again.parts[:-1]
+    return None
+
+
 def may_be_empty(node: Node) -> bool:
     """Tell whether the empty text matches."""
     if isinstance(node, Characters):
@@ -169,8 +194,7 @@ class Automaton:
     classes : bytes
         The class of each of the 256 bytes.
     table : ndarray, int32, shape (capacity, n_classes)
-        The next state; only the rows of states that are `known` hold.
-    known : ndarray, bool, shape (capacity,)
+        The next state; `UNKNOWN` in whole rows, until `know` fills them.
     members : list of tuple of int
         The states of `parts` that each state stands for.
     begin : int
@@ -184,9 +208,8 @@ class Automaton:
         numbers[sorted(borders - {0})] = 1
         classes = np.cumsum(numbers[:256], dtype=np.uint8)
         self.classes, self.n_classes = classes.tobytes(), int(classes[-1]) + 1
-        self.table = np.zeros((64, self.n_classes), np.int32)
-        self.known = np.zeros(64, bool)
-        self.known[DEAD] = True
+        self.table = np.full((64, self.n_classes), UNKNOWN, np.int32)
+        self.table[DEAD] = DEAD
         self.members: list[tuple[int, ...]] = [()]
         self._ids: dict[tuple[int, ...], int] = {(): DEAD}
         self._after: dict[tuple[int, ...], int] = {}  # states of parts that a byte leads to: the state they are
@@ -204,15 +227,19 @@ class Automaton:
 
     def goes_on(self, state: int) -> bool:
         """Tell whether any byte may follow."""
-        return any(self.parts.moves[member] for member in self.members[state])
+        return any(map(self.parts.moves.__getitem__, self.members[state]))
 
     def read(self, state: int, data: bytes) -> int:
         """Return the state after some bytes."""
         for number in data.translate(self.classes):
-            if not self.known[state]:
-                self.know(state)
-            state = int(self.table[state, number])
+            state = int(self.row(state)[number])
         return state
+
+    def row(self, state: int) -> np.ndarray:
+        """Return the next state for each class, int32, shape (n_classes,)."""
+        if self.table[state, 0] == UNKNOWN:
+            self.know(state)
+        return self.table[state]
 
     def know(self, state: int) -> None:
         """Fill a state's row of the table.
@@ -224,25 +251,27 @@ class Automaton:
         ArgumentError
             The pattern needs too much work.
         """
-        moves = [move for member in self.members[state] for move in self._moves(member)]
-        self._count(sum(last - first for first, last, _ in moves))
-        row = np.zeros(self.n_classes, np.int32)  # the table itself may move
+        classes, parts = self.classes, self.parts.moves
+        moves = [  # from the first class up to another one
+            (classes[low], classes[high] + 1, target)
+            for member in self.members[state]
+            for low, high, target in parts[member]
+        ]
         moves.sort()
-        if all(one[1] <= other[0] for one, other in itertools.pairwise(moves)):
-            for first, last, target in moves:
-                row[first:last] = self._state_after(target)
+        self._count(sum([last - first for first, last, _ in moves]))
+        if all([one[1] <= other[0] for one, other in itertools.pairwise(moves)]):
+            spans = [(first, last, self._state_after(target)) for first, last, target in moves]
+            row = self.table[state]  # only now: the table may have moved
+            row.fill(DEAD)
+            for first, last, target in spans:
+                row[first:last] = target
         else:
             targets: list[tuple[int, ...]] = [()] * self.n_classes
             for first, last, target in moves:
                 for number in range(first, last):
                     targets[number] += (target,)
-            row[:] = [self._state_after(*several) if several else DEAD for several in targets]
-        self.table[state] = row
-        self.known[state] = True
-
-    def _moves(self, member: int) -> list[tuple[int, int, int]]:
-        """Return the moves of a state of parts, from the first class up to another one."""
-        return [(self.classes[low], self.classes[high] + 1, target) for low, high, target in self.parts.moves[member]]
+            states = [self._state_after(*several) if several else DEAD for several in targets]
+            self.table[state] = states
 
     def _state_after(self, *targets: int) -> int:
         if targets not in self._after:
@@ -280,9 +309,8 @@ class Automaton:
             number = len(self.members)
             if number == MOST_STATES:
                 raise FullError
-            if number == len(self.known):
-                self.table = np.concatenate([self.table, np.zeros_like(self.table)])
-                self.known = np.concatenate([self.known, np.zeros_like(self.known)])
+            if number == len(self.table):
+                self.table = np.concatenate([self.table, np.full_like(self.table, UNKNOWN)])
             self._ids[members] = number
             self.members.append(members)
         return self._ids[members]

@@ -223,9 +223,9 @@ class _Masks:
         for place in places:  # grows meanwhile
             self.allowed(place)
             with self._lock:
+                following = set(self._machine.ask(place, Automaton.row).tolist()) - seen - {DEAD}
                 if self._machine.automaton is not place.automaton:  # it was full
                     break
-                following = set(place.automaton.table[place.state].tolist()) - seen - {DEAD}
             new = sorted(following)[: most - len(places)]
             seen.update(new)
             places += [Place(place.automaton, state) for state in new]
@@ -275,9 +275,9 @@ class Walk:
         """
         allowed = self._masks.allowed(self._place)
         if allowed.dtype == np.int32:
-            kept = logits[allowed] if exact is None else exact(allowed)
+            kept = logits.take(allowed) if exact is None else exact(allowed)
             logits.fill(-np.inf)
-            logits[allowed] = kept
+            logits.put(allowed, kept)
         else:
             np.copyto(logits, -np.inf, where=np.unpackbits(allowed, count=len(logits)).view(bool))
             if exact is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .automaton import Automaton
+from .automaton import DEAD, UNKNOWN, Automaton
 
 LONGEST = 24
 """Longer tokens, which are runs of blanks and dashes, are left out: what they spell, shorter ones can."""
 
-FEW = 128
+FEW = 100
 """Up to so many nodes are faster looked at one by one."""
 
 
@@ -87,55 +87,85 @@ class Filter:
     def __init__(self, trie: Trie, classes: bytes) -> None:
         self.trie = trie
         self._classes = np.frombuffer(classes, np.uint8)[trie.bytes]  # (nodes,)
+        self._views = trie.children.data, trie.counts.data, self._classes.data  # single items of these are faster
+        self._first: list[list[int]] = [[] for _ in range(max(classes) + 1)]  # the nodes of length 1 of each class
+        for node, number in enumerate(self._classes[: trie.starts[1]].tolist()):
+            self._first[number].append(node)
 
     def tokens(self, automaton: Automaton, state: int) -> np.ndarray:
         """Return the tokens that an automaton can read from a state on, int32, shape (count,).
 
         Goes through the tree level by level, with the nodes that are alive and the state in each.
         """
-        if not automaton.known[state]:
-            automaton.know(state)
-        states = automaton.table[state].take(self._classes[: self.trie.starts[1]])
-        nodes = np.flatnonzero(states)
-        states, level, found = states[nodes], 0, [nodes]
-        while total := int(self.trie.counts[nodes].sum()):
-            step = self._one_by_one if total <= FEW else self._whole_level
-            nodes, states = step(automaton, level, nodes, states)
-            level += 1
-            found.append(nodes)
-        tokens = self.trie.tokens[np.concatenate(found)]
-        return tokens[tokens >= 0]
+        counts, tokens = self._views[1], self.trie.tokens
+        nodes, states = list[int](), list[int]()
+        for following, first in zip(automaton.row(state).tolist(), self._first, strict=True):
+            if following:
+                nodes += first
+                states += [following] * len(first)
+        few, many, level, total = nodes[:], list[np.ndarray](), 0, sum(map(counts.__getitem__, nodes))
+        while total:
+            if total <= FEW:
+                nodes, states, total = self._one_by_one(automaton, nodes, states)
+                few += nodes
+                level += 1
+            else:
+                nodes, states, levels, total = self._whole_levels(automaton, level, nodes, states)
+                many += levels
+                level += len(levels)
+        if not many:
+            return np.array([token for token in map(tokens.data.__getitem__, few) if token >= 0], np.int32)
+        found = tokens[np.concatenate([np.array(few, np.intp), *many])]
+        return found[found >= 0]
 
     def _one_by_one(
-        self, automaton: Automaton, level: int, nodes: np.ndarray, states: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nodes of the next level that are alive, and their states."""
-        children, classes, table = self.trie.children.data, self._classes.data, automaton.table.data
-        alive, reached = list[int](), list[int]()
-        for node, state in zip(nodes.tolist(), states.tolist(), strict=True):
-            first, last = children[node], children[node + 1]
-            if first < last and not automaton.known[state]:
+        self, automaton: Automaton, nodes: list[int], states: list[int]
+    ) -> tuple[list[int], list[int], int]:
+        """Return the nodes of the next level that are alive, their states, and how many children they have."""
+        children, counts, classes = self._views
+        table = automaton.table.data
+        alive, reached, total = list[int](), list[int](), 0
+        for node, state in zip(nodes, states, strict=True):
+            if not (count := counts[node]):
+                continue
+            if table[state, 0] == UNKNOWN:
                 automaton.know(state)
                 table = automaton.table.data
-            for child in range(first, last):
+            first = children[node]
+            for child in range(first, first + count):
                 if following := table[state, classes[child]]:
                     alive.append(child)
                     reached.append(following)
-        return np.array(alive, np.intp), np.array(reached, np.int32)
+                    total += counts[child]
+        return alive, reached, total
 
-    def _whole_level(
-        self, automaton: Automaton, level: int, nodes: np.ndarray, states: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Do the same for all nodes of the level at once, the dead ones too."""
-        inner = states[self.trie.counts[nodes] > 0]
-        unknown = inner[~automaton.known[inner]]
-        for state in set(unknown.tolist()):
-            automaton.know(state)
-        first, (begin, middle, end) = self.trie.starts[1], self.trie.starts[level : level + 3]
-        rows = np.zeros(middle - begin, np.intp)  # DEAD is 0
-        rows[nodes - begin] = states * automaton.n_classes
-        cells = rows.take(self.trie.parents[middle - first : end - first])
-        cells += self._classes[middle:end]
-        states = automaton.table.ravel().take(cells)
-        alive = np.flatnonzero(states)
-        return alive + middle, states[alive]
+    def _whole_levels(
+        self, automaton: Automaton, level: int, nodes: list[int], states: list[int]
+    ) -> tuple[list[int], list[int], list[np.ndarray], int]:
+        """Do the same for all nodes of a level at once, the dead ones too, as long as many are alive.
+
+        Returns those of the last level that have children, their states, the nodes of each level, and the children's
+        number.
+        """
+        trie, first = self.trie, self.trie.starts[1]
+        some, where = np.array(nodes, np.intp), np.array(states, np.int32)
+        levels, total = list[np.ndarray](), FEW + 1
+        while total > FEW:
+            begin, middle, end = trie.starts[level : level + 3]
+            rows = np.zeros(middle - begin, np.intp)  # DEAD is 0
+            rows[some - begin] = where * automaton.n_classes
+            cells = rows.take(trie.parents[middle - first : end - first])
+            cells += self._classes[middle:end]
+            reached = automaton.table.ravel().take(cells)
+            if reached.min(initial=DEAD) == UNKNOWN:
+                for state in set((cells[reached == UNKNOWN] // automaton.n_classes).tolist()):
+                    automaton.know(state)
+                reached = automaton.table.ravel().take(cells)
+            alive = np.flatnonzero(reached)
+            some, where = alive + middle, reached[alive]
+            levels.append(some)
+            level += 1
+            counts = trie.counts[some]
+            total = int(counts.sum())
+        inner = counts > 0
+        return some[inner].tolist(), where[inner].tolist(), levels, total
