@@ -4,6 +4,7 @@
     python3 examples/robot_loop.py --say "bring me the red cup from the kitchen" --say "stop"
     python3 examples/robot_loop.py --measure 60                     # the latency of the loop over a minute
     python3 examples/robot_loop.py --judge commands.txt --json      # right scripts, precision against coverage
+    python3 examples/robot_loop.py --choose some.txt --judge others.txt    # with a threshold chosen on other text
 
 The heart of it: the loop keeps its period whatever the model does, because the model stops when it is told to::
 
@@ -12,7 +13,8 @@ The heart of it: the loop keeps its period whatever the model does, because the 
 
 Only scripts come out that the grammar allows, with the world's own names and bounds (`simulated_robot.py`). A text with
 the word stop halts the robot at once, without asking the model. What the model is not sure of is only a question:
-Did you mean ...? A file to judge has documents of "User: ...", "Assistant: ..." and lines <|doc|> between them.
+Did you mean ...? A file to judge has documents of "User: ...", "Assistant: ..." and lines <|doc|> between them, as
+benchmarks/commands.py writes them; what it tells of a threshold says something only if that was chosen on other text.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -34,7 +36,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 try:
     import tinyrwkv
     from tinyrwkv.extra.commander import THRESHOLD, Commander, Decision, says_only_stop, says_stop
-    from tinyrwkv.extra.confidence import calibrate, curve
+    from tinyrwkv.extra.confidence import Point, calibrate, curve
     from tinyrwkv.extra.scripts import Scripts
 except ModuleNotFoundError as error:
     if error.name != "numpy":
@@ -137,34 +139,59 @@ def documents(path: str) -> Iterator[tuple[str, str]]:
             yield command.removeprefix("User:").strip(), script.strip()
 
 
-def judge(model: tinyrwkv.Model, path: str, precision: float) -> dict[str, Any]:
-    """Return how many scripts are right, with the grammar and without it, and what trusting the surer ones gives."""
+class Answer(NamedTuple):
+    """What the model made of a command whose script is known."""
+
+    logprob: float
+    right: bool
+    valid: bool
+
+
+def answers(model: tinyrwkv.Model, path: str) -> list[Answer]:
+    """Return what comes of the commands of a file, by the grammar of any world."""
     scripts = Scripts()  # not this world's names: the file is not about it
-    commander, greedy = Commander(model, scripts, max_tokens=200), tinyrwkv.Sampler(temperature=0)
-    logprobs, right, valid, without = list[float](), list[bool](), 0, 0
+    commander, found = Commander(model, scripts, max_tokens=200), list[Answer]()
     for command, script in documents(path):
         commander.hear(command)
         decision = commander.work(float("inf"))
         assert decision is not None
-        logprobs.append(decision.logprob)
-        right.append(decision.script == script)
-        valid += scripts.matches(f" {decision.script}\n\n")
+        valid = scripts.matches(f" {decision.script}\n\n")
+        found.append(Answer(decision.logprob, decision.script == script, valid))
+    return found
+
+
+def right_without(model: tinyrwkv.Model, path: str) -> int:
+    """Return how many scripts of a file are right where no grammar helps."""
+    count, greedy = 0, tinyrwkv.Sampler(temperature=0)
+    for command, script in documents(path):
         free = model.generate(f"User: {command}\n\nAssistant:", sampler=greedy, stop=["\n\n"], max_tokens=200)
-        without += "".join(piece.text for piece in free).strip() == script
-    points = curve(logprobs, right)
-    best = calibrate(logprobs, right, precision) if max(p.precision for p in points) >= precision else None
+        count += "".join(piece.text for piece in free).strip() == script
+    return count
+
+
+def choose(model: tinyrwkv.Model, path: str, precision: float) -> Point:
+    """Return the threshold that trusts most answers of a file with at least this precision."""
+    found = answers(model, path)
+    return calibrate([answer.logprob for answer in found], [answer.right for answer in found], precision)
+
+
+def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
+    """Return how many scripts of a file are right, and what trusting those above the threshold gives."""
+    found = answers(model, path)
+    points = curve([answer.logprob for answer in found], [answer.right for answer in found])
     shown = [next(point for point in points if point.coverage >= share) for share in (0.1, 0.25, 0.5, 0.75, 0.9, 1)]
-    trusted = [good for logprob, good in zip(logprobs, right, strict=True) if logprob >= THRESHOLD]
+    trusted = [answer.right for answer in found if answer.logprob >= threshold]
     return {
-        "commands": len(right),
-        "valid": valid,
-        "right_with_grammar": sum(right),
-        "right_without": without,
-        "curve": [point._asdict() for point in shown],
-        "threshold": THRESHOLD,
-        "coverage": len(trusted) / len(right),
+        "commands": len(found),
+        "valid": sum(answer.valid for answer in found),
+        "right_with_grammar": sum(answer.right for answer in found),
+        "right_without": right_without(model, path),
+        "threshold": threshold,
+        "trusted": len(trusted),
+        "trusted_right": sum(trusted),
+        "coverage": len(trusted) / len(found),
         "precision": sum(trusted) / len(trusted) if trusted else None,
-        "calibrated": best and best._asdict(),
+        "curve": [point._asdict() for point in shown],
     }
 
 
@@ -219,7 +246,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--say", action="append", metavar="TEXT", help="a command; may be given several times")
     parser.add_argument("--measure", type=float, metavar="SECONDS", help="keep the model thinking for so long")
     parser.add_argument("--judge", metavar="FILE", help="compare scripts with those of a file")
-    parser.add_argument("--precision", type=float, default=0.99, metavar="P", help="to calibrate for (default: 0.99)")
+    parser.add_argument("--choose", metavar="FILE", help="choose the threshold on a file, not the one to judge")
+    parser.add_argument("--precision", type=float, default=0.9, metavar="P", help="to choose for (default: 0.9)")
     parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="L", help="default: %(default)s")
     parser.add_argument("--hz", type=float, default=20, help="ticks a second (default: 20)")
     parser.add_argument(
@@ -227,12 +255,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(argv)
+    if options.choose is not None and options.choose == options.judge:
+        parser.error("--choose and --judge need different text: on its own a threshold looks better than it is")
     if not options.hz > 0 or not 0 <= options.margin < 1 / options.hz:
         parser.error("--hz must be above 0, --margin shorter than a tick")
     try:
         model = tinyrwkv.load(options.model, prefault=True, lock=True)
-        if options.judge is not None:
-            print(json.dumps(judge(model, options.judge, options.precision), indent=None if options.json else 1))
+        if options.judge is not None or options.choose is not None:
+            report: dict[str, Any] = {}
+            if options.choose is not None:
+                report["chosen"] = choose(model, options.choose, options.precision)._asdict()
+                options.threshold = report["chosen"]["threshold"]
+            if options.judge is not None:
+                report |= judge(model, options.judge, options.threshold)
+            print(json.dumps(report, indent=None if options.json else 1))
             return 0
         robot = Robot()
         commander = Commander(model, robot.grammar(), options.threshold)

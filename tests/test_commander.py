@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tinyrwkv.extra.commander import Commander, says_only_stop, says_stop
+from tinyrwkv.extra.commander import THRESHOLD, Commander, says_only_stop, says_stop
 from tinyrwkv.extra.scripts import VERBS, Call, Names, Scripts
 
 
@@ -46,7 +46,7 @@ def test_commands_become_calls(model):
     commander = Commander(model, Scripts())
     decision = decide(commander, "please go forward two meters and then turn left", 0.005)
     assert decision.kind == "run" and decision.calls == [Call("move", 2.0), Call("turn", 90.0)]
-    assert decision.script == "move(2); turn(90)" and -0.5 <= decision.logprob <= 0
+    assert decision.script == "move(2); turn(90)" and THRESHOLD <= decision.logprob <= 0
     assert not commander.thinking and commander.work(math.inf) is None
     again = decide(commander, "please go forward two meters and then turn left")
     assert again._replace(logprob=decision.logprob) == decision

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyrwkv
+from benchmarks import commands
 from tinyrwkv.extra.commander import Commander, Decision
-from tinyrwkv.extra.scripts import Call
+from tinyrwkv.extra.scripts import VERBS, Call, Scripts
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -203,17 +204,61 @@ def test_it_runs(robot_loop, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
-def test_it_judges(robot_loop, capsys, tmp_path):
-    path = tmp_path / "commands.txt"
+@pytest.fixture
+def written(tmp_path):
+    """Write commands and scripts to a file."""
+
+    def write(name: str, pairs: list[tuple[str, str]]) -> str:
+        text = "".join(f"User: {said}\n\nAssistant: {script}\n\n<|doc|>\n" for said, script in pairs)
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_it_judges(robot_loop, capsys, written):
     pairs = [("turn left", "turn(90)"), ("take a picture", "photo()"), ("go to the kitchen", "dock()")]
-    path.write_text("".join(f"User: {said}\n\nAssistant: {script}\n\n<|doc|>\n" for said, script in pairs))
-    assert list(robot_loop.documents(str(path))) == pairs
-    assert robot_loop.main(["--judge", str(path), "--json", "--precision", "0.5"]) == 0
+    path = written("judged.txt", pairs)
+    assert list(robot_loop.documents(path)) == pairs
+    assert robot_loop.main(["--judge", path, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["commands"], told["valid"], told["right_with_grammar"], told["right_without"]) == (3, 3, 2, 2)
-    assert told["calibrated"] == told["curve"][-1]
     assert told["curve"][-1]["coverage"] == 1 and told["curve"][-1]["precision"] == pytest.approx(2 / 3)
-    assert told["coverage"] == 1 and told["precision"] == pytest.approx(2 / 3)
+    assert (told["trusted"], told["trusted_right"], told["coverage"]) == (3, 2, 1) and "chosen" not in told
+    assert told["precision"] == pytest.approx(2 / 3)
+
+
+def test_a_threshold_is_chosen_on_other_text_than_it_is_judged_on(robot_loop, capsys, written):
+    judged = written("judged.txt", [("turn left", "turn(90)"), ("take a picture", "dock()")])
+    other = written("other.txt", [("take a picture", "photo()"), ("turn left", "dock()")])  # the picture is surer
+    assert robot_loop.main(["--choose", other, "--judge", judged, "--precision", "1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["chosen"]["coverage"], told["chosen"]["precision"]) == (0.5, 1)
+    assert told["threshold"] == told["chosen"]["threshold"]
+    assert (told["trusted"], told["trusted_right"], told["precision"]) == (1, 0, 0)
+    assert robot_loop.main(["--choose", other, "--precision", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["chosen"]["coverage"] == 1
+    with pytest.raises(SystemExit):
+        robot_loop.main(["--choose", judged, "--judge", judged])
+    assert "different text" in capsys.readouterr().err
+    wrong = written("wrong.txt", [("turn left", "dock()")])
+    assert robot_loop.main(["--choose", wrong]) == 1
+    assert "ask for less" in capsys.readouterr().err
+
+
+def test_reworded_commands_have_scripts_and_are_nobody_elses(robot_loop, capsys, tmp_path):
+    commands.main(["--count", "400"])
+    path = tmp_path / "reworded.txt"
+    path.write_text(capsys.readouterr().out)
+    pairs, scripts = list(robot_loop.documents(str(path))), Scripts()
+    assert len(pairs) == 400 and 20 < sum(script == "unknown()" for _, script in pairs) < 120
+    for _, script in pairs:
+        scripts.parse(script)
+    assert {call.verb for _, script in pairs for call in scripts.parse(script)} == set(VERBS) - {"stop"}
+    human = Path(__file__).parent / "data" / "commands-human.txt"
+    assert not {said.lower() for said, _ in pairs} & {said.lower() for said, _ in robot_loop.documents(str(human))}
+    commands.main(["--count", "400"])
+    assert capsys.readouterr().out == path.read_text()
 
 
 def test_the_world_fits_the_model(robot_loop):

@@ -12,8 +12,8 @@ from .templates import template
 if TYPE_CHECKING:
     from ..model import Model
 
-THRESHOLD = -0.5
-"""Log-probability from which on the bundled model is taken at its word; docs/robot.md has the figures."""
+THRESHOLD = -0.1176
+"""Log-probability from which on the bundled model is taken at its word; docs/robot.md tells how it was chosen."""
 
 _STOP = re.compile(r"\b(?:stop|halt|freeze|whoa|emergency)\b", re.IGNORECASE)
 _NOTHING_ELSE = re.compile(
