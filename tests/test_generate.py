@@ -488,7 +488,7 @@ def test_timings(load, backend):
         {"prompt": [VOCAB_SIZE]},
         {"prompt": ["a"]},
         {"prompt": "\ud800"},
-        {"prompt": object()},
+        {"prompt": ...},
     ],
     ids=str,
 )
