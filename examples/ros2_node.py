@@ -1,4 +1,4 @@
-"""A ROS 2 node around one model, on std_msgs alone: nothing to build with colcon.
+"""A ROS 2 node around one model, on std_msgs alone: nothing to build with colcon. Tested with a stand-in rclpy only.
 
     source /opt/ros/humble/setup.bash && python3 examples/ros2_node.py --ros-args -p deadline:=2.0
     ros2 topic echo /tinyrwkv/response & ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"

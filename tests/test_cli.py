@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 from talkers import END, write_talker
 from terminals import ROOT, Terminal, environment, run
+from tiny_models import rewrite
 
 import tinyrwkv
 from tinyrwkv.extra import cli
@@ -232,6 +233,37 @@ def test_info(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
     assert main(["info", tiny()]) == 0
     shown = capsys.readouterr().out
     assert all(tensor["name"] in shown for tensor in told["tensors"]) and told["hash"] in shown
+
+
+def test_info_is_brief_about_compression(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {
+        "nll": 3.27767927,
+        "bytes": 38384292.0,
+        "rows": 1024,
+        "by": None,
+        "layers": [{"recall": 0.77}],
+        "ranks": {},
+    }
+    steps = [
+        {"technique": "low rank", "params": {"whiten": True, "text": "own"}, "report": report},
+        {"technique": "nothing", "params": {}, "report": {}},
+    ]
+    path = rewrite(tiny(), tmp_path / "model", lambda metadata, _: metadata.update(compression=steps))
+    assert main(["info", path]) == 0
+    shown = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "low rank" in line or "nothing:" in line or "nll" in line
+    ]
+    assert shown == [
+        "compression      low rank: whiten True, text own",
+        "                 nll 3.278, bytes 38,384,292, rows 1,024",
+        "compression      nothing:",
+    ]
+    assert main(["info", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metadata"]["compression"] == steps
 
 
 def test_info_shows_the_program(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

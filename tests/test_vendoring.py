@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pathlib
 import re
@@ -16,7 +17,7 @@ import tinyrwkv.extra.templates
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "vendoring.md").read_text("utf-8")
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+IMPORTS, DATA, *PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 SMALL = """
 from stack.parts import llm
@@ -58,6 +59,28 @@ def test_the_programs_of_the_page_run(tmp_path: pathlib.Path) -> None:
     assert len(PROGRAMS) == 2
     said = python("\n".join(PROGRAMS), ROOT).splitlines()
     assert " move(2)" in said
+
+
+def test_a_copy_of_another_name_runs_them_too(tmp_path: pathlib.Path) -> None:
+    package = tmp_path / "robot_brain"
+    shutil.copytree(ROOT / "tinyrwkv", package / "llm", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").touch()
+    programs = "\n".join(PROGRAMS).replace("from tinyrwkv", "from robot_brain.llm").replace("import tinyrwkv", "")
+    assert (
+        " move(2)" in python("import sys\nsys.modules['tinyrwkv'] = None\n" + IMPORTS + programs, tmp_path).splitlines()
+    )
+
+
+def test_the_files_that_are_no_programs_are_named() -> None:
+    patterns = ast.literal_eval("{" + DATA.partition("={")[2].strip(", \n"))["robot_brain.llm"]
+    folder = ROOT / "tinyrwkv"
+    named = {path for pattern in patterns for path in folder.glob(pattern)}
+    others = {
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__"
+    }
+    assert others == {path for path in named if path.is_file() and path.suffix != ".py"}
 
 
 def test_the_names_are_there() -> None:

@@ -278,7 +278,7 @@ class Model:
         return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint)
 
     def score(self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None) -> list[Scored]:
-        """Tell how probable it is that a prompt goes on with each of some texts; the prompt is read once.
+        r"""Tell how probable it is that a prompt goes on with each of some texts; the prompt is read once.
 
         Parameters
         ----------
@@ -298,6 +298,19 @@ class Model:
         ------
         ArgumentError, UnsupportedError
             There are no choices, one is empty, or the model has no tokenizer.
+
+        Notes
+        -----
+        A text is scored as the tokens that the tokenizer makes of it alone: other ways to spell it are not added, nor is
+        the probability that it ends there, so " no" is never less probable than " nothing". A sum favours short texts:
+        compare ``per_token`` or ``per_byte`` where lengths differ. Every token of every choice is read once, without a
+        deadline. Where the head has a preview, the logits of the choices are exact, those they are compared with rough.
+
+        Examples
+        --------
+        >>> scores = load().score("User: turn left\n\nAssistant:", [" turn(90)", " turn(-90)", " photo()"])
+        >>> max(scores, key=lambda scored: scored.logprob).text
+        ' turn(90)'
         """
         return score(self, prompt, choices, state)
 

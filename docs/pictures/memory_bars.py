@@ -26,7 +26,7 @@ def main(path: str) -> None:
     axes.barh(names, rest, left=own, color="#4c78a8", label="pages of files: dropped when there is need")
     for place, run in enumerate(runs):
         axes.text(run["rss"] / 1e6, place, f" {run['rss'] / 1e6:,.0f} MB", va="center")
-    axes.set(xlabel="MB in memory after the run", xlim=(0, 1.18 * max(run["rss"] for run in runs) / 1e6))
+    axes.set(xlabel="MB in memory after the run", xlim=(0, 1.3 * max(run["rss"] for run in runs) / 1e6))
     axes.invert_yaxis()
     axes.legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})

@@ -61,12 +61,28 @@ def _text(file: TensorFile) -> str:
     head = [("file", file.path), ("size", show_size(len(file.bytes))), ("hash", file.hash)]
     rows = [*head, *((key, value) for key, value in file.metadata.items() if key != "compression")]
     for step in file.metadata.get("compression", ()):
-        rows.append(("compression", " ".join(f"{key}={json.dumps(value)}" for key, value in step.items())))
+        rows.append(("compression", f"{step['technique']}: {_brief(step['params'])}"))
+        rows += [("", report)] if (report := _brief(step["report"])) else []
     rows += [(f"backend {name}", reason) for name, reason in backends.reasons().items()]
-    lines = [f"{key:<16} {printable(value) if isinstance(value, str) else json.dumps(value)}" for key, value in rows]
+    lines = [
+        f"{key:<16} {printable(value) if isinstance(value, str) else json.dumps(value)}".rstrip() for key, value in rows
+    ]
     lines += ["", f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}"]
     for tensor in file.tensors.values():
         shape = " x ".join(map(str, tensor.shape))
         place = f"{tensor.offset:>12} {tensor.nbytes:>12} {tensor.crc32:08x}"
         lines.append(f"{tensor.name:<38} {tensor.dtype:<4} {shape:<16} {place}")
     return "\n".join(lines)
+
+
+def _brief(values: dict[str, Any]) -> str:
+    """Return the single values; what there is of each layer and tensor only ``--json`` shows."""
+    parts = []
+    for key, value in values.items():
+        if isinstance(value, float):
+            value = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = f"{value:,}"
+        if value is not None and not isinstance(value, dict | list):
+            parts.append(f"{key} {value}")
+    return ", ".join(parts)

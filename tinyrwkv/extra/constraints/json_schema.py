@@ -67,6 +67,14 @@ class JsonSchema(Regex):
     UnsupportedError
         It has a keyword that is not understood.
 
+    Notes
+    -----
+    A subset, in one form: blanks only as ``json.dumps`` writes them, properties in the order of the schema and none
+    besides, numbers of at most 15 digits and 6 decimals without exponents, no characters in strings that need
+    ``\\u``, schemas at most 16 deep. There are no ``$ref``, ``allOf``, ``oneOf``, ``format`` and the like: what is not
+    understood is refused, never ignored. Strings and arrays without ``maxLength`` and ``maxItems`` may go on until
+    ``max_tokens`` cuts them off, and what was cut off is no JSON: look at ``stop_reason``.
+
     Examples
     --------
     >>> schema = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}}}
