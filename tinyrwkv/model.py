@@ -301,10 +301,10 @@ class Model:
 
         Notes
         -----
-        A text is scored as the tokens that the tokenizer makes of it alone: other ways to spell it are not added, nor is
-        the probability that it ends there, so " no" is never less probable than " nothing". A sum favours short texts:
-        compare ``per_token`` or ``per_byte`` where lengths differ. Every token of every choice is read once, without a
-        deadline. Where the head has a preview, the logits of the choices are exact, those they are compared with rough.
+        A text is scored as the tokens that the tokenizer makes of it alone: other ways to spell it are not added, nor
+        whether it ends there, so a text whose tokens begin those of another is never less probable. A sum favours
+        short texts: compare ``per_token`` or ``per_byte`` where lengths differ. Every token of every choice is read
+        once, without a deadline. Where the head has a preview, the logits of the choices are exact, others rough.
 
         Examples
         --------

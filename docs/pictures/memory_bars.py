@@ -5,6 +5,7 @@ The figures are those of benchmarks/results/peers.json, which benchmarks/peers.p
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
 import sys
@@ -29,7 +30,10 @@ def main(path: str) -> None:
     axes.set(xlabel="MB in memory after the run", xlim=(0, 1.3 * max(run["rss"] for run in runs) / 1e6))
     axes.invert_yaxis()
     axes.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    lines = [line.rstrip() for line in drawn.getvalue().splitlines()]  # matplotlib ends some with a blank
+    pathlib.Path(path).write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ _KEYWORDS = {
 
 
 class JsonSchema(Regex):
-    """JSON that a schema describes, as ``json.dumps`` writes it; docs/constraints.md lists what is understood.
+    r"""JSON that a schema describes, as ``json.dumps`` writes it; docs/constraints.md lists what is understood.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class JsonSchema(Regex):
     -----
     A subset, in one form: blanks only as ``json.dumps`` writes them, properties in the order of the schema and none
     besides, numbers of at most 15 digits and 6 decimals without exponents, no characters in strings that need
-    ``\\u``, schemas at most 16 deep. There are no ``$ref``, ``allOf``, ``oneOf``, ``format`` and the like: what is not
+    ``\u``, schemas at most 16 deep. There are no ``$ref``, ``allOf``, ``oneOf``, ``format`` and the like: what is not
     understood is refused, never ignored. Strings and arrays without ``maxLength`` and ``maxItems`` may go on until
     ``max_tokens`` cuts them off, and what was cut off is no JSON: look at ``stop_reason``.
 
