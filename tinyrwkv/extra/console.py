@@ -144,7 +144,7 @@ class Console:
         """Say what an answer cost, and why it ended where that is not plain to see."""
         times, notes = result.timings, []
         if interrupted:
-            notes.append("stopped" if result.tokens else "stopped, not said")
+            notes.append("stopped" if result.tokens else "stopped before it was read: no part of the conversation")
         elif result.stop_reason == "length":
             notes.append(f"cut at {self.chat.max_tokens} tokens, /set max_tokens allows more")
         if times["seconds"]:
