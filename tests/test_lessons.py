@@ -9,7 +9,6 @@ import mmap
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,10 @@ def failing(name: str) -> set[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_claim_of_a_lesson_holds(name: str, pictures: None, capsys: pytest.CaptureFixture[str]) -> None:
-    begin = time.process_time()
     try:
         assert failing(name) == set()
     except SystemExit:
         assert "skipped: " in capsys.readouterr().out
-    assert time.process_time() - begin < 60
 
 
 # How to break each claim: in the function of the package that the lesson imports.
