@@ -16,7 +16,8 @@ BUDGET = 2500
 ROOT = Path(__file__).resolve().parent.parent
 
 CORE = (
-    *("format", "table", "reference", "kernels", "model", "program", "opcodes", "layout"),
+    *("format", "table", "reference", "kernels", "model"),
+    *("program", "builder", "time_mix", "opcodes", "layout"),
     *("tokenizer", "sampling", "state", "generate"),
 )
 """What a reader walks from a call to the bytes of a tensor; the machinery around it is counted beside it."""

@@ -13,8 +13,7 @@ import numpy as np
 
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.format import TensorFile, open_file
-from tinyrwkv.layout import KEPT, tensor_shapes
-from tinyrwkv.program import check_tensors
+from tinyrwkv.layout import KEPT, check_tensors, tensor_shapes
 
 from .gguf_settings import ARCHITECTURES, settings
 from .gguf_tensors import Item, items

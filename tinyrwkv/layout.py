@@ -1,11 +1,15 @@
-"""Which tensors a model of each version has, and with which shapes."""
+"""Which tensors a model of each version has, with which types and shapes; and whether a file has them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
+
+from .errors import FormatError
+from .format import TensorFile
 from .opcodes import BLOCK
 
 VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
@@ -17,14 +21,16 @@ SHIFTED = {"v4": "rkv", "v5.0": "rkv", "v5.1": "rkvg", "v5.2": "rkvg", "v6": "rk
 KEPT = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
 
 # The matrices that may be stored as the product of two factors, b @ a.
-_PROJECTIONS = ("att.receptance", "att.key", "att.value", "att.gate", "ffn.receptance")
-FACTORED = tuple(f"{name}.weight" for name in _PROJECTIONS)
+FACTORED = ("att.receptance.weight", "att.key.weight", "att.value.weight", "att.gate.weight", "ffn.receptance.weight")
 MATRIX = re.compile(r"\.weight(\.[ab])?$")
 
 PAGE = 4096
 
 CODE_BITS = 4, 2
 """What a head's preview may have of the rows: the first of all, the second of the likely ones."""
+
+TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "ids": "i32", "wanted": "i32"}
+"""What is stored in one type, whatever the type of the matrices: the last part of a name; codes are u8 as well."""
 
 Shape = tuple["int | str", ...]
 
@@ -126,3 +132,71 @@ def _time_mix(arch: str, C: int, first: bool) -> dict[str, Shape]:
         shapes |= {"time_maa_x": (C,), "time_maa_w1.weight": ("5 low", C), "time_maa_w2.weight": (5 * C, "low")}
         shapes |= {"time_decay_w1.weight": ("low w", C), "time_decay_w2.weight": (C, "low w")}
     return shapes
+
+
+def preview_levels(head: TensorFile) -> list[tuple[int, int, int]]:
+    """Return (rows, rank, bits) of the codes of a head's preview."""
+    levels = []
+    for bits in CODE_BITS:
+        if f"head.codes.{bits}" in head:
+            rows, words = head.tensors[f"head.scale_codes.{bits}"].shape[0], head.tensors[f"head.codes.{bits}"].shape[1]
+            levels.append((rows, words * 16 // bits, bits))
+    return levels
+
+
+def check_tensors(file: TensorFile) -> None:
+    """Compare the tensors of a model file with what its version needs.
+
+    Raises
+    ------
+    FormatError
+        A tensor is missing, unknown, or of the wrong type or shape.
+    """
+    config, ranks = file.metadata, dict[str, int]()
+    fix = "the file was not written by tinyrwkv-convert or is damaged; convert the checkpoint again"
+
+    def fail(name: str, found: object, wanted: object) -> NoReturn:
+        raise FormatError(file.path, name if name == "metadata" else f"tensor '{name}'", found, wanted, fix)
+
+    C, H, N = config["n_embd"], config["n_head"], config["head_size"]
+    if config["arch"] != "v4" and (H * N != C or N % 8):
+        fail("metadata", f"{H} heads of {N}", f"{C} channels in all, and a multiple of 8, for the kernels")
+    for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
+        if any(name.endswith(part) for name in file.tensors) and (C % step or config["dtype"] != "int8"):
+            fail("metadata", f"{part} {C} wide, {config['dtype']}", f"int8 and a multiple of {step}, for the kernels")
+    expected = _typed_shapes(file)
+    for name, (dtype, shape) in expected.items():
+        if name not in file.tensors:
+            fail(name, "nothing", f"a tensor of shape {shape}, which {config['arch']} models have")
+        tensor, block, sizes = file.tensors[name], name.split(".")[1] if name.startswith("blocks.") else "", list(shape)
+        for i, (size, length) in enumerate(zip(shape, tensor.shape, strict=False)):
+            if isinstance(size, str):  # an inner rank: the first tensor tells it, the others must agree
+                times = 5 if size.startswith("5 ") else 1
+                sizes[i] = times * ranks.setdefault(f"{block} {size.removeprefix('5 ')}", length // times)
+        if tensor.dtype != dtype or list(tensor.shape) != sizes:
+            fail(name, f"{tensor.dtype} {tensor.shape}", f"{dtype} {shape}")
+    for name in file.tensors.keys() - expected.keys() - {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}:
+        fail(name, "a tensor", f"none of that name in a {config['arch']} model")
+    if "head.rows.weight" in file:
+        levels, V, R = preview_levels(file), config["vocab_size"], file.tensors["head.basis.weight"].shape[0]
+        for rows, rank, bits in levels:
+            blocks = file.tensors[f"head.codes.{bits}"].shape[0]
+            if rows > V or blocks != -(-rows // BLOCK) or not code_qmax(rank, bits):
+                fail(f"head.codes.{bits}", f"{blocks} blocks, {rank} codes a row", f"those of {min(rows, V)} rows")
+        if R != sum(rank for _, rank, _ in levels) or not np.array_equal(np.sort(file["head.ids"]), np.arange(V)):
+            fail("head.ids", f"other ids, or a basis of rank {R}", "every token once, a rank for each code of a row")
+
+
+def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:
+    """Return type and shape of every tensor that a file must have, its tokenizer left out."""
+    config, expected = file.metadata, dict[str, tuple[str, Shape]]()
+    shapes = tensor_shapes(config, file.tensors)
+    shapes |= {name: (config["n_embd"],) for name in KEPT if name in file.tensors}
+    for name, shape in shapes.items():
+        dtype = "u8" if "codes" in name else TYPES.get(name.rsplit(".", 1)[1], "f32")
+        if len(shape) == 2 and MATRIX.search(name):
+            dtype = {"f32": "f32", "f16": "f16", "int8": "i8"}[config["dtype"]]
+        expected[name] = dtype, shape
+        if dtype == "i8" and not name.endswith(".bundles"):
+            expected[name + ".scale"] = "f32", shape[1:] if name.endswith(".rows") else shape[:1]
+    return expected
