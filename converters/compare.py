@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.backends import HEAD_OF_ALL
 from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.opcodes import MAX_TOKENS
 
@@ -122,7 +121,7 @@ class _Reader:
     def read(self, ids: Array) -> Array:
         """Return log-probabilities after each token, (T, V)."""
         z = self.logits[: len(ids)]
-        self.model.read(ids, self.old, self.new, z, HEAD_OF_ALL)
+        self.model.reader.read(ids, self.old, self.new, z)
         self.old, self.new = self.new, self.old
         with np.errstate(all="ignore"):
             z -= z.max(axis=1, keepdims=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrwkv import reference
+from tinyrwkv import quant, reference
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.layout import CODE_BITS, PAGE, code_qmax
 from tinyrwkv.opcodes import BLOCK
@@ -268,7 +268,7 @@ def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
 
 def weights(parts: Parts) -> dict[str, Array]:
     """Return parts as the functions of `reference` take them, matrices in float32."""
-    return reference.part(reference.dequantize({f"head.{name}": a for name, a in parts.items()}), "head.")
+    return reference.part(quant.dequantize({f"head.{name}": a for name, a in parts.items()}), "head.")
 
 
 def count_bytes(parts: Parts) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Cost(NamedTuple):
 
 def chosen_bytes(model: Model) -> int:
     """Return the bytes of weights that only some tokens need, which all tokens read so far have needed together."""
-    return sum(workspace.touched for workspace in model._workspaces)
+    return sum(workspace.touched for workspace in model.reader.workspaces)
 
 
 @contextlib.contextmanager

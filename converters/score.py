@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv import Model, Sampler
-from tinyrwkv.backends import HEAD_OF_ALL, NO_HEAD
 from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.extra.templates import template as find_template
 from tinyrwkv.opcodes import MAX_TOKENS
@@ -149,11 +148,11 @@ class Scorer:
         self.old[:] = self.begin
         inputs = self.model.check_tokens([END_OF_DOCUMENT, *ids[:-1]])
         for start in range(0, first, MAX_TOKENS):
-            self._read(inputs[start : min(start + MAX_TOKENS, first)], NO_HEAD)
+            self._read(inputs[start : min(start + MAX_TOKENS, first)], None)
         self.best, nll = [], 0.0
         for start in range(first, len(ids), MAX_TOKENS):
             chunk = inputs[start : start + MAX_TOKENS]
-            self._read(chunk, HEAD_OF_ALL)
+            self._read(chunk, self.logits[: len(chunk)])
             for logits, target in zip(self.logits[: len(chunk)], ids[start : start + MAX_TOKENS], strict=True):
                 loss, best = _loss(logits, target)
                 nll += loss
@@ -166,9 +165,8 @@ class Scorer:
         size = len(self.model.tokenizer.decode_bytes(scored)) if "tokenizer.bytes" in self.model.file else 0
         return Score(1, len(scored), size, nll, top)
 
-    def _read(self, ids: np.ndarray, head: int) -> None:
-        out = self.logits[: len(ids)] if head == HEAD_OF_ALL else None
-        self.model.read(ids, self.old, self.new, out, head)
+    def _read(self, ids: np.ndarray, out: np.ndarray | None) -> None:
+        self.model.reader.read(ids, self.old, self.new, out)
         self.old, self.new = self.new, self.old
 
 

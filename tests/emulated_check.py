@@ -111,8 +111,8 @@ def attach(model: Model, name: str, objects: pathlib.Path, threads: int) -> None
         function = compiled()
     else:
         function = function_of(objects / f"{name}.so")
-    model.backend = Compiled(name, model.program, function, threads)
-    model._workspaces.clear()  # they fit the number of threads
+    model.backend = model.reader.backend = Compiled(name, model.program, function, threads)
+    model.reader.workspaces.clear()  # they fit the number of threads
 
 
 def read(model: Model, chunked: bool, small: bool = False) -> tuple[np.ndarray, np.ndarray]:

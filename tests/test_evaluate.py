@@ -16,7 +16,7 @@ from vocabularies import pack, single_bytes
 from converters import evaluate
 from converters.score import Score, Scorer, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
 from converters.texts import split_documents, windows
-from tinyrwkv import Model, Sampler, load, reference
+from tinyrwkv import Model, Sampler, load, quant, reference
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.format import Writer
 from tinyrwkv.layout import tensor_shapes
@@ -66,7 +66,7 @@ def model(path: str) -> Model:
 
 def expected_score(model: Model, ids: list[int], first: int = 0) -> tuple[float, int]:
     """Return the nll and the hits of ids[first:], token by token with the oracle, in float64."""
-    weights, state = reference.dequantize(model.file), reference.new_state(model.config)
+    weights, state = quant.dequantize(model.file), reference.new_state(model.config)
     nll, top = 0.0, 0
     for i, (token, target) in enumerate(zip([0, *ids[:-1]], ids, strict=True)):
         logits, state = reference.forward(weights, model.config, token, state)
@@ -105,13 +105,13 @@ def test_score_counts_first_choices(model: Model) -> None:
 
 def test_logits_stay_in_one_buffer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = set()
-    read = model.read
+    read = model.reader.read
 
-    def spy(ids: np.ndarray, old: np.ndarray, new: np.ndarray, out: np.ndarray | None, head: int) -> bool:
+    def spy(ids: np.ndarray, old: np.ndarray, new: np.ndarray, out: np.ndarray | None) -> bool:
         shapes.add((len(ids), None if out is None else (out.shape, out.ctypes.data)))
-        return read(ids, old, new, out, head)
+        return read(ids, old, new, out)
 
-    monkeypatch.setattr(model, "read", spy)
+    monkeypatch.setattr(model.reader, "read", spy)
     nll_of_text(model, WORDS * 30)
     assert all(length <= 16 for length, _ in shapes)
     assert len({out[1] for _, out in shapes if out}) == 1

@@ -18,7 +18,7 @@ from tiny_models import BOUNDS, VOCAB_SIZE, VOCABULARY, WORDS, error, is_exact
 import tinyrwkv
 from tinyrwkv import ArgumentError, Sampler, State
 from tinyrwkv import generate as module
-from tinyrwkv import model as model_module
+from tinyrwkv import pace as pace_module
 
 
 class Script(Sampler):
@@ -240,12 +240,12 @@ class Clock:
 
 def with_clock(call):
     """Call with a fake clock and a look at it after every layer."""
-    before, pause = module.time, model_module.PAUSE
-    module.time, model_module.PAUSE = Clock(), 0.0
+    before, pause = module.time, pace_module.PAUSE
+    module.time, pace_module.PAUSE = Clock(), 0.0
     try:
         return call()
     finally:
-        module.time, model_module.PAUSE = before, pause
+        module.time, pace_module.PAUSE = before, pause
 
 
 @given(st.lists(st.integers(1, 256), min_size=1, max_size=40), st.integers(0, 60), st.sampled_from(["v4", "v6", "v7"]))

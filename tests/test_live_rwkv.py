@@ -19,7 +19,7 @@ from official import official_version, run_official
 
 import tinyrwkv
 from converters.convert import convert
-from tinyrwkv import reference
+from tinyrwkv import quant, reference
 from tinyrwkv.format import open_file
 
 pytestmark = pytest.mark.live
@@ -73,7 +73,7 @@ def agree(case: Case, logits: np.ndarray | None, state: np.ndarray) -> None:
 
 def test_reference_agrees_with_the_official_package(case: Case) -> None:
     with open_file(case.model) as file:
-        weights, config = reference.dequantize(file), file.metadata
+        weights, config = quant.dequantize(file), file.metadata
     state = reference.new_state(config)
     logits = []
     for token in case.tokens:

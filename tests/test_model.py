@@ -198,8 +198,8 @@ def test_pauses_between_layers_change_no_bit(load, backend, which, tokens, seed)
         try:
             if cut:
                 model.parts.within_time = lambda first, last, budget: int(rng.integers(first, last)) + 1
-            for head, rows in ((module.HEAD_OF_ALL, out), (module.HEAD_OF_LAST, out[-1:].copy())):
-                assert model.read(tokens, old, new, rows, head, (lambda: False) if cut else None)
+            for rows in (out, out[-1:].copy()):
+                assert model.reader.read(tokens, old, new, rows, (lambda: False) if cut else None)
                 results.append((rows.tobytes(), new.tobytes()))
         finally:
             model.parts.within_time = within_time
@@ -267,7 +267,7 @@ class EmptiedByOthers(list):
 def test_threads_that_take_the_last_workspace_at_once(tiny):
     model = tinyrwkv.load(tiny("v7", "int8"), backend="numpy")
     expected = model.forward([1, 2])[0]
-    model._workspaces = EmptiedByOthers()
+    model.reader.workspaces = EmptiedByOthers()
     assert model.forward([1, 2])[0].tobytes() == expected.tobytes()
 
 

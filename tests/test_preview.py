@@ -20,8 +20,7 @@ from tiny_models import (
 )
 
 import tinyrwkv
-from tinyrwkv import memory, reference
-from tinyrwkv.backends import HEAD_OF_ALL, HEAD_OF_LAST
+from tinyrwkv import memory, quant, reference
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.layout import VERSIONS
 from tinyrwkv.limit import least_resident
@@ -36,14 +35,14 @@ def some_tokens(count: int, seed: int = 0) -> list[int]:
 
 
 def head_of(path: str) -> dict[str, np.ndarray]:
-    return reference.part(reference.dequantize(read_tensors(path)[1]), "head.")
+    return reference.part(quant.dequantize(read_tensors(path)[1]), "head.")
 
 
 def read_one(model: tinyrwkv.Model, token: int, state: tinyrwkv.State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return logits, what `exact_logits` needs, and the new state's numbers after one token."""
     out, after = np.empty((1, model.config["vocab_size"]), np.float32), np.empty_like(state.data)
     hidden = np.empty(model.config["n_embd"] + 1, np.float32)
-    model.read(np.array([token], np.int32), state.data, after, out, HEAD_OF_LAST, hidden=hidden)
+    model.reader.read(np.array([token], np.int32), state.data, after, out, hidden=hidden)
     return out[0], hidden, after
 
 
@@ -53,9 +52,9 @@ def test_logits_are_the_previewed_ones_or_exact(load, tiny, backend, arch):
     every = np.arange(VOCAB_SIZE)
     for token in some_tokens(12):
         state = model.new_state() if state is None else state
-        touched = sum(workspace.touched for workspace in model._workspaces)
+        touched = sum(workspace.touched for workspace in model.reader.workspaces)
         logits, hidden, state.data = read_one(model, token, state)
-        touched = sum(workspace.touched for workspace in model._workspaces) - touched
+        touched = sum(workspace.touched for workspace in model.reader.workspaces) - touched
         x = (hidden[:-1] * hidden[-1])[None]
         guess, scores = np.empty(VOCAB_SIZE, np.float32), np.empty(VOCAB_SIZE)
         guess[head["ids"]] = reference.preview(head, x)[0]
@@ -85,10 +84,10 @@ def test_exact_logits_are_the_bits_of_the_dense_head(load, compiled):
     dense, previewed = load(compiled), load(compiled, form="previewed")
     expected = dense.forward(tokens)[0]
     state = previewed.new_state().data
-    for head, rows in ((HEAD_OF_LAST, 1), (HEAD_OF_ALL, len(tokens))):
+    for rows in (1, len(tokens)):
         out, hidden = np.empty((rows, VOCAB_SIZE), np.float32), np.empty(65, np.float32)
         ids = np.array(tokens, np.int32)
-        assert previewed.read(ids, state, np.empty_like(state), out, head, hidden=hidden)
+        assert previewed.reader.read(ids, state, np.empty_like(state), out, hidden=hidden)
         assert previewed.exact_logits(np.arange(VOCAB_SIZE), out[-1], hidden).tobytes() == expected.tobytes()
         some = np.array([7, 3, 299])
         assert np.array_equal(previewed.exact_logits(some, out[-1], hidden), expected[some])
@@ -131,7 +130,7 @@ def test_any_size_gives_the_dense_logits_where_rows_are_read(tmp_path_factory, b
     logits, hidden, _ = read_one(model, seed % vocab, model.new_state())
     assert np.isfinite(logits).all()
     exact = tinyrwkv.load(path, backend=backend).forward([seed % vocab])[0]
-    rows = sum(workspace.touched for workspace in model._workspaces) // (32 + 4)
+    rows = sum(workspace.touched for workspace in model.reader.workspaces) // (32 + 4)
     assert rows <= max(wanted, 0) and (rows == vocab if wanted >= vocab else rows < vocab)
     if rows == vocab:
         np.testing.assert_allclose(logits, exact, rtol=1e-5, atol=1e-5)
@@ -175,7 +174,7 @@ def test_from_a_cold_start_only_the_pages_of_chosen_rows_are_read(large, backend
         pytest.skip("this file system keeps files in memory")
     model.forward([7])
     present, total = pages_of(model, "head.rows.weight")
-    rows = sum(workspace.touched for workspace in model._workspaces) // (256 + 4)
+    rows = sum(workspace.touched for workspace in model.reader.workspaces) // (256 + 4)
     assert 32 < rows <= 64 and rows / 16 <= present <= rows < total / 4
     assert pages_of(model, "emb.weight")[0] == 1
     whole, codes = pages_of(model, "head.codes.4")

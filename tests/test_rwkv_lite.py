@@ -83,13 +83,13 @@ def test_the_engine_runs_them(tmp_path, version, form, dtype):
 
 @pytest.mark.parametrize("form", ["5.8", "5.9"])
 def test_the_reference_projects_as_rwkv_lite(tmp_path, form):
-    from tinyrwkv import reference
+    from tinyrwkv import quant, reference
 
     raw = lite(form)
     write_pth(tmp_path / "a.pth", raw)
     convert(tmp_path / "a.pth", tmp_path / "a.trwkv", dtype="f32")
     with open_file(tmp_path / "a.trwkv") as file:
-        weights = reference.dequantize(file)
+        weights = quant.dequantize(file)
     x = np.random.default_rng(0).standard_normal(64).astype(np.float32)
     for part, name in (name.split(".") for name in PROJECTIONS):
         found = reference.project(reference.part(weights, f"blocks.1.{part}."), name, x)

@@ -11,7 +11,7 @@ from vocabularies import pack, single_bytes
 
 from benchmarks.random_model import sizes, write
 from converters.head import fit_preview
-from tinyrwkv import reference
+from tinyrwkv import quant, reference
 from tinyrwkv.format import Writer, open_file
 from tinyrwkv.layout import bundle_shape
 from tinyrwkv.quant import dequantize_rows, quantize_rows
@@ -162,7 +162,7 @@ class Oracle:
 
     def __init__(self, path: str | pathlib.Path) -> None:
         with open_file(path) as file:
-            self.config, self.weights = dict(file.metadata), reference.dequantize(file)
+            self.config, self.weights = dict(file.metadata), quant.dequantize(file)
 
     def run(self, tokens: Any, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits after each token (T, V) and the last state."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import stat
@@ -11,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import table
+from . import memory, table
 from .errors import ArgumentError, ChecksumError, FormatError, os_errors
 from .sha256 import sha256
 from .table import Tensor, path_name
@@ -73,7 +72,7 @@ class TensorFile:
         """
         if name not in self.tensors:
             raise FormatError(self.path, f"tensor {table.show(name)}", "none", "one of this name", table.UPDATE)
-        self._opened()
+        self.check_open()
         tensor = self.tensors[name]
         data = self.bytes[tensor.offset : tensor.offset + tensor.nbytes]
         return np.frombuffer(data, table.DTYPES[tensor.dtype]).reshape(tensor.shape)
@@ -93,17 +92,17 @@ class TensorFile:
         ArgumentError
             The file is closed.
         """
-        opened, done = self._opened(), table.HEADER_BYTES
+        self.check_open()
+        done = table.HEADER_BYTES
         for tensor in (*self.tensors.values(), Tensor("the end", "u8", (0,), self._end, 0, 0)):
             if self.bytes[done : tensor.offset].any():
                 raise ChecksumError(self.path, f"padding before {tensor.name}", "other bytes", "zeros", table.FETCH)
             crc, done, stop = 0, tensor.offset, tensor.offset + tensor.nbytes
             while done < stop:
-                first, part = done // mmap.PAGESIZE * mmap.PAGESIZE, self.bytes[done : min(done + _CHUNK, stop)]
-                crc, done = zlib.crc32(part.data, crc), done + len(part)
-                if hasattr(mmap, "MADV_DONTNEED"):
-                    with contextlib.suppress(OSError):  # locked pages stay
-                        opened.madvise(mmap.MADV_DONTNEED, first, done - first)
+                part = self.bytes[done : min(done + _CHUNK, stop)]
+                crc = zlib.crc32(part.data, crc)
+                memory.advise(self, "MADV_DONTNEED", done, len(part))  # locked pages stay
+                done += len(part)
                 if progress:
                     progress(done, self._end)
             if crc != tensor.crc32:
@@ -115,10 +114,10 @@ class TensorFile:
         # not mmap.close(): with older NumPy the map doesn't know of its views, and they would crash
         self.map, self.bytes = None, np.zeros(0, np.uint8)
 
-    def _opened(self) -> mmap.mmap:
+    def check_open(self) -> None:
+        """Raise an ArgumentError where the file is closed."""
         if self.map is None:
-            raise ArgumentError(self.path, "file", "a closed file", "an open one", "use it inside its `with` block")
-        return self.map
+            raise ArgumentError(self.path, "file", "a closed file", "an open one", "use it before it is closed")
 
     def __enter__(self) -> TensorFile:
         """Return the file itself."""
@@ -153,10 +152,6 @@ def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
         `path` is not a path.
     """
     file = TensorFile(path)
-    try:
-        if verify:
-            file.verify()
-    except BaseException:
-        file.close()
-        raise
+    if verify:
+        file.verify()
     return file

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .backends import HEAD_OF_LAST, NO_HEAD
 from .errors import ArgumentError
 from .sampling import Sampler
 from .state import State
-from .tokenizer import StreamDecoder
+from .tokenizer import StreamDecoder, to_bytes
 
 if TYPE_CHECKING:
     from .model import Model
@@ -59,13 +58,13 @@ class Result:
         prompt_tokens, prompt_seconds, tokens, seconds; the time of whoever uses the pieces is not in them.
     """
 
-    def __init__(self, model: Model, state: State) -> None:
+    def __init__(self, model: Model, state: State, unread: np.ndarray) -> None:
         self.text = ""
         self.tokens: list[int] = []
         self.stop_reason: str | None = None
         self.timings = {"prompt_tokens": 0, "prompt_seconds": 0.0, "tokens": 0, "seconds": 0.0}
         self._model, self._state = model, state
-        self._unread: list[int] | np.ndarray = []
+        self._unread: list[int] | np.ndarray = unread
 
     @property
     def unread(self) -> list[int]:  # noqa: D102 - described above
@@ -121,43 +120,33 @@ class Generation(Iterator[Piece]):
             raise ArgumentError("generate", "max_tokens", repr(max_tokens), "a whole number", "give 0 or more")
         if deadline is not None and not (isinstance(deadline, (int, float)) and not math.isnan(deadline)):
             raise ArgumentError("generate", "deadline", repr(deadline), "a time.monotonic() time", "add seconds to it")
-        if not all(isinstance(text, str) and text and _encodable(text) for text in stops):
+        if not all(isinstance(text, str) and text for text in stops):
             raise ArgumentError("generate", "stop", repr(stops), "texts of 1 character or more", "leave out empty ones")
         if not hasattr(sampler, "sample") or isinstance(sampler, type):
             raise ArgumentError("generate", "sampler", repr(sampler), "a Sampler", "give tinyrwkv.Sampler(...)")
         if constraint is not None and (not hasattr(constraint, "start") or isinstance(constraint, type)):
             raise ArgumentError("generate", "constraint", repr(constraint), "Choice, Regex or JsonSchema", "make one")
-        if not isinstance(prompt, (str, bytes, Iterable)):
-            raise ArgumentError("generate", "prompt", repr(prompt), "text or token ids", "give one of them")
         self._tokenizer = model.tokenizer if stops or "tokenizer.bytes" in model.file else None
-        ids = model.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
-        self._prompt = model.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids)
-        start = model.new_state() if state is None else model.check_state(state)
+        self._prompt, start = model.check_prompt(prompt, state)
         self.model, self.max_tokens, self.deadline = model, max_tokens, deadline
         self.sampler = sampler.copy()
         self.sampler.reset()
         self._walk = None if constraint is None else constraint.start(model)
         self._hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
-        self.result = Result(model, start)
         self.logits = np.zeros(model.config["vocab_size"], np.float32)
         previewed = "head.rows.weight" in model.file
         self._exact = (lambda ids: model.exact_logits(ids, self.logits, self._hidden)) if previewed else None
-        # Before a call of the kernels, and memory for after it; the caller's own state is read and then left alone.
-        self._now, self._next = start, State(np.empty_like(start.data), start.tokens, start.origin)
-        self._given = start
-        self.result._state, self.result._unread = self._now, self._prompt
+        # Before a call of the kernels, and memory for after it; the caller's own state is left alone.
+        self._now, self._next = start.copy(), State(np.empty_like(start.data), start.tokens, start.origin)
+        self.result = Result(model, self._now, self._prompt)
         self._cancelled = threading.Event()
-        self._stops = _Stops([text.encode() for text in stops])
+        self._stops = _Stops([to_bytes(text) for text in stops])
         self._decoder = StreamDecoder()
         self._steps = self._run()
 
     def cancel(self) -> None:
         """End the generation within milliseconds; may be called from any thread."""
         self._cancelled.set()
-
-    def __iter__(self) -> Generation:
-        """Return itself."""
-        return self
 
     def __next__(self) -> Piece:
         """Make the next piece.
@@ -175,7 +164,7 @@ class Generation(Iterator[Piece]):
         result, timings, begin = self.result, self.result.timings, time.perf_counter()
         rest = self._prompt
         while len(rest):
-            count = self.model.chunk(None if self.deadline is None else self.deadline - time.monotonic())
+            count = self.model.reader.pace.chunk(None if self.deadline is None else self.deadline - time.monotonic())
             if not self._read(rest[:count], rest[count:]):
                 return self._end(self._why())
             timings["prompt_tokens"] += min(count, len(rest))
@@ -223,12 +212,11 @@ class Generation(Iterator[Piece]):
 
     def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
         """Read tokens into the state, `rest` to follow; False where time or the caller ended it, all as it was."""
-        head, out = (NO_HEAD, None) if len(rest) else (HEAD_OF_LAST, self.logits)
-        if not self.model.read(ids, self._now.data, self._next.data, out, head, self._why, self._hidden):
+        out = None if len(rest) else self.logits
+        if not self.model.reader.read(ids, self._now.data, self._next.data, out, self._why, self._hidden):
             return False
         self._next.tokens = self._now.tokens + len(ids)
-        spent, self._now = self._now, self._next
-        self._next = spent if spent is not self._given else State(np.empty_like(spent.data), 0, spent.origin)
+        self._now, self._next = self._next, self._now
         self.result._state, self.result._unread = self._now, rest
         return True
 
@@ -245,11 +233,7 @@ class Generation(Iterator[Piece]):
 
     def _end(self, reason: str) -> None:
         self.result.stop_reason = reason
-        self._now = self._next = self._given  # whoever keeps a generation needs no more than its result
-
-
-def _encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+        self._now = self._next = self.result._state  # whoever keeps a generation needs no more than its result
 
 
 class _Stops:

@@ -156,6 +156,30 @@ class Limit:
             yield begin, end
 
 
+class NoLimit:
+    """Does what a `Limit` does where nothing need be let go.
+
+    Parameters
+    ----------
+    parts : Parts
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.file = parts.file
+
+    def until(self, first: int, last: int) -> int:
+        """Return `last`."""
+        return last
+
+    def step(self, first: int, last: int, ids: np.ndarray) -> contextlib.nullcontext[None]:
+        """Keep what the steps read."""
+        return contextlib.nullcontext()
+
+    def take(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return copies of some rows of a tensor."""
+        return self.file[name][rows]
+
+
 def _embedding(parts: Parts) -> list[_Rows]:
     tensors = (parts.file.tensors.get(name) for name in ("emb.weight", "emb.weight.scale"))
     return [_Rows(t.offset, t.nbytes // t.shape[0], t.nbytes) for t in tensors if t]

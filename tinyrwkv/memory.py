@@ -8,10 +8,12 @@ import functools
 import mmap
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .format import TensorFile
+if TYPE_CHECKING:
+    from .format import TensorFile
 
 LINUX = sys.platform.startswith("linux")
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from . import memory
-from .backends import HEAD_OF_ALL, HEAD_OF_LAST, NO_HEAD, Workspace, make
+from .backends import make
 from .errors import ArgumentError, FormatError, UnsupportedError
 from .format import open_file
-from .generate import Generation
-from .limit import Limit
+from .generate import END_OF_DOCUMENT, Generation
+from .limit import Limit, NoLimit
 from .opcodes import MAX_TOKENS
 from .plan import Parts, plan
 from .program import Program
+from .reader import Reader
 from .reference import new_state
 from .sampling import Sampler
 from .score import Scored, score
 from .state import State
+from .table import show
 from .tokenizer import Tokenizer
 
 BUNDLED = pathlib.Path(__file__).parent / "models" / "default.trwkv"
-
-PAUSE = 0.002
-"""Seconds between looks at the clock while a deadline or a cancellation may end a token."""
 
 
 def load(
@@ -76,25 +74,19 @@ def load(
     >>> model.config["arch"], model.config["n_layer"], model.config["vocab_size"]
     ('v7', 8, 4096)
     """
-    if path is None:
-        path = BUNDLED
-        if not BUNDLED.exists():
-            fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
-            raise FormatError(BUNDLED, "bundled model", "no file", "the model that ships in the package", fix)
+    if path is None and not BUNDLED.exists():
+        fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
+        raise FormatError(BUNDLED, "bundled model", "no file", "the model that ships in the package", fix)
     if lock and resident_limit is not None:
         fix = "leave one of them out"
         raise ArgumentError("load", "lock", "a resident_limit too", "one of them: locked pages cannot be let go", fix)
-    file = open_file(path, verify=verify)
-    try:
-        model = Model(file, backend, threads, resident_limit)
-        if prefault:
-            memory.prefault(file, mapped=resident_limit is None)
-        if lock:
-            memory.lock(file)
-        return model
-    except BaseException:
-        file.close()
-        raise
+    file = open_file(BUNDLED if path is None else path, verify=verify)
+    model = Model(file, backend, threads, resident_limit)
+    if prefault:
+        memory.prefault(file, mapped=resident_limit is None)
+    if lock:
+        memory.lock(file)
+    return model
 
 
 class Model:
@@ -120,22 +112,13 @@ class Model:
         self.parts = Parts(self.program)
         self.backend = make(self.program, backend, threads)
         self.resident_limit = resident_limit
-        self._limit = None if resident_limit is None else Limit(self.parts, resident_limit)
-        self._workspaces: list[Workspace] = []
-        self._tokenizer: Tokenizer | None = None
-        self._places: np.ndarray | None = None  # token -> row of a head with a preview
-        self._pace = {True: 0.0, False: 0.0}  # seconds for each byte of weights; for each byte and token of a chunk
+        self._limit = NoLimit(self.parts) if resident_limit is None else Limit(self.parts, resident_limit)
+        self.reader = Reader(self.parts, self.backend, self._limit)
         sizes = ("arch", "n_layer", "n_embd", "n_head", "head_size")
         self._origin = {"model": self.hash, **{key: self.config[key] for key in sizes}}
-        # A page of 2 MB is read faster than 512 small ones, but a row of it would make all of it resident.
-        if self._limit is None:
-            memory.advise(file, "MADV_HUGEPAGE", 0, len(file.bytes))
-            for region in self.parts.by_row:
-                memory.advise(file, "MADV_NOHUGEPAGE", *region)
-        for region in self.parts.scattered:
-            memory.advise(file, "MADV_RANDOM", *region)
+        self.parts.advise(in_large_pages=resident_limit is None)
 
-    @property
+    @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer packed in the file.
 
@@ -144,13 +127,11 @@ class Model:
         UnsupportedError
             The file was converted without a vocabulary.
         """
-        if self._tokenizer is None:
-            if "tokenizer.bytes" not in self.file:
-                fix = "convert it with --vocab, or give token ids"
-                raise UnsupportedError(self.path, "tokenizer", "none in the file", "one, to read text", fix)
-            data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
-            self._tokenizer = Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
-        return self._tokenizer
+        if "tokenizer.bytes" not in self.file:
+            fix = "convert it with --vocab, or give token ids"
+            raise UnsupportedError(self.path, "tokenizer", "none in the file", "one, to read text", fix)
+        data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
+        return Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
 
     def new_state(self) -> State:
         """Return the state before the first token.
@@ -202,24 +183,16 @@ class Model:
         >>> model.tokenizer.decode([logits.argmax()]), state.tokens, later.tokens
         ('(', 8, 9)
         """
-        ids = self.check_tokens(tokens)
-        state = self.new_state() if state is None else self.check_state(state)
+        ids, state = self.check_tokens(tokens), self.check_state(state)
         if logits not in ("last", "all", None):
             raise ArgumentError("forward", "logits", repr(logits), '"last", "all" or None', "choose one of them")
-        V = self.config["vocab_size"]
-        out = None if logits is None else np.empty((len(ids) if logits == "all" else 1, V), np.float32)
-        data, spare = state.data, None
+        out = np.empty((len(ids) if logits == "all" else 1, self.config["vocab_size"]), np.float32)
+        old, new, spare = state.data, np.empty_like(state.data), np.empty_like(state.data)
         for start in range(0, len(ids), MAX_TOKENS):
-            chunk = ids[start : start + MAX_TOKENS]
-            head = HEAD_OF_ALL if logits == "all" else NO_HEAD
-            if logits == "last" and start + MAX_TOKENS >= len(ids):
-                head = HEAD_OF_LAST
-            part = out[start:] if head == HEAD_OF_ALL and out is not None else out
-            new = np.empty_like(data) if spare is None else spare
-            self.read(chunk, data, new, part, head)
-            data, spare = new, None if data is state.data else data
-        result = out[0] if logits == "last" and out is not None else out
-        return result, State(data, state.tokens + len(ids), self._origin)
+            chunk, last = ids[start : start + MAX_TOKENS], start + MAX_TOKENS >= len(ids)
+            self.reader.read(chunk, old, new, out[start:] if logits == "all" else out if logits and last else None)
+            old, new = new, spare if old is state.data else old
+        return out if logits == "all" else out[0] if logits else None, State(old, state.tokens + len(ids), self._origin)
 
     def generate(
         self,
@@ -369,102 +342,42 @@ class Model:
         expected = f"at least one id from 0 to {V - 1}"
         raise ArgumentError(self.path, "tokens", found, expected, "use this model's tokenizer")
 
-    def check_state(self, state: State) -> State:
-        """Return a state; ArgumentError where it belongs to another model."""
-        if not isinstance(state, State) or state.origin != self._origin:
-            of = state.origin.get("model") if isinstance(state, State) and isinstance(state.origin, dict) else None
-            found = f"one of model {str(of)[:12]}" if isinstance(state, State) else type(state).__name__
-            raise ArgumentError(self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()")
-        data = state.data
-        good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
-        if not good or data.shape != (self.program.state_size,):
-            expected = f"contiguous float32 ({self.program.state_size},)"
-            raise ArgumentError(self.path, "state", "other data", expected, "use model.new_state()")
-        return state
-
-    def chunk(self, seconds: float | None) -> int:
-        """Return how many prompt tokens to read at once, 1 to 16, from the speed seen so far.
-
-        A chunk is lost where a deadline cuts it, and looked at only after each layer.
+    def check_prompt(self, prompt: str | Iterable[int], state: State | None) -> tuple[np.ndarray, State]:
+        """Return the tokens of a prompt and the state that they follow.
 
         Parameters
         ----------
-        seconds : float or None
-            Time until a deadline; None where only a cancellation may come, which may wait a little longer.
-        """
-        pace = self._pace[False] or self._pace[True]
-        if pace == 0:
-            return MAX_TOKENS if seconds is None else 1
-        tokens = (20 if seconds is None else 1) * PAUSE / (pace * self.parts.layer_bytes)
-        if seconds is not None:
-            tokens = min(tokens, seconds / (pace * self.parts.bytes_between(0, len(self.parts.cuts) - 1)))
-        return int(min(max(tokens, 1), MAX_TOKENS))
-
-    def read(
-        self,
-        ids: np.ndarray,
-        old: np.ndarray,
-        new: np.ndarray,
-        out: np.ndarray | None = None,
-        head: int = NO_HEAD,
-        stopped: Callable[[], Any] | None = None,
-        hidden: np.ndarray | None = None,
-    ) -> bool:
-        """Read up to 16 tokens at once, in as many kernel calls as `stopped` and the memory limit ask for.
-
-        Parameters
-        ----------
-        ids : ndarray, int32, shape (T,), 1 <= T <= 16
-        old, new : ndarray, float32
-            The state before, and memory for the one after.
-        out : ndarray, float32, shape (1, V) or (T, V), optional
-            Memory for logits.
-        head : int
-            Which tokens the logits are for.
-        stopped : callable, optional
-            Asked every few milliseconds; a true answer ends the call.
-        hidden : ndarray, float32, shape (C + 1,), optional
-            Memory for what went into the head after the last token, for `exact_logits`.
+        prompt : str, bytes or iterable of int
+        state : State, optional
+            What came before; without one, token 0 is put first and the state is the first one.
 
         Returns
         -------
-        bool
-            False where `stopped` ended it: `new` and `out` then hold nothing of use.
+        tokens : ndarray, int32, shape (T,)
+        state : State
+
+        Raises
+        ------
+        ArgumentError, UnsupportedError
+            They are none of this model's, or text is given to a model without a tokenizer.
         """
-        if self.file.map is None:
-            raise ArgumentError(self.path, "model", "a closed one", "an open one", "load it again")
-        try:
-            workspace = self._workspaces.pop()
-        except IndexError:
-            workspace = Workspace(self.program, self.backend.threads)
-        cuts = self.parts.cuts
-        end = len(cuts) - 1 if head != NO_HEAD else self.parts.head_cut
-        at, seconds, work, one = 0, 0.0, 0.0, len(ids) == 1
-        while at < end:
-            until = end
-            if stopped is not None:
-                if stopped():
-                    break
-                pace = self._pace[len(ids) == 1] * len(ids)
-                until = self.parts.within_time(at, end, PAUSE / pace if pace else 1)
-            if self._limit:
-                until = min(until, self._limit.until(at, end))
-            begin, before = time.perf_counter(), workspace.touched
-            with self._limit.step(at, until, ids) if self._limit else contextlib.nullcontext():
-                self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
-            seconds += time.perf_counter() - begin
-            work += self.parts.bytes_between(at, until) * len(ids) + workspace.touched - before
-            if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
-                ids = ids[-1:]
-            at = until
-        if hidden is not None and "head.rows.weight" in self.file:
-            x, C, place = self.program.head_input, self.config["n_embd"], len(ids) - 1
-            hidden[:C] = workspace.private[0][x.src :].view(np.int16)[place * C : (place + 1) * C]
-            hidden[C] = workspace.private[0][x.scale :].view(np.float32)[place]
-        self._workspaces.append(workspace)  # not after an exception: worker threads may still be using it
-        if at == end:  # one step alone may take its time for something else than bytes of weights
-            self._pace[one] = seconds / work if self._pace[one] == 0 else 0.8 * self._pace[one] + 0.2 * seconds / work
-        return at == end
+        if not isinstance(prompt, (str, bytes, Iterable)):
+            raise ArgumentError(self.path, "prompt", repr(prompt), "text or token ids", "give one of them")
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
+        return self.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids), self.check_state(state)
+
+    def check_state(self, state: State | None) -> State:
+        """Return a state, the first one for None; ArgumentError where it belongs to another model."""
+        if state is None:
+            return self.new_state()
+        if not isinstance(state, State) or state.origin != self._origin:
+            found = show(getattr(state, "origin", state))
+            raise ArgumentError(self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()")
+        data, shape = state.data, (self.program.state_size,)
+        good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
+        if not good or data.shape != shape:
+            raise ArgumentError(self.path, "state", "other data", f"contiguous float32 {shape}", "use new_state()")
+        return state
 
     def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         """Return the logits of some tokens from their rows in the head, where `logits` may have only a preview.
@@ -482,13 +395,15 @@ class Model:
         """
         if "head.rows.weight" not in self.file:
             return logits[ids]
-        if self._places is None:
-            self._places = np.argsort(self.file["head.ids"]).astype(np.int32)
-        rows = self._places[ids]
-        take = self._limit.take if self._limit else lambda name, rows: self.file[name][rows]
-        q, scale = (take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
+        rows = self._rows[ids]
+        q, scale = (self._limit.take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
         sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * hidden[-1])
+
+    @functools.cached_property
+    def _rows(self) -> np.ndarray:
+        """Where the row of each token stands in a head with a preview."""
+        return np.argsort(self.file["head.ids"]).astype(np.int32)
 
     def close(self) -> None:
         """Let the file go; the model is of no use afterwards."""

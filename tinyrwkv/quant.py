@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, UnsupportedError
 
 _BLOCK = 1 << 18  # weights at a time: the float32 temporaries of a block stay under 8 MB
 
@@ -78,3 +80,40 @@ def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
         raise ArgumentError("dequantize_rows", "q, scale", found, "int8 (out, in) and float32 (out,)", "give both so")
     w: np.ndarray = np.multiply(q, scale[:, None], dtype=np.float32)
     return w
+
+
+def dequantize(tensors: Any) -> dict[str, np.ndarray]:
+    """Return the weights of a model file as float32 arrays, in memory.
+
+    Parameters
+    ----------
+    tensors : TensorFile or mapping of str to ndarray
+        Tensors of float32, float16, or int8 with the scale of each row beside them: ``w = q * scale[row]``.
+
+    Returns
+    -------
+    weights : dict of str to ndarray, float32
+        By name; the tokenizer and the scales are left out.
+
+    Raises
+    ------
+    UnsupportedError
+        If a tensor has another dtype, or an int8 tensor has no scale.
+    """
+    file, names = getattr(tensors, "path", "weights"), list(getattr(tensors, "tensors", tensors))
+    weights = {}
+    for name in names:
+        if name.startswith("tokenizer.") or name.endswith("scale"):
+            continue
+        tensor = tensors[name]
+        if name.endswith(".rows"):  # the transposed matrix, with the scales that it has when it is not
+            weights[name.removesuffix("rows") + "weight"] = (tensor * tensors[f"{name}.scale"]).T
+        elif tensor.dtype == np.int8 and f"{name}.scale" in tensors:
+            weights[name] = tensor * tensors[f"{name}.scale"][:, None]
+        elif tensor.dtype in (np.float16, np.float32):
+            weights[name] = tensor.astype(np.float32)
+        elif name.startswith("head."):  # codes and numbers of a preview
+            weights[name] = tensor.copy()
+        else:
+            raise UnsupportedError(file, name, tensor.dtype, "float32, float16 or int8 with a scale", "convert again")
+    return weights

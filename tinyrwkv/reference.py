@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, UnsupportedError
 from .layout import CODE_BITS, code_qmax
 
 Array = np.ndarray  # float32 everywhere
@@ -36,7 +35,7 @@ def forward(weights: Tensors, config: Mapping[str, Any], token: int, state: Arra
     Parameters
     ----------
     weights : mapping of str to ndarray, float32
-        The tensors of a model file by name, see `dequantize`.
+        The tensors of a model file by name, see ``quant.dequantize``.
     config : mapping
         The metadata of the model file.
     token : int
@@ -48,17 +47,8 @@ def forward(weights: Tensors, config: Mapping[str, Any], token: int, state: Arra
     -------
     logits : ndarray, float32, shape (V,)
     new_state : ndarray, float32, shape (S,)
-
-    Raises
-    ------
-    ArgumentError
-        If there is no such token, or the state has another size.
     """
-    arch, vocab_size, after = config["arch"], config["vocab_size"], new_state(config)
-    if not 0 <= token < vocab_size:
-        raise ArgumentError("forward", "token", token, f"0 to {vocab_size - 1}", "use the tokenizer of this model")
-    if state.shape != after.shape:
-        raise ArgumentError("forward", "state", f"shape {state.shape}", f"{after.shape}", "use new_state(config)")
+    arch, after = config["arch"], new_state(config)
     x, v_first = weights["emb.weight"][token], None  # (C,)
     for i in range(config["n_layer"]):
         block = part(weights, f"blocks.{i}.")
@@ -338,40 +328,3 @@ def layer_state(config: Mapping[str, Any], state: Array, i: int) -> tuple[Array,
 def part(tensors: Tensors, prefix: str) -> dict[str, Array]:
     """Return the tensors below a prefix, by the rest of their name."""
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def dequantize(tensors: Any) -> dict[str, Array]:
-    """Return the weights of a model file as float32 arrays, in memory.
-
-    Parameters
-    ----------
-    tensors : TensorFile or mapping of str to ndarray
-        Tensors of float32, float16, or int8 with the scale of each row beside them: ``w = q * scale[row]``.
-
-    Returns
-    -------
-    weights : dict of str to ndarray, float32
-        By name; the tokenizer and the scales are left out.
-
-    Raises
-    ------
-    UnsupportedError
-        If a tensor has another dtype, or an int8 tensor has no scale.
-    """
-    file, names = getattr(tensors, "path", "weights"), list(getattr(tensors, "tensors", tensors))
-    weights = {}
-    for name in names:
-        if name.startswith("tokenizer.") or name.endswith("scale"):
-            continue
-        tensor = tensors[name]
-        if name.endswith(".rows"):  # the transposed matrix, with the scales that it has when it is not
-            weights[name.removesuffix("rows") + "weight"] = (tensor * tensors[f"{name}.scale"]).T
-        elif tensor.dtype == np.int8 and f"{name}.scale" in tensors:
-            weights[name] = tensor * tensors[f"{name}.scale"][:, None]
-        elif tensor.dtype in (np.float16, np.float32):
-            weights[name] = tensor.astype(np.float32)
-        elif name.startswith("head."):  # codes and numbers of a preview
-            weights[name] = tensor.copy()
-        else:
-            raise UnsupportedError(file, name, tensor.dtype, "float32, float16 or int8 with a scale", "convert again")
-    return weights

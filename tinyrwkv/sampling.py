@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from random import Random
 from typing import Any
 
@@ -15,6 +15,12 @@ import numpy as np
 from .errors import ArgumentError, TinyRWKVError
 
 MOST_IDS = 1 << 20  # ids that can be counted; bounds the memory
+
+
+def _setting(default: Any, low: float, high: float) -> Any:
+    """Declare a number with its range; where the default is an integer, it must be one."""
+    convert = operator.index if isinstance(default, int) else float
+    return field(default=default, metadata={"low": low, "high": high, "convert": convert})
 
 
 @dataclass(eq=False)
@@ -56,37 +62,31 @@ class Sampler:
     (1, -0.408)
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    penalty_decay: float = 0.996
+    temperature: float = _setting(1.0, 0, 1e4)
+    top_k: int = _setting(0, 0, MOST_IDS - 1)
+    top_p: float = _setting(1.0, 0, 1)
+    min_p: float = _setting(0.0, 0, 1)
+    presence_penalty: float = _setting(0.0, -1e4, 1e4)
+    frequency_penalty: float = _setting(0.0, -1e4, 1e4)
+    repetition_penalty: float = _setting(1.0, 1e-4, 1e4)
+    penalty_decay: float = _setting(0.996, 0.01, 1)
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
         """Check the settings, begin with nothing counted."""
-        self.temperature = _number("temperature", self.temperature, 0, 1e4)
-        self.top_k = _integer("top_k", self.top_k)
-        self.top_p = _number("top_p", self.top_p, 0, 1)
-        self.min_p = _number("min_p", self.min_p, 0, 1)
-        self.presence_penalty = _number("presence_penalty", self.presence_penalty, -1e4, 1e4)
-        self.frequency_penalty = _number("frequency_penalty", self.frequency_penalty, -1e4, 1e4)
-        self.repetition_penalty = _number("repetition_penalty", self.repetition_penalty, 1e-4, 1e4)
-        self.penalty_decay = _number("penalty_decay", self.penalty_decay, 0.01, 1)
+        for setting in fields(self):
+            if setting.metadata:
+                setattr(self, setting.name, _number(setting.name, getattr(self, setting.name), **setting.metadata))
         self.seed = None if self.seed is None else _integer("seed", self.seed, 2**64)
         if not isinstance(self.logit_bias, (Mapping, type(None))):
-            found = f"a {type(self.logit_bias).__name__}"
-            raise ArgumentError("Sampler", "logit_bias", found, "a mapping", "pass {id: bias}")
+            raise ArgumentError("Sampler", "logit_bias", repr(self.logit_bias), "a mapping", "pass {id: bias}")
         self.logit_bias = bias = dict(self.logit_bias or {})
         self._bias_ids = np.array([_integer("logit_bias", token) for token in bias], np.int64)
         self._bias = np.array([_number("logit_bias", value, -math.inf, 1e4) for value in bias.values()], np.float32)
         self._penalised = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0, 0, 1)
-        self._counts, self._unit = np.zeros(0, np.float32), 1.0  # token t counts _counts[t] / _unit
-        self._weights = self._adjusted = np.empty(0, np.float32)  # (V,) as soon as V is known
+        self._counts = np.zeros(0, np.float32)  # (V,) as soon as V is known
+        self._weights = self._adjusted = np.empty(0, np.float32)  # (V,) too
         self._random: Random | None = None  # Python's own: numpy.random would take 7 MB
 
     def sample(self, logits: np.ndarray) -> tuple[int, float]:
@@ -184,18 +184,14 @@ class Sampler:
         if not self._penalised:
             return
         if token >= self._counts.size:
-            size = max(token + 1, self._weights.size)
-            self._counts = np.append(self._counts, np.zeros(size - self._counts.size, np.float32))
-        self._unit /= self.penalty_decay  # instead of every count shrinking, their unit grows
-        self._counts[token] += self._unit
-        if self._unit > 1e12:  # stay well inside float32; what was seen stays seen
-            seen = np.flatnonzero(self._counts)
-            self._counts[seen] = np.maximum(self._counts[seen] / self._unit, 1e-12)
-            self._unit = 1.0
+            self._counts = np.pad(self._counts, (0, max(token + 1, self._weights.size) - self._counts.size))
+        seen = np.flatnonzero(self._counts)
+        self._counts[seen] = np.maximum(self._counts[seen] * self.penalty_decay, 1e-12)  # what was seen stays seen
+        self._counts[token] += 1
 
     def reset(self) -> None:
         """Forget the tokens accepted. The random generator goes on."""
-        self._counts[:], self._unit = 0, 1.0
+        self._counts[:] = 0
 
     def copy(self) -> Sampler:
         """Return an independent sampler: the same counts and, with a seed, the same random numbers to come.
@@ -245,7 +241,7 @@ class Sampler:
             raise ArgumentError("Sampler", "logit_bias", f"id {last:,}", expected, "leave it out")
         adjusted[self._bias_ids] += self._bias
         seen = np.flatnonzero(self._counts[: logits.size])
-        values, counts = adjusted[seen], self._counts[seen] / self._unit
+        values, counts = adjusted[seen], self._counts[seen]
         values = np.where(values > 0, values / factor, values * factor)
         adjusted[seen] = values - (self.presence_penalty + self.frequency_penalty * counts)
         return adjusted
@@ -253,17 +249,15 @@ class Sampler:
     def _keep(self, weights: np.ndarray) -> tuple[Sequence[int] | np.ndarray, np.ndarray]:
         """Return the ids that top-k, top-p and min-p leave, and their weights. The largest weight is 1."""
         count = min(self.top_k or weights.size, weights.size)
-        if count == weights.size and self.top_p == 1:
-            if self.min_p == 0:
-                return range(weights.size), weights
-            ids = np.flatnonzero(weights >= self.min_p)
-            return ids, weights[ids]
-        mass = self.top_p * weights.sum(dtype=np.float64) if count == weights.size else math.inf
-        ids = _largest(weights, count, mass)
+        every = count == weights.size
+        if every and (self.top_p, self.min_p) == (1, 0):
+            return range(count), weights
+        mass = self.top_p * weights.sum(dtype=np.float64) if every else math.inf
+        ids = np.flatnonzero(weights >= self.min_p) if every and self.top_p == 1 else _largest(weights, count, mass)
         kept = weights[ids]
         if self.top_p < 1:
             cumulative = np.cumsum(kept, dtype=np.float64)
-            end = np.searchsorted(cumulative, mass if count == weights.size else self.top_p * cumulative[-1]) + 1
+            end = np.searchsorted(cumulative, mass if every else self.top_p * cumulative[-1]) + 1
             ids, kept = ids[:end], kept[:end]
         return ids[kept >= self.min_p], kept[kept >= self.min_p]
 

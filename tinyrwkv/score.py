@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .backends import HEAD_OF_LAST
 from .errors import ArgumentError
-from .generate import END_OF_DOCUMENT
 from .state import State
 
 if TYPE_CHECKING:
@@ -57,9 +55,8 @@ def score(
         raise ArgumentError(
             "score", "choices", f"{choices!r}"[:80], "texts of 1 character or more", "give a list of str"
         )
-    ids = model.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
-    *before, last = model.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids).tolist()
-    state = model.new_state() if state is None else model.check_state(state)
+    ids, state = model.check_prompt(prompt, state)
+    *before, last = ids.tolist()
     after = _read(model, last, model.forward(before, state, logits=None)[1] if before else state)
     return [_scored(model, text, *after) for text in texts]
 
@@ -78,7 +75,7 @@ def _read(model: Model, token: int, state: State) -> tuple[np.ndarray, np.ndarra
     after = State(np.empty_like(state.data), state.tokens + 1, state.origin)
     logits = np.empty((1, model.config["vocab_size"]), np.float32)
     hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
-    model.read(np.array([token], np.int32), state.data, after.data, logits, HEAD_OF_LAST, None, hidden)
+    model.reader.read(np.array([token], np.int32), state.data, after.data, logits, None, hidden)
     return logits[0], hidden, after
 
 

@@ -234,8 +234,7 @@ def check_header(path: str, head: bytes, size: int) -> tuple[int, int, int, int]
         raise FormatError(path, "file", f"{size} bytes", f"{file_bytes}", fix)
     if table_bytes > MAX_TABLE:
         raise FormatError(path, "header", f"a table of {table_bytes} bytes", f"at most {MAX_TABLE}", REPAIR)
-    aligned = data % PAGE == 0 and table % ALIGN == 0
-    if not aligned or not PAGE <= data <= table or table + table_bytes != file_bytes:
+    if data % PAGE or table % ALIGN or not PAGE <= data <= table or table + table_bytes != file_bytes:
         found = f"data at {data}, a table of {table_bytes} bytes at {table}"
         raise FormatError(path, "header", found, f"aligned data, then the table up to byte {file_bytes}", REPAIR)
     return minor, crc, data, table

@@ -87,7 +87,7 @@ class Tokenizer:
         >>> [tokenizer.token_bytes(token) for token in tokenizer.encode("turn left")]
         [b't', b'urn', b' left']
         """
-        text = _to_bytes(text)
+        text = to_bytes(text)
         starts, ids, firsts, prefixes, entry = self._starts, self._ids, self._firsts, self._prefixes, self._entry
         every, place = range(len(ids)), 0
         tokens: list[int] = []
@@ -213,7 +213,8 @@ class Tokenizer:
         return FormatError(self.file, f"tensor 'tokenizer.{name}'", found, expected, "fetch or convert the model again")
 
 
-def _to_bytes(text: str | bytes) -> bytes:
+def to_bytes(text: str | bytes) -> bytes:
+    """Return a text as UTF-8, the surrogates that carry undecodable bytes (PEP 383) as these; bytes as they are."""
     try:
         return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(memoryview(text))
     except UnicodeEncodeError as error:

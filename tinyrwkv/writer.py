@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,8 +13,6 @@ import numpy as np
 from . import table
 from .errors import ArgumentError, FormatError, os_errors
 from .table import Tensor
-
-_SERIAL = itertools.count()
 
 
 def _round_up(position: int, align: int) -> int:
@@ -54,13 +50,12 @@ class Writer:
         self.path = table.path_name(path)
         self.metadata = table.check_metadata(self.path, metadata, required=False)
         self.tensors: dict[str, Tensor] = {}
-        self._temp = f"{self.path}.tmp-{os.getpid()}-{next(_SERIAL)}"
+        self._temp = f"{self.path}.tmp-{os.getpid()}-{id(self)}"
         self._file: BinaryIO | None = None
-        self._end = table.PAGE  # of the bytes in use so far; the first page is the header's
 
     def __enter__(self) -> Writer:
         """Open a temporary file beside the final one."""
-        self.tensors, self._end = {}, table.PAGE
+        self.tensors, self._end = {}, table.PAGE  # the bytes in use end there; the first page is the header's
         with os_errors(self.path, "write"):
             if os.path.exists(self.path) and not os.path.isfile(self.path):  # the last step would replace a device
                 raise OSError("a folder, pipe or device")
@@ -101,18 +96,24 @@ class Writer:
         except FormatError as error:
             raise ArgumentError(error.file, error.object, error.found, error.expected, "give another") from None
         data = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
-        with self._cleanup():
-            self._file.seek(offset)  # the gap reads as zeros
-            self._file.write(data)
+        try:
+            with os_errors(self.path, "write"):
+                self._file.seek(offset)  # the gap reads as zeros
+                self._file.write(data)
+        except BaseException:
+            self._discard()
+            raise
         self.tensors[name] = tensor._replace(crc32=zlib.crc32(data))
         self._end = offset + array.nbytes
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         """Finish the file and give it its name, or after an exception remove it."""
-        with self._cleanup():
+        try:
             if kind is None:
-                self._finish()
-        self._discard()
+                with os_errors(self.path, "write"):
+                    self._finish()
+        finally:
+            self._discard()
 
     def _finish(self) -> None:
         if self._file is None:
@@ -138,22 +139,12 @@ class Writer:
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
         os.replace(self._temp, self.path)
-        if os.name != "nt":
-            with contextlib.suppress(OSError):  # some file systems have no fsync of folders
-                folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
-
-    @contextlib.contextmanager
-    def _cleanup(self) -> Iterator[None]:
-        try:
-            with os_errors(self.path, "write"):
-                yield
-        except BaseException:
-            self._discard()
-            raise
+        with contextlib.suppress(OSError):  # Windows and some file systems have no fsync of folders
+            folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def _discard(self) -> None:
         if self._file is not None:

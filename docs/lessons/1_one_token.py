@@ -18,11 +18,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 
 import tinyrwkv
 from benchmarks.random_model import sizes, write
-from tinyrwkv import reference
+from tinyrwkv import quant, reference
 from tinyrwkv.reference import layer_norm
 
 model = tinyrwkv.load()
-weights, config = reference.dequantize(model.file), model.config  # float32, by name
+weights, config = quant.dequantize(model.file), model.config  # float32, by name
 C, H, N, L = (config[key] for key in ("n_embd", "n_head", "head_size", "n_layer"))
 print(f"RWKV-{config['arch'][1:]}: {L} layers, {C} channels in {H} heads of {N}, {len(weights)} tensors")
 
@@ -87,7 +87,7 @@ print(f"largest difference of a logit: {np.abs(logits - by_kernels).max():.4f} o
 folder = pathlib.Path(tempfile.mkdtemp())
 write(str(folder / "v4"), sizes("v4", layers=2, width=64, vocab=64), dtype="f32")
 small = tinyrwkv.load(folder / "v4")
-att = reference.part(reference.dequantize(small.file), "blocks.0.att.")
+att = reference.part(quant.dequantize(small.file), "blocks.0.att.")
 x, memory = np.ones(64, np.float32), reference.layer_state(small.config, reference.new_state(small.config), 0)[2]
 plain = att["key.weight"]
 outputs = []
@@ -107,7 +107,7 @@ differences = {}
 for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
     write(str(folder / arch), sizes(arch, layers=2, width=64, vocab=64, head_size=32), dtype="f32", low=8)
     small = tinyrwkv.load(folder / arch)
-    small_weights, state = reference.dequantize(small.file), reference.new_state(small.config)
+    small_weights, state = quant.dequantize(small.file), reference.new_state(small.config)
     for token in (5, 17, 42, 5):
         hand, state = reference.forward(small_weights, small.config, token, state)
     kernels, _ = small.forward([5, 17, 42, 5])

@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 
 import tinyrwkv
 from converters.calibrate import Probe, sample_documents
-from tinyrwkv import quant, reference
+from tinyrwkv import quant
 
 # ## Real weights, real inputs
 #
@@ -32,7 +32,7 @@ from tinyrwkv import quant, reference
 
 model = tinyrwkv.load()
 name = "blocks.3.ffn.key.weight"
-weights = reference.dequantize(model.file)
+weights = quant.dequantize(model.file)
 W = weights[name] * weights["blocks.3.ln2.weight"]  # (F, C)
 
 seen = []

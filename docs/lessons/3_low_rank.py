@@ -24,11 +24,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 import tinyrwkv
 from converters import low_rank
 from converters.calibrate import collect, sample_documents
-from tinyrwkv import reference
+from tinyrwkv import quant
 from tinyrwkv.format import Writer
 
 model = tinyrwkv.load()
-config, weights = model.config, reference.dequantize(model.file)
+config, weights = model.config, quant.dequantize(model.file)
 C, L = config["n_embd"], config["n_layer"]
 rank = low_rank.uniform_rank((C, C), 4)
 names = [f"blocks.{i}.att.{part}.weight" for i in range(L) for part in ("receptance", "key", "value")]

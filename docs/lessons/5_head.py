@@ -21,10 +21,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 import tinyrwkv
 from converters import head, head_clusters
 from converters.calibrate import Probe, sample_documents
-from tinyrwkv import reference
+from tinyrwkv import quant
 
 model = tinyrwkv.load()
-W = reference.dequantize(model.file)["head.weight"]  # (V, C)
+W = quant.dequantize(model.file)["head.weight"]  # (V, C)
 V, C = W.shape
 
 seen = []
