@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, TinyRWKVError
 from .sampling import Sampler
 from .state import State
 from .tokenizer import StreamDecoder, to_bytes
@@ -174,6 +174,8 @@ class Generation(Iterator[Piece]):
         since = b""  # the bytes of the tokens after it
         while len(result.tokens) < self.max_tokens:
             begin = time.perf_counter()
+            if not np.isfinite(self.logits).all():
+                raise TinyRWKVError(self.model.path, "logits", "nan or infinity", "numbers", "verify the file")
             if self._walk is not None:
                 self._walk.mask(self.logits, self._exact)
             token, logprob = self.sampler.sample(self.logits)

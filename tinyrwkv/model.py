@@ -26,6 +26,7 @@ from .score import Scored, score
 from .state import State
 from .table import show
 from .tokenizer import Tokenizer
+from .verify import verify as check_all
 
 BUNDLED = pathlib.Path(__file__).parent / "models" / "default.trwkv"
 
@@ -53,7 +54,7 @@ def load(
     resident_limit : int, optional
         Bytes of the file that may be in this process's memory at one time; slower, never another answer.
     verify : bool
-        Compare the whole file with its checksums first.
+        Compare the whole file with its checksums first, and look for weights that are no numbers.
     prefault, lock : bool
         Read the whole file in now; keep it in memory as far as the system's limits allow.
 
@@ -80,7 +81,9 @@ def load(
     if lock and resident_limit is not None:
         fix = "leave one of them out"
         raise ArgumentError("load", "lock", "a resident_limit too", "one of them: locked pages cannot be let go", fix)
-    file = open_file(BUNDLED if path is None else path, verify=verify)
+    file = open_file(BUNDLED if path is None else path)
+    if verify:
+        check_all(file)
     model = Model(file, backend, threads, resident_limit)
     if prefault:
         memory.prefault(file, mapped=resident_limit is None)

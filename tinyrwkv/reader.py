@@ -62,8 +62,7 @@ class Reader:
             workspace = self.workspaces.pop()
         except IndexError:
             workspace = Workspace(self.program, self.backend.threads)
-        cuts = self.parts.cuts
-        V = self.program.config["vocab_size"]
+        cuts, V = self.parts.cuts, self.program.config["vocab_size"]
         head = NO_HEAD if out is None else HEAD_OF_LAST if out.size == V else HEAD_OF_ALL
         end = len(cuts) - 1 if out is not None else self.parts.head_cut
         at, seconds, work, tokens = 0, 0.0, 0.0, len(ids)

@@ -53,8 +53,7 @@ class TimeMix(Builder):
         x = self._input(low, five_ranks, shared=True)
         for j in range(5):
             part = x._replace(src=x.src + j * (five_ranks // 5) * (2 if x.scale != op.NONE else 4))
-            dst = delta + j * op.MAX_TOKENS * 4 * C
-            self._matmul(att + "time_maa_w2.weight", part, dst, part=(j * C, C))
+            self._matmul(att + "time_maa_w2.weight", part, delta + j * op.MAX_TOKENS * 4 * C, part=(j * C, C))
         self._sync()
         return delta
 

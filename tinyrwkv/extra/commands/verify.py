@@ -1,4 +1,4 @@
-"""``tinyrwkv verify``: compare a file with its checksums."""
+"""``tinyrwkv verify``: compare a file with its checksums, and look for weights that are no numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 
 from ...errors import TinyRWKVError
 from ...format import open_file
+from ...verify import verify
 from .. import options as shared
 from ..terminal import Progress, show_size
 
-HELP = "compare every byte of a file with its checksums"
+HELP = "compare every byte of a file with its checksums, and look for weights that are no numbers"
 EXAMPLES = """\
 examples:
   tinyrwkv verify model.trwkv
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     path, begin = shared.path(options), time.monotonic()
     try:
         with open_file(path) as file, Progress("verify") as progress:
-            file.verify(progress)
+            verify(file, progress)
             size, count = len(file.bytes), len(file.tensors)
     except TinyRWKVError as error:
         if options.json:
