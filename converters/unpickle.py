@@ -73,9 +73,12 @@ def unpickle(path: str, data: bytes) -> Any:
         return _Machine(path).run(data)
     except _Bad as error:
         found = str(error)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError) as error:
+    except (*_DAMAGE, DeprecationWarning) as error:  # the warning is of an odd escape in a text, where it is an error
         found = f"a damaged pickle ({show(str(error))})"
     raise FormatError(path, "data.pkl", found, "a state dict as torch.save writes it", _FIX)
+
+
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError)
 
 
 class _Machine:
