@@ -16,9 +16,10 @@ import numpy as np
 
 from tinyrwkv import quant, reference
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.layout import CODE_BITS, PAGE, code_qmax
-from tinyrwkv.opcodes import BLOCK
+from tinyrwkv.layout import CODE_BITS, PAGE
 from tinyrwkv.quant import dequantize_rows, quantize_rows
+
+from .pack_codes import pack_codes
 
 Array = np.ndarray
 Parts = Mapping[str, Array]
@@ -36,7 +37,7 @@ class Level(NamedTuple):
     rows : int
         How many rows have it, the most probable first.
     rank : int
-        Coordinates of x that it uses; a multiple of 16 // bits.
+        Coordinates of x that it uses; a multiple of 32 // bits.
     bits : int
         4 in the first level, 2 in the second.
     """
@@ -100,13 +101,14 @@ def fit_preview(
 
     parts: dict[str, Array] = {}
     tables, error = _fit_rows(W, G, B, plan, parts)
-    bias, bias_table = _uniform_codes((W @ centre).astype(np.float32) + error / 2)
-    spread, spread_table = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
+    bias, bias_range = _uniform_codes((W @ centre).astype(np.float32) + error / 2)
+    spread, spread_range = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
     q, scale = quantize_rows(np.ascontiguousarray(weight[order]))
     parts |= {
         "ids": order.astype(np.int32), "mean": mean,
         "basis.weight": basis, "basis.weight.scale": basis_scale, "basis.bias": -(B @ centre).astype(np.float32),
-        "bias_codes": bias, "spread_codes": spread, "tables": np.stack([bias_table, spread_table, *tables]),
+        "bias_codes": bias, "spread_codes": spread, "ranges": np.stack([bias_range, spread_range]),
+        "tables": np.stack(tables),
         "wanted": np.array([rows], np.int32),
         "rows.weight.scale": scale, "rows.weight": q,
     }  # fmt: skip
@@ -120,7 +122,7 @@ def seen_bytes(parts: Mapping[str, Array], states: Array) -> int:
     seen = np.zeros(V, bool)
     for i in range(0, len(states), 16):
         z = reference.preview(head, states[i : i + 16])  # (n, V)
-        scores = reference.steps(z + head["tables"][1][head["spread_codes"]])
+        scores = reference.steps(z + reference.even(head["ranges"][1], head["spread_codes"]))
         seen |= (scores >= reference.lowest_score(scores, int(head["wanted"][0]))).any(axis=0)
     rows = np.flatnonzero(seen)
     return len(np.union1d(rows * C // PAGE, ((rows + 1) * C - 1) // PAGE)) * PAGE
@@ -129,7 +131,7 @@ def seen_bytes(parts: Mapping[str, Array], states: Array) -> int:
 def default_levels(p: Array, C: int) -> list[Level]:
     """Return 16 coordinates of 4 bits for all rows, 112 of 2 bits for those that hold 0.999 of the probability."""
     V = len(p)
-    first, second = Level(V, min(16, C // 4 * 4), 4), min(112, (C - 16) // 8 * 8)
+    first, second = Level(V, min(16, C // 8 * 8), 4), min(112, (C - 16) // 16 * 16)
     missing = 1 - np.cumsum(-np.sort(-p)) / p.sum()
     likely = int(np.searchsorted(-missing, -0.001)) + 1
     return [first, Level(min(V, -(-likely // 1024) * 1024), second, 2)] if second > 0 else [first]
@@ -218,30 +220,14 @@ def _quantize(A: Array, bits: int) -> tuple[Array, Array, Array, Array]:
         better = error < best
         best[better], scale[better], stored[better] = error[better], index[better], values[better]
     codes = np.rint(stored / table[scale][:, None] + half).astype(np.uint8)  # (rows, rank)
-    return pack(codes, bits), scale, table, stored
-
-
-def pack(codes: Array, bits: int) -> Array:
-    """Put codes (rows, rank) in the order of the file, where BLOCK rows lie side by side; `reference.unpack` undoes it.
-
-    Returns
-    -------
-    ndarray, uint8, shape (blocks, words, 2 * BLOCK)
-        Each word of a row is 16 bits with 16 / bits of its codes, the first in the low bits.
-    """
-    count = 16 // bits
-    padded = np.zeros((-(-len(codes) // BLOCK) * BLOCK, codes.shape[1]), "<u2")
-    padded[: len(codes)] = codes
-    lanes = padded.reshape(-1, BLOCK, codes.shape[1] // count, count) << np.arange(0, 16, bits, dtype="<u2")
-    words = np.bitwise_or.reduce(lanes, axis=3).transpose(0, 2, 1)  # (blocks, words, BLOCK)
-    return np.ascontiguousarray(words).astype("<u2").view(np.uint8)
+    return pack_codes(codes, bits), scale, table, stored
 
 
 def _uniform_codes(values: Array) -> tuple[Array, Array]:
-    """Round to 256 values from the least to the largest; return the codes and the table."""
-    table = np.linspace(values.min(), values.max(), 256).astype(np.float32)
-    step = max(float(table[-1] - table[0]) / 255, 1e-12)
-    return np.rint((values - table[0]) / step).astype(np.uint8), table
+    """Round to 256 numbers from the least to the largest; return the codes, the least and the step."""
+    step = max(float(values.max() - values.min()) / 255, 1e-12)
+    codes = np.rint((values - values.min()) / step).astype(np.uint8)
+    return codes, np.array([values.min(), step], np.float32)
 
 
 def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
@@ -303,9 +289,9 @@ def _check_levels(levels: Sequence[tuple[int, int, int]], V: int, C: int) -> lis
         and sum(p.rank for p in plan) <= C
     )
     for level in plan:
-        fits = level.rank > 0 and level.rank % (16 // level.bits) == 0 and code_qmax(level.rank, level.bits) > 0
+        fits = level.rank > 0 and level.rank * level.bits % 32 == 0
         good = good and fits and 0 < level.rows <= V
     if not good:
-        expected = f"codes of 4 bits for {V} rows, perhaps 2 bits for some; ranks up to {C} in all, that fill 16 bits"
+        expected = f"codes of 4 bits for {V} rows, perhaps 2 bits for some; ranks up to {C} in all, that fill 32 bits"
         raise ArgumentError("fit_preview", "levels", levels, expected, "choose other levels")
     return plan

@@ -18,6 +18,7 @@ from tinyrwkv.quant import dequantize_rows
 
 from .expected_energy import Expectation, fit_expectation
 from .mlp_predictor import Network, Progress, train
+from .pack_codes import pack_codes
 from .sign_predictor import fit_signs, scores
 from .sparse_ffn import Neurons, Tensors, bundle, hot_first
 
@@ -260,13 +261,13 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
     order = hot_first(fit.chosen[at])
     kept, always = fit.neurons.ordered(order), fit.chosen[at][order] == 1
     tensors = {
-        "predictor.signs": fit.signs[order],
+        "predictor.signs": pack_codes(np.unpackbits(fit.signs[order], axis=1, bitorder="little"), 1),
         "predictor.threshold": np.where(always, np.float32(-np.inf), fit.by_signs.thresholds(fit.prices[at])[order]),
         "bundles": bundle(kept.key, kept.value),
         "bundles.key_scale": kept.key_scale,
         "bundles.value_scale": kept.value_scale,
     }
-    size = F * (C // 8 + 4) + 4 * (F + C)
+    size = -(-F // 64) * 64 * C // 8 + 4 * F + 4 * (F + C)
     if fit.network is not None and fit.by_network is not None:
         fc1, fc1_scale, fc2, fc2_scale = fit.network
         tensors |= {"predictor.fc1.weight": fc1, "predictor.fc1.weight.scale": fc1_scale}

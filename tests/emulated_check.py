@@ -47,6 +47,8 @@ BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
 
 It does not round activations to integers; and ARMv7's vectors take f16 weights below 6.1e-5 for zero.
 """
+SHARE = {"previewed": 0.98}
+"""Share of the logits that must be so near: a row at the edge may be read exactly by one and previewed by the other."""
 SMALL = "a subnormal state"
 FLUSHES = {"armv7"}
 """Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: these of a state may differ."""
@@ -149,6 +151,7 @@ def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarr
     `expected` has the logits of the numpy backend, which must be near.
     """
     label, dtype = pathlib.Path(model.path).stem, model.config["dtype"]
+    form = label.rsplit("-", 1)[1]
     starts = {label: False, f"{label}, {SMALL}": True} if label.endswith("int8") else {label: False}
     result = {}
     for title, small in starts.items():
@@ -157,7 +160,7 @@ def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarr
             attach(model, name, objects, threads)
             for way in ("chunks", "tokens"):
                 logits, state = read(model, way == "chunks", small)
-                error = float(np.abs(logits - expected).max() / expected.std())
+                error = float(np.quantile(np.abs(logits - expected), SHARE.get(form, 1)) / expected.std())
                 near = small or error < BOUND[dtype]
                 found[f"{way}, {threads} threads"] = (
                     digest(logits, state) if near else f"{error:.2g} from the numpy backend"

@@ -46,7 +46,7 @@ def preview(parts: Any, x: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def fitted() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.ndarray]:
     weight, states = made()
-    parts, report = head.fit_preview(weight, states, levels=((V, 4, 4), (300, 16, 2)), rows=40)
+    parts, report = head.fit_preview(weight, states, levels=((V, 8, 4), (300, 16, 2)), rows=40)
     return parts, report, weight, states
 
 
@@ -55,15 +55,6 @@ def clustered() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.n
     weight, states = made(1)
     parts, report = head_clusters.cluster_head(weight, states, 20, p_min=0.9, k_max=12, steps=150)
     return parts, report, weight, states
-
-
-@given(st.sampled_from((2, 4)), st.integers(1, 70), st.integers(1, 6), st.integers(0, 99))
-def test_pack_keeps_every_code(bits: int, rows: int, words: int, seed: int) -> None:
-    codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, words * 16 // bits)).astype(np.uint8)
-    packed = head.pack(codes, bits)
-    assert packed.shape == (-(-rows // 32), words, 64) and packed.dtype == np.uint8
-    unpacked = reference.unpack(packed, bits)
-    assert np.array_equal(unpacked[:rows], codes) and not unpacked[rows:].any()
 
 
 def test_all_rows_exact_is_the_dense_head(fitted: Any) -> None:
@@ -96,10 +87,10 @@ def test_full_rank_in_four_bits_is_near_the_dense_head() -> None:
 def test_the_report_tells_the_error_that_is_measured(fitted: Any) -> None:
     parts, _, weight, states = fitted
     z, exact = preview(parts, states), (states @ weight.T)[:, parts["ids"]]
-    variance = np.exp(parts["tables"][1][parts["spread_codes"]])
+    variance = np.exp(reference.even(parts["ranges"][1], parts["spread_codes"]))
     # The preview adds half the variance to every logit, which keeps the mean of exp.
     residual = exact - (z - variance / 2)
-    step = np.diff(parts["tables"][0][:2])[0] / 2 + np.diff(parts["tables"][1][:2])[0]
+    step = parts["ranges"][0, 1] / 2 + parts["ranges"][1, 1]
     np.testing.assert_allclose(residual.mean(axis=0), 0, atol=step + 0.05)
     np.testing.assert_allclose(residual.var(axis=0), variance, rtol=0.25, atol=0.02)
 
@@ -121,7 +112,7 @@ def test_rows_read_are_those_of_the_highest_scores(fitted: Any) -> None:
     rows = head.preview_logits(parts, states)[1]
     assert 30 < rows.sum(axis=1).mean() <= 40  # equal scores are read together or not at all
     assert rows.sum(axis=1).max() <= 40
-    scores = preview(parts, states) + parts["tables"][1][parts["spread_codes"]]
+    scores = preview(parts, states) + reference.even(parts["ranges"][1], parts["spread_codes"])
     lowest, highest = np.where(rows, scores, np.inf).min(axis=1), np.where(rows, -np.inf, scores).max(axis=1)
     assert (highest <= lowest + 1 / 16).all()
 
@@ -159,8 +150,8 @@ def test_one_by_one_is_together(fitted: Any) -> None:
 def test_bytes_are_those_of_the_parts(fitted: Any) -> None:
     parts, report, _, _ = fitted
     assert report["bytes"]["rows"] == 40 * (C + 4)
-    assert report["bytes"]["codes.4"] == -(-V // 32) * 64
-    assert report["bytes"]["codes.2"] == -(-300 // 32) * 64 * 2
+    assert report["bytes"]["codes.4"] == -(-V // 64) * 64 * 4
+    assert report["bytes"]["codes.2"] == -(-300 // 64) * 64 * 4
     rest = sum(a.nbytes for name, a in parts.items() if not name.startswith("rows."))
     assert report["bytes_per_token"] == rest + 40 * (C + 4)
 
@@ -185,20 +176,20 @@ def test_default_levels_hold_nearly_all_of_the_probability() -> None:
     first, second = head.default_levels(p / p.sum(), 512)
     assert first == (20000, 16, 4)
     assert second[1:] == (112, 2) and 6900 < second.rows <= 6908 + 1024
-    assert head.default_levels(p, 40)[1].rank == 24 and len(head.default_levels(p, 16)) == 1
+    assert head.default_levels(p, 40)[1].rank == 16 and len(head.default_levels(p, 16)) == 1
 
 
 @pytest.mark.parametrize(
     "levels",
     [
         (),
-        ((V - 1, 4, 4),),
-        ((V, 3, 4),),
-        ((V, 4, 3),),
-        ((V, 8, 2),),
-        ((V, 4, 4), (V + 1, 8, 2)),
-        ((V, 4, 4), (9, 4, 4)),
-        ((V, C, 4), (9, 8, 2)),
+        ((V - 1, 8, 4),),
+        ((V, 4, 4),),
+        ((V, 8, 3),),
+        ((V, 16, 2),),
+        ((V, 8, 4), (V + 1, 16, 2)),
+        ((V, 8, 4), (9, 8, 4)),
+        ((V, C, 4), (9, 16, 2)),
     ],
 )
 def test_levels_out_of_range_are_refused(levels: Any) -> None:

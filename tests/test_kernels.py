@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from converters.pack_codes import pack_codes
 from tinyrwkv import opcodes as op
 from tinyrwkv import reference
 from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NONE
@@ -42,7 +43,7 @@ def functions():
     @njit
     def half(bits, out):
         for i in range(len(bits)):
-            out[i] = scalars.half(bits[i])
+            out[i] = simd.half(bits[i])
 
     @njit
     def share(a, units, unit):
@@ -548,7 +549,7 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
     )
     x, gates = normal(rng, tokens, C), normal(rng, tokens, C)
     dst, gate = bench.tokens_of("shared", x), bench.tokens_of("shared", gates)
-    room = bench.put("private", np.zeros(16 * neurons, np.uint8))
+    room = bench.put("private", np.zeros(12 * neurons + 4 * C, np.uint8))
     fields = {
         "weight": bench.weight(region),
         "scale": bench.weight(scale),
@@ -583,7 +584,7 @@ def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     score = (upper @ np.where(positive, 1, -1).T).astype(F32) * (F32(256) * x_scale)  # (T, F)
     threshold = np.quantile(score, 0.6, axis=0).astype(F32)
     dst = bench.room("shared", neurons)
-    planes = bench.put("private", np.zeros(C, np.uint8))
+    sums = bench.put("private", np.zeros(8 * C, np.uint8))
     fields = {
         "weight": bench.weight(region),
         "scale": bench.weight(scale),
@@ -594,8 +595,8 @@ def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     fields |= {"cols": C, "shared": 0, "src": bench.tokens_of("private", q), "stride": C}
     fields |= {"src_scale": bench.tokens_of("private", x_scale), "dst": dst, "dst_stride": neurons}
     fields |= {"activation": op.SQUARED_RELU, "bias": NONE, "mode": op.STORE, "gate": NONE, "diag": NONE, "diag_src": 0}
-    signs = bench.weight(np.packbits(positive, axis=1, bitorder="little"))
-    fields |= {"signs": signs, "threshold": bench.weight(threshold), "planes": planes}
+    signs = bench.weight(pack_codes(positive.astype(np.uint8), 1))
+    fields |= {"signs": signs, "threshold": bench.weight(threshold), "sums": sums}
     fields |= {"network": NONE, "network_threshold": NONE}
     chosen = score > threshold
     if networked:

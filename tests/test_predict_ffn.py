@@ -26,6 +26,7 @@ from tinyrwkv.backends import NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.format import open_file
 from tinyrwkv.memory import advise, drop_from_cache
+from tinyrwkv.reference import unpack
 
 
 def sparse_predict(neurons: Neurons, inputs: Inputs, wanted: Settings) -> tuple[Tensors, dict[str, Any]]:
@@ -49,7 +50,7 @@ def share_of_energy(tensors: Tensors, inputs: Inputs) -> float:
     rows = tensors["bundles"].reshape(-1, 4096)[:, : 4096 // (2 * C) * 2 * C].reshape(-1, 2 * C)[:F]
     K, V = rows[:, :C] * tensors["bundles.key_scale"][:, None], rows[:, C:] * tensors["bundles.value_scale"]
     energy = np.maximum((inputs.q * inputs.scale[:, None]) @ K.T, 0) ** 4 * np.square(V).sum(axis=1)
-    signs = np.unpackbits(tensors["predictor.signs"], axis=1, bitorder="little") == 1
+    signs = unpack(tensors["predictor.signs"], 1)[: len(tensors["predictor.threshold"])] == 1
     chosen = scores(signs, *inputs) > tensors["predictor.threshold"]
     return float((energy * chosen).sum() / energy.sum())
 
@@ -101,7 +102,7 @@ def test_neurons_used_nearly_always_are_not_predicted() -> None:
 def test_the_order_is_of_how_often_each_is_chosen() -> None:
     neurons, inputs = channel_mix()
     tensors, _ = sparse_predict(neurons, inputs, Settings(fraction=0.2))
-    signs = np.unpackbits(tensors["predictor.signs"], axis=1, bitorder="little") == 1
+    signs = unpack(tensors["predictor.signs"], 1)[: len(tensors["predictor.threshold"])] == 1
     counts = (scores(signs, *inputs) > tensors["predictor.threshold"]).sum(axis=0)
     assert (np.diff(counts) <= 0).all()
 
@@ -165,7 +166,7 @@ def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tin
     with contextlib.closing(tinyrwkv.load(path, backend=backend)) as model:
         q_again, scale_again, found = hidden(model, ids)
     assert np.array_equal(q, q_again) and np.array_equal(scale, scale_again)
-    signs = np.unpackbits(kept[0]["predictor.signs"], axis=1, bitorder="little") == 1
+    signs = unpack(kept[0]["predictor.signs"], 1)[: len(kept[0]["predictor.threshold"])] == 1
     chosen = scores(signs, q, scale) > kept[0]["predictor.threshold"]
     if mlp:
         parts = ("fc1.weight", "fc1.weight.scale", "fc2.weight", "fc2.weight.scale", "mlp_threshold")
@@ -204,7 +205,7 @@ def chosen(model: tinyrwkv.Model, token: int) -> dict[str, np.ndarray]:
             q = np.frombuffer(memory.private[0], np.int16, p.cols, p.src)[None]
             scale = np.frombuffer(memory.private[0], np.float32, 1, p.src_scale)
             predictor = note.replace("bundles", "predictor.")
-            signs = np.unpackbits(model.file[predictor + "signs"], axis=1, bitorder="little") == 1
+            signs = unpack(model.file[predictor + "signs"], 1)[: model.config["n_ffn"]] == 1
             found[note] = scores(signs, q, scale)[0] > model.file[predictor + "threshold"]
     return found
 

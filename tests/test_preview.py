@@ -58,7 +58,7 @@ def test_logits_are_the_previewed_ones_or_exact(load, tiny, backend, arch):
         x = (hidden[:-1] * hidden[-1])[None]
         guess, scores = np.empty(VOCAB_SIZE, np.float32), np.empty(VOCAB_SIZE)
         guess[head["ids"]] = reference.preview(head, x)[0]
-        scores[head["ids"]] = reference.preview(head, x)[0] + head["tables"][1][head["spread_codes"]]
+        scores[head["ids"]] = reference.preview(head, x)[0] + reference.even(head["ranges"][1], head["spread_codes"])
         exact = model.exact_logits(every, logits, hidden)
         chosen = np.isclose(logits, exact, rtol=1e-5, atol=1e-5) & ~np.isclose(guess, exact, rtol=1e-4, atol=1e-4)
         assert 0 < touched <= WANTED * (model.config["n_embd"] + 4)
@@ -225,7 +225,7 @@ def more_rows_than_blocks(tensors):
 
 def more_rows_than_tokens(tensors):
     tensors["head.scale_codes.2"] = np.zeros(VOCAB_SIZE + 20, np.uint8)
-    tensors["head.codes.2"] = np.zeros((10, 2, 64), np.uint8)
+    tensors["head.codes.2"] = np.zeros((5, 4, 64), np.uint8)
 
 
 def more_codes_than_rank(tensors):
@@ -251,18 +251,18 @@ def a_dense_head_too(tensors):
 
 
 def too_few_tables(tensors):
-    tensors["head.tables"] = tensors["head.tables"][:3].copy()
+    tensors["head.tables"] = tensors["head.tables"][:1].copy()
 
 
-def too_many_codes(tensors):
-    tensors["head.codes.4"] = np.zeros((10, 1100, 64), np.uint8)
-    tensors["head.basis.weight"] = np.zeros((4416, 64), np.int8)
-    tensors["head.basis.weight.scale"], tensors["head.basis.bias"] = (np.zeros(4416, np.float32) for _ in range(2))
+def codes_that_do_not_fill_four_bytes(tensors):
+    tensors["head.codes.4"] = np.zeros((5, 5, 64), np.uint8)
+    tensors["head.basis.weight"] = np.zeros((26, 64), np.int8)
+    tensors["head.basis.weight.scale"], tensors["head.basis.bias"] = (np.zeros(26, np.float32) for _ in range(2))
 
 
 damages = [other_ids, id_out_of_range, negative_id, fewer_blocks, more_rows_than_blocks, more_rows_than_tokens]
 damages += [more_codes_than_rank, a_smaller_basis, codes_of_another_type, no_codes, a_dense_head_too]
-damages += [too_few_tables, too_many_codes]
+damages += [too_few_tables, codes_that_do_not_fill_four_bytes]
 
 
 @pytest.mark.parametrize("damage", damages, ids=lambda damage: damage.__name__)

@@ -114,6 +114,7 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
         use("private", "write", WHOLE, field["dst_scale"], tokens)
     elif code in (op.MATMUL, op.PREDICT, op.SPARSE):
         rows, by_unit = field["units"] * field["unit"], f"by {field['unit']}"
+        by_unit = "by block of neurons" if code == op.PREDICT else by_unit
         # The last token's part of a row ends before its stride does.
         extent = (2 if field["kind"] == op.INT8 else 4) * ((MAX_TOKENS - 1) * field["stride"] + field["cols"])
         use("shared" if field["shared"] else "private", "read", WHOLE, field["src"], extent)
@@ -126,11 +127,11 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
         if field["diag"] != NONE:
             use("private", "read", WHOLE, field["diag_src"], tokens * rows)
         if code == op.PREDICT:
-            use("private", "write", WHOLE, field["planes"], field["cols"])
+            use("private", "write", WHOLE, field["sums"], 8 * field["cols"])
             if field["network"] != NONE:
                 use("shared", "read", by_unit, field["network"], tokens * rows)
         if code == op.SPARSE:
-            use("private", "write", WHOLE, field["list"], 12 * field["cols"])
+            use("private", "write", WHOLE, field["list"], 12 * field["cols"] + 4 * rows)
     elif code == op.SELECT:
         use("shared", "write", SPLIT, field["src"], tokens * field["width"])
     elif code in (op.WKV4, op.WKV5, op.WKV7):
@@ -183,7 +184,7 @@ def test_weights_lie_in_the_file(program):
                 "scale",
                 "codes",
                 "table",
-                "tables",
+                "ranges",
                 "ids",
                 "wanted",
                 "bias",

@@ -158,7 +158,8 @@ def test_a_module_imports_only_what_it_may(name: str) -> None:
             continue
         if within(name, "tinyrwkv"):
             allowed = {"tinyrwkv", "numpy"}
-            if name == "tinyrwkv.numba_backend" or within(name, "tinyrwkv.kernels"):
+            writes_llvm = ("tinyrwkv.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
+            if name in writes_llvm or within(name, "tinyrwkv.kernels"):
                 allowed |= COMPILERS
             if name == "tinyrwkv.extra.build_kernels":
                 allowed |= COMPILERS | {"ziglang"}

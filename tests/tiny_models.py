@@ -11,6 +11,7 @@ from vocabularies import pack, single_bytes
 
 from benchmarks.random_model import sizes, write
 from converters.head import fit_preview
+from converters.pack_codes import pack_codes
 from tinyrwkv import quant, reference
 from tinyrwkv.format import Writer, open_file
 from tinyrwkv.layout import bundle_shape
@@ -121,7 +122,7 @@ def predict(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold:
     for layer in range(metadata["n_layer"]):
         ffn = f"blocks.{layer}.ffn."
         key, value = tensors.pop(ffn + "key.weight"), tensors.pop(ffn + "value.weight")  # (F, C), (C, F)
-        tensors[ffn + "predictor.signs"] = np.packbits(key >= 0, axis=1, bitorder="little")
+        tensors[ffn + "predictor.signs"] = pack_codes((key >= 0).astype(np.uint8), 1)
         tensors[ffn + "predictor.threshold"] = np.full(F, threshold, np.float32)
         bundles = np.zeros(bundle_shape(F, C), np.int8)
         per_page = max(bundles.shape[1] // (2 * C), 1)

@@ -140,8 +140,7 @@ class Generation(Iterator[Piece]):
         self._now, self._next = start.copy(), State(np.empty_like(start.data), start.tokens, start.origin)
         self.result = Result(model, self._now, self._prompt)
         self._cancelled = threading.Event()
-        self._stops = _Stops([to_bytes(text) for text in stops])
-        self._decoder = StreamDecoder()
+        self._stops, self._decoder = _Stops([to_bytes(text) for text in stops]), StreamDecoder()
         self._steps = self._run()
 
     def cancel(self) -> None:

@@ -80,15 +80,15 @@ def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[st
     shapes: dict[str, Shape] = {"head.basis.weight": ("ranks", C), "head.basis.bias": ("ranks",), "head.mean": (C,)}
     for bits in CODE_BITS:
         if f"head.codes.{bits}" in names or bits == CODE_BITS[0]:
-            shapes[f"head.codes.{bits}"] = (f"blocks {bits}", f"words {bits}", 2 * BLOCK)
+            shapes[f"head.codes.{bits}"] = (f"blocks {bits}", f"bytes {bits}", BLOCK)
             shapes[f"head.scale_codes.{bits}"] = (V if bits == CODE_BITS[0] else "likely rows",)
     shapes |= {f"head.{name}": (V,) for name in ("ids", "bias_codes", "spread_codes")}
-    return shapes | {"head.tables": (4, 256), "head.wanted": (1,), "head.rows.weight": (V, C)}
+    return shapes | {"head.ranges": (2, 2), "head.tables": (2, 256), "head.wanted": (1,), "head.rows.weight": (V, C)}
 
 
-def code_qmax(rank: int, bits: int) -> int:
-    """Return the largest activation for which a sum over `rank` codes, less their middle, stays inside int16."""
-    return 65532 // ((2**bits - 1) * rank)
+def code_qmax(bits: int) -> int:
+    """Return the largest activation with which no sum in a table of ``kernels/codes.py`` is above 511."""
+    return 511 // ((2**bits - 1) * (4 // bits))
 
 
 def _compressed(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
@@ -102,7 +102,10 @@ def _compressed(name: str, shape: Shape, names: Container[str]) -> dict[str, Sha
         return factors | ({diagonal: (shape[0],)} if diagonal in names else {})
     if name.endswith("ffn.key.weight") and (bundles := name.removesuffix("key.weight") + "bundles") in names:
         (F, C), ffn = shape, name.removesuffix("key.weight")
-        signs: dict[str, Shape] = {ffn + "predictor.signs": (F, int(C) // 8), ffn + "predictor.threshold": (F,)}
+        signs: dict[str, Shape] = {
+            ffn + "predictor.signs": (-(-int(F) // BLOCK), int(C) // 8, BLOCK),
+            ffn + "predictor.threshold": (F,),
+        }
         if ffn + "predictor.fc1.weight" in names:
             signs |= {ffn + "predictor.fc1.weight": ("hidden", C), ffn + "predictor.fc2.weight": (F, "hidden")}
             signs[ffn + "predictor.mlp_threshold"] = (F,)
@@ -136,12 +139,8 @@ def _time_mix(arch: str, C: int, first: bool) -> dict[str, Shape]:
 
 def preview_levels(head: TensorFile) -> list[tuple[int, int, int]]:
     """Return (rows, rank, bits) of the codes of a head's preview."""
-    levels = []
-    for bits in CODE_BITS:
-        if f"head.codes.{bits}" in head:
-            rows, words = head.tensors[f"head.scale_codes.{bits}"].shape[0], head.tensors[f"head.codes.{bits}"].shape[1]
-            levels.append((rows, words * 16 // bits, bits))
-    return levels
+    size = {bits: head.tensors[f"head.codes.{bits}"].shape[1] for bits in CODE_BITS if f"head.codes.{bits}" in head}
+    return [(head.tensors[f"head.scale_codes.{bits}"].shape[0], n * 8 // bits, bits) for bits, n in size.items()]
 
 
 def check_tensors(file: TensorFile) -> None:
@@ -181,7 +180,7 @@ def check_tensors(file: TensorFile) -> None:
         levels, V, R = preview_levels(file), config["vocab_size"], file.tensors["head.basis.weight"].shape[0]
         for rows, rank, bits in levels:
             blocks = file.tensors[f"head.codes.{bits}"].shape[0]
-            if rows > V or blocks != -(-rows // BLOCK) or not code_qmax(rank, bits):
+            if rows > V or blocks != -(-rows // BLOCK) or rank * bits % 32:
                 fail(f"head.codes.{bits}", f"{blocks} blocks, {rank} codes a row", f"those of {min(rows, V)} rows")
         if R != sum(rank for _, rank, _ in levels) or not np.array_equal(np.sort(file["head.ids"]), np.arange(V)):
             fail("head.ids", f"other ids, or a basis of rank {R}", "every token once, a rank for each code of a row")

@@ -9,7 +9,7 @@ import numpy as np
 from . import opcodes as op
 from .backends import HEAD_OF_LAST, Workspace
 from .program import Program
-from .reference import lowest_score, sigmoid, silu, steps, unpack
+from .reference import even, lowest_score, sigmoid, silu, steps, unpack
 
 BLOCK = 1 << 19
 """Weights that are floats at one time: 2 MB, whatever the size of a matrix."""
@@ -181,15 +181,21 @@ def _rows(c: _Call, p: Any, chosen: np.ndarray, width: int) -> np.ndarray:
     return c.program.file.bytes[at[:, None] + np.arange(width)].view(np.int8)
 
 
+def _upper_bytes(q: np.ndarray) -> np.ndarray:
+    """Return round(q / 256)."""
+    return (q.astype(np.int32) + 128 >> 8).astype(np.float32)
+
+
 def _predict(c: _Call, p: Any) -> None:
     F, C = p.units * p.unit, p.cols
-    q, scale = c.private(p.src, C, np.int16).astype(np.int32), c.private(p.src_scale, 1)
-    x, high = (q + 128 >> 8).astype(np.float32), np.empty((c.tokens, F), bool)  # (T, C), (T, F)
-    step = max(1, BLOCK // C)
+    q, scale = c.private(p.src, C, np.int16), c.private(p.src_scale, 1)
+    u, high = _upper_bytes(q), np.empty((c.tokens, F), bool)  # (T, C), (T, F)
+    signs = c.weights(p.signs, np.dtype("u1"), -(-F // op.BLOCK), C // 8, op.BLOCK)
+    step = max(1, BLOCK // C // op.BLOCK) * op.BLOCK
     for i in range(0, F, step):
         part = slice(i, min(i + step, F))
-        signs = np.unpackbits(c.weights(p.signs, np.dtype("u1"), F, C // 8)[part], axis=1, bitorder="little")
-        score = (2 * _product(x, c.floats(signs)) - x.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, step)
+        block = unpack(signs[i // op.BLOCK : (i + step) // op.BLOCK], 1)[: part.stop - i]  # (step, C)
+        score = (2 * _product(u, c.floats(block)) - u.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, step)
         high[:, part] = score > c.vector(p.threshold, F)[part]
     if p.network != op.NONE:
         high |= ~(c.shared(p.network, F) <= c.vector(p.network_threshold, F))
@@ -272,25 +278,25 @@ def _wkv7(c: _Call, p: Any) -> None:
 
 
 def _level(c: _Call, p: Any) -> None:
-    q, s = c.private(p.src, p.rank, np.int16).astype(np.float32), c.private(p.src_scale, 1)  # (T, rank), (T, 1)
-    z, middle = c.shared(p.dst, p.dst_stride), q.sum(axis=1, keepdims=True) * np.float32((2**p.bits - 1) / 2)
-    codes = c.weights(p.codes, np.dtype("u1"), -(-p.rows // op.BLOCK), p.words, 2 * op.BLOCK)
+    u, s = _upper_bytes(c.private(p.src, p.rank, np.int16)), 128 * c.private(p.src_scale, 1)  # (T, rank), (T, 1)
+    z, middle = c.shared(p.dst, p.dst_stride), (2**p.bits - 1) * u.sum(axis=1, keepdims=True)
+    codes = c.weights(p.codes, np.dtype("u1"), -(-p.rows // op.BLOCK), p.bytes, op.BLOCK)
     scales = c.vector(p.table, 256)[c.weights(p.scales, np.dtype("u1"), p.rows)]
     step = max(1, BLOCK // p.rank // op.BLOCK) * op.BLOCK
     for i in range(0, p.rows, step):
         part = slice(i, min(i + step, p.rows))
         block = unpack(codes[i // op.BLOCK : (i + step) // op.BLOCK], p.bits)[: part.stop - i]  # (step, rank)
-        y = (_product(q, c.floats(block)) - middle) * (scales[part] * s)
+        y = (2 * _product(u, c.floats(block)) - middle) * (scales[part] * s)
         z[:, part] = z[:, part] + y if p.add else y
 
 
 def _preview(c: _Call, p: Any) -> None:
-    u1, tables = np.dtype("u1"), c.weights(p.tables, F32, 2, 256)
+    u1, ranges = np.dtype("u1"), c.weights(p.ranges, F32, 2, 2)
     z = c.shared(p.dst, p.rows)  # (T, V)
     z += (c.private(p.src, p.cols) @ c.vector(p.mean, p.cols))[:, None]
-    z += tables[0][c.weights(p.bias, u1, p.rows)]
+    z += even(ranges[0], c.weights(p.bias, u1, p.rows))
     c.out.reshape(-1, p.rows)[: c.tokens, c.weights(p.ids, I32, p.rows)] = z
-    z.view(I32)[:] = steps(z + tables[1][c.weights(p.spread, u1, p.rows)])
+    z.view(I32)[:] = steps(z + even(ranges[1], c.weights(p.spread, u1, p.rows)))
 
 
 def _choose(c: _Call, p: Any) -> None:

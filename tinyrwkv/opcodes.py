@@ -8,7 +8,7 @@ from typing import Any
 MAX_TOKENS = 16
 """Tokens that one kernel call reads at most."""
 
-UNIT, BLOCK = 256, 32
+UNIT, BLOCK = 256, 64
 """Rows of a previewed head that one thread looks at together; rows whose codes lie side by side."""
 
 EMBED, NORM, SHIFT, QUANTIZE, MATMUL, PREDICT, SPARSE, WKV4, WKV5, WKV7, SELECT, SYNC = range(12)
@@ -27,15 +27,15 @@ _FIELDS = {
     SHIFT: "src state mu count delta dst width",
     QUANTIZE: "shared src stride width dst dst_scale qmax",
     MATMUL: _PRODUCT,
-    PREDICT: f"{_PRODUCT} row_bytes per_page reciprocal signs threshold planes network network_threshold",
+    PREDICT: f"{_PRODUCT} row_bytes per_page reciprocal signs threshold sums network network_threshold",
     SPARSE: f"{_PRODUCT} row_bytes per_page reciprocal list",
     WKV4: "r k v decay first state dst width",
     WKV5: f"r k v g decay per_token bonus {_NORM_STATE}",
     WKV7: f"r k v w a g v_gate v_first k_k k_a r_k {_NORM_STATE}",
     SELECT: "src width",
     SYNC: "",
-    LEVEL: "codes scales table rows words rank bits src src_scale dst dst_stride add",
-    PREVIEW: "src mean ids bias spread tables dst rows cols",
+    LEVEL: "codes scales table rows bytes rank bits sums src src_scale dst dst_stride add",
+    PREVIEW: "src mean ids bias spread ranges dst rows cols",
     CHOOSE: "wanted scores rows dst",
     EXACT: "weight scale ids cols src src_scale first rows dst_stride scores lowest",
 }

@@ -75,10 +75,11 @@ class Parts:
             vectors = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0) + (field["diag"] >= 0))
             if row[0] == op.PREDICT:
                 # Signs and thresholds; keys are counted as they run.
-                return vectors + rows * (field["cols"] // 8 + 4 + 4 * (field["network"] >= 0))
+                signs = -(-rows // 64) * 8 * field["cols"]
+                return vectors + signs + rows * (4 + 4 * (field["network"] >= 0))
             return vectors + (rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0)
         if row[0] == op.LEVEL:
-            return field["rows"] * (2 * field["words"] + 1) + 1024
+            return field["rows"] * (field["bytes"] + 1) + 1024
         if row[0] == op.PREVIEW:
             return field["rows"] * (4 + 1 + 1) + 4 * field["cols"] + 2048
         if row[0] in (op.CHOOSE, op.EXACT):
@@ -106,7 +107,7 @@ class Parts:
         """Return where the bytes begin and end that an operation of the head reads and no other."""
         p = op.Fields[row[0]](*row[1:])
         if row[0] == op.LEVEL:
-            return [(p.codes, p.codes + -(-p.rows // op.BLOCK) * p.words * 2 * op.BLOCK), (p.scales, p.scales + p.rows)]
+            return [(p.codes, p.codes + -(-p.rows // op.BLOCK) * p.bytes * op.BLOCK), (p.scales, p.scales + p.rows)]
         if row[0] == op.PREVIEW:
             return [(codes, codes + p.rows) for codes in (p.bias, p.spread)]
         if row[0] == op.EXACT:

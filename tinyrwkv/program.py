@@ -56,9 +56,10 @@ class Program(TimeMix):
         C, config = self.C, self.config
         self._private("xn", C)
         self._private("mixed", C * len(SHIFTED[config["arch"]]))
-        # For the rows that some tokens need: their addresses and factors, and the bit planes of activations.
-        self._list, self._planes = self.private_bytes, self.private_bytes + 16 * config["n_ffn"]
-        self.private_bytes += 16 * config["n_ffn"] + 64 * -(-C // 64)
+        # For the rows that some tokens need: addresses, factors and sums; tables for every byte of codes.
+        self._list, self._sums = self.private_bytes, self.private_bytes + 12 * config["n_ffn"] + 4 * C
+        codes = [C // 8, *(tensor.shape[1] for name, tensor in file.tensors.items() if "head.codes" in name)]
+        self.private_bytes = self._sums + 64 * max(codes)
         self._quantised_scales = self.private_bytes
         self.private_bytes += op.MAX_TOKENS * 4 * 8
         self._quantised = self.private_bytes
@@ -92,7 +93,7 @@ class Program(TimeMix):
             signs, threshold = (self._vector(f"{ffn}predictor.{part}") for part in ("signs", "threshold"))
             result = (hidden, F, *Finish(op.SQUARED_RELU))
             matrix = (bundles.offset, key_scale, op.INT8, F, C, 1)
-            predictor = (signs, threshold, self._planes, *network)
+            predictor = (signs, threshold, self._sums, *network)
             self._emit(op.PREDICT, bundles.name, *matrix, *xk[:4], *result, *rows, *predictor)
         else:
             self._matmul(ffn + "key.weight", xk, hidden, Finish(op.SQUARED_RELU))
@@ -124,6 +125,7 @@ class Program(TimeMix):
         self._sync()
         width = self.file.tensors[predictor + "fc1.weight"].shape[0]
         self._matmul(predictor + "fc2.weight", self._input(low, width, shared=True), scores)
+        self._sync()  # rows of a matrix are shared out otherwise than neurons
         return scores, self._vector(predictor + "mlp_threshold")
 
     def _head(self) -> None:
@@ -143,17 +145,17 @@ class Program(TimeMix):
         """Emit the logits that the preview gives; return where scores are and the lowest of rows to read."""
         V, (R, C), used = self.config["vocab_size"], self.file.tensors["head.basis.weight"].shape, 0
         y, z = self._shared("head y", R), self._shared("head z", V)
-        names = ("mean", "ids", "bias_codes", "spread_codes", "tables", "wanted")
-        mean, ids, bias, spread, tables, wanted = (self._vector(f"head.{name}") for name in names)
+        names = ("mean", "ids", "bias_codes", "spread_codes", "ranges", "tables", "wanted")
+        mean, ids, bias, spread, ranges, tables, wanted = (self._vector(f"head.{name}") for name in names)
         self._matmul("head.basis.weight", x, y, Finish(bias=self._vector("head.basis.bias")))
         self._emit(op.SYNC, "")  # without an end to the use of x
         for k, (rows, rank, bits) in enumerate(preview_levels(self.file)):
-            q = self._input(y + 4 * used, rank, shared=True, stride=R, largest=code_qmax(rank, bits))
+            q = self._input(y + 4 * used, rank, shared=True, stride=R, largest=256 * code_qmax(bits))
             codes, scales = self._vector(f"head.codes.{bits}"), self._vector(f"head.scale_codes.{bits}")
-            level = (codes, scales, tables + 1024 * (2 + k), rows, rank * bits // 16, rank, bits)
+            level = (codes, scales, tables + 1024 * k, rows, rank * bits // 8, rank, bits, self._sums)
             self._emit(op.LEVEL, f"head.codes.{bits}", *level, q.src, q.scale, z, V, k > 0)
             used += rank
-        self._emit(op.PREVIEW, "head.ids", x.floats, mean, ids, bias, spread, tables, z, V, C)
+        self._emit(op.PREVIEW, "head.ids", x.floats, mean, ids, bias, spread, ranges, z, V, C)
         self._emit(op.SYNC, "")
         lowest = self._quantised_scales + self._scales_used
         self._emit(op.CHOOSE, "head.wanted", wanted, z, V, lowest)

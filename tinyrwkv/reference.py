@@ -207,7 +207,7 @@ def preview_logits(head: Tensors, x: Array) -> tuple[Array, Array]:
         logits[id_i] = z_i        of the others, see `preview`
     """
     z = preview(head, x)  # (n, V)
-    scores = steps(z + head["tables"][1][head["spread_codes"]])
+    scores = steps(z + even(head["ranges"][1], head["spread_codes"]))
     chosen = scores >= lowest_score(scores, int(head["wanted"][0]))
     for t, rows in enumerate(chosen):
         z[t, rows] = head["rows.weight"][rows] @ x[t]
@@ -227,29 +227,35 @@ def preview(head: Tensors, x: Array) -> Array:
 
     ::
 
-        y = B x + b;  q = round(y / s), s = max|y| / qmax                             for each level
-        z_i = mean . x + bias_i + sum of s scale_i (c_i . q - (2^bits - 1) / 2 sum(q))  over levels
+        y = B x + b;  u = round(y / s), s = max|y| / qmax                             for each level
+        z_i = mean . x + bias_i + sum of s scale_i (c_i . u - (2^bits - 1) / 2 sum(u))  over levels
     """
-    z = head["tables"][0][head["bias_codes"]] + (x @ head["mean"])[:, None]  # (n, V)
+    z = even(head["ranges"][0], head["bias_codes"]) + (x @ head["mean"])[:, None]  # (n, V)
     y, first = x @ head["basis.weight"].T + head["basis.bias"], 0  # (n, R)
     for k, bits in enumerate(bits for bits in CODE_BITS if f"codes.{bits}" in head):
-        scales = head["tables"][2 + k][head[f"scale_codes.{bits}"]]  # (rows,)
+        scales = head["tables"][k][head[f"scale_codes.{bits}"]]  # (rows,)
         codes = unpack(head[f"codes.{bits}"], bits)[: len(scales)]  # (rows, rank)
         rank = codes.shape[1]
-        s = np.abs(y[:, first : first + rank]).max(axis=1, keepdims=True) / np.float32(code_qmax(rank, bits))
-        q = np.rint(y[:, first : first + rank] / np.where(s > 0, s, np.inf))  # (n, rank)
-        sums = q @ codes.astype(np.float32).T  # (n, rows), whole numbers
-        sums -= np.float32((2**bits - 1) / 2) * q.sum(axis=1, keepdims=True)
+        s = np.abs(y[:, first : first + rank]).max(axis=1, keepdims=True) / np.float32(code_qmax(bits))
+        u = np.rint(256 * (y[:, first : first + rank] / np.where(s > 0, s, np.inf)))  # as the kernels have them: int16
+        u = np.floor((u + 128) / 256)  # (n, rank)
+        sums = u @ codes.astype(np.float32).T  # (n, rows), whole numbers
+        sums -= np.float32((2**bits - 1) / 2) * u.sum(axis=1, keepdims=True)
         z[:, : len(scales)] += sums * (s * scales)
         first += rank
     return z
 
 
 def unpack(codes: Array, bits: int) -> Array:
-    """Return codes of `bits` bits, one in each uint8: (blocks, words, 64) to (rows, rank)."""
-    words = codes.view("<u2").transpose(0, 2, 1)[..., None]  # (blocks, lanes, words, 1)
-    unpacked = (words >> np.arange(0, 16, bits, dtype=np.uint16)) & np.uint16(2**bits - 1)
-    return unpacked.astype(np.uint8).reshape(-1, words.shape[2] * 16 // bits)
+    """Return codes of `bits` bits, one in each uint8: (blocks, bytes, 64) to (rows, rank)."""
+    side_by_side = codes.transpose(0, 2, 1)[..., None]  # (blocks, 64, bytes, 1)
+    unpacked = (side_by_side >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8(2**bits - 1)
+    return unpacked.reshape(-1, codes.shape[1] * 8 // bits)
+
+
+def even(low_and_step: Array, codes: Array) -> Array:
+    """Return numbers that lie at even distances: ``low + step * code``."""
+    return low_and_step[0] + low_and_step[1] * codes.astype(np.float32)
 
 
 def steps(x: Array) -> Array:

@@ -77,8 +77,8 @@ for p_min in (0.7, 0.9, 0.98):
     rows = (read @ np.diff(parts["starts"])).mean()
     size = rows * (C + 4) + sum(a.nbytes for name, a in parts.items() if not name.startswith("rows"))
     clusters.append((size, *divergence(z)))
-for rows in (20, 60, 150):
-    parts, report = head.fit_preview(W, fit, levels=[(V, 4, 4), (V, 24, 2)], rows=rows)
+for rows in (20, 60, 150, 400):
+    parts, report = head.fit_preview(W, fit, levels=[(V, 8, 4), (V // 4, 32, 2)], rows=rows)
     z, exact = head.preview_logits(parts, judge)
     previews.append((report["bytes_per_token"], *divergence(z)))
 for name, listed in (("clusters", clusters), ("preview", previews)):

@@ -47,7 +47,7 @@ def emit_ir(pairs: bool) -> str:
 
     from ..kernels import simd
 
-    simd.PAIRS = pairs
+    simd.PAIRS, simd.LOOKUP = pairs, ""
     from ..kernels.run import run
 
     plain = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "boundscheck": False}
@@ -82,7 +82,7 @@ def compile_object(ir: str, target: Target) -> bytes:
     machine = llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, **options
     )
-    module = llvm.parse_assembly(ir)
+    module = llvm.parse_assembly(with_lookups(ir, target.lookup))
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     for function in module.functions:
         if not function.is_declaration:
@@ -95,6 +95,19 @@ def compile_object(ir: str, target: Target) -> bytes:
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     return machine.emit_object(module)
+
+
+def with_lookups(code: str, instruction: str) -> str:
+    """Let LLVM code add up codes by an instruction that this machine need not have; "" for none."""
+    from llvmlite import ir
+
+    from ..native import lookup
+
+    module = ir.Module()
+    body = str(lookup.define_add_codes(module, instruction))
+    declared = [str(other) for name, other in module.globals.items() if name != lookup.NAME]
+    pattern = rf"^define internal [^\n]*@{lookup.NAME}\(.*?^}}$"
+    return re.sub(pattern, lambda _: "\n".join([*declared, body]), code, count=1, flags=re.MULTILINE | re.DOTALL)
 
 
 def linker() -> list[str]:

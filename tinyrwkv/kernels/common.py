@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from .. import opcodes as op
-from .simd import dots_f32, f32_at, square_root
+from .simd import dots_f32, f32_at, prefetch, square_root
 
 WEIGHTS, PROGRAM, FIRST, LAST, TOKENS, IDS, OLD, NEW, SHARED = range(9)
 PRIVATE, OUT, HEAD, BEGIN, END, THREADS, BARRIER, TOUCHED = range(9, 17)
@@ -20,6 +20,8 @@ PRIVATE, OUT, HEAD, BEGIN, END, THREADS, BARRIER, TOUCHED = range(9, 17)
 ONES = 64  # a vector of ones in the shared workspace, after ln_x_eps
 ROWS = 64  # rows of a matrix product whose dot products are finished together
 SCRATCH = 4 * ROWS * op.MAX_TOKENS  # rows for the wkv kernels in the private workspace, after the dot products
+# Rows that are on their way while others are multiplied: they lie apart, and no prefetcher knows the next.
+AHEAD, GROUP = 8, 16
 
 kernel = njit(error_model="numpy", nogil=True, boundscheck=False)
 f32, i32, i64 = np.float32, np.int32, np.int64
@@ -30,6 +32,20 @@ def dot(a: Any, x: Any, y: Any, n: Any) -> Any:
     """Sum of x_j y_j over float32 at two addresses, in the fixed order of ``simd``."""
     dots_f32(x, 0, y, 0, n, a[PRIVATE], 0)
     return f32_at(a[PRIVATE])[0]
+
+
+@kernel
+def mine(a: Any, i: Any) -> Any:
+    """Tell whether unit i is this thread's; multiples of the golden ratio spread them."""
+    place = i * 40503 & 65535
+    return a[BEGIN] <= place < a[END]
+
+
+@kernel
+def prefetch_row(row: Any, n: Any) -> None:
+    """Begin to read n bytes."""
+    for j in range(0, n, 64):
+        prefetch(row + j)
 
 
 @kernel

@@ -1,6 +1,6 @@
 """The head by a preview: a few bits of every row for a first guess, the exact row where the guess matters.
 
-Threads take rows in units of op.UNIT, spread by `mine`: likely rows, which come first, cost more than others.
+Threads take rows in units of op.UNIT, spread by `common.mine`: likely rows, which come first, cost more than others.
 """
 
 from __future__ import annotations
@@ -8,63 +8,34 @@ from __future__ import annotations
 from typing import Any
 
 from .. import opcodes as op
-from . import simd
-from .common import BEGIN, END, OUT, PRIVATE, SHARED, TOKENS, TOUCHED, WEIGHTS, dot, f32, i32, i64, kernel
-from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
+from . import common, simd
+from .codes import code_sums, fill_tables_2, fill_tables_4
+from .common import OUT, PRIVATE, SHARED, TOKENS, TOUCHED, WEIGHTS, dot, f32, i32, i64, kernel
+from .simd import bits_from_float, f32_at, i32_at, u8_at
 
-
-def _code_sums(bits: int) -> Any:
-    """Make the kernel of out_i = start + sum_j c_ij q_j, in int16, for a block of rows with codes of so many bits."""
-    splat, add_codes, store = simd.code_vectors(bits, op.BLOCK)
-
-    @kernel
-    def code_sums(codes: Any, words: Any, q: Any, start: Any, out: Any) -> None:
-        total = splat(start)
-        for w in range(words):
-            total = add_codes(total, codes + i64(w) * (2 * op.BLOCK), q + i64(w) * (2 * 16 // bits))
-        store(out, total)
-
-    return code_sums
-
-
-code_sums_2, code_sums_4 = _code_sums(2), _code_sums(4)
-
-
-@kernel
-def mine(a: Any, row: Any) -> Any:
-    """Tell whether the unit that begins with this row is this thread's; multiples of the golden ratio spread them."""
-    place = (row >> 8) * 40503 & 65535
-    return a[BEGIN] <= place < a[END]
+LISTED = common.ROWS * op.MAX_TOKENS - 16  # rows that have room where the results of dot products go
 
 
 @kernel
 def level(a: Any, p: Any) -> None:
-    """z_i = s scale_i (c_i . q - (2^bits - 1) / 2 sum(q)) for the rows of one level; added to z_i after the first."""
-    rows, words, rank, bits = i32(p[3]), i32(p[4]), i32(p[5]), p[6]
-    table, sums = f32_at(a[WEIGHTS] + p[2]), i16_at(a[PRIVATE])
-    for start in range(0, rows, op.UNIT):
-        if not mine(a, start):
-            continue
-        n, scales = min(i32(op.UNIT), i32(rows - start)), u8_at(a[WEIGHTS] + p[1] + start)
-        for t in range(i32(a[TOKENS])):
-            q, twice = a[PRIVATE] + p[7] + i64(t) * rank * 2, i32(0)
-            for j in range(rank):
-                twice += i16_at(q)[j]
-            twice = i32(twice * ((i32(1) << i32(bits)) - 1))
-            for block in range(0, n, op.BLOCK):
-                codes, out = a[WEIGHTS] + p[0] + i64(start + block) * words * 2, a[PRIVATE] + block * 2
-                if bits == 4:
-                    code_sums_4(codes, words, q, i32(-(twice >> 1)), out)
-                else:
-                    code_sums_2(codes, words, q, i32(-(twice >> 1)), out)
-            half, s = f32(i32(twice & 1)) * f32(0.5), f32_at(a[PRIVATE] + p[8])[t]
-            z = f32_at(a[SHARED] + p[9] + (i64(t) * p[10] + start) * 4)
-            if p[11]:
-                for i in range(n):
-                    z[i] += (f32(sums[i]) - half) * (table[scales[i]] * s)
-            else:
-                for i in range(n):
-                    z[i] = (f32(sums[i]) - half) * (table[scales[i]] * s)
+    """z_i = s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) for the rows of one level; added to z_i after the first."""
+    rows, n, rank, tables = i32(p[3]), i32(p[4]), i32(p[5]), a[PRIVATE] + p[7]
+    table, sums, scale = f32_at(a[WEIGHTS] + p[2]), i32_at(a[PRIVATE]), f32_at(a[PRIVATE] + 4 * op.BLOCK)
+    for t in range(i32(a[TOKENS])):
+        x, s = a[PRIVATE] + p[8] + i64(t) * rank * 2, f32(128) * f32_at(a[PRIVATE] + p[9])[t]
+        if p[6] == 4:
+            fill_tables_4(x, n, tables)
+        else:
+            fill_tables_2(x, n, tables)
+        for start in range(0, rows, op.BLOCK):
+            if common.mine(a, start >> 8):
+                code_sums(a[WEIGHTS] + p[0] + i64(start) * n, tables, n, a[PRIVATE])
+                scales, m = u8_at(a[WEIGHTS] + p[1] + start), min(i32(op.BLOCK), i32(rows - start))
+                z = f32_at(a[SHARED] + p[10] + (i64(t) * p[11] + start) * 4)
+                for i in range(m):
+                    scale[i] = table[scales[i]]
+                for i in range(m):
+                    z[i] = (z[i] if p[12] else f32(0)) + f32(sums[i]) * (scale[i] * s)
 
 
 @kernel
@@ -72,16 +43,21 @@ def preview(a: Any, p: Any) -> None:
     """logits[id_i] = z_i + mean . x + bias_i; z_i makes room for its score: this plus its error's log variance."""
     rows, cols = i32(p[7]), i32(p[8])
     ids, bias, spread = i32_at(a[WEIGHTS] + p[2]), u8_at(a[WEIGHTS] + p[3]), u8_at(a[WEIGHTS] + p[4])
-    biases, spreads = f32_at(a[WEIGHTS] + p[5]), f32_at(a[WEIGHTS] + p[5] + 1024)
+    ranges = f32_at(a[WEIGHTS] + p[5])
+    bias_low, bias_step, spread_low, spread_step = ranges[0], ranges[1], ranges[2], ranges[3]
     for t in range(i32(a[TOKENS])):
         offset = dot(a, a[PRIVATE] + p[0] + i64(t) * cols * 4, a[WEIGHTS] + p[1], cols)
         out, at = f32_at(a[OUT] + i64(t) * rows * 4), a[SHARED] + p[6] + i64(t) * rows * 4
+        z, score = f32_at(at), i32_at(at)
         for start in range(0, rows, op.UNIT):
-            if mine(a, start):
-                for i in range(start, min(i32(start + op.UNIT), rows)):
-                    z = f32_at(at)[i] + (offset + biases[bias[i]])
-                    out[ids[i]] = z
-                    i32_at(at)[i] = steps(z + spreads[spread[i]])
+            if common.mine(a, start >> 8):
+                stop = min(i32(start + op.UNIT), rows)
+                for i in range(start, stop):
+                    z[i] = z[i] + (offset + (bias_low + bias_step * f32(bias[i])))
+                for i in range(start, stop):
+                    out[ids[i]] = z[i]
+                for i in range(start, stop):
+                    score[i] = steps(z[i] + (spread_low + spread_step * f32(spread[i])))
 
 
 @kernel
@@ -96,14 +72,16 @@ def choose(a: Any, p: Any) -> None:
     """lowest = the least score that no more rows reach than are to be read exactly."""
     rows, wanted = i32(p[2]), i32_at(a[WEIGHTS] + p[0])[0]
     for t in range(i32(a[TOKENS])):
-        scores, highest, step = i32_at(a[SHARED] + p[1] + i64(t) * rows * 4), i32(-(1 << 21)), i32(1 << 11)
+        scores, step = i32_at(a[SHARED] + p[1] + i64(t) * rows * 4), i32(1 << 11)
+        least = highest = scores[0]
         for i in range(rows):
-            highest = max(highest, scores[i])
-        below = i32(highest - (1 << 12) + 1) if wanted < rows else i32(-(1 << 21))
+            least, highest = min(least, scores[i]), max(highest, scores[i])
+        below = max(least, i32(highest - (1 << 12) + 1)) if wanted < rows else i32(-(1 << 21))
         while step > 0:  # bit by bit, the largest that too many reach
             reach = i32(0)
-            for i in range(rows):
-                reach += i32(scores[i] >= below + step)
+            if below + step <= highest:
+                for i in range(rows):
+                    reach += i32(scores[i] >= below + step)
             below = i32(below + step) if reach > wanted else below
             step = i32(step >> 1)
         i32_at(a[PRIVATE] + p[3])[t] = i32(below + 1)
@@ -112,17 +90,30 @@ def choose(a: Any, p: Any) -> None:
 @kernel
 def exact(a: Any, p: Any) -> None:
     """logits[id_i] = w_i . x for the rows of a range whose score is high enough; no other row is read."""
-    first, rows, cols, vocab = i32(p[6]), i32(p[7]), i32(p[3]), p[8]
-    ids, scales = i32_at(a[WEIGHTS] + p[2]), f32_at(a[WEIGHTS] + p[1])
-    for start in range(first, first + rows, op.UNIT):
-        if not mine(a, start):
-            continue
-        for t in range(i32(a[TOKENS])):
-            x, s = a[PRIVATE] + p[4] + i64(t) * cols * 2, f32_at(a[PRIVATE] + p[5])[t]
-            out, score = f32_at(a[OUT] + i64(t) * vocab * 4), i32_at(a[SHARED] + p[9] + i64(t) * vocab * 4)
-            lowest = i32_at(a[PRIVATE] + p[10])[t]
-            for i in range(start, min(start + i32(op.UNIT), first + rows)):
-                if score[i] >= lowest:
-                    simd.dots_i8(a[WEIGHTS] + p[0] + i64(i) * cols, 0, x, 0, cols, a[PRIVATE], 0)
-                    out[ids[i]] = f32(i32_at(a[PRIVATE])[0]) * (scales[i] * s)
-                    a[TOUCHED] += i64(cols) + 4
+    first, rows, listed = i32(p[6]), i32(p[7]), i32_at(a[PRIVATE] + 64)
+    for t in range(i32(a[TOKENS])):
+        scores, lowest, n = i32_at(a[SHARED] + p[9] + i64(t) * p[8] * 4), i32_at(a[PRIVATE] + p[10])[t], i32(0)
+        for start in range(first, first + rows, op.UNIT):
+            if common.mine(a, start >> 8):
+                for i in range(start, min(start + i32(op.UNIT), first + rows)):
+                    listed[n] = i32(i)
+                    n = i32(n + (scores[i] >= lowest))
+            if n > i32(LISTED - op.UNIT):
+                n = read_listed(a, p, t, listed, n)
+        read_listed(a, p, t, listed, n)
+
+
+@kernel
+def read_listed(a: Any, p: Any, t: Any, listed: Any, n: Any) -> Any:
+    """Compute the logits of listed rows; return 0."""
+    cols, ids, scales = i32(p[3]), i32_at(a[WEIGHTS] + p[2]), f32_at(a[WEIGHTS] + p[1])
+    x, s = a[PRIVATE] + p[4] + i64(t) * cols * 2, f32_at(a[PRIVATE] + p[5])[t]
+    out, weight = f32_at(a[OUT] + i64(t) * p[8] * 4), a[WEIGHTS] + p[0]
+    for i in range(n):
+        if i + common.AHEAD < n:
+            common.prefetch_row(weight + i64(listed[i + common.AHEAD]) * cols, cols)
+        row = listed[i]
+        simd.dots_i8(weight + i64(row) * cols, 0, x, 0, cols, a[PRIVATE], 0)
+        out[ids[row]] = f32(i32_at(a[PRIVATE])[0]) * (scales[row] * s)
+    a[TOUCHED] += i64(n) * (cols + 4)
+    return i32(0)

@@ -33,11 +33,3 @@ def exp(x: Any) -> Any:
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x)."""
     return f32(1) / (f32(1) + exp(-x))
-
-
-@kernel
-def half(bits: Any) -> Any:
-    """Float16 bits as float32."""
-    bits = i32(bits)
-    magnitude = float_from_bits(i32((bits & i32(0x7FFF)) << i32(13))) * f32(2.0**112)
-    return -magnitude if bits & i32(0x8000) else magnitude

@@ -6,19 +6,35 @@ from typing import Any
 
 from .. import opcodes as op
 from . import simd
-from .common import PRIVATE, ROWS, SHARED, TOKENS, TOUCHED, WEIGHTS, f32, i32, i64, kernel, share
+from .codes import code_sums, fill_tables_1
+from .common import (
+    GROUP,
+    PRIVATE,
+    ROWS,
+    SHARED,
+    TOKENS,
+    TOUCHED,
+    WEIGHTS,
+    f32,
+    i32,
+    i64,
+    kernel,
+    mine,
+    prefetch_row,
+    share,
+)
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 
 
 def _weighted_rows(lanes: int) -> Any:
-    """Make the kernel of out = sum_i q_i w_i for `lanes` columns of a list of int8 rows, in int32."""
-    zeros, store, add_row = simd.integer_vectors(lanes)
+    """Make the kernel of out += sum_i q_i w_i for `lanes` columns of a list of int8 rows, in int32."""
+    load, store, add_row = simd.integer_vectors(lanes)
 
     @kernel
-    def columns(rows: Any, factors: Any, n: Any, column: Any, out: Any) -> None:
-        total = zeros(0)
-        for i in range(n):
+    def columns(rows: Any, factors: Any, first: Any, last: Any, column: Any, out: Any) -> None:
+        total = load(out)
+        for i in range(first, last):
             total = add_row(total, rows[i] + column, factors[i])
         store(out, total)
 
@@ -36,70 +52,88 @@ def row_address(p: Any, f: Any) -> Any:
 
 
 @kernel
-def sign_dot(planes: Any, total: Any, signs: Any, words: Any) -> Any:
-    """Sum of sign_j x_j from bit planes of x: twice the sum where the sign is positive, less the sum of all."""
-    counts, positive, mask = simd.no_counts(0), i64(0), i64_at(signs)
-    for w in range(words):
-        counts = simd.add_counts(counts, planes + i64(w) * 64, mask[w])
-        positive += simd.count_bits(mask[w])
-    return i32(2 * (simd.weigh(counts) - 128 * positive) - total)
+def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
+    """List the neurons of a block whose score for token t is high, and begin to read their keys; return their number.
+
+    Scores are those of 1-bit weights, and where the model has one of a small network too: either will do.
+    """
+    cols, scale, n = i32(p[4]), f32(256) * f32_at(a[PRIVATE] + p[9])[t], i32(0)
+    threshold, network_threshold = f32_at(a[WEIGHTS] + p[22]), f32_at(a[WEIGHTS] + p[25])
+    listed, sums, scores = i32_at(lists), i32_at(a[PRIVATE]), f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4)
+    if start < i32(p[3]):
+        code_sums(a[WEIGHTS] + p[21] + i64(start) * (cols >> 3), a[PRIVATE] + p[23], i32(cols >> 3), a[PRIVATE])
+    for f in range(start, min(i32(start + ROWS), i32(p[3]))):
+        high = f32(sums[f - start]) * scale > threshold[f]
+        if p[24] != op.NONE:
+            high |= not scores[f] <= network_threshold[f]  # NaN is high
+        listed[n] = f
+        n = i32(n + high)
+    for i in range(n):
+        prefetch_row(a[WEIGHTS] + row_address(p, listed[i]), cols)
+    return n
 
 
 @kernel
 def predict(a: Any, p: Any) -> None:
-    """y_f = relu(K_f . x)^2 for the neurons f with a high score, 0 for the rest, which are not read.
-
-    Scores are those of 1-bit weights, and where the model has one of a small network too: either will do.
-    """
-    cols, x_bytes = i32(p[4]), p[8] * 2
-    first, last = share(a, p[3], p[5])
-    words, planes, threshold = i32(cols >> 6), a[PRIVATE] + p[23], f32_at(a[WEIGHTS] + p[22])
-    network_threshold = f32_at(a[WEIGHTS] + p[25])
+    """y_f = relu(K_f . x)^2 for the neurons f with a high score, 0 for the rest, which are not read."""
+    cols, neurons = i32(p[4]), i32(p[3])
+    out, lists = a[PRIVATE] + 4 * ROWS, a[PRIVATE] + 8 * ROWS
     for t in range(i32(a[TOKENS])):
-        x, total, chosen = a[PRIVATE] + p[7] + i64(t) * x_bytes, i32(0), i32(0)
-        for j in range(cols):
-            total = i32(total + (i32(i16_at(x)[j]) + 128 >> 8))
-        for w in range(words):
-            for bit in range(i32(8)):
-                i64_at(planes)[w * 8 + bit] = simd.bit_plane(x + i64(w) * 128, bit)
-        scale = f32(256) * f32_at(a[PRIVATE] + p[9])[t]
-        sums, network = i32_at(a[PRIVATE] + i64(t) * (4 * ROWS)), f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4)
-        start = first
-        while start < last:
-            n = i32(min(ROWS, last - start))
+        x = a[PRIVATE] + p[7] + i64(t) * p[8] * 2
+        fill_tables_1(x, i32(cols >> 3), a[PRIVATE] + p[23])
+        start = next_block(a, i32(-ROWS), neurons)
+        n, listed = list_high(a, p, t, start, lists), i32_at(lists)
+        while start < neurons:
+            following = next_block(a, start, neurons)
+            lists = 20 * ROWS + 2 * a[PRIVATE] - lists  # two in turn
+            after = list_high(a, p, t, following, lists)  # while the keys are on their way
+            for i in range(ROWS):
+                i32_at(out)[i] = i32(0)
             for i in range(n):
-                signs = a[WEIGHTS] + p[21] + i64(start + i) * words * 8
-                sums[i] = i32(0)
-                high = f32(sign_dot(planes, total, signs, words)) * scale > threshold[start + i]
-                if high or (p[24] != op.NONE and not network[start + i] <= network_threshold[start + i]):
-                    key = a[WEIGHTS] + row_address(p, start + i)
-                    simd.dots_i8(key, 0, x, 0, cols, a[PRIVATE] + i64(t) * (4 * ROWS) + 4 * i, 0)
-                    chosen = i32(chosen + 1)
-            finish(a, p, start, n, t, a[PRIVATE] + i64(t) * (4 * ROWS))
-            start = i32(start + n)
-        a[TOUCHED] += i64(chosen) * cols
+                key = a[WEIGHTS] + row_address(p, listed[i])
+                simd.dots_i8(key, 0, x, 0, cols, out + 4 * i64(listed[i] - start), 0)
+            finish(a, p, start, min(i32(ROWS), i32(neurons - start)), t, out)
+            a[TOUCHED] += i64(n) * cols
+            start, n, listed = following, after, i32_at(lists)
+
+
+@kernel
+def next_block(a: Any, start: Any, neurons: Any) -> Any:
+    """Return the first neuron of this thread's next block; blocks are spread, because the first neurons cost most."""
+    start = i32(start + ROWS)
+    while start < neurons and not mine(a, start >> 6):
+        start = i32(start + ROWS)
+    return start
 
 
 @kernel
 def sparse(a: Any, p: Any) -> None:
     """x += gate * sum_f x_f W_f, reading only rows W_f with x_f != 0: the others add nothing, bit for bit."""
-    unit, neurons = i32(p[5]), i32(p[4])
+    neurons = i32(p[4])
     first, last = share(a, p[3], p[5])
     rows, factors = i64_at(a[PRIVATE] + p[21]), i32_at(a[PRIVATE] + p[21] + i64(neurons) * 8)
+    sums = a[PRIVATE] + p[21] + i64(neurons) * 12
     for t in range(i32(a[TOKENS])):
         q, n = i16_at(a[PRIVATE] + p[7] + i64(t) * p[8] * 2), i32(0)
         for f in range(neurons):
-            if q[f] != 0:
-                rows[n] = a[WEIGHTS] + row_address(p, f)
-                factors[n] = i32(q[f])
-                n = i32(n + 1)
+            rows[n] = i64(f)
+            n = i32(n + (q[f] != 0))
+        for i in range(n):
+            f = i32(rows[i])
+            rows[i], factors[i] = a[WEIGHTS] + row_address(p, f), i32(q[f])
         a[TOUCHED] += i64(n) * (last - first)
-        out = a[PRIVATE] + i64(t) * (4 * ROWS)
-        column = first
-        while column < last:
-            if unit == i32(64):
-                weighted_rows_64(rows, factors, n, column, out)
+        for column in range(first, last):
+            i32_at(sums)[column] = i32(0)
+        for i in range(min(n, i32(GROUP))):
+            prefetch_row(rows[i] + first, last - first)
+        for start in range(0, n, GROUP):
+            stop = min(i32(start + GROUP), n)
+            for i in range(stop, min(i32(stop + GROUP), n)):
+                prefetch_row(rows[i] + first, last - first)
+            if p[5] == 64:
+                for column in range(first, last, 64):
+                    weighted_rows_64(rows, factors, start, stop, column, sums + 4 * i64(column))
             else:
-                weighted_rows_8(rows, factors, n, column, out)
-            finish(a, p, column, unit, t, out)
-            column = i32(column + unit)
+                for column in range(first, last, 8):
+                    weighted_rows_8(rows, factors, start, stop, column, sums + 4 * i64(column))
+        finish(a, p, first, i32(last - first), t, sums + 4 * i64(first))

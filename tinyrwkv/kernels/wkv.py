@@ -64,7 +64,7 @@ def _read_and_write(lanes: int, large: bool = False) -> Any:
     store_state = store_past_caches(lanes) if large else store
 
     @kernel
-    def columns(old: Any, new: Any, r: Any, k: Any, v: Any, w: Any, y: Any, n: Any) -> None:
+    def columns(old: Any, new: Any, v: Any, y: Any, n: Any, r: Any, k: Any, w: Any, _kk: Any, _b: Any) -> None:
         total, value, row = load(y), load(v), i64(n) * 4
         for i in range(n):
             s = load(old + i * row)
@@ -81,7 +81,7 @@ def _replace_and_read(lanes: int, large: bool = False) -> Any:
     store_state = store_past_caches(lanes) if large else store
 
     @kernel
-    def columns(old: Any, new: Any, r: Any, k: Any, v: Any, w: Any, kk: Any, b: Any, y: Any, n: Any) -> None:
+    def columns(old: Any, new: Any, v: Any, y: Any, n: Any, r: Any, k: Any, w: Any, kk: Any, b: Any) -> None:
         value, row = load(v), i64(n) * 4
         removed = scale(load(old), -f32_at(kk)[0])
         for i in range(1, n):
@@ -97,9 +97,26 @@ def _replace_and_read(lanes: int, large: bool = False) -> Any:
     return columns
 
 
-read_and_write_64, read_and_write_8 = _read_and_write(64), _read_and_write(8)
-replace_and_read_64, replace_and_read_8 = _replace_and_read(64), _replace_and_read(8)
-read_and_write_large, replace_and_read_large = _read_and_write(64, large=True), _replace_and_read(64, large=True)
+def _of_a_head(make: Any) -> Any:
+    """Make the kernel of all columns of one head's state, as many at a time as its size allows."""
+    narrow, wide, past_caches = make(8), make(64), make(64, large=True)
+
+    @kernel
+    def head(old: Any, new: Any, v: Any, y: Any, n: Any, large: Any, r: Any, k: Any, w: Any, kk: Any, b: Any) -> None:
+        if n % 64:
+            for j in range(0, i64(n) * 4, 32):
+                narrow(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
+        elif large:
+            for j in range(0, i64(n) * 4, 256):
+                past_caches(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
+        else:
+            for j in range(0, i64(n) * 4, 256):
+                wide(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
+
+    return head
+
+
+read_and_write, replace_and_read = _of_a_head(_read_and_write), _of_a_head(_replace_and_read)
 
 
 @kernel
@@ -126,15 +143,7 @@ def wkv5(a: Any, p: Any) -> None:
                 bonus += f32_at(r)[i] * u[i] * f32_at(k)[i]
             for j in range(n):
                 f32_at(y)[j] = bonus * f32_at(v)[j]
-            if n % 64 == 0 and large:
-                for j in range(0, row, 256):
-                    read_and_write_large(old + j, new + j, r, k, v + j, w, y + j, n)
-            elif n % 64 == 0:
-                for j in range(0, row, 256):
-                    read_and_write_64(old + j, new + j, r, k, v + j, w, y + j, n)
-            else:
-                for j in range(0, row, 32):
-                    read_and_write_8(old + j, new + j, r, k, v + j, w, y + j, n)
+            read_and_write(old, new, v, y, n, large, r, k, w, r, r)  # v7 alone has kk and b
             gate = i64(0) if p[3] == op.NONE else at + p[3]
             head_norm(a, y, weight, bias, f32(0), f32_at(v), gate, n)
 
@@ -177,14 +186,5 @@ def wkv7(a: Any, p: Any) -> None:
             for j in range(n):
                 bonus += r[j] * key[j] * r_k[j]
             y, w = at + p[14], at + p[3]
-            r_at, v_at = at + p[0], at + p[2]
-            if n % 64 == 0 and large:
-                for j in range(0, row, 256):
-                    replace_and_read_large(old + j, new + j, r_at, key_at, v_at + j, w, kk_at, b_at, y + j, n)
-            elif n % 64 == 0:
-                for j in range(0, row, 256):
-                    replace_and_read_64(old + j, new + j, r_at, key_at, v_at + j, w, kk_at, b_at, y + j, n)
-            else:
-                for j in range(0, row, 32):
-                    replace_and_read_8(old + j, new + j, r_at, key_at, v_at + j, w, kk_at, b_at, y + j, n)
+            replace_and_read(old, new, at + p[2], y, n, large, at + p[0], key_at, w, kk_at, b_at)
             head_norm(a, y, weight, bias, bonus, v, at + p[5], n)

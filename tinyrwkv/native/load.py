@@ -21,7 +21,8 @@ BUILD = "build it with tinyrwkv-build-kernels, or use another backend"
 def kernel_sources() -> list[pathlib.Path]:
     """Return the files that the kernels' machine code comes from."""
     package = pathlib.Path(__file__).parents[1]
-    return [package / "opcodes.py", *sorted((package / "kernels").glob("*.py"))]
+    emitting = [package / "native" / "llvm.py", package / "native" / "lookup.py"]
+    return [package / "opcodes.py", *emitting, *sorted((package / "kernels").glob("*.py"))]
 
 
 @functools.cache

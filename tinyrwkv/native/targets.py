@@ -27,6 +27,21 @@ class Target(NamedTuple):
         """Whether LLVM compiles its reduction intrinsic well: with vectors, except on x86."""
         return self.machine == "aarch64" or "neon" in self.needs or "v" in self.needs
 
+    @property
+    def lookup(self) -> str:
+        """LLVM's name for the instruction that takes bytes from a table of 16; "" where there is none."""
+        return byte_lookup(self.machine, self.needs)
+
+
+def byte_lookup(machine: str, features: frozenset[str]) -> str:
+    """Return LLVM's name for the instruction that takes the most bytes from a table of 16 at once, "" for none."""
+    if machine == "aarch64":
+        return "llvm.aarch64.neon.tbl1.v16i8"
+    if machine == "arm":
+        return "llvm.arm.neon.vtbl2" if "neon" in features else ""
+    x86 = {"avx512bw": "llvm.x86.avx512.pshuf.b.512", "avx2": "llvm.x86.avx2.pshuf.b"}
+    return next((name for feature, name in x86.items() if machine == "x86_64" and feature in features), "")
+
 
 def _target(
     name: str,

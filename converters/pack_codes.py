@@ -1,0 +1,29 @@
+"""Codes of a few bits, packed as the kernels read them: 64 rows side by side; `tinyrwkv.reference.unpack` undoes it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyrwkv.opcodes import BLOCK
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Put codes in the order of a model file.
+
+    Parameters
+    ----------
+    codes : ndarray, uint8, shape (rows, rank)
+        Each below 2^bits; rank a multiple of 8 / bits.
+    bits : int
+        1, 2 or 4.
+
+    Returns
+    -------
+    ndarray, uint8, shape (rows / 64 rounded up, rank bits / 8, 64)
+        The first code of a byte in its low bits; rows that are not there have zeros.
+    """
+    rows, rank = codes.shape
+    padded = np.zeros((-(-rows // BLOCK), BLOCK, rank * bits // 8, 8 // bits), np.uint8)
+    padded.reshape(-1, rank)[:rows] = codes
+    packed = np.bitwise_or.reduce(padded << np.arange(0, 8, bits, dtype=np.uint8), axis=3)  # (blocks, 64, bytes)
+    return np.ascontiguousarray(packed.transpose(0, 2, 1))
