@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tiny_models import VOCABULARY
 from vocabularies import pack, single_bytes
@@ -88,6 +88,7 @@ texts = st.text(st.sampled_from(LETTERS + "01_"), max_size=8)
 
 
 @given(patterns, st.lists(texts, max_size=8))
+@example("(a(?:ba)*)?", ["ba"])
 @settings(max_examples=200)
 def test_a_text_matches_where_python_says_so(pattern, candidates):
     found = Regex(pattern)
@@ -107,6 +108,9 @@ def test_a_text_matches_where_python_says_so(pattern, candidates):
         (r".", ["é", "🙂"], ["\n", b"\xe9", b"\xf4\x90\x80\x80", "ab"]),
         (r"", [""], ["a"]),
         (r"(a|b|)*", ["", "abba"], ["c"]),
+        (r"(a(?:,a)*)?", ["", "a", "a,a"], [",a", "a,"]),
+        (r"(a(?:,a)*){2}b|c", ["aab", "a,aa,ab", "c"], ["ab", ",aab", "aa,b"]),
+        (r"(a(?:,a)*|,)*;?", ["", "aa,a,,;", ";"], [";;"]),
         (r"\w+\s\S", ["a_9 x"], ["é x"]),
     ],
 )

@@ -104,8 +104,10 @@ class Parts:
             else:  # the way back leads to the first x: there need not be two of it
                 again = self._state()
                 self._jump(start, again)
-                start = self._add(parts[at], again)
-                self._jump(self._sequence(between, start), again)
+                end = self._add(parts[at], again)
+                self._jump(self._sequence(between, end), again)
+                start = self._state()  # whoever skips the list must not come to where it goes on
+                self._jump(end, start)
                 at += 2
         return start
 
