@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -24,6 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+import numpy as np
+
 import tinyrwkv
 from benchmarks import common
 from converters import measure
@@ -31,11 +34,12 @@ from converters.compress import PRESETS
 from converters.convert import convert
 from converters.pipeline import Options, Pipeline
 from converters.rewrite import rewrite
-from converters.score import exact_match, nll_of_docs, nll_of_text
-from converters.texts import read_text, split_documents
+from converters.score import Score, Scorer, exact_match
+from converters.texts import read_text, split_documents, windows
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "compression.md"
 STEPS = ("make", "judge", "speed")
+WITHOUT_HEAD = 8  # texts that are read once more to tell what the channel mixes choose from what the head does
 
 TECHNIQUES: dict[str, Options] = {
     "values of neurons that fire": PRESETS["exact"],
@@ -51,10 +55,13 @@ TECHNIQUES: dict[str, Options] = {
 COLUMNS = {
     "file_bytes": "file, MB",
     "touched_bytes": "touched, MB",
+    "channel_mix_bytes": "of it channel mix",
+    "head_bytes": "head",
     "page_bytes": "pages, MB",
     "resident_bytes": "resident, MB",
     "nll": "nll",
     "top1": "top-1, %",
+    "greedy": "greedy, %",
     "exact_match": "answers, %",
     "decode_tok_s": "tokens/s",
 }
@@ -94,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
                 make(paths, checkpoint, vocab, calibrate, folder)
             if "judge" in options.step:
                 for one, path in paths.items():
-                    rows.setdefault(one, {}).update(judge(path, text, options.limit, options.tokens))
+                    dense = os.path.join(folder, f"{stem}-1.trwkv")
+                    rows.setdefault(one, {}).update(judge(path, dense, text, options.limit, options.tokens))
                     print(f"{name}, {one}: {rows[one]}", file=sys.stderr)
             if "speed" in options.step:
                 for one, speed in decode(paths).items():
@@ -127,20 +135,49 @@ def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, fol
                 print(f"{path}: {name}", file=sys.stderr)
 
 
-def judge(path: str, text: str, limit: int | None, tokens: int) -> dict[str, Any]:
-    """Return what a file takes and how good it is."""
+def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> dict[str, Any]:
+    """Return what a file takes, how good it is, and how often its first choice is that of the dense int8 file."""
     told = read_text(text)
-    documents = "<|doc|>" in told
     found: dict[str, Any] = {"file_bytes": os.path.getsize(path)}
     pages, cost = measure.pages_per_token(path), measure.sample_cold(path, tokens)  # before it is mapped to be judged
     with contextlib.closing(tinyrwkv.load(path)) as model:
-        score = (nll_of_docs if documents else nll_of_text)(model, told, limit=limit)
-        touched = model.plan()["touched_bytes_per_token"] + measure.chosen_bytes(model) / score.tokens
-        found |= {"touched_bytes": round(touched), "nll": score.nll_per_token, "top1": score.top1}
-        found["tokens"] = score.tokens
-        if documents and all("\nAssistant:" in document for document in split_documents(told)):
+        listed = list(itertools.islice(texts(model, told), limit))
+        scorer, score, best = Scorer(model), Score(), list[int]()
+        for ids in listed:
+            score += scorer.score(ids)
+            best += scorer.best
+        chosen = measure.chosen_bytes(model) / score.tokens
+        if "<|doc|>" in told and all("\nAssistant:" in document for document in split_documents(told)):
             found["exact_match"] = exact_match(model, told, limit=limit).accuracy
-    return found | {"page_bytes": None if pages is None else round(pages), "resident_bytes": cost.resident}
+    with contextlib.closing(tinyrwkv.load(path)) as model:  # without the head, so that only values are chosen
+        some = listed[:WITHOUT_HEAD]
+        for ids in some:
+            model.forward([0, *ids[:-1]], logits=None)
+        values = measure.chosen_bytes(model) / sum(map(len, some))
+        parts = {part["part"]: part["touched_bytes_per_token"] for part in model.plan()["parts"]}
+    np.save(path + ".npy", best)
+    if os.path.exists(dense + ".npy"):
+        found["greedy"] = float(np.mean(np.load(dense + ".npy") == best))
+    return found | {
+        "touched_bytes": round(sum(parts.values()) + chosen),
+        "chosen_value_bytes": round(values),
+        "channel_mix_bytes": round(parts["channel_mix"] + values),
+        "head_bytes": round(parts["head"] + chosen - values),
+        "tokens": score.tokens,
+        "nll": score.nll_per_token,
+        "top1": score.top1,
+        "page_bytes": None if pages is None else round(pages),
+        "resident_bytes": cost.resident,
+    }
+
+
+def texts(model: tinyrwkv.Model, told: str) -> Iterator[list[int]]:
+    """Yield the tokens of what is scored from a new state each: documents, or windows of a plain text."""
+    if "<|doc|>" not in told:
+        yield from windows(model.tokenizer, told.encode("utf-8"))
+        return
+    for document in split_documents(told):
+        yield model.tokenizer.encode(document)
 
 
 def decode(paths: dict[str, str], rounds: int = 7, tokens: int = 24) -> dict[str, float]:
@@ -170,6 +207,22 @@ def table(result: dict[str, Any]) -> Iterator[str]:
         first = next(iter(rows.values()))
         for one, row in rows.items():
             yield f"| {one} | {' | '.join(_cell(key, row.get(key), first.get(key)) for key in keys)} |"
+        yield from channel_mix(rows)
+
+
+def channel_mix(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield what is said of the keys and values that a token reads."""
+    names = ("int8", "values of neurons that fire", "predicted neurons, 17 %")
+    dense, firing, predicted = (rows.get(name, {}).get("channel_mix_bytes") for name in names)
+    if dense and firing:
+        read = rows[names[1]]["chosen_value_bytes"]
+        every = dense - firing + read
+        yield f"\nOf {every / 1e6:.2f} MB of values, those of neurons that fire are {read / 1e6:.2f} MB:"
+        yield f"1 of {every / read:.1f}."
+        if predicted:
+            left = 2 * every - (dense - predicted)  # keys are as many
+            yield f"Of keys and values together, {left / 1e6:.2f} MB are read where neurons are predicted, predictors"
+            yield f"included: 1 of {2 * every / left:.1f}."
 
 
 def _cell(key: str, value: Any, first: Any) -> str:
@@ -179,7 +232,7 @@ def _cell(key: str, value: Any, first: Any) -> str:
         return f"{value / 1e6:.1f}"
     if key == "nll":
         return f"{value:.4f}" + (f" ({value - first:+.4f})" if first is not None and value != first else "")
-    return f"{100 * value:.2f}" if key in ("top1", "exact_match") else f"{value:.0f}"
+    return f"{100 * value:.2f}" if key in ("top1", "greedy", "exact_match") else f"{value:.0f}"
 
 
 def written(text: str, result: dict[str, Any]) -> str:

@@ -262,6 +262,9 @@ def test_compression(run, monkeypatch, tmp_path):
     dense, exact, *_ = rows.values()
     assert (exact["nll"], exact["exact_match"]) == (dense["nll"], dense["exact_match"])
     assert exact["touched_bytes"] < dense["touched_bytes"]
+    assert (exact["greedy"], exact["head_bytes"]) == (1, dense["head_bytes"])
+    assert 0 < exact["chosen_value_bytes"] < exact["channel_mix_bytes"] < dense["channel_mix_bytes"]
+    assert "those of neurons that fire are" in (tmp_path / "page.md").read_text()
     page = (tmp_path / "page.md").read_text()
     assert page.startswith("before\n<!-- tables -->\n### a.pth\n")
     assert page.endswith("<!-- end -->\nafter\n")
