@@ -12,7 +12,9 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError
 
-from .calibrate import choose_documents, collect, effects, sample_documents
+from .collect import collect
+from .documents import choose_documents, sample_documents
+from .effects import effects
 from .low_rank import Metric
 from .score import Score, Scorer
 

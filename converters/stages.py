@@ -14,8 +14,8 @@ from tinyrwkv.layout import FACTORED
 from tinyrwkv.plan import TYPICAL_TOKENS
 from tinyrwkv.quant import dequantize_rows
 
-from .calibrate import collect
 from .calibration import MEMORY, Calibration, Metrics, Tell, groups
+from .collect import collect
 from .head import fit_preview, mean_probabilities, seen_bytes
 from .low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
 from .predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 import tinyrwkv
-from converters import calibrate, head, head_clusters, low_rank, predict_ffn, score, sparse_ffn
+from converters import collect, documents, effects, head, head_clusters, low_rank, predict_ffn, score, sparse_ffn
 
 CONVERTERS = {  # the functions that docs/api-mathematics.md shows
-    calibrate: ("collect", "choose_documents", "sample_documents", "effects", "quantize_inputs"),
+    documents: ("choose_documents", "sample_documents"),
+    collect: ("collect", "quantize_inputs"),
+    effects: ("effects",),
     low_rank: ("spectrum", "factor", "factor_whitened", "round_factors", "choose_ranks"),
     head_clusters: ("cluster_head", "cluster_logits"),
     head: ("fit_preview", "preview_logits"),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from converters import calibrate, head_clusters, low_rank, predict_ffn, sign_predictor, sparse_ffn
+from converters import collect, documents, head_clusters, low_rank, predict_ffn, sign_predictor, sparse_ffn
 from tinyrwkv import Model, Sampler, memory, model, quant, reference
 
 LESSONS = Path(__file__).resolve().parent.parent / "docs" / "lessons"
@@ -27,7 +27,7 @@ MARK = "# <- repair this line"
 Patch = pytest.MonkeyPatch
 
 WRITTEN: dict[Any, list[list[int]]] = {}
-write_documents = calibrate.sample_documents
+write_documents = documents.sample_documents
 
 
 def sample_once(of: Model, tokens: int, seed: int) -> list[list[int]]:
@@ -43,7 +43,7 @@ def pictures(monkeypatch: Patch) -> Iterator[None]:
     pytest.importorskip("matplotlib", reason="needs the extra docs").use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
     monkeypatch.setattr(pyplot, "show", lambda: pyplot.close("all"))
-    monkeypatch.setattr(calibrate, "sample_documents", sample_once)
+    monkeypatch.setattr(documents, "sample_documents", sample_once)
     yield
     pyplot.close("all")
 
@@ -166,15 +166,15 @@ def drop_a_neuron_that_fires(patch: Patch) -> None:
 
 
 def let_all_neurons_fire(patch: Patch) -> None:
-    right = calibrate.collect
+    right = collect.collect
 
-    def collect(*arguments: Any, **options: Any) -> Any:
+    def collect_more(*arguments: Any, **options: Any) -> Any:
         found = right(*arguments, **options)
         for count in found.counts.values():
             count[:] = found.tokens
         return found
 
-    patch.setattr(calibrate, "collect", collect)
+    patch.setattr(collect, "collect", collect_more)
 
 
 def read_hardly_any_neuron(patch: Patch) -> None:
@@ -232,7 +232,7 @@ def let_tokens_hang_together(patch: Patch) -> None:
 
 
 def write_every_token_once(patch: Patch) -> None:
-    patch.setattr(calibrate, "sample_documents", lambda of, tokens, seed: [np.arange(of.config["vocab_size"])])
+    patch.setattr(documents, "sample_documents", lambda of, tokens, seed: [np.arange(of.config["vocab_size"])])
 
 
 def read_the_file_when_loading(patch: Patch) -> None:

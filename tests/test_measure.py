@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters import measure
-from converters.calibrate import Probe
+from converters.probe import Probe
 from tinyrwkv import load
 
 

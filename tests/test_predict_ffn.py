@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_models import shape_of, write_model
 
 import tinyrwkv
-from converters.calibrate import collect
+from converters.collect import collect
 from converters.mlp_predictor import Network
 from converters.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
 from converters.rewrite import rewrite as write_copy

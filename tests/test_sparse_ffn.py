@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import is_exact
 
-from converters.calibrate import collect
+from converters.collect import collect
 from converters.sparse_ffn import Neurons, bundle, hot_first, sparse_exact
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.layout import PAGE, VERSIONS

@@ -23,7 +23,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 
 import tinyrwkv
 from converters import low_rank
-from converters.calibrate import collect, sample_documents
+from converters.collect import collect
+from converters.documents import sample_documents
 from tinyrwkv import quant
 from tinyrwkv.format import Writer
 

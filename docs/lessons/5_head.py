@@ -20,7 +20,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 
 import tinyrwkv
 from converters import head, head_clusters
-from converters.calibrate import Probe, sample_documents
+from converters.documents import sample_documents
+from converters.probe import Probe
 from tinyrwkv import quant
 
 model = tinyrwkv.load()

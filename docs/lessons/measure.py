@@ -24,7 +24,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import tinyrwkv
 from converters import head, head_clusters, low_rank
-from converters.calibrate import Probe, choose_documents, collect
+from converters.collect import collect
+from converters.documents import choose_documents
+from converters.probe import Probe
 from converters.score import nll_of_text
 from converters.texts import windows
 from tinyrwkv import quant

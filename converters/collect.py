@@ -1,0 +1,214 @@
+"""What goes into matrices while a model reads calibration text: second moments, samples, counts.
+
+What choices of factors, predictors and previews rest on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyrwkv import Model
+from tinyrwkv.errors import ArgumentError
+from tinyrwkv.opcodes import MAX_TOKENS
+from tinyrwkv.program import qmax
+
+from .probe import Array, Look, Probe
+from .texts import WINDOW
+
+Progress = Callable[[int, int], None]
+
+_ROWS = 256  # inputs that are summed up together
+
+
+@dataclass
+class Statistics:
+    """What `collect` found.
+
+    Attributes
+    ----------
+    tokens : int
+        That were read.
+    moments : dict of str to ndarray, float64, shape (in, in)
+        For each matrix asked for the mean of x x^T over its inputs.
+    inputs : dict of str to ndarray, int16, shape (n, in)
+        For each matrix asked for inputs as int8 kernels take them.
+    scales : dict of str to ndarray, float32, shape (n,)
+        What those are multiples of.
+    counts : dict of str to ndarray, int64, shape (in,)
+        For each matrix asked for how often an input is other than 0 after its rounding to int16.
+    squares : dict of str to ndarray, float64, shape (out,)
+        For each matrix asked for the mean of the squares of each output, after the activation.
+    """
+
+    tokens: int = 0
+    moments: dict[str, Array] = field(default_factory=dict)
+    inputs: dict[str, Array] = field(default_factory=dict)
+    scales: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, Array] = field(default_factory=dict)
+    squares: dict[str, Array] = field(default_factory=dict)
+
+
+def collect(
+    model: Model,
+    documents: Sequence[Sequence[int] | Array],
+    *,
+    moments: Iterable[str] = (),
+    inputs: Iterable[str] = (),
+    counts: Iterable[str] = (),
+    squares: Iterable[str] = (),
+    samples: int = 16384,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Read documents and sum up what goes into matrices, and what comes out.
+
+    Parameters
+    ----------
+    model : Model
+        One in which these matrices are dense.
+    documents : sequence of token ids
+        From `choose_documents` or `sample_documents`, each with the token 0 in front.
+    moments, inputs, counts, squares : iterable of str
+        Names of matrices: see `Statistics`.
+    samples : int, optional
+        Keep the inputs of at most so many tokens, drawn from all.
+    seed : int, optional
+        Of that draw.
+    progress : callable, optional
+        Called as ``progress(tokens_done, tokens)``.
+
+    Returns
+    -------
+    Statistics
+
+    Raises
+    ------
+    ArgumentError
+        There is nothing to read, or the model has no such matrix.
+    """
+    total = sum(map(len, documents))
+    if not total:
+        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", "give a text that is not empty")
+    kept = np.zeros(total, bool)
+    kept[np.random.default_rng(seed).permutation(total)[:samples]] = True
+    result, place = Statistics(), [0]
+    sums = {name: _Moments(result.moments, name) for name in moments}
+    keeps = {name: _Inputs(result, name, kept, place) for name in inputs}
+    hits = {name: _Counts(result.counts, name) for name in counts}
+    looks: dict[str, list[Look]] = {}
+    for group in (sums, keeps, hits):
+        for name, look in group.items():
+            looks.setdefault(name, []).append(look)
+
+    def all_of(listed: list[Look]) -> Look:
+        def look(x: Array) -> None:
+            for one in listed:
+                one(x)
+
+        return look
+
+    outputs = {name: _Squares(result.squares, name, total) for name in squares}
+    probe = Probe(model, {name: all_of(listed) for name, listed in looks.items()}, outputs)
+    for document in documents:
+        for start in range(0, len(document), WINDOW):  # a state of its own for each window, as texts are judged
+            part = document[start : start + WINDOW]
+            probe.read(part)
+            result.tokens += len(part)
+            if progress is not None:
+                progress(result.tokens, total)
+            place[0] = result.tokens
+            for keep in keeps.values():
+                keep.seen = 0
+    for moment in sums.values():
+        moment.finish(total)
+    return result
+
+
+class _Moments:
+    """Sums x x^T, some hundred rows at a time."""
+
+    def __init__(self, target: dict[str, Array], name: str) -> None:
+        self._target, self._name, self._used = target, name, 0
+        self._rows = np.empty((0, 0), np.float32)
+
+    def __call__(self, x: Array) -> None:
+        if not self._rows.size:
+            self._rows = np.empty((_ROWS, x.shape[1]), np.float32)
+            self._target[self._name] = np.zeros((x.shape[1], x.shape[1]))
+        self._rows[self._used : self._used + len(x)] = x
+        self._used += len(x)
+        if self._used > _ROWS - MAX_TOKENS:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows = self._rows[: self._used]
+        self._target[self._name] += rows.T @ rows
+        self._used = 0
+
+    def finish(self, tokens: int) -> None:
+        """Turn the sums into means."""
+        self._flush()
+        self._target[self._name] /= tokens
+
+
+class _Inputs:
+    """Keeps the inputs of chosen tokens."""
+
+    def __init__(self, target: Statistics, name: str, kept: Array, place: list[int]) -> None:
+        self._target, self._name, self._kept, self._place = target, name, kept, place
+        self._used = self.seen = 0
+
+    def __call__(self, x: Array) -> None:
+        count = int(self._kept.sum())
+        if self._name not in self._target.inputs:
+            self._target.inputs[self._name] = np.empty((count, x.shape[1]), np.int16)
+            self._target.scales[self._name] = np.empty(count, np.float32)
+        first = self._place[0] + self.seen
+        self.seen += len(x)
+        q, scale = quantize_inputs(x[self._kept[first : first + len(x)]])
+        here = slice(self._used, self._used + len(q))
+        self._target.inputs[self._name][here], self._target.scales[self._name][here] = q, scale
+        self._used += len(q)
+
+
+class _Counts:
+    """Counts which inputs are other than 0."""
+
+    def __init__(self, target: dict[str, Array], name: str) -> None:
+        self._target, self._name = target, name
+
+    def __call__(self, x: Array) -> None:
+        used = np.count_nonzero(quantize_inputs(x)[0], axis=0)
+        self._target[self._name] = self._target.get(self._name, 0) + used
+
+
+class _Squares:
+    """Adds up the squares of outputs, as parts of their mean."""
+
+    def __init__(self, target: dict[str, Array], name: str, tokens: int) -> None:
+        self._target, self._name, self._tokens = target, name, tokens
+
+    def __call__(self, y: Array) -> None:
+        squares = np.square(y, dtype=np.float64).sum(axis=0) / self._tokens
+        self._target[self._name] = self._target.get(self._name, 0) + squares
+
+
+def quantize_inputs(x: Array) -> tuple[Array, Array]:
+    """Round each token's inputs to int16 as int8 kernels do: q = round(x / s), s = max|x| / qmax.
+
+    Parameters
+    ----------
+    x : ndarray, float32, shape (T, in)
+
+    Returns
+    -------
+    q : ndarray, int16, shape (T, in)
+    scale : ndarray, float32, shape (T,)
+    """
+    most = np.float32(qmax(x.shape[1]))
+    largest = np.abs(x).max(axis=1, initial=0)  # (T,)
+    inverse = np.where(largest > 0, most / np.where(largest > 0, largest, 1), 0).astype(np.float32)
+    return np.rint(x * inverse[:, None]).astype(np.int16), (largest / most).astype(np.float32)

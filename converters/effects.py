@@ -1,0 +1,147 @@
+"""How much an error in each output of a projection changes what its layer adds to the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyrwkv import Model
+from tinyrwkv.errors import ArgumentError
+from tinyrwkv.quant import dequantize_rows
+from tinyrwkv.reference import sigmoid
+
+from .probe import Array, Look, Probe
+from .texts import WINDOW
+
+
+def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[str, Array]:
+    """Measure how much an error in each output of a projection changes what the layer adds to the residual stream.
+
+    An error of 1 in output i of a projection changes the residual stream by about ``effects[name][i]``, root of the
+    mean over tokens of the sum of squares. Only what one forward pass shows is used, so these are estimates: how the
+    energy of what goes into att.output splits among the channels it came from, and slopes of the gates. With z the
+    input of att.output, o_i the length of its column i, per channel::
+
+        value       z o / v                        what it adds is linear in it
+        gate        z o silu'(g) / silu(g)
+        receptance  of a head's energy |z o|^2 its share r^2 k^2 / sum(r^2 k^2), divided by r^2; by k^2 for the key
+        ffn gate    (1 - sigmoid(r)) times what the channel mix adds
+
+    Parameters
+    ----------
+    model : Model
+        A dense one.
+    documents : sequence of token ids
+        A few thousand tokens are enough.
+
+    Returns
+    -------
+    dict of str to ndarray, float64, shape (out,)
+        For each projection that may be factored.
+
+    Raises
+    ------
+    ArgumentError
+        There is nothing to read.
+    """
+    tokens = sum(map(len, documents))
+    if not tokens:
+        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", "give a text that is not empty")
+    layers = [_Layer(model, layer) for layer in range(model.config["n_layer"])]
+    inputs, outputs = dict[str, Look](), dict[str, Look]()
+    for layer in layers:
+        inputs |= layer.inputs()
+        outputs |= layer.outputs()
+    probe = Probe(model, inputs, outputs)
+    for document in documents:
+        for start in range(0, len(document), WINDOW):
+            probe.read(document[start : start + WINDOW])
+    return {name: np.sqrt(effect / tokens) for layer in layers for name, effect in layer.effects().items()}
+
+
+class _Layer:
+    """Sums over tokens that the effects of one layer's projections follow from."""
+
+    def __init__(self, model: Model, number: int) -> None:
+        self.model, self.config = model, model.config
+        self.att, self.ffn = f"blocks.{number}.att.", f"blocks.{number}.ffn."
+        self.sums: dict[str, Array] = {}
+        self.last: dict[str, Array] = {}
+
+    def inputs(self) -> dict[str, Look]:
+        looks: dict[str, Look] = {self.att + "output.weight": self._read_out}
+        if self._has(self.att + "gate.weight"):
+            looks[self.att + "gate.weight"] = self._read_gate
+        if self._has(self.ffn + "receptance.weight"):
+            looks[self.ffn + "value.weight"] = self._read_hidden
+        return looks
+
+    def outputs(self) -> dict[str, Look]:
+        looks: dict[str, Look] = {}
+        for name in (self.att + "receptance", self.att + "key", self.att + "value", self.ffn + "receptance"):
+            if self._has(name + ".weight"):
+                looks[name + ".weight"] = self._keep(name)
+        return looks
+
+    def effects(self) -> dict[str, Array]:
+        """Return the sums over tokens of the squared effects."""
+        tiny = 1e-12
+        energy = self.sums["out"] * self._columns(self.att + "output.weight")  # (C,)
+        r, k, v = (self.sums[self.att + name] for name in ("receptance", "key", "value"))
+        mean = np.maximum(self.sums["tokens"], 1)
+        found = {self.att + "value.weight": energy / np.maximum(v / mean, tiny)}
+        if self.config["arch"] == "v4":
+            found[self.att + "receptance.weight"] = self.sums["slope"] * self._columns(self.att + "output.weight")
+            found[self.att + "key.weight"] = energy
+        else:
+            heads = self.config["n_head"], self.config["head_size"]
+            share = (r * k).reshape(heads) + tiny
+            of_head = energy.reshape(heads).sum(axis=1, keepdims=True)
+            split = (share / share.sum(axis=1, keepdims=True) * of_head).reshape(-1)
+            found[self.att + "receptance.weight"] = split / np.maximum(r / mean, tiny)
+            found[self.att + "key.weight"] = split / np.maximum(k / mean, tiny)
+        if "gate" in self.sums:
+            found[self.att + "gate.weight"] = self.sums["gate"] * self._columns(self.att + "output.weight")
+        if "ffn" in self.sums:
+            found[self.ffn + "receptance.weight"] = self.sums["ffn"]
+        return {name: np.maximum(effect, effect.max() * 1e-6) for name, effect in found.items()}
+
+    def _keep(self, name: str) -> Look:
+        def look(y: Array) -> None:
+            self.last[name] = y
+            self._add(name, y)
+
+        return look
+
+    def _read_gate(self, x: Array) -> None:
+        self.last["gate"] = x @ self._weight(self.att + "gate.weight").T
+
+    def _read_out(self, z: Array) -> None:
+        self._add("out", z)
+        self._add("tokens", np.ones((len(z), 1)))
+        if self.config["arch"] == "v4":
+            self._add("slope", (1 - self.last[self.att + "receptance"]) * z)
+        if "gate" in self.last:
+            g = self.last["gate"]
+            s = sigmoid(g)
+            # silu'(g) / silu(g) = 1 / g + 1 - sigmoid(g)
+            self._add("gate", z * (1 / np.where(np.abs(g) < 1e-3, 1e-3, g) + 1 - s))
+
+    def _read_hidden(self, hidden: Array) -> None:
+        s = self.last[self.ffn + "receptance"]
+        self._add("ffn", (1 - s) * s * (hidden @ self._weight(self.ffn + "value.weight").T))
+
+    def _add(self, name: str, x: Array) -> None:
+        self.sums[name] = self.sums.get(name, 0) + np.square(x, dtype=np.float64).sum(axis=0)
+
+    def _has(self, name: str) -> bool:
+        return name in self.model.file
+
+    def _weight(self, name: str) -> Array:
+        array = self.model.file[name]
+        return dequantize_rows(array, self.model.file[name + ".scale"]) if array.dtype == np.int8 else array
+
+    def _columns(self, name: str) -> Array:
+        """Return the sum of squares of each column."""
+        return np.square(self._weight(name), dtype=np.float64).sum(axis=0)
