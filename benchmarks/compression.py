@@ -130,7 +130,7 @@ def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, fol
             for name, path in missing.items():
                 pipeline.reset()
                 for stage in pipeline.stages(TECHNIQUES[name]):
-                    pipeline.apply(stage)
+                    pipeline.apply(stage, TECHNIQUES[name].most)
                 rewrite(pipeline.model.file, path, {}, pipeline.metadata)
                 print(f"{path}: {name}", file=sys.stderr)
 

@@ -96,14 +96,15 @@ def make(model: Model, name: str, text: str | None, seed: int, tell: Tell, own: 
     return Calibration(name if text is not None else "own samples", documents, held)
 
 
-def score(model: Model, documents: Documents, tell: Callable[[int, int], None] | None = None) -> Score:
-    """Return how well a model predicts documents, each read from a new state, the token 0 not scored."""
-    scorer, found, total = Scorer(model), Score(), sum(map(len, documents))
+def scores(model: Model, documents: Documents, tell: Callable[[int, int], None] | None = None) -> list[Score]:
+    """Return how well a model predicts each document, read from a new state, the token 0 not scored."""
+    scorer, found, read, total = Scorer(model), list[Score](), 0, sum(map(len, documents))
     for document in documents:
         if len(document) > 1:
-            found += scorer.score(document[1:])
+            found.append(scorer.score(document[1:]))
+        read += len(document)
         if tell is not None:
-            tell(found.tokens, total)
+            tell(read, total)
     return found
 
 

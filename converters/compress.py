@@ -23,7 +23,7 @@ from .texts import read_text
 
 PRESETS = {
     "exact": Options(sparse_ffn="exact"),
-    "lite": Options(rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024, most=0.1),
+    "lite": Options(rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024, most=0.03),
 }
 
 

@@ -16,6 +16,7 @@ from .calibration import Calibration, Metrics, Tell
 from .measure import chosen_bytes
 from .predict_ffn import Settings
 from .rewrite import rewrite
+from .score import Score
 from .stages import Stage
 
 SAME = 64
@@ -23,6 +24,9 @@ SAME = 64
 
 KEEP = 0.17
 """Share of the neurons that predictors choose, where it is left open."""
+
+LEAST = 0.1
+"""The nll that the rise of a document's is a share of, at least: where there is next to none, any is much."""
 
 ROWS = 1024
 """Rows of the head that are read exactly for a token, where it is left open."""
@@ -52,7 +56,7 @@ class Options(NamedTuple):
     head_rows : int, optional
         so many.
     most : float, optional
-        Leave a technique out that costs more nll than this on the held text.
+        Leave a technique out that raises the nll of a held document by more than this share, on average.
     seed : int
     """
 
@@ -114,6 +118,7 @@ class Pipeline:
         self.calibration: Calibration | None = None
         self._metrics: Metrics | None = None
         self._calibrated: list[dict[str, Any]] = []
+        self._dense_of_each = np.empty(0)  # nll of each document of the held text
         self._made = 0
         self.reset()
 
@@ -127,6 +132,7 @@ class Pipeline:
         self.notes: list[str] = []
         self._chosen: dict[str, float] = {}
         self._last = self._calibrated[0]["report"] if self._calibrated else {}
+        self._last_of_each = self._dense_of_each
 
     def calibrate(self, name: str, text: str | None, lossless: bool = False) -> None:
         """Take or sample calibration text; judge the dense model by the part held back, where any loss is to come."""
@@ -134,7 +140,9 @@ class Pipeline:
         self.calibration = calibration.make(self.model, name, text, self.seed, self.tell, own)
         sizes = (("fit_tokens", self.calibration.fit), ("held_tokens", self.calibration.held))
         report: dict[str, Any] = {key: sum(map(len, documents)) for key, documents in sizes}
-        report |= {} if lossless else self._judge(self.model, "dense")[0]
+        if not lossless:
+            loss, self._dense_of_each, _ = self._judge(self.model, "dense")
+            report |= loss
         params = {"text": self.calibration.source, "seed": self.seed}
         self._calibrated = [{"technique": "calibration", "params": params, "report": report}]
         self.reset()
@@ -155,22 +163,24 @@ class Pipeline:
             yield stages.head(self.model, self._text(), self.tell, options.head_rows or ROWS, self.seed)
 
     def apply(self, stage: Stage, most: float | None = None) -> None:
-        """Write the model that a stage makes, measure it, and record both; not where it costs more nll than `most`."""
+        """Write the model that a stage makes, measure it, and record both; not where it costs more than `most`."""
         path = self.write(stage)
         old, self.model = self.model, load(path, threads=THREADS)
         if stage.lossless:
             loss: dict[str, float] = {"differing_logits": self._differing(old)}
             chosen = chosen_bytes(self.model) / SAME
         else:
-            loss, chosen = self._judge(self.model, stage.technique)
-            loss |= {f"{name}_delta": loss[name] - self._last[name] for name in ("nll", "top1") if name in self._last}
-            if most is not None and loss.get("nll_delta", 0.0) > most:
+            loss, of_each, chosen = self._judge(self.model, stage.technique)
+            loss |= {f"{name}_delta": loss[name] - self._last[name] for name in ("nll", "top1")}
+            rises = (of_each - self._last_of_each) / np.maximum(self._last_of_each, LEAST)
+            loss["nll_rise"] = float(rises.mean())
+            if most is not None and loss["nll_rise"] > most:
                 self._leave(self.model)
                 self.model = old
-                cost = f"it costs {loss['nll_delta']:.4f} nll on the held text, more than {most:g}"
+                cost = f"it raises the nll of held documents by {loss['nll_rise']:.1%}, more than {most:.1%}"
                 self.notes.append(f"{stage.technique} was left out: {cost}")
                 return
-            self._last = loss
+            self._last, self._last_of_each = loss, of_each
         sum_before = sum(self._chosen.values())
         if stage.part is not None:
             self._chosen[stage.part] = chosen - sum_before
@@ -214,10 +224,11 @@ class Pipeline:
             self._metrics = Metrics(self.dense, self._text(), self.folder, names, self.tell)
         return self._metrics
 
-    def _judge(self, model: Model, name: str) -> tuple[dict[str, float], float]:
-        """Return nll and top-1 on the held text, and the bytes that the kernels chose to read for a token."""
-        score = calibration.score(model, self._text().held, lambda n, total: self.tell(f"judge {name}", n, total))
-        return {"nll": score.nll_per_token, "top1": score.top1}, chosen_bytes(model) / score.tokens
+    def _judge(self, model: Model, name: str) -> tuple[dict[str, float], np.ndarray, float]:
+        """Return nll and top-1 on the held text, nll of each document, and the bytes that the kernels chose a token."""
+        scores = calibration.scores(model, self._text().held, lambda n, total: self.tell(f"judge {name}", n, total))
+        score, of_each = sum(scores, Score()), np.array([one.nll_per_token for one in scores])
+        return {"nll": score.nll_per_token, "top1": score.top1}, of_each, chosen_bytes(model) / score.tokens
 
     def _differing(self, old: Model) -> int:
         """Return how many logits after some tokens differ from those of the model before."""

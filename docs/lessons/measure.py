@@ -3,7 +3,7 @@
 python docs/lessons/measure.py rwkv5-world-66m.trwkv --calibrate calibrate.txt --judge books.txt
 
 MODEL is a dense int8 file from tinyrwkv-convert. The two texts share no document. ``--only head`` measures one of the
-parts: head, low_rank, embedding, sparse_ffn.
+parts: head, low_rank, embedding.
 """
 
 from __future__ import annotations
