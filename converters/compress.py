@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -124,14 +124,19 @@ def _check(options: Options) -> None:
 @contextlib.contextmanager
 def _folder_beside(output: str) -> Iterator[str]:
     """Give a new folder beside a file; it is removed at the end."""
-    place, name = os.path.split(output)
+    folder = f"{output}.tmp-{secrets.token_hex(4)}"
+    try:  # from before it is there: a signal may come between any two steps
+        _make_folder(folder, output)
+        yield folder
+    finally:
+        if os.path.isdir(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(folder: str, output: str) -> None:
     try:
-        folder = tempfile.mkdtemp(prefix=f"{name}.tmp-", dir=place or ".")
+        os.mkdir(folder, 0o700)
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
         fix = "check the path, permissions and free space"
         raise FormatError(output, "file", found, "a file to write", fix) from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -421,6 +421,21 @@ def test_a_signal_leaves_nothing(files, tmp_path, number):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_a_signal_while_the_folder_is_made_leaves_nothing(files, tmp_path, monkeypatch):
+    files = files()
+    before, right = sorted(os.listdir(tmp_path)), compress._make_folder
+
+    def interrupted(folder: str, output: str) -> None:
+        right(folder, output)
+        assert os.path.isdir(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compress, "_make_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compress.compress(files["model.pth"], files["out.trwkv"], Options(low_rank=4))
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 def test_stages_of_large_models_read_in_groups(files, monkeypatch, capsys):
     """However little memory statistics may take, they come out the same."""
     files = files()
