@@ -217,12 +217,12 @@ def channel_mix(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     if dense and firing:
         read = rows[names[1]]["chosen_value_bytes"]
         every = dense - firing + read
-        yield f"\nOf {every / 1e6:.2f} MB of values, those of neurons that fire are {read / 1e6:.2f} MB:"
-        yield f"1 of {every / read:.1f}."
+        share = f"{read / 1e6:.2f} MB: 1 of {every / read:.1f}"
+        yield f"\nOf {every / 1e6:.2f} MB of values, neurons that fire need {share}."
         if predicted:
             left = 2 * every - (dense - predicted)  # keys are as many
-            yield f"Of keys and values together, {left / 1e6:.2f} MB are read where neurons are predicted, predictors"
-            yield f"included: 1 of {2 * every / left:.1f}."
+            share = f"{left / 1e6:.2f} MB: 1 of {2 * every / left:.1f}"
+            yield f"Of keys and values together, neurons that are predicted need, predictors included, {share}."
 
 
 def _cell(key: str, value: Any, first: Any) -> str:
