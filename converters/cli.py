@@ -173,6 +173,8 @@ def _summary(report: dict[str, Any]) -> str:
         lines.append(
             f"  chosen: {found['chosen']}; {show_size(found['resident'])} resident, of {show_size(found['budget'])}"
         )
+    if "report" in report:
+        lines.append(f"  pictures: {report['report'][0]}")
     return "\n".join(lines)
 
 

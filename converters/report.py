@@ -30,6 +30,7 @@ svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-ser
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 td:first-child, th:first-child { text-align: left; }
+@media (max-width: 500px) { svg text { font-size: 15px; } }
 """
 
 
@@ -66,7 +67,7 @@ def write(path: str, report: Mapping[str, Any]) -> str:
 def page(report: Mapping[str, Any]) -> str:
     """Return one page of HTML that needs nothing else."""
     title = f"{os.path.basename(report['output'])}: what compression did"
-    sections = [_summary(report), _bytes(report), _losses(report)]
+    sections = [_summary(report), _notes(report), _bytes(report), _losses(report)]
     for step in report["compression"]:
         draw = {"low rank": _low_rank, "sparse ffn": _sparse, "head": _head}.get(step["technique"])
         if draw is not None:
@@ -87,11 +88,20 @@ def _summary(report: Mapping[str, Any]) -> str:
     )
     calibration = next(step for step in report["compression"] if step["technique"] == "calibration")
     text, counts = calibration["params"]["text"], calibration["report"]
+    read = [show_size(round(sum(found["touched"].values()))) for found in report["figures"]["bytes"].values()]
+    lost = sum(step["report"].get("nll_delta", 0.0) for step in report["compression"])
     return (
         f"<p>{escape(shape)}, from {escape(os.path.basename(report['input']))}. "
         f"Fitted to {counts['fit_tokens']:,} tokens of {escape(text)}; "
-        f"every loss below was measured on {counts['held_tokens']:,} tokens held back from it.</p>"
+        f"every loss below was measured on {counts['held_tokens']:,} tokens held back from it.</p>\n"
+        f"<p><strong>Each token reads {read[-1]} of weights, {read[0]} before (dense, int8). "
+        f"Loss: {f'{lost:+.4f} nats a token' if lost else 'none'}.</strong></p>"
     )
+
+
+def _notes(report: Mapping[str, Any]) -> str:
+    rows = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
+    return f"<ul>{rows}</ul>" if rows else ""
 
 
 def _bytes(report: Mapping[str, Any]) -> str:
@@ -114,9 +124,12 @@ def _losses(report: Mapping[str, Any]) -> str:
         for step in steps
     )
     return (
-        f"<h2>Loss by technique</h2>\n{svg.deltas('nll by technique', found, lambda v: f'{v:+.4f}')}\n"
-        "<p>nll in nats a token, each technique on top of those before.</p>\n<table><tr><th>technique</th><th>nll</th>"
-        f"<th>more than before</th><th>top-1, points</th></tr>{rows}</table>"
+        f"<h2>Loss by technique</h2>\n{svg.deltas('nll by technique', found, '{:+.4f}'.format)}\n"
+        "<p>nll is the mean of minus the logarithm of the probability that the model gives the token which follows: "
+        "less is better, and 0.01 more makes each such token 1 % less probable. top-1 is how often that token is the "
+        "most probable one, in points of per cent. Each technique comes on top of those before.</p>\n"
+        '<div class="scroll"><table><tr><th>technique</th><th>nll</th>'
+        f"<th>more than before</th><th>top-1, points</th></tr>{rows}</table></div>"
     )
 
 
@@ -155,7 +168,10 @@ def _sparse(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     names = {"sparsity": "do not fire", "fraction": "chosen", "recall": "found of those that fire", "energy": "energy"}
     series = {names[key]: [layer[key] for layer in layers] for key in names if key in layers[0]}
     chart = svg.columns("sparsity by layer", [str(i) for i in range(len(layers))], series)
-    note = "Shares of the neurons of a layer, and of the energy that they have."
+    note = (
+        "Of the neurons of each layer: how many do not fire, and how many are chosen and read. Found of those that "
+        "fire: how many of them are among the chosen. Energy: how much of what the layer adds the chosen carry."
+    )
     return f"<h2>Neurons by layer</h2>\n{chart}\n<p>{note}</p>"
 
 

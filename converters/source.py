@@ -50,6 +50,8 @@ class InputFile:
     Parameters
     ----------
     path : str or path-like
+    expected : str
+        What it should be, for the message.
 
     Raises
     ------
@@ -57,12 +59,14 @@ class InputFile:
         There is no such file, it is empty, or it can't be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], expected: str = "a checkpoint (.pth, .safetensors, .gguf, .bin, .trwkv)"
+    ) -> None:
         self.path = os.fsdecode(path)
         fix = "check the name and its permissions"
         try:
             if os.path.isdir(self.path):
-                found, fix = "a folder", "give the .pth, .safetensors, .gguf or .bin file in it"
+                found, fix = "a folder", "give a file in it"
             elif not stat.S_ISREG(os.stat(self.path).st_mode):  # opening a pipe may block for ever
                 found = "a pipe or device"
             else:
@@ -71,7 +75,7 @@ class InputFile:
                 return
         except (OSError, ValueError) as error:
             found = getattr(error, "strerror", None) or str(error)
-        raise FormatError(self.path, "file", found, "a checkpoint to read", fix)
+        raise FormatError(self.path, "file", found, expected, fix)
 
     def read(self, offset: int, nbytes: int, what: str) -> np.ndarray:
         """Return `nbytes` bytes from `offset` on.

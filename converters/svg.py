@@ -99,7 +99,7 @@ def curves(
 
     body = _grid(left, top, low, _ticks([y for _, y in points], log_y), place_y, width)
     for x in _ticks([x for x, _ in points], log_x):
-        body.append(_text(at(x, points[0][1])[0], low + 16, f"{x:.3g}", "middle"))
+        body.append(_text(at(x, points[0][1])[0], low + 16, _number(x), "middle"))
     for k, (name, line) in enumerate(series.items()):
         path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line if not (log_y and y <= 0))
         body.append(f'<polyline class="line s{k % COLOURS}" points="{path}"><title>{escape(name)}</title></polyline>')
@@ -127,12 +127,21 @@ def _axis(values: Sequence[float], log: bool) -> Callable[[float], float]:
 
 
 def _ticks(values: Sequence[float], log: bool) -> list[float]:
+    """Return round numbers within the values: of a linear axis 1, 2 or 5 times a power of ten apart, two to six."""
     low, high = min(values), max(values)
     if not log:
-        whole = high - low > 10
-        return [round(low + (high - low) * i / 4, None if whole else 9) for i in range(5)]
+        span = high - low
+        if span <= max(1e-9 * abs(high), 1e-300):
+            return [low]
+        step = 10.0 ** math.floor(math.log10(span / 4))
+        step *= next(times for times in (1, 2, 5, 10) if span <= 5 * times * step)
+        return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     return [10.0**i for i in range(first, last + 1, max(1, (last - first) // 4))]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _grid(
@@ -142,7 +151,7 @@ def _grid(
     for tick in ticks:
         y = low - (low - top) * place(tick)
         body.append(f'<line class="grid" x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        body.append(_text(left - 6, y + 4, f"{tick:.3g}", "end"))
+        body.append(_text(left - 6, y + 4, _number(tick), "end"))
     return body
 
 
@@ -150,7 +159,7 @@ def _legend(names: Sequence[str], x: float, y: float) -> str:
     parts = []
     for k, name in enumerate(names):
         parts.append(_rect(x, y, 12, 12, k, name) + _text(x + 17, y + 11, name))
-        x += 34 + 7.2 * len(name)
+        x += 36 + 8 * len(name)
     return "".join(parts)
 
 

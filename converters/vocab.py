@@ -90,7 +90,7 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
         A line is malformed, an id or token stands twice, an id has no row in the model, a single byte is missing
         (so some text would have no encoding), or most rows of the model have no token.
     """
-    file = InputFile(path)
+    file = InputFile(path, "a vocabulary")
     try:
         if file.size > MAX_FILE:
             raise FormatError(file.path, "file", f"{file.size} bytes", f"at most {MAX_FILE}", _FIX)

@@ -78,6 +78,7 @@ def test_errors_give_1_and_one_line(paths, capsys, tmp_path):
         ([*paths, "--template", "a b"], "template"),
         ([write(tmp_path / "page", b"<html>"), paths[1]], "an HTML page"),
         ([*paths, "--vocab", write(tmp_path / "v", b"1 'a' 1\n")], "no token for the byte 0x00"),
+        ([*paths, "--vocab", str(tmp_path / "none.txt")], "No such file or directory, expected a vocabulary;"),
     ):
         assert cli.main(arguments) == 1
         out, err = capsys.readouterr()

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_compress import files, run
 
-from converters import svg
+from converters import cli, svg
+from converters.compress import PRESETS
 
 __all__ = ["files"]
 
@@ -81,6 +82,22 @@ def test_a_page(files, capsys, tmp_path, options, headings):
     assert sum(stages["dense"]["touched"].values()) > last
 
 
+def test_what_was_left_out_is_on_the_page(files, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=-1e9))
+    paths = files()
+    report = str(tmp_path / "a.html")
+    arguments = [paths["model.pth"], paths["out.trwkv"], "--vocab", paths["vocab.txt"], "--preset", "lite"]
+    assert cli.main([*arguments, "--calibrate", paths["text.txt"], "--report", report]) == 0
+    out, err = capsys.readouterr()
+    assert f"  pictures: {report}\n" in out
+    with open(report, encoding="utf-8") as file:
+        page = Page(file.read())
+    notes = [line.removeprefix("note: ") for line in err.splitlines()]
+    assert len([note for note in notes if "was left out" in note]) == 3
+    assert set(notes) <= set(page.words)
+    assert [word for word in page.words if word.endswith("Loss: none.")]
+
+
 def test_names_are_no_markup(files, tmp_path, capsys):
     paths = files()
     name = str(tmp_path / "<b>&amp;.html") if os.name != "nt" else str(tmp_path / "a.html")
@@ -120,6 +137,19 @@ def test_curves_stay_inside(series, log_x, log_y):
     for name, value in page.attributes:
         if name == "points":
             assert all(0 <= float(n) <= svg.WIDTH for n in re.findall(r"[-\d.]+", value))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_round_and_inside(low, span):
+    ticks = svg._ticks([low, low + span], log=False)
+    step = ticks[1] - ticks[0]
+    assert 2 <= len(ticks) <= 6
+    assert all(low - 1e-6 * step <= tick <= low + span + 1e-6 * step for tick in ticks)
+    assert f"{step:.3e}"[:5] in ("1.000", "2.000", "5.000")
+
+
+def test_numbers_of_axes():
+    assert [svg._number(n) for n in (1000.0, 25000, 0.2, 1e-5, 1e7)] == ["1,000", "25,000", "0.2", "1e-05", "1e+07"]
 
 
 @given(st.dictionaries(st.text(max_size=9), st.floats(-1, 1), max_size=5))
