@@ -148,6 +148,6 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        fix = 'pip install "tinyrwkv[gguf]"'
-        raise UnsupportedError("tinyrwkv-convert", "package 'gguf'", "none", "it, to write GGUF files", fix) from None
+        found, fix = "none", "pip install gguf"
+        raise UnsupportedError("export", "package 'gguf'", found, "it, to write GGUF files", fix) from None
     return gguf

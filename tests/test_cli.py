@@ -289,7 +289,7 @@ def test_plan(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
     assert {"file_bytes", "touched_bytes_per_token", "resident_bytes_max", "parts"} <= told.keys()
     assert main(["plan", tiny()]) == 0
     shown = capsys.readouterr().out
-    assert all(part["part"] in shown for part in told["parts"]) and "together" in shown
+    assert all(part["part"] in shown for part in told["parts"]) and "together" in shown and "it chooses" not in shown
 
 
 def test_plan_within_a_limit(tiny: Callable[..., str], linux: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,6 +337,13 @@ def test_bench(tiny: Callable[..., str]) -> None:
     if tinyrwkv.memory.LINUX:
         assert 10**7 < told["rss_anon_bytes"] <= told["peak_rss_bytes"] < 10**9
         assert 0 < told["resident_bytes"] <= os.path.getsize(tiny()) + 4096
+
+
+def test_bench_counts_what_a_token_chooses(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny("v5.2", "int8", "compressed")
+    assert main(["bench", path, "--prompt-tokens", "8", "--tokens", "9", "--repeat", "1", "--json"]) == 0
+    every, file = (tinyrwkv.load(path).plan()[key] for key in ("touched_bytes_per_token", "file_bytes"))
+    assert every < json.loads(capsys.readouterr().out)["touched_bytes_per_token"] < file
 
 
 def test_bench_for_people(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

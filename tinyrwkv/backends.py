@@ -164,7 +164,7 @@ def _numba_run() -> Any:
 
         return compiled_run()
     except (ImportError, RuntimeError) as error:  # not here, too old for this NumPy, or no folder to keep its code in
-        fix = 'pip install "tinyrwkv[numba]", set NUMBA_CACHE_DIR, or use backend="numpy"'
+        fix = 'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"'
         raise UnsupportedError("load", "backend 'numba'", str(error), "a numba that can run", fix) from error
 
 

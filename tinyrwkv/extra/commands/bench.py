@@ -75,7 +75,7 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
     repeat : int
         Repetitions; the medians count.
     """
-    first, decode, prefill = [], [], []
+    first, decode, prefill, chosen = [], [], [], []
     sampler = Sampler(temperature=0, logit_bias={0: -float("inf")})  # token 0 would end the text
     prompt = [i % (model.config["vocab_size"] - 1) + 1 for i in range(prompt_tokens)]
     with Progress("bench") as progress:
@@ -84,9 +84,9 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
             if i < 3:
                 first.append(_first_token(model))
             generation = model.generate(prompt, sampler=sampler, max_tokens=tokens)
-            for _ in generation:
-                pass
+            read = [sum(workspace.touched for workspace in model.reader.workspaces) for _ in generation]
             times = generation.result.timings
+            chosen.append((read[-1] - read[0]) / (times["tokens"] - 1))  # bytes of weights that not every token needs
             prefill.append(times["prompt_tokens"] / times["prompt_seconds"])
             decode.append((times["tokens"] - 1) / times["seconds"])  # the last one is only chosen, not read
     process = memory.process_memory()
@@ -99,7 +99,7 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
         "peak_rss_bytes": process.get("peak"),
         "rss_anon_bytes": process.get("anon"),
         "resident_bytes": model.resident(),
-        "touched_bytes_per_token": model.plan()["touched_bytes_per_token"],
+        "touched_bytes_per_token": round(model.plan()["touched_bytes_per_token"] + float(np.median(chosen))),
     }
 
 

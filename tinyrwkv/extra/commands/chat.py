@@ -30,7 +30,7 @@ examples:
   tinyrwkv chat model.trwkv --resident-limit 12MB
       on a board with little memory
   tinyrwkv chat model.trwkv --resume
-      where the last conversation with this model ended, saved again when this one ends
+      keeps the conversation when it ends, and goes on with it the next time
   echo "turn left, then come back" | tinyrwkv chat
       through a pipe every line is a prompt, and only the answers come out
   tinyrwkv chat --json < prompts.txt
