@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from terminals import ROOT
 
 import tinyrwkv
 from converters import collect, documents, effects, head, head_clusters, low_rank, predict_ffn, score, sparse_ffn
@@ -81,3 +83,13 @@ def test_what_is_missing_is_found() -> None:
         return tokens
 
     assert list(missing(undescribed)) == ["the parameter tokens: 'int'", "what it returns"]
+
+
+@pytest.mark.parametrize("page", ["api", "api-mathematics"])
+def test_what_a_page_lists_exists(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. auto\w+:: ([\w.]+).*\n((?:   :.*\n)*)", text, re.MULTILINE)
+    assert listed
+    for path, members in listed:
+        thing, names = pkgutil.resolve_name(path), re.findall(r":members: (.+)", members)
+        assert [name for name in ", ".join(names).split(", ") if name and not hasattr(thing, name)] == []
