@@ -55,8 +55,10 @@ def load(
         Bytes of the file that may be in this process's memory at one time; slower, never another answer.
     verify : bool
         Compare the whole file with its checksums first, and look for weights that are no numbers.
-    prefault, lock : bool
-        Read the whole file in now; keep it in memory as far as the system's limits allow.
+    prefault : bool
+        Read the whole file into memory now, so that no token waits for the disk.
+    lock : bool
+        Keep the file in memory as far as the system's limits allow (mlock); not together with a resident_limit.
 
     Returns
     -------
