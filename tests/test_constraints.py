@@ -149,6 +149,12 @@ def test_what_is_no_pattern_is_refused(pattern):
         Regex(pattern)
 
 
+def test_the_place_of_a_mistake_is_named():
+    with pytest.raises(UnsupportedError, match=re.escape("pattern, character 7: found the group (?=")) as caught:
+        Regex("abcd(?=e)")
+    assert str(caught.value).endswith("write 'abcd(?=e)' another way")
+
+
 @given(st.text(st.sampled_from("ab()[]{}*+?|\\^$.-,0123456789:=!<>Pdwsuxé\n"), max_size=25))
 @settings(max_examples=200)
 def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):

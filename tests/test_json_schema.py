@@ -216,6 +216,13 @@ def test_what_is_not_understood_is_refused(schema):
         JsonSchema(schema)
 
 
+def test_the_keyword_is_named_where_no_type_is_given():
+    with pytest.raises(UnsupportedError, match=re.escape("schema.x: found keyword '$ref'")):
+        JsonSchema({"type": "object", "properties": {"x": {"$ref": "#"}}})
+    with pytest.raises(ArgumentError, match="no type"):
+        JsonSchema({"minimum": 3})
+
+
 def test_hostile_schemas_are_refused_at_once():
     deep: dict[str, Any] = {"type": "null"}
     for _ in range(100):

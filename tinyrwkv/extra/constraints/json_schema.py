@@ -100,6 +100,7 @@ def _any(schema: Any, path: str, depth: int) -> str:
         _wrong(path, repr(schema), "an object such as {'type': 'string'}")
     kinds = [key for key in ("const", "enum", "anyOf", "type") if key in schema]
     if not kinds:
+        _understood(schema, path, _ANNOTATIONS.union(*_KEYWORDS.values()))
         _wrong(path, "no type", "type, enum, const or anyOf")
     types = schema.get("type", [])
     types = [types] if isinstance(types, str) else types
@@ -108,10 +109,7 @@ def _any(schema: Any, path: str, depth: int) -> str:
     known = _ANNOTATIONS | {"type", kinds[0]}
     if kinds[0] == "type":
         known = known.union(*(_KEYWORDS[kind] for kind in types))
-    for key in schema:
-        if key not in known:
-            fix = "leave it out, or say it with type, enum, const, anyOf and what docs/constraints.md lists"
-            raise UnsupportedError("JsonSchema", path, f"keyword {key!r}"[:80], "one that is understood", fix)
+    _understood(schema, path, known)
     if kinds[0] in ("const", "enum"):
         values = [schema["const"]] if kinds[0] == "const" else schema["enum"]
         if not isinstance(values, list):
@@ -127,6 +125,13 @@ def _any(schema: Any, path: str, depth: int) -> str:
     if not parts:
         _wrong(path, "no value that is valid", "at least one")
     return _short(parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})", path)
+
+
+def _understood(schema: Mapping[str, Any], path: str, known: set[str]) -> None:
+    for key in schema:
+        if key not in known:
+            fix = "leave it out, or say it with type, enum, const, anyOf and what docs/constraints.md lists"
+            raise UnsupportedError("JsonSchema", path, f"keyword {key!r}"[:80], "one that is understood", fix)
 
 
 def _short(pattern: str, path: str) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ...errors import ArgumentError, UnsupportedError
-from .characters import LAST, Ranges, complement, normalise
+from .characters import LAST, SURROGATES, Ranges, complement, normalise
 
 LONGEST = 200_000
 """Characters of a pattern at most."""
@@ -74,6 +74,7 @@ _BLANKS = normalise([(0x09, 0x0D), (0x20, 0x20)])
 _SETS = {"d": _DIGITS, "w": _WORDS, "s": _BLANKS} | {
     name: complement(ranges) for name, ranges in (("D", _DIGITS), ("W", _WORDS), ("S", _BLANKS))
 }
+_BRACES = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}")
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
 _CODES = {"x": 2, "u": 4, "U": 8}  # digits
 _ANY = complement(((0x0A, 0x0A),))
@@ -135,12 +136,15 @@ class _Parser:
         return self.pattern[self.at - 1]
 
     def wrong(self, found: str, expected: str) -> NoReturn:
-        fix = f"correct it at character {self.at:,}: {self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
-        raise ArgumentError("Regex", "pattern", found, expected, fix)
+        raise ArgumentError("Regex", f"pattern, character {self.at:,}", found, expected, f"correct {self.near()}")
 
     def cannot(self, found: str) -> NoReturn:
-        fix = f"write it another way at character {self.at:,}: {self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
-        raise UnsupportedError("Regex", "pattern", found, "what an automaton of this kind can do", fix)
+        place, fix = f"pattern, character {self.at:,}", f"write {self.near()} another way"
+        raise UnsupportedError("Regex", place, found, "what docs/constraints.md lists", fix)
+
+    def near(self) -> str:
+        """Return what stands around the present place."""
+        return f"{self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
 
     def either(self, depth: int) -> Node:
         if depth > DEEPEST:
@@ -176,13 +180,15 @@ class _Parser:
 
     def bounds(self) -> tuple[int, int | None] | None:
         """Read how often something is repeated; None where nothing says so. Braces that say nothing are characters."""
+        if self.pattern[self.at : self.at + 1] not in ("*", "+", "?", "{"):
+            return None
         if self.take("*"):
             return 0, None
         if self.take("+"):
             return 1, None
         if self.take("?"):
             return 0, 1
-        found = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}").match(self.pattern, self.at)
+        found = _BRACES.match(self.pattern, self.at)
         if found is None or found[0] == "{}":
             return None
         if max(len(found[1]), len(found[3])) > 9 or max(int(found[1] or 0), int(found[3] or 0)) > MOST_REPEATS:
@@ -215,16 +221,16 @@ class _Parser:
             if name is not None:
                 self.at = name.end()
             elif not self.take(":"):
-                self.cannot("an extension (?")
+                self.cannot(f"the group (?{self.pattern[self.at : self.at + 1]}")
         node = self.either(depth + 1)
         if not self.take(")"):
             self.wrong("a ( that nothing closes", "a ) after it")
         return node
 
     def one(self, code: int) -> Characters:
-        if not (ranges := normalise([(code, code)])):
+        if SURROGATES[0] <= code <= SURROGATES[1]:
             self.wrong("a surrogate", "a character")
-        return Characters(ranges)
+        return Characters(((code, code),))
 
     def escape(self) -> Ranges:
         """Return what the characters after a backslash mean."""
