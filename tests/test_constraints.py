@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import pickle
 import random
 import re
+import signal
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -150,9 +153,30 @@ def test_what_is_no_pattern_is_refused(pattern):
 
 
 def test_the_place_of_a_mistake_is_named():
-    with pytest.raises(UnsupportedError, match=re.escape("pattern, character 7: found the group (?=")) as caught:
+    with pytest.raises(UnsupportedError, match=re.escape("pattern, character 6: found the group (?=")) as caught:
         Regex("abcd(?=e)")
     assert str(caught.value).endswith("write 'abcd(?=e)' another way")
+
+
+@contextlib.contextmanager
+def seconds_at_most(seconds: float) -> Iterator[None]:
+    """Drop the example where what is compared with takes longer; where the system has no such timer, wait."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except TimeoutError:
+        assume(False)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @given(st.text(st.sampled_from("ab()[]{}*+?|\\^$.-,0123456789:=!<>Pdwsuxé\n"), max_size=25))
@@ -165,8 +189,10 @@ def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of sets that may come to mean something else
         expression = re.compile(pattern, re.ASCII)  # what is taken here Python takes too
-    for text in ("", "a", "b", "ab", "aa", "()", "{", "-", "d0", "é"):
-        assert found.matches(text) == bool(expression.fullmatch(text))
+    texts = ("", "a", "b", "ab", "aa", "()", "{", "-", "d0", "é")
+    matched = [found.matches(text) for text in texts]
+    with seconds_at_most(2):  # Python tries 2^99 ways to match (|){99}
+        assert matched == [bool(expression.fullmatch(text)) for text in texts]
 
 
 @pytest.mark.parametrize("value", [None, 3, b"a", Regex])
