@@ -106,21 +106,34 @@ def refuse(key: str, found: object, expected: str) -> ArgumentError:
     return ArgumentError("request", key, repr(found)[:80], expected, "see docs/mqtt.md")
 
 
-def parse(payload: bytes, longest: float) -> Request:
-    """Return the request in a message; ArgumentError where it is none.
+def read(payload: bytes) -> dict[str, Any]:
+    """Return the JSON object in a message that has an id; ArgumentError where there is none."""
+    if len(payload) > MOST_BYTES:
+        raise refuse("message", f"{len(payload):,} bytes", f"at most {MOST_BYTES:,}")
+    try:
+        told = json.loads(payload)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise refuse("message", payload[:60], "a JSON object with an id and a prompt")
+    valid_id(told.get("id"))
+    return told
+
+
+def parse(told: dict[str, Any], longest: float) -> Request:
+    """Return the request in an object; ArgumentError where it is none.
 
     Parameters
     ----------
-    payload : bytes
+    told : dict
+        As `read` gives it.
     longest : float
         Seconds that a request may take at most, and takes where it says nothing.
     """
-    try:
-        told = json.loads(payload) if len(payload) <= MOST_BYTES else None
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict) or not {"id", "prompt"} <= told.keys() <= set(KEYS):
-        raise refuse("message", payload[:60], f"a JSON object of {', '.join(KEYS)}")
+    if unknown := sorted(told.keys() - set(KEYS)):
+        raise refuse("key", unknown[0], f"one of {', '.join(KEYS)}")
+    if "prompt" not in told:
+        raise refuse("prompt", None, "what is said")
     kinds = {"prompt": str, "reset": bool, "sampling_config": dict, "max_tokens": int, "constraint": dict}
     for key, kind in kinds.items():
         if key in told and type(told[key]) is not kind:
@@ -135,7 +148,7 @@ def parse(payload: bytes, longest: float) -> Request:
     if constraint is not None and not (len(constraint) == 1 and constraint.keys() <= CONSTRAINTS.keys()):
         raise refuse("constraint", constraint, f"an object of one of {', '.join(CONSTRAINTS)}")
     return Request(
-        id=valid_id(told["id"]),
+        id=told["id"],
         prompt=told["prompt"],
         stop=told.get("stop"),
         max_tokens=told.get("max_tokens", 200),
@@ -182,9 +195,10 @@ class Bridge:
         self.requests: queue.Queue[Request] = queue.Queue(waiting)
         self.pending: dict[str, Request] = {}  # waiting, and the one being answered
         self.lock = threading.Lock()
-        self.stopping = False
+        self.stopping = self.told_of_no_broker = False
         self.said: tuple[tinyrwkv.State, list[int]] | None = None  # what the last answer left, and what it left unread
         client.on_connect, client.on_message, client.on_disconnect = self._connected, self._received, self._lost
+        client.on_connect_fail = self._not_there
         client.reconnect_delay_set(1, 30)
         client.max_queued_messages_set(100)  # responses that wait for the broker to come back
         client.will_set(f"{prefix}/status", json.dumps({"online": False}), qos=1, retain=True)
@@ -282,6 +296,11 @@ class Bridge:
         self._publish("status", {"online": True, "model": self.model.hash}, qos=1, retain=True)
         print(f"mqtt_bridge: ready, {self.prefix}/request", file=sys.stderr, flush=True)
 
+    def _not_there(self, client: mqtt.Client, data: object) -> None:
+        if not self.told_of_no_broker:
+            print(f"mqtt_bridge: no broker at {client.host}:{client.port} yet; trying on", file=sys.stderr, flush=True)
+        self.told_of_no_broker = True
+
     def _lost(self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object) -> None:
         if not self.stopping:
             print(f"mqtt_bridge: connection lost: {reason}; connecting again", file=sys.stderr, flush=True)
@@ -292,9 +311,9 @@ class Bridge:
             if message.topic.endswith("/cancel"):
                 self.cancel(valid_id(json.loads(message.payload)["id"]) if message.payload else None)
             elif not message.retain:
-                request = parse(message.payload, self.longest)
-                topic, id = f"response/{request.id}", request.id
-                self._accept(request)
+                told = read(message.payload)
+                topic, id = f"response/{told['id']}", told["id"]
+                self._accept(parse(told, self.longest))
         except TinyRWKVError as error:
             self._publish(topic, {"id": id, "error": str(error)}, qos=1)
         except (ValueError, TypeError, KeyError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -9,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
@@ -221,6 +222,30 @@ def test_the_keyword_is_named_where_no_type_is_given():
         JsonSchema({"type": "object", "properties": {"x": {"$ref": "#"}}})
     with pytest.raises(ArgumentError, match="no type"):
         JsonSchema({"minimum": 3})
+
+
+KEYWORDS = [
+    *("type", "enum", "const", "anyOf", "items", "properties", "required", "minimum", "maximum", "exclusiveMinimum"),
+    *("multipleOf", "minLength", "maxLength", "pattern", "minItems", "maxItems", "additionalProperties", "title"),
+]
+TYPES = st.sampled_from(["string", "integer", "number", "object", "array", "boolean", "null"])
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=3) | TYPES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS) | st.text(), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(TYPES, st.dictionaries(st.sampled_from(KEYWORDS), anything, max_size=4))
+@example("object", {"properties": {}, "required": [[]]})
+@example("integer", {"maximum": 10**400})
+@settings(max_examples=300)
+def test_any_object_is_a_schema_or_refused(kind, more):
+    for schema in ({"type": kind, **more}, more):
+        with contextlib.suppress(TinyRWKVError):
+            JsonSchema(schema)
 
 
 def test_hostile_schemas_are_refused_at_once():

@@ -58,13 +58,13 @@ def test_a_world_has_its_own_names_and_bounds():
     assert Scripts({"say": Words()}, lead="").verbs == {"say": Words()}
 
 
-@pytest.mark.parametrize("names", [[], [""], ['a"b'], ["a\\"], ["a\n"], [3]])
+@pytest.mark.parametrize("names", [[], [""], ['a"b'], ["a\\"], ["a\n"], [3], 5, None])
 def test_names_without_quotes(names):
     with pytest.raises(ArgumentError, match="names"):
         Names(names)
 
 
-@pytest.mark.parametrize("verbs", [{}, {"a b": None}, {"": NOUNS}, {3: None}])
+@pytest.mark.parametrize("verbs", [{}, {"a b": None}, {"": NOUNS}, {3: None}, {"été": None}])
 def test_verbs_are_names(verbs):
     with pytest.raises(ArgumentError, match="verbs"):
         Scripts(verbs)

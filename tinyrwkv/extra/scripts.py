@@ -43,7 +43,7 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names = (names,) if isinstance(names, str) else tuple(names)
+        self.names = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
         bad = [
             name for name in self.names if not isinstance(name, str) or re.search(r'["\\\x00-\x1f]', name) or not name
         ]
@@ -135,8 +135,9 @@ class Scripts(Regex):
     def __init__(
         self, verbs: Mapping[str, Number | Names | Words | None] = VERBS, lead: str = " ", tail: str = "\n\n"
     ) -> None:
-        if not verbs or not all(isinstance(verb, str) and verb.isidentifier() for verb in verbs):
-            raise ArgumentError("scripts", "verbs", f"{list(verbs)!r}"[:80], "names of calls", "give at least one")
+        bad = [verb for verb in verbs if not (isinstance(verb, str) and verb.isascii() and verb.isidentifier())]
+        if bad or not verbs:
+            raise ArgumentError("scripts", "verbs", f"{bad!r}"[:80], "names of calls", "give at least one")
         self.verbs = dict(verbs)
         alike: dict[str, list[str]] = {}  # verbs that take the same: the automaton has that once, and learns it once
         for verb, argument in verbs.items():

@@ -145,13 +145,17 @@ def _is_a(value: Any, kind: str) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return {
         "string": isinstance(value, str),
-        "integer": number and math.isfinite(value) and value == int(value),
+        "integer": number and _is_finite(value) and value == int(value),
         "number": number,
         "boolean": isinstance(value, bool),
         "null": value is None,
         "array": isinstance(value, list),
         "object": isinstance(value, Mapping),
     }[kind]
+
+
+def _is_finite(value: float) -> bool:
+    return isinstance(value, int) or math.isfinite(value)  # an int may be too large for a float
 
 
 def _constant(value: Any, path: str) -> str:
@@ -215,7 +219,7 @@ def _number(schema: Mapping[str, Any], path: str, decimals: int) -> str:
         raise UnsupportedError("JsonSchema", f"{path}.multipleOf", repr(multiple)[:80], expected, "leave it out")
     unit, limit = Decimal(1).scaleb(-units[0]), 10 ** (MOST_DIGITS - units[0]) - 1
     for key in _BOUNDS & schema.keys():
-        if not _is_a(schema[key], "number") or not math.isfinite(schema[key]):
+        if not _is_a(schema[key], "number") or not _is_finite(schema[key]):
             _wrong(f"{path}.{key}", repr(schema[key]), "a number")
     low, high = (Decimal(str(schema.get(key, bound))) for key, bound in (("minimum", -limit), ("maximum", limit)))
     if "exclusiveMinimum" in schema:
@@ -245,7 +249,7 @@ def _object(schema: Mapping[str, Any], path: str, depth: int) -> str:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, Mapping) or not all(isinstance(key, str) for key in properties):
         _wrong(f"{path}.properties", repr(properties), "an object of schemas")
-    if not isinstance(required, list) or any(key not in properties for key in required):
+    if not isinstance(required, list) or not all(isinstance(key, str) and key in properties for key in required):
         _wrong(f"{path}.required", repr(required), "a list of names of properties")
     if schema.get("additionalProperties", False) is not False:
         fix = "list the properties"

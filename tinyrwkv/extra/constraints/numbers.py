@@ -41,7 +41,7 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
     except (ArithmeticError, ValueError, TypeError):
         first, last = 10**MOST_DIGITS, 0
     if first > last or max(abs(first), abs(last)) >= 10**MOST_DIGITS:
-        found = f"{low} to {high} with {decimals} decimals"
+        found = f"{str(low)[:30]} to {str(high)[:30]} with {decimals} decimals"
         expected = f"a number between them, of {MOST_DIGITS} digits at most"
         raise ArgumentError("constraint", "bounds", found, expected, "choose other bounds")
     parts = []
