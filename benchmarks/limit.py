@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = []
     with common.model_path(options) as path:
         for threads in options.threads:
+            memory.drop_from_cache(path)  # which may hold it in pieces as some other process needed them
             pathlib.Path(path).read_bytes()
             free, limited = (
                 tinyrwkv.load(path, backend=options.backend, threads=threads, resident_limit=limit)
