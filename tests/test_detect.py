@@ -72,9 +72,9 @@ def test_a_tar_of_an_old_pytorch(tmp_path):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(FormatError, match="No such file"):
         open_source(tmp_path / "missing.pth")
-    with pytest.raises(FormatError, match=r"found a folder, .*; give the \.pth"):
+    with pytest.raises(FormatError, match=r"found a folder, .*; give a file in it"):
         open_source(tmp_path)
-    with pytest.raises(FormatError, match="a checkpoint to read"):
+    with pytest.raises(FormatError, match=r"a checkpoint \("):
         open_source("a\0b")
 
 
