@@ -46,10 +46,11 @@ def test_slices_add_up_to_the_whole(load, backend, ticks, seed, pattern):
     assert thought.tokens == whole.result.tokens
     assert thought.stop_reason == whole.result.stop_reason
     assert thought.text == whole.result.text
+    near = 1e-4 if is_exact(backend) else 2e-3  # NumPy adds up another number of tokens at once in another order
     if pattern is None:
-        assert thought.logprob == pytest.approx(logprob, abs=1e-4)
+        assert thought.logprob == pytest.approx(logprob, abs=near)
     else:
-        assert thought.logprob <= logprob + 1e-4  # by the model itself the answer is no more probable
+        assert thought.logprob <= logprob + near  # by the model itself the answer is no more probable
     assert thought.work(0)
 
 
