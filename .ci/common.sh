@@ -20,6 +20,12 @@ venv() {
     . "$scratch/venv/bin/activate"
 }
 
+# quick_tests: those that are not slow, a process for each core.
+quick_tests() {
+    pip install -q ".[test]" pytest-xdist
+    python -m pytest -q -n auto -m "not slow and not live"
+}
+
 # interpreter VERSION: print the path of that Python; fail where there is none.
 interpreter() {
     local path
