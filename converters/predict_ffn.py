@@ -267,7 +267,7 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
         "bundles.key_scale": kept.key_scale,
         "bundles.value_scale": kept.value_scale,
     }
-    size = -(-F // 64) * 64 * C // 8 + 4 * F + 4 * (F + C)
+    size = tensors["predictor.signs"].nbytes + 4 * F + 4 * (F + C)
     if fit.network is not None and fit.by_network is not None:
         fc1, fc1_scale, fc2, fc2_scale = fit.network
         tensors |= {"predictor.fc1.weight": fc1, "predictor.fc1.weight.scale": fc1_scale}

@@ -75,7 +75,7 @@ class Parts:
             vectors = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0) + (field["diag"] >= 0))
             if row[0] == op.PREDICT:
                 # Signs and thresholds; keys are counted as they run.
-                signs = -(-rows // 64) * 8 * field["cols"]
+                signs = -(-rows // op.BLOCK) * op.BLOCK * field["cols"] // 8
                 return vectors + signs + rows * (4 + 4 * (field["network"] >= 0))
             return vectors + (rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0)
         if row[0] == op.LEVEL:
