@@ -91,17 +91,14 @@ def main(argv: list[str] | None = None) -> None:
         for checkpoint, vocab, calibrate, text in options.model:
             name = pathlib.Path(checkpoint).name
             rows = result["models"].setdefault(name, {})
-            stem = pathlib.Path(checkpoint).stem
-            paths = {
-                one: os.path.join(folder, f"{stem}-{i}.trwkv")
-                for i, one in enumerate(("f32", "int8", *TECHNIQUES))
-                if not options.only or one.startswith((*options.only,))
-            }
+            paths = files(folder, checkpoint)
+            dense = paths["int8"]
+            if options.only:
+                paths = {one: path for one, path in paths.items() if one.startswith((*options.only,))}
             if "make" in options.step:
                 make(paths, checkpoint, vocab, calibrate, folder)
             if "judge" in options.step:
                 for one, path in paths.items():
-                    dense = os.path.join(folder, f"{stem}-1.trwkv")
                     rows.setdefault(one, {}).update(judge(path, dense, text, options.limit, options.tokens))
                     print(f"{name}, {one}: {rows[one]}", file=sys.stderr)
             if "speed" in options.step:
@@ -112,6 +109,12 @@ def main(argv: list[str] | None = None) -> None:
         saved.write_text(json.dumps(result, indent=1) + "\n")
         PAGE.write_text(written(PAGE.read_text("utf-8"), result), "utf-8")
     print(json.dumps(result, indent=1) if options.json else "\n".join(table(result)))
+
+
+def files(folder: str, checkpoint: str) -> dict[str, str]:
+    """Return where the files of a checkpoint are, or will be."""
+    stem = pathlib.Path(checkpoint).stem
+    return {one: os.path.join(folder, f"{stem}-{i}.trwkv") for i, one in enumerate(("f32", "int8", *TECHNIQUES))}
 
 
 def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, folder: str) -> None:
@@ -212,17 +215,32 @@ def table(result: dict[str, Any]) -> Iterator[str]:
 
 def channel_mix(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield what is said of the keys and values that a token reads."""
-    names = ("int8", "values of neurons that fire", "predicted neurons, 17 %")
-    dense, firing, predicted = (rows.get(name, {}).get("channel_mix_bytes") for name in names)
-    if dense and firing:
-        read = rows[names[1]]["chosen_value_bytes"]
-        every = dense - firing + read
+    if (firing := of_values(rows)) is not None:
+        every, read = firing
         share = f"{read / 1e6:.2f} MB: 1 of {every / read:.1f}"
         yield f"\nOf {every / 1e6:.2f} MB of values, neurons that fire need {share}."
-        if predicted:
-            left = 2 * every - (dense - predicted)  # keys are as many
-            share = f"{left / 1e6:.2f} MB: 1 of {2 * every / left:.1f}"
-            yield f"Of keys and values together, neurons that are predicted need, predictors included, {share}."
+    if (predicted := of_neurons(rows)) is not None:
+        every, read = predicted
+        share = f"{read / 1e6:.2f} MB: 1 of {every / read:.1f}"
+        yield f"Of keys and values together, neurons that are predicted need, predictors included, {share}."
+
+
+def of_values(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
+    """Return the bytes of all values, and of those that a token reads where neurons that do not fire are left out."""
+    dense, firing = rows.get("int8", {}), rows.get("values of neurons that fire", {})
+    if not {"channel_mix_bytes"} <= dense.keys() & firing.keys():
+        return None
+    read = firing["chosen_value_bytes"]
+    return dense["channel_mix_bytes"] - firing["channel_mix_bytes"] + read, read
+
+
+def of_neurons(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
+    """Return the bytes of all keys and values, and of what a token reads of them where neurons are predicted."""
+    values, predicted = of_values(rows), rows.get("predicted neurons, 17 %", {}).get("channel_mix_bytes")
+    if values is None or predicted is None:
+        return None
+    every = 2 * values[0]  # keys are as many
+    return every, every - rows["int8"]["channel_mix_bytes"] + predicted
 
 
 def _cell(key: str, value: Any, first: Any) -> str:

@@ -15,6 +15,8 @@ import pathlib
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +53,39 @@ def fire_rarely(checkpoint: str, layers: int) -> None:
         K.flush()
 
 
+def make(shape: tuple[int, int, int], path: str, folder: str) -> tuple[str, float]:
+    """Write the compressed model of a number of layers, a width and a vocabulary.
+
+    Returns the checkpoint that it is of, in the folder, and the share of the neurons that do not fire.
+    """
+    checkpoint = f"{folder}/random.safetensors"
+    random_checkpoint.write(checkpoint, sizes("v5.2", *shape))
+    fire_rarely(checkpoint, shape[0])
+    report = compress(checkpoint, path, PRESETS["lite"]._replace(most=None))
+    layers = [layer for step in report["compression"] for layer in step["report"].get("layers", [])]
+    return checkpoint, statistics.mean(layer["sparsity"] for layer in layers if "sparsity" in layer)
+
+
+def compare(shape: tuple[int, int, int], threads: Sequence[int], tokens: int = 64, turns: int = 5) -> dict[str, Any]:
+    """Return the speeds of both models and their ratios, with each number of threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {form: f"{folder}/{form}.trwkv" for form in FORMS}
+        checkpoint, do_not_fire = make(shape, paths["lite"], folder)
+        convert(checkpoint, paths["dense"])
+        touched = {form: sample_cold(path).touched for form, path in paths.items()}
+        about = common.machine(threads)
+        runs = {(form, n): Run(path, "auto", n) for n in threads for form, path in paths.items()}
+        for _ in range(turns):
+            for run in runs.values():
+                run.turn(tokens, 1)
+    speeds = {key: 1 / statistics.median(run.latencies) for key, run in runs.items()}
+    return {
+        **{"machine": about, "do_not_fire": do_not_fire, "touched_bytes_per_token": touched},
+        "decode_tok_s": {form: {str(n): round(speeds[form, n], 2) for n in threads} for form in FORMS},
+        "ratio": {str(n): round(speeds["lite", n] / speeds["dense", n], 3) for n in threads},
+    }
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__)
@@ -61,32 +96,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument("--make", metavar="FILE", help="write the compressed model here, and measure nothing")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = f"{folder}/random.safetensors"
-        random_checkpoint.write(checkpoint, sizes("v5.2", options.layers, options.width, options.vocab))
-        fire_rarely(checkpoint, options.layers)
-        paths = {form: f"{folder}/{form}.trwkv" for form in FORMS}
-        report = compress(checkpoint, options.make or paths["lite"], PRESETS["lite"]._replace(most=None))
-        if options.make:
-            return
-        convert(checkpoint, paths["dense"])
-        touched = {form: sample_cold(path).touched for form, path in paths.items()}
-        about = common.machine(options.threads)
-        runs = {(form, n): Run(path, "auto", n) for n in options.threads for form, path in paths.items()}
-        for _ in range(options.turns):
-            for run in runs.values():
-                run.turn(options.tokens, 1)
-    neurons = [layer for step in report["compression"] for layer in step["report"].get("layers", [])]
-    speeds = {key: 1 / statistics.median(run.latencies) for key, run in runs.items()}
-    ratios = {n: speeds["lite", n] / speeds["dense", n] for n in options.threads}
-    rows = [(n, speeds["dense", n], speeds["lite", n], f"{ratios[n]:.2f}") for n in options.threads]
-    result = {
-        "machine": about,
-        "do_not_fire": statistics.mean(layer["sparsity"] for layer in neurons if "sparsity" in layer),
-        "touched_bytes_per_token": touched,
-        "decode_tok_s": {form: {str(n): round(speeds[form, n], 2) for n in options.threads} for form in FORMS},
-        "ratio": {str(n): round(ratio, 3) for n, ratio in ratios.items()},
-    }
+    shape = (options.layers, options.width, options.vocab)
+    if options.make:
+        with tempfile.TemporaryDirectory() as folder:
+            make(shape, options.make, folder)
+        return
+    result = compare(shape, options.threads, options.tokens, options.turns)
+    speeds, ratios, touched = (result[key] for key in ("decode_tok_s", "ratio", "touched_bytes_per_token"))
+    rows = [(n, speeds["dense"][n], speeds["lite"][n], f"{ratio:.2f}") for n, ratio in ratios.items()]
     text = f"{100 * result['do_not_fire']:.0f} % of the neurons do not fire; read for a token: " + ", ".join(
         f"{form} {count / 1e6:.1f} MB" for form, count in touched.items()
     )

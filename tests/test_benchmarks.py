@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
@@ -21,7 +22,9 @@ from benchmarks import (
     lite,
     memory,
     peers,
+    promises,
     random_checkpoint,
+    random_model,
     startup,
     tokens,
 )
@@ -238,16 +241,21 @@ def test_random_checkpoints_are_whole(arch, tmp_path, oracle):
     assert 0.1 < logits.std() < 10
 
 
+def compressible(folder):
+    """Write a checkpoint, its vocabulary and a text to fit it to and judge it by; return what --model takes."""
+    write_pth(folder / "a.pth", raw_checkpoint("v5.2", n_embd=64, head_size=16, vocab_size=300))
+    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
+    (folder / "vocab.txt").write_text("".join(lines))
+    (folder / "text.txt").write_text("User: go\n\nAssistant: ab\n\n<|doc|>\n" * 99)
+    return [str(folder / name) for name in ("a.pth", "vocab.txt", "text.txt", "text.txt")]
+
+
 def test_compression(run, monkeypatch, tmp_path):
     for name, size in (("FIT", 600), ("HELD", 100)):
         monkeypatch.setattr(calibration, name, size)
     monkeypatch.setattr(compression, "PAGE", tmp_path / "page.md")
     (tmp_path / "page.md").write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")
-    write_pth(tmp_path / "a.pth", raw_checkpoint("v5.2", n_embd=64, head_size=16, vocab_size=300))
-    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
-    (tmp_path / "vocab.txt").write_text("".join(lines))
-    (tmp_path / "text.txt").write_text("User: go\n\nAssistant: ab\n\n<|doc|>\n" * 99)
-    paths = [str(tmp_path / name) for name in ("a.pth", "vocab.txt", "text.txt", "text.txt")]
+    paths = compressible(tmp_path)
     options = ["--folder", str(tmp_path / "files"), "--tokens", "4", "--limit", "2"]
     only = ["--only", "int8", "values", "low rank 1/3", "predicted"]
     made = run(compression, "--model", *paths, *options, *only, "--step", "make")
@@ -274,6 +282,50 @@ def test_compression(run, monkeypatch, tmp_path):
     assert again["models"]["a.pth"]["values of neurons that fire"] == exact
     with pytest.raises(ValueError, match="found no"):
         compression.written("nothing", told)
+
+
+@pytest.mark.slow
+def test_promises(run, linux, monkeypatch, tmp_path):
+    paths = compressible(tmp_path)
+    few = ["--folder", str(tmp_path / "files"), "--limit", "2", "--tokens", "3", "--threads", "1"]
+    with pytest.raises(tinyrwkv.TinyRWKVError, match="give a text file"):
+        run(promises, "--model", *paths[:3], str(tmp_path / "none"), *SHAPE, *few)
+    told = run(promises, "--model", *paths, "--small", *paths, *SHAPE, *few)
+    checks = {check["about"]: check for check in told["checks"]}
+    assert len(checks) == len(told["checks"]) > 35
+    exact = [check["found"] for about, check in checks.items() if "differ" in about and "that differ" in about]
+    assert exact == [0, 0]
+    interrupted = [check["found"] for about, check in checks.items() if "interrupted" in about]
+    assert interrupted == [0] * len(promises.INTERRUPTED)
+    assert checks["limit of 12 MB: the text is the same (1: yes)"]["holds"]
+    assert checks["low rank that saves nothing is refused (1: yes)"]["holds"]
+    assert checks["a lite: points of right answers below f32"]["found"] == 0
+    assert not checks["exact: bytes of values, so many times fewer"]["holds"]  # half of them fire here
+
+
+def test_a_figure_is_on_one_side_of_its_bar():
+    assert promises.Check("a", 2.0, most=2).row == ("a", "2", " at most 2", "yes")
+    assert promises.Check("a", 2.01, most=2).row == ("a", "2.01", " at most 2", "NO")
+    assert promises.Check("a", 1.99, least=2).row == ("a", "1.99", "at least 2", "NO")
+    assert promises.Check("a", 12345).row == ("a", "12,345", "-", "") and promises.Check("a", 0.1).row[1] == "0.1000"
+
+
+@pytest.mark.usefixtures("linux")
+def test_pages_of_the_embedding_that_nobody_needs_are_seen(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.trwkv")
+    random_model.write(path, sizes("v5.2", 1, 256, 65536), "int8")
+    few = promises.pages_of_others(path, [5, 900])
+    assert few <= promises.WITH_HEADER
+    read = promises.cold
+
+    @contextlib.contextmanager
+    def cold(path):
+        with read(path) as model:
+            model.forward([2000])
+            yield model
+
+    monkeypatch.setattr(promises, "cold", cold)
+    assert promises.pages_of_others(path, [5, 900]) == few + 1
 
 
 def test_constraints(run):

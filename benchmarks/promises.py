@@ -1,0 +1,310 @@
+"""Check what compression promises of a model: each figure beside its bar.
+
+python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt --small b.pth words.txt tofit.txt commands.txt
+
+The bars are those of rwkv5-world-66m, fitted to a text like that which it was trained on, and judged by books; small
+models are judged by commands that they answer. The files of single techniques are those of benchmarks/compression.py,
+taken from --folder where they are there; the exact and lite ones are made here by the command itself, in a process of
+its own that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import tinyrwkv
+from benchmarks import common, compression, limit, lite
+from benchmarks.engine import ROOT
+from converters.measure import cold
+from converters.texts import read_text
+from tinyrwkv import Model, memory
+
+EXACT, PREDICTED, ALL = "values of neurons that fire", "predicted neurons, 17 %", "lite: all of it"
+QUARTER, THIRD = "low rank 1/4, whitened", "low rank 1/3, whitened"
+FEW_ROWS, MORE_ROWS = "head preview, 1,024 rows", "head preview, 4,096 rows"
+NEEDED = ("f32", "int8", EXACT, QUARTER, THIRD, PREDICTED, FEW_ROWS, MORE_ROWS)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": ROOT}
+SAME = 512  # tokens of which all logits are compared
+WITH_HEADER = 3  # pages after the header that the system reads together with it
+INTERRUPTED = (0.05, 0.4, 0.95)  # shares of the time of a conversion after which it is interrupted
+
+
+class Check(NamedTuple):
+    """A figure beside its bar: at most so much, or at least; one without a bar is only told."""
+
+    about: str
+    found: float
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure is on the right side."""
+        return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """The cells of a table."""
+        bars = ((" at most", self.most), ("at least", self.least))
+        bar = next((f"{word} {_figure(bar)}" for word, bar in bars if bar is not None), "-")
+        return self.about, _figure(self.found), bar, "" if bar == "-" else "yes" if self.holds else "NO"
+
+
+def _figure(x: float) -> str:
+    return f"{x:,}" if isinstance(x, int) else f"{x:.4g}" if abs(x) > 1 else f"{x:.4f}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = common.parser(__doc__)
+    parts = ("CHECKPOINT", "VOCAB", "FIT", "TEXT")
+    parser.add_argument("--model", nargs=4, required=True, metavar=parts, help="to be judged by a plain text")
+    parser.add_argument("--small", nargs=4, action="append", default=[], metavar=parts, help="one that answers")
+    parser.add_argument("--folder", metavar="F", help="keep files here, and take what is there (default: neither)")
+    parser.add_argument("--limit", type=int, metavar="N", help="judge by N windows or documents (default: all)")
+    parser.add_argument("--tokens", type=int, default=500, metavar="N", help="to sample under a limit (default: 500)")
+    for name, size in (("layers", 12), ("width", 768), ("vocab", 65536)):
+        text = f"of the model whose speed is compared (default: {size})"
+        parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=text)
+    options = parser.parse_args(argv)
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
+        os.makedirs(folder, exist_ok=True)
+        about = common.machine(options.threads)
+        shape = (options.layers, options.width, options.vocab)
+        checks = list(of_speed(shape, options.threads))
+        checks += of_model(*options.model, folder, options.limit, options.tokens)
+        for model in options.small:
+            checks += of_small(*model, folder, options.limit)
+    rows = [check.row for check in checks]
+    result = {"machine": about, "checks": [check._asdict() | {"holds": check.holds} for check in checks]}
+    common.finish("promises", options, result, common.table(rows, ("promise", "measured", "bar", "holds")))
+
+
+def of_speed(shape: tuple[int, int, int], threads: list[int]) -> Iterator[Check]:
+    """Yield how much faster a lite model decodes than the same weights in dense int8."""
+    for n, ratio in lite.compare(shape, threads)["ratio"].items():
+        yield Check(f"lite decodes so many times as fast as dense int8, {n} threads", ratio, least=2)
+
+
+def of_model(
+    checkpoint: str, vocab: str, fit: str, text: str, folder: str, few: int | None, tokens: int
+) -> Iterator[Check]:
+    """Yield everything about a model that is judged by a plain text."""
+    paths = compression.files(folder, checkpoint)
+    compression.make({name: paths[name] for name in NEEDED}, checkpoint, vocab, fit, folder)
+    convert = (checkpoint, "--vocab", vocab, "--preset")
+    made = Made(os.path.join(folder, "lite.trwkv"), *convert, "lite", "--calibrate", fit)
+    own = Made(os.path.join(folder, "own.trwkv"), *convert, "lite")
+    exact = Made(os.path.join(folder, "exact.trwkv"), *convert, "exact")
+    paths |= {EXACT: exact.path, ALL: made.path, "own": own.path}
+    rows = {one: compression.judge(paths[one], paths["int8"], text, few, 200) for one in (*NEEDED, ALL, "own")}
+    yield from of_exact(paths, rows, text)
+    yield from of_lite(rows, made)
+    yield from of_low_rank(rows, checkpoint, folder)
+    yield from of_predictor(paths, rows, text)
+    yield from of_head(rows)
+    yield from of_limit(paths[ALL], tokens)
+    yield from of_conversion(made)
+
+
+def of_exact(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iterator[Check]:
+    """Yield what `--preset exact` promises."""
+    with opened(paths["int8"]) as dense, opened(paths[EXACT]) as model:
+        ids = dense.tokenizer.encode(read_text(text)[: 8 * SAME])[:SAME]
+        yield Check(f"exact: logits that differ in {len(ids)} tokens", differing(dense, model, ids), most=0)
+    every, read = compression.of_values(rows) or (0, 1)
+    yield Check("exact: bytes of values, so many times fewer", every / read, least=5)
+    others = pages_of_others(paths[EXACT], ids)
+    if others is not None:
+        yield Check("exact: pages of the embedding in memory that no token of the text needs", others, most=WITH_HEADER)
+    speed = compression.decode({name: paths[name] for name in ("int8", EXACT)}, rounds=25)
+    yield Check("exact: decodes so many times as fast as dense int8, in pairs", speed[EXACT] / speed["int8"], least=1)
+    yield from resident("exact", rows[EXACT])
+
+
+def of_lite(rows: dict[str, Any], made: Made) -> Iterator[Check]:
+    """Yield what `--preset lite` promises."""
+    row, dense = rows[ALL], rows["f32"]
+    delta = row["nll"] - dense["nll"]
+    yield Check("lite: file, MB", row["file_bytes"] / 1e6, most=68)
+    yield Check("lite: weights that a token reads, MB", row["touched_bytes"] / 1e6, most=11)
+    if row["page_bytes"] is not None:
+        yield Check("lite: the same in pages of 4 KB, MB", row["page_bytes"] / 1e6)
+    yield from resident("lite", row, most=30)
+    yield Check("lite: nll above f32", delta, most=0.1)
+    yield Check("lite: points of top-1 below f32", 100 * (dense["top1"] - row["top1"]), most=1.4)
+    steps = [step["report"] for step in made.report["compression"] if "nll" in step["report"]]
+    held = steps[-1]["nll"] - steps[0]["nll"]
+    yield Check("lite: nll above dense int8 on the part of the text that nothing was fitted to", held)
+    yield Check("lite: that, and what it is on the text to judge by, differ by", abs(held - delta), most=0.02)
+    yield Check("lite, fitted to what it writes itself: nll above f32", rows["own"]["nll"] - dense["nll"])
+
+
+def resident(name: str, row: dict[str, Any], most: float | None = None) -> Iterator[Check]:
+    """Yield what is in memory after 200 tokens, where the system tells it."""
+    if row["resident_bytes"] is not None:
+        yield Check(f"{name}: in memory after 200 tokens from a cold start, MB", row["resident_bytes"] / 1e6, most=most)
+
+
+def of_low_rank(rows: dict[str, Any], checkpoint: str, folder: str) -> Iterator[Check]:
+    """Yield what low rank alone promises."""
+    for k, name, most in ((4, QUARTER, 0.052), (3, THIRD, 0.033)):
+        yield Check(f"whitened low rank, k={k}: nll above f32", rows[name]["nll"] - rows["f32"]["nll"], most=most)
+    command = [sys.executable, "-m", "converters", checkpoint, os.path.join(folder, "refused.trwkv"), "--low-rank", "2"]
+    refused = subprocess.run(command, env=ENVIRONMENT, capture_output=True)
+    yield Check("low rank that saves nothing is refused (1: yes)", int(refused.returncode == 1), least=1)
+
+
+def of_predictor(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iterator[Check]:
+    """Yield what the predictor alone promises."""
+    every, read = compression.of_neurons(rows) or (0, 1)
+    yield Check("predictor: bytes of keys and values, it included, so many times fewer", every / read, least=4.3)
+    yield Check("predictor: nll above f32", rows[PREDICTED]["nll"] - rows["f32"]["nll"], most=0.011)
+    with opened(paths[PREDICTED]) as model:
+        ids = model.tokenizer.encode(read_text(text)[: 8 * SAME])[:SAME]
+        together, state = np.asarray(model.forward(ids, logits="all")[0]), None
+        count = 0
+        for i, token in enumerate(ids):
+            logits, state = model.forward(token, state)
+            count += differ(together[i], np.asarray(logits))
+        yield Check("predictor: logits that differ between a chunk and token by token", count, most=0)
+
+
+def of_head(rows: dict[str, Any]) -> Iterator[Check]:
+    """Yield what the preview of the head promises, at two settings."""
+    for name, least, most in ((FEW_ROWS, 8, 0.06), (MORE_ROWS, 4.5, 0.03)):
+        fewer = rows["int8"]["head_bytes"] / rows[name]["head_bytes"]
+        yield Check(f"{name}: bytes, so many times fewer", fewer, least=least)
+        yield Check(f"{name}: nll above f32", rows[name]["nll"] - rows["f32"]["nll"], most=most)
+    yield Check(f"{FEW_ROWS}: first choices that stay, %", 100 * rows[FEW_ROWS]["greedy"], least=99.5)
+
+
+def of_limit(path: str, tokens: int) -> Iterator[Check]:
+    """Yield what a limit of 12 MB promises, on a warm page cache."""
+    if not memory.LINUX:
+        return
+    memory.drop_from_cache(path)  # which may hold it in pieces as some other process needed them
+    pathlib.Path(path).read_bytes()
+    with opened(path) as free, opened(path, resident_limit=12_000_000) as limited:
+        found = limit.compare(free, limited, tokens)
+    yield Check(f"limit of 12 MB: most in memory within {tokens} tokens, MB", found["peak_bytes"] / 1e6, most=13)
+    yield Check("limit of 12 MB: the text is the same (1: yes)", int(found["same"]), least=1)
+    yield Check("limit of 12 MB: share of the speed without", found["ratio"], least=0.5)
+
+
+def of_conversion(made: Made) -> Iterator[Check]:
+    """Yield what the conversion takes, and what is left of one that is interrupted."""
+    yield Check("conversion to lite, minutes", made.seconds / 60, most=10)
+    yield Check("conversion to lite: memory at its peak, GB", made.peak / 1e9, most=1.5)
+    for share in INTERRUPTED:
+        left = made.interrupted(share * made.seconds)
+        yield Check(f"conversion interrupted after {share:.0%} of its time: files left", left, most=0)
+
+
+def of_small(checkpoint: str, vocab: str, fit: str, text: str, folder: str, few: int | None) -> Iterator[Check]:
+    """Yield what `--preset lite` promises of a model that answers commands."""
+    name, paths = pathlib.Path(checkpoint).stem, compression.files(folder, checkpoint)
+    compression.make({one: paths[one] for one in ("f32", "int8", ALL)}, checkpoint, vocab, fit, folder)
+    dense, row = (compression.judge(paths[one], paths["int8"], text, few, 200) for one in ("f32", ALL))
+    lost = 100 * (dense["exact_match"] - row["exact_match"])
+    yield Check(f"{name} lite: points of right answers below f32", lost, most=1)
+    yield Check(f"{name} lite: right answers, %", 100 * row["exact_match"])
+    yield Check(f"{name} lite: weights that a token reads, MB", row["touched_bytes"] / 1e6)
+    yield Check(f"{name} f32: weights that a token reads, MB", dense["touched_bytes"] / 1e6)
+    yield Check(f"{name} lite: file, MB", row["file_bytes"] / 1e6)
+
+
+class Made:
+    """A file made by the command in a process of its own.
+
+    Attributes
+    ----------
+    seconds, peak : float, int
+        What that took: time, bytes of memory.
+    report : dict
+        What the command printed.
+    """
+
+    def __init__(self, path: str, checkpoint: str, *options: str) -> None:
+        self.path = path
+        self.command = (sys.executable, "-m", "converters", checkpoint, path, *options, "--json")
+        begin = time.monotonic()
+        process = self._start(self.command)
+        out = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(self.command)} ended with {process.returncode}")
+        self.seconds, self.peak = time.monotonic() - begin, usage.ru_maxrss * 1024
+        self.report: dict[str, Any] = json.loads(out)
+
+    def interrupted(self, seconds: float) -> int:
+        """Return how many files are left when another run of the command is interrupted after a time."""
+        with tempfile.TemporaryDirectory() as folder:
+            process = self._start([word.replace(self.path, f"{folder}/a.trwkv") for word in self.command])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.send_signal(signal.SIGINT)
+            if process.wait() != 130:
+                raise SystemExit(f"an interrupted conversion ended with {process.returncode}, expected 130")
+            return len(os.listdir(folder))
+
+    @staticmethod
+    def _start(command: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+
+
+def opened(path: str, **options: Any) -> contextlib.closing[Model]:
+    """Load a model that is closed in the end."""
+    return contextlib.closing(tinyrwkv.load(path, **options))
+
+
+def differing(a: Model, b: Model, ids: list[int]) -> int:
+    """Return how many logits of two models differ in a bit."""
+    return differ(*(np.asarray(model.forward(ids, logits="all")[0]) for model in (a, b)))
+
+
+def differ(a: np.ndarray, b: np.ndarray) -> int:
+    """Return how many float32 differ in a bit."""
+    return int(np.count_nonzero(a.view(np.int32) != b.view(np.int32)))
+
+
+def pages_of_others(path: str, ids: list[int]) -> int | None:
+    """Return how many pages of the embedding a text brings into memory that hold none of its rows; None if unknown."""
+    with cold(path) as model:
+        tensor, page = model.file.tensors["emb.weight"], mmap.PAGESIZE
+        model.forward(ids, logits=None)
+        start = model.file.bytes.ctypes.data
+        try:
+            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+                pagemap.seek(8 * (start // page))
+                entries = np.frombuffer(pagemap.read(8 * -(-len(model.file.bytes) // page)), np.uint64)
+        except OSError:
+            return None
+    present = entries >> np.uint64(63) == 1
+    row = tensor.nbytes // tensor.shape[0]
+    for token in {0, *ids}:
+        first = tensor.offset + token * row
+        present[first // page : (first + row - 1) // page + 1] = False
+    whole = slice(-(-tensor.offset // page), (tensor.offset + tensor.nbytes) // page)  # not those shared with others
+    return int(present[whole].sum())
+
+
+if __name__ == "__main__":
+    common.run(main)
