@@ -11,6 +11,7 @@ comes what a whole chat with the bundled model takes.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
                 memory.drop_from_cache(path)
             settings = (path, options.backend, str(threads), str(options.limit), str(options.tokens))
             runs.append({"threads": threads, **child(settings)})
-        chat = chat_peak() if BUNDLED.exists() else None
+        chat = chat_peak() if os.path.exists(BUNDLED) else None
     columns = ("rss", "anon", "peak", "resident", "cached")
     texts = []
     for run in runs:

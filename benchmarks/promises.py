@@ -11,6 +11,7 @@ its own that is timed, weighed, and interrupted too. Nothing else should run: so
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import mmap
 import os
@@ -245,8 +246,9 @@ class Made:
         self.path = path
         self.command = (sys.executable, "-m", "converters", checkpoint, path, *options, "--json")
         begin = time.monotonic()
-        process = self._start(self.command)
-        out = process.stdout.read() if process.stdout else ""
+        process = self._start(self.command, subprocess.PIPE)
+        with process.stdout or io.StringIO() as stream:
+            out = stream.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -257,7 +259,9 @@ class Made:
     def interrupted(self, seconds: float) -> int:
         """Return how many files are left when another run of the command is interrupted after a time."""
         with tempfile.TemporaryDirectory() as folder:
-            process = self._start([word.replace(self.path, f"{folder}/a.trwkv") for word in self.command])
+            process = self._start(
+                [word.replace(self.path, f"{folder}/a.trwkv") for word in self.command], subprocess.DEVNULL
+            )
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
             process.send_signal(signal.SIGINT)
@@ -266,8 +270,8 @@ class Made:
             return len(os.listdir(folder))
 
     @staticmethod
-    def _start(command: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    def _start(command: Any, out: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=out, text=True)
 
 
 def opened(path: str, **options: Any) -> contextlib.closing[Model]:

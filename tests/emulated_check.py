@@ -16,6 +16,7 @@ import argparse
 import ctypes
 import hashlib
 import json
+import os
 import pathlib
 import platform
 import sys
@@ -195,7 +196,7 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
     for path in sorted(folder.glob("*.trwkv")):
         model = load(path, backend="numpy")
         models.append((model, read(model, chunked=True)[0]))
-    long = load(BUNDLED if BUNDLED.exists() else folder / "v7-int8.trwkv", backend="numpy")
+    long = load(BUNDLED if os.path.exists(BUNDLED) else folder / "v7-int8.trwkv", backend="numpy")
     if not names:
         names = [target.name for target in runnable() if (objects / f"{target.name}.so").exists()]
         names += ["numba"] * has_numba()

@@ -19,9 +19,10 @@ import tinyrwkv
 from tinyrwkv import backends
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.native import load, targets
-from tinyrwkv.native.load import FOLDER, RECORD, SYMBOL, choose, native_run, source_hash
+from tinyrwkv.native.load import RECORD, SYMBOL, choose, native_run, source_hash
 from tinyrwkv.native.targets import TARGETS
 
+FOLDER = pathlib.Path(load.FOLDER)
 RECORDED = json.loads((FOLDER / RECORD).read_text())
 COMMITTED = sorted(RECORDED["objects"])
 RUNNABLE = [target.name for target in targets.runnable() if target.name in COMMITTED]
@@ -207,7 +208,7 @@ def refused(folder: pathlib.Path) -> str:
 
 def test_the_best_is_chosen(objects):
     choice = choose(objects)
-    assert choice.name == "aarch64-dotprod" and choice.path == objects / "aarch64-dotprod.so"
+    assert choice.name == "aarch64-dotprod" and choice.path == str(objects / "aarch64-dotprod.so")
 
 
 def test_without_the_feature_the_next_is_chosen(objects, processor):

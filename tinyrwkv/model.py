@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +27,7 @@ from .table import show
 from .tokenizer import Tokenizer
 from .verify import verify as check_all
 
-BUNDLED = pathlib.Path(__file__).parent / "models" / "default.trwkv"
+BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
 
 
 def load(
@@ -77,7 +76,7 @@ def load(
     >>> model.config["arch"], model.config["n_layer"], model.config["vocab_size"]
     ('v7', 8, 4096)
     """
-    if path is None and not BUNDLED.exists():
+    if path is None and not os.path.exists(BUNDLED):
         fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
         raise FormatError(BUNDLED, "bundled model", "no file", "the model that ships in the package", fix)
     if lock and resident_limit is not None:

@@ -186,7 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="names from --list; without, those that ship")
     parser.add_argument("--list", action="store_true", help="print every target and end")
     parser.add_argument("--check", action="store_true", help="build in memory and compare with what is there")
-    parser.add_argument("--output", type=pathlib.Path, default=FOLDER, help="folder of the objects and their record")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path(FOLDER), help="folder of the objects and their record"
+    )
     args = parser.parse_args(argv)
     try:
         return _main(args)

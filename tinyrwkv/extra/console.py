@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -158,7 +158,7 @@ class Console:
 
     def _banner(self) -> None:
         model, config = self.chat.model, self.chat.model.config
-        name = pathlib.PurePath(config.get("source", {}).get("name", "") or model.path).stem
+        name = os.path.splitext(os.path.basename(config.get("source", {}).get("name", "") or model.path))[0]
         size = show_size(model.plan()["resident_bytes_max"])
         text = f"{name}: RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}, {config['dtype']}, "
         self._note(text + f"at most {size} of it in memory, backend {model.backend.name}")

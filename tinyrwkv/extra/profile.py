@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError, FormatError
@@ -58,7 +57,7 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
     FormatError
         There is one, and it is not as described above.
     """
-    path = pathlib.Path(model_path).with_suffix(".chat.json")
+    path = os.path.splitext(os.fsdecode(model_path))[0] + ".chat.json"
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -88,5 +87,5 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
     return Profile(tuple(told.get("prompts", ())), tuple(told.get("commands", ())), values)
 
 
-def _refusal(path: pathlib.Path, key: str, found: str, expected: str) -> FormatError:
+def _refusal(path: str, key: str, found: str, expected: str) -> FormatError:
     return FormatError(path, key, found, expected, "correct it, or remove it: the model works without")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 from typing import TYPE_CHECKING
 
 from .. import __version__
@@ -34,16 +33,16 @@ class PromptCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int = LIMIT) -> None:
-        self.folder = cache_folder() if folder is None else pathlib.Path(folder)
+        self.folder = cache_folder() if folder is None else os.fsdecode(folder)
         self.limit = limit
 
-    def path(self, model: Model, text: str) -> pathlib.Path:
+    def path(self, model: Model, text: str) -> str:
         """Return where the state after a text is, if it is kept."""
-        folder = self.folder or pathlib.Path(model.path).parent / ".tinyrwkv-cache"
+        folder = self.folder or os.path.join(os.path.dirname(model.path), ".tinyrwkv-cache")
         # numpy rounds other sums than the compiled kernels, which agree with each other in every bit
         rounding = "numpy" if model.backend.name == "numpy" else "compiled"
         key = f"{__version__} {model.hash} {rounding}\n{text}".encode("utf-8", "surrogatepass")
-        return folder / f"{sha256(key).hexdigest()[:40]}.state"
+        return os.path.join(folder, f"{sha256(key).hexdigest()[:40]}.state")
 
     def get(self, model: Model, text: str) -> State | None:
         """Return the state after a text; None where it is not kept or its file is damaged."""
@@ -62,20 +61,23 @@ class PromptCache:
             return
         path = self.path(model, text)
         with contextlib.suppress(OSError, TinyRWKVError):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = os.path.dirname(path)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
             state.save(path)
-            self._let_go(path.parent)
+            self._let_go(folder)
 
-    def _let_go(self, folder: pathlib.Path) -> None:
+    def _let_go(self, folder: str) -> None:
         files = []
-        for path in folder.glob("*.state*"):  # with what a power cut left of half a file
-            with contextlib.suppress(OSError):
-                about = path.stat()
-                files.append((about.st_mtime_ns, about.st_size, path))
+        for name in os.listdir(folder):
+            if ".state" in name:  # with what a power cut left of half a file
+                with contextlib.suppress(OSError):
+                    path = os.path.join(folder, name)
+                    about = os.stat(path)
+                    files.append((about.st_mtime_ns, about.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= self.limit:
                 return
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
                 total -= size

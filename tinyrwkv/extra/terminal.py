@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -98,7 +97,7 @@ def printable(text: str) -> str:
 
 
 def _is_control(character: str) -> bool:
-    return character not in "\n\t" and unicodedata.category(character) == "Cc"
+    return character not in "\n\t" and (character < " " or "\x7f" <= character < "\xa0")
 
 
 def columns(text: str) -> int:
@@ -113,6 +112,8 @@ def columns(text: str) -> int:
 
 
 def _columns(character: str) -> int:
+    import unicodedata  # 0.1 MB, and most people write ASCII
+
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

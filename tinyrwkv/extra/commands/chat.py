@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import ctypes
 import os
-import pathlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -98,14 +97,14 @@ def _map_large_memory() -> None:
         ctypes.CDLL(None).mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD
 
 
-def _own_file(chat: Chat) -> pathlib.Path:
+def _own_file(chat: Chat) -> str:
     """Return where the conversations with a model go on when no file is named; its folder is made."""
     folder = state_folder()
     if folder is None:
         fix = "name a file: --resume FILE"
         raise ArgumentError("arguments", "--resume", "no home folder", "one to keep the conversation in", fix)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / f"{chat.model.hash[:16]}.state"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return os.path.join(folder, f"{chat.model.hash[:16]}.state")
 
 
 @contextlib.contextmanager
