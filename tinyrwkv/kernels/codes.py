@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import opcodes as op
 from . import simd
-from .common import i32, i64, kernel
+from .common import FAR, i32, i64, kernel, prefetch_row
 from .simd import i32_at
 
 
@@ -33,5 +33,6 @@ def code_sums(codes: Any, tables: Any, n: Any, out: Any) -> None:
     for start in range(0, n, 32):
         counts = simd.no_counts(0)
         for j in range(start, min(i32(start + 32), n), 4):
+            prefetch_row(codes + i64(j) * op.BLOCK + FAR, 4 * op.BLOCK)
             counts = simd.add_codes(counts, codes + i64(j) * op.BLOCK, tables + i64(j) * 64)
         simd.add_counts(out, counts)

@@ -22,6 +22,7 @@ ROWS = 64  # rows of a matrix product whose dot products are finished together
 SCRATCH = 4 * ROWS * op.MAX_TOKENS  # rows for the wkv kernels in the private workspace, after the dot products
 # Rows that are on their way while others are multiplied: they lie apart, and no prefetcher knows the next.
 AHEAD, GROUP = 8, 16
+FAR = 4096  # bytes ahead in a stream that the processor follows too closely
 
 kernel = njit(error_model="numpy", nogil=True, boundscheck=False)
 f32, i32, i64 = np.float32, np.int32, np.int64

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import opcodes as op
 from . import simd
-from .common import OUT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, share
+from .common import FAR, OUT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, prefetch_row, share
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
 
@@ -36,6 +36,7 @@ def matmul(a: Any, p: Any) -> None:
                 w, row = w + 2 * w_bytes, i32(row + 2)
         elif kind == op.INT8 and cols <= i32(256):
             while row + i32(4) <= n:
+                prefetch_row(w + FAR, 4 * w_bytes)
                 for t in range(tokens):
                     simd.dots_i8_short(w, w_bytes, x + i64(t) * x_bytes, 0, cols, out + i64(t) * out_bytes + 4 * row, 4)
                 w, row = w + 4 * w_bytes, i32(row + 4)

@@ -5,24 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .. import opcodes as op
-from . import simd
+from . import common, simd
 from .codes import code_sums, fill_tables_1
-from .common import (
-    GROUP,
-    PRIVATE,
-    ROWS,
-    SHARED,
-    TOKENS,
-    TOUCHED,
-    WEIGHTS,
-    f32,
-    i32,
-    i64,
-    kernel,
-    mine,
-    prefetch_row,
-    share,
-)
+from .common import GROUP, PRIVATE, ROWS, SHARED, TOKENS, TOUCHED, WEIGHTS, f32, i32, i64, kernel, prefetch_row
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 
@@ -53,7 +38,7 @@ def row_address(p: Any, f: Any) -> Any:
 
 @kernel
 def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
-    """List the neurons of a block whose score for token t is high, and begin to read their keys; return their number.
+    """List the neurons of a block whose score for token t is high, and return their number.
 
     Scores are those of 1-bit weights, and where the model has one of a small network too: either will do.
     """
@@ -68,8 +53,6 @@ def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
             high |= not scores[f] <= network_threshold[f]  # NaN is high
         listed[n] = f
         n = i32(n + high)
-    for i in range(n):
-        prefetch_row(a[WEIGHTS] + row_address(p, listed[i]), cols)
     return n
 
 
@@ -81,27 +64,30 @@ def predict(a: Any, p: Any) -> None:
     for t in range(i32(a[TOKENS])):
         x = a[PRIVATE] + p[7] + i64(t) * p[8] * 2
         fill_tables_1(x, i32(cols >> 3), a[PRIVATE] + p[23])
-        start = next_block(a, i32(-ROWS), neurons)
-        n, listed = list_high(a, p, t, start, lists), i32_at(lists)
+        start, n, listed = i32(-ROWS), i32(0), i32_at(lists)
         while start < neurons:
             following = next_block(a, start, neurons)
             lists = 20 * ROWS + 2 * a[PRIVATE] - lists  # two in turn
-            after = list_high(a, p, t, following, lists)  # while the keys are on their way
+            after, coming = list_high(a, p, t, following, lists), i32_at(lists)
             for i in range(ROWS):
                 i32_at(out)[i] = i32(0)
-            for i in range(n):
-                key = a[WEIGHTS] + row_address(p, listed[i])
-                simd.dots_i8(key, 0, x, 0, cols, out + 4 * i64(listed[i] - start), 0)
-            finish(a, p, start, min(i32(ROWS), i32(neurons - start)), t, out)
+            for i in range(max(n, after)):  # a key for the next block is sent for as one of this block is used
+                if i < after:
+                    prefetch_row(a[WEIGHTS] + row_address(p, coming[i]), cols)
+                if i < n:
+                    key = a[WEIGHTS] + row_address(p, listed[i])
+                    simd.dots_i8(key, 0, x, 0, cols, out + 4 * i64(listed[i] - start), 0)
+            if start >= 0:
+                finish(a, p, start, min(i32(ROWS), i32(neurons - start)), t, out)
             a[TOUCHED] += i64(n) * cols
-            start, n, listed = following, after, i32_at(lists)
+            start, n, listed = following, after, coming
 
 
 @kernel
 def next_block(a: Any, start: Any, neurons: Any) -> Any:
     """Return the first neuron of this thread's next block; blocks are spread, because the first neurons cost most."""
     start = i32(start + ROWS)
-    while start < neurons and not mine(a, start >> 6):
+    while start < neurons and not common.mine(a, start >> 6):
         start = i32(start + ROWS)
     return start
 
@@ -110,7 +96,7 @@ def next_block(a: Any, start: Any, neurons: Any) -> Any:
 def sparse(a: Any, p: Any) -> None:
     """x += gate * sum_f x_f W_f, reading only rows W_f with x_f != 0: the others add nothing, bit for bit."""
     neurons = i32(p[4])
-    first, last = share(a, p[3], p[5])
+    first, last = common.share(a, p[3], p[5])
     rows, factors = i64_at(a[PRIVATE] + p[21]), i32_at(a[PRIVATE] + p[21] + i64(neurons) * 8)
     sums = a[PRIVATE] + p[21] + i64(neurons) * 12
     for t in range(i32(a[TOKENS])):
@@ -124,16 +110,15 @@ def sparse(a: Any, p: Any) -> None:
         a[TOUCHED] += i64(n) * (last - first)
         for column in range(first, last):
             i32_at(sums)[column] = i32(0)
-        for i in range(min(n, i32(GROUP))):
-            prefetch_row(rows[i] + first, last - first)
-        for start in range(0, n, GROUP):
-            stop = min(i32(start + GROUP), n)
-            for i in range(stop, min(i32(stop + GROUP), n)):
-                prefetch_row(rows[i] + first, last - first)
-            if p[5] == 64:
-                for column in range(first, last, 64):
-                    weighted_rows_64(rows, factors, start, stop, column, sums + 4 * i64(column))
-            else:
-                for column in range(first, last, 8):
-                    weighted_rows_8(rows, factors, start, stop, column, sums + 4 * i64(column))
+        for start in range(-GROUP, n, GROUP):
+            begin, stop, column = max(i32(start), i32(0)), min(i32(start + GROUP), n), first
+            while column < last:
+                if (column & 63) == 0:  # a line of each row of the next group is sent for
+                    for i in range(stop, min(i32(stop + GROUP), n)):
+                        simd.prefetch(rows[i] + column)
+                if p[5] == 64:
+                    weighted_rows_64(rows, factors, begin, stop, column, sums + 4 * i64(column))
+                else:
+                    weighted_rows_8(rows, factors, begin, stop, column, sums + 4 * i64(column))
+                column = i32(column + p[5])
         finish(a, p, first, i32(last - first), t, sums + 4 * i64(first))
