@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", nargs=4, required=True, metavar=parts, help="to be judged by a plain text")
     parser.add_argument("--small", nargs=4, action="append", default=[], metavar=parts, help="one that answers")
     parser.add_argument("--folder", metavar="F", help="keep files here, and take what is there (default: neither)")
-    parser.add_argument("--limit", type=int, metavar="N", help="judge by N windows or documents (default: all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="judge --model by N windows of its text (default: all)")
     parser.add_argument("--tokens", type=int, default=500, metavar="N", help="to sample under a limit (default: 500)")
     for name, size in (("layers", 12), ("width", 768), ("vocab", 65536)):
         text = f"of the model whose speed is compared (default: {size})"
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         checks = list(of_speed(shape, options.threads))
         checks += of_model(*options.model, folder, options.limit, options.tokens)
         for model in options.small:
-            checks += of_small(*model, folder, options.limit)
+            checks += of_small(*model, folder)
     rows = [check.row for check in checks]
     result = {"machine": about, "checks": [check._asdict() | {"holds": check.holds} for check in checks]}
     common.finish("promises", options, result, common.table(rows, ("promise", "measured", "bar", "holds")))
@@ -218,11 +218,11 @@ def of_conversion(made: Made) -> Iterator[Check]:
         yield Check(f"conversion interrupted after {share:.0%} of its time: files left", left, most=0)
 
 
-def of_small(checkpoint: str, vocab: str, fit: str, text: str, folder: str, few: int | None) -> Iterator[Check]:
+def of_small(checkpoint: str, vocab: str, fit: str, text: str, folder: str) -> Iterator[Check]:
     """Yield what `--preset lite` promises of a model that answers commands."""
     name, paths = pathlib.Path(checkpoint).stem, compression.files(folder, checkpoint)
     compression.make({one: paths[one] for one in ("f32", "int8", ALL)}, checkpoint, vocab, fit, folder)
-    dense, row = (compression.judge(paths[one], paths["int8"], text, few, 200) for one in ("f32", ALL))
+    dense, row = (compression.judge(paths[one], paths["int8"], text, None, 200) for one in ("f32", ALL))
     lost = 100 * (dense["exact_match"] - row["exact_match"])
     yield Check(f"{name} lite: points of right answers below f32", lost, most=1)
     yield Check(f"{name} lite: right answers, %", 100 * row["exact_match"])
