@@ -3,12 +3,14 @@
 python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy torch rwkv llama-cpp-python
 python benchmarks/peers.py --peers-python /tmp/peers/bin/python
 
-A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a .gguf (Q8_0). Every
-engine, with every number of threads, is a process; they take turns, one at work at a time. This needs the package
-gguf, and a peer that is not there is left out with the reason. `rms` is the difference of the logits after 16 tokens
-from those of the official package, in standard deviations; `greedy` counts the tokens of 32 that are its likeliest
-too, each after the same ones. The ratios in the end are of medians, and of the fastest tenths, which other work on the
-machine disturbs less.
+A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a .gguf (Q8_0); this
+engine runs the .trwkv as it is, and as `--preset exact` makes it, with the same bits out. Every engine, with every
+number of threads, is a process; they take turns, one at work at a time. This needs the package gguf, and a peer that is
+not there, or dies of a prompt, is left out with the reason: llama.cpp does where a virtual machine tells of AMX and has
+none, unless it is built with -mno-amx-tile -mno-amx-int8. `rms` is the difference of the logits after 16 tokens from
+those of the official package, in standard deviations; `greedy` counts the tokens of 32 that are its likeliest too, each
+after the same ones. The ratios in the end are of medians, and of the fastest tenths, which other work on the machine
+disturbs less.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from benchmarks import common, random_checkpoint
 from benchmarks.engine import ROOT, Engine
 from benchmarks.random_model import sizes
+from converters.compress import PRESETS, compress
 from converters.convert import convert
 from converters.write_gguf import export
 from tinyrwkv import load
@@ -95,9 +98,11 @@ def ratios(reports: list[dict[str, Any]], stream: dict[str, float], touched: int
     keys = (("decode_tok_s", "decode"), ("decode_p10_tok_s", "decode, fastest tenth"), ("prefill_tok_s", "prefill"))
     found: dict[str, float] = {}
     for (name, threads), peer in by.items():
-        if name != "tinyrwkv":
+        if not name.startswith("tinyrwkv"):
             about = f"{name}, {threads} threads"
             found |= {f"{what} by {about}": ours[threads][key] / peer[key] for key, what in keys}
+            if exact := by.get(("tinyrwkv exact", threads)):
+                found[f"decode of the exact file by {about}"] = exact["decode_tok_s"] / peer["decode_tok_s"]
             found[f"RSS of {about}, by ours"] = peer["rss"] / ours[threads]["rss"]
     for threads, one in ours.items():
         found[f"decode by the stream read, {threads} threads"] = (
@@ -113,10 +118,12 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
     raw, base = (os.path.join(folder, f"{options.arch}{end}") for end in (".safetensors", ""))
     random_checkpoint.write(raw, sizes(options.arch, options.layers, options.width, options.vocab))
     convert(raw, base + ".trwkv")
-    plans = [("rwkv", options.peers_python, ".pth"), ("llama", options.peers_python, ".Q8_0.gguf")]
+    compress(base + ".trwkv", base + ".exact.trwkv", PRESETS["exact"])
+    plans = [("tinyrwkv", "", sys.executable, ".trwkv"), ("tinyrwkv", "exact", sys.executable, ".exact.trwkv")]
+    plans += [("rwkv", "", options.peers_python, ".pth"), ("llama", "", options.peers_python, ".Q8_0.gguf")]
     started: list[Engine] = []
     skipped: dict[str, str] = {}
-    for name, python, end in [("tinyrwkv", sys.executable, ".trwkv"), *plans]:
+    for name, form, python, end in plans:
         try:
             if python is None:
                 raise RuntimeError("no --peers-python given")
@@ -128,7 +135,12 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
             if end.endswith(".gguf"):
                 export(base + ".trwkv", base + end)
             for threads in options.threads:
-                started.append(Engine(name, python, base + end, threads, f"{base}-{name}.log"))
+                started.append(engine := Engine(name, python, base + end, threads, f"{base}-{name}.log", form))
+                try:
+                    engine.ask("prefill", tokens=[*range(16)])
+                except RuntimeError:
+                    started.remove(engine)
+                    raise
         except (OSError, RuntimeError, TinyRWKVError) as error:
             skipped[name] = str(error)
     return started, skipped

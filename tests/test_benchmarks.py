@@ -172,10 +172,11 @@ def test_the_steps_of_a_start_run(tiny, step):
 def test_peers_that_are_not_there_are_left_out(run):
     few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
     told = run(peers, *SHAPE, *few, "--peers-python", "/nowhere/python")
-    (only,) = told["runs"]
     assert list(told["ratios"]) == ["decode by the stream read, 1 threads"]
-    assert only["engine"].startswith("tinyrwkv ")
-    assert only["decode_tok_s"] > 0 and only["prefill_tok_s"] > 0 and only["load_s"] > 0
+    assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
+    for one in told["runs"]:
+        assert one["engine"].startswith("tinyrwkv ") and one["engine"].endswith(", exact") == ("exact" in one["name"])
+        assert one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 and one["load_s"] > 0
     assert set(told["left_out"]) == {"rwkv", "llama"}
 
 
@@ -185,11 +186,29 @@ def test_ratios_compare_runs_with_as_many_threads():
         return {"name": name, "threads": threads, "rss": rss, **speeds}
 
     runs = [one("tinyrwkv", 1, 100, 10), one("tinyrwkv", 2, 150, 10), one("llama", 1, 50, 20), one("llama", 2, 50, 40)]
+    runs.append(one("tinyrwkv exact", 2, 160, 10))
     found = peers.ratios(runs, {"1": 20.0, "2": 30.0}, 10**8)
+    exact = {what: ratio for what, ratio in found.items() if "exact" in what}
+    assert exact == {"decode of the exact file by llama, 2 threads": 3.2}
     assert found["decode by llama, 1 threads"] == 2 and found["prefill by llama, 2 threads"] == 3
     assert found["RSS of llama, 2 threads, by ours"] == 4
     assert found["decode by the stream read, 1 threads"] == 0.5
     assert found["decode with 2 threads by 1"] == 1.5
+
+
+def test_a_peer_that_dies_of_a_prompt_is_left_out(run, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("""#!/bin/sh
+case "$2" in
+rwkv) echo '{"about": "rwkv 1", "load_s": 0.1}'; read line; echo 'illegal instruction' >&2; exit 3;;
+esac
+exit 0
+""")
+    program.chmod(0o700)
+    few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
+    told = run(peers, *SHAPE, *few, "--peers-python", str(program))
+    assert told["left_out"]["rwkv"] == "it ended with 3, and the last that it said is: illegal instruction"
+    assert told["left_out"]["llama"] == "it ended with 0, and the last that it said is: nothing"
 
 
 class Said:
