@@ -159,8 +159,8 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
         values = measure.chosen_bytes(model) / sum(map(len, some))
         parts = {part["part"]: part["touched_bytes_per_token"] for part in model.plan()["parts"]}
     np.save(path + ".npy", best)
-    if os.path.exists(dense + ".npy"):
-        found["greedy"] = float(np.mean(np.load(dense + ".npy") == best))
+    if os.path.exists(dense + ".npy") and len(choices := np.load(dense + ".npy")) == len(best):  # of as much text
+        found["greedy"] = float(np.mean(choices == best))
     return found | {
         "touched_bytes": round(sum(parts.values()) + chosen),
         "chosen_value_bytes": round(values),

@@ -258,16 +258,16 @@ class Made:
 
     def interrupted(self, seconds: float) -> int:
         """Return how many files are left when another run of the command is interrupted after a time."""
-        with tempfile.TemporaryDirectory() as folder:
-            process = self._start(
-                [word.replace(self.path, f"{folder}/a.trwkv") for word in self.command], subprocess.DEVNULL
-            )
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
-            process.send_signal(signal.SIGINT)
-            if process.wait() != 130:
-                raise SystemExit(f"an interrupted conversion ended with {process.returncode}, expected 130")
-            return len(os.listdir(folder))
+        while True:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [word.replace(self.path, f"{folder}/a.trwkv") for word in self.command]
+                process = self._start(command, subprocess.DEVNULL)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
+                process.send_signal(signal.SIGINT)
+                if process.wait():
+                    return len(os.listdir(folder))
+            seconds *= 0.8  # it was done before
 
     @staticmethod
     def _start(command: Any, out: int) -> subprocess.Popen[str]:
