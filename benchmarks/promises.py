@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import mmap
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,10 +90,11 @@ def main(argv: list[str] | None = None) -> None:
         os.makedirs(folder, exist_ok=True)
         about = common.machine(options.threads)
         shape = (options.layers, options.width, options.vocab)
-        checks = list(of_speed(shape, options.threads))
-        checks += of_model(*options.model, folder, options.limit, options.tokens)
-        for model in options.small:
-            checks += of_small(*model, folder)
+        parts = [of_speed(shape, options.threads), of_model(*options.model, folder, options.limit, options.tokens)]
+        checks = []
+        for check in itertools.chain(*parts, *(of_small(*model, folder) for model in options.small)):
+            print(*check.row, sep=": ", file=sys.stderr, flush=True)  # it is long until the table
+            checks.append(check)
     rows = [check.row for check in checks]
     result = {"machine": about, "checks": [check._asdict() | {"holds": check.holds} for check in checks]}
     common.finish("promises", options, result, common.table(rows, ("promise", "measured", "bar", "holds")))
@@ -152,8 +155,7 @@ def of_lite(rows: dict[str, Any], made: Made) -> Iterator[Check]:
     yield Check("lite: points of top-1 below f32", 100 * (dense["top1"] - row["top1"]), most=1.4)
     steps = [step["report"] for step in made.report["compression"] if "nll" in step["report"]]
     held = steps[-1]["nll"] - steps[0]["nll"]
-    yield Check("lite: nll above dense int8 on the part of the text that nothing was fitted to", held)
-    yield Check("lite: that, and what it is on the text to judge by, differ by", abs(held - delta), most=0.02)
+    yield Check("lite: nll above dense int8 on the part of the text to fit to that nothing was fitted to", held)
     yield Check("lite, fitted to what it writes itself: nll above f32", rows["own"]["nll"] - dense["nll"])
 
 
@@ -265,9 +267,12 @@ class Made:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(seconds)
                 process.send_signal(signal.SIGINT)
-                if process.wait():
-                    return len(os.listdir(folder))
-            seconds *= 0.8  # it was done before
+                process.wait()
+                left = os.listdir(folder)
+                if left != ["a.trwkv"]:
+                    return len(left)
+                with opened(f"{folder}/a.trwkv", verify=True):
+                    seconds *= 0.8  # it was done before, and is whole
 
     @staticmethod
     def _start(command: Any, out: int) -> subprocess.Popen[str]:
@@ -291,7 +296,7 @@ def differ(a: np.ndarray, b: np.ndarray) -> int:
 
 def pages_of_others(path: str, ids: list[int]) -> int | None:
     """Return how many pages of the embedding a text brings into memory that hold none of its rows; None if unknown."""
-    with cold(path) as model:
+    with tempfile.TemporaryDirectory() as folder, cold(shutil.copy(path, folder)) as model:  # nobody else maps a copy
         tensor, page = model.file.tensors["emb.weight"], mmap.PAGESIZE
         model.forward(ids, logits=None)
         start = model.file.bytes.ctypes.data
