@@ -11,6 +11,7 @@ its own that is timed, weighed, and interrupted too. Nothing else should run: so
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -276,7 +277,9 @@ class Made:
 
     @staticmethod
     def _start(command: Any, out: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(command, env=ENVIRONMENT, stdout=out, text=True)
+        # What runs in the background of a shell is deaf to Ctrl-C, and so would be what it starts.
+        hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=out, text=True, preexec_fn=hears)
 
 
 def opened(path: str, **options: Any) -> contextlib.closing[Model]:
