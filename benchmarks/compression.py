@@ -41,13 +41,15 @@ PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "compression.md
 STEPS = ("make", "judge", "speed")
 WITHOUT_HEAD = 8  # texts that are read once more to tell what the channel mixes choose from what the head does
 
+EXACT, PREDICTED = "values of neurons that fire", "predicted neurons, 17 %"
+
 TECHNIQUES: dict[str, Options] = {
-    "values of neurons that fire": PRESETS["exact"],
+    EXACT: PRESETS["exact"],
     "low rank 1/4, plain": Options(low_rank=4),
     "low rank 1/4, whitened": Options(low_rank=4, whiten=True),
     "low rank 1/3, whitened": Options(low_rank=3, whiten=True),
     "low rank by need, 55 %": Options(rank_budget=0.55),
-    "predicted neurons, 17 %": Options(sparse_ffn="predict", keep=0.17),
+    PREDICTED: Options(sparse_ffn="predict", keep=0.17),
     "head preview, 1,024 rows": Options(head="preview", head_rows=1024),
     "head preview, 4,096 rows": Options(head="preview", head_rows=4096),
     "lite: all of it": PRESETS["lite"],
@@ -227,16 +229,16 @@ def channel_mix(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def of_values(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
     """Return the bytes of all values, and of those that a token reads where neurons that do not fire are left out."""
-    dense, firing = rows.get("int8", {}), rows.get("values of neurons that fire", {})
-    if not {"channel_mix_bytes"} <= dense.keys() & firing.keys():
+    dense, firing = (rows.get(name, {}).get("channel_mix_bytes") for name in ("int8", EXACT))
+    if dense is None or firing is None:
         return None
-    read = firing["chosen_value_bytes"]
-    return dense["channel_mix_bytes"] - firing["channel_mix_bytes"] + read, read
+    read = rows[EXACT]["chosen_value_bytes"]
+    return dense - firing + read, read
 
 
 def of_neurons(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
     """Return the bytes of all keys and values, and of what a token reads of them where neurons are predicted."""
-    values, predicted = of_values(rows), rows.get("predicted neurons, 17 %", {}).get("channel_mix_bytes")
+    values, predicted = of_values(rows), rows.get(PREDICTED, {}).get("channel_mix_bytes")
     if values is None or predicted is None:
         return None
     every = 2 * values[0]  # keys are as many

@@ -135,12 +135,9 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
             if end.endswith(".gguf"):
                 export(base + ".trwkv", base + end)
             for threads in options.threads:
-                started.append(engine := Engine(name, python, base + end, threads, f"{base}-{name}.log", form))
-                try:
-                    engine.ask("prefill", tokens=[*range(16)])
-                except RuntimeError:
-                    started.remove(engine)
-                    raise
+                engine = Engine(name, python, base + end, threads, f"{base}-{name}.log", form)
+                engine.ask("prefill", tokens=[*range(16)])
+                started.append(engine)
         except (OSError, RuntimeError, TinyRWKVError) as error:
             skipped[name] = str(error)
     return started, skipped

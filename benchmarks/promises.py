@@ -4,8 +4,8 @@ python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt --small b
 
 The bars are those of rwkv5-world-66m, fitted to a text like that which it was trained on, and judged by books; small
 models are judged by commands that they answer. The files of single techniques are those of benchmarks/compression.py,
-taken from --folder where they are there; the exact and lite ones are made here by the command itself, in a process of
-its own that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
+taken from --folder where they are there; the lite ones are made here by the command itself, in a process of its own
+that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common, compression, limit, lite
+from benchmarks.compression import EXACT, PREDICTED
 from benchmarks.engine import ROOT
+from converters.compare import differing
 from converters.measure import cold
 from converters.texts import read_text
 from tinyrwkv import Model, memory
 
-EXACT, PREDICTED, ALL = "values of neurons that fire", "predicted neurons, 17 %", "lite: all of it"
+ALL = "lite: all of it"
 QUARTER, THIRD = "low rank 1/4, whitened", "low rank 1/3, whitened"
 FEW_ROWS, MORE_ROWS = "head preview, 1,024 rows", "head preview, 4,096 rows"
 NEEDED = ("f32", "int8", EXACT, QUARTER, THIRD, PREDICTED, FEW_ROWS, MORE_ROWS)
@@ -116,8 +118,7 @@ def of_model(
     convert = (checkpoint, "--vocab", vocab, "--preset")
     made = Made(os.path.join(folder, "lite.trwkv"), *convert, "lite", "--calibrate", fit)
     own = Made(os.path.join(folder, "own.trwkv"), *convert, "lite")
-    exact = Made(os.path.join(folder, "exact.trwkv"), *convert, "exact")
-    paths |= {EXACT: exact.path, ALL: made.path, "own": own.path}
+    paths |= {ALL: made.path, "own": own.path}
     rows = {one: compression.judge(paths[one], paths["int8"], text, few, 200) for one in (*NEEDED, ALL, "own")}
     yield from of_exact(paths, rows, text)
     yield from of_lite(rows, made)
@@ -132,7 +133,8 @@ def of_exact(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iterator
     """Yield what `--preset exact` promises."""
     with opened(paths["int8"]) as dense, opened(paths[EXACT]) as model:
         ids = dense.tokenizer.encode(read_text(text)[: 8 * SAME])[:SAME]
-        yield Check(f"exact: logits that differ in {len(ids)} tokens", differing(dense, model, ids), most=0)
+        logits = (np.asarray(one.forward(ids, logits="all")[0]) for one in (dense, model))
+        yield Check(f"exact: logits that differ in {len(ids)} tokens", differing(*logits), most=0)
     every, read = compression.of_values(rows) or (0, 1)
     yield Check("exact: bytes of values, so many times fewer", every / read, least=5)
     others = pages_of_others(paths[EXACT], ids)
@@ -186,7 +188,7 @@ def of_predictor(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iter
         count = 0
         for i, token in enumerate(ids):
             logits, state = model.forward(token, state)
-            count += differ(together[i], np.asarray(logits))
+            count += differing(together[i], np.asarray(logits))
         yield Check("predictor: logits that differ between a chunk and token by token", count, most=0)
 
 
@@ -287,29 +289,14 @@ def opened(path: str, **options: Any) -> contextlib.closing[Model]:
     return contextlib.closing(tinyrwkv.load(path, **options))
 
 
-def differing(a: Model, b: Model, ids: list[int]) -> int:
-    """Return how many logits of two models differ in a bit."""
-    return differ(*(np.asarray(model.forward(ids, logits="all")[0]) for model in (a, b)))
-
-
-def differ(a: np.ndarray, b: np.ndarray) -> int:
-    """Return how many float32 differ in a bit."""
-    return int(np.count_nonzero(a.view(np.int32) != b.view(np.int32)))
-
-
 def pages_of_others(path: str, ids: list[int]) -> int | None:
     """Return how many pages of the embedding a text brings into memory that hold none of its rows; None if unknown."""
     with tempfile.TemporaryDirectory() as folder, cold(shutil.copy(path, folder)) as model:  # nobody else maps a copy
         tensor, page = model.file.tensors["emb.weight"], mmap.PAGESIZE
         model.forward(ids, logits=None)
-        start = model.file.bytes.ctypes.data
-        try:
-            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-                pagemap.seek(8 * (start // page))
-                entries = np.frombuffer(pagemap.read(8 * -(-len(model.file.bytes) // page)), np.uint64)
-        except OSError:
-            return None
-    present = entries >> np.uint64(63) == 1
+        present = memory.pages(model.file)
+    if present is None:
+        return None
     row = tensor.nbytes // tensor.shape[0]
     for token in {0, *ids}:
         first = tensor.offset + token * row

@@ -53,6 +53,11 @@ class Difference:
         }
 
 
+def differing(a: Array, b: Array) -> int:
+    """Return how many float32 of two arrays of one shape differ in a bit."""
+    return int(np.count_nonzero(a.view(np.int32) != b.view(np.int32)))
+
+
 def compare(
     model: Model, other: Model, documents: Iterable[Sequence[int]], progress: Callable[[int], None] | None = None
 ) -> Difference:

@@ -13,6 +13,7 @@ from tinyrwkv.extra.terminal import show_size
 
 from . import calibration, stages
 from .calibration import Calibration, Metrics, Tell
+from .compare import differing
 from .measure import chosen_bytes
 from .predict_ffn import Settings
 from .rewrite import rewrite
@@ -234,7 +235,7 @@ class Pipeline:
         """Return how many logits after some tokens differ from those of the model before."""
         ids = np.random.default_rng(self.seed).integers(0, old.config["vocab_size"], SAME)
         a, b = (np.asarray(model.forward(ids, logits="all")[0]) for model in (old, self.model))
-        return int(np.count_nonzero(a.view(np.int32) != b.view(np.int32)))
+        return differing(a, b)
 
     def _sizes(self, chosen: dict[str, float]) -> dict[str, dict[str, float]]:
         """Return the bytes of each part of the present model: read for a token, and in the file."""

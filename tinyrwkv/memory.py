@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 LINUX = sys.platform.startswith("linux")
 
 
+def pages(file: TensorFile) -> np.ndarray | None:
+    """Return for each page of a mapped file whether this process has it in memory now; None where that is not told."""
+    page = mmap.PAGESIZE
+    with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        pagemap.seek(file.bytes.ctypes.data // page * 8)
+        entries = np.frombuffer(pagemap.read(-(-len(file.bytes) // page) * 8), np.uint64)
+        present: np.ndarray = entries >> np.uint64(63) == 1
+        return present
+    return None
+
+
 def resident(file: TensorFile) -> int | None:
     """Return how many bytes of a mapped file this process has in memory now.
 
@@ -30,11 +41,9 @@ def resident(file: TensorFile) -> int | None:
     """
     if not LINUX:
         return None
-    start, page = file.bytes.ctypes.data, mmap.PAGESIZE
-    with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-        pagemap.seek(start // page * 8)
-        entries = np.frombuffer(pagemap.read(-(-len(file.bytes) // page) * 8), np.uint64)
-        return int((entries >> np.uint64(63)).sum()) * page
+    if (present := pages(file)) is not None:
+        return int(present.sum()) * mmap.PAGESIZE
+    start = file.bytes.ctypes.data
     with contextlib.suppress(OSError), open("/proc/self/smaps") as smaps:
         inside, total = False, 0
         for line in smaps:
