@@ -11,6 +11,8 @@ fit to.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import statistics
 import sys
@@ -28,6 +30,7 @@ from benchmarks.tokens import Run
 from converters.compress import PRESETS, compress
 from converters.convert import convert
 from converters.measure import sample_cold
+from tinyrwkv import load
 
 FIRING = (0.07, 0.19)
 """Share of the neurons that fire, in the first layer and in the last."""
@@ -53,31 +56,41 @@ def fire_rarely(checkpoint: str, layers: int) -> None:
         K.flush()
 
 
-def make(shape: tuple[int, int, int], path: str, folder: str) -> tuple[str, float]:
-    """Write the compressed model of a number of layers, a width and a vocabulary.
-
-    Returns the checkpoint that it is of, in the folder, and the share of the neurons that do not fire.
-    """
-    checkpoint = f"{folder}/random.safetensors"
-    random_checkpoint.write(checkpoint, sizes("v5.2", *shape))
-    fire_rarely(checkpoint, shape[0])
-    report = compress(checkpoint, path, PRESETS["lite"]._replace(most=None))
-    layers = [layer for step in report["compression"] for layer in step["report"].get("layers", [])]
-    return checkpoint, statistics.mean(layer["sparsity"] for layer in layers if "sparsity" in layer)
+def make(shape: tuple[int, int, int], path: str, dense: str | None = None) -> None:
+    """Write the compressed model of a number of layers, a width and a vocabulary; and its weights in dense int8."""
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
+        checkpoint = f"{folder}/random.safetensors"
+        random_checkpoint.write(checkpoint, sizes("v5.2", *shape))
+        fire_rarely(checkpoint, shape[0])
+        compress(checkpoint, path, PRESETS["lite"]._replace(most=None))
+        if dense:
+            convert(checkpoint, dense)
 
 
-def compare(shape: tuple[int, int, int], threads: Sequence[int], tokens: int = 64, turns: int = 5) -> dict[str, Any]:
-    """Return the speeds of both models and their ratios, with each number of threads."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {form: f"{folder}/{form}.trwkv" for form in FORMS}
-        checkpoint, do_not_fire = make(shape, paths["lite"], folder)
-        convert(checkpoint, paths["dense"])
+def silent(path: str) -> float:
+    """Return the share of the neurons that do not fire, as the compressed file tells it."""
+    with contextlib.closing(load(path)) as model:
+        layers = [layer for step in model.config["compression"] for layer in step["report"].get("layers", [])]
+    return statistics.mean(layer["sparsity"] for layer in layers if "sparsity" in layer)
+
+
+def compare(
+    shape: tuple[int, int, int], threads: Sequence[int], tokens: int = 64, turns: int = 5, folder: str | None = None
+) -> dict[str, Any]:
+    """Return the speeds of both models and their ratios, with each number of threads; files as for ``--folder``."""
+    with contextlib.ExitStack() as stack:
+        folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
+        name = "x".join(map(str, shape))
+        paths = {form: os.path.join(folder, f"random-{name}-{form}.trwkv") for form in FORMS}
+        if not all(map(os.path.exists, paths.values())):
+            make(shape, paths["lite"], paths["dense"])
         touched = {form: sample_cold(path).touched for form, path in paths.items()}
         about = common.machine(threads)
         runs = {(form, n): Run(path, "auto", n) for n in threads for form, path in paths.items()}
         for _ in range(turns):
             for run in runs.values():
                 run.turn(tokens, 1)
+        do_not_fire = silent(paths["lite"])
     speeds = {key: 1 / statistics.median(run.latencies) for key, run in runs.items()}
     return {
         **{"machine": about, "do_not_fire": do_not_fire, "touched_bytes_per_token": touched},
@@ -94,14 +107,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vocab", type=int, default=65536, metavar="N", help="default: 65536")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--folder", metavar="F", help="keep the files here, and take what is there (default: neither)")
     parser.add_argument("--make", metavar="FILE", help="write the compressed model here, and measure nothing")
     options = parser.parse_args(argv)
     shape = (options.layers, options.width, options.vocab)
     if options.make:
-        with tempfile.TemporaryDirectory() as folder:
-            make(shape, options.make, folder)
+        make(shape, options.make)
         return
-    result = compare(shape, options.threads, options.tokens, options.turns)
+    if options.folder:
+        os.makedirs(options.folder, exist_ok=True)
+    result = compare(shape, options.threads, options.tokens, options.turns, options.folder)
     speeds, ratios, touched = (result[key] for key in ("decode_tok_s", "ratio", "touched_bytes_per_token"))
     rows = [(n, speeds["dense"][n], speeds["lite"][n], f"{ratio:.2f}") for n, ratio in ratios.items()]
     text = f"{100 * result['do_not_fire']:.0f} % of the neurons do not fire; read for a token: " + ", ".join(

@@ -4,8 +4,9 @@ python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt --small b
 
 The bars are those of rwkv5-world-66m, fitted to a text like that which it was trained on, and judged by books; small
 models are judged by commands that they answer. The files of single techniques are those of benchmarks/compression.py,
-taken from --folder where they are there; the lite ones are made here by the command itself, in a process of its own
-that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
+and the two whose speed is compared those of benchmarks/lite.py, taken from --folder where they are there; the lite
+files of the models are made here by the command itself, in a process of its own that is timed, weighed, and interrupted
+too. Nothing else should run: some figures are speeds.
 """
 
 from __future__ import annotations
@@ -93,7 +94,10 @@ def main(argv: list[str] | None = None) -> None:
         os.makedirs(folder, exist_ok=True)
         about = common.machine(options.threads)
         shape = (options.layers, options.width, options.vocab)
-        parts = [of_speed(shape, options.threads), of_model(*options.model, folder, options.limit, options.tokens)]
+        parts = [
+            of_speed(shape, options.threads, folder),
+            of_model(*options.model, folder, options.limit, options.tokens),
+        ]
         checks = []
         for check in itertools.chain(*parts, *(of_small(*model, folder) for model in options.small)):
             print(*check.row, sep=": ", file=sys.stderr, flush=True)  # it is long until the table
@@ -103,9 +107,9 @@ def main(argv: list[str] | None = None) -> None:
     common.finish("promises", options, result, common.table(rows, ("promise", "measured", "bar", "holds")))
 
 
-def of_speed(shape: tuple[int, int, int], threads: list[int]) -> Iterator[Check]:
+def of_speed(shape: tuple[int, int, int], threads: list[int], folder: str) -> Iterator[Check]:
     """Yield how much faster a lite model decodes than the same weights in dense int8."""
-    for n, ratio in lite.compare(shape, threads)["ratio"].items():
+    for n, ratio in lite.compare(shape, threads, folder=folder)["ratio"].items():
         yield Check(f"lite decodes so many times as fast as dense int8, {n} threads", ratio, least=2)
 
 

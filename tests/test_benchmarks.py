@@ -121,13 +121,17 @@ def test_lite(run, monkeypatch, tmp_path):
     lite.main([*few, "--make", str(tmp_path / "lite.trwkv")])
     model = tinyrwkv.load(tmp_path / "lite.trwkv")
     assert {"blocks.1.ffn.bundles", "head.codes.4"} <= set(model.file.tensors)
-    told = run(lite, *few)
+    keep = ["--folder", str(tmp_path / "kept")]
+    told = run(lite, *few, *keep)
     # What is asked of the layers, on average, and what they do.
     assert told["do_not_fire"] == pytest.approx(1 - sum(lite.FIRING) / 2, abs=0.05)
     assert 0 < told["touched_bytes_per_token"]["lite"] < told["touched_bytes_per_token"]["dense"]
     assert told["ratio"]["1"] == pytest.approx(
         told["decode_tok_s"]["lite"]["1"] / told["decode_tok_s"]["dense"]["1"], rel=0.01
     )
+    monkeypatch.delattr(lite, "make")
+    again = run(lite, *few, *keep)
+    assert all(again[key] == told[key] for key in ("do_not_fire", "touched_bytes_per_token"))
 
 
 def test_memory(run, linux, tiny):

@@ -143,7 +143,7 @@ KINDS = {"i8": (np.int8, np.int16), "f32": (F32, F32), "f16": (np.float16, F32)}
 FORMS = {
     "dots_i8": (1, 1),
     "dots_i8_pair": (2, 1),
-    "dots_i8_short": (4, 1),
+    "dots_i8_four": (4, 1),
     "dots_i8_block": (2, 4),
     "dots_f32": (1, 1),
     "dots_f32_block": (1, 4),

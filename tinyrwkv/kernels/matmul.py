@@ -20,7 +20,7 @@ def matmul(a: Any, p: Any) -> None:
     x_bytes = p[8] * (2 if kind == op.INT8 else 4)
     x, out_bytes = (a[SHARED] if p[6] else a[PRIVATE]) + p[7], 4 * ROWS
     if kind == op.INT8 and tokens < i32(4) and cols > i32(256):
-        first = in_two_streams(a, p, first, last, x, x_bytes)
+        first = in_streams(a, p, first, last, x, x_bytes)
     for start in range(first, last, ROWS):
         n = i32(min(ROWS, last - start))
         w, out, row = a[WEIGHTS] + p[0] + i64(start) * w_bytes, a[PRIVATE], i32(0)
@@ -38,7 +38,7 @@ def matmul(a: Any, p: Any) -> None:
             while row + i32(4) <= n:
                 prefetch_row(w + FAR, 4 * w_bytes)
                 for t in range(tokens):
-                    simd.dots_i8_short(w, w_bytes, x + i64(t) * x_bytes, 0, cols, out + i64(t) * out_bytes + 4 * row, 4)
+                    simd.dots_i8_four(w, w_bytes, x + i64(t) * x_bytes, 0, cols, out + i64(t) * out_bytes + 4 * row, 4)
                 w, row = w + 4 * w_bytes, i32(row + 4)
         elif kind != op.INT8 and whole:
             while row < n:
@@ -56,24 +56,29 @@ def matmul(a: Any, p: Any) -> None:
 
 
 @kernel
-def in_two_streams(a: Any, p: Any, first: Any, last: Any, x: Any, x_bytes: Any) -> Any:
-    """Multiply the two halves of the rows side by side, for at most 3 tokens; return the first row that is left.
+def in_streams(a: Any, p: Any, first: Any, last: Any, x: Any, x_bytes: Any) -> Any:
+    """Multiply equal parts of the rows side by side, for at most 3 tokens; return the first row that is left.
 
-    Each activation is loaded once for two rows, and memory still sees rows that follow each other.
+    Each activation is loaded once for a row of each part, and memory still sees rows that follow each other.
     """
-    cols, tokens, half, out_bytes = i32(p[4]), i32(a[TOKENS]), i32((last - first) >> 1), 4 * ROWS
-    apart, out, out_apart = i64(half) * cols, a[PRIVATE], 4 * out_bytes
-    for start in range(first, first + half, ROWS):
-        n = i32(min(ROWS, first + half - start))
+    # Four for x86, which reads faster so; the prefetcher of a Cortex-A53 follows two.
+    parts, part = 4 if simd.PAIRS else 2, i32((last - first) >> (2 if simd.PAIRS else 1))
+    cols, tokens, out_bytes = i32(p[4]), i32(a[TOKENS]), 4 * ROWS
+    apart, out, out_apart = i64(part) * cols, a[PRIVATE], 4 * out_bytes
+    for start in range(first, first + part, ROWS):
+        n = i32(min(ROWS, first + part - start))
         w = a[WEIGHTS] + p[0] + i64(start) * cols
         for row in range(n):
             for t in range(tokens):
-                ys = out + i64(t) * out_bytes + 4 * row
-                simd.dots_i8_pair(w + i64(row) * cols, apart, x + i64(t) * x_bytes, 0, cols, ys, out_apart)
-        for t in range(tokens):
-            finish(a, p, start, n, t, out + i64(t) * out_bytes)
-            finish(a, p, start + half, n, t, out + out_apart + i64(t) * out_bytes)
-    return i32(first + 2 * half)
+                at, xs, ys = w + i64(row) * cols, x + i64(t) * x_bytes, out + i64(t) * out_bytes + 4 * row
+                if simd.PAIRS:
+                    simd.dots_i8_four(at, apart, xs, 0, cols, ys, out_apart)
+                else:
+                    simd.dots_i8_pair(at, apart, xs, 0, cols, ys, out_apart)
+        for i in range(parts):
+            for t in range(tokens):
+                finish(a, p, start + i * part, n, t, out + i * out_apart + i64(t) * out_bytes)
+    return i32(first + parts * part)
 
 
 @kernel

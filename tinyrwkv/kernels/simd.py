@@ -191,7 +191,7 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
 
 dots_i8 = _dots(_Integer, 1, 1, LANES)
 dots_i8_pair = _dots(_Integer, 2, 1, LANES)
-dots_i8_short = _dots(_Integer, 4, 1, LANES, 4)  # little is left for the tail
+dots_i8_four = _dots(_Integer, 4, 1, LANES, 4)  # little is left for the tail
 dots_i8_block = _dots(_Integer, 2, 4, 8)  # sums that fit in 16 vector registers
 dots_f32 = _dots(_Float, 1, 1, LANES)
 dots_f32_block = _dots(_Float, 1, 4, LANES)
