@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -222,6 +223,19 @@ def test_the_state_passed_in_never_changes(load, backend, which, tokens, more):
     assert first[0].tobytes() == again[0].tobytes() and first[1].data.tobytes() == again[1].data.tobytes()
     assert first[1].tokens == len(tokens) + len(more)
     assert not np.shares_memory(first[1].data, state.data)
+
+
+@pytest.mark.parametrize(("count", "states"), [(1, 1), (MAX_TOKENS, 1), (MAX_TOKENS + 1, 2)])
+def test_no_more_states_are_made_than_needed(count, states):
+    model = tinyrwkv.load()
+    size = model.forward(range(count))[1].data.nbytes  # what is made once is made
+    tracemalloc.start()
+    try:
+        model.forward(range(count), model.new_state(), logits=None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert states + 1 <= peak / size < states + 1.5  # and the one passed in
 
 
 @pytest.mark.parametrize("threads", [1, 2])

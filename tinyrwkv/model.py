@@ -191,7 +191,8 @@ class Model:
         if logits not in ("last", "all", None):
             raise ArgumentError("forward", "logits", repr(logits), '"last", "all" or None', "choose one of them")
         out = np.empty((len(ids) if logits == "all" else 1, self.config["vocab_size"]), np.float32)
-        old, new, spare = state.data, np.empty_like(state.data), np.empty_like(state.data)
+        old, new = state.data, np.empty_like(state.data)
+        spare = np.empty_like(new) if len(ids) > MAX_TOKENS else new  # a second costs page faults
         for start in range(0, len(ids), MAX_TOKENS):
             chunk, last = ids[start : start + MAX_TOKENS], start + MAX_TOKENS >= len(ids)
             self.reader.read(chunk, old, new, out[start:] if logits == "all" else out if logits and last else None)
