@@ -240,6 +240,8 @@ class Sampler:
             expected = f"ids below {logits.size:,}"
             raise ArgumentError("Sampler", "logit_bias", f"id {last:,}", expected, "leave it out")
         adjusted[self._bias_ids] += self._bias
+        if not self._penalised:
+            return adjusted
         seen = np.flatnonzero(self._counts[: logits.size])
         values, counts = adjusted[seen], self._counts[seen]
         values = np.where(values > 0, values / factor, values * factor)
