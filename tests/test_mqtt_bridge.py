@@ -244,7 +244,8 @@ def test_cancel_and_stop(bridge: Callable[..., Any], user: User, endless: str) -
     user.say("cancel", '{"id": "b"}')  # it waits
     user.say("cancel", '{"id": "a"}')
     response, _ = user.wait_for("response/a")
-    assert response["stop_reason"] == "cancelled" and response["text"].startswith(" so on and so")
+    text = response["text"]  # as much as a busy machine came to
+    assert response["stop_reason"] == "cancelled" and text and (" so on and" * len(text)).startswith(text)
     response, _ = user.wait_for("response/b")
     assert (response["stop_reason"], response["text"], response["tokens"]) == ("cancelled", "", 0)
     user.wait_for("partial/c")

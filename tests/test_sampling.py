@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tinyrwkv import sampling
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
 from tinyrwkv.sampling import MOST_IDS, Sampler
 
@@ -259,6 +260,33 @@ def test_extreme_random_numbers_draw_allowed_tokens(number: float, token: int, s
     sampler = Sampler(**setting)
     sampler._random = Fixed(number)  # type: ignore[assignment]
     assert sampler.sample(logits)[0] == token
+
+
+def _weights(size: int, rows: int, seed: int, zeros: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    weights = np.exp(rng.normal(0, 5, size)).astype(np.float32)
+    weights[rng.random(size) < zeros] = 0
+    weights[rng.integers(0, rows, size // 256 + 1).repeat(256)[:size] == 0] = 0
+    weights[rng.integers(size)] = 1
+    return weights
+
+
+# Sums are made in rows of 256: some of them empty, some of one weight, the last one short.
+many_weights = st.builds(
+    _weights,
+    st.sampled_from([1, 2, 255, 256, 257, 512, 1000, 5000]),
+    st.integers(1, 20),
+    st.integers(0, 2**32 - 1),
+    st.floats(0, 0.999),
+)
+
+
+@given(many_weights, st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, math.nextafter(1, 0)]))
+def test_a_place_is_drawn_by_its_share(weights: np.ndarray, share: float) -> None:
+    place, sums = sampling._draw(weights, share), np.cumsum(weights, dtype=np.float64)
+    rounding = 1e-12 * sums[-1]
+    assert weights[place] > 0
+    assert sums[place] - weights[place] - rounding <= share * sums[-1] <= sums[place] + rounding
 
 
 @pytest.mark.parametrize("setting", [{}, {"top_k": 20}, {"top_p": 0.8}, {"temperature": 0.7, "min_p": 0.02}])

@@ -115,9 +115,7 @@ class Sampler:
         if len(ids) > 1:
             if self._random is None:
                 self._random = Random(self.seed)
-            cumulative = np.cumsum(weights, dtype=np.float64)
-            # side="right" never lands on a weight of 0
-            place = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+            place = _draw(weights, self._random.random())
         token = int(ids[place])
         return token, float(logits[token]) - self._peak - self._log_sum
 
@@ -185,7 +183,7 @@ class Sampler:
             return
         if token >= self._counts.size:
             self._counts = np.pad(self._counts, (0, max(token + 1, self._weights.size) - self._counts.size))
-        seen = np.flatnonzero(self._counts)
+        seen = np.flatnonzero(self._counts > 0)
         self._counts[seen] = np.maximum(self._counts[seen] * self.penalty_decay, 1e-12)  # what was seen stays seen
         self._counts[token] += 1
 
@@ -242,7 +240,7 @@ class Sampler:
         adjusted[self._bias_ids] += self._bias
         if not self._penalised:
             return adjusted
-        seen = np.flatnonzero(self._counts[: logits.size])
+        seen = np.flatnonzero(self._counts[: logits.size] > 0)  # of truth values it is ten times as fast
         values, counts = adjusted[seen], self._counts[seen]
         values = np.where(values > 0, values / factor, values * factor)
         adjusted[seen] = values - (self.presence_penalty + self.frequency_penalty * counts)
@@ -262,6 +260,20 @@ class Sampler:
             end = np.searchsorted(cumulative, mass if every else self.top_p * cumulative[-1]) + 1
             ids, kept = ids[:end], kept[:end]
         return ids[kept >= self.min_p], kept[kept >= self.min_p]
+
+
+def _draw(weights: np.ndarray, share: float) -> int:
+    """Return where the sum of the weights up to there exceeds a share of all: never a place of weight 0."""
+    # Sums of 256 first: NumPy takes a tenth of the time to add up rows that it needs for running sums.
+    ends = np.cumsum(np.append(0, np.add.reduceat(weights, np.arange(0, weights.size, 256), dtype=np.float64)))
+    sought = share * ends[-1]
+    row = _place(ends, sought) - 1
+    return 256 * row + _place(ends[row] + np.cumsum(weights[256 * row :][:256], dtype=np.float64), sought)
+
+
+def _place(sums: np.ndarray, sought: float) -> int:
+    """Return the first of running sums above one that is sought, which by rounding may be no less than the last."""
+    return int(min(np.searchsorted(sums, sought, side="right"), np.searchsorted(sums, sums[-1])))
 
 
 def _largest(weights: np.ndarray, count: int, mass: float) -> np.ndarray:
