@@ -62,7 +62,7 @@ class Run:
             **{"decode_tok_s": round(1 / median, 2), "decode_p10_tok_s": round(1 / fast, 2)},
             **{"prefill_tok_s": round(statistics.median(self.prefills), 2), "gb_s": round(touched / median / 1e9, 2)},
             "generate_tok_s": round(statistics.median(self.generations), 2),
-            "of_stream": round(touched / median / 1e9 / stream[str(threads)], 3),
+            "of_stream": round(touched / median / 1e9 / stream[str(threads)], 6),
         }
 
 
