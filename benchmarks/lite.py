@@ -30,7 +30,7 @@ from benchmarks.tokens import Run
 from converters.compress import PRESETS, compress
 from converters.convert import convert
 from converters.measure import sample_cold
-from tinyrwkv import load
+from tinyrwkv import Model
 
 FIRING = (0.07, 0.19)
 """Share of the neurons that fire, in the first layer and in the last."""
@@ -67,10 +67,9 @@ def make(shape: tuple[int, int, int], path: str, dense: str | None = None) -> No
             convert(checkpoint, dense)
 
 
-def silent(path: str) -> float:
+def silent(model: Model) -> float:
     """Return the share of the neurons that do not fire, as the compressed file tells it."""
-    with contextlib.closing(load(path)) as model:
-        layers = [layer for step in model.config["compression"] for layer in step["report"].get("layers", [])]
+    layers = [layer for step in model.config["compression"] for layer in step["report"].get("layers", [])]
     return statistics.mean(layer["sparsity"] for layer in layers if "sparsity" in layer)
 
 
@@ -90,10 +89,9 @@ def compare(
         for _ in range(turns):
             for run in runs.values():
                 run.turn(tokens, 1)
-        do_not_fire = silent(paths["lite"])
     speeds = {key: 1 / statistics.median(run.latencies) for key, run in runs.items()}
     return {
-        **{"machine": about, "do_not_fire": do_not_fire, "touched_bytes_per_token": touched},
+        **{"machine": about, "do_not_fire": silent(runs["lite", threads[0]].model), "touched_bytes_per_token": touched},
         "decode_tok_s": {form: {str(n): round(speeds[form, n], 2) for n in threads} for form in FORMS},
         "ratio": {str(n): round(speeds["lite", n] / speeds["dense", n], 3) for n in threads},
     }
