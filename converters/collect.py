@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyrwkv import Model
+from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.opcodes import MAX_TOKENS
-from tinyrwkv.program import qmax
 
 from .probe import Array, Look, Probe
 from .texts import WINDOW

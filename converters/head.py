@@ -105,7 +105,7 @@ def fit_preview(
     spread, spread_range = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
     q, scale = quantize_rows(np.ascontiguousarray(weight[order]))
     parts |= {
-        "ids": order.astype(np.int32), "mean": mean,
+        "places": np.argsort(order).astype(np.int32), "mean": mean,
         "basis.weight": basis, "basis.weight.scale": basis_scale, "basis.bias": -(B @ centre).astype(np.float32),
         "bias_codes": bias, "spread_codes": spread, "ranges": np.stack([bias_range, spread_range]),
         "tables": np.stack(tables),
@@ -244,7 +244,7 @@ def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
     logits : ndarray, float32, shape (n, V)
         By token.
     rows : ndarray, bool, shape (n, V)
-        By row of the file: ``rows[t].sum()`` were read, of the tokens ``parts["ids"][rows[t]]``.
+        By row of the file: ``rows[t].sum()`` were read, of the tokens whose place is one of them.
     """
     head = weights(parts)
     blocks = [reference.preview_logits(head, x[i : i + _FEW]) for i in range(0, len(x), _FEW)]

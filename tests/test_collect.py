@@ -8,8 +8,8 @@ from tiny_models import VOCAB_SIZE
 
 from converters.collect import collect, quantize_inputs
 from converters.probe import Probe
+from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.program import qmax
 
 IDS = [0, *np.random.default_rng(5).integers(0, VOCAB_SIZE, 36).tolist()]
 

@@ -57,6 +57,11 @@ def clustered() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.n
     return parts, report, weight, states
 
 
+def ids_of(parts: Any) -> np.ndarray:
+    """Return the token of each row."""
+    return np.argsort(parts["places"])
+
+
 def test_all_rows_exact_is_the_dense_head(fitted: Any) -> None:
     parts, _, weight, states = fitted
     logits, rows = head.preview_logits(parts | {"wanted": np.array([V], np.int32)}, states[:50])
@@ -68,8 +73,8 @@ def test_read_rows_are_exact_and_the_others_keep_the_preview(fitted: Any) -> Non
     parts, _, weight, states = fitted
     logits, rows = head.preview_logits(parts, states[:50])
     assert 0 < rows.sum() < rows.size
-    by_row = logits[:, parts["ids"]]
-    exact = dense(weight, states[:50])[:, parts["ids"]]
+    by_row = logits[:, ids_of(parts)]
+    exact = dense(weight, states[:50])[:, ids_of(parts)]
     np.testing.assert_allclose(by_row[rows], exact[rows], rtol=1e-5, atol=1e-5)
     assert np.array_equal(by_row[~rows], preview(parts, states[:50])[~rows])
 
@@ -86,7 +91,7 @@ def test_full_rank_in_four_bits_is_near_the_dense_head() -> None:
 
 def test_the_report_tells_the_error_that_is_measured(fitted: Any) -> None:
     parts, _, weight, states = fitted
-    z, exact = preview(parts, states), (states @ weight.T)[:, parts["ids"]]
+    z, exact = preview(parts, states), (states @ weight.T)[:, ids_of(parts)]
     variance = np.exp(reference.even(parts["ranges"][1], parts["spread_codes"]))
     # The preview adds half the variance to every logit, which keeps the mean of exp.
     residual = exact - (z - variance / 2)
@@ -128,14 +133,14 @@ def test_the_lowest_score_is_reached_by_no_more_than_wanted(n: int, size: int, w
         assert ((scores >= lowest - 1).sum(axis=1) > wanted).all()
 
 
-def test_ids_name_every_token_and_likely_ones_come_first(fitted: Any) -> None:
+def test_every_token_has_a_place_and_likely_ones_come_first(fitted: Any) -> None:
     parts, _, weight, states = fitted
-    assert np.array_equal(np.sort(parts["ids"]), np.arange(V))
+    assert np.array_equal(np.sort(parts["places"]), np.arange(V))
     p = head.mean_probabilities(weight, states)
-    assert (np.diff(p[parts["ids"]]) <= 0).all()
+    assert (np.diff(p[ids_of(parts)]) <= 0).all()
     q, scale = quantize_rows(weight)
-    assert np.array_equal(parts["rows.weight"], q[parts["ids"]])
-    assert np.array_equal(parts["rows.weight.scale"], scale[parts["ids"]])
+    assert np.array_equal(parts["rows.weight"], q[ids_of(parts)])
+    assert np.array_equal(parts["rows.weight.scale"], scale[ids_of(parts)])
 
 
 def test_one_by_one_is_together(fitted: Any) -> None:

@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from converters.pack_codes import pack_codes
 from tinyrwkv import opcodes as op
 from tinyrwkv import reference
+from tinyrwkv.builder import qmax
 from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NONE
-from tinyrwkv.program import qmax
 
 F32 = np.float32
 
@@ -759,6 +759,30 @@ def test_select_keeps_the_last_token_for_the_head_of_the_last(run, head, tokens)
     if head == 1:
         expected[0] = x[-1]
     assert found.tobytes() == expected.tobytes()
+
+
+@given(seeds, counts, st.integers(1, 700), st.integers(-1, 720), st.sampled_from([1, 40, 5000, 32752]), st.booleans())
+@settings(max_examples=60)
+def test_choose(run, rng, tokens, rows, wanted, width, low):
+    bench = Bench(run, tokens)
+    scores = rng.integers(-width, width, (tokens, rows), endpoint=True)
+    scores = (scores // 64 - 32000 if low else scores).astype(np.int16)  # where half of the range has no place below
+    src, dst = bench.tokens_of("shared", scores), bench.room("private", 1, np.int32)
+    limit = bench.weight(np.array([wanted], np.int32))
+    bench.execute(op.CHOOSE, wanted=limit, scores=src, rows=rows, dst=dst)
+    expected = reference.lowest_score(scores, wanted)
+    assert np.array_equal(scores >= bench.get("private", dst, 1, np.int32), scores >= expected)
+
+
+@given(seeds, counts, st.integers(1, 700), threads_of)
+@settings(max_examples=40)
+def test_gather(run, rng, tokens, rows, threads):
+    bench = Bench(run, tokens)
+    z, places = normal(rng, tokens, rows), rng.permutation(rows).astype(np.int32)
+    src = bench.tokens_of("shared", z)
+    bench.execute(op.GATHER, threads, places=bench.weight(places), src=src, rows=rows)
+    assert bench.out[: tokens * rows].tobytes() == z[:, places].tobytes()
+    assert not bench.out[tokens * rows :].any()
 
 
 def test_which_form_of_integer_sums_is_compiled():

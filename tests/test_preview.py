@@ -56,9 +56,9 @@ def test_logits_are_the_previewed_ones_or_exact(load, tiny, backend, arch):
         logits, hidden, state.data = read_one(model, token, state)
         touched = sum(workspace.touched for workspace in model.reader.workspaces) - touched
         x = (hidden[:-1] * hidden[-1])[None]
-        guess, scores = np.empty(VOCAB_SIZE, np.float32), np.empty(VOCAB_SIZE)
-        guess[head["ids"]] = reference.preview(head, x)[0]
-        scores[head["ids"]] = reference.preview(head, x)[0] + reference.even(head["ranges"][1], head["spread_codes"])
+        z = reference.preview(head, x)[0]
+        guess, scores = (z + shift for shift in (0, reference.even(head["ranges"][1], head["spread_codes"])))
+        guess, scores = guess[head["places"]], scores[head["places"]]
         exact = model.exact_logits(every, logits, hidden)
         chosen = np.isclose(logits, exact, rtol=1e-5, atol=1e-5) & ~np.isclose(guess, exact, rtol=1e-4, atol=1e-4)
         assert 0 < touched <= WANTED * (model.config["n_embd"] + 4)
@@ -203,16 +203,16 @@ def test_a_limit_changes_no_bit_and_is_held(large, backend, monkeypatch):
 # Files that are not what they say.
 
 
-def other_ids(tensors):
-    tensors["head.ids"][5] = 299
+def a_place_twice(tensors):
+    tensors["head.places"][5] = 299
 
 
-def id_out_of_range(tensors):
-    tensors["head.ids"][5] = 1 << 30
+def place_out_of_range(tensors):
+    tensors["head.places"][5] = 1 << 30
 
 
-def negative_id(tensors):
-    tensors["head.ids"][5] = -1
+def negative_place(tensors):
+    tensors["head.places"][5] = -1
 
 
 def fewer_blocks(tensors):
@@ -260,8 +260,15 @@ def codes_that_do_not_fill_four_bytes(tensors):
     tensors["head.basis.weight.scale"], tensors["head.basis.bias"] = (np.zeros(26, np.float32) for _ in range(2))
 
 
-damages = [other_ids, id_out_of_range, negative_id, fewer_blocks, more_rows_than_blocks, more_rows_than_tokens]
-damages += [more_codes_than_rank, a_smaller_basis, codes_of_another_type, no_codes, a_dense_head_too]
+damages = [a_place_twice, place_out_of_range, negative_place, fewer_blocks, more_rows_than_blocks]
+damages += [
+    more_rows_than_tokens,
+    more_codes_than_rank,
+    a_smaller_basis,
+    codes_of_another_type,
+    no_codes,
+    a_dense_head_too,
+]
 damages += [too_few_tables, codes_that_do_not_fill_four_bytes]
 
 

@@ -11,12 +11,13 @@ from tiny_models import DTYPES, read_tensors, rewrite, shape_of, write_model, wr
 import tinyrwkv
 from tinyrwkv import opcodes as op
 from tinyrwkv import reference
+from tinyrwkv.builder import qmax
 from tinyrwkv.errors import FormatError
 from tinyrwkv.extra.formulas import describe
 from tinyrwkv.format import open_file
 from tinyrwkv.layout import VERSIONS, tensor_shapes
 from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NAMES, NONE
-from tinyrwkv.program import HEAD_ROWS, Program, qmax
+from tinyrwkv.program import HEAD_ROWS, Program
 
 
 def program_of(path: str) -> Program:
@@ -152,17 +153,21 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
     elif code == op.LEVEL:
         use("private", "read", WHOLE, field["src"], tokens // 2 * field["rank"])
         use("private", "read", WHOLE, field["src_scale"], tokens)
-        use("shared", "write", "by unit of the head", field["dst"], tokens * field["dst_stride"])
+        use("shared", "write", f"by block of {field['rows']} rows", field["dst"], tokens * field["dst_stride"])
     elif code == op.PREVIEW:
         use("private", "read", WHOLE, field["src"], tokens * field["cols"])
-        use("shared", "write", "by unit of the head", field["dst"], tokens * field["rows"])
+        use("shared", "write", "by row of the head", field["dst"], tokens * field["rows"])
+        use("shared", "write", "by row of the head", field["scores"], tokens // 2 * field["rows"])
     elif code == op.CHOOSE:
-        use("shared", "read", WHOLE, field["scores"], tokens * field["rows"])
+        use("shared", "read", WHOLE, field["scores"], tokens // 2 * field["rows"])
         use("private", "write", WHOLE, field["dst"], tokens)
     elif code == op.EXACT:
         use("private", "read", WHOLE, field["src"], tokens // 2 * field["cols"])
         use("private", "read", WHOLE, field["lowest"], tokens)
-        use("shared", "read", "by unit of the head", field["scores"], tokens * field["dst_stride"])
+        use("shared", "read", "by unit of the head", field["scores"], tokens // 2 * field["dst_stride"])
+        use("shared", "write", "by unit of the head", field["dst"], tokens * field["dst_stride"])
+    elif code == op.GATHER:
+        use("shared", "read", WHOLE, field["src"], tokens * field["rows"])
     return used
 
 

@@ -29,7 +29,7 @@ PAGE = 4096
 CODE_BITS = 4, 2
 """What a head's preview may have of the rows: the first of all, the second of the likely ones."""
 
-TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "ids": "i32", "wanted": "i32"}
+TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "i32", "wanted": "i32"}
 """What is stored in one type, whatever the type of the matrices: the last part of a name; codes are u8 as well."""
 
 Shape = tuple["int | str", ...]
@@ -82,7 +82,7 @@ def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[st
         if f"head.codes.{bits}" in names or bits == CODE_BITS[0]:
             shapes[f"head.codes.{bits}"] = (f"blocks {bits}", f"bytes {bits}", BLOCK)
             shapes[f"head.scale_codes.{bits}"] = (V if bits == CODE_BITS[0] else "likely rows",)
-    shapes |= {f"head.{name}": (V,) for name in ("ids", "bias_codes", "spread_codes")}
+    shapes |= {f"head.{name}": (V,) for name in ("places", "bias_codes", "spread_codes")}
     return shapes | {"head.ranges": (2, 2), "head.tables": (2, 256), "head.wanted": (1,), "head.rows.weight": (V, C)}
 
 
@@ -182,8 +182,8 @@ def check_tensors(file: TensorFile) -> None:
             blocks = file.tensors[f"head.codes.{bits}"].shape[0]
             if rows > V or blocks != -(-rows // BLOCK) or rank * bits % 32:
                 fail(f"head.codes.{bits}", f"{blocks} blocks, {rank} codes a row", f"those of {min(rows, V)} rows")
-        if R != sum(rank for _, rank, _ in levels) or not np.array_equal(np.sort(file["head.ids"]), np.arange(V)):
-            fail("head.ids", f"other ids, or a basis of rank {R}", "every token once, a rank for each code of a row")
+        if R != sum(rank for _, rank, _ in levels) or not np.array_equal(np.sort(file["head.places"]), np.arange(V)):
+            fail("head.places", f"other rows, or a basis of rank {R}", "every row once, a rank for each code of a row")
 
 
 def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:

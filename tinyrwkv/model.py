@@ -335,6 +335,9 @@ class Model:
     def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
         """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""
         V, found = self.config["vocab_size"], type(tokens).__name__
+        # One token, as decoding gives it, without five calls of NumPy.
+        if isinstance(tokens, (int, np.integer)) and not isinstance(tokens, bool) and 0 <= tokens < V:
+            return np.array([tokens], np.int32)
         try:
             listed = tokens if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable) else list(tokens)
             ids = np.atleast_1d(np.asarray(listed))
@@ -344,8 +347,7 @@ class Model:
             if ids.min() >= 0 and ids.max() < V:
                 return np.ascontiguousarray(ids, np.int32)
             found = f"{ids.min()} to {ids.max()}"
-        expected = f"at least one id from 0 to {V - 1}"
-        raise ArgumentError(self.path, "tokens", found, expected, "use this model's tokenizer")
+        raise ArgumentError(self.path, "tokens", found, f"at least one of 0 to {V - 1}", "use this model's tokenizer")
 
     def check_prompt(self, prompt: str | Iterable[int], state: State | None) -> tuple[np.ndarray, State]:
         """Return the tokens of a prompt and the state that they follow.
@@ -400,15 +402,10 @@ class Model:
         """
         if "head.rows.weight" not in self.file:
             return logits[ids]
-        rows = self._rows[ids]
+        rows = self.file["head.places"][ids]
         q, scale = (self._limit.take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
         sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * hidden[-1])
-
-    @functools.cached_property
-    def _rows(self) -> np.ndarray:
-        """Where the row of each token stands in a head with a preview."""
-        return np.argsort(self.file["head.ids"]).astype(np.int32)
 
     def close(self) -> None:
         """Let the file go; the model is of no use afterwards."""

@@ -87,8 +87,8 @@ class _Call:
     def vector(self, offset: int, width: int) -> np.ndarray:
         return self.weights(offset, F32, width)
 
-    def shared(self, offset: int, width: int) -> np.ndarray:
-        return np.frombuffer(self.workspace.shared, F32, self.tokens * width, offset).reshape(-1, width)
+    def shared(self, offset: int, width: int, dtype: Any = F32) -> np.ndarray:
+        return np.frombuffer(self.workspace.shared, dtype, self.tokens * width, offset).reshape(-1, width)
 
     def private(self, offset: int, width: int, dtype: Any = F32) -> np.ndarray:
         return np.frombuffer(self.workspace.private[0], dtype, self.tokens * width, offset).reshape(-1, width)
@@ -295,25 +295,27 @@ def _preview(c: _Call, p: Any) -> None:
     z = c.shared(p.dst, p.rows)  # (T, V)
     z += (c.private(p.src, p.cols) @ c.vector(p.mean, p.cols))[:, None]
     z += even(ranges[0], c.weights(p.bias, u1, p.rows))
-    c.out.reshape(-1, p.rows)[: c.tokens, c.weights(p.ids, I32, p.rows)] = z
-    z.view(I32)[:] = steps(z + even(ranges[1], c.weights(p.spread, u1, p.rows)))
+    c.shared(p.scores, p.rows, np.int16)[:] = steps(z + even(ranges[1], c.weights(p.spread, u1, p.rows)))
 
 
 def _choose(c: _Call, p: Any) -> None:
-    scores, wanted = c.shared(p.scores, p.rows).view(I32), int(c.weights(p.wanted, I32, 1)[0])
+    scores, wanted = c.shared(p.scores, p.rows, np.int16), int(c.weights(p.wanted, I32, 1)[0])
     c.private(p.dst, 1, I32)[:] = lowest_score(scores, wanted)
 
 
 def _exact(c: _Call, p: Any) -> None:
     q, s = c.private(p.src, p.cols, np.int16).astype(np.float32), c.private(p.src_scale, 1)
-    scores, lowest = c.shared(p.scores, p.dst_stride).view(I32), c.private(p.lowest, 1, I32)
-    ids, scale = c.weights(p.ids, I32, p.dst_stride), c.vector(p.scale, p.dst_stride)
-    out = c.out.reshape(-1, p.dst_stride)
+    scores, lowest = c.shared(p.scores, p.dst_stride, np.int16), c.private(p.lowest, 1, I32)
+    z, scale = c.shared(p.dst, p.dst_stride), c.vector(p.scale, p.dst_stride)
     for t in range(c.tokens):
         rows = p.first + np.flatnonzero(scores[t, p.first : p.first + p.rows] >= lowest[t])
         W = c.weights(p.weight, np.dtype("i1"), p.dst_stride, p.cols)[rows]  # (n, C)
-        out[t, ids[rows]] = (W @ q[t]) * (scale[rows] * s[t])
+        z[t, rows] = (W @ q[t]) * (scale[rows] * s[t])
         c.workspace.touched += len(rows) * (p.cols + 4)
+
+
+def _gather(c: _Call, p: Any) -> None:
+    c.out.reshape(-1, p.rows)[: c.tokens] = c.shared(p.src, p.rows)[:, c.weights(p.places, I32, p.rows)]
 
 
 def _select(c: _Call, p: Any) -> None:

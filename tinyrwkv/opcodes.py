@@ -12,8 +12,8 @@ UNIT, BLOCK = 256, 64
 """Rows of a previewed head that one thread looks at together; rows whose codes lie side by side."""
 
 EMBED, NORM, SHIFT, QUANTIZE, MATMUL, PREDICT, SPARSE, WKV4, WKV5, WKV7, SELECT, SYNC = range(12)
-LEVEL, PREVIEW, CHOOSE, EXACT = range(12, 16)
-_NAMES = "EMBED NORM SHIFT QUANTIZE MATMUL PREDICT SPARSE WKV4 WKV5 WKV7 SELECT SYNC LEVEL PREVIEW CHOOSE EXACT"
+LEVEL, PREVIEW, CHOOSE, EXACT, GATHER = range(12, 17)
+_NAMES = "EMBED NORM SHIFT QUANTIZE MATMUL PREDICT SPARSE WKV4 WKV5 WKV7 SELECT SYNC LEVEL PREVIEW CHOOSE EXACT GATHER"
 NAMES = dict(enumerate(_NAMES.split()))
 
 _PRODUCT = (
@@ -35,9 +35,10 @@ _FIELDS = {
     SELECT: "src width",
     SYNC: "",
     LEVEL: "codes scales table rows bytes rank bits sums src src_scale dst dst_stride add",
-    PREVIEW: "src mean ids bias spread ranges dst rows cols",
+    PREVIEW: "src mean bias spread ranges dst scores rows cols",
     CHOOSE: "wanted scores rows dst",
-    EXACT: "weight scale ids cols src src_scale first rows dst_stride scores lowest",
+    EXACT: "weight scale cols src src_scale first rows dst dst_stride scores lowest",
+    GATHER: "places src rows",
 }
 Fields: dict[int, Any] = {code: namedtuple(NAMES[code], fields) for code, fields in _FIELDS.items()}
 FIELDS: dict[int, tuple[str, ...]] = {code: fields._fields for code, fields in Fields.items()}

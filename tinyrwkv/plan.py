@@ -81,9 +81,9 @@ class Parts:
         if row[0] == op.LEVEL:
             return field["rows"] * (field["bytes"] + 1) + 1024
         if row[0] == op.PREVIEW:
-            return field["rows"] * (4 + 1 + 1) + 4 * field["cols"] + 2048
-        if row[0] in (op.CHOOSE, op.EXACT):
-            return 4 if row[0] == op.CHOOSE else 0  # exact rows are counted as they are read
+            return field["rows"] * (1 + 1) + 4 * field["cols"] + 2048
+        if row[0] in (op.CHOOSE, op.EXACT, op.GATHER):  # exact rows are counted as they are read
+            return {op.CHOOSE: 4, op.GATHER: 4 * field["rows"]}.get(row[0], 0)
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
         names = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
         count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
@@ -110,6 +110,8 @@ class Parts:
             return [(p.codes, p.codes + -(-p.rows // op.BLOCK) * p.bytes * op.BLOCK), (p.scales, p.scales + p.rows)]
         if row[0] == op.PREVIEW:
             return [(codes, codes + p.rows) for codes in (p.bias, p.spread)]
+        if row[0] == op.GATHER:
+            return [(p.places, p.places + 4 * p.rows)]
         if row[0] == op.EXACT:
             weight, scale, last = p.weight + p.first * p.cols, p.scale + 4 * p.first, p.first + p.rows
             return [(weight, p.weight + last * p.cols), (scale, p.scale + 4 * last)]

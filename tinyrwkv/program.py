@@ -11,12 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import opcodes as op
-from .builder import Finish, Input, qmax
+from .builder import Finish, Input
 from .format import TensorFile
 from .layout import PAGE, SHIFTED, check_tensors, code_qmax, preview_levels
 from .time_mix import TimeMix
-
-__all__ = ["HEAD_ROWS", "Program", "qmax"]
 
 HEAD_ROWS = 8192
 """Rows of the head in one operation, so that a deadline is looked at in between."""
@@ -131,22 +129,24 @@ class Program(TimeMix):
     def _head(self) -> None:
         C, V = self.config["n_embd"], self.config["vocab_size"]
         self.head_input = x = self._input(self._private("xn", C), C, shared=False)
-        scores = self._preview(x) if "head.rows.weight" in self.file else ()
+        previewed = self._preview(x) if "head.rows.weight" in self.file else ()
         for first in range(0, V, HEAD_ROWS):
             rows = min(HEAD_ROWS, V - first)
-            if scores:
-                weight, scale, _ = self._matrix("head.rows.weight")
-                matrix = (weight, scale, self._vector("head.ids"), C, x.src, x.scale)
-                self._emit(op.EXACT, "head.rows.weight", *matrix, first, rows, V, *scores)
+            if previewed:
+                matrix = (*self._matrix("head.rows.weight")[:2], C, x.src, x.scale)
+                self._emit(op.EXACT, "head.rows.weight", *matrix, first, rows, *previewed)
             else:
                 self._matmul("head.weight", x, 4 * first, Finish(mode=op.LOGITS), part=(first, rows))
+        if previewed:
+            self._sync()
+            self._emit(op.GATHER, "head.places", self._vector("head.places"), *previewed[:2])
 
-    def _preview(self, x: Input) -> tuple[int, int]:
-        """Emit the logits that the preview gives; return where scores are and the lowest of rows to read."""
+    def _preview(self, x: Input) -> tuple[int, int, int, int]:
+        """Emit the logits that the preview gives; return where they are, their number, and what chooses exact ones."""
         V, (R, C), used = self.config["vocab_size"], self.file.tensors["head.basis.weight"].shape, 0
-        y, z = self._shared("head y", R), self._shared("head z", V)
-        names = ("mean", "ids", "bias_codes", "spread_codes", "ranges", "tables", "wanted")
-        mean, ids, bias, spread, ranges, tables, wanted = (self._vector(f"head.{name}") for name in names)
+        y, z, scores = self._shared("head y", R), self._shared("head z", V), self._shared("head scores", V // 2 + 1)
+        names = ("mean", "bias_codes", "spread_codes", "ranges", "tables", "wanted")
+        mean, bias, spread, ranges, tables, wanted = (self._vector(f"head.{name}") for name in names)
         self._matmul("head.basis.weight", x, y, Finish(bias=self._vector("head.basis.bias")))
         self._emit(op.SYNC, "")  # without an end to the use of x
         for k, (rows, rank, bits) in enumerate(preview_levels(self.file)):
@@ -154,9 +154,10 @@ class Program(TimeMix):
             codes, scales = self._vector(f"head.codes.{bits}"), self._vector(f"head.scale_codes.{bits}")
             level = (codes, scales, tables + 1024 * k, rows, rank * bits // 8, rank, bits, self._sums)
             self._emit(op.LEVEL, f"head.codes.{bits}", *level, q.src, q.scale, z, V, k > 0)
+            self._emit(op.SYNC, "")
             used += rank
-        self._emit(op.PREVIEW, "head.ids", x.floats, mean, ids, bias, spread, ranges, z, V, C)
+        self._emit(op.PREVIEW, "head.bias_codes", x.floats, mean, bias, spread, ranges, z, scores, V, C)
         self._emit(op.SYNC, "")
         lowest = self._quantised_scales + self._scales_used
-        self._emit(op.CHOOSE, "head.wanted", wanted, z, V, lowest)
-        return z, lowest
+        self._emit(op.CHOOSE, "head.wanted", wanted, scores, V, lowest)
+        return z, V, scores, lowest

@@ -203,17 +203,15 @@ def preview_logits(head: Tensors, x: Array) -> tuple[Array, Array]:
 
     ::
 
-        logits[id_i] = w_i . x    of the rows of highest score = z_i + log(variance of its error)
-        logits[id_i] = z_i        of the others, see `preview`
+        z_i = w_i . x    of the rows of highest score = z_i + log(variance of its error); of the others see `preview`
+        logits = z[places]
     """
     z = preview(head, x)  # (n, V)
     scores = steps(z + even(head["ranges"][1], head["spread_codes"]))
     chosen = scores >= lowest_score(scores, int(head["wanted"][0]))
     for t, rows in enumerate(chosen):
         z[t, rows] = head["rows.weight"][rows] @ x[t]
-    logits = np.empty_like(z)
-    logits[:, head["ids"]] = z
-    return logits, chosen
+    return z[:, head["places"]], chosen
 
 
 def lowest_score(scores: Array, wanted: int) -> Array:
@@ -260,7 +258,7 @@ def even(low_and_step: Array, codes: Array) -> Array:
 
 def steps(x: Array) -> Array:
     """Round to multiples of 1/16, in whole numbers of them."""
-    return np.rint(16 * np.clip(x, -65536, 65536)).astype(np.int32)
+    return np.rint(16 * np.clip(x, -2047, 2047)).astype(np.int16)
 
 
 def project(tensors: Tensors, name: str, x: Array) -> Array:

@@ -21,9 +21,10 @@ FORMULAS = {
     op.SELECT: "x = x[last token]",
     op.SYNC: "wait for the other threads",
     op.LEVEL: "z_i (+)= s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)), u = round(q / 256)",
-    op.PREVIEW: "logits[id_i] = z_i + mean . x + bias_i; score_i = round(16 (z_i + spread_i))",
+    op.PREVIEW: "z_i += mean . x + bias_i; score_i = round(16 (z_i + spread_i))",
     op.CHOOSE: "lowest = the least score that no more rows reach than are wanted",
-    op.EXACT: "logits[id_i] = w_i . x where score_i >= lowest",
+    op.EXACT: "z_i = w_i . x where score_i >= lowest",
+    op.GATHER: "logits[id] = z of its row",
 }
 
 _SIMPLE = ("{}", "sigmoid({})", "tanh({})", "silu({})", "relu({})^2")

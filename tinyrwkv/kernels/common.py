@@ -25,7 +25,7 @@ AHEAD, GROUP = 8, 16
 FAR = 4096  # bytes ahead in a stream that the processor follows too closely
 
 kernel = njit(error_model="numpy", nogil=True, boundscheck=False)
-f32, i32, i64 = np.float32, np.int32, np.int64
+f32, i16, i32, i64 = np.float32, np.int16, np.int32, np.int64
 
 
 @kernel

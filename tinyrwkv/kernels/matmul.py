@@ -132,13 +132,10 @@ def finish(a: Any, p: Any, row: Any, n: Any, t: Any, at: Any) -> None:
 @kernel
 def activate(y: Any, n: Any, activation: Any) -> None:
     """Apply the function that a matrix product ends with, in place."""
-    if activation == op.SQUARED_RELU:
+    if activation == op.RELU or activation == op.SQUARED_RELU:
         for i in range(n):
             positive = f32(0) if y[i] < f32(0) else y[i]  # NaN stays
-            y[i] = positive * positive
-    elif activation == op.RELU:
-        for i in range(n):
-            y[i] = f32(0) if y[i] < f32(0) else y[i]
+            y[i] = positive if activation == op.RELU else positive * positive
     elif activation == op.SIGMOID:
         for i in range(n):
             y[i] = sigmoid(y[i])

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import opcodes as op
 from .common import BARRIER, FIRST, HEAD, LAST, PROGRAM, THREADS, TOKENS, i32, kernel
-from .head import choose, exact, level, preview
+from .head import choose, exact, gather, level, preview
 from .matmul import matmul
 from .pointwise import embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
@@ -19,12 +19,9 @@ NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)
 @kernel
 def wait(a: Any) -> None:
     """Meet the other threads: the last to arrive starts the next generation, the others spin, then yield."""
-    threads = i32(a[THREADS])
-    if threads == i32(1):
-        return
     arrived, generation = i32_at(a[BARRIER]), i32_at(a[BARRIER] + 64)
     mine = atomic_load(generation)
-    if atomic_add(arrived, i32(1)) == threads - i32(1):
+    if atomic_add(arrived, i32(1)) == i32(a[THREADS]) - i32(1):
         atomic_store(arrived, i32(0))
         atomic_store(generation, i32(mine + i32(1)))
         return
@@ -76,6 +73,8 @@ def run(a: Any) -> None:
             choose(a, p)
         elif code == op.EXACT:
             exact(a, p)
+        elif code == op.GATHER:
+            gather(a, p)
         elif code == op.EMBED:
             embed(a, p)
         elif code == op.SELECT and a[HEAD] == HEAD_OF_LAST and a[TOKENS] > 1:

@@ -46,7 +46,8 @@ def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
     threshold, network_threshold = f32_at(a[WEIGHTS] + p[22]), f32_at(a[WEIGHTS] + p[25])
     listed, sums, scores = i32_at(lists), i32_at(a[PRIVATE]), f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4)
     if start < i32(p[3]):
-        code_sums(a[WEIGHTS] + p[21] + i64(start) * (cols >> 3), a[PRIVATE] + p[23], i32(cols >> 3), a[PRIVATE])
+        ahead = i64(next_block(a, start, i32(p[3])) - start) * (cols >> 3)
+        code_sums(a[WEIGHTS] + p[21] + i64(start) * (cols >> 3), a[PRIVATE] + p[23], i32(cols >> 3), a[PRIVATE], ahead)
     for f in range(start, min(i32(start + ROWS), i32(p[3]))):
         high = f32(sums[f - start]) * scale > threshold[f]
         if p[24] != op.NONE:

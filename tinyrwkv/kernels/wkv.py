@@ -103,14 +103,12 @@ def _of_a_head(make: Any) -> Any:
 
     @kernel
     def head(old: Any, new: Any, v: Any, y: Any, n: Any, large: Any, r: Any, k: Any, w: Any, kk: Any, b: Any) -> None:
-        if n % 64:
-            for j in range(0, i64(n) * 4, 32):
+        for j in range(0, i64(n) * 4, 32 if n % 64 else 256):
+            if n % 64:
                 narrow(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
-        elif large:
-            for j in range(0, i64(n) * 4, 256):
+            elif large:
                 past_caches(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
-        else:
-            for j in range(0, i64(n) * 4, 256):
+            else:
                 wide(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
 
     return head
