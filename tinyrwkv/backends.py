@@ -43,6 +43,11 @@ class Workspace:
         constants[16:] = 1.0
         self.barrier = np.zeros(256, np.uint8)
         self.arguments = [(ctypes.c_int64 * 17)() for _ in range(threads)]
+        for i, block in enumerate(self.arguments):  # what is the same in every call
+            part = (65536 * i // threads, 65536 * (i + 1) // threads, threads)
+            block[:2] = [program.file.bytes.ctypes.data, program.table.ctypes.data]
+            block[8:10] = [self.shared.ctypes.data, self.private[i].ctypes.data]
+            block[12:16] = [*part, self.barrier.ctypes.data]
         self.touched = 0  # bytes of weights that only some tokens need, as the backend counted
         self._floats = np.zeros(0, np.float32)
         self.addresses = [ctypes.addressof(block) for block in self.arguments]
@@ -88,8 +93,6 @@ class Compiled:
 
     def __init__(self, name: str, program: Program, function: Any, threads: int) -> None:
         self.name, self.threads, self.function = name, threads, function
-        self.weights = program.file.bytes.ctypes.data
-        self.table = program.table.ctypes.data
         self._keep = program, program.file.bytes
 
     def run(
@@ -104,13 +107,10 @@ class Compiled:
         head: int,
     ) -> None:
         """Read ids and the old state; write the new state, and logits to `out`."""
-        common = (self.weights, self.table, first, last, len(ids), ids.ctypes.data, old.ctypes.data, new.ctypes.data)
-        logits = 0 if out is None else out.ctypes.data
-        barrier = workspace.barrier.ctypes.data
-        for i, block in enumerate(workspace.arguments):
-            private = workspace.private[i].ctypes.data
-            part = (65536 * i // self.threads, 65536 * (i + 1) // self.threads, self.threads)
-            block[:16] = [*common, workspace.shared.ctypes.data, private, logits, head, *part, barrier]
+        logits, states = 0 if out is None else out.ctypes.data, (old.ctypes.data, new.ctypes.data)
+        for block in workspace.arguments:
+            block[2:8] = [first, last, len(ids), ids.ctypes.data, *states]
+            block[10:12] = [logits, head]
         if self.threads == 1:
             self.function(workspace.addresses[0])
         else:
