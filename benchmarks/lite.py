@@ -74,7 +74,7 @@ def silent(model: Model) -> float:
 
 
 def compare(
-    shape: tuple[int, int, int], threads: Sequence[int], tokens: int = 64, turns: int = 5, folder: str | None = None
+    shape: tuple[int, int, int], threads: Sequence[int], tokens: int = 64, turns: int = 9, folder: str | None = None
 ) -> dict[str, Any]:
     """Return the speeds of both models and their ratios, with each number of threads; files as for ``--folder``."""
     with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=768, metavar="N", help="default: 768")
     parser.add_argument("--vocab", type=int, default=65536, metavar="N", help="default: 65536")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
-    parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--turns", type=int, default=9, metavar="N", help="default: 9")
     parser.add_argument("--folder", metavar="F", help="keep the files here, and take what is there (default: neither)")
     parser.add_argument("--make", metavar="FILE", help="write the compressed model here, and measure nothing")
     options = parser.parse_args(argv)
