@@ -19,7 +19,7 @@ def matmul(a: Any, p: Any) -> None:
     w_bytes = i64(cols) * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
     x_bytes = p[8] * (2 if kind == op.INT8 else 4)
     x, out_bytes = (a[SHARED] if p[6] else a[PRIVATE]) + p[7], 4 * ROWS
-    if kind == op.INT8 and tokens < i32(4) and cols > i32(256):
+    if kind == op.INT8 and tokens < i32(4) and (cols > i32(256) or simd.PAIRS):
         first = in_streams(a, p, first, last, x, x_bytes)
     for start in range(first, last, ROWS):
         n = i32(min(ROWS, last - start))
