@@ -200,6 +200,18 @@ def test_a_limit_changes_no_bit_and_is_held(large, backend, monkeypatch):
     assert max(sizes) <= limit < free.plan()["file_bytes"] / 2
 
 
+@pytest.mark.usefixtures("linux")
+def test_exact_logits_leave_little_of_what_they_read_where_there_is_a_limit(large, backend):
+    pathlib.Path(large).read_bytes()
+    free = tinyrwkv.load(large, backend=backend)
+    model = tinyrwkv.load(large, backend=backend, resident_limit=least_resident(free.parts))
+    (logits, hidden, _), some = read_one(model, 7, model.new_state()), np.arange(0, 16384, 3)
+    assert model.exact_logits(some, logits, hidden).tobytes() == free.exact_logits(some, logits, hidden).tobytes()
+    for name in ("head.places", "head.rows.weight", "head.rows.weight.scale"):
+        present, pages = pages_of(model, name)
+        assert present <= pages / 4 < pages_of(free, name)[0]  # the system maps a few that lie around what is read
+
+
 # Files that are not what they say.
 
 

@@ -402,7 +402,7 @@ class Model:
         """
         if "head.rows.weight" not in self.file:
             return logits[ids]
-        rows = self.file["head.places"][ids]
+        rows = self._limit.take("head.places", np.asarray(ids))
         q, scale = (self._limit.take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
         sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * hidden[-1])

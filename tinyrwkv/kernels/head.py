@@ -29,6 +29,7 @@ def level(a: Any, p: Any) -> None:
         else:
             fill_tables_2(x, n, tables)
         for start in range(first, last, op.BLOCK):
+            # i64: of a plain number Numba makes another form of code_sums, half as fast.
             code_sums(a[WEIGHTS] + p[0] + i64(start) * n, tables, n, a[PRIVATE], i64(FAR))
             scales, m = u8_at(a[WEIGHTS] + p[1] + start), min(i32(op.BLOCK), i32(rows - start))
             z = f32_at(a[SHARED] + p[10] + (i64(t) * p[11] + start) * 4)
