@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -96,6 +96,7 @@ def draw(sampler: Sampler, logits: np.ndarray, n: int) -> list[int]:
 
 
 @given(some_logits, st.sampled_from([{"temperature": 0}, {"top_k": 1}, {"temperature": 0.5, "top_p": 0}]))
+@example(np.array([15] + 117 * [0], np.float32), {"temperature": 0})  # 117 times 3e-7 beside 1
 def test_greedy_is_argmax(logits: np.ndarray, setting: dict[str, Any]) -> None:
     sampler = Sampler(**setting)
     token, logprob = sampler.sample(logits)

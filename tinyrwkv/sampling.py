@@ -227,7 +227,7 @@ class Sampler:
         self._peak, _ = _peak(logits)
         np.subtract(logits, self._peak, out=self._weights)
         np.exp(self._weights, out=self._weights)
-        self._log_sum = math.log(float(self._weights.sum()))
+        self._log_sum = math.log(self._weights.sum(dtype=np.float64))  # float32 loses what is small beside 1
         return logits
 
     def _adjust(self, logits: np.ndarray) -> np.ndarray:
