@@ -347,7 +347,7 @@ class Model:
             if ids.min() >= 0 and ids.max() < V:
                 return np.ascontiguousarray(ids, np.int32)
             found = f"{ids.min()} to {ids.max()}"
-        raise ArgumentError(self.path, "tokens", found, f"at least one of 0 to {V - 1}", "use this model's tokenizer")
+        raise ArgumentError(self.path, "tokens", found, f"at least one id, 0 to {V - 1}", "use this model's tokenizer")
 
     def check_prompt(self, prompt: str | Iterable[int], state: State | None) -> tuple[np.ndarray, State]:
         """Return the tokens of a prompt and the state that they follow.

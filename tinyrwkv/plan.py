@@ -82,8 +82,10 @@ class Parts:
             return field["rows"] * (field["bytes"] + 1) + 1024
         if row[0] == op.PREVIEW:
             return field["rows"] * (1 + 1) + 4 * field["cols"] + 2048
-        if row[0] in (op.CHOOSE, op.EXACT, op.GATHER):  # exact rows are counted as they are read
-            return {op.CHOOSE: 4, op.GATHER: 4 * field["rows"]}.get(row[0], 0)
+        if row[0] == op.GATHER:
+            return 4 * field["rows"]
+        if row[0] in (op.CHOOSE, op.EXACT):
+            return 4 if row[0] == op.CHOOSE else 0  # exact rows are counted as they are read
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
         names = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
         count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
