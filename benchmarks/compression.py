@@ -29,13 +29,13 @@ import numpy as np
 
 import tinyrwkv
 from benchmarks import common
-from converters import measure
-from converters.compress import PRESETS
-from converters.convert import convert
-from converters.pipeline import Options, Pipeline
-from converters.rewrite import rewrite
-from converters.score import Score, Scorer, exact_match
-from converters.texts import read_text, split_documents, windows
+from converters.compress.pipeline import Options, Pipeline
+from converters.compress.presets import PRESETS
+from converters.judge import cost as measure
+from converters.judge.metrics import Score, Scorer, exact_match
+from converters.judge.texts import read_text, split_documents, windows
+from converters.write.convert import convert
+from converters.write.edit import rewrite
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "compression.md"
 STEPS = ("make", "judge", "speed")

@@ -27,9 +27,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from benchmarks import common, random_checkpoint
 from benchmarks.random_model import sizes
 from benchmarks.tokens import Run
-from converters.compress import PRESETS, compress
-from converters.convert import convert
-from converters.measure import sample_cold
+from converters.compress.presets import PRESETS, compress
+from converters.judge.cost import sample_cold
+from converters.write.convert import convert
 from tinyrwkv import Model
 
 FIRING = (0.07, 0.19)

@@ -32,9 +32,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from benchmarks import common, random_checkpoint
 from benchmarks.engine import ROOT, Engine
 from benchmarks.random_model import sizes
-from converters.compress import PRESETS, compress
-from converters.convert import convert
-from converters.write_gguf import export
+from converters.compress.presets import PRESETS, compress
+from converters.export.gguf import export
+from converters.write.convert import convert
 from tinyrwkv import load
 from tinyrwkv.errors import TinyRWKVError
 

@@ -36,9 +36,9 @@ import tinyrwkv
 from benchmarks import common, compression, limit, lite
 from benchmarks.compression import EXACT, PREDICTED
 from benchmarks.engine import ROOT
-from converters.compare import differing
-from converters.measure import cold
-from converters.texts import read_text
+from converters.judge.compare import differing
+from converters.judge.cost import cold
+from converters.judge.texts import read_text
 from tinyrwkv import Model, memory
 
 ALL = "lite: all of it"

@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.random_model import sizes
-from converters.raw_shapes import raw_shapes
+from converters.checkpoint.raw_shapes import raw_shapes
 from tinyrwkv.layout import VERSIONS
 
 RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}

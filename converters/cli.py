@@ -16,11 +16,11 @@ from tinyrwkv.errors import ArgumentError, TinyRWKVError
 from tinyrwkv.extra.terminal import Progress, show_size
 
 from . import options as compression
-from .compress import compress
-from .convert import convert
-from .store import DTYPES
-from .vocab import find_world
-from .write_gguf import export
+from .compress.presets import compress
+from .export.gguf import export
+from .write.convert import convert
+from .write.encode import DTYPES
+from .write.vocab import find_world
 
 _EXAMPLES = """\
 examples:

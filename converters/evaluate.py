@@ -16,10 +16,10 @@ from typing import Any
 from tinyrwkv import Model, load
 from tinyrwkv.errors import TinyRWKVError
 
-from .compare import check_same, compare
-from .measure import TOKENS, chosen_bytes, sample_cold
-from .score import Matches, Score, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
-from .texts import read_text, split_documents, windows
+from .judge.compare import check_same, compare
+from .judge.cost import TOKENS, chosen_bytes, sample_cold
+from .judge.metrics import Matches, Score, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
+from .judge.texts import read_text, split_documents, windows
 
 _NOTES = """\
 examples:

@@ -14,7 +14,7 @@ import numpy as np
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.quant import dequantize_rows, quantize_rows
 
-from .head import matrix, mean_probabilities, softmax, softmax_blocks
+from .techniques.preview_head import matrix, mean_probabilities, softmax, softmax_blocks
 
 Array = np.ndarray
 Parts = Mapping[str, Array]

@@ -10,8 +10,8 @@ from typing import Any
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.extra.terminal import parse_size
 
-from .compress import PRESETS
-from .pipeline import KEEP, ROWS, Options
+from .compress.pipeline import KEEP, ROWS, Options
+from .compress.presets import PRESETS
 
 # What an option on the command line takes away from a preset.
 _INSTEAD = {"low_rank": ("rank_budget",), "sparse_ffn": ("keep",), "recall": ("keep",)}

@@ -10,8 +10,8 @@ import numpy as np
 from tiny_models import rewrite
 
 import tinyrwkv
-from converters.predict_ffn import Inputs
-from converters.sparse_ffn import Neurons
+from converters.techniques.predict_ffn import Inputs
+from converters.techniques.sparse_ffn import Neurons
 from tinyrwkv.quant import quantize_rows
 
 Tensors = dict[str, np.ndarray]

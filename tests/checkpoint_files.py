@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from pth_writer import stored
 
-from converters.detect import open_source
-from converters.file_form import plan
-from converters.names import canonical
-from converters.versions import check, refuse_variants
+from converters.checkpoint.names import canonical
+from converters.checkpoint.versions import check, refuse_variants
+from converters.read.open import open_source
+from converters.write.recipe import plan
 from tinyrwkv.errors import TinyRWKVError
 
 Arrays = Mapping[str, np.ndarray]

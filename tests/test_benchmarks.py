@@ -30,8 +30,8 @@ from benchmarks import (
     tokens,
 )
 from benchmarks.random_model import sizes
-from converters import calibration
-from converters.convert import convert
+from converters.calibrate import calibration
+from converters.write.convert import convert
 from tinyrwkv import opcodes
 from tinyrwkv.layout import VERSIONS
 from tinyrwkv.model import BUNDLED

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_models import VOCAB_SIZE
 
-from converters.collect import collect, quantize_inputs
-from converters.probe import Probe
+from converters.calibrate.collect import collect, quantize_inputs
+from converters.calibrate.probe import Probe
 from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import VOCAB_SIZE, rewrite
 
 from converters import evaluate
-from converters.compare import compare
+from converters.judge.compare import compare
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError
 

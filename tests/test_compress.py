@@ -15,9 +15,12 @@ from checkpoints import raw_checkpoint
 from pth_writer import write_pth
 from tiny_models import VOCABULARY, Oracle, error
 
-from converters import calibration, cli, compress, options, stages
-from converters.compress import PRESETS
-from converters.pipeline import Options, Pipeline
+from converters import cli, options
+from converters.calibrate import calibration
+from converters.compress import presets as compress
+from converters.compress import stages
+from converters.compress.pipeline import Options, Pipeline
+from converters.compress.presets import PRESETS
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.format import open_file

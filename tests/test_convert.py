@@ -14,8 +14,8 @@ from checkpoints import VERSIONS, raw_checkpoint
 from dialects import to_fla, to_ggmf, to_gguf
 from pth_writer import members, pickle_and_storages, write_pth, zip_archive
 
-from converters import source
-from converters.convert import convert
+from converters.read import source
+from converters.write.convert import convert
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.format import open_file
 from tinyrwkv.quant import quantize_rows

@@ -58,7 +58,7 @@ def test_options_reach_the_file(paths, capsys, tmp_path):
 
 
 def test_the_world_vocabulary_is_looked_for(paths, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("converters.vocab.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("converters.write.vocab.importlib.util.find_spec", lambda name: None)
     assert cli.main([*paths, "--vocab", "world"]) == 1
     assert "ChatRWKV" in capsys.readouterr().err
     write(tmp_path / "rwkv_vocab_v20230424.txt", VOCAB)

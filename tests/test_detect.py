@@ -11,7 +11,7 @@ from checkpoints import raw_checkpoint
 from dialects import to_ggmf, to_gguf
 from pth_writer import members, pickle_and_storages, zip_archive
 
-from converters.detect import open_source
+from converters.read.open import open_source
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 RAW = raw_checkpoint("v6", n_layer=1, n_embd=32, vocab_size=40)

@@ -12,7 +12,11 @@ import pytest
 from terminals import ROOT
 
 import tinyrwkv
-from converters import collect, documents, effects, head, head_clusters, low_rank, predict_ffn, score, sparse_ffn
+from converters import head_clusters
+from converters.calibrate import collect, documents, effects
+from converters.judge import metrics as score
+from converters.techniques import low_rank, predict_ffn, sparse_ffn
+from converters.techniques import preview_head as head
 
 CONVERTERS = {  # the functions that docs/api-mathematics.md shows
     documents: ("choose_documents", "sample_documents"),

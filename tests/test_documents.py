@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from converters.documents import LONGEST_SAMPLE, PIECE, choose_documents, sample_documents
+from converters.calibrate.documents import LONGEST_SAMPLE, PIECE, choose_documents, sample_documents
 from tinyrwkv.errors import ArgumentError
 
 

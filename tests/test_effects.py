@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import VOCAB_SIZE
 
-from converters.effects import effects
+from converters.calibrate.effects import effects
 from tinyrwkv.errors import ArgumentError
 
 IDS = [0, *np.random.default_rng(5).integers(0, VOCAB_SIZE, 36).tolist()]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from vocabularies import pack, single_bytes
 
 from converters import evaluate
-from converters.score import Score, Scorer, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
-from converters.texts import split_documents, windows
+from converters.judge.metrics import Score, Scorer, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
+from converters.judge.texts import split_documents, windows
 from tinyrwkv import Model, Sampler, load, quant, reference
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.format import Writer

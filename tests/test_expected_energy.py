@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.expected_energy import Expectation, fit_expectation
+from converters.techniques.expected_energy import Expectation, fit_expectation
 
 
 def test_thresholds_are_where_the_expected_energy_meets_the_price() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from checkpoints import VERSIONS, raw_checkpoint
 
-from converters import source
-from converters.file_form import fold_ln0, plan
-from converters.source import SourceTensor, row_blocks
-from converters.versions import check
+from converters.checkpoint.versions import check
+from converters.read import source
+from converters.read.source import SourceTensor, row_blocks
+from converters.write.recipe import fold_ln0, plan
 from tinyrwkv.layout import KEPT, SHIFTED, tensor_shapes
 
 C, H, N = 32, 4, 8

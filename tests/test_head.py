@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters import head, head_clusters
+from converters import head_clusters
+from converters.techniques import preview_head as head
 from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.quant import dequantize_rows, quantize_rows

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from converters.pack_codes import pack_codes
+from converters.techniques.pack_codes import pack_codes
 from tinyrwkv import opcodes as op
 from tinyrwkv import reference
 from tinyrwkv.builder import qmax

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from converters import collect, documents, head_clusters, low_rank, predict_ffn, sign_predictor, sparse_ffn
+from converters import head_clusters
+from converters.calibrate import collect, documents
+from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_ffn
 from tinyrwkv import Model, Sampler, memory, model, quant, reference
 
 LESSONS = Path(__file__).resolve().parent.parent / "docs" / "lessons"

@@ -18,7 +18,7 @@ from golden_files import file_state
 from official import official_version, run_official
 
 import tinyrwkv
-from converters.convert import convert
+from converters.write.convert import convert
 from tinyrwkv import quant, reference
 from tinyrwkv.format import open_file
 

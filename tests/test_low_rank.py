@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.low_rank import (
+from converters.techniques.low_rank import (
     Metric,
     check_rank,
     choose_ranks,

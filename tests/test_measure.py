@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters import measure
-from converters.probe import Probe
+from converters.calibrate.probe import Probe
+from converters.judge import cost as measure
 from tinyrwkv import load
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from channel_mixes import channel_mix
 
-from converters.mlp_predictor import _gradients, _loss, train
+from converters.techniques.mlp_predictor import _gradients, _loss, train
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from checkpoints import VERSIONS, raw_checkpoint
 from dialects import to_fla, to_ggmf, to_gguf, to_hugging_face, to_web_rwkv
 from pth_writer import write_pth
 
-from converters.detect import open_source
-from converters.names import canonical, is_fla
+from converters.checkpoint.names import canonical, is_fla
+from converters.read.open import open_source
 from tinyrwkv.errors import FormatError, UnsupportedError
 
 LAYERS = 4

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.pack_codes import pack_codes
+from converters.techniques.pack_codes import pack_codes
 from tinyrwkv import reference
 
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tiny_models import shape_of, write_model
 
 import tinyrwkv
-from converters.collect import collect
-from converters.mlp_predictor import Network
-from converters.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
-from converters.rewrite import rewrite as write_copy
-from converters.sign_predictor import scores
-from converters.sparse_ffn import Neurons
+from converters.calibrate.collect import collect
+from converters.techniques.mlp_predictor import Network
+from converters.techniques.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
+from converters.techniques.sign_predictor import scores
+from converters.techniques.sparse_ffn import Neurons
+from converters.write.edit import rewrite as write_copy
 from tinyrwkv import opcodes as op
 from tinyrwkv.backends import NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import VOCAB_SIZE
 
-from converters.probe import Probe
+from converters.calibrate.probe import Probe
 from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
 

@@ -167,7 +167,7 @@ def test_a_module_imports_only_what_it_may(name: str) -> None:
             assert not is_core(name) or not within(other, "tinyrwkv.extra"), f"the core's {name} imports {other}"
         else:
             allowed = {"converters", "tinyrwkv", "numpy"}
-            if name == "converters.write_gguf":
+            if name == "converters.export.gguf":
                 allowed |= {"gguf"}
             assert top in allowed, f"{name} imports {other}"
 

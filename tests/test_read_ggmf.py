@@ -13,7 +13,7 @@ from dialects import to_ggmf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters import ggml, source
+from converters.read import ggml, source
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 RNG = np.random.default_rng(0)

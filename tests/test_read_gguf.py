@@ -13,7 +13,7 @@ from dialects import to_gguf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.detect import open_source
+from converters.read.open import open_source
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 RAW = raw_checkpoint("v7", n_layer=1, n_embd=32, vocab_size=40)

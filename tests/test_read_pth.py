@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pth_writer import View, bf16, members, pickle_and_storages, write_pth, zip_archive
 
-from converters import source
-from converters.read_pth import read_pth
+from converters.read import source
+from converters.read.pth import read_pth
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pth_writer import stored
 
-from converters import source
+from converters.read import source
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 RNG = np.random.default_rng(0)

@@ -12,9 +12,9 @@ from golden_files import bf16, read_golden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.file_form import plan
-from converters.source import SourceTensor
-from converters.versions import check
+from converters.checkpoint.versions import check
+from converters.read.source import SourceTensor
+from converters.write.recipe import plan
 from tinyrwkv import quant, reference
 from tinyrwkv.errors import UnsupportedError
 from tinyrwkv.format import Writer, open_file

@@ -8,7 +8,7 @@ from checkpoint_files import write
 from checkpoints import raw_checkpoint
 from pth_writer import write_pth
 
-from converters.convert import convert
+from converters.write.convert import convert
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.format import Writer, open_file
 

@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_compress import files, run
 
-from converters import cli, svg
-from converters.compress import PRESETS
+from converters import cli
+from converters.compress.presets import PRESETS
+from converters.report import svg
 from tinyrwkv.extra import cli as tinyrwkv_cli
 
 __all__ = ["files"]

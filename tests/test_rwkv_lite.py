@@ -10,7 +10,7 @@ from pth_writer import write_pth
 from tiny_models import BOUNDS, Oracle, error
 
 from converters import cli
-from converters.convert import convert
+from converters.write.convert import convert
 from tinyrwkv import load
 from tinyrwkv.errors import FormatError
 from tinyrwkv.format import open_file

@@ -8,9 +8,9 @@ import os
 import pytest
 from test_compress import files, run
 
-from converters import search
-from converters.measure import sample_cold
-from converters.pipeline import Options
+from converters.compress import search
+from converters.compress.pipeline import Options
+from converters.judge.cost import sample_cold
 from tinyrwkv import load
 
 __all__ = ["files"]

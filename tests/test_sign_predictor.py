@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.sign_predictor import correlated_signs, fit_signs, scores
+from converters.techniques.sign_predictor import correlated_signs, fit_signs, scores
 
 
 def correlation(b: np.ndarray, K: np.ndarray, G: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import is_exact
 
-from converters.collect import collect
-from converters.sparse_ffn import Neurons, bundle, hot_first, sparse_exact
+from converters.calibrate.collect import collect
+from converters.techniques.sparse_ffn import Neurons, bundle, hot_first, sparse_exact
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.layout import PAGE, VERSIONS
 

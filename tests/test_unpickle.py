@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.unpickle import MAX_PICKLE, Storage, StoredTensor, unpickle
+from converters.read.unpickle import MAX_PICKLE, Storage, StoredTensor, unpickle
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 

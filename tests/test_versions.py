@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from checkpoints import VERSIONS, raw_checkpoint
 
-from converters.source import SourceTensor
-from converters.versions import check, detect, refuse_variants
+from converters.checkpoint.versions import check, detect, refuse_variants
+from converters.read.source import SourceTensor
 from tinyrwkv.errors import FormatError, UnsupportedError
 
 SIZES = {"n_layer": 2, "n_embd": 32, "head_size": 8, "vocab_size": 40}

@@ -10,7 +10,7 @@ from checkpoint_files import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.vocab import WORLD, find_world, read_vocab
+from converters.write.vocab import WORLD, find_world, read_vocab
 from tinyrwkv.errors import ArgumentError, FormatError
 
 BYTES = [bytes([b]) for b in range(256)]
@@ -147,7 +147,7 @@ def test_the_world_vocabulary_is_found_beside_the_checkpoint_first(tmp_path, pac
 
 
 def test_where_the_world_vocabulary_is_not_the_error_says_where_it_comes_from(tmp_path, monkeypatch):
-    monkeypatch.setattr("converters.vocab.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("converters.write.vocab.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ArgumentError) as error:
         find_world(tmp_path / "a.pth")
     for part in (WORLD, str(tmp_path), "an installed rwkv package", "ChatRWKV", "pip install --no-deps rwkv"):

@@ -11,11 +11,12 @@ from checkpoints import raw_checkpoint
 from pth_writer import write_pth
 from tiny_models import rewrite
 
-from converters import cli, gguf_tensors
-from converters.convert import convert
-from converters.file_form import fold_ln0
-from converters.gguf_tensors import q8_0, quantize_q8_0, unfold_ln0
-from converters.write_gguf import export
+from converters import cli
+from converters.export import gguf_tensors
+from converters.export.gguf import export
+from converters.export.gguf_tensors import q8_0, quantize_q8_0, unfold_ln0
+from converters.write.convert import convert
+from converters.write.recipe import fold_ln0
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.format import Writer, open_file
 from tinyrwkv.quant import quantize_rows

@@ -10,8 +10,8 @@ import numpy as np
 from vocabularies import pack, single_bytes
 
 from benchmarks.random_model import sizes, write
-from converters.head import fit_preview
-from converters.pack_codes import pack_codes
+from converters.techniques.pack_codes import pack_codes
+from converters.techniques.preview_head import fit_preview
 from tinyrwkv import quant, reference
 from tinyrwkv.format import Writer, open_file
 from tinyrwkv.layout import bundle_shape

@@ -21,8 +21,8 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
-from converters.documents import sample_documents
-from converters.probe import Probe
+from converters.calibrate.documents import sample_documents
+from converters.calibrate.probe import Probe
 from tinyrwkv import quant
 
 # ## Real weights, real inputs

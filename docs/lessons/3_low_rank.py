@@ -22,9 +22,9 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
-from converters import low_rank
-from converters.collect import collect
-from converters.documents import sample_documents
+from converters.calibrate.collect import collect
+from converters.calibrate.documents import sample_documents
+from converters.techniques import low_rank
 from tinyrwkv import quant
 from tinyrwkv.format import Writer
 

@@ -22,10 +22,10 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
-from converters import predict_ffn, sparse_ffn
-from converters.collect import collect
-from converters.documents import sample_documents
-from converters.sign_predictor import scores
+from converters.calibrate.collect import collect
+from converters.calibrate.documents import sample_documents
+from converters.techniques import predict_ffn, sparse_ffn
+from converters.techniques.sign_predictor import scores
 from tinyrwkv.format import Writer
 
 model = tinyrwkv.load()

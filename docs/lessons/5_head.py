@@ -19,9 +19,10 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
-from converters import head, head_clusters
-from converters.documents import sample_documents
-from converters.probe import Probe
+from converters import head_clusters
+from converters.calibrate.documents import sample_documents
+from converters.calibrate.probe import Probe
+from converters.techniques import preview_head as head
 from tinyrwkv import quant
 
 model = tinyrwkv.load()

@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
-from converters.documents import sample_documents
+from converters.calibrate.documents import sample_documents
 
 model = tinyrwkv.load()
 V, C = model.config["vocab_size"], model.config["n_embd"]

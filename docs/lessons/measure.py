@@ -23,12 +23,14 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import tinyrwkv
-from converters import head, head_clusters, low_rank
-from converters.collect import collect
-from converters.documents import choose_documents
-from converters.probe import Probe
-from converters.score import nll_of_text
-from converters.texts import windows
+from converters import head_clusters
+from converters.calibrate.collect import collect
+from converters.calibrate.documents import choose_documents
+from converters.calibrate.probe import Probe
+from converters.judge.metrics import nll_of_text
+from converters.judge.texts import windows
+from converters.techniques import low_rank
+from converters.techniques import preview_head as head
 from tinyrwkv import quant
 from tinyrwkv.format import Writer
 

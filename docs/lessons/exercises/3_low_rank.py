@@ -6,7 +6,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 
-from converters import low_rank
+from converters.techniques import low_rank
 
 random = np.random.default_rng(0)
 W = random.standard_normal((48, 64)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 
-from converters.head import softmax
+from converters.techniques.preview_head import softmax
 
 share = np.array([0.7, 0.2, 0.1])  # by the cluster head; the first is read
 exact = np.array([3.0, 2.0, 1.0])  # logits of its rows

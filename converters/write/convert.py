@@ -13,13 +13,13 @@ import tinyrwkv
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.format import Writer
 
-from .detect import open_source
-from .file_form import Entry, plan
-from .names import canonical, is_fla
-from .repack import Copy, repack
-from .source import Source
-from .store import DTYPES, Loss, store
-from .versions import check, refuse_variants
+from ..checkpoint.names import canonical, is_fla
+from ..checkpoint.versions import check, refuse_variants
+from ..read.open import open_source
+from ..read.source import Source
+from .encode import DTYPES, Loss, store
+from .from_trwkv import Copy, repack
+from .recipe import Entry, plan
 from .vocab import Vocabulary, read_vocab
 
 Progress = Callable[[int, int], None]

@@ -12,11 +12,11 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError
 
+from ..judge.metrics import Score, Scorer
+from ..techniques.low_rank import Metric
 from .collect import collect
 from .documents import choose_documents, sample_documents
 from .effects import effects
-from .low_rank import Metric
-from .score import Score, Scorer
 
 FIT, HELD = 32768, 4096
 """Tokens of a text to fit to and to judge by."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from tinyrwkv.errors import FormatError
 from tinyrwkv.table import show
 
+from ..read.source import Source, SourceTensor
 from .names_ggml import Ggmf, Gguf
 from .rename import LOW_RANK_V7, Renamed, split, transposed
-from .source import Source, SourceTensor
 
 # RWKV-Lite's factors: y = W2 @ W1 @ x ("5.8"), or W2 @ relu(W1 @ x)^2 + diag * x ("5.9").
 _FACTOR = re.compile(r"(\.(?:att\.(?:receptance|key|value|gate)|ffn\.receptance))(1\.weight|2\.weight|_diag)$")

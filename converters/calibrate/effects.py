@@ -11,8 +11,8 @@ from tinyrwkv.errors import ArgumentError
 from tinyrwkv.quant import dequantize_rows
 from tinyrwkv.reference import sigmoid
 
+from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe
-from .texts import WINDOW
 
 
 def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[str, Array]:

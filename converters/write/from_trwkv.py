@@ -12,8 +12,8 @@ from tinyrwkv.format import open_file
 from tinyrwkv.layout import MATRIX
 from tinyrwkv.table import DTYPES, PAGE, Tensor
 
-from .file_form import Entry
-from .source import InputFile, SourceTensor, row_blocks
+from ..read.source import InputFile, SourceTensor, row_blocks
+from .recipe import Entry
 
 _KINDS = {"f32": "F32", "f16": "F16"}
 _FIX = "convert the original checkpoint"

@@ -7,9 +7,9 @@ import os
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.table import MAGIC as TRWKV
 
-from . import read_ggmf, read_gguf
-from .read_pth import read_pth
-from .read_safetensors import is_safetensors, read_safetensors
+from . import ggmf, gguf
+from .pth import read_pth
+from .safetensors import is_safetensors, read_safetensors
 from .source import InputFile, Source
 
 _EXPECTED = "a .pth, .safetensors, .gguf, rwkv.cpp .bin or .trwkv file"
@@ -58,10 +58,10 @@ def _open(file: InputFile) -> Source:
     head = file.read(0, min(512, file.size), "header").tobytes()
     if head.startswith(b"PK\3\4"):
         return read_pth(file)
-    if head.startswith(read_gguf.MAGIC):
-        return read_gguf.read_gguf(file)
-    if head.startswith(read_ggmf.MAGIC):
-        return read_ggmf.read_ggmf(file)
+    if head.startswith(gguf.MAGIC):
+        return gguf.read_gguf(file)
+    if head.startswith(ggmf.MAGIC):
+        return ggmf.read_ggmf(file)
     if head.startswith(TRWKV):
         return Source(file, "trwkv", {})
     if is_safetensors(file):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from tinyrwkv.errors import FormatError
 from tinyrwkv.table import show
 
-from .source import SourceTensor
+from ..read.source import SourceTensor
 
 # What one tensor of a file becomes: raw names and values.
 Renamed = Iterable[tuple[str, SourceTensor]]

@@ -13,7 +13,7 @@ from tinyrwkv.layout import MATRIX
 from tinyrwkv.quant import quantize_rows
 from tinyrwkv.table import show
 
-from .file_form import Entry
+from .recipe import Entry
 
 DTYPES = ("f32", "f16", "int8")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyrwkv.layout import FACTORED
 
-from .source import SourceTensor
+from ..read.source import SourceTensor
 
 Shape = tuple[int, ...]
 

@@ -10,8 +10,8 @@ from typing import Any
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.table import show
 
+from ..read.source import SourceTensor
 from .raw_shapes import Shape, factored, ranks_of, raw_shapes
-from .source import SourceTensor
 
 _OTHERS = (
     (r"\.s_emb", "RWKV-7 with DeepEmbed (x070a)"),

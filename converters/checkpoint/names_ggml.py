@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
+from ..read.source import Source, SourceTensor
 from .rename import LOW_RANK_V7, Renamed, split, transposed
-from .source import Source, SourceTensor
 
 
 class Ggmf:

@@ -14,7 +14,7 @@ import numpy as np
 from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.table import show
 
-from .source import InputFile
+from ..read.source import InputFile
 
 MAX_FILE, MAX_LINE = 64 << 20, 8192
 # <id> <Python literal of text or bytes> <length in bytes>; one literal, so nothing can nest

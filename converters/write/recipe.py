@@ -17,8 +17,8 @@ from tinyrwkv.errors import FormatError
 from tinyrwkv.layout import KEPT, MATRIX, SHIFTED, tensor_shapes
 from tinyrwkv.table import show
 
-from .source import SourceTensor
-from .versions import Checkpoint
+from ..checkpoint.versions import Checkpoint
+from ..read.source import SourceTensor
 
 # The order in which RWKV-6 checkpoints stack the five mixes.
 RAW_MIXES_V6 = "wkvrg"

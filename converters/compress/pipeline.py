@@ -11,13 +11,14 @@ import numpy as np
 from tinyrwkv import Model, load
 from tinyrwkv.extra.terminal import show_size
 
-from . import calibration, stages
-from .calibration import Calibration, Metrics, Tell
-from .compare import differing
-from .measure import chosen_bytes
-from .predict_ffn import Settings
-from .rewrite import rewrite
-from .score import Score
+from ..calibrate import calibration
+from ..calibrate.calibration import Calibration, Metrics, Tell
+from ..judge.compare import differing
+from ..judge.cost import chosen_bytes
+from ..judge.metrics import Score
+from ..techniques.predict_ffn import Settings
+from ..write.edit import rewrite
+from . import stages
 from .stages import Stage
 
 SAME = 64

@@ -15,8 +15,8 @@ from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.opcodes import MAX_TOKENS
 
+from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe
-from .texts import WINDOW
 
 Progress = Callable[[int, int], None]
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from tinyrwkv.errors import ArgumentError, FormatError
 
-from . import report as pages
+from ..calibrate.calibration import Tell
+from ..judge.texts import read_text
+from ..report import report as pages
+from ..write.convert import PathLike, check_arguments, convert
+from ..write.edit import rewrite
 from . import search
-from .calibration import Tell
-from .convert import PathLike, check_arguments, convert
 from .pipeline import Options, Pipeline
-from .rewrite import rewrite
-from .texts import read_text
 
 PRESETS = {
     "exact": Options(sparse_ffn="exact"),

@@ -14,13 +14,13 @@ from tinyrwkv.layout import FACTORED
 from tinyrwkv.plan import TYPICAL_TOKENS
 from tinyrwkv.quant import dequantize_rows
 
-from .calibration import MEMORY, Calibration, Metrics, Tell, groups
-from .collect import collect
-from .head import fit_preview, mean_probabilities, seen_bytes
-from .low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
-from .predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted
-from .rewrite import Edits
-from .sparse_ffn import Neurons, sparse_exact
+from ..calibrate.calibration import MEMORY, Calibration, Metrics, Tell, groups
+from ..calibrate.collect import collect
+from ..techniques.low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
+from ..techniques.predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted
+from ..techniques.preview_head import fit_preview, mean_probabilities, seen_bytes
+from ..techniques.sparse_ffn import Neurons, sparse_exact
+from ..write.edit import Edits
 
 Array = np.ndarray
 

@@ -11,9 +11,9 @@ import numpy as np
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.table import show
 
-from .read_zip import Zip
 from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks, to_float32
 from .unpickle import MAX_PICKLE, StoredTensor, unpickle
+from .zip import Zip
 
 _WRAPPERS = ("state_dict", "model", "module")
 _RESAVE = "load it with PyTorch and save it again with torch.save"

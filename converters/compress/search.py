@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.extra.terminal import show_size
 
-from .measure import sample_cold
+from ..judge.cost import sample_cold
 from .pipeline import Options, Pipeline
 
 RANKS: tuple[dict[str, Any], ...] = ({}, *({"rank_budget": share} for share in (0.8, 0.65, 0.5, 0.35)))

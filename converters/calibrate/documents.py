@@ -7,8 +7,8 @@ import random
 from tinyrwkv import Model, Sampler
 from tinyrwkv.errors import ArgumentError
 
+from ..judge.texts import END_OF_DOCUMENT, split_documents
 from .collect import Progress
-from .texts import END_OF_DOCUMENT, split_documents
 
 PIECE = 2048  # characters of a text that are read at once, about 512 tokens: many pieces show more than few long ones
 LONGEST_SAMPLE = 256  # tokens of a document that the model writes itself

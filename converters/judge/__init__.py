@@ -1,0 +1,1 @@
+"""How good and how dear a model is: losses, answers, bytes and time."""

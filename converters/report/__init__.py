@@ -1,0 +1,1 @@
+"""A conversion told on one HTML page, with charts."""

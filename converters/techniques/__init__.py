@@ -1,0 +1,1 @@
+"""The compression techniques: pure functions of arrays."""
