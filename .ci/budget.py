@@ -22,7 +22,7 @@ CORE = (
 )
 """What a reader walks from a call to the bytes of a tensor; the machinery around it is counted beside it."""
 
-APART = ("extra", "__main__.py")
+APART = ("constraints", "chat", "robot", "cli", "__main__.py")
 """What the core never imports."""
 
 _LAYOUT = {

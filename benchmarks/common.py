@@ -105,7 +105,7 @@ def environment() -> dict[str, str]:
     root = str(pathlib.Path(__file__).resolve().parent.parent)
     made = {**os.environ, "PYTHONPATH": root, "PYTHONPYCACHEPREFIX": folder.name}
     made.pop("PYTHONDONTWRITEBYTECODE", None)
-    code = "import tinyrwkv.numpy_backend; from tinyrwkv.extra import cli; cli.main(['chat'])"
+    code = "import tinyrwkv.numpy_backend; from tinyrwkv.cli import cli; cli.main(['chat'])"
     subprocess.run([sys.executable, "-c", code], env=made, input="Hello\n", text=True, capture_output=True, check=True)
     return made
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common
-from tinyrwkv.extra.scripts import Scripts
+from tinyrwkv.robot.scripts import Scripts
 
 PERSON = {
     "type": "object",

@@ -52,7 +52,7 @@ print(json.dumps({"backend": model.backend.name, "plan": model.plan(), "steps": 
 
 CHAT = """
 import sys
-from tinyrwkv.extra import cli
+from tinyrwkv.cli import cli
 cli.main(["chat"])
 with open("/proc/self/status") as status:
     print(*[line.split()[1] for line in status if line.startswith("VmHWM")], file=sys.stderr)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from tinyrwkv.cli.terminal import Progress
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
-from tinyrwkv.extra.terminal import Progress, show_size
+from tinyrwkv.units import show_size
 
 from . import options as compression
 from .compress.presets import compress

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.extra.terminal import parse_size
+from tinyrwkv.units import parse_size
 
 from .compress.pipeline import KEEP, ROWS, Options
 from .compress.presets import PRESETS

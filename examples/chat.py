@@ -5,7 +5,7 @@
     echo "bring me the red cup" | python3 examples/chat.py
 
 The same as ``tinyrwkv chat``; all options: ``python3 examples/chat.py --help``. The conversation itself is
-``tinyrwkv.extra.chat.Chat``, and what an answer is made of is ``Model.generate``::
+``tinyrwkv.chat.chat.Chat``, and what an answer is made of is ``Model.generate``::
 
     model = tinyrwkv.load()
     chat = Chat(model)
@@ -19,7 +19,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 try:
-    from tinyrwkv.extra.cli import main
+    from tinyrwkv.cli.cli import main
 except ModuleNotFoundError as error:
     if error.name != "numpy":
         raise

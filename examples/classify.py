@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 try:
     import tinyrwkv
-    from tinyrwkv.extra.scripts import VERBS
+    from tinyrwkv.robot.scripts import VERBS
 except ModuleNotFoundError as error:
     if error.name != "numpy":
         raise

@@ -33,10 +33,10 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
+from tinyrwkv.chat import settings
+from tinyrwkv.chat.templates import template
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
-from tinyrwkv.extra import settings
-from tinyrwkv.extra.scripts import VERBS, Names, Number, Scripts
-from tinyrwkv.extra.templates import template
+from tinyrwkv.robot.scripts import VERBS, Names, Number, Scripts
 
 try:
     import paho.mqtt.client as mqtt

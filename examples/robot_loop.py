@@ -35,9 +35,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 try:
     import tinyrwkv
-    from tinyrwkv.extra.commander import THRESHOLD, Commander, Decision, says_only_stop, says_stop
-    from tinyrwkv.extra.confidence import Point, calibrate, curve
-    from tinyrwkv.extra.scripts import Scripts
+    from tinyrwkv.robot.commander import THRESHOLD, Commander, Decision, says_only_stop, says_stop
+    from tinyrwkv.robot.confidence import Point, calibrate, curve
+    from tinyrwkv.robot.scripts import Scripts
 except ModuleNotFoundError as error:
     if error.name != "numpy":
         raise

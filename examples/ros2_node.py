@@ -21,8 +21,8 @@ from std_msgs.msg import Empty, String
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
-from tinyrwkv.extra.scripts import Scripts
-from tinyrwkv.extra.templates import template
+from tinyrwkv.chat.templates import template
+from tinyrwkv.robot.scripts import Scripts
 
 PARAMETERS = {"model": "", "threads": 1, "max_tokens": 200, "deadline": 5.0, "temperature": 0.0, "constraint": ""}
 

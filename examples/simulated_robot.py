@@ -9,7 +9,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from tinyrwkv.extra.scripts import NOUNS, VERBS, Call, Names, Scripts
+from tinyrwkv.robot.scripts import NOUNS, VERBS, Call, Names, Scripts
 
 SPEEDS = {"slow": 0.25, "normal": 0.5, "fast": 1.0}  # metres a second
 TURNING = 90.0  # degrees a second

@@ -16,7 +16,7 @@ from tiny_models import BACKENDS, Oracle, compress, network, predict, preview, r
 
 import tinyrwkv
 from tinyrwkv import backends, memory
-from tinyrwkv.extra.cli import main
+from tinyrwkv.cli.cli import main
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)

@@ -15,12 +15,12 @@ from talkers import END, write_talker
 from terminals import Terminal, run
 
 import tinyrwkv
+from tinyrwkv.chat.chat import KEPT, Chat
+from tinyrwkv.chat.profile import Profile, read_profile
+from tinyrwkv.chat.templates import template
+from tinyrwkv.cli import slash
+from tinyrwkv.cli.background import stream
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.extra import slash
-from tinyrwkv.extra.background import stream
-from tinyrwkv.extra.chat import KEPT, Chat
-from tinyrwkv.extra.profile import Profile, read_profile
-from tinyrwkv.extra.templates import template
 from tinyrwkv.limit import least_resident
 
 CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]

@@ -16,9 +16,9 @@ from terminals import ROOT, Terminal, environment, run
 from tiny_models import rewrite
 
 import tinyrwkv
-from tinyrwkv.extra import cli
-from tinyrwkv.extra.cli import main
-from tinyrwkv.extra.formulas import describe
+from tinyrwkv.cli import cli
+from tinyrwkv.cli.cli import main
+from tinyrwkv.cli.formulas import describe
 from tinyrwkv.limit import least_resident
 
 COMMANDS = ("chat", "generate", "info", "plan", "verify", "bench")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tinyrwkv.extra.commander import THRESHOLD, Commander, says_only_stop, says_stop
-from tinyrwkv.extra.scripts import VERBS, Call, Names, Scripts
+from tinyrwkv.robot.commander import THRESHOLD, Commander, says_only_stop, says_stop
+from tinyrwkv.robot.scripts import VERBS, Call, Names, Scripts
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyrwkv import ArgumentError
-from tinyrwkv.extra.confidence import calibrate, curve
+from tinyrwkv.robot.confidence import calibrate, curve
 
 answers = st.lists(st.tuples(st.sampled_from([-3.0, -2.0, -0.5, -0.1, 0.0]), st.booleans()), min_size=1, max_size=30)
 

@@ -23,11 +23,11 @@ from vocabularies import pack, single_bytes
 
 import tinyrwkv
 from tinyrwkv import ArgumentError, Choice, Regex, Sampler, TinyRWKVError, UnsupportedError
-from tinyrwkv.extra.constraints import automaton, constraint
-from tinyrwkv.extra.constraints.automaton import Automaton, Machine, Parts
-from tinyrwkv.extra.constraints.characters import LAST, byte_sequences, complement, normalise
-from tinyrwkv.extra.constraints.pattern import parse
-from tinyrwkv.extra.constraints.trie import LONGEST, Filter, Trie
+from tinyrwkv.constraints import automaton, constraint
+from tinyrwkv.constraints.automaton import Automaton, Machine, Parts
+from tinyrwkv.constraints.characters import LAST, byte_sequences, complement, normalise
+from tinyrwkv.constraints.pattern import parse
+from tinyrwkv.constraints.trie import LONGEST, Filter, Trie
 
 # ---- UTF-8 ----
 

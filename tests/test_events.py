@@ -15,7 +15,7 @@ from talkers import END, write_talker
 from terminals import ROOT, Terminal, run
 
 import tinyrwkv
-from tinyrwkv.extra.events import Events
+from tinyrwkv.cli.events import Events
 from tinyrwkv.generate import Piece
 
 CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n", b"x", END]

@@ -23,7 +23,7 @@ from talkers import write_talker
 from terminals import ROOT, environment
 
 import tinyrwkv
-from tinyrwkv.extra.scripts import Scripts
+from tinyrwkv.robot.scripts import Scripts
 
 BROKER = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
 WHY_NOT = "" if BROKER else "no broker: apt install mosquitto"

@@ -515,7 +515,7 @@ def test_a_soft_float_copy_differs_in_the_flags_alone(tmp_path):
 def test_an_object_is_built_again_byte_for_byte():
     pytest.importorskip("llvmlite", reason="llvmlite is not installed")
     pytest.importorskip("numba", reason="numba is not installed")
-    from tinyrwkv.extra import build_kernels
+    from tinyrwkv.native import build as build_kernels
 
     name = "armv7"
     try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyrwkv import ArgumentError
-from tinyrwkv.extra.constraints.numbers import pattern
+from tinyrwkv.constraints.numbers import pattern
 
 units = st.integers(-3000, 3000) | st.integers(-(10**12), 10**12)
 

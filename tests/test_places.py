@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from tinyrwkv.extra import places
+from tinyrwkv.chat import paths as places
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import tinyrwkv
 from tinyrwkv import opcodes as op
 from tinyrwkv import reference
 from tinyrwkv.builder import qmax
+from tinyrwkv.cli.formulas import describe
 from tinyrwkv.errors import FormatError
-from tinyrwkv.extra.formulas import describe
 from tinyrwkv.format import open_file
 from tinyrwkv.layout import VERSIONS, tensor_shapes
 from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NAMES, NONE

@@ -126,9 +126,13 @@ def imports_of(name: str, lazy: bool = True) -> set[str]:
     return imports(name, path.read_text("utf-8"), path.name == "__init__.py", lazy)
 
 
+APART = ("constraints", "chat", "robot", "cli")
+"""What the core never imports, and a vendored copy may leave out."""
+
+
 def is_core(name: str) -> bool:
     package, _, rest = name.partition(".")
-    return package == "tinyrwkv" and rest.partition(".")[0] not in ("extra", "__main__")
+    return package == "tinyrwkv" and rest.partition(".")[0] not in (*APART, "__main__")
 
 
 def within(name: str, package: str) -> bool:
@@ -138,11 +142,11 @@ def within(name: str, package: str) -> bool:
 def test_imports_are_found() -> None:
     source = (
         "import numpy.linalg\nfrom . import memory\nfrom .errors import FormatError\n"
-        "def f():\n    from .extra import cli\nif TYPE_CHECKING:\n    from .model import Model\n"
+        "def f():\n    from .cli import terminal\nif TYPE_CHECKING:\n    from .model import Model\n"
     )
     names = {"numpy.linalg", "tinyrwkv.memory", "tinyrwkv.errors"}
     assert imports("tinyrwkv.x", source, False, lazy=False) == names
-    assert imports("tinyrwkv.x", source, False, lazy=True) - names <= {"tinyrwkv.extra", "tinyrwkv.extra.cli"}
+    assert imports("tinyrwkv.x", source, False, lazy=True) - names <= {"tinyrwkv.cli.terminal"}
     assert imports("tinyrwkv.kernels.x", "from .. import errors", False, lazy=False) == {"tinyrwkv.errors"}
     assert imports("tinyrwkv.kernels", "from .run import run", True, lazy=False) == {"tinyrwkv.kernels.run"}
 
@@ -161,10 +165,12 @@ def test_a_module_imports_only_what_it_may(name: str) -> None:
             writes_llvm = ("tinyrwkv.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
             if name in writes_llvm or within(name, "tinyrwkv.kernels"):
                 allowed |= COMPILERS
-            if name == "tinyrwkv.extra.build_kernels":
+            if name == "tinyrwkv.native.build":
                 allowed |= COMPILERS | {"ziglang"}
             assert top in allowed, f"{name} imports {other}"
-            assert not is_core(name) or not within(other, "tinyrwkv.extra"), f"the core's {name} imports {other}"
+            assert not is_core(name) or not any(within(other, f"tinyrwkv.{room}") for room in APART), (
+                f"the core's {name} imports {other}"
+            )
         else:
             allowed = {"converters", "tinyrwkv", "numpy"}
             if name == "converters.export.gguf":
@@ -206,7 +212,8 @@ def test_importing_costs_no_compiler_and_no_command_line() -> None:
     new = set(run("-c", code).split())
     assert "tinyrwkv" in new
     assert not new & {"converters", "tinyrwkv_converters", "argparse", "multiprocessing", "unittest", *COMPILERS}
-    assert run("-c", "import sys, tinyrwkv; print('tinyrwkv.extra' in sys.modules)").strip() == "False"
+    loaded = run("-c", "import sys, tinyrwkv; print(*sys.modules)").split()
+    assert not [name for name in loaded if any(within(name, f"tinyrwkv.{room}") for room in APART)]
 
 
 VENDORED = """

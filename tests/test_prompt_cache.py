@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tinyrwkv.extra.chat import Chat
-from tinyrwkv.extra.prompt_cache import PromptCache
-from tinyrwkv.extra.templates import template
+from tinyrwkv.chat.chat import Chat
+from tinyrwkv.chat.prompt_cache import PromptCache
+from tinyrwkv.chat.templates import template
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_deadline_in_the_system_text_leaves_nothing(model: tinyrwkv.Model, cac
 
 
 def test_without_a_home_it_is_beside_the_model(model: tinyrwkv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyrwkv.extra.prompt_cache.cache_folder", lambda: None)
+    monkeypatch.setattr("tinyrwkv.chat.prompt_cache.cache_folder", lambda: None)
     folder = pathlib.Path(PromptCache().path(model, "a")).parent
     assert folder == pathlib.Path(model.path).parent / ".tinyrwkv-cache"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tinyrwkv
-from tinyrwkv.extra.chat import Chat
+from tinyrwkv.chat.chat import Chat
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -15,7 +15,7 @@ from test_compress import files, run
 from converters import cli
 from converters.compress.presets import PRESETS
 from converters.report import svg
-from tinyrwkv.extra import cli as tinyrwkv_cli
+from tinyrwkv.cli import cli as tinyrwkv_cli
 
 __all__ = ["files"]
 

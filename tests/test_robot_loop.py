@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from benchmarks import commands
-from tinyrwkv.extra.commander import Commander, Decision
-from tinyrwkv.extra.scripts import VERBS, Call, Scripts
+from tinyrwkv.robot.commander import Commander, Decision
+from tinyrwkv.robot.scripts import VERBS, Call, Scripts
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

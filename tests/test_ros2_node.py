@@ -20,7 +20,7 @@ from talkers import write_talker
 from terminals import ROOT
 
 import tinyrwkv
-from tinyrwkv.extra.scripts import Scripts
+from tinyrwkv.robot.scripts import Scripts
 
 NODE = ROOT / "examples" / "ros2_node.py"
 ANSWER = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]

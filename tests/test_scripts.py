@@ -11,8 +11,8 @@ from tiny_models import VOCAB_SIZE
 
 import tinyrwkv
 from tinyrwkv import ArgumentError, Sampler
-from tinyrwkv.extra.constraints.automaton import Machine
-from tinyrwkv.extra.scripts import NOUNS, VERBS, Call, Names, Number, Scripts, Words
+from tinyrwkv.constraints.automaton import Machine
+from tinyrwkv.robot.scripts import NOUNS, VERBS, Call, Names, Number, Scripts, Words
 
 SCRIPTS = Scripts()
 

@@ -16,9 +16,9 @@ from talkers import write_talker
 from terminals import Terminal
 
 import tinyrwkv
+from tinyrwkv.chat import session
+from tinyrwkv.chat.chat import Chat
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.extra import session
-from tinyrwkv.extra.chat import Chat
 from tinyrwkv.format import Writer, open_file
 
 EXAMPLE = "examples/chat.py"
@@ -129,7 +129,7 @@ def test_what_cannot_be_resumed_is_left_alone(
     assert (status, out) == (1, "") and "expected a state" in notes
     assert pathlib.Path(cafe).read_bytes() == before
     assert "no folder" in piped("price?\n", cafe, "--resume", str(tmp_path / "no" / "folder"))[2]
-    monkeypatch.setattr("tinyrwkv.extra.commands.chat.state_folder", lambda: None)
+    monkeypatch.setattr("tinyrwkv.cli.commands.chat.state_folder", lambda: None)
     assert "--resume FILE" in piped("price?\n", cafe, "--resume")[2]
     with pytest.raises(SystemExit):
         piped("", cafe, "--resume", "a", "--load", "b")

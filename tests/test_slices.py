@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_models import is_exact
 
 from tinyrwkv import ArgumentError, Regex, Sampler, generate
-from tinyrwkv.extra.slices import Slices
+from tinyrwkv.robot.slices import Slices
 
 
 class Clock:

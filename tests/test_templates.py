@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyrwkv.chat.templates import TEMPLATES, Template, template
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.extra.templates import TEMPLATES, Template, template
 
 texts = st.text(st.sampled_from("ab \n\r\t{}:\x0b\u2028") | st.characters(codec="utf-8"), max_size=30)
 chatting = pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "none"])

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tinyrwkv.cli import terminal
+from tinyrwkv.cli.terminal import Progress, Trimmer, Wrapper, columns, wrap
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.extra import terminal
-from tinyrwkv.extra.terminal import Progress, Trimmer, Wrapper, columns, parse_size, show_size, wrap
+from tinyrwkv.units import parse_size, show_size
 
 texts = st.text(st.sampled_from("ab \n\t日é\u0301🙂") | st.characters(codec="utf-8"), max_size=60)
 

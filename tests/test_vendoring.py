@@ -13,7 +13,7 @@ import sys
 import pytest
 
 import tinyrwkv
-import tinyrwkv.extra.templates
+import tinyrwkv.chat.templates
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "vendoring.md").read_text("utf-8")
@@ -44,7 +44,9 @@ def python(code: str, folder: pathlib.Path) -> str:
 def test_the_core_alone_is_enough(backend: str, tmp_path: pathlib.Path) -> None:
     if backend == "native" and (chosen := tinyrwkv.backends.choose()).path is None:
         pytest.skip(f"backend native: {chosen.reason}")
-    left_out = shutil.ignore_patterns("__pycache__", "extra", "models", "numba_backend.py", "__main__.py")
+    left_out = shutil.ignore_patterns(
+        "__pycache__", "constraints", "chat", "robot", "cli", "models", "numba_backend.py", "__main__.py"
+    )
     shutil.copytree(ROOT / "tinyrwkv", tmp_path / "stack" / "parts" / "llm", ignore=left_out)
     if backend == "numpy":
         for path in (tmp_path / "stack" / "parts" / "llm" / "native").glob("*.so"):

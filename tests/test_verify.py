@@ -9,8 +9,8 @@ import pytest
 from tiny_models import DTYPES, read_tensors, rewrite, write_tensors
 
 import tinyrwkv
+from tinyrwkv.cli.cli import main
 from tinyrwkv.errors import FormatError, TinyRWKVError
-from tinyrwkv.extra.cli import main
 from tinyrwkv.format import open_file
 from tinyrwkv.layout import VERSIONS
 from tinyrwkv.verify import verify

@@ -18,7 +18,7 @@ from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
 
 if TYPE_CHECKING:
-    from .extra.constraints import Choice, JsonSchema, Regex
+    from .constraints import Choice, JsonSchema, Regex
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ __all__ = [
     "load",
 ]
 
-_LATE = {name: ".extra.constraints" for name in ("Choice", "JsonSchema", "Regex")}
+_LATE = {name: ".constraints" for name in ("Choice", "JsonSchema", "Regex")}
 """What is loaded when it is asked for: the core stands without it."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv import Model, load
-from tinyrwkv.extra.terminal import show_size
+from tinyrwkv.units import show_size
 
 from ..calibrate import calibration
 from ..calibrate.calibration import Calibration, Metrics, Tell

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tinyrwkv.errors import ArgumentError, UnsupportedError
-from tinyrwkv.extra.terminal import show_size
+from tinyrwkv.units import show_size
 
 from ..judge.cost import sample_cold
 from .pipeline import Options, Pipeline

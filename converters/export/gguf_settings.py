@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyrwkv.chat.templates import TEMPLATES, Template
 from tinyrwkv.errors import UnsupportedError
-from tinyrwkv.extra.templates import TEMPLATES, Template
 from tinyrwkv.format import TensorFile
 
 ARCHITECTURES = {"v6": "rwkv6", "v7": "rwkv7"}

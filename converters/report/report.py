@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.extra.terminal import show_size
+from tinyrwkv.units import show_size
 
 from . import svg
 

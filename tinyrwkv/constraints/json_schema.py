@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, NoReturn
 
-from ...errors import ArgumentError, UnsupportedError
+from ..errors import ArgumentError, UnsupportedError
 from .characters import Ranges, complement, normalise
 from .constraint import Regex
 from .numbers import MOST_DIGITS

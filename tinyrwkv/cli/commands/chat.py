@@ -11,14 +11,14 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from ...chat.chat import Chat
+from ...chat.paths import state_folder
+from ...chat.profile import read_profile
+from ...chat.prompt_cache import PromptCache
+from ...chat.templates import TEMPLATES
 from ...errors import ArgumentError
 from .. import options as shared
-from ..chat import Chat
 from ..console import Console, EventConsole
-from ..places import state_folder
-from ..profile import read_profile
-from ..prompt_cache import PromptCache
-from ..templates import TEMPLATES
 
 HELP = "talk with a model"
 EXAMPLES = """\

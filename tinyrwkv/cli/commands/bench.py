@@ -12,8 +12,9 @@ import numpy as np
 
 from ... import Model, Sampler, memory
 from ...errors import ArgumentError, UnsupportedError
+from ...units import show_size
 from .. import options as shared
-from ..terminal import Progress, show_size
+from ..terminal import Progress
 
 HELP = "measure speed and memory"
 EXAMPLES = """\

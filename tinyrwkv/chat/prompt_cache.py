@@ -10,7 +10,7 @@ from .. import __version__
 from ..errors import TinyRWKVError
 from ..sha256 import sha256
 from ..state import State
-from .places import cache_folder
+from .paths import cache_folder
 
 if TYPE_CHECKING:
     from ..model import Model

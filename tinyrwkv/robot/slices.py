@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..constraints.constraint import Regex
 from ..sampling import Sampler
 from .confidence import Weighed
-from .constraints.constraint import Regex
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -23,7 +23,7 @@ import string
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ...errors import ArgumentError, UnsupportedError
+from ..errors import ArgumentError, UnsupportedError
 from .characters import LAST, SURROGATES, Ranges, complement, normalise
 
 LONGEST = 200_000

@@ -10,9 +10,10 @@ from ... import backends
 from ...errors import FormatError
 from ...format import TensorFile, open_file
 from ...program import Program
+from ...units import show_size
 from .. import options as shared
 from ..formulas import describe
-from ..terminal import printable, show_size
+from ..terminal import printable
 
 HELP = "show what is in a file, without loading it"
 EXAMPLES = """\

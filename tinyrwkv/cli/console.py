@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..errors import TinyRWKVError
+from ..units import show_size
 from . import slash
 from .background import stream
 from .events import Events
-from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, show_size, wrap
+from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, wrap
 
 if TYPE_CHECKING:
+    from ..chat.chat import Chat
     from ..generate import Result
-    from .chat import Chat
 
 SHOWN = 3
 """Turns of an earlier conversation that are shown again."""

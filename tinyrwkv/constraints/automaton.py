@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ...errors import ArgumentError
+from ..errors import ArgumentError
 from .characters import byte_sequences
 from .pattern import Characters, Either, Node, Repeat, Sequence
 

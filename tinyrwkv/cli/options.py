@@ -9,7 +9,7 @@ from typing import Any
 from .. import model as core
 from ..errors import ArgumentError
 from ..model import Model, load
-from .terminal import parse_size
+from ..units import parse_size
 
 SAMPLING = (
     *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..chat.templates import template
 from .scripts import Call, Scripts
 from .slices import Slices
-from .templates import template
 
 if TYPE_CHECKING:
     from ..model import Model

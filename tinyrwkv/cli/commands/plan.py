@@ -6,8 +6,8 @@ import argparse
 import json
 
 from ...model import load
+from ...units import show_size
 from .. import options as shared
-from ..terminal import show_size
 
 HELP = "show the memory a model will take, before any weight is read"
 EXAMPLES = """\

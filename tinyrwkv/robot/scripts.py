@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..constraints.constraint import Regex
+from ..constraints.numbers import pattern as number_pattern
 from ..errors import ArgumentError
-from .constraints.constraint import Regex
-from .constraints.numbers import pattern as number_pattern
 
 
 @dataclass(frozen=True)

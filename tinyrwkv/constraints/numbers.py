@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from ...errors import ArgumentError
+from ..errors import ArgumentError
 
 MOST_DIGITS = 15
 """Before and after the point together; more do not survive a float64."""

@@ -20,8 +20,8 @@ import tempfile
 from typing import Any
 
 from ..errors import TinyRWKVError, UnsupportedError
-from ..native.load import FOLDER, RECORD, SYMBOL, source_hash
-from ..native.targets import TARGETS, Target
+from .load import FOLDER, RECORD, SYMBOL, source_hash
+from .targets import TARGETS, Target
 
 ALLOWED = ("memset", "memcpy", "sched_yield")
 
@@ -101,7 +101,7 @@ def with_lookups(code: str, instruction: str) -> str:
     """Let LLVM code add up codes by an instruction that this machine need not have; "" for none."""
     from llvmlite import ir
 
-    from ..native import lookup
+    from . import lookup
 
     module = ir.Module()
     body = str(lookup.define_add_codes(module, instruction))
@@ -140,7 +140,7 @@ def link(code: bytes, target: Target) -> bytes:
 def _ir_in_child(pairs: bool) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
     settings = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECTORIZE": "0"}
-    command = [sys.executable, "-c", f"import {__package__}.build_kernels as b; print(b.emit_ir({pairs}))"]
+    command = [sys.executable, "-c", f"import {__package__}.build as b; print(b.emit_ir({pairs}))"]
     roots = [str(pathlib.Path(__file__).resolve().parents[len(__package__.split("."))]), *sys.path]
     environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

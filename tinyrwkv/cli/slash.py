@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..chat import settings
 from ..errors import ArgumentError
 from ..generate import END_OF_DOCUMENT
-from . import settings
-from .terminal import columns, show_size
+from ..units import show_size
+from .terminal import columns
 
 if TYPE_CHECKING:
+    from ..chat.chat import Chat
     from ..tokenizer import Tokenizer
-    from .chat import Chat
 
 
 class Slash(NamedTuple):

@@ -12,15 +12,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ...errors import ArgumentError, TinyRWKVError
-from ...generate import END_OF_DOCUMENT
-from ...tokenizer import Tokenizer
+from ..errors import ArgumentError, TinyRWKVError
+from ..generate import END_OF_DOCUMENT
+from ..tokenizer import Tokenizer
 from .automaton import DEAD, Automaton, Machine, Parts, Place
 from .pattern import Sequence, parse
 from .trie import Filter, Trie
 
 if TYPE_CHECKING:
-    from ...model import Model
+    from ..model import Model
 
 MASK_BYTES = 4 << 20
 """Memory for masks that were made, of each constraint; the one not used for the longest time goes first."""
@@ -43,7 +43,7 @@ class Regex:
     Parameters
     ----------
     pattern : str
-        A regular expression, see `tinyrwkv.extra.constraints.pattern`.
+        A regular expression, see `tinyrwkv.constraints.pattern`.
     lead : str, optional
         What comes before it: a blank, where the prompt ends with a word such as "Assistant:", because models write it
         as part of the next word's token.

@@ -8,9 +8,10 @@ import time
 
 from ...errors import TinyRWKVError
 from ...format import open_file
+from ...units import show_size
 from ...verify import verify
 from .. import options as shared
-from ..terminal import Progress, show_size
+from ..terminal import Progress
 
 HELP = "compare every byte of a file with its checksums, and look for weights that are no numbers"
 EXAMPLES = """\

@@ -1,0 +1,1 @@
+"""The command line: ``tinyrwkv chat``, ``generate``, ``info`` and the others."""
