@@ -26,7 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import tinyrwkv
 from benchmarks import random_model
 from tinyrwkv import backends
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv.versions.layout import VERSIONS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 STREAM_BYTES = 256 << 20  # many times any cache

@@ -21,8 +21,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common
-from tinyrwkv import opcodes
 from tinyrwkv.backends import HEAD_OF_ALL, Workspace
+from tinyrwkv.kernels import abi
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,19 +89,19 @@ def operation_times(model: tinyrwkv.Model, tokens: int, repeat: int) -> tuple[li
 
 def fields(row: list[int]) -> dict[str, int]:
     """Return the fields of an operation by name."""
-    return dict(zip(opcodes.FIELDS[row[0]], row[1:], strict=False))
+    return dict(zip(abi.FIELDS[row[0]], row[1:], strict=False))
 
 
 def name_of(row: list[int]) -> str:
     """Return the kind of an operation; products with their shape."""
-    field, name = fields(row), opcodes.NAMES[row[0]]
-    return f"{name} {field['units'] * field['unit']}x{field['cols']}" if row[0] == opcodes.MATMUL else name
+    field, name = fields(row), abi.NAMES[row[0]]
+    return f"{name} {field['units'] * field['unit']}x{field['cols']}" if row[0] == abi.MATMUL else name
 
 
 def macs(row: list[int]) -> int:
     """Return the multiply-adds of a product for one token; of others they do not matter."""
     field = fields(row)
-    return field["units"] * field["unit"] * field["cols"] if row[0] == opcodes.MATMUL else 0
+    return field["units"] * field["unit"] * field["cols"] if row[0] == abi.MATMUL else 0
 
 
 if __name__ == "__main__":

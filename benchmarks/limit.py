@@ -16,7 +16,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common
-from tinyrwkv import Model, memory
+from tinyrwkv import Model
+from tinyrwkv.file import memory
 
 ROUNDS = 3
 

@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
-from tinyrwkv import memory
+from tinyrwkv.file import memory
 from tinyrwkv.model import BUNDLED
 
 PROCESS = """

@@ -39,7 +39,8 @@ from benchmarks.engine import ROOT
 from converters.judge.compare import differing
 from converters.judge.cost import cold
 from converters.judge.texts import read_text
-from tinyrwkv import Model, memory
+from tinyrwkv import Model
+from tinyrwkv.file import memory
 
 ALL = "lite: all of it"
 QUARTER, THIRD = "low rank 1/4, whitened", "low rank 1/3, whitened"

@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.random_model import sizes
 from converters.checkpoint.raw_shapes import raw_shapes
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv.versions.layout import VERSIONS
 
 RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
 """Inner sizes of the matrices of low rank, as models of 768 channels have them."""

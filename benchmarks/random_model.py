@@ -13,9 +13,9 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from tinyrwkv.format import Writer
-from tinyrwkv.layout import VERSIONS, tensor_shapes
-from tinyrwkv.quant import quantize_rows
+from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 
 
 def sizes(arch: str, layers: int, width: int, vocab: int, head_size: int = 64, ffn: int | None = None) -> dict:

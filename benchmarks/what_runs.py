@@ -22,9 +22,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import tinyrwkv
 from benchmarks import common
 from benchmarks.random_model import sizes
-from tinyrwkv.layout import tensor_shapes
+from tinyrwkv.file.table import ALIGN, BIG, DTYPES, PAGE, Tensor, make_header
 from tinyrwkv.limit import least_resident
-from tinyrwkv.table import ALIGN, BIG, DTYPES, PAGE, Tensor, make_header
+from tinyrwkv.versions.layout import tensor_shapes
 
 SHAPES = {"0.1B": (12, 768), "0.4B": (24, 1024), "1.5B": (24, 2048), "3B": (32, 2560), "7B": (32, 4096)}
 """Layers and width. There is no RWKV-6 below 1.5B (it is called 1.6B there), and the RWKV-7 of 3B is called 2.9B."""
@@ -42,7 +42,7 @@ SYSTEM = 150 << 20
 PROCESS = """
 import json, sys, tinyrwkv
 model = tinyrwkv.load(sys.argv[1], backend="auto")
-print(json.dumps([tinyrwkv.memory.process_memory().get("rss"), model.resident()]))
+print(json.dumps([tinyrwkv.file.memory.process_memory().get("rss"), model.resident()]))
 """
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 
 from .techniques.preview_head import matrix, mean_probabilities, softmax, softmax_blocks
 

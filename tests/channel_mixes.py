@@ -12,7 +12,7 @@ from tiny_models import rewrite
 import tinyrwkv
 from converters.techniques.predict_ffn import Inputs
 from converters.techniques.sparse_ffn import Neurons
-from tinyrwkv.quant import quantize_rows
+from tinyrwkv.file.quant import quantize_rows
 
 Tensors = dict[str, np.ndarray]
 TOKENS = [3, 70, 299, 0, 257, 5, 5, 98, 120, 44, 2, 61, 280, 7, 19, 33, 150, 151, 12, 64]

@@ -15,8 +15,9 @@ import pytest
 from tiny_models import BACKENDS, Oracle, compress, network, predict, preview, rewrite, shape_of, write_model
 
 import tinyrwkv
-from tinyrwkv import backends, memory
+from tinyrwkv import backends
 from tinyrwkv.cli.cli import main
+from tinyrwkv.file import memory
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)

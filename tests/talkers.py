@@ -12,7 +12,7 @@ from tiny_models import tokenizer_tensors, write_tensors
 from vocabularies import single_bytes
 
 from benchmarks.random_model import sizes, values
-from tinyrwkv.layout import tensor_shapes
+from tinyrwkv.versions.layout import tensor_shapes
 
 END = b""
 """In a text to say: the end of the document."""

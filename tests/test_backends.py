@@ -18,7 +18,7 @@ import tinyrwkv
 from tinyrwkv import backends
 from tinyrwkv.backends import Workspace
 from tinyrwkv.errors import ArgumentError, TinyRWKVError, UnsupportedError
-from tinyrwkv.format import open_file
+from tinyrwkv.file.mapped import open_file
 from tinyrwkv.native.load import Choice
 from tinyrwkv.program import Program
 

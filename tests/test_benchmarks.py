@@ -32,9 +32,9 @@ from benchmarks import (
 from benchmarks.random_model import sizes
 from converters.calibrate import calibration
 from converters.write.convert import convert
-from tinyrwkv import opcodes
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv.kernels import abi
 from tinyrwkv.model import BUNDLED
+from tinyrwkv.versions.layout import VERSIONS
 
 SHAPE = ["--layers", "1", "--width", "64", "--vocab", "100"]
 
@@ -84,7 +84,7 @@ def test_kernels(run, backend, tiny):
     assert sum(kind["count"] for kind in only["kinds"]) == len(model.program.rows)
     assert sum(kind["bytes"] for kind in only["kinds"]) == model.plan()["touched_bytes_per_token"]
     products = {kind["kind"]: kind["macs"] for kind in only["kinds"] if kind["macs"]}
-    assert set(products) == {kernels.name_of(row) for row in model.program.rows if row[0] == opcodes.MATMUL}
+    assert set(products) == {kernels.name_of(row) for row in model.program.rows if row[0] == abi.MATMUL}
     assert products["MATMUL 300x64"] == 2 * 300 * 64
     assert told["tokens"] == 2
 

@@ -224,7 +224,7 @@ def test_text_needs_a_tokenizer(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
 def test_info(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", tiny(), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    with tinyrwkv.format.open_file(tiny()) as file:
+    with tinyrwkv.file.mapped.open_file(tiny()) as file:
         assert told["metadata"] == file.metadata and told["hash"] == file.hash
         assert [tensor["name"] for tensor in told["tensors"]] == list(file.tensors)
         assert told["file_bytes"] == os.path.getsize(tiny())
@@ -306,7 +306,7 @@ def test_verify(tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest
     assert main(["verify", tiny(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
     data = bytearray(pathlib.Path(tiny()).read_bytes())
-    data[tinyrwkv.format.open_file(tiny()).tensors["head.weight"].offset] ^= 1
+    data[tinyrwkv.file.mapped.open_file(tiny()).tensors["head.weight"].offset] ^= 1
     broken = tmp_path / "broken"
     broken.write_bytes(data)
     assert main(["verify", str(broken)]) == 1
@@ -334,7 +334,7 @@ def test_bench(tiny: Callable[..., str]) -> None:
     assert told["backend"] == "numpy" and told["threads"] == 1
     assert all(told[key] > 0 for key in BENCH_KEYS[2:5])
     assert told["touched_bytes_per_token"] == tinyrwkv.load(tiny()).plan()["touched_bytes_per_token"]
-    if tinyrwkv.memory.LINUX:
+    if tinyrwkv.file.memory.LINUX:
         assert 10**7 < told["rss_anon_bytes"] <= told["peak_rss_bytes"] < 10**9
         assert 0 < told["resident_bytes"] <= os.path.getsize(tiny()) + 4096
 

@@ -23,7 +23,7 @@ from converters.compress.pipeline import Options, Pipeline
 from converters.compress.presets import PRESETS
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.format import open_file
+from tinyrwkv.file.mapped import open_file
 
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 16, "vocab_size": 300}
 TEXT = "\n<|doc|>\n".join(f"User: the cat {i} ran.\n\nabc " * 40 for i in range(12))

@@ -17,8 +17,8 @@ from pth_writer import members, pickle_and_storages, write_pth, zip_archive
 from converters.read import source
 from converters.write.convert import convert
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.format import open_file
-from tinyrwkv.quant import quantize_rows
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.quant import quantize_rows
 
 SIZES = {"n_layer": 2, "n_embd": 32, "head_size": 8, "vocab_size": 300}
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))

@@ -19,7 +19,7 @@ from pth_writer import write_pth
 import converters
 from converters import cli
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.format import open_file
+from tinyrwkv.file.mapped import open_file
 
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
 

@@ -16,11 +16,13 @@ from vocabularies import pack, single_bytes
 from converters import evaluate
 from converters.judge.metrics import Score, Scorer, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
 from converters.judge.texts import split_documents, windows
-from tinyrwkv import Model, Sampler, load, quant, reference
+from tinyrwkv import Model, Sampler, load
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
-from tinyrwkv.format import Writer
-from tinyrwkv.layout import tensor_shapes
+from tinyrwkv.file import quant
+from tinyrwkv.file.mapped import Writer
 from tinyrwkv.tokenizer import Tokenizer
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import tensor_shapes
 
 CONFIG = {
     **{"kind": "model", "arch": "v5.2", "n_layer": 1, "n_embd": 16, "n_ffn": 32, "n_head": 2, "head_size": 8},

@@ -10,7 +10,7 @@ from converters.checkpoint.versions import check
 from converters.read import source
 from converters.read.source import SourceTensor, row_blocks
 from converters.write.recipe import fold_ln0, plan
-from tinyrwkv.layout import KEPT, SHIFTED, tensor_shapes
+from tinyrwkv.versions.layout import KEPT, SHIFTED, tensor_shapes
 
 C, H, N = 32, 4, 8
 MIXES = {"v6": "time_maa_", "v7": "x_"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyrwkv.errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.format import Tensor, Writer, open_file
+from tinyrwkv.file.mapped import Tensor, Writer, open_file
 
 DOCS = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
 SIZES = {"n_layer": 1, "n_embd": 4, "n_ffn": 16, "n_head": 1, "head_size": 4, "vocab_size": 3}
@@ -721,7 +721,9 @@ def test_writer_that_fails_at_the_end(tmp_path, path, monkeypatch, function, err
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_full_disk(tmp_path, path, monkeypatch):
-    monkeypatch.setattr("tinyrwkv.writer.open", lambda *_, **options: open("/dev/full", "wb", **options), raising=False)
+    monkeypatch.setattr(
+        "tinyrwkv.file.writer.open", lambda *_, **options: open("/dev/full", "wb", **options), raising=False
+    )
     with pytest.raises(FormatError, match="No space left"), Writer(path, MODEL) as writer:
         writer.add("x", np.ones(1 << 22, np.int8))
     with pytest.raises(ArgumentError, match="an earlier failure"), Writer(path, MODEL) as writer:

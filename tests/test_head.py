@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from converters import head_clusters
 from converters.techniques import preview_head as head
-from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
+from tinyrwkv.versions import reference
 
 V, C, N = 600, 24, 700
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converters.techniques.pack_codes import pack_codes
-from tinyrwkv import opcodes as op
-from tinyrwkv import reference
 from tinyrwkv.builder import qmax
-from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NONE
+from tinyrwkv.kernels import abi as op
+from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NONE
+from tinyrwkv.versions import reference
 
 F32 = np.float32
 

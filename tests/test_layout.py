@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_models import shape_of
 
-from tinyrwkv import reference
-from tinyrwkv.layout import SHIFTED, VERSIONS, tensor_shapes
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import SHIFTED, VERSIONS, tensor_shapes
 
 RANKS = {"low": 8, "5 low": 40, "low w": 7, "low a": 5, "low g": 3, "low v": 9}
 

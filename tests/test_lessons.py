@@ -20,7 +20,9 @@ import tinyrwkv
 from converters import head_clusters
 from converters.calibrate import collect, documents
 from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_ffn
-from tinyrwkv import Model, Sampler, memory, model, quant, reference
+from tinyrwkv import Model, Sampler, model
+from tinyrwkv.file import memory, quant
+from tinyrwkv.versions import reference
 
 LESSONS = Path(__file__).resolve().parent.parent / "docs" / "lessons"
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9]_*.py"))]

@@ -19,8 +19,9 @@ from official import official_version, run_official
 
 import tinyrwkv
 from converters.write.convert import convert
-from tinyrwkv import quant, reference
-from tinyrwkv.format import open_file
+from tinyrwkv.file import quant
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.versions import reference
 
 pytestmark = pytest.mark.live
 

@@ -17,9 +17,9 @@ import pytest
 from tiny_models import predict, preview, rewrite, shape_of, write_model, write_tensors
 
 import tinyrwkv
-from tinyrwkv import memory
 from tinyrwkv.errors import ArgumentError, UnsupportedError
-from tinyrwkv.format import TensorFile, open_file
+from tinyrwkv.file import memory
+from tinyrwkv.file.mapped import TensorFile, open_file
 from tinyrwkv.limit import least_resident
 
 PAGES = 1024

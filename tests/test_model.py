@@ -32,8 +32,8 @@ from tiny_models import (
 import tinyrwkv
 from tinyrwkv import ArgumentError, FormatError, Sampler, TinyRWKVError, UnsupportedError
 from tinyrwkv import model as module
-from tinyrwkv.layout import VERSIONS
-from tinyrwkv.opcodes import MAX_TOKENS
+from tinyrwkv.kernels.abi import MAX_TOKENS
+from tinyrwkv.versions.layout import VERSIONS
 
 FORMS = ("dense", "compressed")  # and two of int8 with predictors, which read every neuron and so are as exact
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=3 * MAX_TOKENS)

@@ -12,10 +12,11 @@ from hypothesis.extra.numpy import arrays
 from tiny_models import DTYPES, error, shape_of, write_model
 
 import tinyrwkv
-from tinyrwkv import numpy_backend, reference
-from tinyrwkv import opcodes as op
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv import numpy_backend
+from tinyrwkv.kernels import abi as op
 from tinyrwkv.numpy_backend import ACTIVATIONS, _normalise, _quantize
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import VERSIONS
 
 
 def test_every_operation_is_there(tiny):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.techniques.pack_codes import pack_codes
-from tinyrwkv import reference
+from tinyrwkv.versions import reference
 
 
 @given(st.sampled_from((1, 2, 4)), st.integers(1, 140), st.integers(1, 6), st.integers(0, 99))

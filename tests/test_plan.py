@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tiny_models import DTYPES, VOCAB_SIZE, compress, predict, rewrite, shape_of, write_model
 
 import tinyrwkv
-from tinyrwkv import memory
-from tinyrwkv.format import open_file
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv.file import memory
+from tinyrwkv.file.mapped import open_file
 from tinyrwkv.plan import Parts, plan
 from tinyrwkv.program import Program
+from tinyrwkv.versions.layout import VERSIONS
 
 
 def parts_of(path: str) -> Parts:

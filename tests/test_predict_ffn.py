@@ -21,12 +21,12 @@ from converters.techniques.predict_ffn import Inputs, Settings, find_prices, fit
 from converters.techniques.sign_predictor import scores
 from converters.techniques.sparse_ffn import Neurons
 from converters.write.edit import rewrite as write_copy
-from tinyrwkv import opcodes as op
 from tinyrwkv.backends import NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.format import open_file
-from tinyrwkv.memory import advise, drop_from_cache
-from tinyrwkv.reference import unpack
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.memory import advise, drop_from_cache
+from tinyrwkv.kernels import abi as op
+from tinyrwkv.versions.reference import unpack
 
 
 def sparse_predict(neurons: Neurons, inputs: Inputs, wanted: Settings) -> tuple[Tensors, dict[str, Any]]:

@@ -20,11 +20,12 @@ from tiny_models import (
 )
 
 import tinyrwkv
-from tinyrwkv import memory, quant, reference
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv.file import memory, quant
+from tinyrwkv.kernels.abi import MAX_TOKENS
 from tinyrwkv.limit import least_resident
-from tinyrwkv.opcodes import MAX_TOKENS
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import VERSIONS
 
 WANTED = 40
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=3 * MAX_TOKENS)

@@ -7,8 +7,8 @@ import pytest
 from tiny_models import VOCAB_SIZE
 
 from converters.calibrate.probe import Probe
-from tinyrwkv import reference
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.versions import reference
 
 IDS = [0, *np.random.default_rng(5).integers(0, VOCAB_SIZE, 36).tolist()]
 

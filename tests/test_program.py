@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from tiny_models import DTYPES, read_tensors, rewrite, shape_of, write_model, write_tensors
 
 import tinyrwkv
-from tinyrwkv import opcodes as op
-from tinyrwkv import reference
 from tinyrwkv.builder import qmax
 from tinyrwkv.cli.formulas import describe
 from tinyrwkv.errors import FormatError
-from tinyrwkv.format import open_file
-from tinyrwkv.layout import VERSIONS, tensor_shapes
-from tinyrwkv.opcodes import FIELDS, MAX_TOKENS, NAMES, NONE
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.kernels import abi as op
+from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NAMES, NONE
 from tinyrwkv.program import HEAD_ROWS, Program
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 
 
 def program_of(path: str) -> Program:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 
 MATRICES = arrays(
     np.float32,

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from converters.checkpoint.versions import check
 from converters.read.source import SourceTensor
 from converters.write.recipe import plan
-from tinyrwkv import quant, reference
 from tinyrwkv.errors import UnsupportedError
-from tinyrwkv.format import Writer, open_file
-from tinyrwkv.layout import KEPT
+from tinyrwkv.file import quant
+from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import KEPT
 
 RNG = np.random.default_rng
 EPS = 64e-5

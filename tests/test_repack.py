@@ -10,7 +10,7 @@ from pth_writer import write_pth
 
 from converters.write.convert import convert
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.format import Writer, open_file
+from tinyrwkv.file.mapped import Writer, open_file
 
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
 

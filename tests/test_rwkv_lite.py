@@ -13,8 +13,8 @@ from converters import cli
 from converters.write.convert import convert
 from tinyrwkv import load
 from tinyrwkv.errors import FormatError
-from tinyrwkv.format import open_file
-from tinyrwkv.quant import quantize_rows
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.quant import quantize_rows
 
 PROJECTIONS = [f"att.{name}" for name in ("receptance", "key", "value", "gate")] + ["ffn.receptance"]
 IDS = [0, 7, 30, 2, 2, 39]
@@ -83,7 +83,8 @@ def test_the_engine_runs_them(tmp_path, version, form, dtype):
 
 @pytest.mark.parametrize("form", ["5.8", "5.9"])
 def test_the_reference_projects_as_rwkv_lite(tmp_path, form):
-    from tinyrwkv import quant, reference
+    from tinyrwkv.file import quant
+    from tinyrwkv.versions import reference
 
     raw = lite(form)
     write_pth(tmp_path / "a.pth", raw)

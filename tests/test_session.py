@@ -19,7 +19,7 @@ import tinyrwkv
 from tinyrwkv.chat import session
 from tinyrwkv.chat.chat import Chat
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.format import Writer, open_file
+from tinyrwkv.file.mapped import Writer, open_file
 
 EXAMPLE = "examples/chat.py"
 CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]

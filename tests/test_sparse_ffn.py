@@ -12,7 +12,7 @@ from tiny_models import is_exact
 from converters.calibrate.collect import collect
 from converters.techniques.sparse_ffn import Neurons, bundle, hot_first, sparse_exact
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.layout import PAGE, VERSIONS
+from tinyrwkv.versions.layout import PAGE, VERSIONS
 
 
 @pytest.mark.parametrize("arch", VERSIONS)

@@ -13,7 +13,7 @@ from tiny_models import VOCAB_SIZE, rewrite
 
 import tinyrwkv
 from tinyrwkv import ArgumentError, FormatError, State, TinyRWKVError
-from tinyrwkv.layout import VERSIONS
+from tinyrwkv.versions.layout import VERSIONS
 
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=10)
 
@@ -148,7 +148,7 @@ def test_saving_is_all_or_nothing(load, tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tinyrwkv.format.os.fsync", no_space)
+    monkeypatch.setattr("tinyrwkv.file.mapped.os.fsync", no_space)
     with pytest.raises(FormatError, match="No space"):
         model.forward([1])[1].save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -11,9 +11,9 @@ from tiny_models import DTYPES, read_tensors, rewrite, write_tensors
 import tinyrwkv
 from tinyrwkv.cli.cli import main
 from tinyrwkv.errors import FormatError, TinyRWKVError
-from tinyrwkv.format import open_file
-from tinyrwkv.layout import VERSIONS
-from tinyrwkv.verify import verify
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.verify import verify
+from tinyrwkv.versions.layout import VERSIONS
 
 NUMBERS = (np.nan, np.inf, -np.inf)
 FORMS = [(dtype, "dense") for dtype in DTYPES]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyrwkv.format import open_file
+from tinyrwkv.file.mapped import open_file
 from tinyrwkv.model import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,8 +18,8 @@ from converters.export.gguf_tensors import q8_0, quantize_q8_0, unfold_ln0
 from converters.write.convert import convert
 from converters.write.recipe import fold_ln0
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.format import Writer, open_file
-from tinyrwkv.quant import quantize_rows
+from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.quant import quantize_rows
 
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 16, "vocab_size": 300}
 WORDS = {

@@ -12,10 +12,11 @@ from vocabularies import pack, single_bytes
 from benchmarks.random_model import sizes, write
 from converters.techniques.pack_codes import pack_codes
 from converters.techniques.preview_head import fit_preview
-from tinyrwkv import quant, reference
-from tinyrwkv.format import Writer, open_file
-from tinyrwkv.layout import bundle_shape
-from tinyrwkv.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file import quant
+from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import bundle_shape
 
 DTYPES = ("f32", "f16", "int8")
 BACKENDS = ("native", "numba", "numpy")

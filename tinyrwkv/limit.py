@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import memory
 from .errors import ArgumentError, UnsupportedError
-from .opcodes import MAX_TOKENS
+from .file import memory
+from .kernels.abi import MAX_TOKENS
 from .plan import Parts, furthest
 from .program import HEAD_ROWS
 

@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from . import memory
 from .backends import make
 from .errors import ArgumentError, FormatError, UnsupportedError
-from .format import open_file
+from .file import memory
+from .file.mapped import open_file
+from .file.table import show
+from .file.verify import verify as check_all
 from .generate import END_OF_DOCUMENT, Generation
+from .kernels.abi import MAX_TOKENS
 from .limit import Limit, NoLimit
-from .opcodes import MAX_TOKENS
 from .plan import Parts, plan
 from .program import Program
 from .reader import Reader
-from .reference import new_state
 from .sampling import Sampler
 from .score import Scored, score
 from .state import State
-from .table import show
 from .tokenizer import Tokenizer
-from .verify import verify as check_all
+from .versions.reference import new_state
 
 BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
 

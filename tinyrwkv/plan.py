@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import memory
-from . import opcodes as op
+from .file import memory
+from .kernels import abi as op
 from .program import Program
 
 TYPICAL_TOKENS = 200
-ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of opcodes.py
+ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of abi.py
 
 
 def _part(name: str) -> str:

@@ -1,6 +1,6 @@
 """Turn a model file into a program: the operations of one token as numbers that the kernels walk.
 
-A program is a table of int64, one row for each operation: an opcode, then the fields that ``opcodes.FIELDS`` names.
+A program is a table of int64, one row for each operation: an opcode, then the fields that ``abi.FIELDS`` names.
 ``weight``-like fields are byte offsets into the mapped file, the rest are byte offsets into workspaces: what every
 thread needs whole it computes for itself in its private workspace (norms, token shifts, quantised activations);
 what threads split by rows or heads lies in the shared one, with a SYNC between writing and reading.
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import opcodes as op
 from .builder import Finish, Input
-from .format import TensorFile
-from .layout import PAGE, SHIFTED, check_tensors, code_qmax, preview_levels
+from .file.mapped import TensorFile
+from .kernels import abi as op
 from .time_mix import TimeMix
+from .versions.layout import PAGE, SHIFTED, check_tensors, code_qmax, preview_levels
 
 HEAD_ROWS = 8192
 """Rows of the head in one operation, so that a deadline is looked at in between."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ArgumentError, FormatError
-from .format import Writer, open_file
+from .file.mapped import Writer, open_file
 
 if TYPE_CHECKING:
     from .model import Model

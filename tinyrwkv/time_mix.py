@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import opcodes as op
 from .builder import Builder, Finish, Input
-from .layout import SHIFTED
+from .kernels import abi as op
+from .versions.layout import SHIFTED
 
 
 class TimeMix(Builder):

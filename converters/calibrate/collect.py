@@ -13,7 +13,7 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.opcodes import MAX_TOKENS
+from tinyrwkv.kernels.abi import MAX_TOKENS
 
 from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe

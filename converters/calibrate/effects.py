@@ -8,8 +8,8 @@ import numpy as np
 
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.quant import dequantize_rows
-from tinyrwkv.reference import sigmoid
+from tinyrwkv.file.quant import dequantize_rows
+from tinyrwkv.versions.reference import sigmoid
 
 from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv import opcodes as op
 from tinyrwkv.backends import HEAD_OF_ALL, NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.kernels import abi as op
 
 Array = np.ndarray
 Look = Callable[[Array], None]

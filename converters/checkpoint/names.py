@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from ..read.source import Source, SourceTensor
 from .names_ggml import Ggmf, Gguf

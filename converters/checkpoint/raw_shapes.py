@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyrwkv.layout import FACTORED
+from tinyrwkv.versions.layout import FACTORED
 
 from ..read.source import SourceTensor
 

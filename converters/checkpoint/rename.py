@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from ..read.source import SourceTensor
 

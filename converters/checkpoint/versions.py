@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from ..read.source import SourceTensor
 from .raw_shapes import Shape, factored, ranks_of, raw_shapes

@@ -10,9 +10,9 @@ import numpy as np
 
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.layout import FACTORED
+from tinyrwkv.file.quant import dequantize_rows
 from tinyrwkv.plan import TYPICAL_TOKENS
-from tinyrwkv.quant import dequantize_rows
+from tinyrwkv.versions.layout import FACTORED
 
 from ..calibrate.calibration import MEMORY, Calibration, Metrics, Tell, groups
 from ..calibrate.collect import collect

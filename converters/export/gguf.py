@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
-from tinyrwkv.format import TensorFile, open_file
-from tinyrwkv.layout import KEPT, check_tensors, tensor_shapes
+from tinyrwkv.file.mapped import TensorFile, open_file
+from tinyrwkv.versions.layout import KEPT, check_tensors, tensor_shapes
 
 from .gguf_settings import ARCHITECTURES, settings
 from .gguf_tensors import Item, items

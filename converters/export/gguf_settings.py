@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyrwkv.chat.templates import TEMPLATES, Template
 from tinyrwkv.errors import UnsupportedError
-from tinyrwkv.format import TensorFile
+from tinyrwkv.file.mapped import TensorFile
 
 ARCHITECTURES = {"v6": "rwkv6", "v7": "rwkv7"}
 

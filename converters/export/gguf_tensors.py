@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrwkv.format import TensorFile
-from tinyrwkv.layout import KEPT, SHIFTED, tensor_shapes
-from tinyrwkv.quant import dequantize_rows
+from tinyrwkv.file.mapped import TensorFile
+from tinyrwkv.file.quant import dequantize_rows
+from tinyrwkv.versions.layout import KEPT, SHIFTED, tensor_shapes
 
 LN_EPS = 1e-5
 BLOCK = 32  # integers that share a scale in Q8_0

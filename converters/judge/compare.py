@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.opcodes import MAX_TOKENS
+from tinyrwkv.kernels.abi import MAX_TOKENS
 
 from .texts import END_OF_DOCUMENT
 

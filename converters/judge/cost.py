@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv import Model, Sampler, load, memory
+from tinyrwkv import Model, Sampler, load
+from tinyrwkv.file import memory
 
 TOKENS = 200
 """Tokens to sample from a cold start."""

@@ -26,7 +26,7 @@ import numpy as np
 from tinyrwkv import Model, Sampler
 from tinyrwkv.chat.templates import template as find_template
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.opcodes import MAX_TOKENS
+from tinyrwkv.kernels.abi import MAX_TOKENS
 
 from .texts import END_OF_DOCUMENT, WINDOW, lambada_texts, prompt_and_answer, split_documents, windows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from . import ggml
 from .source import FETCH, InputFile, Source, SourceTensor

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from .source import FETCH, InputFile, SourceTensor, row_blocks, to_float32
 

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from . import ggml
 from .source import FETCH, InputFile, Source, SourceTensor

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks, to_float32
 from .unpickle import MAX_PICKLE, StoredTensor, unpickle

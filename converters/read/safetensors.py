@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
 

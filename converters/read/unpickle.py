@@ -6,7 +6,7 @@ import pickletools
 from typing import Any, NamedTuple
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 # A real one has some hundred bytes per tensor. Each byte of a hostile one can cost about a hundred of memory.
 MAX_PICKLE = 4 << 20

@@ -7,7 +7,7 @@ import zlib
 from typing import NamedTuple
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from .source import FETCH, InputFile
 

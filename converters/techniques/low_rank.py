@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 
 Array = np.ndarray
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.quant import dequantize_rows, quantize_rows
-from tinyrwkv.reference import sigmoid
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
+from tinyrwkv.versions.reference import sigmoid
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]

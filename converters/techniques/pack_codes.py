@@ -1,10 +1,10 @@
-"""Codes of a few bits, packed as the kernels read them: 64 rows side by side; `tinyrwkv.reference.unpack` undoes it."""
+"""Codes of a few bits, packed as the kernels read them, 64 rows side by side; `reference.unpack` undoes it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyrwkv.opcodes import BLOCK
+from tinyrwkv.kernels.abi import BLOCK
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:

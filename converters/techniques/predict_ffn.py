@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.quant import dequantize_rows
+from tinyrwkv.file.quant import dequantize_rows
 
 from .expected_energy import Expectation, fit_expectation
 from .mlp_predictor import Network, Progress, train

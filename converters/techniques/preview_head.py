@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrwkv import quant, reference
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.layout import CODE_BITS, PAGE
-from tinyrwkv.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file import quant
+from tinyrwkv.file.quant import dequantize_rows, quantize_rows
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import CODE_BITS, PAGE
 
 from .pack_codes import pack_codes
 

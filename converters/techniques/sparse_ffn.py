@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.layout import PAGE, bundle_shape
+from tinyrwkv.versions.layout import PAGE, bundle_shape
 
 Array = np.ndarray
 Tensors = dict[str, Array]

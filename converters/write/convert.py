@@ -11,7 +11,7 @@ from typing import Any
 
 import tinyrwkv
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.format import Writer
+from tinyrwkv.file.mapped import Writer
 
 from ..checkpoint.names import canonical, is_fla
 from ..checkpoint.versions import check, refuse_variants

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyrwkv.format import TensorFile, Writer
-from tinyrwkv.table import PAGE
+from tinyrwkv.file.mapped import TensorFile, Writer
+from tinyrwkv.file.table import PAGE
 
 Array = np.ndarray
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.format import Writer
-from tinyrwkv.layout import MATRIX
-from tinyrwkv.quant import quantize_rows
-from tinyrwkv.table import show
+from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.table import show
+from tinyrwkv.versions.layout import MATRIX
 
 from .recipe import Entry
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.format import open_file
-from tinyrwkv.layout import MATRIX
-from tinyrwkv.table import DTYPES, PAGE, Tensor
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.table import DTYPES, PAGE, Tensor
+from tinyrwkv.versions.layout import MATRIX
 
 from ..read.source import InputFile, SourceTensor, row_blocks
 from .recipe import Entry

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import FormatError
-from tinyrwkv.layout import KEPT, MATRIX, SHIFTED, tensor_shapes
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
+from tinyrwkv.versions.layout import KEPT, MATRIX, SHIFTED, tensor_shapes
 
 from ..checkpoint.versions import Checkpoint
 from ..read.source import SourceTensor

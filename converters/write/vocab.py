@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.table import show
+from tinyrwkv.file.table import show
 
 from ..read.source import InputFile
 

@@ -5,7 +5,7 @@
 #
 # An RWKV model reads one token at a time. What it knows of the tokens before is a *state* of fixed size: no list of
 # past tokens grows, so the thousandth token costs what the first one did. Here you read one token with nothing but the
-# functions of `tinyrwkv/reference.py`, which stand there as they stand in the papers.
+# functions of `tinyrwkv/versions/reference.py`, which stand there as they stand in the papers.
 
 import pathlib
 import sys
@@ -18,8 +18,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 
 import tinyrwkv
 from benchmarks.random_model import sizes, write
-from tinyrwkv import quant, reference
-from tinyrwkv.reference import layer_norm
+from tinyrwkv.file import quant
+from tinyrwkv.versions import reference
+from tinyrwkv.versions.reference import layer_norm
 
 model = tinyrwkv.load()
 weights, config = quant.dequantize(model.file), model.config  # float32, by name

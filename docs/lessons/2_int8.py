@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checko
 import tinyrwkv
 from converters.calibrate.documents import sample_documents
 from converters.calibrate.probe import Probe
-from tinyrwkv import quant
+from tinyrwkv.file import quant
 
 # ## Real weights, real inputs
 #

@@ -25,8 +25,8 @@ import tinyrwkv
 from converters.calibrate.collect import collect
 from converters.calibrate.documents import sample_documents
 from converters.techniques import low_rank
-from tinyrwkv import quant
-from tinyrwkv.format import Writer
+from tinyrwkv.file import quant
+from tinyrwkv.file.mapped import Writer
 
 model = tinyrwkv.load()
 config, weights = model.config, quant.dequantize(model.file)

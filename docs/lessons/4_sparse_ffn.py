@@ -26,7 +26,7 @@ from converters.calibrate.collect import collect
 from converters.calibrate.documents import sample_documents
 from converters.techniques import predict_ffn, sparse_ffn
 from converters.techniques.sign_predictor import scores
-from tinyrwkv.format import Writer
+from tinyrwkv.file.mapped import Writer
 
 model = tinyrwkv.load()
 config = model.config

@@ -23,7 +23,7 @@ from converters import head_clusters
 from converters.calibrate.documents import sample_documents
 from converters.calibrate.probe import Probe
 from converters.techniques import preview_head as head
-from tinyrwkv import quant
+from tinyrwkv.file import quant
 
 model = tinyrwkv.load()
 W = quant.dequantize(model.file)["head.weight"]  # (V, C)

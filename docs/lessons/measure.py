@@ -31,8 +31,8 @@ from converters.judge.metrics import nll_of_text
 from converters.judge.texts import windows
 from converters.techniques import low_rank
 from converters.techniques import preview_head as head
-from tinyrwkv import quant
-from tinyrwkv.format import Writer
+from tinyrwkv.file import quant
+from tinyrwkv.file.mapped import Writer
 
 DATA = pathlib.Path(__file__).resolve().parent / "data"
 CALIBRATE_TOKENS = 16_384

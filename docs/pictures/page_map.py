@@ -24,7 +24,7 @@ from matplotlib.patches import Patch
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import tinyrwkv
-from tinyrwkv import memory
+from tinyrwkv.file import memory
 
 PROMPT = "User: please go forward two meters and then turn left\n\nAssistant:"
 COLOURS = {

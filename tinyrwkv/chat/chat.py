@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from .. import memory
+from ..file import memory
 from ..generate import Generation
 from ..state import State
 from . import session, settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import TinyRWKVError
-from ..sha256 import sha256
+from ..file.sha256 import sha256
 from ..state import State
 from .paths import cache_folder
 

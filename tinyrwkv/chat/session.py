@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, FormatError
-from ..format import Writer, open_file
+from ..file.mapped import Writer, open_file
 from ..state import State
 
 if TYPE_CHECKING:

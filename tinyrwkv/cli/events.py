@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, TextIO
 
-from .. import memory
+from ..file import memory
 from ..generate import NO_TOKEN, Generation, Piece
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .. import opcodes as op
+from ..kernels import abi as op
 from ..program import Program
 
 FORMULAS = {

@@ -1,7 +1,7 @@
 """What every kernel uses: the arguments of a call, a thread's share of the rows, dot products of float32.
 
 Every kernel takes `a`, the arguments of the call, and most take `p`, the fields of their operation in the order of
-``opcodes.FIELDS``. Sizes are int32, because 32-bit processors are slow with more; offsets are int64.
+``abi.FIELDS``. Sizes are int32, because 32-bit processors are slow with more; offsets are int64.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .. import opcodes as op
+from . import abi as op
 from .simd import dots_f32, f32_at, prefetch, square_root
 
 WEIGHTS, PROGRAM, FIRST, LAST, TOKENS, IDS, OLD, NEW, SHARED = range(9)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import opcodes as op
+from . import abi as op
 from . import common, simd
 from .codes import code_sums, fill_tables_2, fill_tables_4
 from .common import FAR, OUT, PRIVATE, SHARED, TOKENS, TOUCHED, WEIGHTS, dot, f32, i16, i32, i64, kernel, share

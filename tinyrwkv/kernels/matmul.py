@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import opcodes as op
+from . import abi as op
 from . import simd
 from .common import FAR, OUT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, prefetch_row, share
 from .scalars import exp, sigmoid

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import opcodes as op
+from . import abi as op
 from .common import IDS, NEW, OLD, PRIVATE, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, normalise, share
 from .simd import bits_from_float, f32_at, float_from_bits, half, i8_at, i16_at, i32_at, u16_at
 

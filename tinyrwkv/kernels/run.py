@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import opcodes as op
+from . import abi as op
 from .common import BARRIER, FIRST, HEAD, LAST, PROGRAM, THREADS, TOKENS, i32, kernel
 from .head import choose, exact, gather, level, preview
 from .matmul import matmul

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import opcodes as op
+from . import abi as op
 from . import common, simd
 from .codes import code_sums, fill_tables_1
 from .common import GROUP, PRIVATE, ROWS, SHARED, TOKENS, TOUCHED, WEIGHTS, f32, i32, i64, kernel, prefetch_row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import opcodes as op
+from . import abi as op
 from .common import NEW, OLD, PRIVATE, SCRATCH, SHARED, TOKENS, WEIGHTS, dot, f32, i32, i64, kernel, normalise, share
 from .scalars import exp
 from .simd import f32_at, square_root, store_past_caches, vectors

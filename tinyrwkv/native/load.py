@@ -9,7 +9,7 @@ import os
 from typing import Any, NamedTuple
 
 from ..errors import FormatError, UnsupportedError
-from ..sha256 import sha256
+from ..file.sha256 import sha256
 from .targets import runnable
 
 FOLDER = os.path.dirname(__file__)  # no pathlib here: a chat would take 0.6 MB more
@@ -22,7 +22,7 @@ def kernel_sources() -> list[str]:
     """Return the files that the kernels' machine code comes from."""
     package = os.path.dirname(FOLDER)
     kernels = sorted(name for name in os.listdir(os.path.join(package, "kernels")) if name.endswith(".py"))
-    names = ("opcodes.py", "native/llvm.py", "native/lookup.py", *(f"kernels/{name}" for name in kernels))
+    names = ("native/llvm.py", "native/lookup.py", *(f"kernels/{name}" for name in kernels))
     return [os.path.join(package, *name.split("/")) for name in names]
 
 

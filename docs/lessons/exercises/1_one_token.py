@@ -6,7 +6,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 
-from tinyrwkv import reference
+from tinyrwkv.versions import reference
 
 memory = np.array([[0.0], [0.0], [-1e30]], np.float32)  # aa, bb, pp of one channel
 att = {"token_shift": np.zeros((3, 1), np.float32), "time_first": np.zeros(1), "time_decay": np.full(1, -0.5)}

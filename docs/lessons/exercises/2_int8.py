@@ -6,7 +6,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 
-from tinyrwkv import quant
+from tinyrwkv.file import quant
 
 random = np.random.default_rng(0)
 W = random.standard_normal((64, 256)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 
-from tinyrwkv import reference
+from tinyrwkv.versions import reference
 
 random = np.random.default_rng(0)
 K = random.standard_normal((32, 64))

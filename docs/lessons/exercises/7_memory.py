@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
 
 import tinyrwkv
-from tinyrwkv import memory
+from tinyrwkv.file import memory
 
 model = tinyrwkv.load()
 _, state = model.forward([0])

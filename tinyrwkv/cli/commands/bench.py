@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import Model, Sampler, memory
+from ... import Model, Sampler
 from ...errors import ArgumentError, UnsupportedError
+from ...file import memory
 from ...units import show_size
 from .. import options as shared
 from ..terminal import Progress

@@ -8,7 +8,7 @@ from typing import Any
 
 from ... import backends
 from ...errors import FormatError
-from ...format import TensorFile, open_file
+from ...file.mapped import TensorFile, open_file
 from ...program import Program
 from ...units import show_size
 from .. import options as shared

@@ -7,9 +7,9 @@ import json
 import time
 
 from ...errors import TinyRWKVError
-from ...format import open_file
+from ...file.mapped import open_file
+from ...file.verify import verify
 from ...units import show_size
-from ...verify import verify
 from .. import options as shared
 from ..terminal import Progress
 

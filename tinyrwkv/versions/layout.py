@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .errors import FormatError
-from .format import TensorFile
-from .opcodes import BLOCK
+from ..errors import FormatError
+from ..file.mapped import TensorFile
+from ..kernels.abi import BLOCK
 
 VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import ArgumentError, ChecksumError, FormatError, os_errors
 from . import memory, table
-from .errors import ArgumentError, ChecksumError, FormatError, os_errors
 from .sha256 import sha256
 from .table import Tensor, path_name
 from .writer import Writer

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentError, ChecksumError, FormatError, UnsupportedError
+from ..errors import ArgumentError, ChecksumError, FormatError, UnsupportedError
 
 MAGIC, MAJOR, MINOR = b"\x93TRWKV\r\n", 1, 0
 ALIGN, PAGE, BIG = 64, 4096, 1 << 20  # a tensor of BIG bytes or more begins on a page

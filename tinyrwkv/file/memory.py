@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .format import TensorFile
+    from .mapped import TensorFile
 
 LINUX = sys.platform.startswith("linux")
 

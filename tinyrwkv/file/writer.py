@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..errors import ArgumentError, FormatError, os_errors
 from . import table
-from .errors import ArgumentError, FormatError, os_errors
 from .table import Tensor
 
 
@@ -36,12 +36,12 @@ class Writer:
     Examples
     --------
     >>> import tempfile
-    >>> from tinyrwkv import format
+    >>> from tinyrwkv.file import mapped
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
     ...     with Writer(folder + "/a.trwkv", {"kind": "state", "model": 64 * "0", **sizes}) as writer:
     ...         writer.add("state", np.zeros(24, np.float32))
-    ...     with format.open_file(folder + "/a.trwkv") as file:
+    ...     with mapped.open_file(folder + "/a.trwkv") as file:
     ...         print(file["state"].shape)
     (24,)
     """

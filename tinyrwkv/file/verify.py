@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import FormatError
 from . import memory
-from .errors import FormatError
-from .format import TensorFile
+from .mapped import TensorFile
 
 _CHUNK = 1 << 18
 

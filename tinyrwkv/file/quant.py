@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, UnsupportedError
+from ..errors import ArgumentError, UnsupportedError
 
 _BLOCK = 1 << 18  # weights at a time: the float32 temporaries of a block stay under 8 MB
 
