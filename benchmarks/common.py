@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import random_model
-from tinyrwkv import backends
+from tinyrwkv.engine import backends
 from tinyrwkv.versions.layout import VERSIONS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -105,7 +105,7 @@ def environment() -> dict[str, str]:
     root = str(pathlib.Path(__file__).resolve().parent.parent)
     made = {**os.environ, "PYTHONPATH": root, "PYTHONPYCACHEPREFIX": folder.name}
     made.pop("PYTHONDONTWRITEBYTECODE", None)
-    code = "import tinyrwkv.numpy_backend; from tinyrwkv.cli import cli; cli.main(['chat'])"
+    code = "import tinyrwkv.engine.numpy_backend; from tinyrwkv.cli import cli; cli.main(['chat'])"
     subprocess.run([sys.executable, "-c", code], env=made, input="Hello\n", text=True, capture_output=True, check=True)
     return made
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common
-from tinyrwkv.backends import HEAD_OF_ALL, Workspace
+from tinyrwkv.engine.backends import HEAD_OF_ALL, Workspace
 from tinyrwkv.kernels import abi
 
 

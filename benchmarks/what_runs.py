@@ -22,8 +22,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import tinyrwkv
 from benchmarks import common
 from benchmarks.random_model import sizes
+from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.file.table import ALIGN, BIG, DTYPES, PAGE, Tensor, make_header
-from tinyrwkv.limit import least_resident
 from tinyrwkv.versions.layout import tensor_shapes
 
 SHAPES = {"0.1B": (12, 768), "0.4B": (24, 1024), "1.5B": (24, 2048), "3B": (32, 2560), "7B": (32, 4096)}

@@ -15,8 +15,8 @@ import pytest
 from tiny_models import BACKENDS, Oracle, compress, network, predict, preview, rewrite, shape_of, write_model
 
 import tinyrwkv
-from tinyrwkv import backends
 from tinyrwkv.cli.cli import main
+from tinyrwkv.engine import backends
 from tinyrwkv.file import memory
 
 hypothesis.settings.register_profile("default", deadline=None)

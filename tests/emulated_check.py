@@ -32,7 +32,7 @@ from tiny_models import compress, predict, preview, rewrite
 
 from benchmarks.random_model import sizes, write
 from tinyrwkv import Sampler, load
-from tinyrwkv.backends import Compiled, has_numba
+from tinyrwkv.engine.backends import Compiled, has_numba
 from tinyrwkv.model import BUNDLED, Model
 from tinyrwkv.native.load import RECORD, SYMBOL, choose
 from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
@@ -109,7 +109,7 @@ def function_of(path: pathlib.Path) -> Any:
 def attach(model: Model, name: str, objects: pathlib.Path, threads: int) -> None:
     """Let a model run on the object of that name, or on Numba's."""
     if name == "numba":
-        from tinyrwkv.numba_backend import compiled_run as compiled
+        from tinyrwkv.engine.numba_backend import compiled_run as compiled
 
         function = compiled()
     else:

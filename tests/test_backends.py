@@ -15,12 +15,12 @@ from test_pool import ROOT
 from tiny_models import BACKENDS
 
 import tinyrwkv
-from tinyrwkv import backends
-from tinyrwkv.backends import Workspace
+from tinyrwkv.engine import backends
+from tinyrwkv.engine.backends import Workspace
 from tinyrwkv.errors import ArgumentError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.native.load import Choice
-from tinyrwkv.program import Program
+from tinyrwkv.program.program import Program
 
 MISSING = Choice("", None, "no object is made for this system")
 
@@ -38,7 +38,7 @@ def bare(monkeypatch):
     """A machine with NumPy alone."""
     monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
     monkeypatch.setattr(NATIVE, lambda *_: MISSING)
-    monkeypatch.setitem(sys.modules, "tinyrwkv.numba_backend", None)
+    monkeypatch.setitem(sys.modules, "tinyrwkv.engine.numba_backend", None)
 
 
 def test_each_backend_by_name(program, backend):
@@ -193,7 +193,7 @@ def damaged(monkeypatch, tmp_path):
     bad.write_bytes(b"\x7fELF no more")
     monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
     monkeypatch.setattr(NATIVE, lambda *_: Choice("bad", bad, "the best"))
-    monkeypatch.setitem(sys.modules, "tinyrwkv.numba_backend", None)
+    monkeypatch.setitem(sys.modules, "tinyrwkv.engine.numba_backend", None)
 
 
 @pytest.mark.usefixtures("damaged")
@@ -211,7 +211,7 @@ def test_auto_passes_over_an_object_that_the_system_refuses(program):
 def uncached(monkeypatch):
     """A Numba that finds no folder to keep code in: an installation and a home that are read-only."""
     pytest.importorskip("numba", reason="numba is not installed")
-    from tinyrwkv import numba_backend
+    from tinyrwkv.engine import numba_backend
 
     def refuse():
         raise RuntimeError("cannot cache function 'entry': no locator available")

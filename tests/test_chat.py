@@ -20,8 +20,8 @@ from tinyrwkv.chat.profile import Profile, read_profile
 from tinyrwkv.chat.templates import template
 from tinyrwkv.cli import slash
 from tinyrwkv.cli.background import stream
+from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.limit import least_resident
 
 CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
 WORDS = [b":", b" one", b" two", b" three", b" four", b" five", b" six", b"teen", b" seven", b"\n\n"]

@@ -19,7 +19,7 @@ import tinyrwkv
 from tinyrwkv.cli import cli
 from tinyrwkv.cli.cli import main
 from tinyrwkv.cli.formulas import describe
-from tinyrwkv.limit import least_resident
+from tinyrwkv.engine.limit import least_resident
 
 COMMANDS = ("chat", "generate", "info", "plan", "verify", "bench")
 BENCH_KEYS = (

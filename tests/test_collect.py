@@ -8,8 +8,8 @@ from tiny_models import VOCAB_SIZE
 
 from converters.calibrate.collect import collect, quantize_inputs
 from converters.calibrate.probe import Probe
-from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.program.builder import qmax
 
 IDS = [0, *np.random.default_rng(5).integers(0, VOCAB_SIZE, 36).tolist()]
 

@@ -18,7 +18,7 @@ from tiny_models import BOUNDS, VOCAB_SIZE, VOCABULARY, WORDS, error, is_exact
 import tinyrwkv
 from tinyrwkv import ArgumentError, Sampler, State
 from tinyrwkv import generate as module
-from tinyrwkv import pace as pace_module
+from tinyrwkv.engine import pace as pace_module
 
 
 class Script(Sampler):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converters.techniques.pack_codes import pack_codes
-from tinyrwkv.builder import qmax
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NONE
+from tinyrwkv.program.builder import qmax
 from tinyrwkv.versions import reference
 
 F32 = np.float32
@@ -264,7 +264,7 @@ def run(compiled):
         from tinyrwkv.native.load import native_run
 
         return native_run()
-    from tinyrwkv.numba_backend import compiled_run
+    from tinyrwkv.engine.numba_backend import compiled_run
 
     return compiled_run()
 

@@ -17,10 +17,10 @@ import pytest
 from tiny_models import predict, preview, rewrite, shape_of, write_model, write_tensors
 
 import tinyrwkv
+from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.file import memory
 from tinyrwkv.file.mapped import TensorFile, open_file
-from tinyrwkv.limit import least_resident
 
 PAGES = 1024
 

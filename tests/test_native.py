@@ -16,7 +16,7 @@ import pytest
 from emulated_check import attach, compare, digest, main, make, read, soft
 
 import tinyrwkv
-from tinyrwkv import backends
+from tinyrwkv.engine import backends
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.native import load, targets
 from tinyrwkv.native.load import RECORD, SYMBOL, choose, native_run, source_hash

@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from tiny_models import DTYPES, error, shape_of, write_model
 
 import tinyrwkv
-from tinyrwkv import numpy_backend
+from tinyrwkv.engine import numpy_backend
+from tinyrwkv.engine.numpy_backend import ACTIVATIONS, _normalise, _quantize
 from tinyrwkv.kernels import abi as op
-from tinyrwkv.numpy_backend import ACTIVATIONS, _normalise, _quantize
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import VERSIONS
 

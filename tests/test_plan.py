@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tiny_models import DTYPES, VOCAB_SIZE, compress, predict, rewrite, shape_of, write_model
 
 import tinyrwkv
+from tinyrwkv.engine.plan import Parts, plan
 from tinyrwkv.file import memory
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.plan import Parts, plan
-from tinyrwkv.program import Program
+from tinyrwkv.program.program import Program
 from tinyrwkv.versions.layout import VERSIONS
 
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tinyrwkv.pool import Pool, pool
+from tinyrwkv.engine.pool import Pool, pool
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -266,7 +266,7 @@ def test_children_of_a_fork_have_threads_of_their_own(tiny, compiled):
 
 FORK_WHILE_MAKING = """
     import signal, threading
-    from tinyrwkv import pool as module
+    from tinyrwkv.engine import pool as module
     class Slow(module.Pool):
         def __init__(self, size):
             entered.set()

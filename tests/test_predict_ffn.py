@@ -21,7 +21,7 @@ from converters.techniques.predict_ffn import Inputs, Settings, find_prices, fit
 from converters.techniques.sign_predictor import scores
 from converters.techniques.sparse_ffn import Neurons
 from converters.write.edit import rewrite as write_copy
-from tinyrwkv.backends import NO_HEAD, Workspace
+from tinyrwkv.engine.backends import NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.memory import advise, drop_from_cache

@@ -20,10 +20,10 @@ from tiny_models import (
 )
 
 import tinyrwkv
+from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file import memory, quant
 from tinyrwkv.kernels.abi import MAX_TOKENS
-from tinyrwkv.limit import least_resident
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import VERSIONS
 

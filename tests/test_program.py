@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from tiny_models import DTYPES, read_tensors, rewrite, shape_of, write_model, write_tensors
 
 import tinyrwkv
-from tinyrwkv.builder import qmax
 from tinyrwkv.cli.formulas import describe
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NAMES, NONE
-from tinyrwkv.program import HEAD_ROWS, Program
+from tinyrwkv.program.builder import qmax
+from tinyrwkv.program.program import HEAD_ROWS, Program
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 

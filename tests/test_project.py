@@ -162,7 +162,7 @@ def test_a_module_imports_only_what_it_may(name: str) -> None:
             continue
         if within(name, "tinyrwkv"):
             allowed = {"tinyrwkv", "numpy"}
-            writes_llvm = ("tinyrwkv.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
+            writes_llvm = ("tinyrwkv.engine.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
             if name in writes_llvm or within(name, "tinyrwkv.kernels"):
                 allowed |= COMPILERS
             if name == "tinyrwkv.native.build":

@@ -42,7 +42,7 @@ def python(code: str, folder: pathlib.Path) -> str:
 
 @pytest.mark.parametrize("backend", ["native", "numpy"])
 def test_the_core_alone_is_enough(backend: str, tmp_path: pathlib.Path) -> None:
-    if backend == "native" and (chosen := tinyrwkv.backends.choose()).path is None:
+    if backend == "native" and (chosen := tinyrwkv.engine.backends.choose()).path is None:
         pytest.skip(f"backend native: {chosen.reason}")
     left_out = shutil.ignore_patterns(
         "__pycache__", "constraints", "chat", "robot", "cli", "models", "numba_backend.py", "__main__.py"

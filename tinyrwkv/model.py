@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .backends import make
+from .engine.backends import make
+from .engine.limit import Limit, NoLimit
+from .engine.plan import Parts, plan
+from .engine.reader import Reader
 from .errors import ArgumentError, FormatError, UnsupportedError
 from .file import memory
 from .file.mapped import open_file
@@ -17,10 +20,7 @@ from .file.table import show
 from .file.verify import verify as check_all
 from .generate import END_OF_DOCUMENT, Generation
 from .kernels.abi import MAX_TOKENS
-from .limit import Limit, NoLimit
-from .plan import Parts, plan
-from .program import Program
-from .reader import Reader
+from .program.program import Program
 from .sampling import Sampler
 from .score import Scored, score
 from .state import State

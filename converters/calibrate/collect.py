@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.builder import qmax
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.kernels.abi import MAX_TOKENS
+from tinyrwkv.program.builder import qmax
 
 from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.backends import HEAD_OF_ALL, NO_HEAD, Workspace
+from tinyrwkv.engine.backends import HEAD_OF_ALL, NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.kernels import abi as op
 

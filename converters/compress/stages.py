@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv import Model
+from tinyrwkv.engine.plan import TYPICAL_TOKENS
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows
-from tinyrwkv.plan import TYPICAL_TOKENS
 from tinyrwkv.versions.layout import FACTORED
 
 from ..calibrate.calibration import MEMORY, Calibration, Metrics, Tell, groups

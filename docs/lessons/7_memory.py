@@ -23,8 +23,8 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 import tinyrwkv
+from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.file import memory
-from tinyrwkv.limit import least_resident
 from tinyrwkv.model import BUNDLED
 
 if not memory.LINUX:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..kernels import abi as op
-from ..program import Program
+from ..program.program import Program
 
 FORMULAS = {
     op.EMBED: "x = emb[token]",

@@ -6,10 +6,10 @@ import argparse
 import json
 from typing import Any
 
-from ... import backends
+from ...engine import backends
 from ...errors import FormatError
 from ...file.mapped import TensorFile, open_file
-from ...program import Program
+from ...program.program import Program
 from ...units import show_size
 from .. import options as shared
 from ..formulas import describe

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels import abi as op
+from ..program.program import Program
+from ..versions.reference import even, lowest_score, sigmoid, silu, steps, unpack
 from .backends import HEAD_OF_LAST, Workspace
-from .kernels import abi as op
-from .program import Program
-from .versions.reference import even, lowest_score, sigmoid, silu, steps, unpack
 
 BLOCK = 1 << 19
 """Weights that are floats at one time: 2 MB, whatever the size of a matrix."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .file import memory
-from .kernels import abi as op
-from .program import Program
+from ..file import memory
+from ..kernels import abi as op
+from ..program.program import Program
 
 TYPICAL_TOKENS = 200
 ITEM = (4, 2, 1)  # bytes of a weight, by the kinds of abi.py

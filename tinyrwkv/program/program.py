@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..file.mapped import TensorFile
+from ..kernels import abi as op
+from ..versions.layout import PAGE, SHIFTED, check_tensors, code_qmax, preview_levels
 from .builder import Finish, Input
-from .file.mapped import TensorFile
-from .kernels import abi as op
 from .time_mix import TimeMix
-from .versions.layout import PAGE, SHIFTED, check_tensors, code_qmax, preview_levels
 
 HEAD_ROWS = 8192
 """Rows of the head in one operation, so that a deadline is looked at in between."""

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import ArgumentError, TinyRWKVError, UnsupportedError
-from .native.load import choose, native_run
+from ..errors import ArgumentError, TinyRWKVError, UnsupportedError
+from ..native.load import choose, native_run
+from ..program.program import Program
 from .pool import pool
-from .program import Program
 
 BACKENDS = ("native", "numba", "numpy")
 

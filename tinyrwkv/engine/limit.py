@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentError, UnsupportedError
-from .file import memory
-from .kernels.abi import MAX_TOKENS
+from ..errors import ArgumentError, UnsupportedError
+from ..file import memory
+from ..kernels.abi import MAX_TOKENS
+from ..program.program import HEAD_ROWS
 from .plan import Parts, furthest
-from .program import HEAD_ROWS
 
 PAGE = mmap.PAGESIZE
 STRIPE = max(1 << 16, 2 * PAGE)

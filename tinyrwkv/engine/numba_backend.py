@@ -8,8 +8,8 @@ from typing import Any
 
 from numba import cfunc, types
 
-from .kernels.run import run
-from .native.load import source_hash
+from ..kernels.run import run
+from ..native.load import source_hash
 
 
 @functools.cache

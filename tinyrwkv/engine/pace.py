@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kernels.abi import MAX_TOKENS
+from ..kernels.abi import MAX_TOKENS
 from .plan import Parts
 
 PAUSE = 0.002

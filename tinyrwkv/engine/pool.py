@@ -10,7 +10,7 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .errors import UnsupportedError
+from ..errors import UnsupportedError
 
 
 class _Work(NamedTuple):

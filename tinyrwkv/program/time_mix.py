@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..kernels import abi as op
+from ..versions.layout import SHIFTED
 from .builder import Builder, Finish, Input
-from .kernels import abi as op
-from .versions.layout import SHIFTED
 
 
 class TimeMix(Builder):

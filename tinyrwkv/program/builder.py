@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .file.mapped import TensorFile
-from .kernels import abi as op
-from .versions.reference import new_state
+from ..file.mapped import TensorFile
+from ..kernels import abi as op
+from ..versions.reference import new_state
 
 
 def qmax(cols: int) -> int:

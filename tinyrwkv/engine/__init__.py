@@ -1,0 +1,1 @@
+"""What runs a program: backends, their memory and threads, and how far one call goes."""
