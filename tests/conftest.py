@@ -12,9 +12,19 @@ from typing import Any
 
 import hypothesis
 import pytest
-from tiny_models import BACKENDS, Oracle, compress, network, predict, preview, rewrite, shape_of, write_model
 
 import tinyrwkv
+from tests.helpers.tiny_models import (
+    BACKENDS,
+    Oracle,
+    compress,
+    network,
+    predict,
+    preview,
+    rewrite,
+    shape_of,
+    write_model,
+)
 from tinyrwkv.cli.cli import main
 from tinyrwkv.engine import backends
 from tinyrwkv.file import memory

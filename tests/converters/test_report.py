@@ -1,0 +1,162 @@
+"""The page of pictures: complete, well-formed, from nothing outside, with the numbers of the report."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import os
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from converters import cli
+from converters.compress.presets import PRESETS
+from converters.report import svg
+from tests.converters.test_compress import files, run
+from tinyrwkv.cli import cli as tinyrwkv_cli
+
+__all__ = ["files"]
+
+VOID = ("meta", "br", "link")
+NUMBERS = st.floats(0, 1e9, allow_nan=False)
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are closed in order, and collects attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "headings"),
+    [
+        (["--preset", "exact"], ["Loss", "Neurons by layer"]),
+        (
+            ["--rank-budget", "70%", "--sparse-ffn", "predict"],
+            ["Loss by technique", "Spectra and ranks", "Neurons by layer"],
+        ),
+    ],
+)
+def test_a_page(files, capsys, tmp_path, options, headings):
+    paths = files()
+    assert run(paths, *options, "--report", str(tmp_path / "report.html")) == 0
+    told = json.loads(capsys.readouterr().out)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    for heading in ("Bytes of weights read for a token", "Bytes in the file", *headings):
+        assert heading in page.words
+    assert not re.search(r"https?:|<script|@import|url\(", text)
+    assert not [value for name, value in page.attributes if name in ("src", "href")]
+    assert "prefers-color-scheme: dark" in text
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert numbers["compression"] == told["compression"]
+    assert numbers["figures"] == told["figures"]
+    assert told["report"] == [str(tmp_path / "report.html"), str(tmp_path / "report.json")]
+    for step in told["compression"]:
+        if "nll_delta" in step["report"]:
+            assert f"{step['report']['nll_delta']:+.4f}" in page.words
+    assert tinyrwkv_cli.main(["plan", told["output"]]) == 0
+    assert "With the rows that it chooses a token read" in capsys.readouterr().out
+    stages = told["figures"]["bytes"]
+    last = told["compression"][-1]["report"]["touched_bytes_per_token"]
+    assert sum(stages[told["compression"][-1]["technique"]]["touched"].values()) == pytest.approx(last)
+    assert sum(stages["dense"]["touched"].values()) > last
+
+
+def test_what_was_left_out_is_on_the_page(files, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=-1e9))
+    paths = files()
+    report = str(tmp_path / "a.html")
+    arguments = [paths["model.pth"], paths["out.trwkv"], "--vocab", paths["vocab.txt"], "--preset", "lite"]
+    assert cli.main([*arguments, "--calibrate", paths["text.txt"], "--report", report]) == 0
+    out, err = capsys.readouterr()
+    assert f"  pictures: {report}\n" in out
+    with open(report, encoding="utf-8") as file:
+        page = Page(file.read())
+    notes = [line.removeprefix("note: ") for line in err.splitlines()]
+    assert len([note for note in notes if "was left out" in note]) == 3
+    assert set(notes) <= set(page.words)
+    assert [word for word in page.words if word.endswith("Loss: none.")]
+
+
+def test_names_are_no_markup(files, tmp_path, capsys):
+    paths = files()
+    name = str(tmp_path / "<b>&amp;.html") if os.name != "nt" else str(tmp_path / "a.html")
+    paths["out.trwkv"] = str(tmp_path / "<i>.trwkv") if os.name != "nt" else paths["out.trwkv"]
+    assert run(paths, "--preset", "exact", "--report", name) == 0
+    capsys.readouterr()
+    with open(name, encoding="utf-8") as file:
+        assert "<i>" not in file.read()
+
+
+def test_a_page_that_cannot_be_written(files, tmp_path, capsys):
+    paths = files()
+    assert run(paths, "--preset", "exact", "--report", str(tmp_path / "no" / "a.html")) == 1
+    assert "a folder that exists" in capsys.readouterr().err
+    assert not os.path.exists(paths["out.trwkv"])
+    os.mkdir(tmp_path / "b.html")
+    assert run(paths, "--preset", "exact", "--report", str(tmp_path / "b.html")) == 1
+    assert "a file to write" in capsys.readouterr().err
+
+
+@given(st.dictionaries(st.text(max_size=9), st.dictionaries(st.text(max_size=9), NUMBERS, max_size=4), max_size=4))
+def test_bars_are_as_long_as_their_parts(rows):
+    page = Page(svg.bars("bytes", rows, str))
+    widths = [float(value) for name, value in page.attributes if name == "width"][1:]
+    assert all(0 <= width <= svg.WIDTH for width in widths)
+
+
+@given(
+    st.dictionaries(st.text(max_size=9), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=5), max_size=7),
+    st.booleans(),
+    st.booleans(),
+)
+@example({"": [(0.0, 2.8e-307), (1.0, 5e-324)]}, False, True)
+def test_curves_stay_inside(series, log_x, log_y):
+    drawn = {name: [(x + 1e-3, y) for x, y in line] for name, line in series.items()}
+    page = Page(svg.curves("lines", drawn, log_x=log_x, log_y=log_y))
+    for name, value in page.attributes:
+        if name == "points":
+            assert all(0 <= float(n) <= svg.WIDTH for n in re.findall(r"[-\d.]+", value))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_round_and_inside(low, span):
+    ticks = svg._ticks([low, low + span], log=False)
+    step = ticks[1] - ticks[0]
+    assert 2 <= len(ticks) <= 6
+    assert all(low - 1e-6 * step <= tick <= low + span + 1e-6 * step for tick in ticks)
+    assert f"{step:.3e}"[:5] in ("1.000", "2.000", "5.000")
+
+
+def test_numbers_of_axes():
+    assert [svg._number(n) for n in (1000.0, 25000, 0.2, 1e-5, 1e7)] == ["1,000", "25,000", "0.2", "1e-05", "1e+07"]
+
+
+@given(st.dictionaries(st.text(max_size=9), st.floats(-1, 1), max_size=5))
+def test_deltas_and_columns(values):
+    Page(svg.deltas("loss", values, "{:+.3f}".format))
+    Page(svg.columns("shares", list(values), {"one": list(values.values())}))

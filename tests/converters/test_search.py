@@ -1,0 +1,84 @@
+"""A search keeps its budget, and what it says is what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from converters.compress import search
+from converters.compress.pipeline import Options
+from converters.judge.cost import sample_cold
+from tests.converters.test_compress import files, run
+from tinyrwkv import load
+
+__all__ = ["files"]
+
+
+@pytest.fixture
+def sizes(files, capsys, linux):
+    """Bytes in memory of the dense model and of the smallest one that options give."""
+    paths = files()
+    found = []
+    for options in (["--preset", "exact"], ["--rank-budget", "35%", "--sparse-ffn", "predict", "--keep", "0.14"]):
+        assert run(paths, *options) == 0
+        found.append(sample_cold(paths["out.trwkv"]).resident)
+    capsys.readouterr()
+    return paths, found
+
+
+@pytest.fixture(autouse=True)
+def few_options(monkeypatch):
+    monkeypatch.setattr(search, "RANKS", ({}, {"rank_budget": 0.5}))
+    monkeypatch.setattr(search, "NEURONS", ({"sparse_ffn": "exact"}, {"sparse_ffn": "predict", "keep": 0.2}))
+    monkeypatch.setattr(search, "HEADS", ({},))
+
+
+def test_a_large_budget_costs_nothing(sizes, capsys):
+    paths, (dense, _) = sizes
+    assert run(paths, "--budget", str(2 * dense)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["search"]["chosen"] == "--sparse-ffn exact"
+    assert found["compression"][-1]["report"]["differing_logits"] == 0
+
+
+def test_the_best_that_fits_is_built(sizes, capsys):
+    paths, (dense, _) = sizes
+    budget = dense - 4096
+    assert run(paths, "--budget", str(budget)) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = report["search"]
+    assert found["budget"] == budget
+    assert found["resident"] <= budget
+    (chosen,) = [one for one in found["tried"] if one["options"] == found["chosen"] and one["resident"] <= budget][-1:]
+    assert chosen["nll"] == [s["report"]["nll"] for s in report["compression"] if "nll" in s["report"]][-1]
+    load(paths["out.trwkv"]).close()
+
+
+@pytest.mark.parametrize("off", [-8192, 8192])
+def test_what_sums_get_wrong_is_corrected(sizes, capsys, monkeypatch, off):
+    """Alone, options are thought to save more or less than together: what was built tells how much."""
+    paths, (dense, _) = sizes
+    right = search._sum
+    monkeypatch.setattr(search, "_sum", lambda *given: (one := right(*given))._replace(resident=one.resident + off))
+    assert run(paths, "--budget", str(dense - 4096)) == 0
+    found = json.loads(capsys.readouterr().out)["search"]
+    sizes = [one["resident"] for one in found["tried"] if one["options"] == found["chosen"]]
+    assert found["resident"] == sizes[-1] <= dense - 4096
+
+
+def test_a_budget_out_of_reach_is_refused(files, capsys, linux):
+    paths = files()
+    before = sorted(os.listdir(os.path.dirname(paths["out.trwkv"])))
+    assert run(paths, "--budget", "4kB") == 1
+    assert "raise the budget" in capsys.readouterr().err
+    assert sorted(os.listdir(os.path.dirname(paths["out.trwkv"]))) == before
+
+
+def test_options_are_written_as_they_are_given():
+    options = Options(rank_budget=0.65, sparse_ffn="predict", keep=0.22, head="preview", head_rows=640)
+    expected = "--rank-budget 65% --sparse-ffn predict --keep 0.22 --head preview --head-rows 640"
+    assert search.describe(options) == expected
+    assert search.describe(Options(rank_budget=4e6, whiten=True)) == "--rank-budget 4000000 --whiten"
+    assert search.describe(Options()) == "none"

@@ -1,0 +1,1 @@
+"""The engine: files, kernels, programs, models, generation."""

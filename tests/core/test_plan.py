@@ -1,0 +1,117 @@
+"""The memory plan: dense parts are touched whole and once, the embedding one row, and nothing is read to know it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinyrwkv
+from tests.helpers.tiny_models import DTYPES, VOCAB_SIZE, compress, predict, rewrite, shape_of, write_model
+from tinyrwkv.engine.plan import Parts, plan
+from tinyrwkv.file import memory
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.program.program import Program
+from tinyrwkv.versions.layout import VERSIONS
+
+
+def parts_of(path: str) -> Parts:
+    return Parts(Program(open_file(path)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, arch, dtype):
+    row = 64 * {"f32": 4, "f16": 2, "int8": 1}[dtype] + 4 * (dtype == "int8")
+    for part in plan(parts_of(tiny(arch, dtype)), None)["parts"]:
+        expected = {"embedding": row, "tokenizer": 0}.get(part["part"], part["file_bytes"])
+        assert part["touched_bytes_per_token"] == expected, part["part"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_totals_are_sums(tiny, arch, dtype):
+    parts = parts_of(tiny(arch, dtype))
+    found = plan(parts, None)
+    assert json.loads(json.dumps(found)) == found
+    assert found["touched_bytes_per_token"] == sum(part["touched_bytes_per_token"] for part in found["parts"])
+    tensors = sum(tensor.nbytes for tensor in parts.file.tensors.values())
+    assert sum(part["file_bytes"] for part in found["parts"]) == tensors < found["file_bytes"]
+    assert found["file_bytes"] == len(parts.file.bytes) <= found["resident_bytes_max"]
+    assert found["resident_bytes_max"] % mmap.PAGESIZE == 0
+    assert found["state_bytes"] == 4 * parts.program.state_size
+
+
+def test_a_limit_bounds_what_is_resident(tiny):
+    parts = parts_of(tiny("v7", "int8"))
+    assert plan(parts, 8192)["resident_bytes_max"] == 8192
+    assert plan(parts, 1 << 40)["resident_bytes_max"] == plan(parts, None)["resident_bytes_max"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model with an embedding of many pages."""
+    config = shape_of("v5.2", layers=2, width=192, vocab=32768, head_size=64, ffn=512)
+    return write_model(tmp_path_factory.mktemp("large") / "a.trwkv", config, "int8")
+
+
+@pytest.mark.usefixtures("linux")
+@pytest.mark.parametrize("change", [None, compress, predict])
+def test_what_is_resident_after_a_cold_start_is_as_planned(large, tmp_path, change):
+    path = large if change is None else rewrite(large, tmp_path / "a.trwkv", change)
+    memory.drop_from_cache(path)
+    model = tinyrwkv.load(path)
+    if model.cached() > len(model.file.bytes) / 2:
+        pytest.skip("this file system is in memory")
+    planned, most = (model.plan()[f"resident_bytes_{kind}"] for kind in ("typical", "max"))
+    tokens = np.random.default_rng(1).integers(0, 32768, 200)
+    model.forward(tokens, logits=None)
+    model.forward(tokens[-1])  # of 16 at a time only the last asks for the head
+    model.tokenizer.decode(tokens[tokens < VOCAB_SIZE])
+    assert abs(planned - model.resident()) < 0.1 * model.resident() < 0.07 * most
+
+
+@pytest.mark.parametrize("told", [12345, 0, -1, "much", None, 1e9, 2**80])
+def test_what_the_conversion_tells_of_a_head_is_planned(tiny, tmp_path, told):
+    def tell(metadata, tensors):
+        metadata["compression"] = [{"technique": "head", "params": {}, "report": {"seen_bytes": told}}]
+
+    parts = parts_of(rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", tell))
+    found, rows = plan(parts, None), parts.file.tensors["head.rows.weight"].nbytes
+    assert 0 < found["resident_bytes_typical"] <= found["resident_bytes_max"]
+    assert (found["resident_bytes_typical"] < found["resident_bytes_max"] - 5000) == (told == 12345)
+    assert rows > 17345 and plan(parts, 9000)["resident_bytes_typical"] == 9000
+
+
+@pytest.mark.usefixtures("linux")
+def test_nothing_is_read_to_know_the_plan(tiny):
+    model = tinyrwkv.load(tiny("v6", "int8"), backend="numpy")
+    assert model.plan()["file_bytes"] > 0
+    assert memory.resident(model.file) == 0
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_cuts_cover_the_program(tiny, arch):
+    parts = parts_of(tiny(arch, "int8"))
+    assert parts.cuts[0] == 0 and parts.cuts[-1] == len(parts.program.rows)
+    assert sorted(set(parts.cuts)) == parts.cuts
+    assert parts.cuts[parts.head_cut] == parts.program.select
+    assert parts.bytes_between(0, len(parts.cuts) - 1) == plan(parts, None)["touched_bytes_per_token"]
+    assert all(parts.bytes_between(i, i + 1) <= parts.layer_bytes for i in range(len(parts.cuts) - 1))
+
+
+@given(st.data())
+def test_a_step_goes_as_far_as_its_budget(tiny, data):
+    parts = parts_of(tiny(data.draw(st.sampled_from(VERSIONS)), "int8"))
+    last = data.draw(st.integers(1, len(parts.cuts) - 1))
+    first = data.draw(st.integers(0, last - 1))
+    budget = data.draw(st.floats(0, 2e6))
+    until = parts.within_time(first, last, budget)
+    assert first < until <= last
+    assert until == first + 1 or parts.bytes_between(first, until) <= budget
+    assert until == last or parts.bytes_between(first, until + 1) > budget
+    assert parts.within_time(first, last, float("inf")) == last and parts.within_time(first, last, -1.0) == first + 1

@@ -1,0 +1,175 @@
+"""States: values with their own memory, files with the same bits, refused where they do not belong."""
+
+from __future__ import annotations
+
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyrwkv
+from tests.helpers.tiny_models import VOCAB_SIZE, rewrite
+from tinyrwkv import ArgumentError, FormatError, State, TinyRWKVError
+from tinyrwkv.versions.layout import VERSIONS
+
+tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=10)
+
+
+@given(st.sampled_from(VERSIONS), tokens_of)
+@settings(max_examples=30)
+def test_a_copy_is_independent(load, backend, arch, tokens):
+    model = load(backend, arch, "int8")
+    state = model.forward(tokens)[1]
+    copy = state.copy()
+    assert copy.data.tobytes() == state.data.tobytes() and copy.tokens == state.tokens == len(tokens)
+    assert not np.shares_memory(copy.data, state.data)
+    expected = model.forward([1], state)[0]
+    copy.data[:] = 7
+    copy.tokens = 0
+    assert state.tokens == len(tokens) and model.forward([1], state)[0].tobytes() == expected.tobytes()
+
+
+def test_every_new_state_has_its_own_memory(load, backend):
+    model = load(backend)
+    one, two = model.new_state(), model.new_state()
+    one.data[:] = 5
+    assert two.data.tobytes() == model.new_state().data.tobytes() != one.data.tobytes()
+
+
+@given(st.sampled_from(VERSIONS), tokens_of, tokens_of)
+@settings(max_examples=30)
+def test_a_file_has_the_same_bits(load, compiled, tmp_path_factory, arch, tokens, more):
+    model, path = load(compiled, arch, "int8"), tmp_path_factory.mktemp("state") / "a.trwkv"
+    state = model.forward(tokens)[1]
+    state.save(path)
+    loaded = State.load(path, model)
+    assert loaded.data.tobytes() == state.data.tobytes() and loaded.tokens == state.tokens
+    assert loaded.data.flags.writeable and loaded.data.dtype == np.float32
+    one, two = model.forward(more, state), model.forward(more, loaded)
+    assert one[0].tobytes() == two[0].tobytes() and one[1].data.tobytes() == two[1].data.tobytes()
+    loaded.save(path)  # over the file that it came from
+    assert State.load(str(path), model).data.tobytes() == state.data.tobytes()
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_the_state_before_any_token_can_be_saved(load, backend, tmp_path, arch):
+    model = load(backend, arch, "f32")
+    model.new_state().save(tmp_path / "a.trwkv")
+    state = State.load(tmp_path / "a.trwkv", model)
+    assert state.tokens == 0 and state.data.tobytes() == model.new_state().data.tobytes()
+
+
+@pytest.mark.parametrize(("arch", "dtype"), [("v7", "f32"), ("v6", "int8")])
+def test_a_state_of_another_model_is_refused(load, tmp_path, arch, dtype):
+    load("numpy", arch, dtype).new_state().save(tmp_path / "a.trwkv")
+    with pytest.raises(FormatError, match="model"):
+        State.load(tmp_path / "a.trwkv", load("numpy", "v7", "int8"))
+
+
+def test_a_model_is_no_state(load, tiny):
+    with pytest.raises(FormatError, match="kind"):
+        State.load(tiny("v7", "int8"), load("numpy", "v7", "int8"))
+
+
+@pytest.mark.parametrize("path", ["no-such-file", ".", ""])
+def test_a_path_without_a_file(load, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FormatError):
+        State.load(path, load("numpy"))
+
+
+@pytest.mark.parametrize("model", [None, "model", 5])
+def test_a_model_that_is_none_is_refused(load, model, tmp_path):
+    load("numpy").new_state().save(tmp_path / "a.trwkv")
+    with pytest.raises(ArgumentError, match="model"):
+        State.load(tmp_path / "a.trwkv", model)
+
+
+@pytest.mark.parametrize("path", ["no/such/folder/a.trwkv", "."])
+def test_a_file_that_cannot_be_written(load, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FormatError):
+        load("numpy").new_state().save(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(0, 2**63), st.integers(1, 255))
+@settings(max_examples=100)
+def test_any_damaged_byte_is_found(load, tmp_path_factory, place, flip):
+    model, path = load("numpy", "v4", "int8"), tmp_path_factory.mktemp("state") / "a.trwkv"
+    model.forward([1, 2])[1].save(path)
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= flip
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.trwkv"):
+        State.load(path, model)
+
+
+@given(st.integers(0, 2**63))
+@settings(max_examples=50)
+def test_a_file_that_was_cut_is_found(load, tmp_path_factory, place):
+    model, path = load("numpy", "v4", "int8"), tmp_path_factory.mktemp("state") / "a.trwkv"
+    model.new_state().save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: place % len(data)])
+    with pytest.raises(FormatError, match=r"a\.trwkv"):
+        State.load(path, model)
+
+
+HOSTILE = {
+    "too short": lambda metadata, tensors: tensors.update(state=tensors["state"][:-1]),
+    "too long": lambda metadata, tensors: tensors.update(state=np.append(tensors["state"], np.float32(0))),
+    "a matrix": lambda metadata, tensors: tensors.update(state=tensors["state"].reshape(1, -1)),
+    "another type": lambda metadata, tensors: tensors.update(state=tensors["state"].view(np.int32)),
+    "nan": lambda metadata, tensors: tensors["state"].__setitem__(3, np.nan),
+    "infinity": lambda metadata, tensors: tensors["state"].__setitem__(3, np.inf),
+    "no state": lambda metadata, tensors: tensors.update(other=tensors.pop("state")),
+    "other model": lambda metadata, tensors: metadata.update(model="0" * 64),
+}
+
+
+@pytest.mark.parametrize("damage", list(HOSTILE))
+def test_a_well_formed_file_of_something_else_is_refused(load, tmp_path, damage):
+    model = load("numpy", "v7", "int8")
+    model.forward([1])[1].save(tmp_path / "a.trwkv")
+    path = rewrite(tmp_path / "a.trwkv", tmp_path / "b.trwkv", HOSTILE[damage])
+    with pytest.raises(FormatError, match=r"b\.trwkv"):
+        State.load(path, model)
+
+
+def test_saving_is_all_or_nothing(load, tmp_path, monkeypatch):
+    model, path = load("numpy", "v7", "int8"), pathlib.Path(tmp_path, "a.trwkv")
+    model.new_state().save(path)
+    before = path.read_bytes()
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tinyrwkv.file.mapped.os.fsync", no_space)
+    with pytest.raises(FormatError, match="No space"):
+        model.forward([1])[1].save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_state_that_is_no_number_is_refused_when_it_is_saved_or_loaded(load, tmp_path):
+    model = load("numpy", "v7", "int8")
+    state = model.new_state()
+    state.data[5] = np.nan
+    with pytest.raises(TinyRWKVError):
+        state.save(tmp_path / "a.trwkv")
+        State.load(tmp_path / "a.trwkv", model)
+
+
+def test_states_go_to_other_processes(load):
+    """As values do: through pickle and copy."""
+    model = load("numpy", "v7", "int8")
+    state = model.forward([1, 2])[1]
+    other = pickle.loads(pickle.dumps(state))
+    assert model.forward([3], other)[0].tobytes() == model.forward([3], state)[0].tobytes()
+
+
+def test_state_is_part_of_the_interface():
+    assert tinyrwkv.State is State

@@ -1,0 +1,1 @@
+"""What several tests use: tiny models, checkpoints, terminals."""

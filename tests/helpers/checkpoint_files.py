@@ -1,0 +1,159 @@
+"""Write safetensors, GGUF and rwkv.cpp files, and read checkpoints of any kind: what the readers are tested with."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converters.checkpoint.names import canonical
+from converters.checkpoint.versions import check, refuse_variants
+from converters.read.open import open_source
+from converters.write.recipe import plan
+from tests.helpers.pth_writer import stored
+from tinyrwkv.errors import TinyRWKVError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def safetensors(arrays: Arrays, dtype: str = "f32", metadata: dict[str, str] | None = None) -> bytes:
+    """Return a safetensors file."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    data = b""
+    for name, array in arrays.items():
+        raw = stored(array, dtype)
+        shape, offsets = list(array.shape), [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": dtype.upper(), "shape": shape, "data_offsets": offsets}
+        data += raw
+    return with_header(header, data)
+
+
+def with_header(header: Any, data: bytes = b"") -> bytes:
+    """Return a safetensors file with any header at all."""
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def blocks(array: np.ndarray, kind: str) -> bytes:
+    """Return an array as ggml stores it: f32, f16, bf16, or q8_0, q5_0, q5_1 in blocks of 32."""
+    if kind in ("f32", "f16", "bf16"):
+        return stored(array, kind)
+    x = np.asarray(array, np.float32).reshape(-1, 32)
+    if kind == "q8_0":
+        d = (np.abs(x).max(axis=1) / 127).astype("<f2")
+        q = np.rint(x / np.where(d, d, 1).astype(np.float32)[:, None]).astype("i1")
+        return b"".join(d[i].tobytes() + q[i].tobytes() for i in range(len(x)))
+    low = x.min(axis=1) if kind == "q5_1" else -np.abs(x).max(axis=1)
+    high = x.max(axis=1) if kind == "q5_1" else -low
+    d = ((high - low) / 31).astype("<f2")
+    m = low.astype("<f2") if kind == "q5_1" else -16 * d.astype(np.float32)
+    q = np.rint((x - m.astype(np.float32)[:, None]) / np.where(d, d, 1).astype(np.float32)[:, None])
+    q = np.clip(q, 0, 31).astype(int)
+    out = b""
+    for i, row in enumerate(q):
+        fifth = sum(int(n >> 4) << j for j, n in enumerate(row))
+        nibbles = bytes(int(row[j] & 15 | (row[j + 16] & 15) << 4) for j in range(16))
+        out += d[i].tobytes() + (m[i].tobytes() if kind == "q5_1" else b"") + struct.pack("<I", fifth) + nibbles
+    return out
+
+
+GGMF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 7, "q5_1": 8, "q8_0": 9}
+GGUF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 6, "q8_0": 8, "bf16": 30}
+
+
+def kinds(arrays: Arrays, kind: str) -> dict[str, str]:
+    """Return the kind of every tensor: big matrices as `kind`, the rest float32."""
+    return {
+        name: kind if array.ndim == 2 and name.endswith(".weight") and array.shape[1] % 32 == 0 else "f32"
+        for name, array in arrays.items()
+    }
+
+
+def ggmf(arrays: Arrays, n_layer: int, kind: str = "f32", version: int = 101) -> bytes:
+    """Return an rwkv.cpp file."""
+    n_vocab, n_embed = arrays["emb.weight"].shape
+    out = struct.pack("<6i", 0x67676D66, version, n_vocab, n_embed, n_layer, GGMF_TYPES[kind])
+    for name, one in kinds(arrays, kind).items():
+        array = arrays[name]
+        out += struct.pack("<3i", array.ndim, len(name), GGMF_TYPES[one])
+        out += struct.pack(f"<{array.ndim}i", *array.shape[::-1]) + name.encode() + blocks(array, one)
+    return out
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def _setting(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return _text(name) + struct.pack("<I", 8) + _text(value)
+    if isinstance(value, list):
+        kind, pack = (8, _text) if isinstance(value[0], str) else (5, struct.Struct("<i").pack)
+        return _text(name) + struct.pack("<IIQ", 9, kind, len(value)) + b"".join(map(pack, value))
+    return _text(name) + (struct.pack("<If", 6, value) if isinstance(value, float) else struct.pack("<II", 4, value))
+
+
+def gguf(arrays: Arrays, settings: Mapping[str, Any], kind: str = "f32", alignment: int = 32) -> bytes:
+    """Return a GGUF file."""
+    out = struct.pack("<4sIQQ", b"GGUF", 3, len(arrays), len(settings))
+    out += b"".join(_setting(name, value) for name, value in settings.items())
+    data = b""
+    for name, one in kinds(arrays, kind).items():
+        array = arrays[name]
+        out += _text(name) + struct.pack(f"<I{array.ndim}Q", array.ndim, *array.shape[::-1])
+        out += struct.pack("<IQ", GGUF_TYPES[one], len(data))
+        data += blocks(array, one)
+        data += bytes(-len(data) % alignment)
+    return out + bytes(-len(out) % alignment) + data
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> str:
+    """Write a file and return its name."""
+    with open(path, "wb") as file:
+        file.write(data)
+    return os.fspath(path)
+
+
+def read_plain(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the tensors of a checkpoint as the file names them."""
+    with open_source(path) as source:
+        return {name: tensor.load() for name, tensor in source.tensors.items()}
+
+
+def read_raw(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the sizes and the raw tensors of a checkpoint of any format."""
+    with open_source(path) as source:
+        refuse_variants(source.path, list(source.tensors))
+        checkpoint = check(source.path, canonical(source), source.kind)
+        return checkpoint.config, {name: tensor.load() for name, tensor in checkpoint.tensors.items()}
+
+
+def read_file_form(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the tensors that a model file made from a checkpoint has."""
+    with open_source(path) as source:
+        checkpoint = check(source.path, canonical(source), source.kind)
+        return {entry.name: np.concatenate(list(entry.blocks())) for entry in plan(checkpoint)}
+
+
+def survives(path: str, data: bytes) -> str:
+    """Read hostile bytes to the end; return the message of the refusal, "" where there is none."""
+    write(path, data)
+    try:
+        read_raw(path)
+    except TinyRWKVError as error:
+        assert path in str(error)
+        return str(error)
+    return ""
+
+
+def flipped(data: bytes, flips: list[tuple[float, int]]) -> bytes:
+    """Return `data` with bytes changed: each flip is a place from 0 to 1 and a mask."""
+    out = bytearray(data)
+    for place, mask in flips:
+        out[int(place * (len(out) - 1))] ^= mask
+    return bytes(out)

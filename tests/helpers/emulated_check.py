@@ -1,0 +1,321 @@
+"""Run kernel objects one after the other over the same model files, and tell what they compute.
+
+    emulated_check.py make FOLDER                 write the model files
+    emulated_check.py run FOLDER --objects DIR    print hashes as JSON, of the objects that run here
+                                                  and of Numba's code, or of those after --only
+    emulated_check.py compare RESULT.json...      print a table; fail where a hash differs
+    emulated_check.py tokens MODEL                read tokens; print a hash and the memory
+    emulated_check.py soft NAME DIR OUTPUT        copy an ARM object for the soft-float ABI
+
+Needs NumPy and this checkout, so that any machine can run it, an emulated one too: ``.ci/emulated``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from benchmarks.random_model import sizes, write
+from tests.helpers.tiny_models import compress, predict, preview, rewrite
+from tinyrwkv import Sampler, load
+from tinyrwkv.engine.backends import Compiled, has_numba
+from tinyrwkv.model import BUNDLED, Model
+from tinyrwkv.native.load import RECORD, SYMBOL, choose
+from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
+
+MODELS = [(arch, "int8", "dense") for arch in ("v4", "v5.0", "v5.2", "v6", "v7")]
+MODELS += [(arch, "int8", "compressed") for arch in ("v4", "v5.2", "v6", "v7")]
+MODELS += [(arch, "int8", "predicted") for arch in ("v4", "v5.2", "v6", "v7")]
+MODELS += [("v6", "int8", "previewed"), ("v7", "int8", "previewed")]
+MODELS += [("v5.2", "f32", "dense"), ("v7", "f16", "dense")]
+PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a part of one
+BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
+"""Bounds of the difference from the numpy backend, in standard deviations of the logits.
+
+It does not round activations to integers; and ARMv7's vectors take f16 weights below 6.1e-5 for zero.
+"""
+SHARE = {"previewed": 0.98}
+"""Share of the logits that must be so near: a row at the edge may be read exactly by one and previewed by the other."""
+SMALL = "a subnormal state"
+FLUSHES = {"armv7"}
+"""Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: these of a state may differ."""
+
+
+def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) -> None:
+    """Write tiny random models, of sizes that no vector length divides: of every version, dense and compressed.
+
+    One head's values are zero, so that its part of the state only decays: nothing hides how small numbers are rounded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for arch, dtype, form in models:
+        shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
+        path = folder / (f"{arch}-{dtype}.trwkv" if form == "dense" else f"{arch}-{dtype}-{form}.trwkv")
+        write(str(path), shape, dtype, seed=1, low=24)
+        rewrite(path, path, FORMS[form])
+
+
+def decay_only(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Take the values of one head away."""
+    for name, array in tensors.items():
+        if name.endswith("att.value.weight"):
+            array[:32] = 0
+
+
+def low_rank_and_sparse(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Put factors in the place of projections, and rows that can be skipped in that of the channel mix's values."""
+    decay_only(metadata, tensors)
+    compress(metadata, tensors)
+
+
+def chosen(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let 1-bit weights choose neurons: some always, some never, some by their sign, which the inputs decide."""
+    decay_only(metadata, tensors)
+    predict(metadata, tensors)
+    for name, array in tensors.items():
+        if name.endswith("predictor.threshold"):
+            array[::3], array[1::3] = np.inf, 0
+
+
+def previewed(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let a few bits of every row of the head tell which rows matter."""
+    decay_only(metadata, tensors)
+    preview(metadata, tensors)
+
+
+FORMS = {"dense": decay_only, "compressed": low_rank_and_sparse, "predicted": chosen, "previewed": previewed}
+
+
+def function_of(path: pathlib.Path) -> Any:
+    """Load a kernel object whatever the loader would choose."""
+    function = getattr(ctypes.CDLL(str(path)), SYMBOL)
+    function.restype, function.argtypes = None, [ctypes.c_void_p]
+    return function
+
+
+def attach(model: Model, name: str, objects: pathlib.Path, threads: int) -> None:
+    """Let a model run on the object of that name, or on Numba's."""
+    if name == "numba":
+        from tinyrwkv.engine.numba_backend import compiled_run as compiled
+
+        function = compiled()
+    else:
+        function = function_of(objects / f"{name}.so")
+    model.backend = model.reader.backend = Compiled(name, model.program, function, threads)
+    model.reader.workspaces.clear()  # they fit the number of threads
+
+
+def read(model: Model, chunked: bool, small: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits after every token and the last state; with `small`, begin with a state of subnormal numbers."""
+    state = model.new_state()
+    if small:
+        state.data[:] = (np.arange(len(state.data)) % 97 + 1).astype(np.float32) * np.float32(1e-40)
+    if chunked:
+        logits, state = model.forward(PROMPT, state, logits="all")
+        return logits, state.data
+    rows = []
+    for token in PROMPT:
+        row, state = model.forward(token, state)
+        rows.append(row)
+    return np.stack(rows), state.data
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Return the first half of the SHA-256 of arrays' bytes, little-endian."""
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return whole.hexdigest()[:32]
+
+
+def one_hash(found: dict[str, str]) -> str:
+    """Return the hash that all ways of reading agree on, or each way's."""
+    return next(iter(found.values())) if len(set(found.values())) == 1 else f"not one result: {found}"
+
+
+def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarray) -> dict[str, str]:
+    """Return a model's hashes for one object: token by token and in chunks, with 1 and 2 threads.
+
+    `expected` has the logits of the numpy backend, which must be near.
+    """
+    label, dtype = pathlib.Path(model.path).stem, model.config["dtype"]
+    form = label.rsplit("-", 1)[1]
+    starts = {label: False, f"{label}, {SMALL}": True} if label.endswith("int8") else {label: False}
+    result = {}
+    for title, small in starts.items():
+        found = {}
+        for threads in (1, 2):
+            attach(model, name, objects, threads)
+            for way in ("chunks", "tokens"):
+                logits, state = read(model, way == "chunks", small)
+                error = float(np.quantile(np.abs(logits - expected), SHARE.get(form, 1)) / expected.std())
+                near = small or error < BOUND[dtype]
+                found[f"{way}, {threads} threads"] = (
+                    digest(logits, state) if near else f"{error:.2g} from the numpy backend"
+                )
+        result[title] = one_hash(found)
+        if small:
+            result[f"{title}, flushed"] = digest(logits, np.where(np.abs(state) < np.finfo(np.float32).tiny, 0, state))
+    return result
+
+
+def generation_of(model: Model, name: str, objects: pathlib.Path) -> dict[str, Any]:
+    """Return the greedy tokens after a prompt, and a hash of the last logits and the state; with 2 threads."""
+    prompt: Any = PROMPT
+    if "tokenizer.bytes" in model.file:
+        prompt = "User: please go forward two meters and then turn left\n\nAssistant:"
+    attach(model, name, objects, threads=2)
+    generation = model.generate(prompt, sampler=Sampler(temperature=0), max_tokens=8)
+    tokens = [piece.token for piece in generation if piece.token >= 0]
+    return {"tokens": tokens, "hash": digest(generation.logits, generation.result.state.data)}
+
+
+def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[str, Any]:
+    """Return what every named object computes for every model of a folder, and what the loader would choose."""
+    choice = choose(objects)
+    report: dict[str, Any] = {
+        "machine": f"{machine()} ({platform.machine()}), numpy {np.__version__}, python {platform.python_version()}",
+        "features": sorted(cpu_features() & {f for target in TARGETS.values() for f in target.needs}),
+        "chosen": choice.name or choice.reason,
+        "objects": {},
+    }
+    models = []
+    for path in sorted(folder.glob("*.trwkv")):
+        model = load(path, backend="numpy")
+        models.append((model, read(model, chunked=True)[0]))
+    long = load(BUNDLED if os.path.exists(BUNDLED) else folder / "v7-int8.trwkv", backend="numpy")
+    if not names:
+        names = [target.name for target in runnable() if (objects / f"{target.name}.so").exists()]
+        names += ["numba"] * has_numba()
+    for name in names:
+        begin = time.perf_counter()
+        hashes = {}
+        for model, expected in models:
+            hashes |= hashes_of(model, name, objects, expected)
+        generation = generation_of(long, name, objects)
+        hashes[f"generation of {pathlib.Path(long.path).name}"] = generation["hash"]
+        seconds = round(time.perf_counter() - begin, 1)
+        report["objects"][name] = {"hashes": hashes, "tokens": generation["tokens"], "seconds": seconds}
+    return report
+
+
+def compare(results: list[pathlib.Path]) -> int:
+    """Print what was computed where; return 1 where any hash is another than the first result's.
+
+    The name of a result is "WHERE.json", or "WHERE=OBJECT.json" where the loader must choose that object.
+    """
+    failed = False
+    first: dict[str, Any] = {}
+    for path in results:
+        where, _, expected = path.stem.partition("=")
+        report = json.loads(path.read_text())
+        print(f"\n{where}: {report['machine']}; features {' '.join(report['features']) or 'none'}")
+        wrong = expected and report["chosen"] != expected
+        print(f"  chosen: {report['chosen']}{f', expected {expected}: FAILED' if wrong else ''}")
+        if not report["objects"]:
+            print("  nothing ran: FAILED")
+        failed |= bool(wrong) or not report["objects"]
+        for name, found in report["objects"].items():
+            first = first or found
+            differ = {
+                key for key in first["hashes"] | found["hashes"] if found["hashes"].get(key) != first["hashes"].get(key)
+            }
+            differ = {
+                key for key in differ if "int8" in key or "generation" in key
+            }  # float files: within the bound only
+            if name in FLUSHES:
+                differ = {key for key in differ if not key.endswith(SMALL)}
+            bad = differ | {key for key, value in found["hashes"].items() if " " in value}  # a message
+            bad |= {"tokens"} if found["tokens"] != first["tokens"] else set()
+            print(f"  {name:<16} {found['seconds']:5.1f} s  {'FAILED' if bad else 'the same bits'}")
+            for key in sorted(bad):
+                print(f"    {key}: {found['hashes'].get(key, found['tokens'])}, expected {first['hashes'].get(key)}")
+            failed |= bool(bad)
+    print("\ntokens", first.get("tokens"))
+    for key, value in sorted(first.get("hashes", {}).items()):
+        print(f"{value}  {key}")
+    return int(failed)
+
+
+def tokens(path: pathlib.Path) -> dict[str, Any]:
+    """Return a hash of what the native backend computes for a few tokens of a model, and the memory it took."""
+    begin = time.perf_counter()
+    model = load(path, backend="native", threads=2)
+    logits, state = model.forward(PROMPT)
+    for _ in range(4):
+        logits, state = model.forward(int(np.argmax(logits)), state)
+    memory = pathlib.Path("/proc/self/status").read_text() + pathlib.Path("/proc/meminfo").read_text()
+    keys = ("MemTotal", "VmHWM", "VmRSS", "RssAnon", "RssFile")
+    return {
+        "hash": digest(logits, state.data),
+        "object": choose().name,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "file_bytes": len(model.file.bytes),
+        "resident_bytes": model.resident(),
+        **{
+            f"{key}_kB": int(line.split()[1])
+            for line in memory.splitlines()
+            for key in keys
+            if line.startswith(key + ":")
+        },
+    }
+
+
+def soft(name: str, objects: pathlib.Path, output: pathlib.Path) -> None:
+    """Write an ARM object that says it passes floats in integer registers; the one function exported takes none.
+
+    Debian has ARMv6 only with that ABI, and its loader refuses objects of the other.
+    """
+    data = bytearray((objects / f"{name}.so").read_bytes())
+    flags = int.from_bytes(data[36:40], "little")
+    data[36:40] = (flags & ~0x400 | 0x200).to_bytes(4, "little")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{name}.so").write_bytes(data)
+    record = json.loads((objects / RECORD).read_text())
+    record["objects"] = {name: {**record["objects"][name], "sha256": hashlib.sha256(data).hexdigest()}}
+    (output / RECORD).write_text(json.dumps(record))
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("make").add_argument("folder", type=pathlib.Path)
+    command = commands.add_parser("run")
+    command.add_argument("folder", type=pathlib.Path)
+    command.add_argument("--objects", type=pathlib.Path, required=True)
+    command.add_argument("--only", nargs="+", default=[], metavar="NAME")
+    commands.add_parser("compare").add_argument("results", type=pathlib.Path, nargs="+")
+    commands.add_parser("tokens").add_argument("model", type=pathlib.Path)
+    command = commands.add_parser("soft")
+    command.add_argument("name")
+    command.add_argument("objects", type=pathlib.Path)
+    command.add_argument("output", type=pathlib.Path)
+    args = parser.parse_args()
+    if args.command == "make":
+        make(args.folder)
+    elif args.command == "run":
+        print(json.dumps(run(args.folder, args.objects, args.only), indent=1))
+    elif args.command == "tokens":
+        print(json.dumps(tokens(args.model)))
+    elif args.command == "soft":
+        soft(args.name, args.objects, args.output)
+    else:
+        return compare(args.results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Checkpoints and answers in tests/golden, written by make_golden.py from the official package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FOLDER = Path(__file__).parents[1] / "golden"
+
+
+class Golden(NamedTuple):
+    """One file.
+
+    Attributes
+    ----------
+    raw : dict of str to ndarray, float32
+        Tensors by their names in a BlinkDL checkpoint; every value is a bfloat16.
+    tokens : list of int
+    logits : dict of int to ndarray, float32, shape (V,)
+        After the first 1, 2 and all tokens.
+    logits_of_bf16_file : ndarray, float32, shape (V,)
+        After all tokens, when the package reads the same values from a file saved as bfloat16.
+    state : ndarray, float32, shape (S,)
+        After all tokens, as a model file's program lays it out.
+    """
+
+    raw: dict[str, np.ndarray]
+    tokens: list[int]
+    logits: dict[int, np.ndarray]
+    logits_of_bf16_file: np.ndarray
+    state: np.ndarray
+
+
+def read_golden(version: str) -> Golden:
+    """Read tests/golden/<version>.npz."""
+    with np.load(FOLDER / f"{version}.npz") as file:
+        arrays = dict(file)
+    raw = {name[4:]: widen(x) for name, x in arrays.items() if name.startswith("raw.")}
+    logits = {int(name[7:]): x for name, x in arrays.items() if name.startswith("logits.")}
+    return Golden(raw, arrays["tokens"].tolist(), logits, arrays["bf16_file"], file_state(arrays, version))
+
+
+def file_state(official: Mapping[str, np.ndarray], version: str) -> np.ndarray:
+    """Lay out a state of the official package as ours: flat, layer by layer, att_x, ffn_x, then the memory."""
+    if version == "v4":
+        memory = [official[name] for name in ("aa", "bb", "pp")]  # (L, C) each
+    else:
+        wkv = official["wkv"]
+        memory = [wkv.swapaxes(2, 3) if version == "v7" else wkv]  # (L, H, key, value)
+    parts = [official["att_x"], official["ffn_x"], *memory]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).reshape(-1)
+
+
+def bf16(x: np.ndarray) -> np.ndarray:
+    """Round float32 to the nearest bfloat16, ties to even; the result is float32."""
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def narrow(x: np.ndarray) -> np.ndarray:
+    """Return the upper halves of float32 numbers whose lower halves are zero."""
+    return (x.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def widen(halves: np.ndarray) -> np.ndarray:
+    """Undo `narrow`."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)

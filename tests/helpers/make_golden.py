@@ -1,0 +1,40 @@
+"""Write tests/golden/*.npz: tiny random checkpoints and what the official package makes of them.
+
+Run it with an interpreter that has torch and rwkv, when a version is added or the format of the files changes:
+``python -m tests.helpers.make_golden``. The files in the repository come from rwkv 0.8.32 and torch 2.13.0 on x86-64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
+from tests.helpers.golden_files import FOLDER, bf16, narrow
+from tests.helpers.official import official_version, run_official
+
+KEPT = (1, 2, 17)  # logits are kept after so many tokens
+
+
+def main() -> None:
+    """Write one file for each version."""
+    FOLDER.mkdir(exist_ok=True)
+    tokens = np.random.default_rng(17).integers(0, 256, max(KEPT))
+    tokens[9] = tokens[3]  # a token seen before
+    for version in VERSIONS:
+        # Numbers that bfloat16 holds exactly: the same checkpoint whatever type it is saved in.
+        raw = {name: bf16(x) for name, x in raw_checkpoint(version, seed=1).items()}
+        answer = run_official(raw, version, tokens.tolist())
+        bf16_answer = run_official(raw, version, tokens.tolist(), dtype="bfloat16")
+        logits = answer.pop("logits")  # (T, V)
+        arrays: dict[str, Any] = {"tokens": tokens.astype(np.int32), "bf16_file": bf16_answer["logits"][-1]}
+        arrays |= {f"logits.{n}": logits[n - 1] for n in KEPT}
+        arrays |= {f"raw.{name}": narrow(x) for name, x in raw.items()}
+        path = FOLDER / f"{version}.npz"
+        np.savez_compressed(path, **arrays | answer)
+        print(f"{path.name}: {path.stat().st_size} bytes, logits std {logits.std():.3f}, {official_version()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""The benchmarks run, on next to nothing, and say what they measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+import numpy as np
+import pytest
+
+import tinyrwkv
+from benchmarks import (
+    common,
+    compression,
+    constraints,
+    engine_process,
+    kernels,
+    limit,
+    lite,
+    memory,
+    peers,
+    promises,
+    random_checkpoint,
+    random_model,
+    startup,
+    tokens,
+)
+from benchmarks.random_model import sizes
+from converters.calibrate import calibration
+from converters.write.convert import convert
+from tests.helpers.checkpoints import raw_checkpoint
+from tests.helpers.pth_writer import write_pth
+from tests.helpers.tiny_models import VOCABULARY
+from tinyrwkv.kernels import abi
+from tinyrwkv.model import BUNDLED
+from tinyrwkv.versions.layout import VERSIONS
+
+SHAPE = ["--layers", "1", "--width", "64", "--vocab", "100"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "STREAM_BYTES", 1 << 16)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a benchmark; return what it prints as JSON."""
+
+    def call(benchmark, *arguments):
+        benchmark.main([*arguments, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_the_machine(capsys, monkeypatch):
+    monkeypatch.setattr(common.os, "getloadavg", lambda: (2.0, 0.0, 0.0), raising=False)
+    about = common.machine((1, 2))
+    assert "the load average is 2.0" in capsys.readouterr().err
+    assert set(about["stream_gb_s"]) == {"1", "2"}
+    assert min(about["stream_gb_s"].values()) > 0
+    assert (about["load_average"], about["numpy"]) == (2.0, np.__version__)
+    assert set(about["backends"]) == {"native", "numba", "numpy"}
+    monkeypatch.setattr(common.os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
+    common.machine()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table():
+    assert (
+        common.table([("a", 1.25, None), ("bcd", 22.0, 3)], ("x", "long", "y"))
+        == "x    long  y\na     1.2  -\nbcd  22.0  3"
+    )
+
+
+def test_kernels(run, backend, tiny):
+    told = run(kernels, tiny("v6"), "--backend", backend, "--repeat", "1", "--tokens", "2")
+    (only,) = told["runs"]
+    model = tinyrwkv.load(tiny("v6"), backend=backend)
+    assert only["backend"] == backend
+    assert sum(kind["count"] for kind in only["kinds"]) == len(model.program.rows)
+    assert sum(kind["bytes"] for kind in only["kinds"]) == model.plan()["touched_bytes_per_token"]
+    products = {kind["kind"]: kind["macs"] for kind in only["kinds"] if kind["macs"]}
+    assert set(products) == {kernels.name_of(row) for row in model.program.rows if row[0] == abi.MATMUL}
+    assert products["MATMUL 300x64"] == 2 * 300 * 64
+    assert told["tokens"] == 2
+
+
+def test_tokens(run, tiny, tmp_path):
+    few = ["--turns", "1", "--tokens", "3", "--prompt", "5", "--backend", "numpy"]
+    told = run(tokens, tiny(), *few, "--threads", "1", "2", "--save")
+    (only,) = told["runs"]  # NumPy has no threads of ours
+    assert (only["backend"], only["threads"]) == ("numpy", 1)
+    assert only["decode_p10_tok_s"] >= only["decode_tok_s"] > 0
+    read = only["touched_bytes_per_token"] * only["decode_tok_s"] / 1e9
+    assert only["of_stream"] == pytest.approx(read / told["machine"]["stream_gb_s"]["1"], abs=1e-3)
+    assert only["prefill_tok_s"] > 0 and only["of_stream"] > 0
+    assert json.loads((tmp_path / "results" / "tokens.json").read_text()) == told
+    assert run(tokens, *SHAPE, "--arch", "v4", "--dtype", "f16", *few)["arch"] == "v4"
+
+
+def test_tables_are_for_people(capsys, tiny, tmp_path):
+    tokens.main([tiny(), "--turns", "1", "--tokens", "2", "--prompt", "2", "--backend", "numpy"])
+    out = capsys.readouterr().out
+    assert "stream read: " in out and "decode tok/s" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_limit(run, linux, tiny):
+    told = run(limit, tiny(), "--backend", "numpy", "--tokens", "3")
+    (only,) = told["runs"]
+    assert only["same"] and 0 < only["peak_bytes"] <= told["limit"]
+    assert len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
+
+
+def test_lite(run, monkeypatch, tmp_path):
+    for name, size in (("FIT", 600), ("HELD", 100)):
+        monkeypatch.setattr(calibration, name, size)
+    few = ["--layers", "2", "--width", "64", "--vocab", "300", "--turns", "1", "--tokens", "2", "--threads", "1"]
+    lite.main([*few, "--make", str(tmp_path / "lite.trwkv")])
+    model = tinyrwkv.load(tmp_path / "lite.trwkv")
+    assert {"blocks.1.ffn.bundles", "head.codes.4"} <= set(model.file.tensors)
+    keep = ["--folder", str(tmp_path / "kept")]
+    told = run(lite, *few, *keep)
+    # What is asked of the layers, on average, and what they do.
+    assert told["do_not_fire"] == pytest.approx(1 - sum(lite.FIRING) / 2, abs=0.05)
+    assert 0 < told["touched_bytes_per_token"]["lite"] < told["touched_bytes_per_token"]["dense"]
+    assert told["ratio"]["1"] == pytest.approx(
+        told["decode_tok_s"]["lite"]["1"] / told["decode_tok_s"]["dense"]["1"], rel=0.01
+    )
+    monkeypatch.delattr(lite, "make")
+    again = run(lite, *few, *keep)
+    assert all(again[key] == told[key] for key in ("do_not_fire", "touched_bytes_per_token"))
+
+
+def test_memory(run, linux, tiny):
+    told = run(memory, tiny(), "--backend", "numpy", "--tokens", "3", "--cold")
+    (only,) = told["runs"]
+    assert os.path.exists(BUNDLED) == (told["chat_peak"] is not None and told["chat_peak"] > 10**7)
+    assert [step["step"] for step in only["steps"]] == [
+        "python",
+        "numpy",
+        "tinyrwkv",
+        "loaded",
+        "first token",
+        "3 tokens",
+    ]
+    assert all(step["peak"] >= step["rss"] > step["anon"] > 0 for step in only["steps"])
+    assert 0 < only["steps"][-1]["resident"] <= only["plan"]["resident_bytes_max"]
+
+
+def test_what_a_process_says_is_passed_on(linux, tmp_path):
+    with pytest.raises(SystemExit, match="found nothing, expected a file to read"):
+        memory.child((str(tmp_path / "none"), "numpy", "1", "0", "1"))
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        startup.process("1 / 0")
+
+
+def test_startup(run, tiny, monkeypatch):
+    assert startup.process("pass") > 0
+    seconds = {"pass": 0.02, "import numpy": 0.1, "import tinyrwkv": 0.13}
+    monkeypatch.setattr(startup, "process", lambda code, *arguments: seconds.get(code, 0.2))
+    told = run(startup, tiny(), "--backend", "native", "numpy", "--repeat", "2")
+    assert told["import_beyond_numpy_s"] == pytest.approx(0.03)
+    assert set(told["seconds"]) == {
+        *("python", "numpy", "tinyrwkv", "load native", "first token native", "load numpy", "first token numpy")
+    }
+
+
+@pytest.mark.parametrize("step", ["load", "first token"])
+def test_the_steps_of_a_start_run(tiny, step):
+    assert startup.process(startup.STEPS[step], tiny(), "numpy") > 0
+
+
+def test_peers_that_are_not_there_are_left_out(run):
+    few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
+    told = run(peers, *SHAPE, *few, "--peers-python", "/nowhere/python")
+    assert list(told["ratios"]) == ["decode by the stream read, 1 threads"]
+    assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
+    for one in told["runs"]:
+        assert one["engine"].startswith("tinyrwkv ") and one["engine"].endswith(", exact") == ("exact" in one["name"])
+        assert one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 and one["load_s"] > 0
+    assert set(told["left_out"]) == {"rwkv", "llama"}
+
+
+def test_ratios_compare_runs_with_as_many_threads():
+    def one(name, threads, speed, rss):
+        speeds = {"decode_tok_s": speed, "decode_p10_tok_s": 2 * speed, "prefill_tok_s": 3 * speed}
+        return {"name": name, "threads": threads, "rss": rss, **speeds}
+
+    runs = [one("tinyrwkv", 1, 100, 10), one("tinyrwkv", 2, 150, 10), one("llama", 1, 50, 20), one("llama", 2, 50, 40)]
+    runs.append(one("tinyrwkv exact", 2, 160, 10))
+    found = peers.ratios(runs, {"1": 20.0, "2": 30.0}, 10**8)
+    exact = {what: ratio for what, ratio in found.items() if "exact" in what}
+    assert exact == {"decode of the exact file by llama, 2 threads": 3.2}
+    assert found["decode by llama, 1 threads"] == 2 and found["prefill by llama, 2 threads"] == 3
+    assert found["RSS of llama, 2 threads, by ours"] == 4
+    assert found["decode by the stream read, 1 threads"] == 0.5
+    assert found["decode with 2 threads by 1"] == 1.5
+
+
+def test_a_peer_that_dies_of_a_prompt_is_left_out(run, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("""#!/bin/sh
+case "$2" in
+rwkv) echo '{"about": "rwkv 1", "load_s": 0.1}'; read line; echo 'illegal instruction' >&2; exit 3;;
+esac
+exit 0
+""")
+    program.chmod(0o700)
+    few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
+    told = run(peers, *SHAPE, *few, "--peers-python", str(program))
+    assert told["left_out"]["rwkv"] == "it ended with 3, and the last that it said is: illegal instruction"
+    assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
+
+
+class Said:
+    """Stands for an engine that adds one to a token; one that errs takes 3 for 2."""
+
+    def __init__(self, name, errs=False):
+        self.name, self.about, self.errs = name, f"{name} {errs}", errs
+
+    def forward(self, tokens, anew):
+        best = (2 if self.errs and tokens[-1] == 3 else tokens[-1]) + 1
+        return np.eye(50, dtype=np.float32)[best % 50] * (1.1 if self.errs else 1)
+
+    def ask(self, do, **told):
+        return getattr(engine_process, do)(self.forward, **told)
+
+
+def test_agreement_is_with_the_official_package(tmp_path):
+    engines = [Said("tinyrwkv", errs=True), Said("rwkv"), Said("llama")]
+    found = peers.agree(engines, 50, str(tmp_path))
+    assert found["rwkv False"] == found["llama False"] == {"rms": 0, "greedy": 32}
+    assert found["tinyrwkv True"] == {"rms": pytest.approx(0.1, rel=0.02), "greedy": 31}
+    assert peers.agree(engines[:1], 50, str(tmp_path)) == {"tinyrwkv True": {"rms": None, "greedy": None}}
+
+
+def test_an_engine_reads_one_by_one_or_at_once(tmp_path):
+    seen = []
+
+    def forward(tokens, anew):
+        seen.append((tokens, anew))
+        return np.eye(5, dtype=np.float32)[(tokens[-1] + 1) % 5]
+
+    assert engine_process.decode(forward, [1, 1, 1])["best"] == [2, 2, 2]
+    assert engine_process.decode(forward, [1, 1, 1], greedy=True)["best"] == [2, 3, 4]
+    assert seen[3:] == [([1], True), ([2], False), ([3], False)]
+    assert engine_process.prefill(forward, [3, 2], save=str(tmp_path / "x.npy"))["seconds"] >= 0
+    assert np.load(tmp_path / "x.npy").argmax() == 3
+    assert seen[-1] == ([3, 2], True)
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_random_checkpoints_are_whole(arch, tmp_path, oracle):
+    path = str(tmp_path / "a.safetensors")
+    random_checkpoint.write(path, sizes(arch, 2, 64, 50, 16), ranks={letter: 8 for letter in "DEwavg"})
+    convert(path, tmp_path / "a.trwkv", dtype="f32")
+    raw = random_checkpoint.read(path)
+    model = tinyrwkv.load(tmp_path / "a.trwkv", backend="numpy")
+    np.testing.assert_array_equal(model.file["head.weight"], raw["head.weight"])
+    logits, state = model.forward(range(20), logits="all")
+    assert np.isfinite(logits).all() and np.isfinite(state.data).all()
+    assert 0.1 < logits.std() < 10
+
+
+def compressible(folder):
+    """Write a checkpoint, its vocabulary and a text to fit it to and judge it by; return what --model takes."""
+    write_pth(folder / "a.pth", raw_checkpoint("v5.2", n_embd=64, head_size=16, vocab_size=300))
+    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
+    (folder / "vocab.txt").write_text("".join(lines))
+    (folder / "text.txt").write_text("User: go\n\nAssistant: ab\n\n<|doc|>\n" * 99)
+    return [str(folder / name) for name in ("a.pth", "vocab.txt", "text.txt", "text.txt")]
+
+
+def test_compression(run, monkeypatch, tmp_path):
+    for name, size in (("FIT", 600), ("HELD", 100)):
+        monkeypatch.setattr(calibration, name, size)
+    monkeypatch.setattr(compression, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")
+    paths = compressible(tmp_path)
+    options = ["--folder", str(tmp_path / "files"), "--tokens", "4", "--limit", "2"]
+    only = ["--only", "int8", "values", "low rank 1/3", "predicted"]
+    made = run(compression, "--model", *paths, *options, *only, "--step", "make")
+    assert made["models"] == {"a.pth": {}}
+    assert "".join(compression.table(made)) == ""
+    told = run(compression, "--model", *paths, *options, *only, "--write")
+    rows = told["models"]["a.pth"]
+    assert list(rows) == ["int8", "values of neurons that fire", "low rank 1/3, whitened", "predicted neurons, 17 %"]
+    for row in rows.values():
+        assert set(compression.COLUMNS) <= set(row)
+        assert row["decode_tok_s"] > 0
+    dense, exact, *_ = rows.values()
+    assert (exact["nll"], exact["exact_match"]) == (dense["nll"], dense["exact_match"])
+    assert exact["touched_bytes"] < dense["touched_bytes"]
+    assert (exact["greedy"], exact["head_bytes"]) == (1, dense["head_bytes"])
+    assert 0 < exact["chosen_value_bytes"] < exact["channel_mix_bytes"] < dense["channel_mix_bytes"]
+    assert "of values, neurons that fire need" in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("before\n<!-- tables -->\n### a.pth\n")
+    assert page.endswith("<!-- end -->\nafter\n")
+    assert "old" not in page
+    # a step alone takes the files and results that are there
+    again = run(compression, "--model", *paths, *options, "--only", "int8", "--step", "speed", "--write")
+    assert again["models"]["a.pth"]["values of neurons that fire"] == exact
+    with pytest.raises(ValueError, match="found no"):
+        compression.written("nothing", told)
+
+
+@pytest.mark.slow
+def test_promises(run, linux, monkeypatch, tmp_path):
+    paths = compressible(tmp_path)
+    few = ["--folder", str(tmp_path / "files"), "--limit", "2", "--tokens", "3", "--threads", "1"]
+    with pytest.raises(tinyrwkv.TinyRWKVError, match="give a text file"):
+        run(promises, "--model", *paths[:3], str(tmp_path / "none"), *SHAPE, *few)
+    told = run(promises, "--model", *paths, "--small", *paths, *SHAPE, *few)
+    checks = {check["about"]: check for check in told["checks"]}
+    assert len(checks) == len(told["checks"]) > 35
+    exact = [check["found"] for about, check in checks.items() if "differ" in about and "that differ" in about]
+    assert exact == [0, 0]
+    interrupted = [check["found"] for about, check in checks.items() if "interrupted" in about]
+    assert interrupted == [0] * len(promises.INTERRUPTED)
+    assert checks["limit of 12 MB: the text is the same (1: yes)"]["holds"]
+    assert checks["low rank that saves nothing is refused (1: yes)"]["holds"]
+    assert checks["a lite: points of right answers below f32"]["found"] == 0
+    assert not checks["exact: bytes of values, so many times fewer"]["holds"]  # half of them fire here
+
+
+def test_a_figure_is_on_one_side_of_its_bar():
+    assert promises.Check("a", 2.0, most=2).row == ("a", "2", " at most 2", "yes")
+    assert promises.Check("a", 2.01, most=2).row == ("a", "2.01", " at most 2", "NO")
+    assert promises.Check("a", 1.99, least=2).row == ("a", "1.99", "at least 2", "NO")
+    assert promises.Check("a", 12345).row == ("a", "12,345", "-", "") and promises.Check("a", 0.1).row[1] == "0.1000"
+
+
+@pytest.mark.usefixtures("linux")
+def test_pages_of_the_embedding_that_nobody_needs_are_seen(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.trwkv")
+    random_model.write(path, sizes("v5.2", 1, 256, 65536), "int8")
+    few = promises.pages_of_others(path, [5, 900])
+    assert few <= promises.WITH_HEADER
+    read = promises.cold
+
+    @contextlib.contextmanager
+    def cold(path):
+        with read(path) as model:
+            model.forward([2000])
+            yield model
+
+    monkeypatch.setattr(promises, "cold", cold)
+    assert promises.pages_of_others(path, [5, 900]) == few + 1
+
+
+def test_constraints(run):
+    told = run(constraints, "--tokens", "4", "--prompts", "2", "--backend", "numpy")
+    assert (told["vocab_size"], told["prompts"], told["backend"]) == (4096, 2, "numpy")
+    assert [each["constraint"] for each in told["runs"]] == list(constraints.CASES)
+    for each in told["runs"]:
+        assert 0 < each["tokens"] <= 8
+        assert each["first_max_us"] >= each["first_us"] > 0
+        assert each["again_share"] == pytest.approx(each["again_us"] / told["decode_us"], rel=0.05, abs=1e-3)

@@ -1,0 +1,398 @@
+"""The project as a whole: what is installed, what imports what, what the README promises."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import doctest
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import tinyrwkv
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PACKAGES = {"tinyrwkv": "tinyrwkv", "tinyrwkv_converters": "converters"}  # installed as: folder
+
+COMPILERS = {"numba", "llvmlite"}
+
+NOT_OURS = {"build", "dist", "site", "__pycache__"}
+
+
+def helper(name: str) -> ModuleType:
+    """Load one of the scripts in .ci."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", "utf-8")
+    return parser
+
+
+def lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+def files() -> Iterator[Path]:
+    """Yield the project's own files, not what tools leave behind."""
+    for folder, folders, names in os.walk(ROOT):
+        top = Path(folder) == ROOT
+        folders[:] = [
+            name
+            for name in folders
+            if name not in NOT_OURS and not name.endswith(".egg-info") and not (name.startswith(".") and name != ".ci")
+        ]
+        for name in names:
+            if not (top and name.startswith(".git") and name != ".gitignore"):
+                yield Path(folder, name)
+
+
+def run(*arguments: str | Path, **environment: str) -> str:
+    """Run Python on the checkout, from a folder that is not it; return what it prints."""
+    settings = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT.anchor,
+        env=os.environ | settings | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# What imports what
+
+
+def modules() -> dict[str, Path]:
+    """Return the project's modules, by their names in a checkout."""
+    found = {}
+    for folder in PACKAGES.values():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(name: str, source: str, is_package: bool, lazy: bool) -> set[str]:
+    """Return the modules that a module names in its imports; with `lazy`, those inside of functions too."""
+    found: set[str] = set()
+    package = name if is_package else name.rpartition(".")[0]
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in MODULES else base)
+        elif is_type_checking(node) or (not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(source))
+    return found
+
+
+def imports_of(name: str, lazy: bool = True) -> set[str]:
+    path = MODULES[name]
+    return imports(name, path.read_text("utf-8"), path.name == "__init__.py", lazy)
+
+
+APART = ("constraints", "chat", "robot", "cli")
+"""What the core never imports, and a vendored copy may leave out."""
+
+
+def is_core(name: str) -> bool:
+    package, _, rest = name.partition(".")
+    return package == "tinyrwkv" and rest.partition(".")[0] not in (*APART, "__main__")
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def test_imports_are_found() -> None:
+    source = (
+        "import numpy.linalg\nfrom .file import memory\nfrom .errors import FormatError\n"
+        "def f():\n    from .cli import terminal\nif TYPE_CHECKING:\n    from .model import Model\n"
+    )
+    names = {"numpy.linalg", "tinyrwkv.file.memory", "tinyrwkv.errors"}
+    assert imports("tinyrwkv.x", source, False, lazy=False) == names
+    assert imports("tinyrwkv.x", source, False, lazy=True) - names <= {"tinyrwkv.cli.terminal"}
+    assert imports("tinyrwkv.kernels.x", "from .. import errors", False, lazy=False) == {"tinyrwkv.errors"}
+    assert imports("tinyrwkv.kernels", "from .run import run", True, lazy=False) == {"tinyrwkv.kernels.run"}
+
+
+PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Python or another
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_what_it_may(name: str) -> None:
+    for other in imports_of(name):
+        top = other.partition(".")[0]
+        if top in sys.stdlib_module_names or top in PRIVATE:
+            continue
+        if within(name, "tinyrwkv"):
+            allowed = {"tinyrwkv", "numpy"}
+            writes_llvm = ("tinyrwkv.engine.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
+            if name in writes_llvm or within(name, "tinyrwkv.kernels"):
+                allowed |= COMPILERS
+            if name == "tinyrwkv.native.build":
+                allowed |= COMPILERS | {"ziglang"}
+            assert top in allowed, f"{name} imports {other}"
+            assert not is_core(name) or not any(within(other, f"tinyrwkv.{room}") for room in APART), (
+                f"the core's {name} imports {other}"
+            )
+        else:
+            allowed = {"converters", "tinyrwkv", "numpy"}
+            if name == "converters.export.gguf":
+                allowed |= {"gguf"}
+            assert top in allowed, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_package_names_itself_only_by_dots(name: str) -> None:
+    """So that a copy under any name is whole."""
+    package = name.partition(".")[0]
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not any(within(alias.name, package) for alias in node.names), f"{name}:{node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert not within(node.module or "", package), f"{name}:{node.lineno}"
+
+
+def test_imports_go_one_way() -> None:
+    graph = {name: {other for other in imports_of(name, lazy=False) if other in MODULES} for name in MODULES}
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle of imports: {' -> '.join((*path[path.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(graph[name]):
+                walk(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+def test_importing_costs_no_compiler_and_no_command_line() -> None:
+    code = (
+        "import sys, numpy; before = set(sys.modules); import tinyrwkv;"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    new = set(run("-c", code).split())
+    assert "tinyrwkv" in new
+    assert not new & {"converters", "tinyrwkv_converters", "argparse", "multiprocessing", "unittest", *COMPILERS}
+    loaded = run("-c", "import sys, tinyrwkv; print(*sys.modules)").split()
+    assert not [name for name in loaded if any(within(name, f"tinyrwkv.{room}") for room in APART)]
+
+
+VENDORED = """
+import importlib, pathlib, sys
+import robot_brain
+
+model = robot_brain.load(backend="numpy")
+logits, state = model.forward(model.tokenizer.encode("User: stop"))
+print(logits.argmax(), float(logits.max()))
+folder = pathlib.Path(robot_brain.__file__).parent
+for path in folder.rglob("*.py"):
+    if path.name != "__main__.py":
+        try:
+            importlib.import_module(".".join(path.relative_to(folder.parent).with_suffix("").parts))
+        except ModuleNotFoundError as error:
+            assert error.name in ("numba", "llvmlite"), error
+assert not [name for name in sys.modules if name.partition(".")[0] == "tinyrwkv"]
+"""
+
+
+def test_a_copy_under_another_name_runs(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tinyrwkv", tmp_path / "robot_brain", ignore=shutil.ignore_patterns("__pycache__"))
+    best, logit = run("-c", VENDORED, PYTHONPATH=str(tmp_path)).split()
+    model = tinyrwkv.load(backend="numpy")
+    logits, _ = model.forward(model.tokenizer.encode("User: stop"))
+    assert logits is not None
+    assert (int(best), float(logit)) == (int(logits.argmax()), float(logits.max()))
+
+
+# What is installed
+
+
+def test_every_package_is_listed() -> None:
+    listed = set(lines(setup_cfg()["options"]["packages"]))
+    found = set()
+    for package, folder in PACKAGES.items():
+        for path in (ROOT / folder).rglob("__init__.py"):
+            found.add(".".join((package, *path.parent.relative_to(ROOT / folder).parts)))
+    assert listed == found
+
+
+def test_every_file_that_is_not_code_is_listed() -> None:
+    data = setup_cfg()["options.package_data"]
+    listed = set()
+    for package in data:
+        folder = ROOT.joinpath(*package.split("."))
+        for pattern in lines(data[package]):
+            matches = list(folder.glob(pattern))
+            assert matches, f"{package}: nothing is named {pattern}"
+            listed.update(matches)
+    found = {path for path in files() if path.suffix not in (".py", ".pyc") and ROOT / "tinyrwkv" in path.parents}
+    assert listed == found
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert setup_cfg()["metadata"]["version"] == "attr: tinyrwkv.__version__"
+    version = tinyrwkv.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    # setuptools reads it without running the package, so that NumPy is not needed to build it.
+    tree = ast.parse((ROOT / "tinyrwkv" / "__init__.py").read_text("utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    assert ast.literal_eval(assigned["__version__"]) == version
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    assert released[0] == version
+
+
+def test_the_changelog_tells_of_the_file_format() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for release in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
+        headings = re.findall(r"^### (.+)$", release, re.MULTILINE)
+        assert set(headings) <= {"File format", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+        assert "File format" in headings, release.splitlines()[0]
+
+
+def test_numpy_is_all_that_is_needed() -> None:
+    assert lines(setup_cfg()["options"]["install_requires"]) == ["numpy>=1.21"]
+
+
+SCRIPTS = dict(line.split(" = ") for line in lines(setup_cfg()["options.entry_points"]["console_scripts"]))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_command_tells_how_it_is_used(script: str) -> None:
+    module, function = SCRIPTS[script].split(":")
+    package, _, rest = module.partition(".")
+    module = f"{PACKAGES[package]}.{rest}"
+    told = run("-c", f"import sys; from {module} import {function}; sys.exit({function}(['--help']))")
+    assert told.startswith("usage: " + script)
+
+
+@pytest.mark.parametrize(("module", "word"), [("tinyrwkv", "chat"), ("converters", "--vocab")])
+def test_a_package_runs_as_a_command(module: str, word: str) -> None:
+    told = run("-m", module, "--help")
+    assert told.startswith("usage: ")
+    assert word in told
+
+
+# What is written about it
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_readme_begins_with_two_commands() -> None:
+    readme_line = helper("readme_line").readme_line
+    assert re.fullmatch(r"pip install \S+ && python3? examples/chat\.py", readme_line(1))
+    assert re.fullmatch(r"pip install \S+ && python3? -m pytest", readme_line(2))
+    assert (ROOT / "examples" / "chat.py").is_file()
+    with pytest.raises(ValueError, match="found 1 blocks"):
+        readme_line(2, "```sh\npip install .\n```\n```python\nimport tinyrwkv\n```\n")
+    with pytest.raises(ValueError, match="has 2 lines"):
+        readme_line(1, "```sh\ncd x\npip install .\n```\n")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(readme().splitlines()) < 150
+
+
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_named_in_a_page_exists(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
+    for link in links:
+        assert (ROOT / page).parent.joinpath(link).exists(), f"{page} links to {link}"
+    folders = r"tinyrwkv|converters|tests|examples|docs|benchmarks|\.ci"
+    for name in re.findall(rf"(?<![\w./-])((?:{folders})/[\w./*-]*[\w*/])", text):
+        assert list(ROOT.glob(name.rstrip("/"))), f"{page} names {name}"
+
+
+# Written so that this file does not hold what it looks for.
+ELSEWHERE = re.compile(rb"(?<![\w./-])/(?:wor[k]|roo[t]|home/\w+)/|(?<!\w)share[d]/(?:reference|checkpoints|data)")
+
+
+def test_nothing_names_a_folder_of_one_machine() -> None:
+    for path in files():
+        found = ELSEWHERE.search(path.read_bytes())
+        assert not found, f"{path.relative_to(ROOT)} names {found[0].decode()}"
+
+
+def test_folders_of_one_machine_are_found() -> None:
+    for text in ("x = '/wor" + "k/main'", "../share" + "d/data/x", "share" + "d/checkpoints", "(/roo" + "t/.cache)"):
+        assert ELSEWHERE.search(text.encode()), text
+    for text in ("framework/x", "a shared/private pair", "usr/share/data", "work/life"):
+        assert not ELSEWHERE.search(text.encode()), text
+
+
+def documented() -> Iterator[str]:
+    for name, path in MODULES.items():
+        if ">>> " in path.read_text("utf-8"):
+            yield name
+
+
+@pytest.mark.parametrize("name", list(documented()))
+def test_examples_in_docstrings(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in COMPILERS:
+            raise
+        pytest.skip(str(error))
+    outcome = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert outcome.attempted
+    assert not outcome.failed
+
+
+# How files look
+
+
+def test_files_are_checked_as_committed() -> None:
+    problems = helper("check_files").problems
+    assert not list(problems("a.py", b"x = 1\n"))
+    assert not list(problems("a.bin", b"\0 \r"))
+    for data in (b"x = 1", b"x = 1\n\n", b"x = 1 \n", b"x = 1\r\n"):
+        assert len(list(problems("a.py", data))) >= 1, data
+    large = b"\0" * 200_001
+    assert len(list(problems("docs/a.png", large))) == 1
+    assert not list(problems("tinyrwkv/models/default.trwkv", large))

@@ -1,0 +1,1 @@
+"""Scripts, the commander, the examples for robots."""

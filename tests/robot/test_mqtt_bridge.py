@@ -1,0 +1,381 @@
+"""The MQTT bridge and a real broker: requests, partial answers, cancel, deadlines, a full queue, lost connections."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import tinyrwkv
+from tests.helpers.talkers import write_talker
+from tests.helpers.terminals import ROOT, environment
+from tinyrwkv.robot.scripts import Scripts
+
+BROKER = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+WHY_NOT = "" if BROKER else "no broker: apt install mosquitto"
+try:
+    import paho.mqtt.client as mqtt
+
+    if not hasattr(mqtt, "CallbackAPIVersion"):
+        WHY_NOT = "paho-mqtt 1 is installed: pip install 'paho-mqtt>=2'"
+except ModuleNotFoundError:
+    WHY_NOT = "no client: pip install 'paho-mqtt>=2'"
+
+if WHY_NOT and os.environ.get("CI_MQTT") == "required":
+    raise RuntimeError(WHY_NOT)
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+
+ANSWER = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
+LOOP = [b":", b" so", b" on", b" and", b" so"]
+PREFIX = "robot/brain"
+
+
+def example() -> Any:
+    """Load examples/mqtt_bridge.py."""
+    name = "mqtt_bridge"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "mqtt_bridge.py")
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def let_go(client: Any) -> None:
+    """End a client's thread, and what would keep it alive: it closes its sockets when nothing refers to it."""
+    client.loop_stop()
+    client.on_connect = client.on_message = client.on_disconnect = client.on_connect_fail = None
+
+
+class Broker:
+    """Mosquitto on a port of its own."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.settings = folder / "mosquitto.conf"
+        self.settings.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        assert BROKER is not None
+        command = [BROKER, "-c", str(self.settings)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.05)
+        raise AssertionError("mosquitto does not listen")
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class User:
+    """A client that asks, and sees all that is said."""
+
+    def __init__(self, port: int) -> None:
+        self.seen: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe(f"{PREFIX}/#", 1)
+        self.client.on_message = self._received
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+
+    def _received(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        if message.payload and not message.topic.endswith(("/request", "/cancel")):
+            self.seen.put((message.topic.removeprefix(PREFIX + "/"), json.loads(message.payload)))
+
+    def say(self, topic: str, payload: str | bytes | None, **how: Any) -> None:
+        """Publish something."""
+        self.client.publish(f"{PREFIX}/{topic}", payload, qos=1, **how).wait_for_publish(10)
+
+    def ask(self, id: str, **values: Any) -> None:
+        """Send a request."""
+        self.say("request", json.dumps({"id": id, "prompt": "go", **values}))
+
+    def wait_for(self, topic: str, seconds: float = 20) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+        """Return what came under a topic, and what came before it."""
+        before, end = [], time.monotonic() + seconds
+        while True:
+            try:
+                found, told = self.seen.get(timeout=max(0.01, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"{topic} did not come, but {before}") from None
+            if found == topic:
+                return told, before
+            before.append((found, told))
+
+    def online(self, is_online: bool = True) -> None:
+        """Wait for the status."""
+        while self.wait_for("status")[0]["online"] != is_online:
+            pass
+
+    def leave(self) -> None:
+        """Disconnect."""
+        self.client.disconnect()
+        let_go(self.client)
+
+
+@pytest.fixture
+def broker(tmp_path: pathlib.Path) -> Iterator[Broker]:
+    """Start a broker."""
+    started = Broker(tmp_path)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def user(broker: Broker) -> Iterator[User]:
+    """Connect somebody who asks."""
+    connected = User(broker.port)
+    yield connected
+    connected.leave()
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the path of a model whose answer has no end."""
+    return write_talker(tmp_path_factory.mktemp("endless") / "m.trwkv", LOOP, template="robot")
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the path of a model that tells a price."""
+    return write_talker(tmp_path_factory.mktemp("brief") / "m.trwkv", ANSWER, template="robot")
+
+
+@pytest.fixture
+def bridge(broker: Broker, user: User) -> Iterator[Callable[..., Any]]:
+    """Start bridges in this process: ``bridge(model_path, **settings)``."""
+    started = []
+
+    def start(path: str, **settings: Any) -> Any:
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        made = example().Bridge(tinyrwkv.load(path, backend="numpy"), client, PREFIX, **settings)
+        client.connect_async("127.0.0.1", broker.port)
+        client.loop_start()
+        worker = threading.Thread(target=made.run)
+        worker.start()
+        started.append((made, worker))
+        user.online()
+        return made
+
+    yield start
+    for made, worker in started:
+        made.stop()
+        worker.join(10)
+        let_go(made.client)
+        assert not worker.is_alive() and not made.pending
+
+
+def test_an_exchange(bridge: Callable[..., Any], user: User, brief: str) -> None:
+    bridge(brief)
+    user.ask("a", prompt="price?")
+    response, before = user.wait_for("response/a")
+    pieces = [told for topic, told in before if topic == "partial/a"]
+    assert response["text"] == "".join(piece["text"] for piece in pieces) == " café costs €5"
+    assert [piece["number"] for piece in pieces] == sorted({piece["number"] for piece in pieces}) and len(pieces) > 3
+    assert response["stop_reason"] == "stop" and response["tokens"] == 10 and response["id"] == "a"
+    assert 0 <= response["waited_s"] < 10 and response["seconds"] > 0
+    user.ask("b", max_tokens=1, sampling_config={"temperature": 0, "seed": 1}, stop=["x"])
+    response, _ = user.wait_for("response/b")
+    assert (response["text"], response["stop_reason"]) == (" ca", "length")
+
+
+def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: User) -> None:
+    bridge(str(tinyrwkv.model.BUNDLED))
+    user.ask("a", prompt="please go forward two meters and then turn left")
+    assert user.wait_for("response/a")[0]["text"].strip() == "move(2); turn(90)"
+    user.ask("b", prompt="turn left", constraint={"choice": ["dock()", "wait(1)"]})
+    assert user.wait_for("response/b")[0]["text"] in (" dock()", " wait(1)")
+    user.ask("c", prompt="turn left", constraint={"regex": "("})
+    assert "error" in user.wait_for("response/c")[0]
+    schema = {"type": "object", "properties": {"turn": {"enum": [90, -90]}}, "required": ["turn"]}
+    user.ask("d", prompt="turn left", constraint={"json_schema": schema})
+    assert json.loads(user.wait_for("response/d")[0]["text"])["turn"] in (90, -90)
+    for id, told, script in (
+        ("e", {}, "move(25)"),  # as it is, the model may say what a robot must not do
+        ("f", {"scripts": {}}, None),
+        ("g", {"scripts": {"move": [0, 30]}}, "move(25)"),
+    ):
+        user.ask(id, prompt="move forward 25 meters", **({"constraint": told} if told else {}))
+        text = user.wait_for(f"response/{id}")[0]["text"].strip()
+        assert text == script if script else Scripts().parse(text) is not None and "25" not in text
+    for id, told in (("h", {"goto": [5]}), ("i", {"goto": ["a", 1]}), ("j", {"a b": None}), ("k", {"move": [3, "4"]})):
+        user.ask(id, constraint={"scripts": told})
+        assert "error" in user.wait_for(f"response/{id}")[0]
+
+
+def test_a_conversation_goes_on_where_it_is_asked_to(bridge: Callable[..., Any], user: User, brief: str) -> None:
+    made = bridge(brief)
+    tokens = []
+    for id, reset in (("a", True), ("b", False), ("c", True)):
+        user.ask(id, reset=reset)
+        user.wait_for(f"response/{id}")
+        tokens.append(made.said[0].tokens)
+    assert tokens[1] > tokens[0] == tokens[2]
+
+
+def test_cancel_and_stop(bridge: Callable[..., Any], user: User, endless: str) -> None:
+    bridge(endless, longest=60)
+    for id in "abc":
+        user.ask(id, max_tokens=10**9)
+    said = ""
+    while " so on and so" not in said:  # however busy the machine is
+        said += user.wait_for("partial/a")[0]["text"]
+    user.say("cancel", '{"id": "b"}')  # it waits
+    user.say("cancel", '{"id": "a"}')
+    response, _ = user.wait_for("response/a")
+    assert response["stop_reason"] == "cancelled" and response["text"].startswith(" so on and so")
+    response, _ = user.wait_for("response/b")
+    assert (response["stop_reason"], response["text"], response["tokens"]) == ("cancelled", "", 0)
+    user.wait_for("partial/c")
+    user.say("cancel", None)
+    assert user.wait_for("response/c")[0]["stop_reason"] == "cancelled"
+
+
+def test_a_deadline_counts_the_waiting(bridge: Callable[..., Any], user: User, endless: str) -> None:
+    bridge(endless, longest=60)
+    user.ask("a", max_tokens=10**9, deadline=1.2)
+    user.ask("b", max_tokens=10**9, deadline=0.6)
+    response, _ = user.wait_for("response/a")
+    assert response["stop_reason"] == "deadline" and response["tokens"] > 0 and response["seconds"] < 5
+    response, _ = user.wait_for("response/b")
+    assert (response["stop_reason"], response["tokens"]) == ("deadline", 0) and response["waited_s"] > 0.6
+
+
+def test_a_full_queue_says_so_at_once(bridge: Callable[..., Any], user: User, endless: str) -> None:
+    bridge(endless, waiting=2, longest=60)
+    user.ask("a", max_tokens=10**9)
+    user.wait_for("partial/a")
+    for id in ("b", "c", "d"):
+        user.ask(id, max_tokens=10**9)
+    response, _ = user.wait_for("response/d")
+    assert "found 2 requests that wait, expected fewer" in response["error"]
+    user.ask("b")  # the same again is the same request
+    user.say("cancel", None)
+    answered = [user.wait_for(f"response/{id}")[0] for id in "abc"]
+    assert [one["stop_reason"] for one in answered] == ["cancelled"] * 3
+    user.ask("d", max_tokens=2)
+    told, before = user.wait_for("response/d")
+    assert told["stop_reason"] == "length" and not [topic for topic, _ in before if topic == "response/b"]
+
+
+def test_what_is_no_request_is_refused_and_hurts_nobody(bridge: Callable[..., Any], user: User, brief: str) -> None:
+    bridge(brief, longest=5)
+    whole = {"id": "x", "prompt": "go"}
+    for payload in (
+        b"", b"\xff", b"[" * 60_000, b"{" * 70_000, b"null", b'"a"', b'{"id": "x"}', b'{"prompt": "x"}', b"[1]",
+        *(
+            json.dumps(whole | more).encode()
+            for more in (
+                {"id": "a/b"}, {"id": "+"}, {"id": ""}, {"id": 5}, {"id": "x" * 65}, {"prompt": 5}, {"more": 1},
+                {"deadline": 0}, {"deadline": 6}, {"deadline": "1"}, {"deadline": float("nan")}, {"deadline": True},
+                {"max_tokens": "1"}, {"max_tokens": True}, {"reset": 1}, {"sampling_config": {"temperature": "0"}},
+                {"sampling_config": {"temperature": -1}}, {"sampling_config": {"heat": 1}}, {"sampling_config": []},
+                {"sampling_config": {"seed": 0.5}}, {"constraint": {"magic": 1}}, {"constraint": {}},
+            )
+        ),
+    ):  # fmt: skip
+        user.say("request", payload)
+        if payload:
+            topic = "response/x" if b'"id": "x"' in payload else "error"  # where the id can be read, it is answered
+            assert "found" in user.wait_for(topic)[0]["error"], payload
+    for more in (
+        {"max_tokens": -1},
+        {"stop": [""]},
+        {"stop": 5},
+        {"constraint": {"choice": []}},
+        {"constraint": {"scripts": 1}},
+        {"constraint": {"scripts": {"goto": 5}}},
+        {"constraint": {"scripts": {"goto": [1, 2, 3]}}},
+    ):
+        user.ask("x", **more)
+        assert "found" in user.wait_for("response/x")[0]["error"]
+    for payload in (b"{", b"[]", b'{"id": 5}', b'{"id": "a/b"}', b"\xff"):
+        user.say("cancel", payload)
+        assert "error" in user.wait_for("error")[0]
+    user.say("request", json.dumps(whole | {"id": "retained"}), retain=True)
+    user.wait_for("response/retained")  # whoever is here now gets it as it is
+    user.ask("y")
+    assert user.wait_for("response/y")[0]["text"] == " café costs €5"
+
+
+def test_a_retained_request_is_not_answered_again(
+    broker: Broker, bridge: Callable[..., Any], user: User, brief: str
+) -> None:
+    user.say("request", '{"id": "old", "prompt": "go"}', retain=True)
+    bridge(brief)
+    user.ask("new")
+    _, before = user.wait_for("response/new")
+    assert not [topic for topic, _ in before if "old" in topic]
+
+
+def test_the_broker_may_go_and_come_back(broker: Broker, bridge: Callable[..., Any], user: User, brief: str) -> None:
+    bridge(brief)
+    user.ask("a")
+    user.wait_for("response/a")
+    broker.stop()
+    time.sleep(0.2)
+    broker.start()
+    user.online()
+    user.ask("b")
+    assert user.wait_for("response/b")[0]["text"] == " café costs €5"
+
+
+def program(path: str, port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "examples/mqtt_bridge.py", path, "--port", str(port), "--prefix", PREFIX]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_the_program_ends_cleanly(broker: Broker, user: User, endless: str) -> None:
+    with program(endless, broker.port) as process:
+        user.online()
+        user.ask("a", max_tokens=10**9)
+        user.wait_for("partial/a")
+        process.send_signal(signal.SIGTERM)
+        assert user.wait_for("response/a")[0]["stop_reason"] == "cancelled"
+        user.online(False)
+        assert process.wait(10) == 0
+        assert process.stderr is not None and "Traceback" not in process.stderr.read()
+
+
+def test_the_broker_tells_when_the_program_is_killed(broker: Broker, user: User, brief: str) -> None:
+    with program(brief, broker.port) as process:
+        user.online()
+        process.kill()
+        user.online(False)
+
+
+def test_the_program_waits_for_the_broker(broker: Broker, brief: str) -> None:
+    broker.stop()
+    with program(brief, broker.port) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"mqtt_bridge: no broker at localhost:{broker.port} yet; trying on\n"
+        broker.start()
+        user = User(broker.port)
+        user.online()
+        user.leave()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
