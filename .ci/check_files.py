@@ -36,7 +36,11 @@ def main(names: list[str]) -> int:
     """Print every problem; return 1 if there is one."""
     if not names:
         listed = subprocess.run(
-            ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+            ["git", "ls-files", "-coz", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         )
         names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     found = [problem for name in names for problem in problems(name, (ROOT / name).read_bytes())]

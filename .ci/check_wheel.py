@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from email.parser import HeaderParser
 from pathlib import Path
 
-PACKAGES = {"tinyrwkv": "tinyrwkv", "tinyrwkv_converters": "converters"}  # in the wheel: in the checkout
+PACKAGES = {
+    "tinyrwkv": "tinyrwkv",
+    "tinyrwkv_converters": "converters",
+}  # in the wheel: in the checkout
 
 NOT_CODE = ("tinyrwkv/models/", "tinyrwkv/native/", "tinyrwkv/py.typed")
 
@@ -20,7 +23,11 @@ def expected_files(checkout: Path) -> set[str]:
     for package, folder in PACKAGES.items():
         for path in (checkout / folder).rglob("*"):
             name = f"{package}/{path.relative_to(checkout / folder).as_posix()}"
-            if path.is_file() and path.suffix != ".pyc" and (path.suffix == ".py" or name.startswith(NOT_CODE)):
+            if (
+                path.is_file()
+                and path.suffix != ".pyc"
+                and (path.suffix == ".py" or name.startswith(NOT_CODE))
+            ):
                 names.add(name)
     return names
 
@@ -41,7 +48,9 @@ def problems(wheel: Path, checkout: Path) -> Iterator[str]:
         yield f"{name} is missing"
     for name in sorted(packaged - expected):
         yield f"{name} does not belong in it"
-    if not any(name.startswith("tinyrwkv/models/") and name.endswith(".trwkv") for name in packaged):
+    if not any(
+        name.startswith("tinyrwkv/models/") and name.endswith(".trwkv") for name in packaged
+    ):
         yield "it has no model"
     for licence in ("LICENSE", "tinyrwkv/models/LICENSE-MODEL"):
         if f"{info}/licenses/{licence}" not in held:
@@ -55,7 +64,9 @@ def problems(wheel: Path, checkout: Path) -> Iterator[str]:
     setup = configparser.ConfigParser()
     setup.read(checkout / "setup.cfg", "utf-8")
     listed = setup["options.entry_points"]["console_scripts"]
-    if set(scripts.split("[console_scripts]")[1].split("\n")) - {""} != set(listed.split("\n")) - {""}:
+    if set(scripts.split("[console_scripts]")[1].split("\n")) - {""} != set(listed.split("\n")) - {
+        ""
+    }:
         yield f"its scripts are {scripts}"
 
 

@@ -20,10 +20,14 @@ def readme_line(number: int, text: str | None = None) -> str:
     text = README.read_text("utf-8") if text is None else text
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     if len(blocks) < number:
-        raise ValueError(f"README.md: found {len(blocks)} blocks marked sh, expected one for command {number}")
+        raise ValueError(
+            f"README.md: found {len(blocks)} blocks marked sh, expected one for command {number}"
+        )
     lines = blocks[number - 1].splitlines()
     if len(lines) != 1:
-        raise ValueError(f"README.md: block {number} marked sh has {len(lines)} lines, expected one command")
+        raise ValueError(
+            f"README.md: block {number} marked sh has {len(lines)} lines, expected one command"
+        )
     return lines[0].strip()
 
 

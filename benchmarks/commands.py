@@ -12,13 +12,49 @@ import argparse
 import random
 import sys
 
-PLACES = ["kitchen", "garden", "office", "lobby", "workshop", "bedroom", "greenhouse", "library", "pantry", "stairs"]
-THINGS = ["cup", "hammer", "key", "ball", "towel", "marker", "screwdriver", "box", "torch", "saucepan", "ticket"]
+PLACES = [
+    "kitchen",
+    "garden",
+    "office",
+    "lobby",
+    "workshop",
+    "bedroom",
+    "greenhouse",
+    "library",
+    "pantry",
+    "stairs",
+]
+THINGS = [
+    "cup",
+    "hammer",
+    "key",
+    "ball",
+    "towel",
+    "marker",
+    "screwdriver",
+    "box",
+    "torch",
+    "saucepan",
+    "ticket",
+]
 KINDS = ["", "", "", "red ", "small ", "yellow ", "heavy ", "striped "]
 SURFACES = ["table", "shelf", "tray", "floor", "counter", "workbench"]
 PEOPLE = ["nurse", "child", "dog", "visitor", "gardener"]
 WORDS = ["hello", "good night", "lunch is served", "mind the step", "all done", "back in a moment"]
-DIGITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+DIGITS = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
 
 # What is said, and its script. {n} is a number up to 12, {a} degrees, {c} centimetres.
 LEFT_AND_RIGHT = ("left", ""), ("right", "-")
@@ -28,7 +64,10 @@ STEPS = [
         for said in ("drive on for", "move ahead by", "proceed")
         for unit in ("m", "meters")
     ),
-    *((f"{said} {{n}} metres", "move(-{N})") for said in ("reverse by", "roll backward", "get back")),
+    *(
+        (f"{said} {{n}} metres", "move(-{N})")
+        for said in ("reverse by", "roll backward", "get back")
+    ),
     ("{n} metres forward", "move({N})"),
     ("shift {c} centimeters to the front", "move({C})"),
     ("pull back {c} cm", "move(-{C})"),
@@ -48,9 +87,18 @@ STEPS = [
         for said in ("go over to", "drive to", "pay a visit to", "get yourself to")
     ),
     ("come over to me", 'goto("user")'),
-    *((f"{said} the {{thing}}", 'pick("{thing}")') for said in ("pick up", "grab", "take hold of", "collect")),
-    *((f"{said} me the {{thing}}", 'pick("{thing}"); goto("user"); release()') for said in ("bring", "pass", "get")),
-    ("fetch the {thing} from the {place}", 'goto("{place}"); pick("{thing}"); goto("user"); release()'),
+    *(
+        (f"{said} the {{thing}}", 'pick("{thing}")')
+        for said in ("pick up", "grab", "take hold of", "collect")
+    ),
+    *(
+        (f"{said} me the {{thing}}", 'pick("{thing}"); goto("user"); release()')
+        for said in ("bring", "pass", "get")
+    ),
+    (
+        "fetch the {thing} from the {place}",
+        'goto("{place}"); pick("{thing}"); goto("user"); release()',
+    ),
     ("carry the {thing} into the {place}", 'pick("{thing}"); goto("{place}"); release()'),
     ("put the {thing} on the {surface}", 'pick("{thing}"); place("{surface}")'),
     ("set it down on the {surface}", 'place("{surface}")'),
@@ -80,7 +128,14 @@ STEPS = [
     ("return to the charger", "dock()"),
 ]
 UNKNOWN = [
-    *("wash the dishes", "play some jazz", "water the plants", "call my sister", "order a pizza", "read me the news"),
+    *(
+        "wash the dishes",
+        "play some jazz",
+        "water the plants",
+        "call my sister",
+        "order a pizza",
+        "read me the news",
+    ),
     *(
         "paint the fence",
         "tell me a joke",
@@ -91,7 +146,16 @@ UNKNOWN = [
     ),
 ]
 FRAMES = [
-    *("{}", "{}", "{} please", "please {}", "can you {}", "robot, {}", "I want you to {}", "you may {} now"),
+    *(
+        "{}",
+        "{}",
+        "{} please",
+        "please {}",
+        "can you {}",
+        "robot, {}",
+        "I want you to {}",
+        "you may {} now",
+    ),
     *("all right, {}", "next thing: {}", "would you be able to {}", "it is time to {}", "just {}"),
 ]
 
@@ -119,7 +183,11 @@ def step(generator: random.Random) -> tuple[str, str]:
 def mistyped(text: str, generator: random.Random) -> str:
     """Return a text with two neighbouring letters the wrong way round."""
     at = generator.randrange(len(text) - 1)
-    return text[:at] + text[at + 1] + text[at] + text[at + 2 :] if text[at : at + 2].isalpha() else text
+    return (
+        text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+        if text[at : at + 2].isalpha()
+        else text
+    )
 
 
 def command(generator: random.Random) -> tuple[str, str]:
@@ -149,9 +217,15 @@ def command(generator: random.Random) -> tuple[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, metavar="N", help="how many (default: 1000)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the choice (default: 1)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--count", type=int, default=1000, metavar="N", help="how many (default: 1000)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="of the choice (default: 1)"
+    )
     options = parser.parse_args(argv)
     generator = random.Random(options.seed)
     for _ in range(options.count):

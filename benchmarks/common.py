@@ -34,8 +34,17 @@ STREAM_BYTES = 256 << 20  # many times any cache
 
 def parser(text: str, threads: Sequence[int] = (1, 2)) -> argparse.ArgumentParser:
     """Return a parser with the options that all benchmarks have."""
-    made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--threads", type=int, nargs="+", default=list(threads), metavar="N", help=f"default: {threads}")
+    made = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=list(threads),
+        metavar="N",
+        help=f"default: {threads}",
+    )
     made.add_argument("--json", action="store_true", help="print JSON instead of tables")
     made.add_argument("--save", action="store_true", help="write benchmarks/results/NAME.json too")
     return made
@@ -43,12 +52,18 @@ def parser(text: str, threads: Sequence[int] = (1, 2)) -> argparse.ArgumentParse
 
 def add_model(made: argparse.ArgumentParser) -> None:
     """Add the options that choose a model: a file, or random weights in a shape."""
-    made.add_argument("model", nargs="?", metavar="MODEL", help=".trwkv file; random weights by default")
-    made.add_argument("--arch", choices=VERSIONS, default="v7", help="of random weights (default: v7)")
+    made.add_argument(
+        "model", nargs="?", metavar="MODEL", help=".trwkv file; random weights by default"
+    )
+    made.add_argument(
+        "--arch", choices=VERSIONS, default="v7", help="of random weights (default: v7)"
+    )
     made.add_argument("--layers", type=int, default=12, metavar="N", help="default: 12")
     made.add_argument("--width", type=int, default=768, metavar="N", help="default: 768")
     made.add_argument("--vocab", type=int, default=65536, metavar="N", help="default: 65536")
-    made.add_argument("--dtype", choices=("f32", "f16", "int8"), default="int8", help="default: int8")
+    made.add_argument(
+        "--dtype", choices=("f32", "f16", "int8"), default="int8", help="default: int8"
+    )
 
 
 @contextmanager
@@ -58,7 +73,9 @@ def model_path(options: argparse.Namespace) -> Iterator[str]:
         yield options.model
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, f"{options.arch}-{options.layers}x{options.width}-{options.dtype}.trwkv")
+        path = os.path.join(
+            folder, f"{options.arch}-{options.layers}x{options.width}-{options.dtype}.trwkv"
+        )
         config = random_model.sizes(options.arch, options.layers, options.width, options.vocab)
         random_model.write(path, config, options.dtype)
         yield path
@@ -68,8 +85,15 @@ def machine(threads: Iterable[int] = ()) -> dict[str, Any]:
     """Describe this machine, with the speed of its memory for each number of threads; warn where it is busy."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.3:
-        print(f"warning: the load average is {load:.1f}: other work slows these figures", file=sys.stderr)
-    named = {name: os.environ[name] for name in os.environ if re.match("OPENBLAS_|OMP_|MKL_|TINYRWKV_", name)}
+        print(
+            f"warning: the load average is {load:.1f}: other work slows these figures",
+            file=sys.stderr,
+        )
+    named = {
+        name: os.environ[name]
+        for name in os.environ
+        if re.match("OPENBLAS_|OMP_|MKL_|TINYRWKV_", name)
+    }
     return {
         **{
             "processor": _processor(),
@@ -77,7 +101,11 @@ def machine(threads: Iterable[int] = ()) -> dict[str, Any]:
             "memory_bytes": _memory(),
             "load_average": round(load, 2),
         },
-        **{"system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__},
+        **{
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
         **{"tinyrwkv": tinyrwkv.__version__, "backends": backends.reasons(), "environment": named},
         "stream_gb_s": {str(n): round(stream_read(n) / 1e9, 2) for n in threads},
     }
@@ -106,7 +134,14 @@ def environment() -> dict[str, str]:
     made = {**os.environ, "PYTHONPATH": root, "PYTHONPYCACHEPREFIX": folder.name}
     made.pop("PYTHONDONTWRITEBYTECODE", None)
     code = "import tinyrwkv.engine.numpy_backend; from tinyrwkv.cli import cli; cli.main(['chat'])"
-    subprocess.run([sys.executable, "-c", code], env=made, input="Hello\n", text=True, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=made,
+        input="Hello\n",
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     return made
 
 
@@ -137,12 +172,14 @@ def run(main: Callable[[], None]) -> None:
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
     """Return rows under a head in aligned columns; numbers with one decimal."""
     texts = [
-        [f"{x:.1f}" if isinstance(x, float) else "-" if x is None else str(x) for x in row] for row in [head, *rows]
+        [f"{x:.1f}" if isinstance(x, float) else "-" if x is None else str(x) for x in row]
+        for row in [head, *rows]
     ]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join(
         "  ".join(
-            text.ljust(n) if i == 0 else text.rjust(n) for i, (text, n) in enumerate(zip(row, widths, strict=True))
+            text.ljust(n) if i == 0 else text.rjust(n)
+            for i, (text, n) in enumerate(zip(row, widths, strict=True))
         )
         for row in texts
     )
@@ -152,9 +189,14 @@ def finish(name: str, options: argparse.Namespace, result: dict[str, Any], text:
     """Print a result as the options ask, and save it."""
     plain = json.dumps(result, indent=1)
     about = result["machine"]
-    stream = ", ".join(f"{speed} GB/s with {n} thread{'s' * (n != '1')}" for n, speed in about["stream_gb_s"].items())
+    stream = ", ".join(
+        f"{speed} GB/s with {n} thread{'s' * (n != '1')}"
+        for n, speed in about["stream_gb_s"].items()
+    )
     head = f"{about['processor']}, {about['cores']} cores, Python {about['python']}, NumPy {about['numpy']}\n"
-    head += f"native: {about['backends']['native']}\n" + (f"stream read: {stream}\n" if stream else "")
+    head += f"native: {about['backends']['native']}\n" + (
+        f"stream read: {stream}\n" if stream else ""
+    )
     print(plain if options.json else f"{head}\n{text}")
     if options.save:
         RESULTS.mkdir(exist_ok=True)

@@ -39,7 +39,9 @@ from converters.write.edit import rewrite
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "compression.md"
 STEPS = ("make", "judge", "speed")
-WITHOUT_HEAD = 8  # texts that are read once more to tell what the channel mixes choose from what the head does
+WITHOUT_HEAD = (
+    8  # texts that are read once more to tell what the channel mixes choose from what the head does
+)
 
 EXACT, PREDICTED = "values of neurons that fire", "predicted neurons, 17 %"
 
@@ -71,18 +73,36 @@ COLUMNS = {
 
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = ("CHECKPOINT", "VOCAB", "CALIBRATE", "TEXT")
     parser.add_argument("--model", nargs=4, action="append", required=True, metavar=parts)
-    parser.add_argument("--folder", metavar="F", help="keep the files here, and take what is there (default: neither)")
-    parser.add_argument("--step", nargs="+", choices=STEPS, default=STEPS, help="default: all")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="techniques whose names begin so (default: all)")
-    parser.add_argument("--limit", type=int, metavar="N", help="judge by N windows or documents (default: all)")
     parser.add_argument(
-        "--tokens", type=int, default=200, metavar="N", help="to sample from a cold start (default: 200)"
+        "--folder",
+        metavar="F",
+        help="keep the files here, and take what is there (default: neither)",
+    )
+    parser.add_argument("--step", nargs="+", choices=STEPS, default=STEPS, help="default: all")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="techniques whose names begin so (default: all)"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="judge by N windows or documents (default: all)"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=200,
+        metavar="N",
+        help="to sample from a cold start (default: 200)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--write", action="store_true", help="write the results and the table of docs/compression.md")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the results and the table of docs/compression.md",
+    )
     options = parser.parse_args(argv)
     saved = common.RESULTS / "compression.json"
     result: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {"models": {}}
@@ -96,12 +116,16 @@ def main(argv: list[str] | None = None) -> None:
             paths = files(folder, checkpoint)
             dense = paths["int8"]
             if options.only:
-                paths = {one: path for one, path in paths.items() if one.startswith((*options.only,))}
+                paths = {
+                    one: path for one, path in paths.items() if one.startswith((*options.only,))
+                }
             if "make" in options.step:
                 make(paths, checkpoint, vocab, calibrate, folder)
             if "judge" in options.step:
                 for one, path in paths.items():
-                    rows.setdefault(one, {}).update(judge(path, dense, text, options.limit, options.tokens))
+                    rows.setdefault(one, {}).update(
+                        judge(path, dense, text, options.limit, options.tokens)
+                    )
                     print(f"{name}, {one}: {rows[one]}", file=sys.stderr)
             if "speed" in options.step:
                 for one, speed in decode(paths).items():
@@ -116,7 +140,10 @@ def main(argv: list[str] | None = None) -> None:
 def files(folder: str, checkpoint: str) -> dict[str, str]:
     """Return where the files of a checkpoint are, or will be."""
     stem = pathlib.Path(checkpoint).stem
-    return {one: os.path.join(folder, f"{stem}-{i}.trwkv") for i, one in enumerate(("f32", "int8", *TECHNIQUES))}
+    return {
+        one: os.path.join(folder, f"{stem}-{i}.trwkv")
+        for i, one in enumerate(("f32", "int8", *TECHNIQUES))
+    }
 
 
 def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, folder: str) -> None:
@@ -144,7 +171,10 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
     """Return what a file takes, how good it is, and how often its first choice is that of the dense int8 file."""
     told = read_text(text)
     found: dict[str, Any] = {"file_bytes": os.path.getsize(path)}
-    pages, cost = measure.pages_per_token(path), measure.sample_cold(path, tokens)  # before it is mapped to be judged
+    pages, cost = (
+        measure.pages_per_token(path),
+        measure.sample_cold(path, tokens),
+    )  # before it is mapped to be judged
     with contextlib.closing(tinyrwkv.load(path)) as model:
         listed = list(itertools.islice(texts(model, told), limit))
         scorer, score, best = Scorer(model), Score(), list[int]()
@@ -152,16 +182,22 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
             score += scorer.score(ids)
             best += scorer.best
         chosen = measure.chosen_bytes(model) / score.tokens
-        if "<|doc|>" in told and all("\nAssistant:" in document for document in split_documents(told)):
+        if "<|doc|>" in told and all(
+            "\nAssistant:" in document for document in split_documents(told)
+        ):
             found["exact_match"] = exact_match(model, told, limit=limit).accuracy
-    with contextlib.closing(tinyrwkv.load(path)) as model:  # without the head, so that only values are chosen
+    with contextlib.closing(
+        tinyrwkv.load(path)
+    ) as model:  # without the head, so that only values are chosen
         some = listed[:WITHOUT_HEAD]
         for ids in some:
             model.forward([0, *ids[:-1]], logits=None)
         values = measure.chosen_bytes(model) / sum(map(len, some))
         parts = {part["part"]: part["touched_bytes_per_token"] for part in model.plan()["parts"]}
     np.save(path + ".npy", best)
-    if os.path.exists(dense + ".npy") and len(choices := np.load(dense + ".npy")) == len(best):  # of as much text
+    if os.path.exists(dense + ".npy") and len(choices := np.load(dense + ".npy")) == len(
+        best
+    ):  # of as much text
         found["greedy"] = float(np.mean(choices == best))
     return found | {
         "touched_bytes": round(sum(parts.values()) + chosen),
@@ -188,14 +224,19 @@ def texts(model: tinyrwkv.Model, told: str) -> Iterator[list[int]]:
 def decode(paths: dict[str, str], rounds: int = 7, tokens: int = 24) -> dict[str, float]:
     """Return the median tokens a second of each file with one thread; the files take turns in one process."""
     with contextlib.ExitStack() as stack:
-        models = {name: stack.enter_context(contextlib.closing(tinyrwkv.load(path))) for name, path in paths.items()}
+        models = {
+            name: stack.enter_context(contextlib.closing(tinyrwkv.load(path)))
+            for name, path in paths.items()
+        }
         states = {name: model.forward(0)[1] for name, model in models.items()}
         times: dict[str, list[float]] = {name: [] for name in models}
         for turn in range(rounds):
             for name, model in models.items():
                 for i in range(turn * tokens, (turn + 1) * tokens):
                     begin = time.perf_counter()
-                    _, states[name] = model.forward(i * 7919 % model.config["vocab_size"], states[name])
+                    _, states[name] = model.forward(
+                        i * 7919 % model.config["vocab_size"], states[name]
+                    )
                     times[name].append(time.perf_counter() - begin)
         return {name: round(1 / statistics.median(listed), 1) for name, listed in times.items()}
 
@@ -251,7 +292,9 @@ def _cell(key: str, value: Any, first: Any) -> str:
     if key.endswith("_bytes"):
         return f"{value / 1e6:.1f}"
     if key == "nll":
-        return f"{value:.4f}" + (f" ({value - first:+.4f})" if first is not None and value != first else "")
+        return f"{value:.4f}" + (
+            f" ({value - first:+.4f})" if first is not None and value != first else ""
+        )
     return f"{100 * value:.2f}" if key in ("top1", "greedy", "exact_match") else f"{value:.0f}"
 
 

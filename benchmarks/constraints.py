@@ -34,7 +34,9 @@ PERSON = {
 }
 
 CASES = {
-    "choice of 100": lambda: tinyrwkv.Choice([f" place number {i} of the {i % 7}th floor" for i in range(100)]),
+    "choice of 100": lambda: tinyrwkv.Choice(
+        [f" place number {i} of the {i % 7}th floor" for i in range(100)]
+    ),
     "robot scripts": Scripts,
     "JSON object": lambda: tinyrwkv.JsonSchema(PERSON),
     "quoted text of 200": lambda: tinyrwkv.Regex(r'"[^"\n]{200}"'),
@@ -71,10 +73,14 @@ class Timed:
         return Walk()
 
 
-def generate(model: tinyrwkv.Model, prompts: list[str], constraint: Any, tokens: int) -> list[float]:
+def generate(
+    model: tinyrwkv.Model, prompts: list[str], constraint: Any, tokens: int
+) -> list[float]:
     """Answer every prompt; return the seconds of each token but the first of an answer."""
     seconds = []
-    sampler = tinyrwkv.Sampler(temperature=1, seed=1, logit_bias={0: -float("inf")} if constraint is None else None)
+    sampler = tinyrwkv.Sampler(
+        temperature=1, seed=1, logit_bias={0: -float("inf")} if constraint is None else None
+    )
     for prompt in prompts:
         before = None
         for _ in model.generate(prompt, sampler=sampler, max_tokens=tokens, constraint=constraint):
@@ -85,11 +91,16 @@ def generate(model: tinyrwkv.Model, prompts: list[str], constraint: Any, tokens:
     return seconds
 
 
-def measure(model: tinyrwkv.Model, prompts: list[str], name: str, tokens: int, decode: float) -> dict[str, Any]:
+def measure(
+    model: tinyrwkv.Model, prompts: list[str], name: str, tokens: int, decode: float
+) -> dict[str, Any]:
     """Return the costs of one constraint."""
     begin = time.thread_time()
     constraint = CASES[name]()
-    report: dict[str, Any] = {"constraint": name, "build_ms": round((time.thread_time() - begin) * 1e3, 2)}
+    report: dict[str, Any] = {
+        "constraint": name,
+        "build_ms": round((time.thread_time() - begin) * 1e3, 2),
+    }
     for pass_ in ("first", "again"):
         timed = Timed(constraint)
         generate(model, prompts, timed, tokens)
@@ -106,10 +117,18 @@ def measure(model: tinyrwkv.Model, prompts: list[str], name: str, tokens: int, d
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__, threads=())
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=".trwkv file; the bundled model by default")
-    parser.add_argument("--backend", default="auto", help="native, numba, numpy (default: the best here)")
-    parser.add_argument("--tokens", type=int, default=60, metavar="N", help="of an answer at most (default: 60)")
-    parser.add_argument("--prompts", type=int, default=20, metavar="N", help="to answer (default: 20)")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help=".trwkv file; the bundled model by default"
+    )
+    parser.add_argument(
+        "--backend", default="auto", help="native, numba, numpy (default: the best here)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=60, metavar="N", help="of an answer at most (default: 60)"
+    )
+    parser.add_argument(
+        "--prompts", type=int, default=20, metavar="N", help="to answer (default: 20)"
+    )
     options = parser.parse_args(argv)
     commands = COMMANDS.read_text().split("<|doc|>\n")[: options.prompts]
     prompts = [command.partition("Assistant:")[0] + "Assistant:" for command in commands]
@@ -139,11 +158,21 @@ def main(argv: list[str] | None = None) -> None:
         )
         for run in runs
     ]
-    head = ("us for a token", "build ms", "tokens", "first", "at most", "of decode", "again", "at most", "of decode")
-    text = (
-        f"{result['model']}: {decode * 1e6:.0f} us a token, {tree * 1e3:.1f} ms once for the tree of the vocabulary\n"
+    head = (
+        "us for a token",
+        "build ms",
+        "tokens",
+        "first",
+        "at most",
+        "of decode",
+        "again",
+        "at most",
+        "of decode",
     )
-    common.finish(f"constraints-{result['vocab_size']}", options, result, text + common.table(rows, head))
+    text = f"{result['model']}: {decode * 1e6:.0f} us a token, {tree * 1e3:.1f} ms once for the tree of the vocabulary\n"
+    common.finish(
+        f"constraints-{result['vocab_size']}", options, result, text + common.table(rows, head)
+    )
 
 
 if __name__ == "__main__":

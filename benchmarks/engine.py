@@ -28,13 +28,31 @@ class Engine:
         Of its model, where the engine runs in several.
     """
 
-    def __init__(self, name: str, python: str, model: str, threads: int, log: str, form: str = "") -> None:
-        self.name, self.model, self.threads, self.log = f"{name} {form}".strip(), model, threads, log
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    def __init__(
+        self, name: str, python: str, model: str, threads: int, log: str, form: str = ""
+    ) -> None:
+        self.name, self.model, self.threads, self.log = (
+            f"{name} {form}".strip(),
+            model,
+            threads,
+            log,
+        )
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+        }
         with open(log, "w") as errors:
-            command = [python, os.path.join(ROOT, "benchmarks", "engine_process.py"), name, model, str(threads)]
+            command = [
+                python,
+                os.path.join(ROOT, "benchmarks", "engine_process.py"),
+                name,
+                model,
+                str(threads),
+            ]
             pipe = subprocess.PIPE
-            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment)
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment
+            )
         self.latencies: list[float] = []
         self.prefills: list[float] = []
         started = self._answer()
@@ -46,7 +64,9 @@ class Engine:
         if not line:
             self.close()
             said = pathlib.Path(self.log).read_text().strip().splitlines() or ["nothing"]
-            raise RuntimeError(f"it ended with {self.process.returncode}, and the last that it said is: {said[-1]}")
+            raise RuntimeError(
+                f"it ended with {self.process.returncode}, and the last that it said is: {said[-1]}"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -41,7 +41,9 @@ def tinyrwkv(path: str, threads: int) -> tuple[Forward, str]:
 
 def rwkv(path: str, threads: int) -> tuple[Forward, str]:
     """Return what reads tokens, anew or after those before, and the version."""
-    os.environ.update(RWKV_V7_ON=str(int("v7" in pathlib.Path(path).name)), RWKV_JIT_ON="1", RWKV_CUDA_ON="0")
+    os.environ.update(
+        RWKV_V7_ON=str(int("v7" in pathlib.Path(path).name)), RWKV_JIT_ON="1", RWKV_CUDA_ON="0"
+    )
     import torch
     from rwkv.model import RWKV
 
@@ -76,14 +78,19 @@ def llama(path: str, threads: int) -> tuple[Forward, str]:
             raise RuntimeError("llama_decode failed")
         return np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (vocab,))
 
-    return forward, f"llama-cpp-python {version('llama-cpp-python')} {pathlib.Path(path).suffixes[0][1:]}"
+    return (
+        forward,
+        f"llama-cpp-python {version('llama-cpp-python')} {pathlib.Path(path).suffixes[0][1:]}",
+    )
 
 
 def memory() -> dict[str, int]:
     """Return bytes of this process: all, its own, and the most there were."""
     names = {"VmRSS": "rss", "RssAnon": "anon", "VmHWM": "peak"}
     try:
-        lines = [line.split() for line in pathlib.Path("/proc/self/status").read_text().splitlines()]
+        lines = [
+            line.split() for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+        ]
     except OSError:
         return {}
     return {names[words[0][:-1]]: int(words[1]) * 1024 for words in lines if words[0][:-1] in names}

@@ -29,8 +29,12 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__, threads=(1,))
     common.add_model(parser)
-    parser.add_argument("--backend", default="auto", help="native, numba or numpy (default: the best here)")
-    parser.add_argument("--tokens", type=int, default=1, metavar="N", help="tokens at once, 1 to 16 (default: 1)")
+    parser.add_argument(
+        "--backend", default="auto", help="native, numba or numpy (default: the best here)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=1, metavar="N", help="tokens at once, 1 to 16 (default: 1)"
+    )
     parser.add_argument("--repeat", type=int, default=15, metavar="N", help="default: 15")
     options = parser.parse_args(argv)
     about = common.machine(options.threads)
@@ -39,12 +43,34 @@ def main(argv: list[str] | None = None) -> None:
     texts = []
     for run in runs:
         rows = [
-            (row["kind"], row["count"], row["us"], row["us"] / row["count"], row["gb_s"], row["gmac_s"])
+            (
+                row["kind"],
+                row["count"],
+                row["us"],
+                row["us"] / row["count"],
+                row["gb_s"],
+                row["gmac_s"],
+            )
             for row in run["kinds"]
         ]
-        head = (f"{run['backend']}, {run['threads']} threads", "count", "us", "us each", "GB/s", "GMAC/s")
-        texts.append(common.table(rows, head) + f"\nall: {run['us'] / 1e3:.2f} ms, a call: {run['call_us']:.1f} us")
-    common.finish("kernels", options, {"machine": about, "tokens": options.tokens, "runs": runs}, "\n\n".join(texts))
+        head = (
+            f"{run['backend']}, {run['threads']} threads",
+            "count",
+            "us",
+            "us each",
+            "GB/s",
+            "GMAC/s",
+        )
+        texts.append(
+            common.table(rows, head)
+            + f"\nall: {run['us'] / 1e3:.2f} ms, a call: {run['call_us']:.1f} us"
+        )
+    common.finish(
+        "kernels",
+        options,
+        {"machine": about, "tokens": options.tokens, "runs": runs},
+        "\n\n".join(texts),
+    )
 
 
 def measure(path: str, options: argparse.Namespace, threads: int) -> dict[str, Any]:
@@ -53,7 +79,9 @@ def measure(path: str, options: argparse.Namespace, threads: int) -> dict[str, A
     times, call = operation_times(model, options.tokens, options.repeat)
     kinds: dict[str, dict[str, Any]] = {}
     for row, touched, seconds in zip(model.program.rows, model.parts.touched, times, strict=True):
-        kind = kinds.setdefault(name_of(row), {"kind": name_of(row), "count": 0, "us": 0.0, "bytes": 0, "macs": 0})
+        kind = kinds.setdefault(
+            name_of(row), {"kind": name_of(row), "count": 0, "us": 0.0, "bytes": 0, "macs": 0}
+        )
         kind["count"] += 1
         kind["us"] += seconds * 1e6
         kind["bytes"] += touched
@@ -95,7 +123,9 @@ def fields(row: list[int]) -> dict[str, int]:
 def name_of(row: list[int]) -> str:
     """Return the kind of an operation; products with their shape."""
     field, name = fields(row), abi.NAMES[row[0]]
-    return f"{name} {field['units'] * field['unit']}x{field['cols']}" if row[0] == abi.MATMUL else name
+    return (
+        f"{name} {field['units'] * field['unit']}x{field['cols']}" if row[0] == abi.MATMUL else name
+    )
 
 
 def macs(row: list[int]) -> int:

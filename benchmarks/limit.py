@@ -26,31 +26,62 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__, threads=(1,))
     common.add_model(parser)
-    parser.add_argument("--backend", default="auto", help="native, numba or numpy (default: the best here)")
+    parser.add_argument(
+        "--backend", default="auto", help="native, numba or numpy (default: the best here)"
+    )
     parser.add_argument("--tokens", type=int, default=500, metavar="N", help="default: 500")
-    parser.add_argument("--limit", type=int, default=12_000_000, metavar="BYTES", help="default: 12000000")
+    parser.add_argument(
+        "--limit", type=int, default=12_000_000, metavar="BYTES", help="default: 12000000"
+    )
     options = parser.parse_args(argv)
     if not memory.LINUX:
         raise SystemExit("only Linux has a limit")
     runs = []
     with common.model_path(options) as path:
         for threads in options.threads:
-            memory.drop_from_cache(path)  # which may hold it in pieces as some other process needed them
+            memory.drop_from_cache(
+                path
+            )  # which may hold it in pieces as some other process needed them
             pathlib.Path(path).read_bytes()
             free, limited = (
                 tinyrwkv.load(path, backend=options.backend, threads=threads, resident_limit=limit)
                 for limit in (None, options.limit)
             )
-            runs.append({"threads": threads, "backend": free.backend.name, **compare(free, limited, options.tokens)})
-    head = ("threads", "free tok/s", "limited tok/s", "least ratio", "same tokens", "free MB", "peak MB")
+            runs.append(
+                {
+                    "threads": threads,
+                    "backend": free.backend.name,
+                    **compare(free, limited, options.tokens),
+                }
+            )
+    head = (
+        "threads",
+        "free tok/s",
+        "limited tok/s",
+        "least ratio",
+        "same tokens",
+        "free MB",
+        "peak MB",
+    )
     rows = [
         (
-            *(run["threads"], max(run["free_tok_s"]), max(run["limited_tok_s"]), f"{run['ratio']:.2f}", run["same"]),
+            *(
+                run["threads"],
+                max(run["free_tok_s"]),
+                max(run["limited_tok_s"]),
+                f"{run['ratio']:.2f}",
+                run["same"],
+            ),
             *(run["free_bytes"] / 1e6, f"{run['peak_bytes'] / 1e6:.2f}"),
         )
         for run in runs
     ]
-    result = {"machine": common.machine(), "limit": options.limit, "tokens": options.tokens, "runs": runs}
+    result = {
+        "machine": common.machine(),
+        "limit": options.limit,
+        "tokens": options.tokens,
+        "runs": runs,
+    }
     common.finish("limit", options, result, common.table(rows, head))
 
 

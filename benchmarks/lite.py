@@ -49,7 +49,9 @@ def fire_rarely(checkpoint: str, layers: int) -> None:
         block = f"blocks.{layer}."
         K, weight = tensors[block + "ffn.key.weight"], tensors[block + "ln2.weight"]  # (F, C), (C,)
         mix = tensors[block + "ffn.time_mix_k"].reshape(-1)  # (C,)
-        deviation = np.sqrt(np.square(K) @ (np.square(weight) * (np.square(mix) + np.square(1 - mix))))  # (F,)
+        deviation = np.sqrt(
+            np.square(K) @ (np.square(weight) * (np.square(mix) + np.square(1 - mix)))
+        )  # (F,)
         mean = deviation * statistics.NormalDist().inv_cdf(share)  # (F,)
         K += ((mean - K.sum(axis=1)) / K.shape[1])[:, None]
         tensors[block + "ln2.bias"][:] = 1
@@ -69,12 +71,18 @@ def make(shape: tuple[int, int, int], path: str, dense: str | None = None) -> No
 
 def silent(model: Model) -> float:
     """Return the share of the neurons that do not fire, as the compressed file tells it."""
-    layers = [layer for step in model.config["compression"] for layer in step["report"].get("layers", [])]
+    layers = [
+        layer for step in model.config["compression"] for layer in step["report"].get("layers", [])
+    ]
     return statistics.mean(layer["sparsity"] for layer in layers if "sparsity" in layer)
 
 
 def compare(
-    shape: tuple[int, int, int], threads: Sequence[int], tokens: int = 64, turns: int = 9, folder: str | None = None
+    shape: tuple[int, int, int],
+    threads: Sequence[int],
+    tokens: int = 64,
+    turns: int = 9,
+    folder: str | None = None,
 ) -> dict[str, Any]:
     """Return the speeds of both models and their ratios, with each number of threads; files as for ``--folder``."""
     with contextlib.ExitStack() as stack:
@@ -91,8 +99,14 @@ def compare(
                 run.turn(tokens, 1)
     speeds = {key: 1 / statistics.median(run.latencies) for key, run in runs.items()}
     return {
-        **{"machine": about, "do_not_fire": silent(runs["lite", threads[0]].model), "touched_bytes_per_token": touched},
-        "decode_tok_s": {form: {str(n): round(speeds[form, n], 2) for n in threads} for form in FORMS},
+        **{
+            "machine": about,
+            "do_not_fire": silent(runs["lite", threads[0]].model),
+            "touched_bytes_per_token": touched,
+        },
+        "decode_tok_s": {
+            form: {str(n): round(speeds[form, n], 2) for n in threads} for form in FORMS
+        },
         "ratio": {str(n): round(speeds["lite", n] / speeds["dense", n], 3) for n in threads},
     }
 
@@ -103,10 +117,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=12, metavar="N", help="default: 12")
     parser.add_argument("--width", type=int, default=768, metavar="N", help="default: 768")
     parser.add_argument("--vocab", type=int, default=65536, metavar="N", help="default: 65536")
-    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
+    parser.add_argument(
+        "--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)"
+    )
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="default: 9")
-    parser.add_argument("--folder", metavar="F", help="keep the files here, and take what is there (default: neither)")
-    parser.add_argument("--make", metavar="FILE", help="write the compressed model here, and measure nothing")
+    parser.add_argument(
+        "--folder",
+        metavar="F",
+        help="keep the files here, and take what is there (default: neither)",
+    )
+    parser.add_argument(
+        "--make", metavar="FILE", help="write the compressed model here, and measure nothing"
+    )
     options = parser.parse_args(argv)
     shape = (options.layers, options.width, options.vocab)
     if options.make:
@@ -115,10 +137,15 @@ def main(argv: list[str] | None = None) -> None:
     if options.folder:
         os.makedirs(options.folder, exist_ok=True)
     result = compare(shape, options.threads, options.tokens, options.turns, options.folder)
-    speeds, ratios, touched = (result[key] for key in ("decode_tok_s", "ratio", "touched_bytes_per_token"))
-    rows = [(n, speeds["dense"][n], speeds["lite"][n], f"{ratio:.2f}") for n, ratio in ratios.items()]
-    text = f"{100 * result['do_not_fire']:.0f} % of the neurons do not fire; read for a token: " + ", ".join(
-        f"{form} {count / 1e6:.1f} MB" for form, count in touched.items()
+    speeds, ratios, touched = (
+        result[key] for key in ("decode_tok_s", "ratio", "touched_bytes_per_token")
+    )
+    rows = [
+        (n, speeds["dense"][n], speeds["lite"][n], f"{ratio:.2f}") for n, ratio in ratios.items()
+    ]
+    text = (
+        f"{100 * result['do_not_fire']:.0f} % of the neurons do not fire; read for a token: "
+        + ", ".join(f"{form} {count / 1e6:.1f} MB" for form, count in touched.items())
     )
     head = ("threads", "dense tok/s", "lite tok/s", "ratio")
     common.finish("lite", options, result, f"{text}\n{common.table(rows, head)}")

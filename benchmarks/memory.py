@@ -70,10 +70,16 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__, threads=(1,))
     common.add_model(parser)
-    parser.add_argument("--backend", default="auto", help="native, numba or numpy (default: the best here)")
+    parser.add_argument(
+        "--backend", default="auto", help="native, numba or numpy (default: the best here)"
+    )
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="default: 64")
-    parser.add_argument("--limit", type=int, default=0, metavar="BYTES", help="resident_limit (default: none)")
-    parser.add_argument("--cold", action="store_true", help="drop the file from the page cache before each process")
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="BYTES", help="resident_limit (default: none)"
+    )
+    parser.add_argument(
+        "--cold", action="store_true", help="drop the file from the page cache before each process"
+    )
     options = parser.parse_args(argv)
     if not memory.LINUX:
         raise SystemExit("only Linux tells these figures")
@@ -83,17 +89,31 @@ def main(argv: list[str] | None = None) -> None:
         for threads in options.threads:
             if options.cold:
                 memory.drop_from_cache(path)
-            settings = (path, options.backend, str(threads), str(options.limit), str(options.tokens))
+            settings = (
+                path,
+                options.backend,
+                str(threads),
+                str(options.limit),
+                str(options.tokens),
+            )
             runs.append({"threads": threads, **child(settings)})
         chat = chat_peak() if os.path.exists(BUNDLED) else None
     columns = ("rss", "anon", "peak", "resident", "cached")
     texts = []
     for run in runs:
-        rows = [(one["step"], *(one.get(key) and one[key] / 1e6 for key in columns)) for one in run["steps"]]
+        rows = [
+            (one["step"], *(one.get(key) and one[key] / 1e6 for key in columns))
+            for one in run["steps"]
+        ]
         head = (f"MB, {run['backend']}, {run['threads']} threads", *columns)
-        texts.append(common.table(rows, head) + f"\nplan: {run['plan']['resident_bytes_max'] / 1e6:.1f} MB at most")
+        texts.append(
+            common.table(rows, head)
+            + f"\nplan: {run['plan']['resident_bytes_max'] / 1e6:.1f} MB at most"
+        )
     if chat is not None:
-        texts.append(f"a chat of {PROMPTS.count(chr(10))} turns with the bundled model: {chat / 1e6:.1f} MB at most")
+        texts.append(
+            f"a chat of {PROMPTS.count(chr(10))} turns with the bundled model: {chat / 1e6:.1f} MB at most"
+        )
     result = {"machine": about, "cold": options.cold, "runs": runs, "chat_peak": chat}
     common.finish("memory", options, result, "\n\n".join(texts))
 
@@ -112,7 +132,9 @@ def child(settings: tuple[str, ...]) -> dict[str, Any]:
 
 def _process(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *arguments]
-    ended = subprocess.run(command, env=common.environment(), capture_output=True, text=True, **options)
+    ended = subprocess.run(
+        command, env=common.environment(), capture_output=True, text=True, **options
+    )
     if ended.returncode:
         raise SystemExit(ended.stderr.strip().splitlines()[-1])
     return ended

@@ -51,11 +51,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--arch", choices=("v6", "v7"), default="v7", help="default: v7")
     for name, size in (("layers", 12), ("width", 768), ("vocab", 65536)):
-        parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}")
-    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)")
-    parser.add_argument("--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)")
+        parser.add_argument(
+            f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}"
+        )
+    parser.add_argument(
+        "--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)"
+    )
+    parser.add_argument(
+        "--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)"
+    )
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument("--peers-python", metavar="FILE", help="an interpreter that has torch, rwkv, llama-cpp-python")
+    parser.add_argument(
+        "--peers-python",
+        metavar="FILE",
+        help="an interpreter that has torch, rwkv, llama-cpp-python",
+    )
     options = parser.parse_args(argv)
     about = common.machine(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,20 +79,39 @@ def main(argv: list[str] | None = None) -> None:
                     ids = [i * 7919 % options.vocab for i in range(options.tokens)]
                     engine.latencies += engine.ask("decode", tokens=ids)["seconds"]
                     ids = [i * 7919 % options.vocab for i in range(options.prompt)]
-                    engine.prefills.append(options.prompt / engine.ask("prefill", tokens=ids)["seconds"])
+                    engine.prefills.append(
+                        options.prompt / engine.ask("prefill", tokens=ids)["seconds"]
+                    )
             reports = [report(engine) | agreement[engine.about] for engine in started]
         finally:
             for engine in started:
                 engine.close()
     rows = [
         (
-            *(one[key] for key in ("engine", "threads", "decode_tok_s", "decode_p10_tok_s", "prefill_tok_s", "load_s")),
+            *(
+                one[key]
+                for key in (
+                    "engine",
+                    "threads",
+                    "decode_tok_s",
+                    "decode_p10_tok_s",
+                    "prefill_tok_s",
+                    "load_s",
+                )
+            ),
             *(one[key] / 1e6 for key in ("rss", "anon", "peak")),
             *(one["rms"] and f"{one['rms']:.1e}", one["greedy"]),
         )
         for one in reports
     ]
-    head = (f"{options.arch} {options.layers}x{options.width}", "threads", "decode tok/s", "p10", "prefill", "load s")
+    head = (
+        f"{options.arch} {options.layers}x{options.width}",
+        "threads",
+        "decode tok/s",
+        "p10",
+        "prefill",
+        "load s",
+    )
     text = common.table(rows, (*head, "RSS MB", "anon", "peak", "rms", "greedy"))
     text += "".join(f"\nleft out: {name}: {reason}" for name, reason in skipped.items())
     found = ratios(reports, about["stream_gb_s"], touched)
@@ -91,25 +120,35 @@ def main(argv: list[str] | None = None) -> None:
     common.finish("peers", options, result, text)
 
 
-def ratios(reports: list[dict[str, Any]], stream: dict[str, float], touched: int) -> dict[str, float]:
+def ratios(
+    reports: list[dict[str, Any]], stream: dict[str, float], touched: int
+) -> dict[str, float]:
     """Return how many times faster and smaller this engine is than each peer, and what it makes of the memory."""
     by = {(one["name"], one["threads"]): one for one in reports}
     ours = {threads: one for (name, threads), one in by.items() if name == "tinyrwkv"}
-    keys = (("decode_tok_s", "decode"), ("decode_p10_tok_s", "decode, fastest tenth"), ("prefill_tok_s", "prefill"))
+    keys = (
+        ("decode_tok_s", "decode"),
+        ("decode_p10_tok_s", "decode, fastest tenth"),
+        ("prefill_tok_s", "prefill"),
+    )
     found: dict[str, float] = {}
     for (name, threads), peer in by.items():
         if not name.startswith("tinyrwkv"):
             about = f"{name}, {threads} threads"
             found |= {f"{what} by {about}": ours[threads][key] / peer[key] for key, what in keys}
             if exact := by.get(("tinyrwkv exact", threads)):
-                found[f"decode of the exact file by {about}"] = exact["decode_tok_s"] / peer["decode_tok_s"]
+                found[f"decode of the exact file by {about}"] = (
+                    exact["decode_tok_s"] / peer["decode_tok_s"]
+                )
             found[f"RSS of {about}, by ours"] = peer["rss"] / ours[threads]["rss"]
     for threads, one in ours.items():
         found[f"decode by the stream read, {threads} threads"] = (
             touched * one["decode_tok_s"] / stream[str(threads)] / 1e9
         )
         if threads != 1 and 1 in ours:
-            found[f"decode with {threads} threads by 1"] = one["decode_tok_s"] / ours[1]["decode_tok_s"]
+            found[f"decode with {threads} threads by 1"] = (
+                one["decode_tok_s"] / ours[1]["decode_tok_s"]
+            )
     return {what: round(value, 3) for what, value in found.items()}
 
 
@@ -119,8 +158,14 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
     random_checkpoint.write(raw, sizes(options.arch, options.layers, options.width, options.vocab))
     convert(raw, base + ".trwkv")
     compress(base + ".trwkv", base + ".exact.trwkv", PRESETS["exact"])
-    plans = [("tinyrwkv", "", sys.executable, ".trwkv"), ("tinyrwkv", "exact", sys.executable, ".exact.trwkv")]
-    plans += [("rwkv", "", options.peers_python, ".pth"), ("llama", "", options.peers_python, ".Q8_0.gguf")]
+    plans = [
+        ("tinyrwkv", "", sys.executable, ".trwkv"),
+        ("tinyrwkv", "exact", sys.executable, ".exact.trwkv"),
+    ]
+    plans += [
+        ("rwkv", "", options.peers_python, ".pth"),
+        ("llama", "", options.peers_python, ".Q8_0.gguf"),
+    ]
     started: list[Engine] = []
     skipped: dict[str, str] = {}
     for name, form, python, end in plans:
@@ -154,7 +199,9 @@ def agree(engines: list[Engine], vocab: int, folder: str) -> dict[str, dict[str,
     for engine in engines:
         path = os.path.join(folder, f"{engine.name}.npy")
         engine.ask("prefill", tokens=[i * 7919 % vocab for i in range(1, 17)], save=path)
-        same = sum(a == b for a, b in zip(engine.ask("decode", tokens=read)["best"], best, strict=True))
+        same = sum(
+            a == b for a, b in zip(engine.ask("decode", tokens=read)["best"], best, strict=True)
+        )
         found[engine.about] = {"logits": np.load(path), "greedy": same}
     right = found[truth.about]["logits"]
     for one in found.values():
@@ -166,8 +213,16 @@ def report(engine: Engine) -> dict[str, Any]:
     """Return an engine's medians, the speed of its fastest tenth, and its memory."""
     fast = sorted(engine.latencies)[len(engine.latencies) // 10]
     return {
-        **{"name": engine.name, "engine": engine.about, "threads": engine.threads, "load_s": round(engine.load_s, 3)},
-        **{"decode_tok_s": round(1 / statistics.median(engine.latencies), 2), "decode_p10_tok_s": round(1 / fast, 2)},
+        **{
+            "name": engine.name,
+            "engine": engine.about,
+            "threads": engine.threads,
+            "load_s": round(engine.load_s, 3),
+        },
+        **{
+            "decode_tok_s": round(1 / statistics.median(engine.latencies), 2),
+            "decode_p10_tok_s": round(1 / fast, 2),
+        },
         **{"prefill_tok_s": round(statistics.median(engine.prefills), 2)},
         **engine.ask("memory"),
     }

@@ -63,14 +63,21 @@ class Check(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether the figure is on the right side."""
-        return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
+        return (self.most is None or self.found <= self.most) and (
+            self.least is None or self.found >= self.least
+        )
 
     @property
     def row(self) -> tuple[str, ...]:
         """The cells of a table."""
         bars = ((" at most", self.most), ("at least", self.least))
         bar = next((f"{word} {_figure(bar)}" for word, bar in bars if bar is not None), "-")
-        return self.about, _figure(self.found), bar, "" if bar == "-" else "yes" if self.holds else "NO"
+        return (
+            self.about,
+            _figure(self.found),
+            bar,
+            "" if bar == "-" else "yes" if self.holds else "NO",
+        )
 
 
 def _figure(x: float) -> str:
@@ -81,11 +88,28 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__)
     parts = ("CHECKPOINT", "VOCAB", "FIT", "TEXT")
-    parser.add_argument("--model", nargs=4, required=True, metavar=parts, help="to be judged by a plain text")
-    parser.add_argument("--small", nargs=4, action="append", default=[], metavar=parts, help="one that answers")
-    parser.add_argument("--folder", metavar="F", help="keep files here, and take what is there (default: neither)")
-    parser.add_argument("--limit", type=int, metavar="N", help="judge --model by N windows of its text (default: all)")
-    parser.add_argument("--tokens", type=int, default=500, metavar="N", help="to sample under a limit (default: 500)")
+    parser.add_argument(
+        "--model", nargs=4, required=True, metavar=parts, help="to be judged by a plain text"
+    )
+    parser.add_argument(
+        "--small", nargs=4, action="append", default=[], metavar=parts, help="one that answers"
+    )
+    parser.add_argument(
+        "--folder", metavar="F", help="keep files here, and take what is there (default: neither)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="judge --model by N windows of its text (default: all)",
+    )
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=500,
+        metavar="N",
+        help="to sample under a limit (default: 500)",
+    )
     for name, size in (("layers", 12), ("width", 768), ("vocab", 65536)):
         text = f"of the model whose speed is compared (default: {size})"
         parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=text)
@@ -100,18 +124,27 @@ def main(argv: list[str] | None = None) -> None:
             of_model(*options.model, folder, options.limit, options.tokens),
         ]
         checks = []
-        for check in itertools.chain(*parts, *(of_small(*model, folder) for model in options.small)):
+        for check in itertools.chain(
+            *parts, *(of_small(*model, folder) for model in options.small)
+        ):
             print(*check.row, sep=": ", file=sys.stderr, flush=True)  # it is long until the table
             checks.append(check)
     rows = [check.row for check in checks]
-    result = {"machine": about, "checks": [check._asdict() | {"holds": check.holds} for check in checks]}
-    common.finish("promises", options, result, common.table(rows, ("promise", "measured", "bar", "holds")))
+    result = {
+        "machine": about,
+        "checks": [check._asdict() | {"holds": check.holds} for check in checks],
+    }
+    common.finish(
+        "promises", options, result, common.table(rows, ("promise", "measured", "bar", "holds"))
+    )
 
 
 def of_speed(shape: tuple[int, int, int], threads: list[int], folder: str) -> Iterator[Check]:
     """Yield how much faster a lite model decodes than the same weights in dense int8."""
     for n, ratio in lite.compare(shape, threads, folder=folder)["ratio"].items():
-        yield Check(f"lite decodes so many times as fast as dense int8, {n} threads", ratio, least=2)
+        yield Check(
+            f"lite decodes so many times as fast as dense int8, {n} threads", ratio, least=2
+        )
 
 
 def of_model(
@@ -124,7 +157,10 @@ def of_model(
     made = Made(os.path.join(folder, "lite.trwkv"), *convert, "lite", "--calibrate", fit)
     own = Made(os.path.join(folder, "own.trwkv"), *convert, "lite")
     paths |= {ALL: made.path, "own": own.path}
-    rows = {one: compression.judge(paths[one], paths["int8"], text, few, 200) for one in (*NEEDED, ALL, "own")}
+    rows = {
+        one: compression.judge(paths[one], paths["int8"], text, few, 200)
+        for one in (*NEEDED, ALL, "own")
+    }
     yield from of_exact(paths, rows, text)
     yield from of_lite(rows, made)
     yield from of_low_rank(rows, checkpoint, folder)
@@ -144,9 +180,17 @@ def of_exact(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iterator
     yield Check("exact: bytes of values, so many times fewer", every / read, least=5)
     others = pages_of_others(paths[EXACT], ids)
     if others is not None:
-        yield Check("exact: pages of the embedding in memory that no token of the text needs", others, most=WITH_HEADER)
+        yield Check(
+            "exact: pages of the embedding in memory that no token of the text needs",
+            others,
+            most=WITH_HEADER,
+        )
     speed = compression.decode({name: paths[name] for name in ("int8", EXACT)}, rounds=25)
-    yield Check("exact: decodes so many times as fast as dense int8, in pairs", speed[EXACT] / speed["int8"], least=1)
+    yield Check(
+        "exact: decodes so many times as fast as dense int8, in pairs",
+        speed[EXACT] / speed["int8"],
+        least=1,
+    )
     yield from resident("exact", rows[EXACT])
 
 
@@ -163,29 +207,56 @@ def of_lite(rows: dict[str, Any], made: Made) -> Iterator[Check]:
     yield Check("lite: points of top-1 below f32", 100 * (dense["top1"] - row["top1"]), most=1.4)
     steps = [step["report"] for step in made.report["compression"] if "nll" in step["report"]]
     held = steps[-1]["nll"] - steps[0]["nll"]
-    yield Check("lite: nll above dense int8 on the part of the text to fit to that nothing was fitted to", held)
-    yield Check("lite, fitted to what it writes itself: nll above f32", rows["own"]["nll"] - dense["nll"])
+    yield Check(
+        "lite: nll above dense int8 on the part of the text to fit to that nothing was fitted to",
+        held,
+    )
+    yield Check(
+        "lite, fitted to what it writes itself: nll above f32", rows["own"]["nll"] - dense["nll"]
+    )
 
 
 def resident(name: str, row: dict[str, Any], most: float | None = None) -> Iterator[Check]:
     """Yield what is in memory after 200 tokens, where the system tells it."""
     if row["resident_bytes"] is not None:
-        yield Check(f"{name}: in memory after 200 tokens from a cold start, MB", row["resident_bytes"] / 1e6, most=most)
+        yield Check(
+            f"{name}: in memory after 200 tokens from a cold start, MB",
+            row["resident_bytes"] / 1e6,
+            most=most,
+        )
 
 
 def of_low_rank(rows: dict[str, Any], checkpoint: str, folder: str) -> Iterator[Check]:
     """Yield what low rank alone promises."""
     for k, name, most in ((4, QUARTER, 0.052), (3, THIRD, 0.033)):
-        yield Check(f"whitened low rank, k={k}: nll above f32", rows[name]["nll"] - rows["f32"]["nll"], most=most)
-    command = [sys.executable, "-m", "converters", checkpoint, os.path.join(folder, "refused.trwkv"), "--low-rank", "2"]
+        yield Check(
+            f"whitened low rank, k={k}: nll above f32",
+            rows[name]["nll"] - rows["f32"]["nll"],
+            most=most,
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "converters",
+        checkpoint,
+        os.path.join(folder, "refused.trwkv"),
+        "--low-rank",
+        "2",
+    ]
     refused = subprocess.run(command, env=ENVIRONMENT, capture_output=True)
-    yield Check("low rank that saves nothing is refused (1: yes)", int(refused.returncode == 1), least=1)
+    yield Check(
+        "low rank that saves nothing is refused (1: yes)", int(refused.returncode == 1), least=1
+    )
 
 
 def of_predictor(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iterator[Check]:
     """Yield what the predictor alone promises."""
     every, read = compression.of_neurons(rows) or (0, 1)
-    yield Check("predictor: bytes of keys and values, it included, so many times fewer", every / read, least=4.3)
+    yield Check(
+        "predictor: bytes of keys and values, it included, so many times fewer",
+        every / read,
+        least=4.3,
+    )
     yield Check("predictor: nll above f32", rows[PREDICTED]["nll"] - rows["f32"]["nll"], most=0.011)
     with opened(paths[PREDICTED]) as model:
         ids = model.tokenizer.encode(read_text(text)[: 8 * SAME])[:SAME]
@@ -194,7 +265,9 @@ def of_predictor(paths: dict[str, str], rows: dict[str, Any], text: str) -> Iter
         for i, token in enumerate(ids):
             logits, state = model.forward(token, state)
             count += differing(together[i], np.asarray(logits))
-        yield Check("predictor: logits that differ between a chunk and token by token", count, most=0)
+        yield Check(
+            "predictor: logits that differ between a chunk and token by token", count, most=0
+        )
 
 
 def of_head(rows: dict[str, Any]) -> Iterator[Check]:
@@ -203,7 +276,9 @@ def of_head(rows: dict[str, Any]) -> Iterator[Check]:
         fewer = rows["int8"]["head_bytes"] / rows[name]["head_bytes"]
         yield Check(f"{name}: bytes, so many times fewer", fewer, least=least)
         yield Check(f"{name}: nll above f32", rows[name]["nll"] - rows["f32"]["nll"], most=most)
-    yield Check(f"{FEW_ROWS}: first choices that stay, %", 100 * rows[FEW_ROWS]["greedy"], least=99.5)
+    yield Check(
+        f"{FEW_ROWS}: first choices that stay, %", 100 * rows[FEW_ROWS]["greedy"], least=99.5
+    )
 
 
 def of_limit(path: str, tokens: int) -> Iterator[Check]:
@@ -214,7 +289,11 @@ def of_limit(path: str, tokens: int) -> Iterator[Check]:
     pathlib.Path(path).read_bytes()
     with opened(path) as free, opened(path, resident_limit=12_000_000) as limited:
         found = limit.compare(free, limited, tokens)
-    yield Check(f"limit of 12 MB: most in memory within {tokens} tokens, MB", found["peak_bytes"] / 1e6, most=13)
+    yield Check(
+        f"limit of 12 MB: most in memory within {tokens} tokens, MB",
+        found["peak_bytes"] / 1e6,
+        most=13,
+    )
     yield Check("limit of 12 MB: the text is the same (1: yes)", int(found["same"]), least=1)
     yield Check("limit of 12 MB: share of the speed without", found["ratio"], least=0.5)
 
@@ -225,14 +304,20 @@ def of_conversion(made: Made) -> Iterator[Check]:
     yield Check("conversion to lite: memory at its peak, GB", made.peak / 1e9, most=1.5)
     for share in INTERRUPTED:
         left = made.interrupted(share * made.seconds)
-        yield Check(f"conversion interrupted after {share:.0%} of its time: files left", left, most=0)
+        yield Check(
+            f"conversion interrupted after {share:.0%} of its time: files left", left, most=0
+        )
 
 
 def of_small(checkpoint: str, vocab: str, fit: str, text: str, folder: str) -> Iterator[Check]:
     """Yield what `--preset lite` promises of a model that answers commands."""
     name, paths = pathlib.Path(checkpoint).stem, compression.files(folder, checkpoint)
-    compression.make({one: paths[one] for one in ("f32", "int8", ALL)}, checkpoint, vocab, fit, folder)
-    dense, row = (compression.judge(paths[one], paths["int8"], text, None, 200) for one in ("f32", ALL))
+    compression.make(
+        {one: paths[one] for one in ("f32", "int8", ALL)}, checkpoint, vocab, fit, folder
+    )
+    dense, row = (
+        compression.judge(paths[one], paths["int8"], text, None, 200) for one in ("f32", ALL)
+    )
     lost = 100 * (dense["exact_match"] - row["exact_match"])
     yield Check(f"{name} lite: points of right answers below f32", lost, most=1)
     yield Check(f"{name} lite: right answers, %", 100 * row["exact_match"])
@@ -296,7 +381,10 @@ def opened(path: str, **options: Any) -> contextlib.closing[Model]:
 
 def pages_of_others(path: str, ids: list[int]) -> int | None:
     """Return how many pages of the embedding a text brings into memory that hold none of its rows; None if unknown."""
-    with tempfile.TemporaryDirectory() as folder, cold(shutil.copy(path, folder)) as model:  # nobody else maps a copy
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cold(shutil.copy(path, folder)) as model,
+    ):  # nobody else maps a copy
         tensor, page = model.file.tensors["emb.weight"], mmap.PAGESIZE
         model.forward(ids, logits=None)
         present = memory.pages(model.file)
@@ -306,7 +394,9 @@ def pages_of_others(path: str, ids: list[int]) -> int | None:
     for token in {0, *ids}:
         first = tensor.offset + token * row
         present[first // page : (first + row - 1) // page + 1] = False
-    whole = slice(-(-tensor.offset // page), (tensor.offset + tensor.nbytes) // page)  # not those shared with others
+    whole = slice(
+        -(-tensor.offset // page), (tensor.offset + tensor.nbytes) // page
+    )  # not those shared with others
     return int(present[whole].sum())
 
 

@@ -26,11 +26,15 @@ RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
 def values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return random values with the magnitudes of a trained model, so that states neither vanish nor grow."""
     word = name.rsplit(".att.")[-1].rsplit(".ffn.")[-1]
-    if word.startswith(("x_", "time_mix_")) or (word.startswith("time_maa_") and len(shape) == 3 and shape[0] == 1):
+    if word.startswith(("x_", "time_mix_")) or (
+        word.startswith("time_maa_") and len(shape) == 3 and shape[0] == 1
+    ):
         return rng.uniform(0, 1, shape).astype(np.float32)
     if word in ("w0", "time_decay"):
         return rng.uniform(-5, 0, shape).astype(np.float32)
-    if name.endswith(("ln0.weight", "ln1.weight", "ln2.weight", "ln_out.weight", "ln_x.weight", "k_k", "k_a")):
+    if name.endswith(
+        ("ln0.weight", "ln1.weight", "ln2.weight", "ln_out.weight", "ln_x.weight", "k_k", "k_a")
+    ):
         return rng.uniform(0.7, 1.3, shape).astype(np.float32)
     spread = 0.2
     if name == "emb.weight":
@@ -72,7 +76,9 @@ def read(path: str, mode: str = "c") -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output")
     parser.add_argument("--arch", choices=VERSIONS, default="v7")
     parser.add_argument("--layers", type=int, default=12)

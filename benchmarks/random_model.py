@@ -18,7 +18,9 @@ from tinyrwkv.file.quant import quantize_rows
 from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 
 
-def sizes(arch: str, layers: int, width: int, vocab: int, head_size: int = 64, ffn: int | None = None) -> dict:
+def sizes(
+    arch: str, layers: int, width: int, vocab: int, head_size: int = 64, ffn: int | None = None
+) -> dict:
     """Return the metadata of a model of this shape, by default with the channel mix of the official checkpoints."""
     if ffn is None:
         ffn = int(3.5 * width) // 32 * 32 if arch in ("v5.2", "v6") else 4 * width
@@ -41,7 +43,9 @@ def values(name: str, shape: tuple[int, ...], arch: str, rng: np.random.Generato
     last = name.split(".", 2)[-1].removeprefix("att.").removeprefix("ffn.")
     if len(shape) == 2 and name.endswith(".weight"):
         gain = 0.3 if last in ("output.weight", "value.weight") else 1.0
-        return (rng.standard_normal(shape, np.float32) * np.float32(gain / shape[1] ** 0.5)).astype(np.float32)
+        return (rng.standard_normal(shape, np.float32) * np.float32(gain / shape[1] ** 0.5)).astype(
+            np.float32
+        )
     if last == "time_decay":
         low, high = {"v4": (-3.0, -0.02), "v6": (-6.0, 0.0)}.get(arch, (0.3, 0.999))
         return rng.uniform(low, high, shape).astype(np.float32)
@@ -58,7 +62,9 @@ def write(path: str, config: dict, dtype: str = "int8", seed: int = 0, low: int 
     rng, arch = np.random.default_rng(seed), config["arch"]
     with Writer(path, {**config, "dtype": dtype}) as writer:
         for name, shape in tensor_shapes(config).items():
-            numbers = [n if isinstance(n, int) else 5 * low if n.startswith("5 ") else low for n in shape]
+            numbers = [
+                n if isinstance(n, int) else 5 * low if n.startswith("5 ") else low for n in shape
+            ]
             array = values(name, tuple(numbers), arch, rng)
             if array.ndim != 2 or not name.endswith(".weight") or dtype == "f32":
                 writer.add(name, array)
@@ -72,7 +78,9 @@ def write(path: str, config: dict, dtype: str = "int8", seed: int = 0, low: int 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output")
     parser.add_argument("--arch", choices=VERSIONS, default="v7")
     parser.add_argument("--layers", type=int, default=12)

@@ -78,7 +78,9 @@ def record(arguments: Sequence[str], lines: Sequence[str], folder: str) -> list[
     environment.pop("NO_COLOR", None)
     begin = time.monotonic()
     command = [sys.executable, str(ROOT / arguments[0]), *arguments[1:]]
-    process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, cwd=folder, env=environment)
+    process = subprocess.Popen(
+        command, stdin=inner, stdout=inner, stderr=inner, cwd=folder, env=environment
+    )
     os.close(inner)
     events: list[Event] = []
 
@@ -112,7 +114,12 @@ def record(arguments: Sequence[str], lines: Sequence[str], folder: str) -> list[
 def cast(events: Sequence[Event], title: str) -> str:
     """Return a recording in the format asciicast 2: a header, then [seconds, "o", text] in each line."""
     header = {"version": 2, "width": COLUMNS, "height": ROWS, "title": title}
-    return "\n".join([json.dumps(header), *(json.dumps([*event[:1], "o", event.text]) for event in events)]) + "\n"
+    return (
+        "\n".join(
+            [json.dumps(header), *(json.dumps([*event[:1], "o", event.text]) for event in events)]
+        )
+        + "\n"
+    )
 
 
 def read_cast(text: str) -> list[Event]:
@@ -169,7 +176,9 @@ def _line(line: Sequence[Span], y: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", help="where to write NAME.cast and NAME.svg")
     folder = pathlib.Path(parser.parse_args(argv).folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,13 +30,20 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__, threads=())
     common.add_model(parser)
-    parser.add_argument("--backend", nargs="+", default=["auto"], help="native, numba, numpy (default: the best here)")
+    parser.add_argument(
+        "--backend",
+        nargs="+",
+        default=["auto"],
+        help="native, numba, numpy (default: the best here)",
+    )
     parser.add_argument("--repeat", type=int, default=11, metavar="N", help="default: 11")
     options = parser.parse_args(argv)
     about = common.machine()
     with common.model_path(options) as path:
         steps = [(name, "") for name in ("python", "numpy", "tinyrwkv")]
-        steps += [(name, backend) for backend in options.backend for name in ("load", "first token")]
+        steps += [
+            (name, backend) for backend in options.backend for name in ("load", "first token")
+        ]
         times: dict[tuple[str, str], list[float]] = {step: [] for step in steps}
         for turn in range(options.repeat + 1):
             for step in steps:
@@ -44,7 +51,10 @@ def main(argv: list[str] | None = None) -> None:
                 if turn:  # the first turn reads files in and fills caches
                     times[step].append(seconds)
     medians = {step: statistics.median(found) for step, found in times.items()}
-    result = {f"{name} {backend}".strip(): round(seconds, 4) for (name, backend), seconds in medians.items()}
+    result = {
+        f"{name} {backend}".strip(): round(seconds, 4)
+        for (name, backend), seconds in medians.items()
+    }
     beyond = medians["tinyrwkv", ""] - medians["numpy", ""]
     rows = [(name, seconds * 1e3) for name, seconds in result.items()]
     text = common.table(rows, ("from the start of the process", "ms"))

@@ -45,7 +45,9 @@ class Run:
         begin = time.perf_counter()
         self.model.forward([i * 7919 % self.vocab for i in range(prompt)])
         self.prefills.append(prompt / (time.perf_counter() - begin))
-        greedy = tinyrwkv.Sampler(temperature=0, logit_bias={tinyrwkv.generate.END_OF_DOCUMENT: -math.inf})
+        greedy = tinyrwkv.Sampler(
+            temperature=0, logit_bias={tinyrwkv.generate.END_OF_DOCUMENT: -math.inf}
+        )
         generation = self.model.generate([1 % self.vocab], sampler=greedy, max_tokens=tokens + 1)
         next(generation)  # it read the prompt
         begin = time.perf_counter()
@@ -58,9 +60,16 @@ class Run:
         median = statistics.median(self.latencies)
         fast = sorted(self.latencies)[len(self.latencies) // 10]
         return {
-            **{"backend": self.model.backend.name, "threads": threads, "touched_bytes_per_token": touched},
+            **{
+                "backend": self.model.backend.name,
+                "threads": threads,
+                "touched_bytes_per_token": touched,
+            },
             **{"decode_tok_s": round(1 / median, 2), "decode_p10_tok_s": round(1 / fast, 2)},
-            **{"prefill_tok_s": round(statistics.median(self.prefills), 2), "gb_s": round(touched / median / 1e9, 2)},
+            **{
+                "prefill_tok_s": round(statistics.median(self.prefills), 2),
+                "gb_s": round(touched / median / 1e9, 2),
+            },
             "generate_tok_s": round(statistics.median(self.generations), 2),
             "of_stream": round(touched / median / 1e9 / stream[str(threads)], 6),
         }
@@ -70,31 +79,68 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = common.parser(__doc__)
     common.add_model(parser)
-    parser.add_argument("--backend", nargs="+", default=["auto"], help="native, numba, numpy (default: the best here)")
-    parser.add_argument("--tokens", type=int, default=32, metavar="N", help="to decode in a turn (default: 32)")
-    parser.add_argument("--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)")
+    parser.add_argument(
+        "--backend",
+        nargs="+",
+        default=["auto"],
+        help="native, numba, numpy (default: the best here)",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=32, metavar="N", help="to decode in a turn (default: 32)"
+    )
+    parser.add_argument(
+        "--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)"
+    )
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
     options = parser.parse_args(argv)
     about = common.machine(options.threads)
     with common.model_path(options) as path:
         # NumPy's products have no threads of ours.
-        pairs = [(name, n) for name in options.backend for n in options.threads if name != "numpy" or n == 1]
+        pairs = [
+            (name, n)
+            for name in options.backend
+            for n in options.threads
+            if name != "numpy" or n == 1
+        ]
         runs = [Run(path, name, n) for name, n in pairs]
         for _ in range(options.turns):
             for run in runs:
                 run.turn(options.tokens, options.prompt)
         reports = [run.report(about["stream_gb_s"]) for run in runs]
-        sizes = {"model": pathlib.Path(path).name, **{key: runs[0].model.config[key] for key in ("arch", "dtype")}}
+        sizes = {
+            "model": pathlib.Path(path).name,
+            **{key: runs[0].model.config[key] for key in ("arch", "dtype")},
+        }
     rows = [
         (
-            *(report["backend"], report["threads"], report["decode_tok_s"], report["decode_p10_tok_s"]),
-            *(report["generate_tok_s"], report["prefill_tok_s"], report["gb_s"], f"{100 * report['of_stream']:.0f} %"),
+            *(
+                report["backend"],
+                report["threads"],
+                report["decode_tok_s"],
+                report["decode_p10_tok_s"],
+            ),
+            *(
+                report["generate_tok_s"],
+                report["prefill_tok_s"],
+                report["gb_s"],
+                f"{100 * report['of_stream']:.0f} %",
+            ),
         )
         for report in reports
     ]
-    head = (sizes["model"], "threads", "decode tok/s", "p10", "generate", f"prefill {options.prompt}", "GB/s")
+    head = (
+        sizes["model"],
+        "threads",
+        "decode tok/s",
+        "p10",
+        "generate",
+        f"prefill {options.prompt}",
+        "GB/s",
+    )
     head += ("of stream",)
-    common.finish("tokens", options, {"machine": about, **sizes, "runs": reports}, common.table(rows, head))
+    common.finish(
+        "tokens", options, {"machine": about, **sizes, "runs": reports}, common.table(rows, head)
+    )
 
 
 if __name__ == "__main__":

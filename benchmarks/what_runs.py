@@ -26,16 +26,33 @@ from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.file.table import ALIGN, BIG, DTYPES, PAGE, Tensor, make_header
 from tinyrwkv.versions.layout import tensor_shapes
 
-SHAPES = {"0.1B": (12, 768), "0.4B": (24, 1024), "1.5B": (24, 2048), "3B": (32, 2560), "7B": (32, 4096)}
+SHAPES = {
+    "0.1B": (12, 768),
+    "0.4B": (24, 1024),
+    "1.5B": (24, 2048),
+    "3B": (32, 2560),
+    "7B": (32, 4096),
+}
 """Layers and width. There is no RWKV-6 below 1.5B (it is called 1.6B there), and the RWKV-7 of 3B is called 2.9B."""
 
 MODELS = [("v7", size) for size in SHAPES] + [("v6", size) for size in ("1.5B", "3B", "7B")]
 MODELS += [("v5.2", size) for size in ("0.4B", "1.5B", "3B", "7B")]
 
-VOCABULARY = {"tokenizer.bytes": ("u8", 373358), "tokenizer.starts": ("i32", 65530), "tokenizer.ids": ("i32", 65529)}
+VOCABULARY = {
+    "tokenizer.bytes": ("u8", 373358),
+    "tokenizer.starts": ("i32", 65530),
+    "tokenizer.ids": ("i32", 65529),
+}
 """The World vocabulary as tinyrwkv-convert packs it."""
 
-MEMORY = {"512 MB": 512 << 20, "1 GB": 1 << 30, "2 GB": 2 << 30, "4 GB": 4 << 30, "8 GB": 8 << 30, "16 GB": 16 << 30}
+MEMORY = {
+    "512 MB": 512 << 20,
+    "1 GB": 1 << 30,
+    "2 GB": 2 << 30,
+    "4 GB": 4 << 30,
+    "8 GB": 8 << 30,
+    "16 GB": 16 << 30,
+}
 SYSTEM = 150 << 20
 """What is left to the system and its other programs."""
 
@@ -53,7 +70,11 @@ def ranks(width: int) -> dict[str, int]:
         return max(32, round(x / 32) * 32)
 
     decay, gate = about(1.8 * width**0.5), about(0.6 * width**0.8)
-    v6 = {"low": 32, "5 low": 5 * 32, "low w": 64} if width < 4096 else {"low": 64, "5 low": 5 * 64, "low w": 128}
+    v6 = (
+        {"low": 32, "5 low": 5 * 32, "low w": 64}
+        if width < 4096
+        else {"low": 64, "5 low": 5 * 64, "low w": 128}
+    )
     return {**v6, "w": decay, "a": decay, "v": about(1.3 * width**0.5), "g": gate}
 
 
@@ -79,7 +100,9 @@ def placeholder(path: str, config: dict[str, Any], dtype: str) -> int:
 def _tensors(config: dict[str, Any], dtype: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     low = ranks(config["n_embd"])
     for name, shape in tensor_shapes(config).items():
-        numbers = tuple(n if isinstance(n, int) else low[n] if n in low else low[n.split()[-1]] for n in shape)
+        numbers = tuple(
+            n if isinstance(n, int) else low[n] if n in low else low[n.split()[-1]] for n in shape
+        )
         is_matrix = len(numbers) == 2 and name.endswith(".weight")
         yield name, {"int8": "i8"}.get(dtype, dtype) if is_matrix else "f32", numbers
         if is_matrix and dtype == "int8":
@@ -101,8 +124,18 @@ def needs(arch: str, size: str, folder: str) -> dict[str, Any]:
     model.close()
     beside = plan["workspace_bytes"] + 2 * plan["state_bytes"]  # before a token and after it
     told = {
-        **{"arch": arch, "size": size, "layers": layers, "width": width, "weights": weights, "f16_bytes": f16},
-        **{key: plan[key] for key in ("file_bytes", "touched_bytes_per_token", "state_bytes", "workspace_bytes")},
+        **{
+            "arch": arch,
+            "size": size,
+            "layers": layers,
+            "width": width,
+            "weights": weights,
+            "f16_bytes": f16,
+        },
+        **{
+            key: plan[key]
+            for key in ("file_bytes", "touched_bytes_per_token", "state_bytes", "workspace_bytes")
+        },
         "whole_bytes": plan["resident_bytes_max"] + beside,
         "least_bytes": least + beside,
     }
@@ -116,7 +149,9 @@ def process_bytes(folder: str) -> int | None:
     placeholder(path, sizes("v7", *SHAPES["0.1B"], 65536), "int8")
     root = str(pathlib.Path(__file__).resolve().parent.parent)
     command = [sys.executable, "-c", PROCESS, path]
-    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=True
+    )
     rss, resident = json.loads(ended.stdout)
     return None if rss is None else rss - (resident or 0)
 
@@ -128,12 +163,28 @@ def fits(needed: int) -> str:
 
 def markdown(rows: list[dict[str, Any]], process: int) -> str:
     """Return the table of docs/what-runs.md."""
-    head = ("model", "weights", "file, f16", "file, int8", "read a token", "whole in memory", "runs in", "at least")
+    head = (
+        "model",
+        "weights",
+        "file, f16",
+        "file, int8",
+        "read a token",
+        "whole in memory",
+        "runs in",
+        "at least",
+    )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         name = f"RWKV-{row['arch'][1]} {row['size']}, {row['layers']} x {row['width']}"
-        megabytes = [row[key] for key in ("f16_bytes", "file_bytes", "touched_bytes_per_token", "whole_bytes")]
-        cells = [name, f"{row['weights'] / 1e9:.2f} G", *(f"{size / 1e6:,.0f} MB" for size in megabytes)]
+        megabytes = [
+            row[key]
+            for key in ("f16_bytes", "file_bytes", "touched_bytes_per_token", "whole_bytes")
+        ]
+        cells = [
+            name,
+            f"{row['weights'] / 1e9:.2f} G",
+            *(f"{size / 1e6:,.0f} MB" for size in megabytes),
+        ]
         cells += [fits(row["whole_bytes"] + process), f"{row['least_bytes'] / 1e6:,.0f} MB"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -149,7 +200,12 @@ def main(argv: list[str] | None = None) -> None:
     text = markdown(rows, process or 0)
     text += "\n\nPython, NumPy and the engine before the first token: "
     text += "unknown here" if process is None else f"{process / 1e6:.1f} MB"
-    common.finish("what_runs", options, {"machine": common.machine(), "process_bytes": process, "models": rows}, text)
+    common.finish(
+        "what_runs",
+        options,
+        {"machine": common.machine(), "process_bytes": process, "models": rows},
+        text,
+    )
 
 
 if __name__ == "__main__":

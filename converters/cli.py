@@ -84,16 +84,29 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", metavar="INPUT", help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv")
+    parser.add_argument(
+        "input", metavar="INPUT", help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv"
+    )
     parser.add_argument("output", metavar="OUTPUT", help="model file to write, or a .gguf")
     parser.add_argument(
-        "--vocab", metavar="FILE", help="vocabulary packed into OUTPUT; world finds that of World models"
+        "--vocab",
+        metavar="FILE",
+        help="vocabulary packed into OUTPUT; world finds that of World models",
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)")
     parser.add_argument(
-        "--ln-x-eps", type=float, metavar="X", help="epsilon of the group norm of RWKV-5 to 7 (default: 64e-5)"
+        "--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)"
     )
-    parser.add_argument("--template", metavar="NAME", help="chat template that the model was trained with, e.g. chat")
+    parser.add_argument(
+        "--ln-x-eps",
+        type=float,
+        metavar="X",
+        help="epsilon of the group norm of RWKV-5 to 7 (default: 64e-5)",
+    )
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="chat template that the model was trained with, e.g. chat",
+    )
     parser.add_argument("--license", metavar="TEXT", help="licence of the weights, for the record")
     compression.add_to(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -112,9 +125,15 @@ def _convert(options: argparse.Namespace) -> int:
         if options.output.lower().endswith(".gguf"):
             report = _export(options, partial(tell, "export"))
         elif wanted is None:
-            report = convert(**_paths(options), dtype=options.dtype, progress=partial(tell, "convert"))
+            report = convert(
+                **_paths(options), dtype=options.dtype, progress=partial(tell, "convert")
+            )
         else:
-            fitted = {"budget": options.budget, "calibrate": options.calibrate, "report": options.report}
+            fitted = {
+                "budget": options.budget,
+                "calibrate": options.calibrate,
+                "report": options.report,
+            }
             report = compress(**_paths(options), options=wanted, **fitted, tell=tell)
     if options.json:
         print(json.dumps(report, indent=1))
@@ -135,10 +154,19 @@ def _export(options: argparse.Namespace, progress: Callable[[int, int], None]) -
     """Write a .gguf, which no option changes."""
     parser = _parser()
     free = ("input", "output", "quiet", "json")
-    given = [name for name, value in vars(options).items() if value != parser.get_default(name) and name not in free]
+    given = [
+        name
+        for name, value in vars(options).items()
+        if value != parser.get_default(name) and name not in free
+    ]
     if given:
-        found, fix = "--" + given[0].replace("_", "-"), "write a .trwkv with it first, then the .gguf from that"
-        raise ArgumentError("arguments", "options", found, "none of those that change a model, for a .gguf", fix)
+        found, fix = (
+            "--" + given[0].replace("_", "-"),
+            "write a .trwkv with it first, then the .gguf from that",
+        )
+        raise ArgumentError(
+            "arguments", "options", found, "none of those that change a model, for a .gguf", fix
+        )
     return export(options.input, options.output, progress)
 
 

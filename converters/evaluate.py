@@ -71,16 +71,38 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="a .trwkv file")
-    parser.add_argument("--text", metavar="FILE", help="plain UTF-8, scored in windows of 512 tokens")
-    parser.add_argument("--docs", metavar="FILE", help="documents separated by a line <|doc|>, each scored whole")
-    parser.add_argument("--lambada", metavar="FILE", help='lines, or JSON lines with "text": the last word')
-    parser.add_argument("--commands", metavar="FILE", help="User/Assistant documents, answered greedily")
-    parser.add_argument("--against", metavar="MODEL", help="another file of this vocabulary: how far is MODEL from it?")
-    parser.add_argument("--template", default="robot", metavar="NAME", help="of --commands (default: robot)")
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto, numba or numpy (default: auto)")
-    parser.add_argument("--threads", type=int, default=_cores(), metavar="N", help="default here: %(default)s")
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N windows, documents and lines")
-    parser.add_argument("--show-wrong", type=_count, default=0, metavar="N", help="show the first N wrong answers")
+    parser.add_argument(
+        "--text", metavar="FILE", help="plain UTF-8, scored in windows of 512 tokens"
+    )
+    parser.add_argument(
+        "--docs", metavar="FILE", help="documents separated by a line <|doc|>, each scored whole"
+    )
+    parser.add_argument(
+        "--lambada", metavar="FILE", help='lines, or JSON lines with "text": the last word'
+    )
+    parser.add_argument(
+        "--commands", metavar="FILE", help="User/Assistant documents, answered greedily"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="another file of this vocabulary: how far is MODEL from it?",
+    )
+    parser.add_argument(
+        "--template", default="robot", metavar="NAME", help="of --commands (default: robot)"
+    )
+    parser.add_argument(
+        "--backend", default="auto", metavar="B", help="auto, numba or numpy (default: auto)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=_cores(), metavar="N", help="default here: %(default)s"
+    )
+    parser.add_argument(
+        "--limit", type=_count, metavar="N", help="only the first N windows, documents and lines"
+    )
+    parser.add_argument(
+        "--show-wrong", type=_count, default=0, metavar="N", help="show the first N wrong answers"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser
 
@@ -100,7 +122,11 @@ def _count(text: str) -> int:
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Do what the command line asks for and return the report, all of it plain JSON."""
-    asked = {name: path for name in ("text", "docs", "lambada", "commands") if (path := getattr(options, name))}
+    asked = {
+        name: path
+        for name in ("text", "docs", "lambada", "commands")
+        if (path := getattr(options, name))
+    }
     texts = {name: read_text(path) for name, path in asked.items()}  # before minutes of scoring
     # First: what is mapped, here or in another process, does not leave the cache.
     cost = sample_cold(options.model, backend=options.backend, threads=options.threads)
@@ -109,7 +135,9 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         model, other = (
             path
-            and stack.enter_context(contextlib.closing(load(path, backend=options.backend, threads=options.threads)))
+            and stack.enter_context(
+                contextlib.closing(load(path, backend=options.backend, threads=options.threads))
+            )
             for path in (options.model, options.against)
         )
         if other:
@@ -117,7 +145,12 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         for name, text in texts.items():
             begin, before = time.perf_counter(), chosen_bytes(model)
             result = _measure(name, model, text, options)
-            part = {"part": name, "file": asked[name], "documents": result.documents, "tokens": result.tokens}
+            part = {
+                "part": name,
+                "file": asked[name],
+                "documents": result.documents,
+                "tokens": result.tokens,
+            }
             if isinstance(result, Score):
                 part |= _figures(result)
                 total += result
@@ -131,9 +164,15 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
             report["against"] = _against(model, other, texts, report, options)
         report |= {"tokens": total.tokens, **_figures(total)} if total.tokens else {}
         every = model.plan()["touched_bytes_per_token"]
-        report |= {"model": model.path, "backend": model.backend.name, "threads": model.backend.threads}
+        report |= {
+            "model": model.path,
+            "backend": model.backend.name,
+            "threads": model.backend.threads,
+        }
         report["compression"] = [_step(step) for step in model.config.get("compression", [])]
-    report["touched_bytes_per_token"] = every + chosen / total.tokens if total.tokens else cost.touched
+    report["touched_bytes_per_token"] = (
+        every + chosen / total.tokens if total.tokens else cost.touched
+    )
     report |= {"resident_bytes": cost.resident} if cost.resident is not None else {}
     report["parts"] = parts
     if options.show_wrong:
@@ -154,7 +193,11 @@ def _measure(name: str, model: Model, text: str, options: argparse.Namespace) ->
 
 
 def _against(
-    model: Model, other: Model, texts: Mapping[str, str], report: Mapping[str, Any], options: argparse.Namespace
+    model: Model,
+    other: Model,
+    texts: Mapping[str, str],
+    report: Mapping[str, Any],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return how far a model is from another on the same texts: its figures less those of the other."""
     found: dict[str, Any] = {"model": other.path}
@@ -170,7 +213,9 @@ def _against(
     if documents:
         size = sum(map(len, documents))
         with _Bar("against") as bar:
-            found |= compare(model, other, documents, lambda tokens: bar(tokens / size, tokens)).figures()
+            found |= compare(
+                model, other, documents, lambda tokens: bar(tokens / size, tokens)
+            ).figures()
     return found
 
 
@@ -182,7 +227,11 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(score: Score) -> dict[str, float]:
-    return {"nll_per_token": score.nll_per_token, "nll_per_byte": score.nll_per_byte, "top1": score.top1}
+    return {
+        "nll_per_token": score.nll_per_token,
+        "nll_per_byte": score.nll_per_byte,
+        "top1": score.top1,
+    }
 
 
 class _Bar:
@@ -217,8 +266,19 @@ def _table(report: dict[str, Any]) -> str:
     rows = [heads]
     for part in report["parts"]:
         figures = (f"{part[key]:.4f}" if key in part else "" for key in keys)
-        rows.append((part["part"], f"{part['documents']:,}", f"{part['tokens']:,}", *figures, f"{part['seconds']:.1f}"))
-    lines = ["".join(f"{cell:{'<' if i == 0 else '>'}11}" for i, cell in enumerate(row)).rstrip() for row in rows]
+        rows.append(
+            (
+                part["part"],
+                f"{part['documents']:,}",
+                f"{part['tokens']:,}",
+                *figures,
+                f"{part['seconds']:.1f}",
+            )
+        )
+    lines = [
+        "".join(f"{cell:{'<' if i == 0 else '>'}11}" for i, cell in enumerate(row)).rstrip()
+        for row in rows
+    ]
     lines += _deltas(report)
     for entry in report.get("wrong", ()):
         lines += ["", f"{entry['part']} {entry['document']}: {entry['prompt']}"]
@@ -226,28 +286,44 @@ def _table(report: dict[str, Any]) -> str:
     cost = f"{report['touched_bytes_per_token'] / 1e6:.1f} MB touched per token"
     if "resident_bytes" in report:
         cost += f", {report['resident_bytes'] / 1e6:.1f} MB resident after {TOKENS} tokens"
-    return "\n".join([*lines, "", f"backend {report['backend']}, threads {report['threads']}; {cost}"])
+    return "\n".join(
+        [*lines, "", f"backend {report['backend']}, threads {report['threads']}; {cost}"]
+    )
 
 
 def _deltas(report: Mapping[str, Any]) -> list[str]:
     """Return lines about what compression cost: as recorded in the file, and measured now against another."""
     lines = []
     for step in report["compression"]:
-        figures = {name: value for name, value in step.items() if name not in ("technique", "params")}
-        params = ", ".join(f"{name} {value}" for name, value in step["params"].items() if value is not None)
+        figures = {
+            name: value for name, value in step.items() if name not in ("technique", "params")
+        }
+        params = ", ".join(
+            f"{name} {value}" for name, value in step["params"].items() if value is not None
+        )
         costs = ", ".join(f"{name} {_signed(name, value)}" for name, value in figures.items())
         lines.append(f"  {step['technique']} ({params}): {costs}".rstrip(": "))
     if lines:
         lines = ["", "when the file was made:", *lines]
     if "against" in report:
-        figures = {name: value for name, value in report["against"].items() if name not in ("model", "tokens")}
+        figures = {
+            name: value
+            for name, value in report["against"].items()
+            if name not in ("model", "tokens")
+        }
         lines += ["", f"against {report['against']['model']}:"]
         lines += [f"  {name} {_signed(name, value)}" for name, value in figures.items()]
     return lines
 
 
 def _signed(name: str, value: float) -> str:
-    return f"{value:+.4f}" if name.endswith("_delta") else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:+.4f}"
+        if name.endswith("_delta")
+        else f"{value:.4f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 if __name__ == "__main__":

@@ -77,17 +77,25 @@ def cluster_head(
     p = mean_probabilities(weight, states)
     centre, white = whiten(states)
     importance = np.sqrt(p + 1 / (16 * V))
-    features = (weight - (p @ weight).astype(np.float32)) @ np.linalg.inv(white).T.astype(np.float32)
+    features = (weight - (p @ weight).astype(np.float32)) @ np.linalg.inv(white).T.astype(
+        np.float32
+    )
     group = cluster_rows(features, importance, K, -(-3 * V // K), random)
 
     order = np.lexsort((-p, group))
     starts = np.searchsorted(group[order], np.arange(K + 1))
     W = np.ascontiguousarray(weight[order])
-    mass = np.concatenate([np.add.reduceat(q, starts[:-1], axis=1) for _, q in softmax_blocks(W, states)])  # (n, K)
+    mass = np.concatenate(
+        [np.add.reduceat(q, starts[:-1], axis=1) for _, q in softmax_blocks(W, states)]
+    )  # (n, K)
     # The likely rows of a cluster give the direction to begin with, right far beyond what training sees of it.
     likely = (p[order] + 1e-9)[:, None]
-    begin = np.add.reduceat(W * likely, starts[:-1]) / np.add.reduceat(likely, starts[:-1])  # (K, C)
-    top, bias = train_clusters(mass, (states - centre) @ white.T, begin @ np.linalg.inv(white), random, steps)
+    begin = np.add.reduceat(W * likely, starts[:-1]) / np.add.reduceat(
+        likely, starts[:-1]
+    )  # (K, C)
+    top, bias = train_clusters(
+        mass, (states - centre) @ white.T, begin @ np.linalg.inv(white), random, steps
+    )
     top = (top @ white).astype(np.float32)
     q_top, top_scale = quantize_rows(top)
     q, scale = quantize_rows(W)
@@ -101,16 +109,27 @@ def cluster_head(
     # The prior counts only where it is used: after texts that leave the cluster unread.
     missed = np.full(V, 1e-9 * len(states))
     for i, q_block in softmax_blocks(W, states):
-        missed += np.where(np.repeat(chosen[i : i + len(q_block)], np.diff(starts), axis=1), 0, q_block).sum(axis=0)
+        missed += np.where(
+            np.repeat(chosen[i : i + len(q_block)], np.diff(starts), axis=1), 0, q_block
+        ).sum(axis=0)
     log_prior = np.log(missed / np.repeat(np.add.reduceat(missed, starts[:-1]), np.diff(starts)))
     log_prior = np.maximum(log_prior, -25)
     table = np.linspace(log_prior.min(), min(0.0, log_prior.max()) + 1e-6, 256).astype(np.float32)
-    parts["prior"] = np.rint((log_prior - table[0]) / (table[-1] - table[0]) * 255).clip(0, 255).astype(np.uint8)
+    parts["prior"] = (
+        np.rint((log_prior - table[0]) / (table[-1] - table[0]) * 255).clip(0, 255).astype(np.uint8)
+    )
     parts["prior.table"] = table
-    parts["prior.norm"] = np.log(np.add.reduceat(np.exp(table[parts["prior"]]), starts[:-1])).astype(np.float32)
+    parts["prior.norm"] = np.log(
+        np.add.reduceat(np.exp(table[parts["prior"]]), starts[:-1])
+    ).astype(np.float32)
     mass = np.maximum(mass, 1e-12)
-    divergence = float((mass * (np.log(mass) - np.log(np.maximum(share, 1e-12)))).sum(axis=1).mean())
-    read = {"clusters": float(chosen.sum(axis=1).mean()), "rows": float((chosen @ np.diff(starts)).mean())}
+    divergence = float(
+        (mass * (np.log(mass) - np.log(np.maximum(share, 1e-12)))).sum(axis=1).mean()
+    )
+    read = {
+        "clusters": float(chosen.sum(axis=1).mean()),
+        "rows": float((chosen @ np.diff(starts)).mean()),
+    }
     return parts, {"divergence": divergence, **read}
 
 
@@ -146,7 +165,11 @@ def cluster_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
         z = np.empty(len(group), np.float32)
         z[read] = exact
         top = exact.max()
-        known = top + np.log(np.exp(exact - top).sum(dtype=np.float64)) - np.log(share[t, chosen[t]].sum())
+        known = (
+            top
+            + np.log(np.exp(exact - top).sum(dtype=np.float64))
+            - np.log(share[t, chosen[t]].sum())
+        )
         with np.errstate(divide="ignore"):
             z[~read] = known + np.log(share[t])[group[~read]] + prior[~read]
         logits[t, parts["ids"]] = z
@@ -163,7 +186,9 @@ def choose_clusters(parts: Parts, share: Array) -> Array:
     """Return which clusters to read, bool, shape (n, K): the likeliest until they hold p_min, within the limits."""
     order = np.argsort(-share, axis=1, kind="stable")
     before = np.cumsum(np.take_along_axis(share, order, axis=1), axis=1)
-    before = np.concatenate([np.zeros((len(share), 1)), before[:, :-1]], axis=1)  # held by the likelier ones
+    before = np.concatenate(
+        [np.zeros((len(share), 1)), before[:, :-1]], axis=1
+    )  # held by the likelier ones
     take = before < parts["p_min"][0]
     k_min, k_max = parts["limits"]
     take[:, :k_min], take[:, k_max:] = True, False
@@ -179,12 +204,16 @@ def whiten(states: Array) -> tuple[Array, Array]:
     return states.mean(axis=0, dtype=np.float64), vectors / root @ vectors.T
 
 
-def cluster_rows(features: Array, importance: Array, K: int, largest: int, random: np.random.Generator) -> Array:
+def cluster_rows(
+    features: Array, importance: Array, K: int, largest: int, random: np.random.Generator
+) -> Array:
     """Return the cluster of every row by k-means, int64, shape (V,); none is empty or has more than `largest` rows."""
     V = len(features)
     centres = features[random.choice(V, K, replace=False, p=importance / importance.sum())]
     for _ in range(10):
-        nearest = [_distances(features[i : i + _ROWS], centres).argmin(axis=1) for i in range(0, V, _ROWS)]
+        nearest = [
+            _distances(features[i : i + _ROWS], centres).argmin(axis=1) for i in range(0, V, _ROWS)
+        ]
         group = np.concatenate(nearest)
         weight = np.bincount(group, importance, K)
         for j in range(features.shape[1]):
@@ -203,9 +232,14 @@ def cluster_rows(features: Array, importance: Array, K: int, largest: int, rando
         for i in range(0, len(todo), _ROWS):
             d = _distances(features[todo[i : i + _ROWS]], centres[open_])
             nearest = d.argmin(axis=1)
-            choice[i : i + _ROWS], distance[i : i + _ROWS] = open_[nearest], d[np.arange(len(d)), nearest]
+            choice[i : i + _ROWS], distance[i : i + _ROWS] = (
+                open_[nearest],
+                d[np.arange(len(d)), nearest],
+            )
         order = np.lexsort((distance, choice))
-        place = np.arange(len(order)) - np.searchsorted(choice[order], choice[order])  # among those of its cluster
+        place = np.arange(len(order)) - np.searchsorted(
+            choice[order], choice[order]
+        )  # among those of its cluster
         fits = place < room[choice[order]]
         group[todo[order[fits]]] = choice[order[fits]]
         todo = todo[order[~fits]]
@@ -218,18 +252,24 @@ def _distances(features: Array, centres: Array) -> Array:
     return d
 
 
-def train_clusters(mass: Array, x: Array, begin: Array, random: np.random.Generator, steps: int) -> tuple[Array, Array]:
+def train_clusters(
+    mass: Array, x: Array, begin: Array, random: np.random.Generator, steps: int
+) -> tuple[Array, Array]:
     """Fit ``softmax(H x + b)`` to the masses (n, K) of clusters by the least KL divergence, with Adam.
 
     x, float (n, C), is white; H begins as `begin` (K, C). Returns H, float64, (K, C) and b (K,).
     """
     n, C = x.shape
-    origin = np.concatenate([begin, np.zeros((len(begin), 1))], axis=1).astype(np.float32)  # (K, C + 1)
+    origin = np.concatenate([begin, np.zeros((len(begin), 1))], axis=1).astype(
+        np.float32
+    )  # (K, C + 1)
     inputs = np.concatenate([x, np.ones((n, 1))], axis=1).astype(np.float32)  # (n, C + 1)
     # Biases for the right masses on average, before any direction is changed.
     target = np.maximum(mass.mean(axis=0), 1e-12)
     for _ in range(20):
-        origin[:, C] += np.log(target / np.maximum(softmax(inputs[:4096] @ origin.T).mean(axis=0), 1e-12))
+        origin[:, C] += np.log(
+            target / np.maximum(softmax(inputs[:4096] @ origin.T).mean(axis=0), 1e-12)
+        )
     theta = origin.copy()
     first, second, batch = np.zeros_like(theta), np.zeros_like(theta), min(1024, n)
     for step in range(1, steps + 1):

@@ -62,17 +62,32 @@ class Browser:
             for fd, wanted in zip(high, (3, 4), strict=True):
                 os.dup2(fd, wanted)
 
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        options += ["--remote-debugging-pipe", f"--user-data-dir={self._profile}", "--window-size=1280,900"]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ]
+        options += [
+            "--remote-debugging-pipe",
+            f"--user-data-dir={self._profile}",
+            "--window-size=1280,900",
+        ]
         self._process = subprocess.Popen(
-            [path, *options, "about:blank"], close_fds=False, preexec_fn=wire, stderr=subprocess.DEVNULL
+            [path, *options, "about:blank"],
+            close_fds=False,
+            preexec_fn=wire,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
         self._read, self._number = os.fdopen(self._in, "rb"), 0
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -121,14 +136,20 @@ class Browser:
                 yield f"{told['entry']['text']} {told['entry'].get('url', '')}"
             elif method == "Runtime.exceptionThrown":
                 yield told["exceptionDetails"]["text"]
-            elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
+            elif method == "Runtime.consoleAPICalled" and told["type"] in (
+                "error",
+                "warning",
+                "assert",
+            ):
                 yield " ".join(str(argument.get("value")) for argument in told["args"])
             elif method == "Network.responseReceived" and told["response"]["status"] >= 400:
                 yield f"{told['response']['status']} {told['response']['url']}"
 
     def picture(self) -> bytes:
         """Return a PNG of the whole page."""
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        )
 
     def close(self) -> None:
         """End the browser."""
@@ -159,9 +180,13 @@ def problems(found: dict[str, dict[str, Any]], base: str) -> Iterator[str]:
 
 def main() -> int:
     """Check all pages; return 1 if something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("site", type=pathlib.Path, help="folder that Sphinx wrote")
-    parser.add_argument("--pictures", type=pathlib.Path, help="save a screenshot of every page into this folder")
+    parser.add_argument(
+        "--pictures", type=pathlib.Path, help="save a screenshot of every page into this folder"
+    )
     args = parser.parse_args()
     chromium = next((path for name in NAMES if (path := shutil.which(name))), None)
     if chromium is None:
@@ -172,7 +197,9 @@ def main() -> int:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(args.site)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(args.site))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_address[1]}/"
     browser, found, wrong = Browser(chromium), {}, []
@@ -187,7 +214,9 @@ def main() -> int:
         for link in sorted(linked):
             if (
                 link.startswith(base)
-                and not args.site.joinpath(unquote(link.removeprefix(base)) or "index.html").exists()
+                and not args.site.joinpath(
+                    unquote(link.removeprefix(base)) or "index.html"
+                ).exists()
             ):
                 wrong.append(f"{link.removeprefix(base)}: linked to, but not there")
     finally:
@@ -196,7 +225,9 @@ def main() -> int:
     wrong += problems(found, base)
     print("\n".join(wrong), end="\n" * bool(wrong))
     sums = {key: sum(page[key] for page in found.values()) for key in ("formulas", "pictures")}
-    print(f"{len(found)} pages, {sums['formulas']} formulas, {sums['pictures']} pictures, {len(wrong)} problems")
+    print(
+        f"{len(found)} pages, {sums['formulas']} formulas, {sums['pictures']} pictures, {len(wrong)} problems"
+    )
     return int(bool(wrong) or not sums["formulas"] or not sums["pictures"])
 
 

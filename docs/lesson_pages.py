@@ -61,7 +61,9 @@ def cells(source: str) -> Iterator[Cell]:
             if code:
                 yield Cell(True, "\n\n".join(code), begin)
                 code = []
-            yield Cell(False, "\n".join(text.removeprefix("#").removeprefix(" ") for text in lines), line)
+            yield Cell(
+                False, "\n".join(text.removeprefix("#").removeprefix(" ") for text in lines), line
+            )
         else:
             begin = begin if code else line
             code.append(paragraph)
@@ -152,9 +154,13 @@ class LessonParser(MystParser):
         path = pathlib.Path(document["source"])
         began = time.process_time()
         text = page(path)
-        spent = time.process_time() - began  # of the processor, so that what else the machine does hardly counts
+        spent = (
+            time.process_time() - began
+        )  # of the processor, so that what else the machine does hardly counts
         log = logging.getLogger(__name__)
-        (log.info if spent < LONGEST else log.warning)(f" {path.name}: {spent:.1f} s, {LONGEST} at most")
+        (log.info if spent < LONGEST else log.warning)(
+            f" {path.name}: {spent:.1f} s, {LONGEST} at most"
+        )
         super().parse(text, document)
 
 

@@ -18,9 +18,15 @@ def mathml(formula: str, display: str) -> str:
     '<msup><mi>a</mi><mn>2</mn></msup></mrow></math>'
     """
     element = convert(formula, display=display)
-    left = [text for text in re.findall(r">([^<>]+)<", element) if re.search(r"\\|&(?!#?\w+;)", html.unescape(text))]
+    left = [
+        text
+        for text in re.findall(r">([^<>]+)<", element)
+        if re.search(r"\\|&(?!#?\w+;)", html.unescape(text))
+    ]
     if left:
-        raise ExtensionError(f"formula {formula!r}: {left[0]!r} is not understood; write it in another way")
+        raise ExtensionError(
+            f"formula {formula!r}: {left[0]!r} is not understood; write it in another way"
+        )
     return element
 
 

@@ -20,7 +20,9 @@ README = ROOT / "README.md"
 
 def results(name: str) -> dict[str, Any]:
     """Return one of the result files."""
-    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads(
+        (ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8")
+    )
     return found
 
 
@@ -31,7 +33,10 @@ def speed() -> Iterator[str]:
     yield "|---|---|---|---|"
     for backend in dict.fromkeys(run["backend"] for run in runs):
         own = [run for run in runs if run["backend"] == backend]
-        columns = ([f"{run[key]:.0f}" for run in own] for key in ("threads", "decode_tok_s", "prefill_tok_s"))
+        columns = (
+            [f"{run[key]:.0f}" for run in own]
+            for key in ("threads", "decode_tok_s", "prefill_tok_s")
+        )
         yield f"| {backend} | {' | '.join(' / '.join(column) for column in columns)} |"
 
 
@@ -42,7 +47,9 @@ def compression() -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name in ("f32", "int8", "lite: all of it"):
         form = forms[name]
-        sizes = " | ".join(f"{form[key] / 1e6:.1f} MB" for key in ("touched_bytes", "resident_bytes"))
+        sizes = " | ".join(
+            f"{form[key] / 1e6:.1f} MB" for key in ("touched_bytes", "resident_bytes")
+        )
         yield f"| {name} | {sizes} | {form['nll']:.3f} | {form['decode_tok_s']:.0f} |"
 
 
@@ -51,7 +58,9 @@ def peers() -> Iterator[str]:
     yield "| engine | tokens/s | prompt, tokens/s | resident | of it its own |"
     yield "|---|---|---|---|---|"
     for run in results("peers")["runs"]:
-        if run["threads"] == 1 and run["name"] != "tinyrwkv exact":  # the same bits from another file
+        if (
+            run["threads"] == 1 and run["name"] != "tinyrwkv exact"
+        ):  # the same bits from another file
             sizes = " | ".join(f"{run[key] / 1e6:,.0f} MB" for key in ("rss", "anon"))
             yield f"| {run['engine']} | {run['decode_tok_s']:.0f} | {run['prefill_tok_s']:.0f} | {sizes} |"
 
@@ -76,7 +85,9 @@ def written(text: str) -> str:
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     text = README.read_text("utf-8")

@@ -60,21 +60,37 @@ def classify(model, text, prompt, choices, by="total"):
     best = max(scores.values())
     shares = {name: math.exp(score - best) for name, score in scores.items()}
     total = sum(shares.values())
-    ranked = sorted(((name, share / total) for name, share in shares.items()), key=lambda pair: -pair[1])
+    ranked = sorted(
+        ((name, share / total) for name, share in shares.items()), key=lambda pair: -pair[1]
+    )
     constraint = tinyrwkv.Choice(choices.values())
     greedy = tinyrwkv.Sampler(temperature=0)
-    written = "".join(piece.text for piece in model.generate(prompt, constraint=constraint, sampler=greedy))
+    written = "".join(
+        piece.text for piece in model.generate(prompt, constraint=constraint, sampler=greedy)
+    )
     return ranked, next(name for name, said in choices.items() if said == written)
 
 
 def main(argv=None):
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", metavar="FILE", help="a .trwkv file; by default the bundled model")
-    parser.add_argument("text", nargs="?", help="what to classify; by default every line of standard input")
-    parser.add_argument("--prompt", default=PROMPT, help="what to ask, {} for the text; \\n is a new line")
-    parser.add_argument("--choices", nargs="+", metavar="C", help="the answers (default: verbs of scripts)")
-    parser.add_argument("--by", choices=BY, default="total", help="what of the log-probability to compare")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", metavar="FILE", help="a .trwkv file; by default the bundled model"
+    )
+    parser.add_argument(
+        "text", nargs="?", help="what to classify; by default every line of standard input"
+    )
+    parser.add_argument(
+        "--prompt", default=PROMPT, help="what to ask, {} for the text; \\n is a new line"
+    )
+    parser.add_argument(
+        "--choices", nargs="+", metavar="C", help="the answers (default: verbs of scripts)"
+    )
+    parser.add_argument(
+        "--by", choices=BY, default="total", help="what of the log-probability to compare"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object for every text")
     options = parser.parse_args(argv)
     names = options.choices or [*VERBS, "unknown"]
@@ -82,12 +98,25 @@ def main(argv=None):
     try:
         model = tinyrwkv.load(options.model)
         for text in [options.text] if options.text is not None else map(str.strip, sys.stdin):
-            ranked, written = classify(model, text, options.prompt.replace("\\n", "\n"), choices, options.by)
+            ranked, written = classify(
+                model, text, options.prompt.replace("\\n", "\n"), choices, options.by
+            )
             if options.json:
-                print(json.dumps({"text": text, "class": ranked[0][0], "shares": dict(ranked), "written": written}))
+                print(
+                    json.dumps(
+                        {
+                            "text": text,
+                            "class": ranked[0][0],
+                            "shares": dict(ranked),
+                            "written": written,
+                        }
+                    )
+                )
             else:
                 print(f"{ranked[0][0]:12} {text}")
-                print("             " + ", ".join(f"{name} {share:.1%}" for name, share in ranked[:4]))
+                print(
+                    "             " + ", ".join(f"{name} {share:.1%}" for name, share in ranked[:4])
+                )
     except tinyrwkv.TinyRWKVError as error:
         print(f"classify: {error}", file=sys.stderr)
         return 1

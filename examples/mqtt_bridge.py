@@ -51,8 +51,13 @@ def scripts(told: dict[str, Any], lead: str) -> Scripts:
     """Return the grammar of robot scripts, some calls with other arguments: names, [low, high], null for none."""
     verbs = dict(VERBS)
     for verb, argument in told.items():
-        is_range = isinstance(argument, list) and [type(x) in (int, float) for x in argument] == [True, True]
-        verbs[verb] = None if argument is None else Number(*argument) if is_range else Names(argument)
+        is_range = isinstance(argument, list) and [type(x) in (int, float) for x in argument] == [
+            True,
+            True,
+        ]
+        verbs[verb] = (
+            None if argument is None else Number(*argument) if is_range else Names(argument)
+        )
     return Scripts(verbs, lead)
 
 
@@ -134,7 +139,13 @@ def parse(told: dict[str, Any], longest: float) -> Request:
         raise refuse("key", unknown[0], f"one of {', '.join(KEYS)}")
     if "prompt" not in told:
         raise refuse("prompt", None, "what is said")
-    kinds = {"prompt": str, "reset": bool, "sampling_config": dict, "max_tokens": int, "constraint": dict}
+    kinds = {
+        "prompt": str,
+        "reset": bool,
+        "sampling_config": dict,
+        "max_tokens": int,
+        "constraint": dict,
+    }
     for key, kind in kinds.items():
         if key in told and type(told[key]) is not kind:
             raise refuse(key, told[key], f"a {kind.__name__}")
@@ -142,10 +153,19 @@ def parse(told: dict[str, Any], longest: float) -> Request:
     if type(seconds) not in (int, float) or not (math.isfinite(seconds) and 0 < seconds <= longest):
         raise refuse("deadline", seconds, f"seconds up to {longest:g}")
     sampling = {"temperature": 0.0, **told.get("sampling_config", {})}
-    if not all(type(value) in (int, float) for value in sampling.values()) or "max_tokens" in sampling:
-        raise refuse("sampling_config", sampling, f"numbers by the names {', '.join(settings.SAMPLER_SETTINGS)}")
+    if (
+        not all(type(value) in (int, float) for value in sampling.values())
+        or "max_tokens" in sampling
+    ):
+        raise refuse(
+            "sampling_config",
+            sampling,
+            f"numbers by the names {', '.join(settings.SAMPLER_SETTINGS)}",
+        )
     constraint = told.get("constraint")
-    if constraint is not None and not (len(constraint) == 1 and constraint.keys() <= CONSTRAINTS.keys()):
+    if constraint is not None and not (
+        len(constraint) == 1 and constraint.keys() <= CONSTRAINTS.keys()
+    ):
         raise refuse("constraint", constraint, f"an object of one of {', '.join(CONSTRAINTS)}")
     return Request(
         id=told["id"],
@@ -196,8 +216,14 @@ class Bridge:
         self.pending: dict[str, Request] = {}  # waiting, and the one being answered
         self.lock = threading.Lock()
         self.stopping = self.told_of_no_broker = False
-        self.said: tuple[tinyrwkv.State, list[int]] | None = None  # what the last answer left, and what it left unread
-        client.on_connect, client.on_message, client.on_disconnect = self._connected, self._received, self._lost
+        self.said: tuple[tinyrwkv.State, list[int]] | None = (
+            None  # what the last answer left, and what it left unread
+        )
+        client.on_connect, client.on_message, client.on_disconnect = (
+            self._connected,
+            self._received,
+            self._lost,
+        )
         client.on_connect_fail = self._not_there
         client.reconnect_delay_set(1, 30)
         client.max_queued_messages_set(100)  # responses that wait for the broker to come back
@@ -260,7 +286,12 @@ class Bridge:
             generation.cancel()
         for number, piece in enumerate(generation):
             if piece.text:
-                told = {"id": request.id, "number": number, "text": piece.text, "logprob": round(piece.logprob, 4)}
+                told = {
+                    "id": request.id,
+                    "number": number,
+                    "text": piece.text,
+                    "logprob": round(piece.logprob, 4),
+                }
                 self._publish(f"partial/{request.id}", told)
         result = generation.result
         self.said = result.state, result.unread
@@ -273,14 +304,18 @@ class Bridge:
         }
 
     def _constraint(self, told: dict[str, Any] | None) -> Any:
-        lead = " " if self.template.answer_prefix else ""  # the models write a blank after "Assistant:"
+        lead = (
+            " " if self.template.answer_prefix else ""
+        )  # the models write a blank after "Assistant:"
         for name, value in (told or {}).items():
             if type(value) is not {"choice": list, "regex": str}.get(name, dict):
                 raise refuse("constraint", told, "what docs/mqtt.md says")
             return CONSTRAINTS[name](value, lead)
         return None
 
-    def _publish(self, topic: str, told: dict[str, Any], qos: int = 0, retain: bool = False, wait: float = 0) -> None:
+    def _publish(
+        self, topic: str, told: dict[str, Any], qos: int = 0, retain: bool = False, wait: float = 0
+    ) -> None:
         sent = self.client.publish(f"{self.prefix}/{topic}", json.dumps(told), qos, retain)
         if wait:
             with contextlib.suppress(RuntimeError, ValueError):  # the broker is not there
@@ -288,7 +323,9 @@ class Bridge:
 
     # What the network's thread calls: nothing here may wait, and no exception may leave it.
 
-    def _connected(self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object) -> None:
+    def _connected(
+        self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
+    ) -> None:
         if reason.is_failure:
             print(f"mqtt_bridge: refused: {reason}", file=sys.stderr)
             return
@@ -298,18 +335,30 @@ class Bridge:
 
     def _not_there(self, client: mqtt.Client, data: object) -> None:
         if not self.told_of_no_broker:
-            print(f"mqtt_bridge: no broker at {client.host}:{client.port} yet; trying on", file=sys.stderr, flush=True)
+            print(
+                f"mqtt_bridge: no broker at {client.host}:{client.port} yet; trying on",
+                file=sys.stderr,
+                flush=True,
+            )
         self.told_of_no_broker = True
 
-    def _lost(self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object) -> None:
+    def _lost(
+        self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
+    ) -> None:
         if not self.stopping:
-            print(f"mqtt_bridge: connection lost: {reason}; connecting again", file=sys.stderr, flush=True)
+            print(
+                f"mqtt_bridge: connection lost: {reason}; connecting again",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _received(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         topic, id = "error", None
         try:
             if message.topic.endswith("/cancel"):
-                self.cancel(valid_id(json.loads(message.payload)["id"]) if message.payload else None)
+                self.cancel(
+                    valid_id(json.loads(message.payload)["id"]) if message.payload else None
+                )
             elif not message.retain:
                 told = read(message.payload)
                 topic, id = f"response/{told['id']}", told["id"]
@@ -317,13 +366,20 @@ class Bridge:
         except TinyRWKVError as error:
             self._publish(topic, {"id": id, "error": str(error)}, qos=1)
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._publish("error", {"id": None, "error": str(refuse("cancel", message.payload[:60], '{"id": "..."}'))})
+            self._publish(
+                "error",
+                {"id": None, "error": str(refuse("cancel", message.payload[:60], '{"id": "..."}'))},
+            )
 
     def _accept(self, request: Request) -> None:
         if self.stopping:
-            raise ArgumentError("bridge", "request", "a bridge that is ending", "one that runs", "ask again later")
+            raise ArgumentError(
+                "bridge", "request", "a bridge that is ending", "one that runs", "ask again later"
+            )
         with self.lock:
-            if request.id in self.pending:  # sent again by the broker, which has not heard that it arrived
+            if (
+                request.id in self.pending
+            ):  # sent again by the broker, which has not heard that it arrived
                 return
             self.pending[request.id] = request
         try:
@@ -332,21 +388,37 @@ class Bridge:
             with self.lock:
                 del self.pending[request.id]
             found, expected = f"{self.requests.maxsize} requests that wait", "fewer"
-            raise ArgumentError("bridge", "queue", found, expected, "cancel some, or ask again later") from None
+            raise ArgumentError(
+                "bridge", "queue", found, expected, "cancel some, or ask again later"
+            ) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the small bundled model)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the small bundled model)"
+    )
     parser.add_argument("--host", default="localhost", help="of the broker (default: localhost)")
     parser.add_argument("--port", type=int, default=1883, help="default: 1883")
     parser.add_argument("--prefix", default="tinyrwkv", help="of all topics (default: tinyrwkv)")
-    parser.add_argument("--username", help="the password is read from the environment: MQTT_PASSWORD")
-    parser.add_argument("--tls", action="store_true", help="encrypt, with the system's certificates")
-    parser.add_argument("--waiting", type=int, default=8, metavar="N", help="requests that may wait (default: 8)")
-    parser.add_argument("--longest", type=float, default=30, metavar="S", help="seconds for a request (default: 30)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads for each token (default: 1)")
+    parser.add_argument(
+        "--username", help="the password is read from the environment: MQTT_PASSWORD"
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt, with the system's certificates"
+    )
+    parser.add_argument(
+        "--waiting", type=int, default=8, metavar="N", help="requests that may wait (default: 8)"
+    )
+    parser.add_argument(
+        "--longest", type=float, default=30, metavar="S", help="seconds for a request (default: 30)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads for each token (default: 1)"
+    )
     options = parser.parse_args(argv)
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
     if options.username:

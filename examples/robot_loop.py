@@ -69,7 +69,12 @@ class Loop:
     """
 
     def __init__(
-        self, robot: Robot, commander: Commander, tell: Callable[[str], None], hz: float = 20, margin: float = 0.004
+        self,
+        robot: Robot,
+        commander: Commander,
+        tell: Callable[[str], None],
+        hz: float = 20,
+        margin: float = 0.004,
     ) -> None:
         self.robot, self.commander, self.tell = robot, commander, tell
         self.period, self.margin = 1 / hz, margin
@@ -127,7 +132,8 @@ def percentiles(late: list[float]) -> dict[str, float]:
     ordered = sorted(late[1:])
     parts = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
     return {
-        name: round(1e3 * ordered[min(int(part * len(ordered)), len(ordered) - 1)], 3) for name, part in parts.items()
+        name: round(1e3 * ordered[min(int(part * len(ordered)), len(ordered) - 1)], 3)
+        for name, part in parts.items()
     }
 
 
@@ -164,7 +170,9 @@ def right_without(model: tinyrwkv.Model, path: str) -> int:
     """Return how many scripts of a file are right where no grammar helps."""
     count, greedy = 0, tinyrwkv.Sampler(temperature=0)
     for command, script in documents(path):
-        free = model.generate(f"User: {command}\n\nAssistant:", sampler=greedy, stop=["\n\n"], max_tokens=200)
+        free = model.generate(
+            f"User: {command}\n\nAssistant:", sampler=greedy, stop=["\n\n"], max_tokens=200
+        )
         count += "".join(piece.text for piece in free).strip() == script
     return count
 
@@ -172,14 +180,19 @@ def right_without(model: tinyrwkv.Model, path: str) -> int:
 def choose(model: tinyrwkv.Model, path: str, precision: float) -> Point:
     """Return the threshold that trusts most answers of a file with at least this precision."""
     found = answers(model, path)
-    return calibrate([answer.logprob for answer in found], [answer.right for answer in found], precision)
+    return calibrate(
+        [answer.logprob for answer in found], [answer.right for answer in found], precision
+    )
 
 
 def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
     """Return how many scripts of a file are right, and what trusting those above the threshold gives."""
     found = answers(model, path)
     points = curve([answer.logprob for answer in found], [answer.right for answer in found])
-    shown = [next(point for point in points if point.coverage >= share) for share in (0.1, 0.25, 0.5, 0.75, 0.9, 1)]
+    shown = [
+        next(point for point in points if point.coverage >= share)
+        for share in (0.1, 0.25, 0.5, 0.75, 0.9, 1)
+    ]
     trusted = [answer.right for answer in found if answer.logprob >= threshold]
     return {
         "commands": len(found),
@@ -241,22 +254,42 @@ def commands(options: argparse.Namespace, loop: Loop) -> Iterator[str | None]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .trwkv file; by default the bundled model")
-    parser.add_argument("--say", action="append", metavar="TEXT", help="a command; may be given several times")
-    parser.add_argument("--measure", type=float, metavar="SECONDS", help="keep the model thinking for so long")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a .trwkv file; by default the bundled model"
+    )
+    parser.add_argument(
+        "--say", action="append", metavar="TEXT", help="a command; may be given several times"
+    )
+    parser.add_argument(
+        "--measure", type=float, metavar="SECONDS", help="keep the model thinking for so long"
+    )
     parser.add_argument("--judge", metavar="FILE", help="compare scripts with those of a file")
-    parser.add_argument("--choose", metavar="FILE", help="choose the threshold on a file, not the one to judge")
-    parser.add_argument("--precision", type=float, default=0.9, metavar="P", help="to choose for (default: 0.9)")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="L", help="default: %(default)s")
+    parser.add_argument(
+        "--choose", metavar="FILE", help="choose the threshold on a file, not the one to judge"
+    )
+    parser.add_argument(
+        "--precision", type=float, default=0.9, metavar="P", help="to choose for (default: 0.9)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, metavar="L", help="default: %(default)s"
+    )
     parser.add_argument("--hz", type=float, default=20, help="ticks a second (default: 20)")
     parser.add_argument(
-        "--margin", type=float, default=0.004, metavar="S", help="of a tick, kept free (default: 0.004)"
+        "--margin",
+        type=float,
+        default=0.004,
+        metavar="S",
+        help="of a tick, kept free (default: 0.004)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(argv)
     if options.choose is not None and options.choose == options.judge:
-        parser.error("--choose and --judge need different text: on its own a threshold looks better than it is")
+        parser.error(
+            "--choose and --judge need different text: on its own a threshold looks better than it is"
+        )
     if not options.hz > 0 or not 0 <= options.margin < 1 / options.hz:
         parser.error("--hz must be above 0, --margin shorter than a tick")
     try:
@@ -273,7 +306,13 @@ def main(argv: list[str] | None = None) -> int:
         robot = Robot()
         commander = Commander(model, robot.grammar(), options.threshold)
         gc.freeze()  # what is there now is never garbage: the loop need not look at it again
-        loop = Loop(robot, commander, lambda text: print(f"robot: {text}", flush=True), options.hz, options.margin)
+        loop = Loop(
+            robot,
+            commander,
+            lambda text: print(f"robot: {text}", flush=True),
+            options.hz,
+            options.margin,
+        )
         if options.measure is not None:
             loop.tell = lambda text: None
         for text in commands(options, loop):

@@ -24,7 +24,14 @@ import tinyrwkv
 from tinyrwkv.chat.templates import template
 from tinyrwkv.robot.scripts import Scripts
 
-PARAMETERS = {"model": "", "threads": 1, "max_tokens": 200, "deadline": 5.0, "temperature": 0.0, "constraint": ""}
+PARAMETERS = {
+    "model": "",
+    "threads": 1,
+    "max_tokens": 200,
+    "deadline": 5.0,
+    "temperature": 0.0,
+    "constraint": "",
+}
 
 
 class Brain(Node):
@@ -32,13 +39,25 @@ class Brain(Node):
 
     def __init__(self):
         super().__init__("tinyrwkv")
-        told = {name: self.declare_parameter(name, value).value for name, value in PARAMETERS.items()}
-        self.model, self.seconds = tinyrwkv.load(told["model"] or None, threads=told["threads"]), told["deadline"]
+        told = {
+            name: self.declare_parameter(name, value).value for name, value in PARAMETERS.items()
+        }
+        self.model, self.seconds = (
+            tinyrwkv.load(told["model"] or None, threads=told["threads"]),
+            told["deadline"],
+        )
         self.template = template(self.model.config.get("template", "chat"))
-        self.how = {"max_tokens": told["max_tokens"], "sampler": tinyrwkv.Sampler(temperature=told["temperature"])}
+        self.how = {
+            "max_tokens": told["max_tokens"],
+            "sampler": tinyrwkv.Sampler(temperature=told["temperature"]),
+        }
         if form := told["constraint"]:
-            self.how["constraint"] = Scripts() if form == "scripts" else tinyrwkv.Choice(form.split("|"), lead=" ")
-        self.partial, self.response = (self.create_publisher(String, "~/" + x, 10) for x in ("partial", "response"))
+            self.how["constraint"] = (
+                Scripts() if form == "scripts" else tinyrwkv.Choice(form.split("|"), lead=" ")
+            )
+        self.partial, self.response = (
+            self.create_publisher(String, "~/" + x, 10) for x in ("partial", "response")
+        )
         self.create_subscription(String, "~/prompt", self.ask, 10)
         self.create_subscription(Empty, "~/stop", self.stop, 10)
         self.worker = self.generation = None

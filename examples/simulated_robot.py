@@ -23,7 +23,13 @@ PLACES = {
     "lab": (2.0, -6.0),
     "charging station": (-1.0, -1.0),
 }
-OBJECTS = {"red cup": "kitchen", "blue cup": "office", "bottle": "kitchen", "hammer": "garage", "towel": "lab"}
+OBJECTS = {
+    "red cup": "kitchen",
+    "blue cup": "office",
+    "bottle": "kitchen",
+    "hammer": "garage",
+    "towel": "lab",
+}
 SURFACES = ("table", "desk", "shelf", "floor", "counter", "tray")
 
 
@@ -49,7 +55,9 @@ class Robot:
     def __post_init__(self) -> None:
         """Have nothing to do."""
         self.waiting: deque[Call] = deque()
-        self._legs: deque[tuple[str, float]] = deque()  # what is left of the present call: ("turn", 90.0), ...
+        self._legs: deque[tuple[str, float]] = (
+            deque()
+        )  # what is left of the present call: ("turn", 90.0), ...
         self._now: Call | None = None
 
     def grammar(self) -> Scripts:
@@ -104,7 +112,10 @@ class Robot:
             return [(call.verb, call.argument)]
         target = {"dock": "charging station", "follow": "user"}.get(call.verb, call.argument)
         if call.verb in ("goto", "dock", "follow") and target in self.places:
-            dx, dy = (there - here for there, here in zip(self.places[target], (self.x, self.y), strict=True))
+            dx, dy = (
+                there - here
+                for there, here in zip(self.places[target], (self.x, self.y), strict=True)
+            )
             if math.hypot(dx, dy) < 1e-6:
                 return []
             turn = (math.degrees(math.atan2(dy, dx)) - self.heading + 180) % 360 - 180

@@ -112,11 +112,15 @@ def load(tiny: Callable[..., str]) -> Callable[..., tinyrwkv.Model]:
 @pytest.fixture(scope="session")
 def oracle(tiny: Callable[..., str]) -> Callable[..., Oracle]:
     """Return, once each, the reference over those models: ``oracle(arch, dtype, form)``."""
-    return functools.lru_cache(None)(lambda arch="v7", dtype="int8", form="dense": Oracle(tiny(arch, dtype, form)))
+    return functools.lru_cache(None)(
+        lambda arch="v7", dtype="int8", form="dense": Oracle(tiny(arch, dtype, form))
+    )
 
 
 @pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def piped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Run the chat in this process: ``piped(text, *arguments)`` is the exit status, what it printed, and its notes."""
     monkeypatch.setenv("TINYRWKV_BACKEND", "numpy")
 

@@ -27,7 +27,9 @@ class TinyRWKVError(Exception):
     a.trwkv: header: found 0 bytes, expected at least 64; fetch the file again
     """
 
-    def __init__(self, file: object, object: str, found: object, expected: object, fix: str) -> None:
+    def __init__(
+        self, file: object, object: str, found: object, expected: object, fix: str
+    ) -> None:
         self.file, self.object = str(file), object
         self.found, self.expected, self.fix = str(found), str(expected), fix
         super().__init__(f"{file}: {object}: found {found}, expected {expected}; {fix}")
@@ -60,8 +62,14 @@ def os_errors(path: str, verb: str) -> Iterator[None]:
     except TinyRWKVError:
         raise
     except (OSError, ValueError, OverflowError) as error:
-        found, fix = getattr(error, "strerror", None) or str(error), "check the path, permissions and free space"
+        found, fix = (
+            getattr(error, "strerror", None) or str(error),
+            "check the path, permissions and free space",
+        )
         if isinstance(error, FileNotFoundError):
             folder = os.path.dirname(path) or "."
-            found, fix = "nothing", "check the name" if os.path.isdir(folder) else f"there is no folder {folder}"
+            found, fix = (
+                "nothing",
+                "check the name" if os.path.isdir(folder) else f"there is no folder {folder}",
+            )
         raise FormatError(path, "file", found, f"a file to {verb}", fix) from error

@@ -115,17 +115,49 @@ class Generation(Iterator[Piece]):
         deadline: float | None,
         constraint: Any = None,
     ) -> None:
-        stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, Iterable) else [stop]
+        stops = (
+            [stop]
+            if isinstance(stop, str)
+            else list(stop)
+            if isinstance(stop, Iterable)
+            else [stop]
+        )
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
-            raise ArgumentError("generate", "max_tokens", repr(max_tokens), "a whole number", "give 0 or more")
-        if deadline is not None and not (isinstance(deadline, (int, float)) and not math.isnan(deadline)):
-            raise ArgumentError("generate", "deadline", repr(deadline), "a time.monotonic() time", "add seconds to it")
+            raise ArgumentError(
+                "generate", "max_tokens", repr(max_tokens), "a whole number", "give 0 or more"
+            )
+        if deadline is not None and not (
+            isinstance(deadline, (int, float)) and not math.isnan(deadline)
+        ):
+            raise ArgumentError(
+                "generate",
+                "deadline",
+                repr(deadline),
+                "a time.monotonic() time",
+                "add seconds to it",
+            )
         if not all(isinstance(text, str) and text for text in stops):
-            raise ArgumentError("generate", "stop", repr(stops), "texts of 1 character or more", "leave out empty ones")
+            raise ArgumentError(
+                "generate",
+                "stop",
+                repr(stops),
+                "texts of 1 character or more",
+                "leave out empty ones",
+            )
         if not hasattr(sampler, "sample") or isinstance(sampler, type):
-            raise ArgumentError("generate", "sampler", repr(sampler), "a Sampler", "give tinyrwkv.Sampler(...)")
-        if constraint is not None and (not hasattr(constraint, "start") or isinstance(constraint, type)):
-            raise ArgumentError("generate", "constraint", repr(constraint), "Choice, Regex or JsonSchema", "make one")
+            raise ArgumentError(
+                "generate", "sampler", repr(sampler), "a Sampler", "give tinyrwkv.Sampler(...)"
+            )
+        if constraint is not None and (
+            not hasattr(constraint, "start") or isinstance(constraint, type)
+        ):
+            raise ArgumentError(
+                "generate",
+                "constraint",
+                repr(constraint),
+                "Choice, Regex or JsonSchema",
+                "make one",
+            )
         self._tokenizer = model.tokenizer if stops or "tokenizer.bytes" in model.file else None
         self._prompt, start = model.check_prompt(prompt, state)
         self.model, self.max_tokens, self.deadline = model, max_tokens, deadline
@@ -135,9 +167,14 @@ class Generation(Iterator[Piece]):
         self._hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
         self.logits = np.zeros(model.config["vocab_size"], np.float32)
         previewed = "head.rows.weight" in model.file
-        self._exact = (lambda ids: model.exact_logits(ids, self.logits, self._hidden)) if previewed else None
+        self._exact = (
+            (lambda ids: model.exact_logits(ids, self.logits, self._hidden)) if previewed else None
+        )
         # Before a call of the kernels, and memory for after it; the caller's own state is left alone.
-        self._now, self._next = start.copy(), State(np.empty_like(start.data), start.tokens, start.origin)
+        self._now, self._next = (
+            start.copy(),
+            State(np.empty_like(start.data), start.tokens, start.origin),
+        )
         self.result = Result(model, self._now, self._prompt)
         self._cancelled = threading.Event()
         self._stops, self._decoder = _Stops([to_bytes(text) for text in stops]), StreamDecoder()
@@ -163,18 +200,24 @@ class Generation(Iterator[Piece]):
         result, timings, begin = self.result, self.result.timings, time.perf_counter()
         rest = self._prompt
         while len(rest):
-            count = self.model.reader.pace.chunk(None if self.deadline is None else self.deadline - time.monotonic())
+            count = self.model.reader.pace.chunk(
+                None if self.deadline is None else self.deadline - time.monotonic()
+            )
             if not self._read(rest[:count], rest[count:]):
                 return self._end(self._why())
             timings["prompt_tokens"] += min(count, len(rest))
             timings["prompt_seconds"] = time.perf_counter() - begin
             rest = rest[count:]
-        kept: State | None = None  # before the token in which text that may begin a stop string began
+        kept: State | None = (
+            None  # before the token in which text that may begin a stop string began
+        )
         since = b""  # the bytes of the tokens after it
         while len(result.tokens) < self.max_tokens:
             begin = time.perf_counter()
             if not np.isfinite(self.logits).all():
-                raise TinyRWKVError(self.model.path, "logits", "nan or infinity", "numbers", "verify the file")
+                raise TinyRWKVError(
+                    self.model.path, "logits", "nan or infinity", "numbers", "verify the file"
+                )
             if self._walk is not None:
                 self._walk.mask(self.logits, self._exact)
             token, logprob = self.sampler.sample(self.logits)
@@ -214,7 +257,9 @@ class Generation(Iterator[Piece]):
     def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
         """Read tokens into the state, `rest` to follow; False where time or the caller ended it, all as it was."""
         out = None if len(rest) else self.logits
-        if not self.model.reader.read(ids, self._now.data, self._next.data, out, self._why, self._hidden):
+        if not self.model.reader.read(
+            ids, self._now.data, self._next.data, out, self._why, self._hidden
+        ):
             return False
         self._next.tokens = self._now.tokens + len(ids)
         self._now, self._next = self._next, self._now
@@ -234,7 +279,9 @@ class Generation(Iterator[Piece]):
 
     def _end(self, reason: str) -> None:
         self.result.stop_reason = reason
-        self._now = self._next = self.result._state  # whoever keeps a generation needs no more than its result
+        self._now = self._next = (
+            self.result._state
+        )  # whoever keeps a generation needs no more than its result
 
 
 class _Stops:
@@ -250,7 +297,10 @@ class _Stops:
         if found:
             self.held = b""
             return text[: min(found)], len(text) - min(found)
-        keep = max((n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        keep = max(
+            (n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])),
+            default=0,
+        )
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep], None
 

@@ -78,10 +78,18 @@ def load(
     """
     if path is None and not os.path.exists(BUNDLED):
         fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
-        raise FormatError(BUNDLED, "bundled model", "no file", "the model that ships in the package", fix)
+        raise FormatError(
+            BUNDLED, "bundled model", "no file", "the model that ships in the package", fix
+        )
     if lock and resident_limit is not None:
         fix = "leave one of them out"
-        raise ArgumentError("load", "lock", "a resident_limit too", "one of them: locked pages cannot be let go", fix)
+        raise ArgumentError(
+            "load",
+            "lock",
+            "a resident_limit too",
+            "one of them: locked pages cannot be let go",
+            fix,
+        )
     file = open_file(BUNDLED if path is None else path)
     if verify:
         check_all(file)
@@ -108,15 +116,21 @@ class Model:
         What runs it: ``backend.name``, ``backend.threads``.
     """
 
-    def __init__(self, file: Any, backend: str = "auto", threads: int = 1, resident_limit: int | None = None) -> None:
+    def __init__(
+        self, file: Any, backend: str = "auto", threads: int = 1, resident_limit: int | None = None
+    ) -> None:
         if file.metadata["kind"] != "model":
-            raise FormatError(file.path, "kind", "a state", "a model", "give the model; State.load reads states")
+            raise FormatError(
+                file.path, "kind", "a state", "a model", "give the model; State.load reads states"
+            )
         self.file, self.config, self.path, self.hash = file, file.metadata, file.path, file.hash
         self.program = Program(file)
         self.parts = Parts(self.program)
         self.backend = make(self.program, backend, threads)
         self.resident_limit = resident_limit
-        self._limit = NoLimit(self.parts) if resident_limit is None else Limit(self.parts, resident_limit)
+        self._limit = (
+            NoLimit(self.parts) if resident_limit is None else Limit(self.parts, resident_limit)
+        )
         self.reader = Reader(self.parts, self.backend, self._limit)
         sizes = ("arch", "n_layer", "n_embd", "n_head", "head_size")
         self._origin = {"model": self.hash, **{key: self.config[key] for key in sizes}}
@@ -133,7 +147,9 @@ class Model:
         """
         if "tokenizer.bytes" not in self.file:
             fix = "convert it with --vocab, or give token ids"
-            raise UnsupportedError(self.path, "tokenizer", "none in the file", "one, to read text", fix)
+            raise UnsupportedError(
+                self.path, "tokenizer", "none in the file", "one, to read text", fix
+            )
         data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
         return Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
 
@@ -152,7 +168,11 @@ class Model:
         return State(new_state(self.config), 0, self._origin)
 
     def forward(
-        self, tokens: int | Iterable[int], state: State | None = None, *, logits: str | None = "last"
+        self,
+        tokens: int | Iterable[int],
+        state: State | None = None,
+        *,
+        logits: str | None = "last",
     ) -> tuple[np.ndarray | None, State]:
         r"""Read tokens and return what the model expects next.
 
@@ -189,15 +209,24 @@ class Model:
         """
         ids, state = self.check_tokens(tokens), self.check_state(state)
         if logits not in ("last", "all", None):
-            raise ArgumentError("forward", "logits", repr(logits), '"last", "all" or None', "choose one of them")
+            raise ArgumentError(
+                "forward", "logits", repr(logits), '"last", "all" or None', "choose one of them"
+            )
         out = np.empty((len(ids) if logits == "all" else 1, self.config["vocab_size"]), np.float32)
         old, new = state.data, np.empty_like(state.data)
         spare = np.empty_like(new) if len(ids) > MAX_TOKENS else new  # a second costs page faults
         for start in range(0, len(ids), MAX_TOKENS):
             chunk, last = ids[start : start + MAX_TOKENS], start + MAX_TOKENS >= len(ids)
-            self.reader.read(chunk, old, new, out[start:] if logits == "all" else out if logits and last else None)
+            self.reader.read(
+                chunk,
+                old,
+                new,
+                out[start:] if logits == "all" else out if logits and last else None,
+            )
             old, new = new, spare if old is state.data else old
-        return out if logits == "all" else out[0] if logits else None, State(old, state.tokens + len(ids), self._origin)
+        return out if logits == "all" else out[0] if logits else None, State(
+            old, state.tokens + len(ids), self._origin
+        )
 
     def generate(
         self,
@@ -253,9 +282,13 @@ class Model:
         >>> generation.result.stop_reason
         'stop'
         """
-        return Generation(self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint)
+        return Generation(
+            self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint
+        )
 
-    def score(self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None) -> list[Scored]:
+    def score(
+        self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None
+    ) -> list[Scored]:
         r"""Tell how probable it is that a prompt goes on with each of some texts; the prompt is read once.
 
         Parameters
@@ -336,10 +369,18 @@ class Model:
         """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""
         V, found = self.config["vocab_size"], type(tokens).__name__
         # One token, as decoding gives it, without five calls of NumPy.
-        if isinstance(tokens, (int, np.integer)) and not isinstance(tokens, bool) and 0 <= tokens < V:
+        if (
+            isinstance(tokens, (int, np.integer))
+            and not isinstance(tokens, bool)
+            and 0 <= tokens < V
+        ):
             return np.array([tokens], np.int32)
         try:
-            listed = tokens if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable) else list(tokens)
+            listed = (
+                tokens
+                if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable)
+                else list(tokens)
+            )
             ids = np.atleast_1d(np.asarray(listed))
         except (TypeError, ValueError, OverflowError):
             ids = np.zeros(0)
@@ -347,9 +388,17 @@ class Model:
             if ids.min() >= 0 and ids.max() < V:
                 return np.ascontiguousarray(ids, np.int32)
             found = f"{ids.min()} to {ids.max()}"
-        raise ArgumentError(self.path, "tokens", found, f"at least one id, 0 to {V - 1}", "use this model's tokenizer")
+        raise ArgumentError(
+            self.path,
+            "tokens",
+            found,
+            f"at least one id, 0 to {V - 1}",
+            "use this model's tokenizer",
+        )
 
-    def check_prompt(self, prompt: str | Iterable[int], state: State | None) -> tuple[np.ndarray, State]:
+    def check_prompt(
+        self, prompt: str | Iterable[int], state: State | None
+    ) -> tuple[np.ndarray, State]:
         """Return the tokens of a prompt and the state that they follow.
 
         Parameters
@@ -369,9 +418,13 @@ class Model:
             They are none of this model's, or text is given to a model without a tokenizer.
         """
         if not isinstance(prompt, (str, bytes, Iterable)):
-            raise ArgumentError(self.path, "prompt", repr(prompt), "text or token ids", "give one of them")
+            raise ArgumentError(
+                self.path, "prompt", repr(prompt), "text or token ids", "give one of them"
+            )
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
-        return self.check_tokens([END_OF_DOCUMENT, *ids] if state is None else ids), self.check_state(state)
+        return self.check_tokens(
+            [END_OF_DOCUMENT, *ids] if state is None else ids
+        ), self.check_state(state)
 
     def check_state(self, state: State | None) -> State:
         """Return a state, the first one for None; ArgumentError where it belongs to another model."""
@@ -379,11 +432,15 @@ class Model:
             return self.new_state()
         if not isinstance(state, State) or state.origin != self._origin:
             found = show(getattr(state, "origin", state))
-            raise ArgumentError(self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()")
+            raise ArgumentError(
+                self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()"
+            )
         data, shape = state.data, (self.program.state_size,)
         good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
         if not good or data.shape != shape:
-            raise ArgumentError(self.path, "state", "other data", f"contiguous float32 {shape}", "use new_state()")
+            raise ArgumentError(
+                self.path, "state", "other data", f"contiguous float32 {shape}", "use new_state()"
+            )
         return state
 
     def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
@@ -403,7 +460,9 @@ class Model:
         if "head.rows.weight" not in self.file:
             return logits[ids]
         rows = self._limit.take("head.places", np.asarray(ids))
-        q, scale = (self._limit.take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale"))
+        q, scale = (
+            self._limit.take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale")
+        )
         sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * hidden[-1])
 

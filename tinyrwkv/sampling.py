@@ -77,14 +77,26 @@ class Sampler:
         """Check the settings, begin with nothing counted."""
         for setting in fields(self):
             if setting.metadata:
-                setattr(self, setting.name, _number(setting.name, getattr(self, setting.name), **setting.metadata))
+                setattr(
+                    self,
+                    setting.name,
+                    _number(setting.name, getattr(self, setting.name), **setting.metadata),
+                )
         self.seed = None if self.seed is None else _integer("seed", self.seed, 2**64)
         if not isinstance(self.logit_bias, (Mapping, type(None))):
-            raise ArgumentError("Sampler", "logit_bias", repr(self.logit_bias), "a mapping", "pass {id: bias}")
+            raise ArgumentError(
+                "Sampler", "logit_bias", repr(self.logit_bias), "a mapping", "pass {id: bias}"
+            )
         self.logit_bias = bias = dict(self.logit_bias or {})
         self._bias_ids = np.array([_integer("logit_bias", token) for token in bias], np.int64)
-        self._bias = np.array([_number("logit_bias", value, -math.inf, 1e4) for value in bias.values()], np.float32)
-        self._penalised = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0, 0, 1)
+        self._bias = np.array(
+            [_number("logit_bias", value, -math.inf, 1e4) for value in bias.values()], np.float32
+        )
+        self._penalised = (
+            self.presence_penalty,
+            self.frequency_penalty,
+            self.repetition_penalty,
+        ) != (0, 0, 1)
         self._counts = np.zeros(0, np.float32)  # (V,) as soon as V is known
         self._weights = self._adjusted = np.empty(0, np.float32)  # (V,) too
         self._random: Random | None = None  # Python's own: numpy.random would take 7 MB
@@ -164,7 +176,10 @@ class Sampler:
         with np.errstate(all="ignore"):
             logits = self._measure(logits)
             ids = _largest(self._weights, min(n, logits.size), math.inf)
-        return [(int(token), math.exp(float(logits[token]) - self._peak - self._log_sum)) for token in ids]
+        return [
+            (int(token), math.exp(float(logits[token]) - self._peak - self._log_sum))
+            for token in ids
+        ]
 
     def accept(self, token: int) -> None:
         """Count a token for the penalties and let the earlier counts decay.
@@ -182,9 +197,13 @@ class Sampler:
         if not self._penalised:
             return
         if token >= self._counts.size:
-            self._counts = np.pad(self._counts, (0, max(token + 1, self._weights.size) - self._counts.size))
+            self._counts = np.pad(
+                self._counts, (0, max(token + 1, self._weights.size) - self._counts.size)
+            )
         seen = np.flatnonzero(self._counts > 0)
-        self._counts[seen] = np.maximum(self._counts[seen] * self.penalty_decay, 1e-12)  # what was seen stays seen
+        self._counts[seen] = np.maximum(
+            self._counts[seen] * self.penalty_decay, 1e-12
+        )  # what was seen stays seen
         self._counts[token] += 1
 
     def reset(self) -> None:
@@ -203,7 +222,9 @@ class Sampler:
             other._random = None
         return other
 
-    def _choices(self, logits: np.ndarray) -> tuple[np.ndarray, Sequence[int] | np.ndarray, np.ndarray]:
+    def _choices(
+        self, logits: np.ndarray
+    ) -> tuple[np.ndarray, Sequence[int] | np.ndarray, np.ndarray]:
         """Return the logits as float32, the ids to draw from and their weights."""
         with np.errstate(all="ignore"):
             logits = self._measure(logits)
@@ -221,13 +242,17 @@ class Sampler:
         """Return the logits as float32; leaves exp(logits - _peak) in _weights and the log of its sum in _log_sum."""
         logits = np.asarray(logits, np.float32)
         if logits.ndim != 1 or logits.size == 0:
-            raise ArgumentError("Sampler", "logits", f"shape {logits.shape}", "(V,)", "pass one row")
+            raise ArgumentError(
+                "Sampler", "logits", f"shape {logits.shape}", "(V,)", "pass one row"
+            )
         if self._weights.size != logits.size:
             self._weights, self._adjusted = np.empty_like(logits), np.empty_like(logits)
         self._peak, _ = _peak(logits)
         np.subtract(logits, self._peak, out=self._weights)
         np.exp(self._weights, out=self._weights)
-        self._log_sum = math.log(self._weights.sum(dtype=np.float64))  # float32 loses what is small beside 1
+        self._log_sum = math.log(
+            self._weights.sum(dtype=np.float64)
+        )  # float32 loses what is small beside 1
         return logits
 
     def _adjust(self, logits: np.ndarray) -> np.ndarray:
@@ -240,7 +265,9 @@ class Sampler:
         adjusted[self._bias_ids] += self._bias
         if not self._penalised:
             return adjusted
-        seen = np.flatnonzero(self._counts[: logits.size] > 0)  # of truth values it is ten times as fast
+        seen = np.flatnonzero(
+            self._counts[: logits.size] > 0
+        )  # of truth values it is ten times as fast
         values, counts = adjusted[seen], self._counts[seen]
         values = np.where(values > 0, values / factor, values * factor)
         adjusted[seen] = values - (self.presence_penalty + self.frequency_penalty * counts)
@@ -253,7 +280,11 @@ class Sampler:
         if every and (self.top_p, self.min_p) == (1, 0):
             return range(count), weights
         mass = self.top_p * weights.sum(dtype=np.float64) if every else math.inf
-        ids = np.flatnonzero(weights >= self.min_p) if every and self.top_p == 1 else _largest(weights, count, mass)
+        ids = (
+            np.flatnonzero(weights >= self.min_p)
+            if every and self.top_p == 1
+            else _largest(weights, count, mass)
+        )
         kept = weights[ids]
         if self.top_p < 1:
             cumulative = np.cumsum(kept, dtype=np.float64)
@@ -265,10 +296,14 @@ class Sampler:
 def _draw(weights: np.ndarray, share: float) -> int:
     """Return where the sum of the weights up to there exceeds a share of all: never a place of weight 0."""
     # Sums of 256 first: NumPy takes a tenth of the time to add up rows that it needs for running sums.
-    ends = np.cumsum(np.append(0, np.add.reduceat(weights, np.arange(0, weights.size, 256), dtype=np.float64)))
+    ends = np.cumsum(
+        np.append(0, np.add.reduceat(weights, np.arange(0, weights.size, 256), dtype=np.float64))
+    )
     sought = share * ends[-1]
     row = _place(ends, sought) - 1
-    return 256 * row + _place(ends[row] + np.cumsum(weights[256 * row :][:256], dtype=np.float64), sought)
+    return 256 * row + _place(
+        ends[row] + np.cumsum(weights[256 * row :][:256], dtype=np.float64), sought
+    )
 
 
 def _place(sums: np.ndarray, sought: float) -> int:
@@ -278,7 +313,12 @@ def _place(sums: np.ndarray, sought: float) -> int:
 
 def _largest(weights: np.ndarray, count: int, mass: float) -> np.ndarray:
     """Return the ids of the `count` largest weights, or of fewer that weigh `mass`: largest first, then lowest id."""
-    for floor in (1e-2, 1e-3, 1e-4, 0.0):  # the largest is 1; the long tail is seldom needed, so seldom sorted
+    for floor in (
+        1e-2,
+        1e-3,
+        1e-4,
+        0.0,
+    ):  # the largest is 1; the long tail is seldom needed, so seldom sorted
         ids = np.flatnonzero(weights >= floor)
         if ids.size >= count or weights[ids].sum(dtype=np.float64) >= mass:
             break
@@ -294,17 +334,23 @@ def _peak(logits: np.ndarray) -> tuple[float, int]:
     if not math.isfinite(peak):
         found = "only -inf: no token is allowed" if peak == -math.inf else f"{peak} at id {best:,}"
         fix = "loosen the constraint or logit_bias; if nan or inf, verify the file and begin a new state"
-        raise TinyRWKVError("Sampler", "logits", found, "finite numbers, -inf for what is not allowed", fix)
+        raise TinyRWKVError(
+            "Sampler", "logits", found, "finite numbers, -inf for what is not allowed", fix
+        )
     return peak, best
 
 
-def _number(name: str, value: Any, low: float, high: float, convert: Callable[[Any], Any] = float) -> Any:
+def _number(
+    name: str, value: Any, low: float, high: float, convert: Callable[[Any], Any] = float
+) -> Any:
     try:
         number = convert(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not low <= number <= high:
-        raise ArgumentError("Sampler", name, repr(value), f"{low:,} to {high:,}", "choose one in that range")
+        raise ArgumentError(
+            "Sampler", name, repr(value), f"{low:,} to {high:,}", "choose one in that range"
+        )
     return number
 
 

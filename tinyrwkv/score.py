@@ -50,10 +50,18 @@ def score(
 
     log P(choice | prompt) = sum over its tokens of (logit of the token - log sum exp(logits)).
     """
-    texts = tuple(choices) if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes)) else ()
+    texts = (
+        tuple(choices)
+        if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
+        else ()
+    )
     if not texts or not all(isinstance(text, str) and text for text in texts):
         raise ArgumentError(
-            "score", "choices", f"{choices!r}"[:80], "texts of 1 character or more", "give a list of str"
+            "score",
+            "choices",
+            f"{choices!r}"[:80],
+            "texts of 1 character or more",
+            "give a list of str",
         )
     ids, state = model.check_prompt(prompt, state)
     *before, last = ids.tolist()
@@ -61,7 +69,9 @@ def score(
     return [_scored(model, text, *after) for text in texts]
 
 
-def _scored(model: Model, text: str, logits: np.ndarray, hidden: np.ndarray, state: State) -> Scored:
+def _scored(
+    model: Model, text: str, logits: np.ndarray, hidden: np.ndarray, state: State
+) -> Scored:
     first, *rest = tokens = model.tokenizer.encode(text)
     logprob = _logprob(model, first, logits, hidden)
     for before, token in zip(tokens, rest, strict=False):
@@ -81,6 +91,8 @@ def _read(model: Model, token: int, state: State) -> tuple[np.ndarray, np.ndarra
 
 def _logprob(model: Model, token: int, logits: np.ndarray, hidden: np.ndarray) -> float:
     wide = logits.astype(np.float64)
-    wide[token] = model.exact_logits(np.array([token]), logits, hidden)[0]  # of a head with a preview
+    wide[token] = model.exact_logits(np.array([token]), logits, hidden)[
+        0
+    ]  # of a head with a preview
     peak = float(wide.max())
     return float(wide[token]) - peak - math.log(float(np.exp(wide - peak).sum()))

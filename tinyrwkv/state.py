@@ -87,15 +87,29 @@ class State:
             `model` is none.
         """
         if not hasattr(model, "new_state"):
-            raise ArgumentError("State.load", "model", repr(model), "a Model", "give the model that made the state")
+            raise ArgumentError(
+                "State.load", "model", repr(model), "a Model", "give the model that made the state"
+            )
         with open_file(path, verify=True) as file:
             if file.metadata["kind"] != "state":
-                raise FormatError(file.path, "kind", "a model", "a state", "give a file written by State.save")
+                raise FormatError(
+                    file.path, "kind", "a model", "a state", "give a file written by State.save"
+                )
             if file.metadata["model"] != model.hash:
                 found = f"a state of model {file.metadata['model'][:12]}"
-                raise FormatError(file.path, "model", found, model.hash[:12], "load the model that wrote the state")
+                raise FormatError(
+                    file.path,
+                    "model",
+                    found,
+                    model.hash[:12],
+                    "load the model that wrote the state",
+                )
             data, fresh = file["state"], model.new_state()
-            if data.shape != fresh.data.shape or data.dtype != np.float32 or not np.isfinite(data).all():
+            if (
+                data.shape != fresh.data.shape
+                or data.dtype != np.float32
+                or not np.isfinite(data).all()
+            ):
                 found, expected = f"{data.dtype} {data.shape}", f"finite float32 {fresh.data.shape}"
                 raise FormatError(file.path, "state", found, expected, "save the state again")
             return State(data.copy(), file.metadata.get("tokens", 0), fresh.origin)

@@ -41,7 +41,12 @@ class Tokenizer:
     """
 
     def __init__(
-        self, data: np.ndarray | bytes, starts: np.ndarray, ids: np.ndarray, vocab_size: int, file: str = ""
+        self,
+        data: np.ndarray | bytes,
+        starts: np.ndarray,
+        ids: np.ndarray,
+        vocab_size: int,
+        file: str = "",
     ) -> None:
         data = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
         self.file, self.vocab_size = file or "tokenizer", vocab_size
@@ -52,10 +57,16 @@ class Tokenizer:
         places[ids] = np.arange(ids.size, dtype=np.int32)
         # The entries that begin with bytes a, b are those from firsts[256 a + b] up to the next; a alone is in (a, 0).
         second = np.where(lengths > 1, data[np.minimum(starts[:-1] + 1, data.size - 1)], 0)  # (n,)
-        firsts = np.searchsorted(data[starts[:-1]] * np.uint16(256) + second, np.arange(65537))  # (65537,)
+        firsts = np.searchsorted(
+            data[starts[:-1]] * np.uint16(256) + second, np.arange(65537)
+        )  # (65537,)
         # The items of a memoryview are plain ints, several times faster to read one by one than those of an array.
         self._data, self._starts, self._ids = data.data, starts.data, ids.data
-        self._prefixes, self._places, self._firsts = prefixes.data, places.data, firsts.astype(np.int32).data
+        self._prefixes, self._places, self._firsts = (
+            prefixes.data,
+            places.data,
+            firsts.astype(np.int32).data,
+        )
         self._longest = int(lengths.max())
 
     def __len__(self) -> int:
@@ -88,7 +99,13 @@ class Tokenizer:
         [b't', b'urn', b' left']
         """
         text = to_bytes(text)
-        starts, ids, firsts, prefixes, entry = self._starts, self._ids, self._firsts, self._prefixes, self._entry
+        starts, ids, firsts, prefixes, entry = (
+            self._starts,
+            self._ids,
+            self._firsts,
+            self._prefixes,
+            self._entry,
+        )
         every, place = range(len(ids)), 0
         tokens: list[int] = []
         while place < len(text):
@@ -164,7 +181,9 @@ class Tokenizer:
             k = self._places[operator.index(token) if token >= 0 else self.vocab_size]
         except (TypeError, IndexError):
             expected = f"0 to {self.vocab_size - 1:,}"
-            raise ArgumentError(self.file, "token", repr(token), expected, "use this model's ids") from None
+            raise ArgumentError(
+                self.file, "token", repr(token), expected, "use this model's ids"
+            ) from None
         return self._entry(k) if k >= 0 else b""
 
     def _entry(self, k: int) -> bytes:
@@ -172,19 +191,36 @@ class Tokenizer:
 
     def _check(self, data: np.ndarray, starts: np.ndarray, ids: np.ndarray) -> None:
         """Check all but the order of the entries."""
-        for name, array, dtype in ("bytes", data, "uint8"), ("starts", starts, "int32"), ("ids", ids, "int32"):
+        for name, array, dtype in (
+            ("bytes", data, "uint8"),
+            ("starts", starts, "int32"),
+            ("ids", ids, "int32"),
+        ):
             if array.dtype != dtype or array.ndim != 1 or array.size == 0:
-                raise self._refusal(name, f"{array.dtype.name} {array.shape}", f"1 dimension of {dtype}, not empty")
+                raise self._refusal(
+                    name, f"{array.dtype.name} {array.shape}", f"1 dimension of {dtype}, not empty"
+                )
         if not 1 <= self.vocab_size <= MOST_IDS:
             raise self._refusal("ids", f"vocab_size {self.vocab_size:,}", f"1 to {MOST_IDS:,}")
         if ids.min() < 1 or ids.max() >= self.vocab_size or np.bincount(ids).max() > 1:
-            raise self._refusal("ids", "other ids or one twice", f"different ids from 1 to {self.vocab_size - 1:,}")
-        if starts.size != ids.size + 1 or starts[-1] != data.size or starts[0] or np.any(starts[1:] <= starts[:-1]):
-            raise self._refusal("starts", "other offsets", f"{ids.size + 1:,} increasing from 0 to {data.size:,}")
+            raise self._refusal(
+                "ids", "other ids or one twice", f"different ids from 1 to {self.vocab_size - 1:,}"
+            )
+        if (
+            starts.size != ids.size + 1
+            or starts[-1] != data.size
+            or starts[0]
+            or np.any(starts[1:] <= starts[:-1])
+        ):
+            raise self._refusal(
+                "starts", "other offsets", f"{ids.size + 1:,} increasing from 0 to {data.size:,}"
+            )
         if (longest := int((starts[1:] - starts[:-1]).max())) > LONGEST:
             raise self._refusal("starts", f"an entry of {longest:,} bytes", f"at most {LONGEST:,}")
 
-    def _find_prefixes(self, data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _find_prefixes(
+        self, data: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+    ) -> np.ndarray:
         """Return each entry's longest proper prefix among the entries (0 if none), checking the order on the way.
 
         Goes through the byte positions. Entries that agree so far form a group of neighbours; within a group the next
@@ -199,9 +235,15 @@ class Tokenizer:
             new = np.concatenate(([True], ~same | (byte[1:] != byte[:-1])))
             ends = lengths[rest] == position + 1
             if np.any(same & (byte[1:] < byte[:-1])) or np.any(ends & ~new):
-                raise self._refusal("bytes", "entries out of order", "each once, sorted by their bytes")
+                raise self._refusal(
+                    "bytes", "entries out of order", "each once, sorted by their bytes"
+                )
             if position == 0 and np.count_nonzero(ends) != 256:
-                raise self._refusal("bytes", f"{np.count_nonzero(ends)} single bytes", "an entry for each of the 256")
+                raise self._refusal(
+                    "bytes",
+                    f"{np.count_nonzero(ends)} single bytes",
+                    "an entry for each of the 256",
+                )
             group = np.cumsum(new, dtype=np.int32) - 1
             heads = np.flatnonzero(new)[group]  # where in rest each entry's group begins
             inside = ends[heads] & ~ends
@@ -210,18 +252,30 @@ class Tokenizer:
         return prefixes
 
     def _refusal(self, name: str, found: str, expected: str) -> FormatError:
-        return FormatError(self.file, f"tensor 'tokenizer.{name}'", found, expected, "fetch or convert the model again")
+        return FormatError(
+            self.file,
+            f"tensor 'tokenizer.{name}'",
+            found,
+            expected,
+            "fetch or convert the model again",
+        )
 
 
 def to_bytes(text: str | bytes) -> bytes:
     """Return a text as UTF-8, the surrogates that carry undecodable bytes (PEP 383) as these; bytes as they are."""
     try:
-        return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(memoryview(text))
+        return (
+            text.encode("utf-8", "surrogateescape")
+            if isinstance(text, str)
+            else bytes(memoryview(text))
+        )
     except UnicodeEncodeError as error:
         found = f"a lone surrogate at character {error.start:,}"
     except TypeError:
         found = f"a {type(text).__name__}"
-    raise ArgumentError("encode", "text", found, "Unicode text or bytes", "convert it or replace that character")
+    raise ArgumentError(
+        "encode", "text", found, "Unicode text or bytes", "convert it or replace that character"
+    )
 
 
 class StreamDecoder:

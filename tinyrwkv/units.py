@@ -31,9 +31,17 @@ def parse_size(text: str) -> int:
     >>> parse_size("12MB"), parse_size("1.5KiB")
     (12000000, 1536)
     """
-    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMG]I?)?B?\s*", text, re.IGNORECASE | re.ASCII)
+    match = re.fullmatch(
+        r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMG]I?)?B?\s*", text, re.IGNORECASE | re.ASCII
+    )
     if not match:
-        raise ArgumentError("arguments", "size", repr(text), "a number of B, kB, MB, GB or MiB", "write it like 12MB")
+        raise ArgumentError(
+            "arguments",
+            "size",
+            repr(text),
+            "a number of B, kB, MB, GB or MiB",
+            "write it like 12MB",
+        )
     return round(float(match[1]) * UNITS[(match[2] or "").upper()])
 
 

@@ -55,7 +55,9 @@ class Calibration(NamedTuple):
     held: Documents
 
 
-def make(model: Model, name: str, text: str | None, seed: int, tell: Tell, own: int = OWN) -> Calibration:
+def make(
+    model: Model, name: str, text: str | None, seed: int, tell: Tell, own: int = OWN
+) -> Calibration:
     """Take documents from a text, or let the model write them.
 
     Parameters
@@ -85,18 +87,28 @@ def make(model: Model, name: str, text: str | None, seed: int, tell: Tell, own: 
     if text is not None:
         documents = choose_documents(model, text, FIT + HELD, seed)
     else:
-        documents = sample_documents(model, own + own // 8, seed, lambda n, total: tell("sample", n, total))
+        documents = sample_documents(
+            model, own + own // 8, seed, lambda n, total: tell("sample", n, total)
+        )
         random.Random(seed).shuffle(documents)
     total, held = sum(map(len, documents)), Documents()
     while len(documents) > 1 and sum(map(len, held)) < min(HELD, total // 9):
         held.append(documents.pop())
     if not held:
         fix = "give a longer text, or leave --calibrate out"
-        raise ArgumentError(name, "text", f"one piece of {total} tokens", "two pieces of 2,048 characters or more", fix)
+        raise ArgumentError(
+            name,
+            "text",
+            f"one piece of {total} tokens",
+            "two pieces of 2,048 characters or more",
+            fix,
+        )
     return Calibration(name if text is not None else "own samples", documents, held)
 
 
-def scores(model: Model, documents: Documents, tell: Callable[[int, int], None] | None = None) -> list[Score]:
+def scores(
+    model: Model, documents: Documents, tell: Callable[[int, int], None] | None = None
+) -> list[Score]:
     """Return how well a model predicts each document, read from a new state, the token 0 not scored."""
     scorer, found, read, total = Scorer(model), list[Score](), 0, sum(map(len, documents))
     for document in documents:
@@ -136,11 +148,18 @@ class Metrics:
     tell : callable
     """
 
-    def __init__(self, model: Model, calibration: Calibration, folder: str, names: Iterable[str], tell: Tell) -> None:
+    def __init__(
+        self, model: Model, calibration: Calibration, folder: str, names: Iterable[str], tell: Tell
+    ) -> None:
         self._folder = folder
         sizes = [(name, 8 * model.file.tensors[name].shape[1] ** 2) for name in names]
         for group in groups(sizes, MEMORY):
-            found = collect(model, calibration.fit, moments=group, progress=lambda n, total: tell("moments", n, total))
+            found = collect(
+                model,
+                calibration.fit,
+                moments=group,
+                progress=lambda n, total: tell("moments", n, total),
+            )
             for name in group:
                 np.save(self._path(name), found.moments.pop(name))
         few, used = Documents(), 0

@@ -91,7 +91,9 @@ def collect(
     """
     total = sum(map(len, documents))
     if not total:
-        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", "give a text that is not empty")
+        raise ArgumentError(
+            "calibrate", "documents", "no tokens", "at least one", "give a text that is not empty"
+        )
     kept = np.zeros(total, bool)
     kept[np.random.default_rng(seed).permutation(total)[:samples]] = True
     result, place = Statistics(), [0]
@@ -113,7 +115,9 @@ def collect(
     outputs = {name: _Squares(result.squares, name, total) for name in squares}
     probe = Probe(model, {name: all_of(listed) for name, listed in looks.items()}, outputs)
     for document in documents:
-        for start in range(0, len(document), WINDOW):  # a state of its own for each window, as texts are judged
+        for start in range(
+            0, len(document), WINDOW
+        ):  # a state of its own for each window, as texts are judged
             part = document[start : start + WINDOW]
             probe.read(part)
             result.tokens += len(part)

@@ -14,7 +14,9 @@ PIECE = 2048  # characters of a text that are read at once, about 512 tokens: ma
 LONGEST_SAMPLE = 256  # tokens of a document that the model writes itself
 
 
-def choose_documents(model: Model, text: str, tokens: int = 20_000, seed: int = 0) -> list[list[int]]:
+def choose_documents(
+    model: Model, text: str, tokens: int = 20_000, seed: int = 0
+) -> list[list[int]]:
     """Choose calibration documents from a text.
 
     Parameters
@@ -54,7 +56,9 @@ def choose_documents(model: Model, text: str, tokens: int = 20_000, seed: int = 
         chosen.append(ids)
         tokens -= len(ids)
     if not chosen:
-        raise ArgumentError("calibrate", "text", "nothing in it", "some text", "give a text that is not empty")
+        raise ArgumentError(
+            "calibrate", "text", "nothing in it", "some text", "give a text that is not empty"
+        )
     return chosen
 
 

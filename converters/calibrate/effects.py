@@ -47,7 +47,9 @@ def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[st
     """
     tokens = sum(map(len, documents))
     if not tokens:
-        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", "give a text that is not empty")
+        raise ArgumentError(
+            "calibrate", "documents", "no tokens", "at least one", "give a text that is not empty"
+        )
     layers = [_Layer(model, layer) for layer in range(model.config["n_layer"])]
     inputs, outputs = dict[str, Look](), dict[str, Look]()
     for layer in layers:
@@ -57,7 +59,11 @@ def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[st
     for document in documents:
         for start in range(0, len(document), WINDOW):
             probe.read(document[start : start + WINDOW])
-    return {name: np.sqrt(effect / tokens) for layer in layers for name, effect in layer.effects().items()}
+    return {
+        name: np.sqrt(effect / tokens)
+        for layer in layers
+        for name, effect in layer.effects().items()
+    }
 
 
 class _Layer:
@@ -79,7 +85,12 @@ class _Layer:
 
     def outputs(self) -> dict[str, Look]:
         looks: dict[str, Look] = {}
-        for name in (self.att + "receptance", self.att + "key", self.att + "value", self.ffn + "receptance"):
+        for name in (
+            self.att + "receptance",
+            self.att + "key",
+            self.att + "value",
+            self.ffn + "receptance",
+        ):
             if self._has(name + ".weight"):
                 looks[name + ".weight"] = self._keep(name)
         return looks
@@ -92,7 +103,9 @@ class _Layer:
         mean = np.maximum(self.sums["tokens"], 1)
         found = {self.att + "value.weight": energy / np.maximum(v / mean, tiny)}
         if self.config["arch"] == "v4":
-            found[self.att + "receptance.weight"] = self.sums["slope"] * self._columns(self.att + "output.weight")
+            found[self.att + "receptance.weight"] = self.sums["slope"] * self._columns(
+                self.att + "output.weight"
+            )
             found[self.att + "key.weight"] = energy
         else:
             heads = self.config["n_head"], self.config["head_size"]
@@ -102,7 +115,9 @@ class _Layer:
             found[self.att + "receptance.weight"] = split / np.maximum(r / mean, tiny)
             found[self.att + "key.weight"] = split / np.maximum(k / mean, tiny)
         if "gate" in self.sums:
-            found[self.att + "gate.weight"] = self.sums["gate"] * self._columns(self.att + "output.weight")
+            found[self.att + "gate.weight"] = self.sums["gate"] * self._columns(
+                self.att + "output.weight"
+            )
         if "ffn" in self.sums:
             found[self.ffn + "receptance.weight"] = self.sums["ffn"]
         return {name: np.maximum(effect, effect.max() * 1e-6) for name, effect in found.items()}
@@ -140,7 +155,11 @@ class _Layer:
 
     def _weight(self, name: str) -> Array:
         array = self.model.file[name]
-        return dequantize_rows(array, self.model.file[name + ".scale"]) if array.dtype == np.int8 else array
+        return (
+            dequantize_rows(array, self.model.file[name + ".scale"])
+            if array.dtype == np.int8
+            else array
+        )
 
     def _columns(self, name: str) -> Array:
         """Return the sum of squares of each column."""

@@ -34,7 +34,10 @@ class Probe:
     """
 
     def __init__(
-        self, model: Model, inputs: Mapping[str, Look] | None = None, outputs: Mapping[str, Look] | None = None
+        self,
+        model: Model,
+        inputs: Mapping[str, Look] | None = None,
+        outputs: Mapping[str, Look] | None = None,
     ) -> None:
         self.model, self.inputs, self.outputs = model, dict(inputs or {}), dict(outputs or {})
         self.workspace = Workspace(model.program, model.backend.threads)
@@ -46,9 +49,17 @@ class Probe:
                 asked.remove(name)
                 self._stops.append((i, name))
                 if name in self.outputs and self._product(i).mode != op.STORE:
-                    raise ArgumentError("Probe", "outputs", name, "a matrix whose outputs are kept", "leave it out")
+                    raise ArgumentError(
+                        "Probe", "outputs", name, "a matrix whose outputs are kept", "leave it out"
+                    )
         if asked:
-            raise ArgumentError("Probe", "matrix", min(asked), "one of the model's", "give the name of a dense matrix")
+            raise ArgumentError(
+                "Probe",
+                "matrix",
+                min(asked),
+                "one of the model's",
+                "give the name of a dense matrix",
+            )
 
     def read(self, ids: Sequence[int] | Array) -> None:
         """Read a document from a new state.
@@ -78,10 +89,14 @@ class Probe:
 
     def _run(self, first: int, last: int, ids: Array, head: int) -> None:
         if last > first:
-            self.model.backend.run(self.workspace, first, last, ids, self._old, self._new, None, head)
+            self.model.backend.run(
+                self.workspace, first, last, ids, self._old, self._new, None, head
+            )
 
     def _product(self, row: int) -> Any:
-        return op.Fields[op.MATMUL](*self.model.program.rows[row][1 : 1 + len(op.FIELDS[op.MATMUL])])
+        return op.Fields[op.MATMUL](
+            *self.model.program.rows[row][1 : 1 + len(op.FIELDS[op.MATMUL])]
+        )
 
     def _input(self, row: int, tokens: int) -> Array:
         p = self._product(row)

@@ -13,7 +13,9 @@ from .names_ggml import Ggmf, Gguf
 from .rename import LOW_RANK_V7, Renamed, split, transposed
 
 # RWKV-Lite's factors: y = W2 @ W1 @ x ("5.8"), or W2 @ relu(W1 @ x)^2 + diag * x ("5.9").
-_FACTOR = re.compile(r"(\.(?:att\.(?:receptance|key|value|gate)|ffn\.receptance))(1\.weight|2\.weight|_diag)$")
+_FACTOR = re.compile(
+    r"(\.(?:att\.(?:receptance|key|value|gate)|ffn\.receptance))(1\.weight|2\.weight|_diag)$"
+)
 _FACTORS = {"1.weight": ".weight.a", "2.weight": ".weight.b", "_diag": ".diag"}
 
 # Prefixes that training wrappers put before every name.
@@ -46,7 +48,9 @@ def canonical(source: Source) -> dict[str, SourceTensor]:
             name = _FACTOR.sub(lambda m: m[1] + _FACTORS[m[2]], raw)
             if name in result:
                 fix = "give a checkpoint that has it once"
-                raise FormatError(source.path, f"tensor {show(old)}", f"a second {show(name)}", "one", fix)
+                raise FormatError(
+                    source.path, f"tensor {show(old)}", f"a second {show(name)}", "one", fix
+                )
             result[name] = value
     return result
 
@@ -90,7 +94,9 @@ _HUGGING_FACE = {
 def _fla(name: str, tensor: SourceTensor) -> Renamed:
     """Translate RWKV-7 of flash-linear-attention: low-rank matrices are linear layers, [out, in]."""
     name = re.sub(r"^(model\.)?", "", name)
-    name = re.sub(r"([wavg])_lora\.lora\.(0\.weight|2\.weight|2\.bias)$", lambda m: m[1] + _LORA[m[2]], name)
+    name = re.sub(
+        r"([wavg])_lora\.lora\.(0\.weight|2\.weight|2\.bias)$", lambda m: m[1] + _LORA[m[2]], name
+    )
     name = ".".join(_FLA.get(part, part) for part in name.split("."))
     if name.endswith(".att.x_x"):
         return split(tensor, name[:-1], "rwkvag")

@@ -14,8 +14,16 @@ class Ggmf:
     """rwkv.cpp: decays and bonuses already exponentiated, small matrices transposed, mixes of v7 joined."""
 
     def __init__(self, source: Source) -> None:
-        first = {name[len("blocks.0.att.") :] for name in source.tensors if name.startswith("blocks.0.att.")}
-        self.v7, self.v6, self.v4 = "k_k" in first, "time_maa_x" in first, "ln_x.weight" not in first
+        first = {
+            name[len("blocks.0.att.") :]
+            for name in source.tensors
+            if name.startswith("blocks.0.att.")
+        }
+        self.v7, self.v6, self.v4 = (
+            "k_k" in first,
+            "time_maa_x" in first,
+            "ln_x.weight" not in first,
+        )
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
         """Return the raw names and values of a tensor."""
@@ -56,7 +64,10 @@ class Gguf:
 
     def __init__(self, source: Source) -> None:
         self.v7 = source.settings["architecture"] == "rwkv7"
-        self.head_size, self.every = source.settings.get("head_size"), source.settings.get("rescale_every")
+        self.head_size, self.every = (
+            source.settings.get("head_size"),
+            source.settings.get("rescale_every"),
+        )
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
         """Return the raw names and values of a tensor."""
@@ -73,22 +84,37 @@ class Gguf:
         if end == ".bias":
             return [(name, tensor)]
         if match := re.fullmatch(r"(time|channel)_mix_(receptance|key|value|gate|output)", word):
-            if word in ("time_mix_output", "channel_mix_value") and not self.v7 and self._halved(block):
+            if (
+                word in ("time_mix_output", "channel_mix_value")
+                and not self.v7
+                and self._halved(block)
+            ):
                 tensor = tensor.scaled(2.0 ** self._halved(block))
             return [(f"{block}{'att' if match[1] == 'time' else 'ffn'}.{match[2]}.weight", tensor)]
         if match := re.fullmatch(r"channel_mix_lerp_([kr])", word):
             return [(f"{block}ffn.{'x_' if self.v7 else 'time_maa_'}{match[1]}", tensor)]
         if word == "time_mix_lerp_fused":
-            return split(tensor, f"{block}att.{'x_' if self.v7 else 'time_maa_'}", "rwkvag" if self.v7 else "wkvrg")
+            return split(
+                tensor,
+                f"{block}att.{'x_' if self.v7 else 'time_maa_'}",
+                "rwkvag" if self.v7 else "wkvrg",
+            )
         if self.v7 and word.startswith("time_mix_"):
             return [self._v7(f"{block}att.{word[len('time_mix_') :]}", tensor)]
         if self.v7 or word not in _GGUF_V6:
             return [(name, tensor)]
         word = _GGUF_V6[word]
-        return [(f"{block}att.{word}", transposed(tensor) if re.search(r"_w[12]$", word) else tensor)]
+        return [
+            (f"{block}att.{word}", transposed(tensor) if re.search(r"_w[12]$", word) else tensor)
+        ]
 
     def _v7(self, name: str, tensor: SourceTensor) -> tuple[str, SourceTensor]:
-        if name.endswith(".r_k") and len(tensor.shape) == 1 and isinstance(self.head_size, int) and self.head_size > 0:
+        if (
+            name.endswith(".r_k")
+            and len(tensor.shape) == 1
+            and isinstance(self.head_size, int)
+            and self.head_size > 0
+        ):
             heads = max(1, tensor.shape[0] // self.head_size)
             if heads * self.head_size == tensor.shape[0]:
                 shape = (heads, self.head_size)
@@ -109,5 +135,9 @@ _GGUF_GLOBAL = {
 _GGUF_V6 = {
     **{f"time_mix_lerp_{letter}": f"time_maa_{letter}" for letter in "xwkvrg"},
     **{"time_mix_w1": "time_maa_w1", "time_mix_w2": "time_maa_w2", "time_mix_first": "time_faaaa"},
-    **{"time_mix_decay": "time_decay", "time_mix_decay_w1": "time_decay_w1", "time_mix_decay_w2": "time_decay_w2"},
+    **{
+        "time_mix_decay": "time_decay",
+        "time_mix_decay_w1": "time_decay_w1",
+        "time_mix_decay_w2": "time_decay_w2",
+    },
 }

@@ -16,11 +16,17 @@ def ranks_of(tensors: dict[str, SourceTensor], arch: str) -> dict[str, int]:
     names = {"v6": {"D": "0.att.time_maa_w2", "E": "0.att.time_decay_w2"}}.get(arch, {})
     if arch == "v7":
         names = {letter: f"{'1' if letter == 'v' else '0'}.att.{letter}2" for letter in "wavg"}
-    shapes = {letter: tensors[f"blocks.{name}"].shape for letter, name in names.items() if f"blocks.{name}" in tensors}
+    shapes = {
+        letter: tensors[f"blocks.{name}"].shape
+        for letter, name in names.items()
+        if f"blocks.{name}" in tensors
+    }
     return {letter: shape[-2] for letter, shape in shapes.items() if len(shape) >= 2}
 
 
-def raw_shapes(config: dict[str, Any], ranks: dict[str, int], first: str = "time_faaaa") -> dict[str, Shape]:
+def raw_shapes(
+    config: dict[str, Any], ranks: dict[str, int], first: str = "time_faaaa"
+) -> dict[str, Shape]:
     """Return the names and shapes of a BlinkDL .pth.
 
     Parameters
@@ -32,19 +38,30 @@ def raw_shapes(config: dict[str, Any], ranks: dict[str, int], first: str = "time
         The name of v5's bonus, "time_first" or "time_faaaa".
     """
     arch, C, F, V = config["arch"], config["n_embd"], config["n_ffn"], config["vocab_size"]
-    shapes: dict[str, Shape] = {"emb.weight": (V, C), "blocks.0.ln0.weight": (C,), "blocks.0.ln0.bias": (C,)}
+    shapes: dict[str, Shape] = {
+        "emb.weight": (V, C),
+        "blocks.0.ln0.weight": (C,),
+        "blocks.0.ln0.bias": (C,),
+    }
     for i in range(config["n_layer"]):
         block = f"blocks.{i}."
-        shapes |= {block + name: (C,) for name in ("ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias")}
+        shapes |= {
+            block + name: (C,) for name in ("ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias")
+        }
         att = _att_v7(config, ranks, i) if arch == "v7" else _att(config, ranks, first)
         shapes |= {f"{block}att.{name}": shape for name, shape in att.items()}
-        shapes |= {f"{block}att.{name}.weight": (C, C) for name in ("receptance", "key", "value", "output")}
+        shapes |= {
+            f"{block}att.{name}.weight": (C, C) for name in ("receptance", "key", "value", "output")
+        }
         ffn: dict[str, Shape] = {"key.weight": (F, C), "value.weight": (C, F)}
         if arch == "v7":
             ffn["x_k"] = (1, 1, C)
         else:
             ffn["receptance.weight"] = (C, C)
-            ffn |= {f"{'time_maa_' if arch == 'v6' else 'time_mix_'}{letter}": (1, 1, C) for letter in "kr"}
+            ffn |= {
+                f"{'time_maa_' if arch == 'v6' else 'time_mix_'}{letter}": (1, 1, C)
+                for letter in "kr"
+            }
         shapes |= {f"{block}ffn.{name}": shape for name, shape in ffn.items()}
     return shapes | {"ln_out.weight": (C,), "ln_out.bias": (C,), "head.weight": (V, C)}
 
@@ -74,10 +91,19 @@ def _att(config: dict[str, Any], ranks: dict[str, int], first: str) -> dict[str,
     if arch != "v6":
         decays = (H, N) if arch == "v5.2" else (H,)
         mixes = "kvr" if arch == "v5.0" else "kvrg"
-        return shapes | {"time_decay": decays, first: decays} | {f"time_mix_{m}": (1, 1, C) for m in mixes}
+        return (
+            shapes
+            | {"time_decay": decays, first: decays}
+            | {f"time_mix_{m}": (1, 1, C) for m in mixes}
+        )
     D, E = ranks.get("D", 0), ranks.get("E", 0)
     shapes |= {f"time_maa_{letter}": (1, 1, C) for letter in "xwkvrg"}
-    shapes |= {"time_maa_w1": (C, 5 * D), "time_maa_w2": (5, D, C), "time_decay": (1, 1, C), "time_faaaa": (H, N)}
+    shapes |= {
+        "time_maa_w1": (C, 5 * D),
+        "time_maa_w2": (5, D, C),
+        "time_decay": (1, 1, C),
+        "time_faaaa": (H, N),
+    }
     return shapes | {"time_decay_w1": (C, E), "time_decay_w2": (E, C)}
 
 

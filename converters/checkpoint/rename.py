@@ -30,6 +30,8 @@ def split(tensor: SourceTensor, prefix: str, letters: str) -> Iterator[tuple[str
     """Yield the vectors that a tensor (len(letters), ..., C) was stacked from."""
     if tensor.shape[0] != len(letters):
         expected, fix = f"{len(letters)} vectors, {', '.join(letters)}", "give the original .pth"
-        raise FormatError(tensor.path, f"tensor {show(tensor.name)}", f"shape {tensor.shape}", expected, fix)
+        raise FormatError(
+            tensor.path, f"tensor {show(tensor.name)}", f"shape {tensor.shape}", expected, fix
+        )
     for i, letter in enumerate(letters):
         yield prefix + letter, tensor.map(operator.itemgetter(i), tensor.shape[1:])

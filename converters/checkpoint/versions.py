@@ -122,13 +122,21 @@ def check(path: str, tensors: dict[str, SourceTensor], kind: str = "pth") -> Che
     """
     if "emb.weight" not in tensors or not any(name.startswith("blocks.0.") for name in tensors):
         found = f"{len(tensors)} tensors, {_some(list(tensors))}"
-        raise FormatError(path, "checkpoint", found, "emb.weight, blocks.0.ln1.weight, ...", "give an RWKV checkpoint")
+        raise FormatError(
+            path,
+            "checkpoint",
+            found,
+            "emb.weight, blocks.0.ln1.weight, ...",
+            "give an RWKV checkpoint",
+        )
     arch = detect(tensors)
     config = _sizes(path, tensors, arch)
     first = "time_faaaa" if "blocks.0.att.time_faaaa" in tensors else "time_first"
     if kind == "safetensors" and arch == "v5.2" and first == "time_first":
         found, expected = "a name that some converters give to time_faaaa", "time_faaaa"
-        raise UnsupportedError(path, "tensor 'blocks.0.att.time_first'", found, expected, "give the original .pth")
+        raise UnsupportedError(
+            path, "tensor 'blocks.0.att.time_first'", found, expected, "give the original .pth"
+        )
     notes = []
     if arch == "v7":
         # Layer 0 has no first value to mix with: what some checkpoints have there is never used.
@@ -137,17 +145,26 @@ def check(path: str, tensors: dict[str, SourceTensor], kind: str = "pth") -> Che
             notes.append("the unused tensors blocks.0.att.v0, v1, v2 were left out")
             tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
     if any(_PREDICTORS.search(name) for name in tensors):
-        notes.append("RWKV-Lite's predictors were left out; --sparse-ffn predict and --head preview make others")
+        notes.append(
+            "RWKV-Lite's predictors were left out; --sparse-ffn predict and --head preview make others"
+        )
         tensors = {name: tensor for name, tensor in tensors.items() if not _PREDICTORS.search(name)}
     expected_shapes = factored(raw_shapes(config, ranks_of(tensors, arch), first), tensors)
     missing = [name for name in expected_shapes if name not in tensors]
     unknown = [name for name in tensors if name not in expected_shapes]
     if missing or unknown:
         both = (("missing", missing), ("unknown", unknown))
-        found = " and ".join(f"{len(names)} {word} ({_some(names)})" for word, names in both if names)
+        found = " and ".join(
+            f"{len(names)} {word} ({_some(names)})" for word, names in both if names
+        )
         fix = f"it looks like {arch}; give a complete checkpoint of a supported version"
-        raise FormatError(path, "tensors", found, f"the {len(expected_shapes)} of {_SUPPORTED}", fix)
-    shaped = {name: _shaped(path, name, tensors[name], shape, arch) for name, shape in expected_shapes.items()}
+        raise FormatError(
+            path, "tensors", found, f"the {len(expected_shapes)} of {_SUPPORTED}", fix
+        )
+    shaped = {
+        name: _shaped(path, name, tensors[name], shape, arch)
+        for name, shape in expected_shapes.items()
+    }
     return Checkpoint(path, config, shaped, notes)
 
 
@@ -160,7 +177,11 @@ def _shaped(path: str, name: str, tensor: SourceTensor, shape: Shape, arch: str)
     if tensor.shape == shape:
         return tensor
     old, new = ([n for n in sizes if n != 1] for sizes in (tensor.shape, shape))
-    flat = not name.endswith(".weight") and min(len(old), len(new)) == 1 and math.prod(old) == math.prod(new)
+    flat = (
+        not name.endswith(".weight")
+        and min(len(old), len(new)) == 1
+        and math.prod(old) == math.prod(new)
+    )
     if old != new and not flat:
         fix = f"it looks like {arch}; give a checkpoint of a supported version"
         raise FormatError(path, f"tensor {show(name)}", f"shape {tensor.shape}", f"{shape}", fix)
@@ -192,6 +213,11 @@ def _sizes(path: str, tensors: dict[str, SourceTensor], arch: str) -> dict[str, 
         fix = "give a checkpoint of a supported version"
         raise FormatError(path, "heads", f"{H}", f"a divisor of {C}, the embedding size", fix)
     return {
-        **{"arch": arch, "n_layer": n_layer, "n_embd": C, "n_ffn": shape("blocks.0.ffn.key.weight", 2)[0]},
+        **{
+            "arch": arch,
+            "n_layer": n_layer,
+            "n_embd": C,
+            "n_ffn": shape("blocks.0.ffn.key.weight", 2)[0],
+        },
         **{"n_head": H, "head_size": C // H, "vocab_size": V},
     }

@@ -159,10 +159,14 @@ class Pipeline:
             settings = None
             if options.sparse_ffn == "predict":
                 share = options.keep or KEEP
-                settings = Settings(energy=options.recall, fraction=share, mlp=options.mlp or 0, seed=options.seed)
+                settings = Settings(
+                    energy=options.recall, fraction=share, mlp=options.mlp or 0, seed=options.seed
+                )
             yield stages.sparse_ffn(self.model, self._text(), self.tell, settings)
         if options.head is not None:
-            yield stages.head(self.model, self._text(), self.tell, options.head_rows or ROWS, self.seed)
+            yield stages.head(
+                self.model, self._text(), self.tell, options.head_rows or ROWS, self.seed
+            )
 
     def apply(self, stage: Stage, most: float | None = None) -> None:
         """Write the model that a stage makes, measure it, and record both; not where it costs more than `most`."""
@@ -187,7 +191,8 @@ class Pipeline:
         if stage.part is not None:
             self._chosen[stage.part] = chosen - sum_before
         touched, before = (
-            model.plan()["touched_bytes_per_token"] + read for model, read in ((self.model, chosen), (old, sum_before))
+            model.plan()["touched_bytes_per_token"] + read
+            for model, read in ((self.model, chosen), (old, sum_before))
         )
         if touched >= before:
             reads = f"{show_size(round(touched))} of weights for a token, {show_size(round(before))} without"
@@ -228,9 +233,15 @@ class Pipeline:
 
     def _judge(self, model: Model, name: str) -> tuple[dict[str, float], np.ndarray, float]:
         """Return nll and top-1 on the held text, nll of each document, and the bytes that the kernels chose a token."""
-        scores = calibration.scores(model, self._text().held, lambda n, total: self.tell(f"judge {name}", n, total))
+        scores = calibration.scores(
+            model, self._text().held, lambda n, total: self.tell(f"judge {name}", n, total)
+        )
         score, of_each = sum(scores, Score()), np.array([one.nll_per_token for one in scores])
-        return {"nll": score.nll_per_token, "top1": score.top1}, of_each, chosen_bytes(model) / score.tokens
+        return (
+            {"nll": score.nll_per_token, "top1": score.top1},
+            of_each,
+            chosen_bytes(model) / score.tokens,
+        )
 
     def _differing(self, old: Model) -> int:
         """Return how many logits after some tokens differ from those of the model before."""
@@ -241,7 +252,10 @@ class Pipeline:
     def _sizes(self, chosen: dict[str, float]) -> dict[str, dict[str, float]]:
         """Return the bytes of each part of the present model: read for a token, and in the file."""
         parts = self.model.plan()["parts"]
-        touched = {one["part"]: one["touched_bytes_per_token"] + chosen.get(one["part"], 0.0) for one in parts}
+        touched = {
+            one["part"]: one["touched_bytes_per_token"] + chosen.get(one["part"], 0.0)
+            for one in parts
+        }
         return {"touched": touched, "file": {one["part"]: one["file_bytes"] for one in parts}}
 
     def _text(self) -> Calibration:
@@ -253,7 +267,9 @@ class Pipeline:
         if budget > 1:
             return int(budget)
         tensors, names = self.model.file.tensors, stages.projections(self.model)
-        return int(budget * sum(tensors[name].nbytes + tensors[name + ".scale"].nbytes for name in names))
+        return int(
+            budget * sum(tensors[name].nbytes + tensors[name + ".scale"].nbytes for name in names)
+        )
 
     def _leave(self, model: Model) -> None:
         if model is not self.dense:

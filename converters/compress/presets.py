@@ -23,7 +23,9 @@ from .pipeline import Options, Pipeline
 
 PRESETS = {
     "exact": Options(sparse_ffn="exact"),
-    "lite": Options(rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024, most=0.03),
+    "lite": Options(
+        rank_budget=0.55, sparse_ffn="predict", keep=0.17, head="preview", head_rows=1024, most=0.03
+    ),
 }
 
 
@@ -79,7 +81,11 @@ def compress(
     _check(options)
     if report is not None and not os.path.isdir(os.path.dirname(os.fsdecode(report)) or "."):
         raise ArgumentError(
-            "arguments", "report", os.fsdecode(report), "a file in a folder that exists", "make it first"
+            "arguments",
+            "report",
+            os.fsdecode(report),
+            "a file in a folder that exists",
+            "make it first",
         )
     name = "" if calibrate is None else os.fsdecode(calibrate)
     text = None if calibrate is None else read_text(name)  # before minutes of work
@@ -96,7 +102,10 @@ def compress(
                     pipeline.apply(stage, options.most)
             sizes = rewrite(pipeline.model.file, output, {}, pipeline.metadata)
         found |= {**pipeline.metadata, "input": input, "output": output, "tensors": len(sizes)}
-        found |= {"file_bytes": os.path.getsize(output), "seconds": round(time.monotonic() - begin, 3)}
+        found |= {
+            "file_bytes": os.path.getsize(output),
+            "seconds": round(time.monotonic() - begin, 3),
+        }
         found |= {"figures": pipeline.figures, "notes": [*found["notes"], *pipeline.notes]}
     if report is not None:
         found["report"] = [os.fsdecode(report), pages.write(os.fsdecode(report), found)]
@@ -106,9 +115,15 @@ def compress(
 def _check(options: Options) -> None:
     found, predict = None, options.sparse_ffn == "predict"
     if options.low_rank is not None and options.rank_budget is not None:
-        found, fix = "--low-rank and --rank-budget", "give one of them: the same ranks for all, or ranks by need"
+        found, fix = (
+            "--low-rank and --rank-budget",
+            "give one of them: the same ranks for all, or ranks by need",
+        )
     elif options.rank_budget is not None and not options.rank_budget > 0:
-        found, fix = f"a rank budget of {options.rank_budget}", "give bytes, such as 4MB, or a share, such as 70%"
+        found, fix = (
+            f"a rank budget of {options.rank_budget}",
+            "give bytes, such as 4MB, or a share, such as 70%",
+        )
     elif (options.keep, options.recall, options.mlp) != (None, None, None) and not predict:
         found, fix = "--keep, --recall or --mlp alone", "add --sparse-ffn predict"
     elif options.keep is not None and options.recall is not None:

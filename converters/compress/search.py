@@ -19,12 +19,18 @@ from tinyrwkv.units import show_size
 from ..judge.cost import sample_cold
 from .pipeline import Options, Pipeline
 
-RANKS: tuple[dict[str, Any], ...] = ({}, *({"rank_budget": share} for share in (0.8, 0.65, 0.5, 0.35)))
+RANKS: tuple[dict[str, Any], ...] = (
+    {},
+    *({"rank_budget": share} for share in (0.8, 0.65, 0.5, 0.35)),
+)
 NEURONS: tuple[dict[str, Any], ...] = (
     {"sparse_ffn": "exact"},
     *({"sparse_ffn": "predict", "keep": keep} for keep in (0.22, 0.14)),
 )
-HEADS: tuple[dict[str, Any], ...] = ({}, *({"head": "preview", "head_rows": rows} for rows in (2048, 640, 200)))
+HEADS: tuple[dict[str, Any], ...] = (
+    {},
+    *({"head": "preview", "head_rows": rows} for rows in (2048, 640, 200)),
+)
 
 BUILDS = 6
 """Sums that are built, at most."""
@@ -74,9 +80,16 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     if (found := _resident(pipeline)) <= budget:
         return _told(budget, exact, found, [*tried, (exact, nll, found)])
     pipeline.reset()
-    kinds = [[_try(pipeline, options, nll, resident) for options in kind] for kind in (RANKS, NEURONS, HEADS)]
+    kinds = [
+        [_try(pipeline, options, nll, resident) for options in kind]
+        for kind in (RANKS, NEURONS, HEADS)
+    ]
     for alone in itertools.chain(*kinds):
-        tried += [(Options(**alone.options), nll + alone.nll, resident + alone.resident)] if alone.options else []
+        tried += (
+            [(Options(**alone.options), nll + alone.nll, resident + alone.resident)]
+            if alone.options
+            else []
+        )
     sums = [_sum(chosen, resident) for chosen in itertools.product(*kinds)]
     best: Sum | None = None
     built, beyond = dict[Options, int](), dict[str | None, int]()
@@ -85,7 +98,9 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
         return one.resident + beyond.get(one.options.sparse_ffn, 0)
 
     for _ in range(BUILDS):
-        fitting = [one for one in sums if thought(one) <= budget and (best is None or one.nll < best.nll)]
+        fitting = [
+            one for one in sums if thought(one) <= budget and (best is None or one.nll < best.nll)
+        ]
         if not sums or (best is not None and not fitting):
             break
         one = min(fitting, key=lambda one: one.nll) if fitting else min(sums, key=thought)
@@ -108,7 +123,9 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
 
 def _sum(trials: tuple[Trial, ...], resident: int) -> Sum:
     options = Options(**{key: value for one in trials for key, value in one.options.items()})
-    return Sum(sum(one.nll for one in trials), resident + sum(one.resident for one in trials), options)
+    return Sum(
+        sum(one.nll for one in trials), resident + sum(one.resident for one in trials), options
+    )
 
 
 def _try(pipeline: Pipeline, options: dict[str, Any], nll: float, resident: int) -> Trial:
@@ -136,19 +153,27 @@ def _resident(pipeline: Pipeline, path: str | None = None) -> int:
     found = sample_cold(copy).resident
     if found is None:
         raise UnsupportedError(
-            "search", "budget", "a system that does not tell what is in memory", "Linux", "give options"
+            "search",
+            "budget",
+            "a system that does not tell what is in memory",
+            "Linux",
+            "give options",
         )
     return found
 
 
-def _told(budget: int, options: Options, resident: int, tried: list[tuple[Options, float, int]]) -> dict[str, Any]:
+def _told(
+    budget: int, options: Options, resident: int, tried: list[tuple[Options, float, int]]
+) -> dict[str, Any]:
     listed = [{"options": describe(one), "nll": nll, "resident": size} for one, nll, size in tried]
     return {"budget": budget, "chosen": describe(options), "resident": resident, "tried": listed}
 
 
 def describe(options: Options) -> str:
     """Return options as they are given on a command line."""
-    write: dict[str, Callable[[Any], str]] = {"rank_budget": lambda v: f"{100 * v:g}%" if v <= 1 else str(int(v))}
+    write: dict[str, Callable[[Any], str]] = {
+        "rank_budget": lambda v: f"{100 * v:g}%" if v <= 1 else str(int(v))
+    }
     given = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {write.get(name, str)(value)}")
         for name, value in options._asdict().items()

@@ -16,7 +16,14 @@ from tinyrwkv.versions.layout import FACTORED
 
 from ..calibrate.calibration import MEMORY, Calibration, Metrics, Tell, groups
 from ..calibrate.collect import collect
-from ..techniques.low_rank import Metric, choose_ranks, factored_bytes, round_factors, spectrum, uniform_rank
+from ..techniques.low_rank import (
+    Metric,
+    choose_ranks,
+    factored_bytes,
+    round_factors,
+    spectrum,
+    uniform_rank,
+)
 from ..techniques.predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted
 from ..techniques.preview_head import fit_preview, mean_probabilities, seen_bytes
 from ..techniques.sparse_ffn import Neurons, sparse_exact
@@ -79,7 +86,12 @@ def projections(model: Model) -> list[str]:
 
 
 def low_rank(
-    model: Model, metrics: Metrics | None, tell: Tell, *, k: float | None = None, budget: int | None = None
+    model: Model,
+    metrics: Metrics | None,
+    tell: Tell,
+    *,
+    k: float | None = None,
+    budget: int | None = None,
 ) -> Stage:
     """Store receptance, key, value and gate as the products of thin int8 factors.
 
@@ -105,10 +117,17 @@ def low_rank(
         The rank would save nothing, the budget is out of reach, or there is nothing left to factor.
     """
     names = projections(model)
-    shapes = {name: (model.file.tensors[name].shape[0], model.file.tensors[name].shape[1]) for name in names}
-    metric_of: Callable[[str], Metric | None] = (lambda name: None) if metrics is None else metrics.__getitem__
+    shapes = {
+        name: (model.file.tensors[name].shape[0], model.file.tensors[name].shape[1])
+        for name in names
+    }
+    metric_of: Callable[[str], Metric | None] = (
+        (lambda name: None) if metrics is None else metrics.__getitem__
+    )
     if budget is None:
-        ranks = {name: uniform_rank(shape, 0.0 if k is None else k) for name, shape in shapes.items()}
+        ranks = {
+            name: uniform_rank(shape, 0.0 if k is None else k) for name, shape in shapes.items()
+        }
     else:
         values = {}
         for i, name in enumerate(names):
@@ -116,7 +135,9 @@ def low_rank(
             tell("ranks", i + 1, len(names))
         # Errors count by the root of what the matrix does: measured, that costs less than to take them as they are, by
         # which the first layers, which do little, lose too much, or as shares, by which they lose too little.
-        weights = {name: 1 / max(float(np.square(one).sum()), 1e-30) ** 0.5 for name, one in values.items()}
+        weights = {
+            name: 1 / max(float(np.square(one).sum()), 1e-30) ** 0.5 for name, one in values.items()
+        }
         ranks = choose_ranks(shapes, values, weights, budget)
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
     curves, errors = dict[str, list[float]](), dict[str, float]()
@@ -127,19 +148,37 @@ def low_rank(
         if ranks[name]:
             factors = round_factors(weight, taken, ranks[name], metric)
             by = Metric(np.eye(weight.shape[1])) if metric is None else metric
-            errors[name] = (by.error(weight, factors.product()) / max(by.error(weight, 0 * weight), 1e-30)) ** 0.5
-            stored = {".a": factors.a, ".a.scale": factors.a_scale, ".b": factors.b, ".b.scale": factors.b_scale}
+            errors[name] = (
+                by.error(weight, factors.product()) / max(by.error(weight, 0 * weight), 1e-30)
+            ) ** 0.5
+            stored = {
+                ".a": factors.a,
+                ".a.scale": factors.a_scale,
+                ".b": factors.b,
+                ".b.scale": factors.b_scale,
+            }
             edits[name] = partial(dict, {name + end: array for end, array in stored.items()})
         tell("low rank", i + 1, len(names))
-    sizes = [factored_bytes(shapes[name], rank) if rank else _dense_bytes(shapes[name]) for name, rank in ranks.items()]
+    sizes = [
+        factored_bytes(shapes[name], rank) if rank else _dense_bytes(shapes[name])
+        for name, rank in ranks.items()
+    ]
     worst = max(errors, key=errors.__getitem__, default="")
     params: dict[str, Any] = {"k": k} if budget is None else {"bytes": budget}
     report = {
-        **{"ranks": ranks, "bytes": sum(sizes), "bytes_before": sum(map(_dense_bytes, shapes.values()))},
+        **{
+            "ranks": ranks,
+            "bytes": sum(sizes),
+            "bytes_before": sum(map(_dense_bytes, shapes.values())),
+        },
         **{"relative_error": sum(errors.values()) / max(1, len(errors)), "worst_tensor": worst},
         "worst_relative_error": errors.get(worst, 0.0),
     }
-    figures = {"spectra": curves, "ranks": ranks, "widths": {name: min(shape) for name, shape in shapes.items()}}
+    figures = {
+        "spectra": curves,
+        "ranks": ranks,
+        "widths": {name: min(shape) for name, shape in shapes.items()},
+    }
     return Stage("low rank", edits, {**params, "whiten": metrics is not None}, report, figures)
 
 
@@ -147,7 +186,9 @@ def _dense_bytes(shape: tuple[int, int]) -> int:
     return shape[0] * (shape[1] + 4)
 
 
-def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Settings | None = None) -> Stage:
+def sparse_ffn(
+    model: Model, calibration: Calibration, tell: Tell, settings: Settings | None = None
+) -> Stage:
     """Store each channel mix so that only the weights of neurons that matter are read.
 
     Parameters
@@ -171,7 +212,9 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
     layers = [f"blocks.{layer}.ffn." for layer in range(model.config["n_layer"])]
     if any(ffn + end not in model.file for ffn in layers for end in ("key.weight", "value.weight")):
         fix = "leave --sparse-ffn out"
-        raise ArgumentError(model.path, "sparse ffn", "sparse channel mixes already", "dense ones", fix)
+        raise ArgumentError(
+            model.path, "sparse ffn", "sparse channel mixes already", "dense ones", fix
+        )
     F, C = model.file.tensors[layers[0] + "key.weight"].shape
     samples = min(SAMPLES, (SAMPLES << 12) // F)
     reports, made, fits = list[dict[str, Any]](), list[dict[str, Array]](), list[Fit]()
@@ -181,7 +224,13 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
         gates = [name for ffn in group if settings is not None and (name := _gate(model, ffn))]
         show = partial(tell, "neurons")
         found = collect(
-            model, calibration.fit, counts=values, inputs=keys, squares=gates, samples=samples, progress=show
+            model,
+            calibration.fit,
+            counts=values,
+            inputs=keys,
+            squares=gates,
+            samples=samples,
+            progress=show,
         )
         for ffn in group:
             names = ("key.weight", "key.weight.scale", "value.weight", "value.weight.scale")
@@ -191,7 +240,9 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
                 made.append(sparse_exact(neurons, counts))
                 reports.append({"neurons": F, "sparsity": 1 - float(counts.mean()) / found.tokens})
             else:
-                inputs = Inputs(found.inputs.pop(ffn + "key.weight"), found.scales.pop(ffn + "key.weight"))
+                inputs = Inputs(
+                    found.inputs.pop(ffn + "key.weight"), found.scales.pop(ffn + "key.weight")
+                )
                 squares = found.squares.get(_gate(model, ffn) or "")
                 effects = None if squares is None else np.sqrt(squares).astype(np.float32)
                 fits.append(fit_layer(neurons, inputs, effects, settings, partial(tell, "network")))
@@ -208,8 +259,12 @@ def sparse_ffn(model: Model, calibration: Calibration, tell: Tell, settings: Set
             partial(_some, named, False),
             partial(_some, named, True),
         )
-    report = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]} | {"layers": reports}
-    params: dict[str, Any] = {"mode": "exact"} if settings is None else {"mode": "predict", **settings._asdict()}
+    report = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]} | {
+        "layers": reports
+    }
+    params: dict[str, Any] = (
+        {"mode": "exact"} if settings is None else {"mode": "predict", **settings._asdict()}
+    )
     return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless=settings is None)
 
 
@@ -247,9 +302,13 @@ def head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: in
         The head has a preview already.
     """
     if "head.weight" not in model.file:
-        raise ArgumentError(model.path, "head", "a preview already", "a dense head", "leave --head out")
+        raise ArgumentError(
+            model.path, "head", "a preview already", "a dense head", "leave --head out"
+        )
     show = partial(tell, "head inputs")
-    found = collect(model, calibration.fit, inputs=["head.weight"], samples=SAMPLES, seed=seed, progress=show)
+    found = collect(
+        model, calibration.fit, inputs=["head.weight"], samples=SAMPLES, seed=seed, progress=show
+    )
     states = found.inputs.pop("head.weight") * found.scales.pop("head.weight")[:, None]  # (n, C)
     weight = matrix(model, "head.weight")  # (V, C)
     tell("head", 0, 1)

@@ -56,15 +56,25 @@ def export(
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
     if _is_same(input, output):
-        raise ArgumentError("arguments", "output", output, "another file than the input", "choose a new name")
+        raise ArgumentError(
+            "arguments", "output", output, "another file than the input", "choose a new name"
+        )
     with open_file(input, verify=True) as file:
         check(file)
         listed, metadata = items(file), dict(file.metadata)
         _write(file, listed, output, progress or (lambda done, total: None))
-        notes = [] if "tokenizer.ids" in file else ["no vocabulary: llama.cpp takes and gives tokens, not text"]
+        notes = (
+            []
+            if "tokenizer.ids" in file
+            else ["no vocabulary: llama.cpp takes and gives tokens, not text"]
+        )
     return {
         **{"input": input, "output": output, "format": "gguf", **metadata, "tensors": len(listed)},
-        **{"file_bytes": os.path.getsize(output), "notes": notes, "seconds": round(time.monotonic() - begin, 3)},
+        **{
+            "file_bytes": os.path.getsize(output),
+            "notes": notes,
+            "seconds": round(time.monotonic() - begin, 3),
+        },
     }
 
 
@@ -91,20 +101,37 @@ def check(file: TensorFile) -> None:
         raise UnsupportedError(file.path, object, found, expected, fix)
 
     if config["kind"] != "model":
-        raise FormatError(file.path, "metadata 'kind'", config["kind"], "model", "give the file of a model")
+        raise FormatError(
+            file.path, "metadata 'kind'", config["kind"], "model", "give the file of a model"
+        )
     if config["arch"] not in ARCHITECTURES:
-        refuse("arch", config["arch"], " or ".join(ARCHITECTURES), "llama.cpp runs no other: use this file as it is")
+        refuse(
+            "arch",
+            config["arch"],
+            " or ".join(ARCHITECTURES),
+            "llama.cpp runs no other: use this file as it is",
+        )
     check_tensors(file)
     known = {*tensor_shapes(config), *KEPT}
     for name in file.tensors:
         if name.removesuffix(".scale") not in known and not name.startswith("tokenizer."):
-            refuse(f"tensor '{name}'", "a compressed part", "a dense model", "convert the checkpoint without options")
+            refuse(
+                f"tensor '{name}'",
+                "a compressed part",
+                "a dense model",
+                "convert the checkpoint without options",
+            )
     for name in KEPT:
         if name not in file:
             expected = "the layer norm that was folded into the embedding"
             refuse(f"tensor '{name}'", "none", expected, "convert the checkpoint again")
     if not math.isclose(config["ln_x_eps"], LN_X_EPS, rel_tol=1e-6):
-        refuse("ln_x_eps", config["ln_x_eps"], f"{LN_X_EPS}, as llama.cpp has it", "use this file as it is")
+        refuse(
+            "ln_x_eps",
+            config["ln_x_eps"],
+            f"{LN_X_EPS}, as llama.cpp has it",
+            "use this file as it is",
+        )
 
 
 def _write(file: TensorFile, listed: list[Item], output: str, progress: Progress) -> None:
@@ -113,7 +140,12 @@ def _write(file: TensorFile, listed: list[Item], output: str, progress: Progress
     temp = f"{output}.tmp-{os.getpid()}"
     writer = gguf.GGUFWriter(temp, ARCHITECTURES[file.metadata["arch"]])
     for key, value in settings(file).items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+        add = {
+            int: writer.add_uint32,
+            float: writer.add_float32,
+            str: writer.add_string,
+            list: writer.add_array,
+        }
         add[type(value)](key, value)
     for item in listed:
         kind = gguf.GGMLQuantizationType[item.kind]
@@ -133,10 +165,14 @@ def _write(file: TensorFile, listed: list[Item], output: str, progress: Progress
         os.replace(temp, output)
     except OSError as error:
         found = error.strerror or str(error)
-        raise FormatError(output, "file", found, "a place to write", "check the folder and the free space") from error
+        raise FormatError(
+            output, "file", found, "a place to write", "check the folder and the free space"
+        ) from error
     except FloatingPointError as error:
         found, fix = f"a number that is too large for {item.kind}", "use this file as it is"
-        raise UnsupportedError(file.path, f"tensor for {item.name}", found, "at most 65504", fix) from error
+        raise UnsupportedError(
+            file.path, f"tensor for {item.name}", found, "at most 65504", fix
+        ) from error
     finally:
         with suppress(OSError):
             writer.close()
@@ -149,5 +185,7 @@ def _package() -> Any:
         import gguf
     except ImportError:
         found, fix = "none", "pip install gguf"
-        raise UnsupportedError("export", "package 'gguf'", found, "it, to write GGUF files", fix) from None
+        raise UnsupportedError(
+            "export", "package 'gguf'", found, "it, to write GGUF files", fix
+        ) from None
     return gguf

@@ -14,7 +14,12 @@ _RANKS = {
     "v6": {"time_mix_extra_dim": "time_maa_w2", "time_decay_extra_dim": "time_decay_w2"},
     "v7": {
         f"attention.{name}_lora_rank": f"{letter}2"
-        for name, letter in {"decay": "w", "iclr": "a", "value_residual_mix": "v", "gate": "g"}.items()
+        for name, letter in {
+            "decay": "w",
+            "iclr": "a",
+            "value_residual_mix": "v",
+            "gate": "g",
+        }.items()
     },
 }
 _FILE_TYPES = {"f32": 0, "f16": 1, "int8": 7}
@@ -40,7 +45,9 @@ def settings(file: TensorFile) -> dict[str, Any]:
     """
     config = file.metadata
     source, arch = config.get("source", {}), ARCHITECTURES[config["arch"]]
-    found: dict[str, Any] = {f"general.{key}": source[key] for key in ("name", "license") if key in source}
+    found: dict[str, Any] = {
+        f"general.{key}": source[key] for key in ("name", "license") if key in source
+    }
     found |= {"general.file_type": _FILE_TYPES[config["dtype"]], "general.quantization_version": 2}
     sizes = {
         **{"block_count": config["n_layer"], "embedding_length": config["n_embd"]},
@@ -60,8 +67,13 @@ def _rank(file: TensorFile, word: str) -> int:
     names = (f"blocks.{layer}.att.{word}.weight" for layer in range(file.metadata["n_layer"]))
     ranks = {file.tensors[name].shape[1] for name in names if name in file.tensors}
     if len(ranks) > 1:
-        found, fix = ", ".join(map(str, sorted(ranks))), "llama.cpp can't run it: use this file as it is"
-        raise UnsupportedError(file.path, f"rank of att.{word}", found, "the same in all layers", fix)
+        found, fix = (
+            ", ".join(map(str, sorted(ranks))),
+            "llama.cpp can't run it: use this file as it is",
+        )
+        raise UnsupportedError(
+            file.path, f"rank of att.{word}", found, "the same in all layers", fix
+        )
     return ranks.pop() if ranks else 1
 
 
@@ -74,10 +86,17 @@ def _vocabulary(file: TensorFile) -> dict[str, Any]:
     texts = {one: repr(token)[2:-1] for one, token in tokens.items()}
     taken = set(texts.values())
     every = range(file.metadata["vocab_size"])
-    listed = [texts[one] if one in texts else _new(f"[PAD{one}]" if one else "<s>", taken) for one in every]
+    listed = [
+        texts[one] if one in texts else _new(f"[PAD{one}]" if one else "<s>", taken)
+        for one in every
+    ]
     types = [_NORMAL if one in texts else _UNUSED if one else _CONTROL for one in every]
     found: dict[str, Any] = {
-        **{"tokenizer.ggml.model": "rwkv", "tokenizer.ggml.tokens": listed, "tokenizer.ggml.token_type": types},
+        **{
+            "tokenizer.ggml.model": "rwkv",
+            "tokenizer.ggml.tokens": listed,
+            "tokenizer.ggml.token_type": types,
+        },
         **{"tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 0},
     }
     template = TEMPLATES.get(file.metadata.get("template", ""))
@@ -109,6 +128,9 @@ def _jinja(template: Template) -> str:
         "user": put(template.user_form),
         "assistant": put(f"{template.answer_prefix} {{}}{template.between}"),
     }
-    turns = "".join(f"{{%- if message['role'] == '{role}' -%}}{text}{{%- endif -%}}" for role, text in roles.items())
+    turns = "".join(
+        f"{{%- if message['role'] == '{role}' -%}}{text}{{%- endif -%}}"
+        for role, text in roles.items()
+    )
     end = f"{{%- if add_generation_prompt -%}}{{{{- {template.answer_prefix!r} -}}}}{{%- endif -%}}"
     return f"{{{{- bos_token -}}}}{{%- for message in messages -%}}{turns}{{%- endfor -%}}{end}"

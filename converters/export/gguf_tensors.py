@@ -19,7 +19,11 @@ BLOCK = 32  # integers that share a scale in Q8_0
 ROWS = 4096  # of the embedding at a time
 
 _Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", BLOCK)])
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("f4"), "F16": np.dtype("f2"), "Q8_0": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("f4"),
+    "F16": np.dtype("f2"),
+    "Q8_0": np.dtype("u1"),
+}
 _STEP = {"f32": 2.0**-24, "f16": 2.0**-11, "i8": 1 / 127}  # of a row whose largest number is 1
 
 _GLOBAL = {
@@ -28,8 +32,17 @@ _GLOBAL = {
     **{f"blocks.0.ln0.{end}": f"token_embd_norm.{end}" for end in ("weight", "bias")},
 }
 _WORDS = {
-    **{"ln1": "attn_norm", "ln2": "attn_norm_2", "att.ln_x": "time_mix_ln", "att.time_maa_x": "time_mix_lerp_x"},
-    **{"att.time_maa_w1": "time_mix_w1", "att.time_maa_w2": "time_mix_w2", "att.bonus": "time_mix_first"},
+    **{
+        "ln1": "attn_norm",
+        "ln2": "attn_norm_2",
+        "att.ln_x": "time_mix_ln",
+        "att.time_maa_x": "time_mix_lerp_x",
+    },
+    **{
+        "att.time_maa_w1": "time_mix_w1",
+        "att.time_maa_w2": "time_mix_w2",
+        "att.bonus": "time_mix_first",
+    },
     **{f"att.time_decay{end}": f"time_mix_decay{end}" for end in ("", "_w1", "_w2")},
 }
 # Where the parts of RWKV-6 that llama.cpp stacks in the order w, k, v, r, g are in a model file.
@@ -74,7 +87,9 @@ def items(file: TensorFile) -> list[Item]:
     list of Item
     """
     shapes = tensor_shapes(file.metadata)
-    low_rank = {name for name, shape in shapes.items() if any(isinstance(size, str) for size in shape)}
+    low_rank = {
+        name for name, shape in shapes.items() if any(isinstance(size, str) for size in shape)
+    }
     listed = [_embedding(file)]
     for name in file.tensors:
         if name in _GLOBAL or name in shapes.keys() - {"emb.weight"}:
@@ -83,7 +98,14 @@ def items(file: TensorFile) -> list[Item]:
         # llama.cpp asks for these in layer 0, in the shapes of a0 to a2, and never uses them.
         for end, like in enumerate(("a0", "a1.weight", "a2.weight")):
             shape = file.tensors[f"blocks.0.att.{like}"].shape
-            listed.append(Item(f"blk.0.time_mix_v{end}.weight", shape, "F32", partial(np.zeros, shape, np.float32)))
+            listed.append(
+                Item(
+                    f"blk.0.time_mix_v{end}.weight",
+                    shape,
+                    "F32",
+                    partial(np.zeros, shape, np.float32),
+                )
+            )
     return listed
 
 
@@ -165,12 +187,18 @@ def _kind(file: TensorFile, name: str, low_rank: bool = False) -> str:
 def _floats(file: TensorFile, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Return rows of a tensor as floats."""
     scale = name + ".scale"
-    return dequantize_rows(file[name][rows], file[scale][rows]) if scale in file else file[name][rows]
+    return (
+        dequantize_rows(file[name][rows], file[scale][rows]) if scale in file else file[name][rows]
+    )
 
 
 def _embedding(file: TensorFile) -> Item:
     name = "emb.weight"
-    tensor, kind, (weight, bias) = file.tensors[name], _kind(file, name), (file[one] for one in KEPT)
+    tensor, kind, (weight, bias) = (
+        file.tensors[name],
+        _kind(file, name),
+        (file[one] for one in KEPT),
+    )
 
     def part(first: int) -> np.ndarray:
         y = _floats(file, name, slice(first, first + ROWS))
@@ -187,7 +215,9 @@ def _renamed(file: TensorFile, name: str, kind: str) -> list[Item]:
     """Return what a tensor becomes."""
     shape = file.tensors[name].shape
 
-    def item(new: str, change: Callable[[np.ndarray], np.ndarray] = np.asarray, *sizes: int) -> Item:
+    def item(
+        new: str, change: Callable[[np.ndarray], np.ndarray] = np.asarray, *sizes: int
+    ) -> Item:
         return Item(new, sizes or shape, kind, lambda: change(_floats(file, name)))
 
     if kind == "Q8_0":
@@ -201,7 +231,9 @@ def _renamed(file: TensorFile, name: str, kind: str) -> list[Item]:
         return [item(new, lambda x: x[_ORDER_V6] if v6 else x, shape[0], 1, 1, C)]
     if name.endswith("ffn.token_shift"):
         new = _word(name).replace("token_shift", "lerp_{}")
-        return [item(new.format(letter), itemgetter(i), C) for i, letter in enumerate("kr"[: shape[0]])]
+        return [
+            item(new.format(letter), itemgetter(i), C) for i, letter in enumerate("kr"[: shape[0]])
+        ]
     if name.endswith("att.time_maa_w1.weight"):
         return [item(_word(name), lambda x: x.reshape(5, -1, C)[_ORDER_V6].reshape(-1, C))]
     if name.endswith("att.time_maa_w2.weight"):

@@ -47,8 +47,15 @@ class Difference:
         """Return the means: the differences are this model's figures less those of the other."""
         n = max(1, self.tokens)
         return {
-            **{"tokens": self.tokens, "nll_per_token": self.other_nll / n, "top1": self.other_top / n},
-            **{"nll_delta": (self.nll - self.other_nll) / n, "top1_delta": (self.top - self.other_top) / n},
+            **{
+                "tokens": self.tokens,
+                "nll_per_token": self.other_nll / n,
+                "top1": self.other_top / n,
+            },
+            **{
+                "nll_delta": (self.nll - self.other_nll) / n,
+                "top1_delta": (self.top - self.other_top) / n,
+            },
             **{"greedy_agreement": self.agreed / n, "kl": self.divergence / n},
         }
 
@@ -59,7 +66,10 @@ def differing(a: Array, b: Array) -> int:
 
 
 def compare(
-    model: Model, other: Model, documents: Iterable[Sequence[int]], progress: Callable[[int], None] | None = None
+    model: Model,
+    other: Model,
+    documents: Iterable[Sequence[int]],
+    progress: Callable[[int], None] | None = None,
 ) -> Difference:
     """Read documents with two models, each from a new state after token 0, and compare what they expect.
 
@@ -91,7 +101,9 @@ def compare(
             reader.begin()
         for start in range(0, len(ids), MAX_TOKENS):
             targets = np.asarray(ids[start : start + MAX_TOKENS])
-            mine, theirs = (reader.read(inputs[start : start + MAX_TOKENS]) for reader in readers)  # (T, V)
+            mine, theirs = (
+                reader.read(inputs[start : start + MAX_TOKENS]) for reader in readers
+            )  # (T, V)
             _add(found, mine, theirs, targets)
         if not math.isfinite(found.nll + found.other_nll):
             fix = "check the files with tinyrwkv verify and convert them again"
@@ -105,10 +117,22 @@ def check_same(model: Model, other: Model) -> None:
     """Refuse models that number other tokens: ArgumentError."""
     sizes = [one.config["vocab_size"] for one in (model, other)]
     names = [name for name in model.file.tensors if name.startswith("tokenizer.")]
-    same = all(name in other.file and np.array_equal(model.file[name], other.file[name]) for name in names)
+    same = all(
+        name in other.file and np.array_equal(model.file[name], other.file[name]) for name in names
+    )
     if sizes[0] != sizes[1] or not same:
-        found = f"{other.path} with {sizes[1]} tokens" if sizes[0] != sizes[1] else f"{other.path} with other tokens"
-        raise ArgumentError("eval", "against", found, f"the {sizes[0]} of {model.path}", "give files of one vocabulary")
+        found = (
+            f"{other.path} with {sizes[1]} tokens"
+            if sizes[0] != sizes[1]
+            else f"{other.path} with other tokens"
+        )
+        raise ArgumentError(
+            "eval",
+            "against",
+            found,
+            f"the {sizes[0]} of {model.path}",
+            "give files of one vocabulary",
+        )
 
 
 class _Reader:

@@ -44,7 +44,9 @@ def cold(path: str, backend: str = "auto", threads: int = 1) -> Iterator[Model]:
         yield model
 
 
-def sample_cold(path: str, tokens: int = TOKENS, seed: int = 0, backend: str = "auto", threads: int = 1) -> Cost:
+def sample_cold(
+    path: str, tokens: int = TOKENS, seed: int = 0, backend: str = "auto", threads: int = 1
+) -> Cost:
     """Sample tokens at temperature 1 from a cold start, and tell what that took.
 
     Parameters
@@ -76,7 +78,9 @@ def _sample(model: Model, tokens: int, seed: int) -> Iterator[int]:
         logits, state = model.forward(token, state if token else None)
 
 
-def pages_per_token(path: str, tokens: int = 16, seed: int = 0, backend: str = "auto") -> float | None:
+def pages_per_token(
+    path: str, tokens: int = 16, seed: int = 0, backend: str = "auto"
+) -> float | None:
     """Return the bytes of the 4 KB pages that one token maps, each token from a cold start; None if unknown.
 
     The pages of all weights that a token reads, and those that the system maps around them.

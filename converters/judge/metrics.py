@@ -28,9 +28,18 @@ from tinyrwkv.chat.templates import template as find_template
 from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.kernels.abi import MAX_TOKENS
 
-from .texts import END_OF_DOCUMENT, WINDOW, lambada_texts, prompt_and_answer, split_documents, windows
+from .texts import (
+    END_OF_DOCUMENT,
+    WINDOW,
+    lambada_texts,
+    prompt_and_answer,
+    split_documents,
+    windows,
+)
 
-LEAST_ANSWER = 128  # tokens that an answer may have, or twice those of the right one; a longer one is wrong
+LEAST_ANSWER = (
+    128  # tokens that an answer may have, or twice those of the right one; a longer one is wrong
+)
 
 Progress = Callable[[float, int], None]
 """Called with the share that is done, from 0 to 1, and the tokens read."""
@@ -101,9 +110,18 @@ class Matches:
 
     def add(self, prompt: str, expected: str, answer: str, right: bool, tokens: int) -> None:
         """Count one more."""
-        self.documents, self.right, self.tokens = self.documents + 1, self.right + right, self.tokens + tokens
+        self.documents, self.right, self.tokens = (
+            self.documents + 1,
+            self.right + right,
+            self.tokens + tokens,
+        )
         if not right:
-            entry = {"document": self.documents, "prompt": prompt, "expected": expected, "answer": answer}
+            entry = {
+                "document": self.documents,
+                "prompt": prompt,
+                "expected": expected,
+                "answer": answer,
+            }
             self.wrong.append(entry)
 
 
@@ -153,7 +171,9 @@ class Scorer:
         for start in range(first, len(ids), MAX_TOKENS):
             chunk = inputs[start : start + MAX_TOKENS]
             self._read(chunk, self.logits[: len(chunk)])
-            for logits, target in zip(self.logits[: len(chunk)], ids[start : start + MAX_TOKENS], strict=True):
+            for logits, target in zip(
+                self.logits[: len(chunk)], ids[start : start + MAX_TOKENS], strict=True
+            ):
                 loss, best = _loss(logits, target)
                 nll += loss
                 self.best.append(best)
@@ -162,7 +182,11 @@ class Scorer:
             raise FormatError(self.model.path, "logits", "nan or infinity", "finite numbers", fix)
         scored = ids[first:]
         top = sum(a == b for a, b in zip(self.best, scored, strict=True))
-        size = len(self.model.tokenizer.decode_bytes(scored)) if "tokenizer.bytes" in self.model.file else 0
+        size = (
+            len(self.model.tokenizer.decode_bytes(scored))
+            if "tokenizer.bytes" in self.model.file
+            else 0
+        )
         return Score(1, len(scored), size, nll, top)
 
     def _read(self, ids: np.ndarray, out: np.ndarray | None) -> None:
@@ -182,7 +206,11 @@ def _loss(logits: np.ndarray, target: int) -> tuple[float, int]:
 
 
 def nll_of_text(
-    model: Model, text: str | bytes, window: int = WINDOW, limit: int | None = None, progress: Progress | None = None
+    model: Model,
+    text: str | bytes,
+    window: int = WINDOW,
+    limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Score:
     """Score a text in windows, each begun with token 0.
 
@@ -218,7 +246,9 @@ def nll_of_text(
     return _some(score, "text")
 
 
-def nll_of_docs(model: Model, text: str, limit: int | None = None, progress: Progress | None = None) -> Score:
+def nll_of_docs(
+    model: Model, text: str, limit: int | None = None, progress: Progress | None = None
+) -> Score:
     """Score documents separated by a line ``<|doc|>``, each whole and begun with token 0.
 
     Parameters, returns and raises as `nll_of_text`; `limit` counts documents.
@@ -231,7 +261,9 @@ def nll_of_docs(model: Model, text: str, limit: int | None = None, progress: Pro
     return _some(score, "documents")
 
 
-def lambada_accuracy(model: Model, text: str, limit: int | None = None, progress: Progress | None = None) -> Matches:
+def lambada_accuracy(
+    model: Model, text: str, limit: int | None = None, progress: Progress | None = None
+) -> Matches:
     r"""Tell how often the last word of a text is the greedy continuation of the words before.
 
     Parameters
@@ -302,18 +334,34 @@ def exact_match(
     UnsupportedError
         The model has no tokenizer.
     """
-    form, tokenizer, matches, greedy = find_template(template), model.tokenizer, Matches(), Sampler(temperature=0)
+    form, tokenizer, matches, greedy = (
+        find_template(template),
+        model.tokenizer,
+        Matches(),
+        Sampler(temperature=0),
+    )
     if not form.answer_prefix:
-        raise ArgumentError("eval", "template", repr(template), "one with turns", "give robot, chat or raven")
+        raise ArgumentError(
+            "eval", "template", repr(template), "one with turns", "give robot, chat or raven"
+        )
     documents = split_documents(text)[:limit]
-    pairs = [prompt_and_answer(document, number, form.answer_prefix) for number, document in enumerate(documents, 1)]
+    pairs = [
+        prompt_and_answer(document, number, form.answer_prefix)
+        for number, document in enumerate(documents, 1)
+    ]
     for number, (prompt, expected) in enumerate(pairs, 1):
         most = max(LEAST_ANSWER, 2 * len(tokenizer.encode(expected)))
         generation = model.generate(prompt, sampler=greedy, max_tokens=most, stop=form.stop)
         for _ in generation:
             pass
         answer, timings = generation.result.text.strip(), generation.result.timings
-        matches.add(prompt, expected, answer, answer == expected, int(timings["prompt_tokens"] + timings["tokens"]))
+        matches.add(
+            prompt,
+            expected,
+            answer,
+            answer == expected,
+            int(timings["prompt_tokens"] + timings["tokens"]),
+        )
         _tell(progress, number / len(pairs), number, limit, matches.tokens)
     return _some(matches, "commands")
 
@@ -324,6 +372,8 @@ def _some(result: Any, what: str) -> Any:
     return result
 
 
-def _tell(progress: Progress | None, share: float, done: int, limit: int | None, tokens: int) -> None:
+def _tell(
+    progress: Progress | None, share: float, done: int, limit: int | None, tokens: int
+) -> None:
     if progress is not None:
         progress(max(share, done / limit if limit else 0.0), tokens)

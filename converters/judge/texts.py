@@ -41,7 +41,9 @@ def split_documents(text: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-def windows(tokenizer: Tokenizer, data: bytes, size: int = WINDOW, piece: int = 1 << 16) -> Iterator[list[int]]:
+def windows(
+    tokenizer: Tokenizer, data: bytes, size: int = WINDOW, piece: int = 1 << 16
+) -> Iterator[list[int]]:
     """Yield the tokens of a text, `size` at a time, the last time the rest; they are never all in memory.
 
     The text is encoded in pieces, which gives the tokens of the whole: the choice of a token depends on no more
@@ -89,11 +91,18 @@ def lambada_texts(text: str, limit: int | None) -> list[tuple[str, str]]:
             try:
                 line = json.loads(line)["text"].strip()
             except (ValueError, KeyError, AttributeError, RecursionError) as error:
-                found, fix = f"{type(error).__name__}: {error}", "give JSON lines with a text, or plain lines"
-                raise FormatError("lambada", f"line {number}", found, 'an object with a string "text"', fix) from None
+                found, fix = (
+                    f"{type(error).__name__}: {error}",
+                    "give JSON lines with a text, or plain lines",
+                )
+                raise FormatError(
+                    "lambada", f"line {number}", found, 'an object with a string "text"', fix
+                ) from None
         parts = re.fullmatch(r"(.*\S)(\s+\S+)", line, re.DOTALL)
         if parts is None:
-            raise FormatError("lambada", f"line {number}", f"{line[:40]!a}", "two words or more", "leave it out")
+            raise FormatError(
+                "lambada", f"line {number}", f"{line[:40]!a}", "two words or more", "leave it out"
+            )
         pairs.append((parts[1], parts[2]))
     return pairs
 
@@ -104,5 +113,7 @@ def prompt_and_answer(document: str, number: int, prefix: str) -> tuple[str, str
     if not mark or not after.strip():
         found = f"{document[:60]!a} without an answer"
         fix = "separate documents by lines <|doc|>"
-        raise FormatError("commands", f"document {number}", found, f"a line that begins with {prefix!r}", fix)
+        raise FormatError(
+            "commands", f"document {number}", found, f"a line that begins with {prefix!r}", fix
+        )
     return before + mark, after.strip()

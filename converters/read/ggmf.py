@@ -47,10 +47,18 @@ def read_ggmf(file: InputFile) -> Source:
     # The header must agree with what follows; it is the only check that the format offers.
     found = tensors["emb.weight"].shape if "emb.weight" in tensors else "no tensor"
     if found != (n_vocab, n_embed):
-        raise FormatError(file.path, "tensor 'emb.weight'", found, f"shape {(n_vocab, n_embed)} of the header", FETCH)
+        raise FormatError(
+            file.path,
+            "tensor 'emb.weight'",
+            found,
+            f"shape {(n_vocab, n_embed)} of the header",
+            FETCH,
+        )
     layers = sum(name.endswith(".ln1.weight") for name in tensors)
     if layers != n_layer:
-        raise FormatError(file.path, "header", f"{n_layer} layers", f"{layers}, those of the tensors", FETCH)
+        raise FormatError(
+            file.path, "header", f"{n_layer} layers", f"{layers}, those of the tensors", FETCH
+        )
     return Source(file, "ggmf", tensors)
 
 
@@ -75,5 +83,11 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
         raise UnsupportedError(file.path, what, found, "FP32, FP16, Q5_0, Q5_1 or Q8_0", _FIX)
     kind = _KINDS[number]
     if version == 100 and kind.numbers > 1:
-        raise UnsupportedError(file.path, what, f"{kind.name} of file version 100", "of version 101", _FIX)
-    return name, ggml.tensor(file, name, kind, shape, at), at + ggml.size_of(file, name, kind, shape)
+        raise UnsupportedError(
+            file.path, what, f"{kind.name} of file version 100", "of version 101", _FIX
+        )
+    return (
+        name,
+        ggml.tensor(file, name, kind, shape, at),
+        at + ggml.size_of(file, name, kind, shape),
+    )

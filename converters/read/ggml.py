@@ -45,7 +45,9 @@ def _five_bits(raw: np.ndarray, start: int) -> np.ndarray:
 
 def _q5_0(raw: np.ndarray) -> np.ndarray:
     """Return w = d * (q - 16): f16 d, 32 high bits, 32 nibbles."""
-    return _field(raw, 0, 2, "<f2").astype(np.float32) * (_five_bits(raw, 2).astype(np.float32) - 16)
+    return _field(raw, 0, 2, "<f2").astype(np.float32) * (
+        _five_bits(raw, 2).astype(np.float32) - 16
+    )
 
 
 def _q5_1(raw: np.ndarray) -> np.ndarray:
@@ -55,7 +57,11 @@ def _q5_1(raw: np.ndarray) -> np.ndarray:
 
 
 F32, F16, BF16 = _float("F32", "<f4"), _float("F16", "<f2"), _float("BF16", "<u2")
-Q8_0, Q5_0, Q5_1 = Kind("Q8_0", 32, 34, _q8_0), Kind("Q5_0", 32, 22, _q5_0), Kind("Q5_1", 32, 24, _q5_1)
+Q8_0, Q5_0, Q5_1 = (
+    Kind("Q8_0", 32, 34, _q8_0),
+    Kind("Q5_0", 32, 22, _q5_0),
+    Kind("Q5_1", 32, 24, _q5_1),
+)
 
 
 def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> int:
@@ -68,22 +74,30 @@ def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> i
     """
     if shape[-1] % kind.numbers:
         expected = f"a multiple of {kind.numbers} for {kind.name}"
-        raise FormatError(file.path, f"tensor {show(name)}", f"rows of {shape[-1]}", expected, FETCH)
+        raise FormatError(
+            file.path, f"tensor {show(name)}", f"rows of {shape[-1]}", expected, FETCH
+        )
     return math.prod(shape) // kind.numbers * kind.nbytes
 
 
-def tensor(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...], offset: int) -> SourceTensor:
+def tensor(
+    file: InputFile, name: str, kind: Kind, shape: tuple[int, ...], offset: int
+) -> SourceTensor:
     """Return the tensor of `shape` (slowest size first) whose data begin at byte `offset`."""
     nbytes = size_of(file, name, kind, shape)
     if offset + nbytes > file.size:
         found = f"its end at byte {offset + nbytes}"
         raise FormatError(file.path, f"tensor {show(name)}", found, f"at most {file.size}", FETCH)
-    rows = shape if len(shape) > 1 else (1, *shape)  # blocks go along the last axis: a vector is one row
+    rows = (
+        shape if len(shape) > 1 else (1, *shape)
+    )  # blocks go along the last axis: a vector is one row
     row_bytes = nbytes // rows[0]
 
     def read() -> Iterator[np.ndarray]:
         for first, last in row_blocks(rows):
-            raw = file.read(offset + first * row_bytes, (last - first) * row_bytes, f"tensor {show(name)}")
+            raw = file.read(
+                offset + first * row_bytes, (last - first) * row_bytes, f"tensor {show(name)}"
+            )
             values = kind.decode(raw.reshape(-1, kind.nbytes))
             yield values.reshape((last - first, *shape[1:]) if len(shape) > 1 else shape)
 

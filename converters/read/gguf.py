@@ -17,13 +17,54 @@ ARCHITECTURES = ("rwkv6", "rwkv7")
 
 _KINDS = {0: ggml.F32, 1: ggml.F16, 8: ggml.Q8_0, 30: ggml.BF16}
 _REFUSED = {
-    **{2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K"},
-    **{14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S"},
-    **{22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0"},
+    **{
+        2: "Q4_0",
+        3: "Q4_1",
+        6: "Q5_0",
+        7: "Q5_1",
+        9: "Q8_1",
+        10: "Q2_K",
+        11: "Q3_K",
+        12: "Q4_K",
+        13: "Q5_K",
+    },
+    **{
+        14: "Q6_K",
+        15: "Q8_K",
+        16: "IQ2_XXS",
+        17: "IQ2_XS",
+        18: "IQ3_XXS",
+        19: "IQ1_S",
+        20: "IQ4_NL",
+        21: "IQ3_S",
+    },
+    **{
+        22: "IQ2_S",
+        23: "IQ4_XS",
+        24: "I8",
+        25: "I16",
+        26: "I32",
+        27: "I64",
+        28: "F64",
+        29: "IQ1_M",
+        34: "TQ1_0",
+    },
     **{35: "TQ2_0", 39: "MXFP4"},
 }
 # Types of settings; 8 is text, 9 an array of one type.
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
 _TEXT, _ARRAY = 8, 9
 _KEEP = 4096  # longer texts are skipped
 _MAX_COUNT = 1 << 16  # of tensors or of settings
@@ -53,7 +94,9 @@ def read_gguf(file: InputFile) -> Source:
     cursor = _Cursor(file)
     _, version, n_tensors, n_settings = (cursor.scalar(code) for code in ("<I", "<I", "<Q", "<Q"))
     if version not in (2, 3):
-        raise UnsupportedError(file.path, "header", f"GGUF version {version}", "2 or 3, little-endian", _FIX)
+        raise UnsupportedError(
+            file.path, "header", f"GGUF version {version}", "2 or 3, little-endian", _FIX
+        )
     if max(n_tensors, n_settings) > _MAX_COUNT:
         found = f"{n_tensors} tensors and {n_settings} settings"
         raise FormatError(file.path, "header", found, f"at most {_MAX_COUNT}", FETCH)
@@ -61,7 +104,9 @@ def read_gguf(file: InputFile) -> Source:
     arch = settings.get("general.architecture")
     if arch not in ARCHITECTURES:
         fix = "give an RWKV-6 or RWKV-7 file"
-        raise UnsupportedError(file.path, "architecture", show(arch), " or ".join(ARCHITECTURES), fix)
+        raise UnsupportedError(
+            file.path, "architecture", show(arch), " or ".join(ARCHITECTURES), fix
+        )
     entries = [cursor.tensor() for _ in range(n_tensors)]
     alignment = settings.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= 1 << 16:
@@ -101,7 +146,11 @@ class _Cursor:
     def skip(self, nbytes: int) -> None:
         if self.at + nbytes > self.file.size:
             raise FormatError(
-                self.file.path, "head of the file", f"{nbytes} bytes at {self.at}", f"{self.file.size} in all", FETCH
+                self.file.path,
+                "head of the file",
+                f"{nbytes} bytes at {self.at}",
+                f"{self.file.size} in all",
+                FETCH,
             )
         self.at += nbytes
 
@@ -130,7 +179,13 @@ class _Cursor:
             for _ in range(count):
                 self.skip(self.scalar("<Q"))
         else:
-            raise FormatError(self.file.path, "settings", f"an array of {count} of type {kind}", "a flat one", FETCH)
+            raise FormatError(
+                self.file.path,
+                "settings",
+                f"an array of {count} of type {kind}",
+                "a flat one",
+                FETCH,
+            )
         return None
 
     def tensor(self) -> tuple[str, tuple[int, ...], ggml.Kind, int]:
@@ -141,7 +196,9 @@ class _Cursor:
         shape = tuple(self.scalar("<Q") for _ in range(n_dims))[::-1]  # stored fastest first
         number, offset = self.scalar("<I"), self.scalar("<Q")
         if min(shape) < 1 or math.prod(shape) > self.file.size:
-            raise FormatError(self.file.path, what, f"shape {shape}", "one that fits the file", FETCH)
+            raise FormatError(
+                self.file.path, what, f"shape {shape}", "one that fits the file", FETCH
+            )
         if number not in _KINDS:
             found = f"type {_REFUSED.get(number, number)}"
             raise UnsupportedError(self.file.path, what, found, "F32, F16, BF16 or Q8_0", _FIX)

@@ -14,7 +14,11 @@ from .source import InputFile, Source
 
 _EXPECTED = "a .pth, .safetensors, .gguf, rwkv.cpp .bin or .trwkv file"
 _OTHERS = (
-    (b"\x80", "a bare pickle, as PyTorch wrote before 1.6", "load it with PyTorch and save it again with torch.save"),
+    (
+        b"\x80",
+        "a bare pickle, as PyTorch wrote before 1.6",
+        "load it with PyTorch and save it again with torch.save",
+    ),
     (b"ggmf", "a big-endian rwkv.cpp file", "convert the original .pth"),
     (b"FUGG", "a big-endian GGUF file", "convert the original .pth"),
     (b"lmgg", "an unversioned ggml file", "convert the original .pth"),
@@ -80,12 +84,19 @@ def _refusal(path: str, head: bytes) -> Exception:
     if text.startswith(b"{"):
         found, fix = "a JSON file", "give the checkpoint itself"
         if b"weight_map" in text or path.endswith(".index.json"):
-            found, fix = "the index of a checkpoint in several files", "join them, or give the .pth of the model"
+            found, fix = (
+                "the index of a checkpoint in several files",
+                "join them, or give the .pth of the model",
+            )
         return UnsupportedError(path, "file", found, _EXPECTED, fix)
     if head[257:262] == b"ustar":
         fix = "load it with PyTorch and save it again with torch.save"
-        return UnsupportedError(path, "file", "a tar archive, as PyTorch wrote before 0.1.10", _EXPECTED, fix)
+        return UnsupportedError(
+            path, "file", "a tar archive, as PyTorch wrote before 0.1.10", _EXPECTED, fix
+        )
     for magic, found, fix in _OTHERS:
         if head.startswith(magic):
             return UnsupportedError(path, "file", found, _EXPECTED, fix)
-    return FormatError(path, "file", f"the first bytes {head[:8]!r}", _EXPECTED, "check that this is a checkpoint")
+    return FormatError(
+        path, "file", f"the first bytes {head[:8]!r}", _EXPECTED, "check that this is a checkpoint"
+    )

@@ -41,23 +41,38 @@ def read_pth(file: InputFile) -> Source:
     archive = _Checkpoint(file)
     content = unpickle(file.path, archive.zip.read(archive.root + "data.pkl", MAX_PICKLE))
     if isinstance(content, dict) and not any(isinstance(v, StoredTensor) for v in content.values()):
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), content)
+        content = next(
+            (content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), content
+        )
     if not isinstance(content, dict) or not content:
         found = "an empty dict" if content == {} else _named(content)
-        raise FormatError(file.path, "data.pkl", found, "a dict of tensors", _RESAVE + "(model.state_dict(), ...)")
+        raise FormatError(
+            file.path, "data.pkl", found, "a dict of tensors", _RESAVE + "(model.state_dict(), ...)"
+        )
     if "_strategy" in content:
-        found, expected = "weights already converted by ChatRWKV (key '_strategy')", "the original checkpoint"
-        raise UnsupportedError(file.path, "data.pkl", found, expected, "give the .pth that they were made from")
+        found, expected = (
+            "weights already converted by ChatRWKV (key '_strategy')",
+            "the original checkpoint",
+        )
+        raise UnsupportedError(
+            file.path, "data.pkl", found, expected, "give the .pth that they were made from"
+        )
     tensors = {}
     for name, value in content.items():
         if not isinstance(value, StoredTensor) or not isinstance(name, str):
-            raise UnsupportedError(file.path, f"key {show(name)}", _named(value), "a tensor", "save the weights alone")
+            raise UnsupportedError(
+                file.path, f"key {show(name)}", _named(value), "a tensor", "save the weights alone"
+            )
         tensors[name] = archive.tensor(name, value)
     return Source(file, "pth", tensors)
 
 
 def _named(value: Any) -> str:
-    return "a tensor" if isinstance(value, StoredTensor) else f"an object of type {type(value).__name__}"
+    return (
+        "a tensor"
+        if isinstance(value, StoredTensor)
+        else f"an object of type {type(value).__name__}"
+    )
 
 
 class _Checkpoint:
@@ -65,13 +80,19 @@ class _Checkpoint:
 
     def __init__(self, file: InputFile) -> None:
         self.file, self.zip = file, Zip(file)
-        roots = [name[: -len("data.pkl")] for name in self.zip.members if name.endswith("/data.pkl")]
+        roots = [
+            name[: -len("data.pkl")] for name in self.zip.members if name.endswith("/data.pkl")
+        ]
         if len(roots) != 1:
-            raise FormatError(file.path, "data.pkl", f"{len(roots)} in the zip archive", "one", _RESAVE)
+            raise FormatError(
+                file.path, "data.pkl", f"{len(roots)} in the zip archive", "one", _RESAVE
+            )
         self.root = roots[0]
         order = self.root + "byteorder"
         if order in self.zip.members and self.zip.read(order, 16).strip() != b"little":
-            raise UnsupportedError(file.path, "byteorder", "big-endian numbers", "little-endian ones", _RESAVE)
+            raise UnsupportedError(
+                file.path, "byteorder", "big-endian numbers", "little-endian ones", _RESAVE
+            )
 
     def tensor(self, name: str, stored: StoredTensor) -> SourceTensor:
         """Check a tensor against its storage and the storage against its member, in Python's own integers."""
@@ -81,7 +102,9 @@ class _Checkpoint:
         member = self.zip.members.get(f"{self.root}data/{storage.key}")
         if member is None or member.size != numel * item:
             found = "none" if member is None else f"{member.size} bytes"
-            raise FormatError(self.file.path, what, f"a storage of {found}", f"{numel * item} bytes", FETCH)
+            raise FormatError(
+                self.file.path, what, f"a storage of {found}", f"{numel * item} bytes", FETCH
+            )
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         inside = 0 <= offset and last < numel and math.prod(shape) <= numel
         if not inside or not all(n > 0 for n in shape) or not all(step >= 0 for step in stride):
@@ -94,7 +117,9 @@ class _Checkpoint:
             if _contiguous(shape, stride):
                 width = math.prod(shape[1:])
                 for first, end in row_blocks(shape):
-                    values = self.file.values(start + first * width * item, (end - first) * width, storage.kind, what)
+                    values = self.file.values(
+                        start + first * width * item, (end - first) * width, storage.kind, what
+                    )
                     yield values.reshape((end - first, *shape[1:]) if shape else ())
                 return
             # A transposed view: every row is spread over the whole storage, so read that once.

@@ -46,13 +46,17 @@ def read_safetensors(file: InputFile) -> Source:
     header = _parse(file, file.read(8, length, "header").tobytes())
     header.pop("__metadata__", None)
     if not header:
-        raise FormatError(file.path, "header", "no tensors", "some", "give a checkpoint with weights")
+        raise FormatError(
+            file.path, "header", "no tensors", "some", "give a checkpoint with weights"
+        )
     base, end = 8 + length, 0
     tensors: dict[str, SourceTensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: _begin(file, *item)):
         tensors[name], first, last = _tensor(file, name, entry, base)
         if first != end:
-            raise FormatError(file.path, f"tensor {show(name)}", f"its first byte at {first}", f"{end}", FETCH)
+            raise FormatError(
+                file.path, f"tensor {show(name)}", f"its first byte at {first}", f"{end}", FETCH
+            )
         end = last
     if base + end != file.size:
         raise FormatError(file.path, "file", f"{file.size} bytes", f"{base + end}", FETCH)
@@ -75,7 +79,9 @@ def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
-        raise FormatError(file.path, "header", f"bad JSON ({show(str(error))})", "one JSON object", FETCH) from error
+        raise FormatError(
+            file.path, "header", f"bad JSON ({show(str(error))})", "one JSON object", FETCH
+        ) from error
     return header
 
 
@@ -84,20 +90,35 @@ def _begin(file: InputFile, name: str, entry: Any) -> int:
     good = isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} == set(entry)
     if good:
         shape, offsets = entry["shape"], entry["data_offsets"]
-        good = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 and len(shape) <= 8
-        good = good and all(type(n) is int and 0 <= n <= file.size for n in (*shape, *offsets)) and 0 not in shape
+        good = (
+            isinstance(shape, list)
+            and isinstance(offsets, list)
+            and len(offsets) == 2
+            and len(shape) <= 8
+        )
+        good = (
+            good
+            and all(type(n) is int and 0 <= n <= file.size for n in (*shape, *offsets))
+            and 0 not in shape
+        )
     if not good:
         expected = "dtype, shape and data_offsets within the file"
-        raise FormatError(file.path, f"tensor {show(name)}", "another entry in the header", expected, FETCH)
+        raise FormatError(
+            file.path, f"tensor {show(name)}", "another entry in the header", expected, FETCH
+        )
     return entry["data_offsets"][0]
 
 
-def _tensor(file: InputFile, name: str, entry: dict[str, Any], base: int) -> tuple[SourceTensor, int, int]:
+def _tensor(
+    file: InputFile, name: str, entry: dict[str, Any], base: int
+) -> tuple[SourceTensor, int, int]:
     what, kind, shape = f"tensor {show(name)}", entry["dtype"], tuple(entry["shape"])
     first, last = entry["data_offsets"]
     if not isinstance(kind, str) or kind not in STORED:
         fix = "give a checkpoint in one of these types"
-        raise UnsupportedError(file.path, what, f"dtype {show(kind)}", f"one of {', '.join(STORED)}", fix)
+        raise UnsupportedError(
+            file.path, what, f"dtype {show(kind)}", f"one of {', '.join(STORED)}", fix
+        )
     item, width = STORED[kind].itemsize, math.prod(shape[1:])
     if last - first != math.prod(shape) * item or base + last > file.size:
         found = f"bytes {first} to {last} of {file.size - base}"
@@ -105,7 +126,9 @@ def _tensor(file: InputFile, name: str, entry: dict[str, Any], base: int) -> tup
 
     def read() -> Iterator[np.ndarray]:
         for start, end in row_blocks(shape):
-            values = file.values(base + first + start * width * item, (end - start) * width, kind, what)
+            values = file.values(
+                base + first + start * width * item, (end - start) * width, kind, what
+            )
             yield values.reshape((end - start, *shape[1:]) if shape else ())
 
     return SourceTensor(file.path, name, shape, read), first, last

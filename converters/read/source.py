@@ -18,7 +18,11 @@ from tinyrwkv.file.table import show
 BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
 
 # How a stored number becomes float32. NumPy has no bfloat16: it is the upper half of a float32.
-STORED: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+STORED: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 FETCH = "the file is cut or damaged: fetch it again"
 
@@ -60,7 +64,9 @@ class InputFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], expected: str = "a checkpoint (.pth, .safetensors, .gguf, .bin, .trwkv)"
+        self,
+        path: str | os.PathLike[str],
+        expected: str = "a checkpoint (.pth, .safetensors, .gguf, .bin, .trwkv)",
     ) -> None:
         self.path = os.fsdecode(path)
         fix = "check the name and its permissions"
@@ -90,7 +96,9 @@ class InputFile:
             The file ends before; nothing is allocated then.
         """
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
-            raise FormatError(self.path, what, f"its end at byte {offset + nbytes}", f"at most {self.size}", FETCH)
+            raise FormatError(
+                self.path, what, f"its end at byte {offset + nbytes}", f"at most {self.size}", FETCH
+            )
         data = np.empty(nbytes, np.uint8)
         view, done = data.data, 0
         try:
@@ -100,12 +108,16 @@ class InputFile:
                     raise OSError(f"its end at byte {offset + done}")
                 done += got
         except OSError as error:
-            raise FormatError(self.path, what, error.strerror or str(error), f"{nbytes} bytes", FETCH) from error
+            raise FormatError(
+                self.path, what, error.strerror or str(error), f"{nbytes} bytes", FETCH
+            ) from error
         return data
 
     def values(self, offset: int, count: int, kind: str, what: str) -> np.ndarray:
         """Return `count` numbers stored as `kind` from `offset` on, as float32."""
-        return to_float32(self.read(offset, count * STORED[kind].itemsize, what).view(STORED[kind]), kind)
+        return to_float32(
+            self.read(offset, count * STORED[kind].itemsize, what).view(STORED[kind]), kind
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -155,7 +167,9 @@ class SourceTensor:
                 return
             if not np.isfinite(block).all():
                 fix = "training diverged or the file is damaged: take another checkpoint"
-                raise FormatError(self.path, f"tensor {show(self.name)}", "NaN or infinity", "finite numbers", fix)
+                raise FormatError(
+                    self.path, f"tensor {show(self.name)}", "NaN or infinity", "finite numbers", fix
+                )
             yield block
 
     def load(self) -> np.ndarray:
@@ -163,7 +177,9 @@ class SourceTensor:
         blocks = list(self.blocks())
         return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)).reshape(self.shape)
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...] | None = None) -> SourceTensor:
+    def map(
+        self, function: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...] | None = None
+    ) -> SourceTensor:
         """Return a tensor whose values are `function` of all of this one's: for the small tensors."""
 
         def read() -> Iterator[np.ndarray]:
@@ -174,7 +190,10 @@ class SourceTensor:
     def scaled(self, factor: float) -> SourceTensor:
         """Return this tensor times a number."""
         return SourceTensor(
-            self.path, self.name, self.shape, lambda: (block * np.float32(factor) for block in self.blocks())
+            self.path,
+            self.name,
+            self.shape,
+            lambda: (block * np.float32(factor) for block in self.blocks()),
         )
 
 

@@ -11,14 +11,20 @@ from tinyrwkv.file.table import show
 # A real one has some hundred bytes per tensor. Each byte of a hostile one can cost about a hundred of memory.
 MAX_PICKLE = 4 << 20
 
-STORAGES = {"torch.FloatStorage": "F32", "torch.HalfStorage": "F16", "torch.BFloat16Storage": "BF16"}
+STORAGES = {
+    "torch.FloatStorage": "F32",
+    "torch.HalfStorage": "F16",
+    "torch.BFloat16Storage": "BF16",
+}
 _ORDERED_DICT, _TENSOR, _PARAMETER = (
     "collections.OrderedDict",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
 )
 _GLOBALS = {*STORAGES, _ORDERED_DICT, _TENSOR, _PARAMETER}
-_FIX = "save the weights alone as a state dict of float32, float16 or bfloat16 tensors with torch.save"
+_FIX = (
+    "save the weights alone as a state dict of float32, float16 or bfloat16 tensors with torch.save"
+)
 
 
 class Global(NamedTuple):
@@ -68,12 +74,17 @@ def unpickle(path: str, data: bytes) -> Any:
         Not a pickle, a cut one, or one that torch.save does not write.
     """
     if len(data) > MAX_PICKLE:
-        raise UnsupportedError(path, "data.pkl", f"{len(data)} bytes", f"at most {MAX_PICKLE}", _FIX)
+        raise UnsupportedError(
+            path, "data.pkl", f"{len(data)} bytes", f"at most {MAX_PICKLE}", _FIX
+        )
     try:
         return _Machine(path).run(data)
     except _Bad as error:
         found = str(error)
-    except (*_DAMAGE, DeprecationWarning) as error:  # the warning is of an odd escape in a text, where it is an error
+    except (
+        *_DAMAGE,
+        DeprecationWarning,
+    ) as error:  # the warning is of an odd escape in a text, where it is an error
         found = f"a damaged pickle ({show(str(error))})"
     raise FormatError(path, "data.pkl", found, "a state dict as torch.save writes it", _FIX)
 
@@ -178,7 +189,9 @@ class _Machine:
         if name in _GLOBALS:
             return Global(name)
         expected = "only plain float32, float16 and bfloat16 tensors; nothing of it was run"
-        raise UnsupportedError(self.path, "data.pkl", f"the global {show(name)[1:-1]}", expected, _FIX)
+        raise UnsupportedError(
+            self.path, "data.pkl", f"the global {show(name)[1:-1]}", expected, _FIX
+        )
 
     def call(self, function: Any, arguments: Any) -> Any:
         if type(function) is not Global or type(arguments) is not tuple:
@@ -193,7 +206,11 @@ class _Machine:
         if function.name == _TENSOR:
             storage, offset, shape, stride = arguments[:4]
             numbers = [offset, *shape, *stride]
-            if type(storage) is Storage and len(shape) == len(stride) <= 8 and all(type(n) is int for n in numbers):
+            if (
+                type(storage) is Storage
+                and len(shape) == len(stride) <= 8
+                and all(type(n) is int for n in numbers)
+            ):
                 return StoredTensor(storage, offset, tuple(shape), tuple(stride))
         raise _Bad(f"unusual arguments of {function.name}")
 
@@ -201,7 +218,12 @@ class _Machine:
 def _storage(identity: Any) -> Storage:
     """Return what a persistent id ``("storage", type, key, location, numel)`` stands for."""
     word, kind, key, _, numel = identity
-    if word != "storage" or type(kind) is not Global or type(key) is not str or type(numel) is not int:
+    if (
+        word != "storage"
+        or type(kind) is not Global
+        or type(key) is not str
+        or type(numel) is not int
+    ):
         raise _Bad("an unusual storage")
     if kind.name not in STORAGES:
         raise _Bad(f"a storage of type {kind.name}")

@@ -14,7 +14,9 @@ from .source import FETCH, InputFile
 # The directory of a real checkpoint has some 70 bytes per tensor; a hostile one becomes many objects.
 MAX_DIRECTORY = 2 << 20
 
-_END = struct.Struct("<4s4H2LH")  # signature, 2 disks, 2 counts, directory size, its offset, comment length
+_END = struct.Struct(
+    "<4s4H2LH"
+)  # signature, 2 disks, 2 counts, directory size, its offset, comment length
 _END64_PLACE = struct.Struct("<4sLQL")  # signature, disk, offset of the record below, disks
 _END64 = struct.Struct("<4sQ2H2L4Q")  # signature, ..., 2 counts, directory size, its offset
 _ENTRY = struct.Struct("<4s6H3L5H2L")  # signature, ..., offset of the member's own header
@@ -52,11 +54,15 @@ class Zip:
         self._checked: set[str] = set()
         offset, size = self._directory()
         if size > MAX_DIRECTORY:
-            raise FormatError(file.path, "zip directory", f"{size} bytes", f"at most {MAX_DIRECTORY}", _RESAVE)
+            raise FormatError(
+                file.path, "zip directory", f"{size} bytes", f"at most {MAX_DIRECTORY}", _RESAVE
+            )
         try:
             self.members = self._entries(file.read(offset, size, "zip directory").tobytes())
         except (struct.error, ValueError) as error:
-            raise FormatError(file.path, "zip directory", show(str(error)), "a whole one", FETCH) from error
+            raise FormatError(
+                file.path, "zip directory", show(str(error)), "a whole one", FETCH
+            ) from error
 
     def _directory(self) -> tuple[int, int]:
         """Return (offset, size) of the directory from the record at the end of the file."""
@@ -64,23 +70,41 @@ class Zip:
         tail = self.file.read(self.file.size - tail_bytes, tail_bytes, "zip archive").tobytes()
         at = tail.rfind(b"PK\5\6")
         if at < 0 or at + _END.size > len(tail):
-            raise FormatError(self.file.path, "zip archive", "no directory at its end", "one", FETCH)
+            raise FormatError(
+                self.file.path, "zip archive", "no directory at its end", "one", FETCH
+            )
         *_, size, offset, _ = _END.unpack_from(tail, at)
         if at >= _END64_PLACE.size and tail.startswith(b"PK\6\7", at - _END64_PLACE.size):
             _, _, place, _ = _END64_PLACE.unpack_from(tail, at - _END64_PLACE.size)
             record = self.file.read(place, _END64.size, "zip directory").tobytes()
             signature, *_, size, offset = _END64.unpack(record)
             if signature != b"PK\6\6":
-                raise FormatError(self.file.path, "zip directory", f"the signature {signature!r}", "PK 6 6", FETCH)
+                raise FormatError(
+                    self.file.path, "zip directory", f"the signature {signature!r}", "PK 6 6", FETCH
+                )
         return offset, size
 
     def _entries(self, data: bytes) -> dict[str, Member]:
         members: dict[str, Member] = {}
         at = 0
         while at < len(data):
-            signature, _, _, flags, method, _, _, crc, stored, size, names, extras, comments, *_, header = (
-                _ENTRY.unpack_from(data, at)
-            )
+            (
+                signature,
+                _,
+                _,
+                flags,
+                method,
+                _,
+                _,
+                crc,
+                stored,
+                size,
+                names,
+                extras,
+                comments,
+                *_,
+                header,
+            ) = _ENTRY.unpack_from(data, at)
             end = at + _ENTRY.size + names
             name = data[at + _ENTRY.size : end].decode("utf-8")
             if signature != b"PK\1\2" or end + extras + comments > len(data):
@@ -106,12 +130,20 @@ class Zip:
         if member is None:
             raise FormatError(path, what, "nothing", "it in the archive", FETCH)
         if member.method or member.flags & 1:
-            found = "encrypted bytes" if member.flags & 1 else f"bytes compressed by method {member.method}"
+            found = (
+                "encrypted bytes"
+                if member.flags & 1
+                else f"bytes compressed by method {member.method}"
+            )
             raise UnsupportedError(path, what, found, "bytes stored as they are", _RESAVE)
-        signature, *_, names, extras = _LOCAL.unpack(self.file.read(member.header, _LOCAL.size, what).tobytes())
+        signature, *_, names, extras = _LOCAL.unpack(
+            self.file.read(member.header, _LOCAL.size, what).tobytes()
+        )
         offset = member.header + _LOCAL.size + names + extras
         if signature != b"PK\3\4" or member.stored != member.size:
-            raise FormatError(path, what, "a damaged header", "one that agrees with the directory", FETCH)
+            raise FormatError(
+                path, what, "a damaged header", "one that agrees with the directory", FETCH
+            )
         if name not in self._checked:
             self._check(what, offset, member)
             self._checked.add(name)
@@ -128,7 +160,9 @@ class Zip:
     def read(self, name: str, limit: int) -> bytes:
         """Return the bytes of a member of at most `limit` bytes."""
         if (member := self.members.get(name)) is not None and member.size > limit:
-            raise UnsupportedError(self.file.path, name, f"{member.size} bytes", f"at most {limit}", _RESAVE)
+            raise UnsupportedError(
+                self.file.path, name, f"{member.size} bytes", f"at most {limit}", _RESAVE
+            )
         return self.file.read(*self.place(name), f"member {show(name)}").tobytes()
 
 
@@ -138,7 +172,9 @@ def _widen(extra: bytes, *numbers: int) -> list[int]:
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            wide = iter(struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4))
+            wide = iter(
+                struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4)
+            )
             return [next(wide, _FULL) if n == _FULL else n for n in numbers]
         at += 4 + length
     return list(numbers)

@@ -60,7 +60,9 @@ def write(path: str, report: Mapping[str, Any]) -> str:
                 file.write(text)
         except OSError as error:
             found = error.strerror or str(error)
-            raise FormatError(name, "report", found, "a file to write", "check the path and its folder") from None
+            raise FormatError(
+                name, "report", found, "a file to write", "check the path and its folder"
+            ) from None
     return beside
 
 
@@ -83,12 +85,13 @@ def page(report: Mapping[str, Any]) -> str:
 
 
 def _summary(report: Mapping[str, Any]) -> str:
-    shape = (
-        f"RWKV {report['arch']}, {report['n_layer']} layers of {report['n_embd']}, vocabulary {report['vocab_size']}"
-    )
+    shape = f"RWKV {report['arch']}, {report['n_layer']} layers of {report['n_embd']}, vocabulary {report['vocab_size']}"
     calibration = next(step for step in report["compression"] if step["technique"] == "calibration")
     text, counts = calibration["params"]["text"], calibration["report"]
-    read = [show_size(round(sum(found["touched"].values()))) for found in report["figures"]["bytes"].values()]
+    read = [
+        show_size(round(sum(found["touched"].values())))
+        for found in report["figures"]["bytes"].values()
+    ]
     lost = sum(step["report"].get("nll_delta", 0.0) for step in report["compression"])
     return (
         f"<p>{escape(shape)}, from {escape(os.path.basename(report['input']))}. "
@@ -107,9 +110,17 @@ def _notes(report: Mapping[str, Any]) -> str:
 def _bytes(report: Mapping[str, Any]) -> str:
     stages = report["figures"]["bytes"]
     charts = []
-    for key, heading in (("touched", "Bytes of weights read for a token"), ("file", "Bytes in the file")):
-        rows = {stage: {part.replace("_", " "): n for part, n in found[key].items()} for stage, found in stages.items()}
-        charts.append(f"<h2>{heading}</h2>\n{svg.bars(heading, rows, lambda n: show_size(round(n)))}")
+    for key, heading in (
+        ("touched", "Bytes of weights read for a token"),
+        ("file", "Bytes in the file"),
+    ):
+        rows = {
+            stage: {part.replace("_", " "): n for part, n in found[key].items()}
+            for stage, found in stages.items()
+        }
+        charts.append(
+            f"<h2>{heading}</h2>\n{svg.bars(heading, rows, lambda n: show_size(round(n)))}"
+        )
     return "\n".join(charts)
 
 
@@ -138,7 +149,10 @@ def _low_rank(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     for name in figures["spectra"]:
         _, layer, rest = name.split(".", 2)
         kinds.setdefault(rest.removesuffix(".weight"), {})[layer] = name
-    charts, layers = [], sorted({layer for by_layer in kinds.values() for layer in by_layer}, key=int)
+    charts, layers = (
+        [],
+        sorted({layer for by_layer in kinds.values() for layer in by_layer}, key=int),
+    )
     for kind, by_layer in kinds.items():
         series, marks = {}, []
         for layer, name in by_layer.items():
@@ -152,7 +166,10 @@ def _low_rank(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     head = "".join(f"<th>{escape(kind)}</th>" for kind in kinds)
     rows = "".join(
         f"<tr><td>layer {layer}</td>"
-        + "".join(f"<td>{figures['ranks'].get(names.get(layer, ''), '') or 'dense'}</td>" for names in kinds.values())
+        + "".join(
+            f"<td>{figures['ranks'].get(names.get(layer, ''), '') or 'dense'}</td>"
+            for names in kinds.values()
+        )
         + "</tr>"
         for layer in layers
     )
@@ -165,7 +182,12 @@ def _low_rank(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 
 def _sparse(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     layers = step["report"]["layers"]
-    names = {"sparsity": "do not fire", "fraction": "chosen", "recall": "found of those that fire", "energy": "energy"}
+    names = {
+        "sparsity": "do not fire",
+        "fraction": "chosen",
+        "recall": "found of those that fire",
+        "energy": "energy",
+    }
     series = {names[key]: [layer[key] for layer in layers] for key in names if key in layers[0]}
     chart = svg.columns("sparsity by layer", [str(i) for i in range(len(layers))], series)
     note = (

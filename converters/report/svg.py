@@ -46,7 +46,9 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
     return _svg(title, height, body)
 
 
-def columns(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], top: float = 1.0) -> str:
+def columns(
+    title: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], top: float = 1.0
+) -> str:
     """Draw upright bars side by side, a group for each label, from 0 to `top`."""
     left, low, height = 44, 170, 220
     span = (WIDTH - left - 10) / max(1, len(groups))
@@ -56,8 +58,12 @@ def columns(title: str, groups: Sequence[str], series: Mapping[str, Sequence[flo
         for i, value in enumerate(values):
             tall = (low - 10) * min(1.0, max(0.0, value / top))
             tip = f"{name}, {groups[i]}: {value:.3f}"
-            body.append(_rect(left + span * i + wide * k + 0.1 * span, low - tall, wide, tall, k, tip))
-    body += [_text(left + span * (i + 0.5), low + 16, label, "middle") for i, label in enumerate(groups)]
+            body.append(
+                _rect(left + span * i + wide * k + 0.1 * span, low - tall, wide, tall, k, tip)
+            )
+    body += [
+        _text(left + span * (i + 0.5), low + 16, label, "middle") for i, label in enumerate(groups)
+    ]
     body.append(_legend(list(series), left, low + 26))
     return _svg(title, height, body)
 
@@ -68,11 +74,22 @@ def deltas(title: str, values: Mapping[str, float], show: Callable[[float], str]
     most = max((abs(value) for value in values.values()), default=0) or 1
     zero = left + (WIDTH - left - right) * (0.0 if min(values.values(), default=0) >= 0 else 0.5)
     scale = (WIDTH - right - zero) / most
-    body = [f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="4" y2="{4 + 30 * len(values)}"/>']
+    body = [
+        f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="4" y2="{4 + 30 * len(values)}"/>'
+    ]
     for i, (label, value) in enumerate(values.items()):
         y = 8 + 30 * i
         body.append(_text(left - 60, y + 15, label, "end"))
-        body.append(_rect(min(zero, zero + value * scale), y, abs(value) * scale, 22, 0, f"{label}: {show(value)}"))
+        body.append(
+            _rect(
+                min(zero, zero + value * scale),
+                y,
+                abs(value) * scale,
+                22,
+                0,
+                f"{label}: {show(value)}",
+            )
+        )
         body.append(_text(max(zero, zero + value * scale) + 6, y + 15, show(value)))
     return _svg(title, 8 + 30 * len(values), body)
 
@@ -101,11 +118,17 @@ def curves(
     for x in _ticks([x for x, _ in points], log_x):
         body.append(_text(at(x, points[0][1])[0], low + 16, _number(x), "middle"))
     for k, (name, line) in enumerate(series.items()):
-        path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line if not (log_y and y <= 0))
-        body.append(f'<polyline class="line s{k % COLOURS}" points="{path}"><title>{escape(name)}</title></polyline>')
+        path = " ".join(
+            "{:.1f},{:.1f}".format(*at(x, y)) for x, y in line if not (log_y and y <= 0)
+        )
+        body.append(
+            f'<polyline class="line s{k % COLOURS}" points="{path}"><title>{escape(name)}</title></polyline>'
+        )
     for x, y in marks:
         px, py = at(x, y)
-        body.append(f'<circle class="mark" cx="{px:.1f}" cy="{py:.1f}" r="3"><title>{x:g}: {y:.4g}</title></circle>')
+        body.append(
+            f'<circle class="mark" cx="{px:.1f}" cy="{py:.1f}" r="3"><title>{x:g}: {y:.4g}</title></circle>'
+        )
     if legend:
         body.append(_legend(list(series), left, low + 26))
     return _svg(title, low + (46 if legend else 24), body, width)
@@ -135,7 +158,10 @@ def _ticks(values: Sequence[float], log: bool) -> list[float]:
             return [low]
         step = 10.0 ** math.floor(math.log10(span / 4))
         step *= next(times for times in (1, 2, 5, 10) if span <= 5 * times * step)
-        return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+        return [
+            i * step
+            for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        ]
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     return [10.0**i for i in range(first, last + 1, max(1, (last - first) // 4))]
 
@@ -145,7 +171,12 @@ def _number(value: float) -> str:
 
 
 def _grid(
-    left: int, top: int, low: int, ticks: Sequence[float], place: Callable[[float], float], width: int = WIDTH
+    left: int,
+    top: int,
+    low: int,
+    ticks: Sequence[float],
+    place: Callable[[float], float],
+    width: int = WIDTH,
 ) -> list[str]:
     body = []
     for tick in ticks:

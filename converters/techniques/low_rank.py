@@ -62,7 +62,10 @@ class Spectrum(NamedTuple):
     def factors(self, rank: int, share: float = 0.5) -> tuple[Array, Array]:
         """Return a (rank, in) and b (out, rank), float32; `share` of each singular value goes to a."""
         values = np.maximum(self.values[:rank], 1e-30)
-        a, b = values[:, None] ** share * self.right[:rank], self.left[:, :rank] * values ** (1 - share)
+        a, b = (
+            values[:, None] ** share * self.right[:rank],
+            self.left[:, :rank] * values ** (1 - share),
+        )
         return a.astype(np.float32), b.astype(np.float32)
 
 
@@ -168,7 +171,9 @@ def factor_whitened(weight: Array, metric: Metric, rank: int) -> tuple[Array, Ar
     return spectrum(weight, metric).factors(rank)
 
 
-def round_factors(weight: Array, spectrum: Spectrum, rank: int, metric: Metric | None = None) -> Factors:
+def round_factors(
+    weight: Array, spectrum: Spectrum, rank: int, metric: Metric | None = None
+) -> Factors:
     """Store factors in int8: each is fitted again to the other as that was rounded, and the best pair is taken.
 
     Parameters
@@ -184,7 +189,9 @@ def round_factors(weight: Array, spectrum: Spectrum, rank: int, metric: Metric |
     Factors
     """
     rows, columns = weight.shape
-    G, d = (np.eye(columns), np.ones(rows)) if metric is None else _check_metric(metric, weight.shape)
+    G, d = (
+        (np.eye(columns), np.ones(rows)) if metric is None else _check_metric(metric, weight.shape)
+    )
     found: list[tuple[float, Factors]] = []
     for share in (0.0, 0.5, 1.0):
         a, _ = spectrum.factors(rank, share)
@@ -228,8 +235,13 @@ def check_rank(shape: tuple[int, ...], rank: int) -> None:
     rows, columns = shape
     most = (rows * columns - 1) // (rows + columns)
     if not 1 <= rank <= most:
-        found, expected = f"{rank} for a matrix of {rows} x {columns}", f"1 to {most}: others save nothing"
-        raise ArgumentError("low rank", "rank", found, expected, "choose a lower rank: --low-rank above 2")
+        found, expected = (
+            f"{rank} for a matrix of {rows} x {columns}",
+            f"1 to {most}: others save nothing",
+        )
+        raise ArgumentError(
+            "low rank", "rank", found, expected, "choose a lower rank: --low-rank above 2"
+        )
 
 
 def uniform_rank(shape: tuple[int, ...], k: float) -> int:
@@ -298,7 +310,11 @@ def choose_ranks(
         high *= 4
     for _ in range(100):
         price = (low + high) / 2
-        low, high = (low, price) if sum(size for size, _, _ in at(price).values()) <= budget else (price, high)
+        low, high = (
+            (low, price)
+            if sum(size for size, _, _ in at(price).values()) <= budget
+            else (price, high)
+        )
     chosen = at(high)
     left = budget - sum(size for size, _, _ in chosen.values())
     while better := [
@@ -312,7 +328,9 @@ def choose_ranks(
     return {name: rank for name, (_, _, rank) in chosen.items()}
 
 
-def _options(shape: tuple[int, int], values: Array, weight: float, step: int) -> list[tuple[int, float, int]]:
+def _options(
+    shape: tuple[int, int], values: Array, weight: float, step: int
+) -> list[tuple[int, float, int]]:
     """Return (bytes, cost, rank) of every form that a matrix may have; rank 0 is the dense one."""
     rows, columns = shape
     left_out = np.concatenate([np.cumsum(np.square(values)[::-1])[::-1], [0.0]])
@@ -341,9 +359,15 @@ def _roots(G: Array) -> tuple[Array, Array]:
 def _check_metric(metric: Metric, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Return G, made symmetric, and d; ArgumentError where they are not those of a matrix of this shape."""
     rows, columns = shape
-    G, d = _checked("moments", metric.moments), np.ones(rows) if metric.effects is None else metric.effects
+    G, d = (
+        _checked("moments", metric.moments),
+        np.ones(rows) if metric.effects is None else metric.effects,
+    )
     if G.shape != (columns, columns) or d.shape != (rows,) or not (np.isfinite(d) & (d > 0)).all():
-        found, expected = f"{G.shape} and {d.shape}", f"({columns}, {columns}), and {rows} numbers above 0"
+        found, expected = (
+            f"{G.shape} and {d.shape}",
+            f"({columns}, {columns}), and {rows} numbers above 0",
+        )
         raise ArgumentError("low rank", "metric", found, expected, "collect them for this matrix")
     return (G + G.T) / 2, d
 

@@ -43,7 +43,12 @@ class Network(NamedTuple):
 
 
 def train(
-    x: Array, fires: Array, hidden: int = 64, epochs: int = 20, seed: int = 0, progress: Progress | None = None
+    x: Array,
+    fires: Array,
+    hidden: int = 64,
+    epochs: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Network:
     """Train a network by Adam on the cross entropy, a firing neuron weighing as much as all that do not fire.
 
@@ -68,7 +73,9 @@ def train(
     random = np.random.default_rng(seed)
     order = random.permutation(len(x))
     held, used = order[: len(x) // HELD], order[len(x) // HELD :]
-    spread = max(float(x[used].std()), 1e-30)  # the network sees inputs of unit size; fc1 takes it in at the end
+    spread = max(
+        float(x[used].std()), 1e-30
+    )  # the network sees inputs of unit size; fc1 takes it in at the end
     parts = [_uniform(random, hidden, x.shape[1]), _uniform(random, fires.shape[1], hidden)]
     share = min(max(float(fires[used].mean()), 1e-6), 1 - 1e-6)
     positive = np.float32((1 - share) / share)
@@ -83,7 +90,11 @@ def train(
             for part, gradient, (m, v) in zip(parts, gradients, moments, strict=True):
                 m += (1 - FIRST_DECAY) * (gradient - m)
                 v += (1 - SECOND_DECAY) * (np.square(gradient) - v)
-                part -= RATE * (m / (1 - FIRST_DECAY**step)) / (np.sqrt(v / (1 - SECOND_DECAY**step)) + 1e-8)
+                part -= (
+                    RATE
+                    * (m / (1 - FIRST_DECAY**step))
+                    / (np.sqrt(v / (1 - SECOND_DECAY**step)) + 1e-8)
+                )
         loss = _loss(parts, x[held] / spread, fires[held], positive) if len(held) else -float(epoch)
         if progress is not None:
             progress(epoch + 1, epochs)
@@ -100,7 +111,9 @@ def _uniform(random: np.random.Generator, rows: int, columns: int) -> Array:
     return random.uniform(-bound, bound, (rows, columns)).astype(np.float32)
 
 
-def _gradients(parts: list[Array], x: Array, fires: Array, positive: np.float32) -> tuple[Array, Array]:
+def _gradients(
+    parts: list[Array], x: Array, fires: Array, positive: np.float32
+) -> tuple[Array, Array]:
     """Return the gradients of the mean loss by fc1 and fc2."""
     fc1, fc2 = parts
     low = x @ fc1.T  # (B, hidden)

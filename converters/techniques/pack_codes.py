@@ -25,5 +25,7 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     rows, rank = codes.shape
     padded = np.zeros((-(-rows // BLOCK), BLOCK, rank * bits // 8, 8 // bits), np.uint8)
     padded.reshape(-1, rank)[:rows] = codes
-    packed = np.bitwise_or.reduce(padded << np.arange(0, 8, bits, dtype=np.uint8), axis=3)  # (blocks, 64, bytes)
+    packed = np.bitwise_or.reduce(
+        padded << np.arange(0, 8, bits, dtype=np.uint8), axis=3
+    )  # (blocks, 64, bytes)
     return np.ascontiguousarray(packed.transpose(0, 2, 1))

@@ -135,10 +135,17 @@ def fit_layer(
     """
     settings, (F, C), (q, scale) = settings or Settings(), neurons.check(), inputs
     if C % 64:
-        raise ArgumentError("sparse ffn", "C", C, "a multiple of 64, which predictors work on", "use the exact form")
+        raise ArgumentError(
+            "sparse ffn", "C", C, "a multiple of 64, which predictors work on", "use the exact form"
+        )
     if q.shape[1:] != (C,) or scale.shape != (len(q),) or not len(q):
-        raise ArgumentError("sparse ffn", "inputs", q.shape, f"(n, {C})", "give inputs of this key matrix")
-    K, V = dequantize_rows(neurons.key, neurons.key_scale), dequantize_rows(neurons.value, neurons.value_scale)
+        raise ArgumentError(
+            "sparse ffn", "inputs", q.shape, f"(n, {C})", "give inputs of this key matrix"
+        )
+    K, V = (
+        dequantize_rows(neurons.key, neurons.key_scale),
+        dequantize_rows(neurons.value, neurons.value_scale),
+    )
     weight = np.square(V if effects is None else V * effects[:, None]).sum(axis=0)  # (F,)
     x = q * scale[:, None]  # (n, C)
     keys = x @ K.T  # (n, F)
@@ -156,9 +163,15 @@ def fit_layer(
         s = network.scores(x)
         by_network = fit_expectation(s, keys, weight)
         level = np.maximum(level, _levels(s, by_network, prices))
-    chosen, firing, kept = np.empty((len(prices), F), np.float32), np.zeros(len(prices)), np.zeros(len(prices))
+    chosen, firing, kept = (
+        np.empty((len(prices), F), np.float32),
+        np.zeros(len(prices)),
+        np.zeros(len(prices)),
+    )
     for f in range(F):
-        counts, fired, had = (_above(level[:, f], which, len(prices)) for which in (None, fires[:, f], energy[:, f]))
+        counts, fired, had = (
+            _above(level[:, f], which, len(prices)) for which in (None, fires[:, f], energy[:, f])
+        )
         always = counts >= ALWAYS * len(q)  # fired[0] is of all tokens, as all reach the price 0
         chosen[:, f] = np.where(always, 1, counts / len(q))
         firing += np.where(always, fired[0], fired) / len(q)
@@ -182,7 +195,9 @@ def _levels(s: Array, expectation: Expectation, prices: Array) -> Array:
     thresholds = expectation.thresholds(prices[:, None])  # (P, F), rising
     level = np.empty(s.shape, np.int16)
     for f in range(s.shape[1]):
-        level[:, f] = np.searchsorted(thresholds[:, f], s[:, f], side="left")  # how many thresholds are below it
+        level[:, f] = np.searchsorted(
+            thresholds[:, f], s[:, f], side="left"
+        )  # how many thresholds are below it
     return level
 
 
@@ -226,7 +241,9 @@ def find_prices(fits: Sequence[Fit], settings: Settings) -> list[float]:
     while low < high:
         middle = (low + high) // 2
         price = float(prices[middle])
-        found = float(np.mean([fit.chosen[fit.place(price)].mean(dtype=np.float64) for fit in fits]))
+        found = float(
+            np.mean([fit.chosen[fit.place(price)].mean(dtype=np.float64) for fit in fits])
+        )
         low, high = (low, middle) if found <= target else (middle + 1, high)
     return [float(prices[low])] * len(fits)
 
@@ -261,8 +278,12 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
     order = hot_first(fit.chosen[at])
     kept, always = fit.neurons.ordered(order), fit.chosen[at][order] == 1
     tensors = {
-        "predictor.signs": pack_codes(np.unpackbits(fit.signs[order], axis=1, bitorder="little"), 1),
-        "predictor.threshold": np.where(always, np.float32(-np.inf), fit.by_signs.thresholds(fit.prices[at])[order]),
+        "predictor.signs": pack_codes(
+            np.unpackbits(fit.signs[order], axis=1, bitorder="little"), 1
+        ),
+        "predictor.threshold": np.where(
+            always, np.float32(-np.inf), fit.by_signs.thresholds(fit.prices[at])[order]
+        ),
         "bundles": bundle(kept.key, kept.value),
         "bundles.key_scale": kept.key_scale,
         "bundles.value_scale": kept.value_scale,
@@ -271,7 +292,10 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
     if fit.network is not None and fit.by_network is not None:
         fc1, fc1_scale, fc2, fc2_scale = fit.network
         tensors |= {"predictor.fc1.weight": fc1, "predictor.fc1.weight.scale": fc1_scale}
-        tensors |= {"predictor.fc2.weight": fc2[order], "predictor.fc2.weight.scale": fc2_scale[order]}
+        tensors |= {
+            "predictor.fc2.weight": fc2[order],
+            "predictor.fc2.weight.scale": fc2_scale[order],
+        }
         tensors["predictor.mlp_threshold"] = fit.by_network.thresholds(fit.prices[at])[order]
         size += fc1.nbytes + fc1_scale.nbytes + fc2.nbytes + fc2_scale.nbytes + 4 * F
     chosen = float(fit.chosen[at].sum(dtype=np.float64))

@@ -85,7 +85,9 @@ def fit_preview(
     weight, states = matrix("weight", weight), matrix("states", states)
     V, C = weight.shape
     if states.shape[1] != C:
-        raise ArgumentError("fit_preview", "states", states.shape, f"(n, {C})", "give inputs of this head")
+        raise ArgumentError(
+            "fit_preview", "states", states.shape, f"(n, {C})", "give inputs of this head"
+        )
     p = mean_probabilities(weight, states)
     order = np.argsort(-p, kind="stable")
     plan = _check_levels(default_levels(p, C) if levels is None else levels, V, C)
@@ -118,7 +120,10 @@ def fit_preview(
 
 def seen_bytes(parts: Mapping[str, Array], states: Array) -> int:
     """Return the bytes of the pages with the exact rows that all of some states, (n, C), need together."""
-    head = {**parts, "basis.weight": dequantize_rows(parts["basis.weight"], parts["basis.weight.scale"])}
+    head = {
+        **parts,
+        "basis.weight": dequantize_rows(parts["basis.weight"], parts["basis.weight.scale"]),
+    }
     V, C = parts["rows.weight"].shape
     seen = np.zeros(V, bool)
     for i in range(0, len(states), 16):
@@ -175,7 +180,9 @@ def _basis(W: Array, importance: Array, G: Array, plan: Sequence[Level], seed: i
     return np.concatenate(basis).astype(np.float32)
 
 
-def _fit_rows(W: Array, G: Array, B: Array, plan: list[Level], parts: dict[str, Array]) -> tuple[list[Array], Array]:
+def _fit_rows(
+    W: Array, G: Array, B: Array, plan: list[Level], parts: dict[str, Array]
+) -> tuple[list[Array], Array]:
     """Fill in codes and scales of every level; return the tables of scales and each row's variance of error, (V,)."""
     V, BG, first = len(W), B @ G, 0
     A = np.zeros((V, len(B)), np.float32)
@@ -211,9 +218,15 @@ def _quantize(A: Array, bits: int) -> tuple[Array, Array, Array, Array]:
     top = np.maximum(np.abs(A).max(axis=1), np.float32(1e-12))  # (rows,)
     low, high = np.log(top.min() * 0.3 / half), np.log(top.max() / half)
     table = np.exp(np.linspace(low, max(high, low + 1e-3), 256)).astype(np.float32)
-    best, scale, stored = np.full(len(A), np.inf, np.float32), np.zeros(len(A), np.uint8), np.empty_like(A)
+    best, scale, stored = (
+        np.full(len(A), np.inf, np.float32),
+        np.zeros(len(A), np.uint8),
+        np.empty_like(A),
+    )
     for clip in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35):
-        index = np.clip(np.rint((np.log(top * clip / half) - low) / (max(high, low + 1e-3) - low) * 255), 0, 255)
+        index = np.clip(
+            np.rint((np.log(top * clip / half) - low) / (max(high, low + 1e-3) - low) * 255), 0, 255
+        )
         index = index.astype(np.uint8)
         s = table[index][:, None]
         values = (np.clip(np.floor(A / s + half + 0.5), 0, 2**bits - 1) - half) * s
@@ -255,7 +268,9 @@ def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
 
 def weights(parts: Parts) -> dict[str, Array]:
     """Return parts as the functions of `reference` take them, matrices in float32."""
-    return reference.part(quant.dequantize({f"head.{name}": a for name, a in parts.items()}), "head.")
+    return reference.part(
+        quant.dequantize({f"head.{name}": a for name, a in parts.items()}), "head."
+    )
 
 
 def count_bytes(parts: Parts) -> dict[str, Any]:
@@ -276,7 +291,13 @@ def softmax(z: Array) -> Array:
 
 def matrix(name: str, a: Array) -> Array:
     """Return a matrix of finite float32; ArgumentError where it is something else."""
-    if not isinstance(a, np.ndarray) or a.ndim != 2 or a.dtype != np.float32 or not a.size or not np.isfinite(a).all():
+    if (
+        not isinstance(a, np.ndarray)
+        or a.ndim != 2
+        or a.dtype != np.float32
+        or not a.size
+        or not np.isfinite(a).all()
+    ):
         found = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
         raise ArgumentError("head", name, found, "a matrix of finite float32", "convert it first")
     return a

@@ -83,7 +83,9 @@ def correlated_signs(K: Array, G: Array, steps: int | None = None) -> Array:
         gain = np.square(np.maximum(new_top, 0)) / np.maximum(new_bottom, 1e-30)
         j = gain.argmax(axis=1)
         here = np.arange(len(live))
-        better = gain[here, j] * bottom[live] > np.square(np.maximum(top[live], 0)) * np.float32(1 + 1e-6)
+        better = gain[here, j] * bottom[live] > np.square(np.maximum(top[live], 0)) * np.float32(
+            1 + 1e-6
+        )
         live, j, here = live[better], j[better], here[better]
         if not len(live):
             break

@@ -41,16 +41,29 @@ class Neurons(NamedTuple):
 
     def ordered(self, order: Array) -> Neurons:
         """Return the same neurons in another order; outputs stay the same, as sums of integers have none."""
-        return Neurons(self.key[order], self.key_scale[order], self.value[:, order], self.value_scale)
+        return Neurons(
+            self.key[order], self.key_scale[order], self.value[:, order], self.value_scale
+        )
 
     def check(self) -> tuple[int, int]:
         """Return F and C; ArgumentError where the arrays are not those of one layer in int8."""
-        (F, C), found = self.key.shape, f"key {self.key.dtype} {self.key.shape}, value {self.value.dtype}"
-        same = self.value.shape == (C, F) and self.key_scale.shape == (F,) and self.value_scale.shape == (C,)
+        (F, C), found = (
+            self.key.shape,
+            f"key {self.key.dtype} {self.key.shape}, value {self.value.dtype}",
+        )
+        same = (
+            self.value.shape == (C, F)
+            and self.key_scale.shape == (F,)
+            and self.value_scale.shape == (C,)
+        )
         if not same or self.key.dtype != np.int8 or self.value.dtype != np.int8:
-            found += f" {self.value.shape}, scales {self.key_scale.shape} and {self.value_scale.shape}"
+            found += (
+                f" {self.value.shape}, scales {self.key_scale.shape} and {self.value_scale.shape}"
+            )
             expected = f"int8 ({F}, {C}) and ({C}, {F}), scales ({F},) and ({C},)"
-            raise ArgumentError("sparse ffn", "neurons", found, expected, "give the arrays of one layer")
+            raise ArgumentError(
+                "sparse ffn", "neurons", found, expected, "give the arrays of one layer"
+            )
         return F, C
 
 

@@ -85,7 +85,10 @@ def convert(
             license = _plain(str(source.settings.get("license") or "")) or None
         if license is not None:
             metadata["source"] = {**metadata["source"], "license": license}
-        metadata |= {"dtype": dtype, "created_by": f"tinyrwkv-convert {getattr(tinyrwkv, '__version__', '')}".strip()}
+        metadata |= {
+            "dtype": dtype,
+            "created_by": f"tinyrwkv-convert {getattr(tinyrwkv, '__version__', '')}".strip(),
+        }
         metadata |= {} if ln_x_eps is None else {"ln_x_eps": float(ln_x_eps)}
         metadata |= {} if template is None else {"template": template}
         with Writer(output, metadata) as writer:
@@ -95,14 +98,24 @@ def convert(
             if loss is not None:
                 steps = writer.metadata.get("compression", [])
                 params = {"scale": "one per row"} if dtype == "int8" else {}
-                writer.metadata["compression"] = [*steps, {"technique": dtype, "params": params, "report": loss}]
+                writer.metadata["compression"] = [
+                    *steps,
+                    {"technique": dtype, "params": params, "report": loss},
+                ]
             metadata, names = dict(writer.metadata), set(writer.tensors)
     has_tokenizer = "tokenizer.ids" in names
     if not has_tokenizer:
-        notes.append("no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one")
+        notes.append(
+            "no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one"
+        )
     return {
         **{"input": input, "output": output, "format": source.kind, **metadata},
-        **{"tensors": len(names), "tokenizer": has_tokenizer, "file_bytes": os.path.getsize(output), "notes": notes},
+        **{
+            "tensors": len(names),
+            "tokenizer": has_tokenizer,
+            "file_bytes": os.path.getsize(output),
+            "notes": notes,
+        },
         "seconds": round(time.monotonic() - begin, 3),
     }
 
@@ -123,21 +136,31 @@ def check_arguments(
 ) -> None:
     """Refuse arguments of `convert` that are out of range, before anything is read: ArgumentError."""
     if dtype not in DTYPES:
-        raise ArgumentError("arguments", "dtype", dtype, "one of " + ", ".join(DTYPES), "choose one of these")
+        raise ArgumentError(
+            "arguments", "dtype", dtype, "one of " + ", ".join(DTYPES), "choose one of these"
+        )
     if ln_x_eps is not None and not 0 < ln_x_eps <= 1:
-        raise ArgumentError("arguments", "ln_x_eps", ln_x_eps, "a number above 0, at most 1", "64e-5 is usual")
+        raise ArgumentError(
+            "arguments", "ln_x_eps", ln_x_eps, "a number above 0, at most 1", "64e-5 is usual"
+        )
     if template is not None and not re.fullmatch("[A-Za-z0-9_.-]{1,64}", template):
-        raise ArgumentError("arguments", "template", ascii(template), "the name of a template", "such as chat")
+        raise ArgumentError(
+            "arguments", "template", ascii(template), "the name of a template", "such as chat"
+        )
     if license is not None and not (0 < len(license) <= 200 and license == _plain(license)):
         found, expected = ascii(license[:80]), "1 to 200 printable ASCII characters"
         raise ArgumentError("arguments", "license", found, expected, "such as Apache-2.0")
     for path in (input, *([] if vocab is None else [os.fsdecode(vocab)])):
         try:
-            same = os.path.realpath(path) == os.path.realpath(output) or os.path.samefile(path, output)
+            same = os.path.realpath(path) == os.path.realpath(output) or os.path.samefile(
+                path, output
+            )
         except (OSError, ValueError):
             same = False  # one of them does not exist
         if same:
-            raise ArgumentError("arguments", "output", output, "another file than the input", "choose a new name")
+            raise ArgumentError(
+                "arguments", "output", output, "another file than the input", "choose a new name"
+            )
 
 
 def _plan(source: Source) -> tuple[dict[str, Any], list[Entry | Copy], list[str]]:
@@ -146,7 +169,11 @@ def _plan(source: Source) -> tuple[dict[str, Any], list[Entry | Copy], list[str]
     checkpoint = check(source.path, canonical(source), source.kind)
     # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x; flash-linear-attention goes by the head size.
     eps = checkpoint.config["head_size"] * 1e-5 if is_fla(source) else 64e-5
-    return {"kind": "model", **checkpoint.config, "ln_x_eps": eps}, [*plan(checkpoint)], checkpoint.notes
+    return (
+        {"kind": "model", **checkpoint.config, "ln_x_eps": eps},
+        [*plan(checkpoint)],
+        checkpoint.notes,
+    )
 
 
 def _size(entry: Entry | Copy) -> int:

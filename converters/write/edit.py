@@ -20,7 +20,9 @@ SPARSE = (".rows", ".bundles", "head.rows.weight")
 """Ends of the names of tensors that are read here and there: each begins on a page."""
 
 
-def rewrite(file: TensorFile, path: str | os.PathLike[str], edits: Edits, metadata: dict[str, Any]) -> dict[str, int]:
+def rewrite(
+    file: TensorFile, path: str | os.PathLike[str], edits: Edits, metadata: dict[str, Any]
+) -> dict[str, int]:
     """Copy a model tensor by tensor, in its order.
 
     Parameters

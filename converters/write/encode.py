@@ -33,7 +33,11 @@ class Loss:
     def report(self) -> dict[str, Any]:
         """Return the figures for the metadata."""
         relative = math.sqrt(self._error / self._norm) if self._norm else 0.0
-        return {"relative_error": relative, "worst_relative_error": self._worst[0], "worst_tensor": self._worst[1]}
+        return {
+            "relative_error": relative,
+            "worst_relative_error": self._worst[0],
+            "worst_tensor": self._worst[1],
+        }
 
 
 def store(writer: Writer, entry: Entry, dtype: str, loss: Loss) -> None:
@@ -82,7 +86,13 @@ def _encode(entry: Entry, block: np.ndarray, dtype: str) -> tuple[np.ndarray, np
         half = block.astype(np.float16)
     if not np.isfinite(half).all():
         raw, found = entry.raw[0], f"a value of {np.abs(block).max():.6g}"
-        raise FormatError(raw.path, f"tensor {show(raw.name)}", found, "at most 65504 for f16", "store int8 or f32")
+        raise FormatError(
+            raw.path,
+            f"tensor {show(raw.name)}",
+            found,
+            "at most 65504 for f16",
+            "store int8 or f32",
+        )
     return half, None
 
 

@@ -41,7 +41,9 @@ class Copy(NamedTuple):
         return raw.view(DTYPES[self.tensor.dtype]).reshape(self.tensor.shape)
 
 
-def repack(file: InputFile, dtype: str, new_vocab: bool) -> tuple[dict[str, Any], list[Entry | Copy]]:
+def repack(
+    file: InputFile, dtype: str, new_vocab: bool
+) -> tuple[dict[str, Any], list[Entry | Copy]]:
     """Return the metadata of a .trwkv file, and how each tensor of the new one is made.
 
     Parameters
@@ -62,14 +64,22 @@ def repack(file: InputFile, dtype: str, new_vocab: bool) -> tuple[dict[str, Any]
     with open_file(file.path, verify=True) as old:
         metadata, tensors = old.metadata, list(old.tensors.values())
     if metadata["kind"] != "model":
-        raise FormatError(file.path, "metadata 'kind'", metadata["kind"], "model", "give the file of a model")
+        raise FormatError(
+            file.path, "metadata 'kind'", metadata["kind"], "model", "give the file of a model"
+        )
     if new_vocab:
         tensors = [tensor for tensor in tensors if not tensor.name.startswith("tokenizer.")]
     if metadata["dtype"] == dtype:
         return metadata, [Copy(file, tensor) for tensor in tensors]
     if metadata["dtype"] == "int8":
-        raise UnsupportedError(file.path, "dtype", "int8", dtype, "what int8 lost can't be had back: " + _FIX)
-    others = [step["technique"] for step in metadata.get("compression", []) if step["technique"] not in DTYPES]
+        raise UnsupportedError(
+            file.path, "dtype", "int8", dtype, "what int8 lost can't be had back: " + _FIX
+        )
+    others = [
+        step["technique"]
+        for step in metadata.get("compression", [])
+        if step["technique"] not in DTYPES
+    ]
     if others:
         raise UnsupportedError(file.path, "compression", ", ".join(others), "a plain model", _FIX)
     metadata.pop("compression", None)

@@ -61,7 +61,9 @@ class Entry(NamedTuple):
                 result = np.ascontiguousarray(self.function(block, *arrays), np.float32)
             if not np.isfinite(result).all():
                 fix = "the checkpoint is damaged: take another"
-                raise FormatError(first.path, f"tensor {show(first.name)}", "huge values", "usual ones", fix)
+                raise FormatError(
+                    first.path, f"tensor {show(first.name)}", "huge values", "usual ones", fix
+                )
             yield result
 
 
@@ -81,11 +83,15 @@ def plan(checkpoint: Checkpoint) -> list[Entry]:
         raw, function = _recipe(name, checkpoint.config, checkpoint.tensors)
         # Big matrices keep their rows; the small ones, transposed or stacked, are made in one piece.
         by_rows = function in (_same, fold_ln0) and len(sizes) == 2
-        entries.append(Entry(name, tuple(checkpoint.tensors[one] for one in raw), function, by_rows))
+        entries.append(
+            Entry(name, tuple(checkpoint.tensors[one] for one in raw), function, by_rows)
+        )
     return entries + [Entry(name, (checkpoint.tensors[name],), np.ravel) for name in KEPT]
 
 
-def _recipe(name: str, config: dict[str, Any], tensors: dict[str, SourceTensor]) -> tuple[list[str], Function]:
+def _recipe(
+    name: str, config: dict[str, Any], tensors: dict[str, SourceTensor]
+) -> tuple[list[str], Function]:
     """Return the raw names and the function for a name of the file."""
     if name == "emb.weight":
         return ["emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias"], fold_ln0
@@ -100,7 +106,9 @@ def _recipe(name: str, config: dict[str, Any], tensors: dict[str, SourceTensor])
         return [name], _decay_v4 if arch == "v4" else partial(_decay_v5, config)
     if dot and word == "bonus":
         raw = att + ("time_faaaa" if att + "time_faaaa" in tensors else "time_first")
-        return [raw], partial(_per_channel, config) if raw.endswith("a") else partial(_exp_per_channel, config)
+        return [raw], partial(_per_channel, config) if raw.endswith("a") else partial(
+            _exp_per_channel, config
+        )
     if dot and word in ("time_maa_w1.weight", "time_maa_w2.weight"):
         return [att + word[:-7]], _mixes_down if "w1" in word else _mixes_up
     if dot and re.fullmatch(r"(time_decay_w|[wavg])[12]\.weight", word):

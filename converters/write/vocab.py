@@ -66,7 +66,11 @@ def find_world(checkpoint: str | os.PathLike[str]) -> str:
     searched = " or ".join([places[0], *(places[1:] or ["an installed rwkv package"])])
     fix = "put it there from BlinkDL's ChatRWKV on GitHub, or pip install --no-deps rwkv, or give --vocab FILE"
     raise ArgumentError(
-        "arguments", "--vocab world", f"no {WORLD} in {searched}", "the vocabulary of World models", fix
+        "arguments",
+        "--vocab world",
+        f"no {WORLD} in {searched}",
+        "the vocabulary of World models",
+        fix,
     )
 
 
@@ -104,11 +108,16 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
             break
         token, one = _parse(file.path, number, line)
         if not 0 < one < vocab_size:
-            found, expected = f"id {one}", f"1 to {vocab_size - 1}, the rows of the model; 0 ends a document"
+            found, expected = (
+                f"id {one}",
+                f"1 to {vocab_size - 1}, the rows of the model; 0 ends a document",
+            )
             raise FormatError(file.path, f"line {number}", found, expected, _FIX)
         if one in ids or token in tokens:
             found = f"id {one}" if one in ids else f"the token {show(token)}"
-            raise FormatError(file.path, f"line {number}", f"{found} for the second time", "each once", _FIX)
+            raise FormatError(
+                file.path, f"line {number}", f"{found} for the second time", "each once", _FIX
+            )
         tokens[token] = one
         ids.add(one)
     _check_whole(file.path, tokens, vocab_size)
@@ -129,18 +138,26 @@ def _parse(path: str, number: int, line: bytes) -> tuple[bytes, int]:
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise FormatError(path, where, show(line), expected, _FIX) from error
     if len(token) != int(match[3]) or not token:
-        raise FormatError(path, where, f"a token of {len(token)} bytes", f"{match[3]}, and at least 1", _FIX)
+        raise FormatError(
+            path, where, f"a token of {len(token)} bytes", f"{match[3]}, and at least 1", _FIX
+        )
     return token, int(match[1])
 
 
 def _check_whole(path: str, tokens: dict[bytes, int], vocab_size: int) -> None:
     missing = [byte for byte in range(256) if bytes([byte]) not in tokens]
     if missing:
-        found = f"no token for the byte {missing[0]:#04x}" + (f" and {len(missing) - 1} others" if missing[1:] else "")
-        raise FormatError(path, "tokens", found, "all 256 single bytes, so that any text has an encoding", _FIX)
+        found = f"no token for the byte {missing[0]:#04x}" + (
+            f" and {len(missing) - 1} others" if missing[1:] else ""
+        )
+        raise FormatError(
+            path, "tokens", found, "all 256 single bytes, so that any text has an encoding", _FIX
+        )
     if max(tokens.values()) < vocab_size // 2:
         found = f"ids up to {max(tokens.values())}"
-        raise FormatError(path, "tokens", found, f"most of the {vocab_size} rows of the model", _FIX)
+        raise FormatError(
+            path, "tokens", found, f"most of the {vocab_size} rows of the model", _FIX
+        )
 
 
 def _pack(tokens: dict[bytes, int]) -> Vocabulary:

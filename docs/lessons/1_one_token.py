@@ -14,7 +14,9 @@ import tempfile
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from benchmarks.random_model import sizes, write
@@ -25,7 +27,9 @@ from tinyrwkv.versions.reference import layer_norm
 model = tinyrwkv.load()
 weights, config = quant.dequantize(model.file), model.config  # float32, by name
 C, H, N, L = (config[key] for key in ("n_embd", "n_head", "head_size", "n_layer"))
-print(f"RWKV-{config['arch'][1:]}: {L} layers, {C} channels in {H} heads of {N}, {len(weights)} tensors")
+print(
+    f"RWKV-{config['arch'][1:]}: {L} layers, {C} channels in {H} heads of {N}, {len(weights)} tensors"
+)
 
 # ## The stream and what is added to it
 #
@@ -50,7 +54,9 @@ def read_by_hand(token, state):
     x, v_first, after = weights["emb.weight"][token], None, state.copy()  # (C,)
     for i in range(L):
         block = reference.part(weights, f"blocks.{i}.")
-        att_x, ffn_x, S = reference.layer_state(config, after, i)  # (C,), (C,), (H, N, N): views into `after`
+        att_x, ffn_x, S = reference.layer_state(
+            config, after, i
+        )  # (C,), (C,), (H, N, N): views into `after`
         xx = layer_norm(x, block["ln1.weight"], block["ln1.bias"])
         mixed, S[:], v_first = reference.time_mix_v7(
             reference.part(block, "att."), xx, att_x, S.copy(), v_first, config["ln_x_eps"]
@@ -59,18 +65,24 @@ def read_by_hand(token, state):
         xx = layer_norm(x, block["ln2.weight"], block["ln2.bias"])
         mixed = reference.channel_mix_v7(reference.part(block, "ffn."), xx, ffn_x)
         x, ffn_x[:] = x + mixed, xx
-    return weights["head.weight"] @ layer_norm(x, weights["ln_out.weight"], weights["ln_out.bias"]), after
+    return weights["head.weight"] @ layer_norm(
+        x, weights["ln_out.weight"], weights["ln_out.bias"]
+    ), after
 
 
 norms = []
 for token in tokens:
     logits, state = read_by_hand(token, state)
-    norms.append([np.sqrt(np.square(reference.layer_state(config, state, i)[2]).sum()) for i in range(L)])
+    norms.append(
+        [np.sqrt(np.square(reference.layer_state(config, state, i)[2]).sum()) for i in range(L)]
+    )
 
 by_kernels, _ = model.forward(tokens)
 print("next token by hand:   ", repr(model.tokenizer.decode([int(logits.argmax())])))
 print("next token by kernels:", repr(model.tokenizer.decode([int(by_kernels.argmax())])))
-print(f"largest difference of a logit: {np.abs(logits - by_kernels).max():.4f} of {np.abs(logits).max():.1f}")
+print(
+    f"largest difference of a logit: {np.abs(logits - by_kernels).max():.4f} of {np.abs(logits).max():.1f}"
+)
 
 # The difference is no mistake: the kernels round $x$ to 16 bits before they multiply it with int8 weights. With float32
 # weights nothing is rounded, as the other versions will show.
@@ -89,11 +101,16 @@ folder = pathlib.Path(tempfile.mkdtemp())
 write(str(folder / "v4"), sizes("v4", layers=2, width=64, vocab=64), dtype="f32")
 small = tinyrwkv.load(folder / "v4")
 att = reference.part(quant.dequantize(small.file), "blocks.0.att.")
-x, memory = np.ones(64, np.float32), reference.layer_state(small.config, reference.new_state(small.config), 0)[2]
+x, memory = (
+    np.ones(64, np.float32),
+    reference.layer_state(small.config, reference.new_state(small.config), 0)[2],
+)
 plain = att["key.weight"]
 outputs = []
 for push in (0, 200):
-    att["key.weight"] = plain + np.float32(push / 64)  # adds `push` to every key, since x is all ones
+    att["key.weight"] = plain + np.float32(
+        push / 64
+    )  # adds `push` to every key, since x is all ones
     with np.errstate(over="raise"):
         once, after_one = reference.time_mix_v4(att, x, x, memory)
         outputs.append(reference.time_mix_v4(att, x / 2, x, after_one)[0])
@@ -106,7 +123,12 @@ print("largest output with keys of about 200:", np.abs(outputs[1]).max())
 
 differences = {}
 for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
-    write(str(folder / arch), sizes(arch, layers=2, width=64, vocab=64, head_size=32), dtype="f32", low=8)
+    write(
+        str(folder / arch),
+        sizes(arch, layers=2, width=64, vocab=64, head_size=32),
+        dtype="f32",
+        low=8,
+    )
     small = tinyrwkv.load(folder / arch)
     small_weights, state = quant.dequantize(small.file), reference.new_state(small.config)
     for token in (5, 17, 42, 5):

@@ -18,7 +18,9 @@ import sys
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from converters.calibrate.documents import sample_documents
@@ -49,7 +51,9 @@ q, scale = quant.quantize_rows(W)
 error = W - quant.dequantize_rows(q, scale)  # (F, C)
 change = np.abs(x @ error.T)  # (T, F)
 bound = np.abs(x).sum(axis=1)[:, None] * scale / 2  # (T, F)
-print(f"{len(x)} inputs, {change.size:,} outputs; nearest to its bound: {(change / bound).max():.2f} of it")
+print(
+    f"{len(x)} inputs, {change.size:,} outputs; nearest to its bound: {(change / bound).max():.2f} of it"
+)
 
 # ## Why it is so much better than the bound
 #
@@ -62,7 +66,9 @@ expected = np.linalg.norm(x, axis=1)[:, None] * scale / np.sqrt(12)  # (T, F)
 ratio = np.sqrt(np.square(change).mean() / np.square(expected).mean())
 print(f"measured error / predicted error: {ratio:.3f}")
 print(f"bound / measured error: {bound.mean() / np.sqrt(np.square(change).mean()):.0f}")
-print(f"relative error of the output: {np.sqrt(np.square(change).mean() / np.square(x @ W.T).mean()):.4f}")
+print(
+    f"relative error of the output: {np.sqrt(np.square(change).mean() / np.square(x @ W.T).mean()):.4f}"
+)
 
 # ## Smaller groups, fewer bits
 #
@@ -84,7 +90,10 @@ points = {}
 for levels, bits in ((127, 8), (7, 4)):
     for group in (16, 32, 64, 128, 256):
         y = x @ (rounded(W, group, levels) - W).T
-        points[bits, group] = (bits / 8 + 4 / group, np.sqrt(np.square(y).mean() / np.square(x @ W.T).mean()))
+        points[bits, group] = (
+            bits / 8 + 4 / group,
+            np.sqrt(np.square(y).mean() / np.square(x @ W.T).mean()),
+        )
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 left.hist((change / bound).ravel(), 80, log=True)
@@ -95,7 +104,12 @@ for bits in (8, 4):
     right.plot(sizes, errors, "o-", label=f"{bits} bits")
     for group, at in zip((16, 32, 64, 128, 256), zip(sizes, errors, strict=True), strict=True):
         right.annotate(group, at, textcoords="offset points", xytext=(4, 4), fontsize=7)
-right.set(xlabel="bytes for each weight", ylabel="relative error of the output", yscale="log", title="Groups of a row")
+right.set(
+    xlabel="bytes for each weight",
+    ylabel="relative error of the output",
+    yscale="log",
+    title="Groups of a row",
+)
 right.legend()
 plt.show()
 

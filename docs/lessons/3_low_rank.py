@@ -19,7 +19,9 @@ import tempfile
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from converters.calibrate.collect import collect
@@ -32,7 +34,9 @@ model = tinyrwkv.load()
 config, weights = model.config, quant.dequantize(model.file)
 C, L = config["n_embd"], config["n_layer"]
 rank = low_rank.uniform_rank((C, C), 4)
-names = [f"blocks.{i}.att.{part}.weight" for i in range(L) for part in ("receptance", "key", "value")]
+names = [
+    f"blocks.{i}.att.{part}.weight" for i in range(L) for part in ("receptance", "key", "value")
+]
 print(f"{len(names)} matrices of {C} x {C}; rank {rank} halves their bytes")
 
 # ## Near to W, or near to W x
@@ -87,7 +91,9 @@ def factored(k, whiten):
             if name in names:
                 metric = low_rank.Metric(statistics.moments[name]) if whiten else None
                 found = low_rank.spectrum(weights[name], metric)
-                factors = low_rank.round_factors(weights[name], found, low_rank.uniform_rank((C, C), k), metric)
+                factors = low_rank.round_factors(
+                    weights[name], found, low_rank.uniform_rank((C, C), k), metric
+                )
                 for part in ("a", "b"):
                     writer.add(f"{name}.{part}", getattr(factors, part))
                     writer.add(f"{name}.{part}.scale", getattr(factors, part + "_scale"))
@@ -98,10 +104,14 @@ def factored(k, whiten):
 
 documents = sample_documents(model, 1500, seed=4)
 dense = nll(model, documents)
-losses = {(k, whiten): nll(factored(k, whiten), documents) for k in (4, 8) for whiten in (False, True)}
+losses = {
+    (k, whiten): nll(factored(k, whiten), documents) for k in (4, 8) for whiten in (False, True)
+}
 print(f"nll of {sum(map(len, documents))} tokens: dense {dense:.3f}")
 for k in (4, 8):
-    print(f"rank {C // k:3}: plain {losses[k, False] - dense:+.3f}, whitened {losses[k, True] - dense:+.3f}")
+    print(
+        f"rank {C // k:3}: plain {losses[k, False] - dense:+.3f}, whitened {losses[k, True] - dense:+.3f}"
+    )
 
 # The same for all 40 projections of a model of 66 million weights, judged by books that neither it nor the calibration
 # has seen (`docs/lessons/measure.py`; the command stands in `docs/lessons/data/low_rank.json`):
@@ -121,7 +131,11 @@ values = low_rank.spectrum(weights[name], low_rank.Metric(statistics.moments[nam
 left.plot(values / values[0], "k--", label="key, whitened")
 left.axvline(rank, color="grey", lw=0.8)
 left.set(
-    xlabel="i", ylabel="singular value, of the largest", yscale="log", ylim=(1e-3, 1.2), title="Spectra of layer 3"
+    xlabel="i",
+    ylabel="singular value, of the largest",
+    yscale="log",
+    ylim=(1e-3, 1.2),
+    title="Spectra of layer 3",
 )
 left.legend(fontsize=8)
 middle.plot(table["plain"], "o", ms=4, label="plain")

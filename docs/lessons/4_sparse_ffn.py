@@ -19,7 +19,9 @@ import tempfile
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from converters.calibrate.collect import collect
@@ -45,7 +47,9 @@ print("neurons that fire, by layer:", " ".join(f"{share:.0%}" for share in firin
 
 def neurons(layer):
     key, value = keys[layer], values[layer]
-    return sparse_ffn.Neurons(*(model.file[name + end] for name in (key, value) for end in ("", ".scale")))
+    return sparse_ffn.Neurons(
+        *(model.file[name + end] for name in (key, value) for end in ("", ".scale"))
+    )
 
 
 def rewritten(replace):
@@ -102,12 +106,17 @@ def correlation(scores):
 
 
 correlations = correlation(fitted_scores), correlation(plain_scores)
-print(f"correlation with the keys: fitted signs {correlations[0]:.3f}, signs of K {correlations[1]:.3f}")
+print(
+    f"correlation with the keys: fitted signs {correlations[0]:.3f}, signs of K {correlations[1]:.3f}"
+)
 
 
 def kept(scores, count):
     """Return the share of the energy that the neurons with the largest scores of each token have."""
-    return np.take_along_axis(judged, np.argsort(-scores, axis=1)[:, :count], axis=1).sum() / judged.sum()
+    return (
+        np.take_along_axis(judged, np.argsort(-scores, axis=1)[:, :count], axis=1).sum()
+        / judged.sum()
+    )
 
 
 shares, table = (0.05, 0.1, 0.17, 0.25, 0.4), []
@@ -116,10 +125,18 @@ for share in shares:
     _, report = predict_ffn.predicted(fit, price)
     chosen = fitted_scores > fit.by_signs.thresholds(price)
     count = round(chosen.sum(axis=1).mean())
-    row = [(judged * chosen).sum() / judged.sum(), *(kept(s, count) for s in (judged, plain_scores, chance_scores))]
+    row = [
+        (judged * chosen).sum() / judged.sum(),
+        *(kept(s, count) for s in (judged, plain_scores, chance_scores)),
+    ]
     table.append(row)
-    print(f"{chosen.mean():5.1%} of the neurons: truth {row[1]:.3f}, fitted signs {row[0]:.3f}, ", end="")
-    print(f"signs of K {row[2]:.3f}, chance {row[3]:.3f}; bytes: {report['bytes_after'] / report['bytes_before']:.0%}")
+    print(
+        f"{chosen.mean():5.1%} of the neurons: truth {row[1]:.3f}, fitted signs {row[0]:.3f}, ",
+        end="",
+    )
+    print(
+        f"signs of K {row[2]:.3f}, chance {row[3]:.3f}; bytes: {report['bytes_after'] / report['bytes_before']:.0%}"
+    )
 fitted, truth, plain, chance = np.array(table).T
 
 # The bytes are those of the signs, of the chosen rows of $K$, and of the columns of $V$ that really fire among them.
@@ -148,12 +165,26 @@ losses = nll(model, documents), nll(sparse, documents)
 print(f"nll: dense {losses[0]:.4f}, with predictors {losses[1]:.4f}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-shown = left.imshow(-np.sort(-firing, axis=1), aspect="auto", cmap="magma", vmin=0, vmax=0.5, interpolation="nearest")
+shown = left.imshow(
+    -np.sort(-firing, axis=1),
+    aspect="auto",
+    cmap="magma",
+    vmin=0,
+    vmax=0.5,
+    interpolation="nearest",
+)
 left.set(xlabel="neurons, the hottest first", ylabel="layer", title="How often a neuron fires")
 figure.colorbar(shown, ax=left)
-for values, label in ((truth, "truth"), (fitted, "fitted signs"), (plain, "signs of K"), (chance, "chance")):
+for values, label in (
+    (truth, "truth"),
+    (fitted, "fitted signs"),
+    (plain, "signs of K"),
+    (chance, "chance"),
+):
     right.plot(shares, values, "o-", ms=4, label=label)
-right.set(xlabel="share of the neurons read", ylabel="share of the energy kept", title=f"Layer {layer}")
+right.set(
+    xlabel="share of the neurons read", ylabel="share of the energy kept", title=f"Layer {layer}"
+)
 right.legend()
 plt.show()
 

@@ -16,7 +16,9 @@ import sys
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from converters import head_clusters
@@ -53,7 +55,9 @@ p = head.softmax(logits.astype(np.float64))
 share = head_clusters.cluster_probabilities(parts, judge)  # (n, K)
 mass = np.add.reduceat(p[:, parts["ids"]], parts["starts"][:-1], axis=1)  # (n, K)
 worst = np.abs(mass - share)[~read].max()
-print(f"clusters read: {read.sum(axis=1).mean():.1f} of {len(share[0])}; mass of the others off by at most {worst:.1e}")
+print(
+    f"clusters read: {read.sum(axis=1).mean():.1f} of {len(share[0])}; mass of the others off by at most {worst:.1e}"
+)
 
 # ## The preview
 #
@@ -74,10 +78,14 @@ def divergence(z):
 
 clusters, previews, first = [], [], parts
 for p_min in (0.7, 0.9, 0.98):
-    parts = first if p_min == 0.9 else head_clusters.cluster_head(W, fit, 64, p_min=p_min, k_min=2)[0]
+    parts = (
+        first if p_min == 0.9 else head_clusters.cluster_head(W, fit, 64, p_min=p_min, k_min=2)[0]
+    )
     z, read = head_clusters.cluster_logits(parts, judge)
     rows = (read @ np.diff(parts["starts"])).mean()
-    size = rows * (C + 4) + sum(a.nbytes for name, a in parts.items() if not name.startswith("rows"))
+    size = rows * (C + 4) + sum(
+        a.nbytes for name, a in parts.items() if not name.startswith("rows")
+    )
     clusters.append((size, *divergence(z)))
 for rows in (20, 60, 150, 400):
     parts, report = head.fit_preview(W, fit, levels=[(V, 8, 4), (V // 4, 32, 2)], rows=rows)
@@ -100,14 +108,21 @@ large = json.loads((pathlib.Path(__file__).parent / "data" / "head.json").read_t
 for name in ("clusters", "previews"):
     for one in large[name]:
         share = one["bytes"] / large["dense_bytes"]
-        print(f"{name:8} {share:6.1%} of the bytes: KL {one['kl']:.3f}, same first choice {one['same']:.1%}")
+        print(
+            f"{name:8} {share:6.1%} of the bytes: KL {one['kl']:.3f}, same first choice {one['same']:.1%}"
+        )
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 axes[0].hist(np.diff(first["starts"]), 30)
 axes[0].set(xlabel="rows in a cluster", ylabel="clusters", title="64 clusters of the head's rows")
 for listed, label in ((clusters, "clusters"), (previews, "preview")):
     axes[1].plot([one[0] / 1000 for one in listed], [one[1] for one in listed], "o-", label=label)
-axes[1].set(xlabel="kB read for a token", ylim=(0, None), ylabel="KL to the full head, nats", title=f"{V:,} tokens")
+axes[1].set(
+    xlabel="kB read for a token",
+    ylim=(0, None),
+    ylabel="KL to the full head, nats",
+    title=f"{V:,} tokens",
+)
 axes[1].legend()
 for name, label in (("clusters", "clusters"), ("previews", "preview")):
     sizes = [one["bytes"] / 1e6 for one in large[name]]
@@ -125,5 +140,8 @@ def beaten(size, kl, previews):
 
 assert worst < 1e-3, worst
 assert all(beaten(size, kl, previews) for size, kl, _ in clusters)
-points = {name: [(one["bytes"], one["kl"], one["same"]) for one in large[name]] for name in ("clusters", "previews")}
+points = {
+    name: [(one["bytes"], one["kl"], one["same"]) for one in large[name]]
+    for name in ("clusters", "previews")
+}
 assert all(beaten(size, kl, points["previews"]) for size, kl, _ in points["clusters"] if kl < 0.1)

@@ -18,7 +18,9 @@ from collections import Counter, OrderedDict
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from converters.calibrate.documents import sample_documents
@@ -31,7 +33,9 @@ print(f"the table has {table:,} bytes, a token touches {touched}")
 
 ids = np.concatenate(sample_documents(model, 4000, seed=6))
 counts = np.sort(np.unique(ids, return_counts=True)[1])[::-1]
-print(f"{len(ids)} tokens, {len(counts)} different of {V}; the first ten are {counts[:10].sum() / len(ids):.0%} of all")
+print(
+    f"{len(ids)} tokens, {len(counts)} different of {V}; the first ten are {counts[:10].sum() / len(ids):.0%} of all"
+)
 
 # ## Pages
 #
@@ -84,7 +88,9 @@ predicted = [che(p, rows) for rows in sizes]
 simulated = [lru(independent.tolist(), rows) for rows in sizes]
 written = [lru(ids.tolist(), rows) for rows in sizes]
 for rows, a, b, c in zip(sizes, predicted, simulated, written, strict=True):
-    print(f"{rows:4} rows, {rows * touched / 1024:5.1f} kB: predicted {a:.3f}, independent {b:.3f}, the text {c:.3f}")
+    print(
+        f"{rows:4} rows, {rows * touched / 1024:5.1f} kB: predicted {a:.3f}, independent {b:.3f}, the text {c:.3f}"
+    )
 
 # A text does better than independent tokens where its words come back soon after one another, and worse where it
 # changes its subject.
@@ -97,11 +103,21 @@ for rows, a, b, c in zip(sizes, predicted, simulated, written, strict=True):
 large = json.loads((pathlib.Path(__file__).parent / "data" / "embedding.json").read_text("utf-8"))
 print(f"{large['tokens']:,} tokens, {large['distinct']:,} different ones of {large['vocab']:,}")
 for one in large["lru"]:
-    print(f"{one['rows']:5} rows, {one['rows'] * large['row_bytes'] / 1e6:4.2f} MB: hit rate {one['hit_rate']:.3f}")
+    print(
+        f"{one['rows']:5} rows, {one['rows'] * large['row_bytes'] / 1e6:4.2f} MB: hit rate {one['hit_rate']:.3f}"
+    )
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-left.loglog(np.arange(1, len(counts) + 1), counts / counts.sum(), ".", ms=4, label="this model's text")
-left.loglog(large["ranks"], np.array(large["counts"]) / large["tokens"], ".", ms=4, label="books, World vocabulary")
+left.loglog(
+    np.arange(1, len(counts) + 1), counts / counts.sum(), ".", ms=4, label="this model's text"
+)
+left.loglog(
+    large["ranks"],
+    np.array(large["counts"]) / large["tokens"],
+    ".",
+    ms=4,
+    label="books, World vocabulary",
+)
 ranks = np.array([1, large["ranks"][-1]])
 left.loglog(ranks, 0.1 / ranks, "k--", lw=0.8, label="1 / rank")
 left.set(xlabel="rank", ylabel="frequency", title="Zipf")
@@ -110,7 +126,11 @@ right.semilogx(sizes, predicted, "k-", lw=0.8, label="Che")
 right.semilogx(sizes, simulated, "o", ms=5, label="independent tokens")
 right.semilogx(sizes, written, "x", ms=5, label="this model's text")
 right.semilogx(
-    [one["rows"] for one in large["lru"]], [one["hit_rate"] for one in large["lru"]], "s-", ms=4, label="books"
+    [one["rows"] for one in large["lru"]],
+    [one["hit_rate"] for one in large["lru"]],
+    "s-",
+    ms=4,
+    label="books",
 )
 right.set(xlabel="rows in the cache", ylabel="hit rate", title="LRU")
 right.legend(fontsize=8)

@@ -20,7 +20,9 @@ import tempfile
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 from tinyrwkv.engine.limit import least_resident
@@ -48,7 +50,10 @@ print(f"the file has {plan['file_bytes']:,} bytes; resident after loading: {mode
 # A token reads all of the dense matrices and one row of the embedding. What came in stays until somebody else needs the
 # memory, so a second token finds it there.
 
-tokens = [0, *model.tokenizer.encode("User: please go forward two meters and then turn left\n\nAssistant:")]
+tokens = [
+    0,
+    *model.tokenizer.encode("User: please go forward two meters and then turn left\n\nAssistant:"),
+]
 state, free, own = None, [model.resident()], []
 for token in tokens:
     logits, state = model.forward(token, state)
@@ -57,7 +62,9 @@ for token in tokens:
 print(
     f"touched by a token: {plan['touched_bytes_per_token']:,}; resident after one: {free[1]:,}, after all: {free[-1]:,}"
 )
-print(f"anonymous memory grew by {own[-1] - own[0]:,} bytes over all tokens; a state has {plan['state_bytes']:,}")
+print(
+    f"anonymous memory grew by {own[-1] - own[0]:,} bytes over all tokens; a state has {plan['state_bytes']:,}"
+)
 
 # ## Two gauges
 #
@@ -93,17 +100,29 @@ for token in tokens:
     z, state = small.forward(token, state)
     y, full = model.forward(token, full)
     same.append(np.array_equal(z, y))
-print(f"limit {limit:,}: at most {max(held):,} resident; the same logits after every token: {all(same)}")
+print(
+    f"limit {limit:,}: at most {max(held):,} resident; the same logits after every token: {all(same)}"
+)
 
 figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
 axes.axhline(plan["file_bytes"] / 1e6, color="grey", lw=0.8)
 axes.text(0, plan["file_bytes"] / 1e6, "file", va="bottom", fontsize=8)
 axes.plot(np.array(free) / 1e6, "o-", ms=3, label="no limit")
 calls = np.arange(1, len(held) + 1) / (len(held) / len(tokens))
-axes.plot(calls, np.array(held) / 1e6, "o-", ms=2, lw=0.8, label="with a limit, after each call of the kernels")
+axes.plot(
+    calls,
+    np.array(held) / 1e6,
+    "o-",
+    ms=2,
+    lw=0.8,
+    label="with a limit, after each call of the kernels",
+)
 axes.axhline(limit / 1e6, color="C1", lw=0.8, ls="--")
 axes.set(
-    xlabel="tokens read", ylabel="MB of the file resident", ylim=(0, None), title="Pages come when they are touched"
+    xlabel="tokens read",
+    ylabel="MB of the file resident",
+    ylim=(0, None),
+    title="Pages come when they are touched",
 )
 axes.legend()
 plt.show()

@@ -16,7 +16,9 @@ import sys
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[2])
+)  # a checkout that is not installed
 
 import tinyrwkv
 
@@ -50,7 +52,12 @@ z = logits.astype(np.float64)
 right_order = top_p(softmax(z / 1.5), 0.6)
 first = top_p(softmax(z), 0.6)
 wrong_order = np.where(first > 0, softmax(np.where(first > 0, z / 1.5, -np.inf)), 0)
-print("tokens kept, temperature first:", int((right_order > 0).sum()), "  top-p first:", int((wrong_order > 0).sum()))
+print(
+    "tokens kept, temperature first:",
+    int((right_order > 0).sum()),
+    "  top-p first:",
+    int((wrong_order > 0).sum()),
+)
 
 # ## What the sampler does
 #
@@ -60,10 +67,17 @@ print("tokens kept, temperature first:", int((right_order > 0).sum()), "  top-p 
 
 sampler = tinyrwkv.Sampler(temperature=1.5, top_p=0.6, seed=1)
 draws = 20_000
-counts = np.bincount([sampler.sample(logits)[0] for _ in range(draws)], minlength=len(logits)) / draws
-distance = {name: np.abs(counts - p).sum() / 2 for name, p in (("right", right_order), ("wrong", wrong_order))}
+counts = (
+    np.bincount([sampler.sample(logits)[0] for _ in range(draws)], minlength=len(logits)) / draws
+)
+distance = {
+    name: np.abs(counts - p).sum() / 2
+    for name, p in (("right", right_order), ("wrong", wrong_order))
+}
 by_chance = np.sqrt((right_order > 0).sum() / (2 * np.pi * draws))
-print(f"distance to the right order {distance['right']:.3f}, to the wrong one {distance['wrong']:.3f}")
+print(
+    f"distance to the right order {distance['right']:.3f}, to the wrong one {distance['wrong']:.3f}"
+)
 print(f"by chance up to {by_chance:.3f}")
 
 # ## Penalties that fade
@@ -71,7 +85,9 @@ print(f"by chance up to {by_chance:.3f}")
 # A repetition is made less probable by what a token has been counted, and counts decay: after $n$ further tokens a
 # count of 1 is worth $0.996^n$, so that a word may come back after some hundred.
 
-penalised = tinyrwkv.Sampler(temperature=0, presence_penalty=0, frequency_penalty=2.0, penalty_decay=0.99)
+penalised = tinyrwkv.Sampler(
+    temperature=0, presence_penalty=0, frequency_penalty=2.0, penalty_decay=0.99
+)
 best, second = (int(token) for token in np.argsort(-logits)[:2])
 gap = float(logits[best] - logits[second])
 penalised.accept(best)
@@ -80,7 +96,9 @@ while penalised.sample(logits)[0] != best and waited < 1000:
     penalised.accept(0)  # some other token
     waited += 1
 predicted = max(0, int(np.ceil(np.log(gap / 2.0) / np.log(0.99))))
-print(f"the first token leads by {gap:.2f}; penalised by 2 it is back after {waited} tokens, predicted {predicted}")
+print(
+    f"the first token leads by {gap:.2f}; penalised by 2 it is back after {waited} tokens, predicted {predicted}"
+)
 
 # ## Entropy: how open the choice is
 #
@@ -104,7 +122,9 @@ left.set(xlabel="token, by probability", ylabel="share", title="Temperature 1.5,
 left.legend()
 for share, curve in curves.items():
     right.plot(temperatures, np.exp(curve), label=f"top-p {share}")
-right.set(xlabel="temperature", ylabel="tokens that compete", yscale="log", title="Entropy of the choice")
+right.set(
+    xlabel="temperature", ylabel="tokens that compete", yscale="log", title="Entropy of the choice"
+)
 right.legend()
 plt.show()
 

@@ -94,8 +94,12 @@ def measure_head(of: Measurement) -> dict[str, Any]:
         logits, chosen = head_clusters.cluster_logits(parts, judge)
         rows = float((chosen @ np.diff(parts["starts"])).mean())
         kl, same = divergence(true, logits)
-        size = rows * (C + 4) + sum(a.nbytes for name, a in parts.items() if not name.startswith("rows"))
-        clusters.append({"p_min": p_min, "k_max": k_max, "rows": rows, "bytes": size, "kl": kl, "same": same})
+        size = rows * (C + 4) + sum(
+            a.nbytes for name, a in parts.items() if not name.startswith("rows")
+        )
+        clusters.append(
+            {"p_min": p_min, "k_max": k_max, "rows": rows, "bytes": size, "kl": kl, "same": same}
+        )
         print(clusters[-1], file=sys.stderr)
     for rows in (250, 500, 1000, 2000, 4000):
         parts, report = head.fit_preview(weight, fit, rows=rows)
@@ -104,7 +108,13 @@ def measure_head(of: Measurement) -> dict[str, Any]:
         read, size = float(chosen.sum(axis=1).mean()), report["bytes_per_token"]
         previews.append({"rows": read, "bytes": size, "kl": kl, "same": same})
         print(previews[-1], file=sys.stderr)
-    return {"vocab": V, "width": C, "dense_bytes": V * (C + 4), "clusters": clusters, "previews": previews}
+    return {
+        "vocab": V,
+        "width": C,
+        "dense_bytes": V * (C + 4),
+        "clusters": clusters,
+        "previews": previews,
+    }
 
 
 def measure_low_rank(of: Measurement) -> dict[str, Any]:
@@ -129,13 +139,22 @@ def measure_low_rank(of: Measurement) -> dict[str, Any]:
                             factors = low_rank.round_factors(weight, spectrum, rank, metric)
                             for part in ("a", "b"):
                                 writer.add(f"{name}.{part}", getattr(factors, part))
-                                writer.add(f"{name}.{part}.scale", getattr(factors, part + "_scale"))
+                                writer.add(
+                                    f"{name}.{part}.scale", getattr(factors, part + "_scale")
+                                )
                         elif name.removesuffix(".scale") not in names:
                             writer.add(name, model.file[name])
                 small = tinyrwkv.load(path, threads=2)
                 score = nll_of_text(small, of.judged, limit=JUDGED_WINDOWS)
                 size = small.plan()["touched_bytes_per_token"]
-            found.append({"k": k, "whitened": whiten, "nll": score.nll_per_token, "touched_bytes_per_token": size})
+            found.append(
+                {
+                    "k": k,
+                    "whitened": whiten,
+                    "nll": score.nll_per_token,
+                    "touched_bytes_per_token": size,
+                }
+            )
             print(found[-1], file=sys.stderr)
     touched = model.plan()["touched_bytes_per_token"]
     return {
@@ -183,7 +202,9 @@ PARTS: dict[str, Callable[[Measurement], dict[str, Any]]] = {
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--calibrate", required=True)
     parser.add_argument("--judge", required=True)
@@ -193,7 +214,12 @@ def main() -> None:
     for name, measure in PARTS.items():
         if args.only in (None, name):
             words = ["python", "docs/lessons/measure.py", pathlib.Path(args.model).name]
-            words += ["--calibrate", pathlib.Path(args.calibrate).name, "--judge", pathlib.Path(args.judge).name]
+            words += [
+                "--calibrate",
+                pathlib.Path(args.calibrate).name,
+                "--judge",
+                pathlib.Path(args.judge).name,
+            ]
             found = {"command": shlex.join([*words, "--only", name]), **measure(of)}
             (DATA / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 

@@ -24,15 +24,21 @@ def main(path: str) -> None:
     rest = [(run["rss"] - run["anon"]) / 1e6 for run in runs]
     figure, axes = plt.subplots(figsize=(7, 0.7 + 0.55 * len(runs)), layout="constrained")
     axes.barh(names, own, color="#e45756", label="its own: cannot be dropped")
-    axes.barh(names, rest, left=own, color="#4c78a8", label="pages of files: dropped when there is need")
+    axes.barh(
+        names, rest, left=own, color="#4c78a8", label="pages of files: dropped when there is need"
+    )
     for place, run in enumerate(runs):
         axes.text(run["rss"] / 1e6, place, f" {run['rss'] / 1e6:,.0f} MB", va="center")
-    axes.set(xlabel="MB in memory after the run", xlim=(0, 1.3 * max(run["rss"] for run in runs) / 1e6))
+    axes.set(
+        xlabel="MB in memory after the run", xlim=(0, 1.3 * max(run["rss"] for run in runs) / 1e6)
+    )
     axes.invert_yaxis()
     axes.legend(fontsize=8)
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
-    lines = [line.rstrip() for line in drawn.getvalue().splitlines()]  # matplotlib ends some with a blank
+    lines = [
+        line.rstrip() for line in drawn.getvalue().splitlines()
+    ]  # matplotlib ends some with a blank
     pathlib.Path(path).write_text("\n".join(lines) + "\n", "utf-8")
 
 

@@ -83,13 +83,17 @@ def draw(model: tinyrwkv.Model, texts: list[str], touched: np.ndarray, path: str
     colour[:pages] = 0.85
     for tensor in model.file.tensors.values():
         rgb = [int(COLOURS[part(tensor.name)][i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        colour[tensor.offset // mmap.PAGESIZE : -(-(tensor.offset + tensor.nbytes) // mmap.PAGESIZE)] = rgb
+        colour[
+            tensor.offset // mmap.PAGESIZE : -(-(tensor.offset + tensor.nbytes) // mmap.PAGESIZE)
+        ] = rgb
     figure, axes = plt.subplots(figsize=(6.4, 4.4), dpi=80)
     figure.subplots_adjust(0.02, 0.09, 0.98, 0.92)
     image = axes.imshow(np.ones((rows, columns, 3)), interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     handles = [Patch(color=value, label=name.replace("_", " ")) for name, value in COLOURS.items()]
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
+    figure.legend(
+        handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False
+    )
 
     def frame(k: int) -> None:
         strength = np.full(len(colour), 0.15)  # never touched
@@ -101,7 +105,8 @@ def draw(model: tinyrwkv.Model, texts: list[str], touched: np.ndarray, path: str
         ever = touched[: k + 1].any(axis=0).sum() * mmap.PAGESIZE / 1e6
         now = touched[k].sum() * mmap.PAGESIZE / 1e6
         axes.set_title(
-            f"{texts[k]!r}: {now:.1f} MB, so far {ever:.1f} of {pages * mmap.PAGESIZE / 1e6:.1f} MB", fontsize=10
+            f"{texts[k]!r}: {now:.1f} MB, so far {ever:.1f} of {pages * mmap.PAGESIZE / 1e6:.1f} MB",
+            fontsize=10,
         )
 
     FuncAnimation(figure, frame, frames=len(texts)).save(path, writer=PillowWriter(fps=2))
@@ -109,13 +114,17 @@ def draw(model: tinyrwkv.Model, texts: list[str], touched: np.ndarray, path: str
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("output")
     parser.add_argument("--tokens", type=int, default=24)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = shutil.copy(args.model, folder)  # nobody else maps the copy, so that the cache lets it go
+        path = shutil.copy(
+            args.model, folder
+        )  # nobody else maps the copy, so that the cache lets it go
         memory.drop_from_cache(path)
         model = tinyrwkv.load(path)
         texts, touched = watch(model, args.tokens)

@@ -24,7 +24,18 @@ from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 
 CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
-WORDS = [b":", b" one", b" two", b" three", b" four", b" five", b" six", b"teen", b" seven", b"\n\n"]
+WORDS = [
+    b":",
+    b" one",
+    b" two",
+    b" three",
+    b" four",
+    b" five",
+    b" six",
+    b"teen",
+    b" seven",
+    b"\n\n",
+]
 LOOP = [b":", b" so", b" on", b" and", b" so"]
 EXAMPLE = "examples/chat.py"
 
@@ -80,7 +91,9 @@ def test_undo_restores_the_state_bit_for_bit(model: tinyrwkv.Model) -> None:
         states.append(chat.state)
     for text, state in zip(("three", "two", "one"), states[-2::-1], strict=True):
         assert chat.undo() == text
-        assert chat.state.data.tobytes() == state.data.tobytes() and chat.state.tokens == state.tokens
+        assert (
+            chat.state.data.tobytes() == state.data.tobytes() and chat.state.tokens == state.tokens
+        )
     assert chat.undo() is None
     assert chat.turns == 0
 
@@ -157,7 +170,9 @@ def test_settings_change_between_turns(model: tinyrwkv.Model) -> None:
         ("", ""),
     ],
 )
-def test_other_settings_are_refused_and_nothing_changes(model: tinyrwkv.Model, key: str, value: str | None) -> None:
+def test_other_settings_are_refused_and_nothing_changes(
+    model: tinyrwkv.Model, key: str, value: str | None
+) -> None:
     chat = Chat(model)
     before = chat.settings()
     with pytest.raises(ArgumentError):
@@ -169,7 +184,9 @@ def test_characters_are_never_split(talkers: Callable[..., str]) -> None:
     chat = talker(talkers(*CAFE))
     pieces = [piece.text for piece in chat.ask("price?")]
     assert "".join(pieces) == " café costs €5"
-    assert "é" in pieces and "€" in "".join(pieces) and not any("\ufffd" in piece for piece in pieces)
+    assert (
+        "é" in pieces and "€" in "".join(pieces) and not any("\ufffd" in piece for piece in pieces)
+    )
 
 
 def test_a_cancelled_answer_counts_as_far_as_it_came(talkers: Callable[..., str]) -> None:
@@ -233,8 +250,12 @@ def test_loading_something_else_changes_nothing(
 
 
 def test_commands_are_answered_greedily_and_apart(tmp_path: pathlib.Path) -> None:
-    path = write_talker(tmp_path / "m", [b":", b" move", b"(", b"1", b")", b"\n\n"], template="robot")
-    chat = Chat(tinyrwkv.load(path, backend="numpy"), commands=["move", "turn"], temperature=1000, top_p=1)
+    path = write_talker(
+        tmp_path / "m", [b":", b" move", b"(", b"1", b")", b"\n\n"], template="robot"
+    )
+    chat = Chat(
+        tinyrwkv.load(path, backend="numpy"), commands=["move", "turn"], temperature=1000, top_p=1
+    )
     assert answer(chat, "go ahead") == " move(1)"
     assert chat.last is not None and chat.last.command
     assert chat.state.tokens == 0 and chat.turns == 1
@@ -267,7 +288,9 @@ def test_why_after_the_end_and_after_a_cut(talkers: Callable[..., str]) -> None:
     for _ in range(3):
         next(generation)
     generation.cancel()
-    assert [piece.token for piece in generation] == [-1]  # the part of a character, which nothing will complete
+    assert [piece.token for piece in generation] == [
+        -1
+    ]  # the part of a character, which nothing will complete
     assert "b'\\xc3'  <- chosen" in slash.run(chat, "/why")[0]
 
 
@@ -294,7 +317,9 @@ def test_slash_commands(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
         say("/quit")
 
 
-@pytest.mark.parametrize("line", ["/", "/nothing", "/save", "/load", "/reset now", "/set temperature", "/set what 1"])
+@pytest.mark.parametrize(
+    "line", ["/", "/nothing", "/save", "/load", "/reset now", "/set temperature", "/set what 1"]
+)
 def test_wrong_slash_commands_are_explained(model: tinyrwkv.Model, line: str) -> None:
     with pytest.raises(ArgumentError):
         slash.run(Chat(model), line)
@@ -361,7 +386,9 @@ def test_profiles(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "m.v1.trwkv"
     assert read_profile(path) == Profile()
     beside = tmp_path / "m.v1.chat.json"
-    beside.write_text('{"prompts": ["a", "é"], "commands": ["move"], "settings": {"temperature": 0}}', "utf-8")
+    beside.write_text(
+        '{"prompts": ["a", "é"], "commands": ["move"], "settings": {"temperature": 0}}', "utf-8"
+    )
     assert read_profile(path) == Profile(("a", "é"), ("move",), {"temperature": 0})
     beside.write_text("{}")
     assert read_profile(path) == Profile()
@@ -405,19 +432,27 @@ def test_what_lies_beside_the_bundled_model_can_be_used(model: tinyrwkv.Model) -
 
 
 def test_a_pipe_gets_the_answers_and_nothing_else(talkers: Callable[..., str]) -> None:
-    done = run(EXAMPLE, talkers(*CAFE), text="price?\n\n  \r\nand now?\n/set temperature 0\nprice, no newline")
+    done = run(
+        EXAMPLE,
+        talkers(*CAFE),
+        text="price?\n\n  \r\nand now?\n/set temperature 0\nprice, no newline",
+    )
     assert done.stdout == "café costs €5\n" * 3
     assert done.stderr == "temperature is 0 now.\n"
     assert done.returncode == 0
 
 
-def test_reports_go_through_a_pipe_too(piped: Callable[..., Any], talkers: Callable[..., str]) -> None:
+def test_reports_go_through_a_pipe_too(
+    piped: Callable[..., Any], talkers: Callable[..., str]
+) -> None:
     status, out, notes = piped("price?\n/why\n/quit\nprice?\n", talkers(*CAFE), "-n", "2")
     assert out.startswith("caf\nThe last step") and out.count("caf") == 1
     assert (status, notes) == (0, "")
 
 
-def test_a_pipe_stops_at_the_first_error(piped: Callable[..., Any], talkers: Callable[..., str]) -> None:
+def test_a_pipe_stops_at_the_first_error(
+    piped: Callable[..., Any], talkers: Callable[..., str]
+) -> None:
     status, out, notes = piped("price?\n/load nowhere\nprice?\n", talkers(*CAFE))
     assert out == "café costs €5\n"
     assert notes.startswith("tinyrwkv: nowhere") and notes.count("\n") == 1
@@ -428,15 +463,22 @@ def test_any_bytes_can_be_said(piped: Callable[..., Any], talkers: Callable[...,
     assert piped(b"\xff\xfe caf\xc3\n", talkers(*CAFE)) == (0, "café costs €5\n", "")
 
 
-def test_a_turn_without_an_answer_is_an_empty_line(piped: Callable[..., Any], talkers: Callable[..., str]) -> None:
+def test_a_turn_without_an_answer_is_an_empty_line(
+    piped: Callable[..., Any], talkers: Callable[..., str]
+) -> None:
     assert piped("one\ntwo\n", talkers(b":", END)) == (0, "\n\n", "")
 
 
-def test_the_chat_takes_what_lies_beside_the_model(piped: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+def test_the_chat_takes_what_lies_beside_the_model(
+    piped: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
     path = write_talker(tmp_path / "m.trwkv", CAFE, template="robot")
     settings = {"temperature": 0.5, "max_tokens": 3}
     (tmp_path / "m.chat.json").write_text(json.dumps({"settings": settings}))
-    rows = dict(line.split() for line in piped("/set\n", "--model", path, "--temperature", "0.25")[1].splitlines())
+    rows = dict(
+        line.split()
+        for line in piped("/set\n", "--model", path, "--temperature", "0.25")[1].splitlines()
+    )
     assert rows["temperature"] == "0.25" and rows["max_tokens"] == "3" and rows["top_p"] == "0.5"
     (tmp_path / "m.chat.json").write_text("no")
     assert piped("/set\n", path)[:2] == (1, "")
@@ -447,7 +489,10 @@ def test_a_state_can_be_loaded_at_the_start(
 ) -> None:
     state = str(tmp_path / "state")
     assert piped(f"price?\n/save {state}\n", talkers(*CAFE))[0] == 0
-    told = dict(line.split("  ", 1) for line in piped("/stats\n", talkers(*CAFE), "--load", state)[1].splitlines())
+    told = dict(
+        line.split("  ", 1)
+        for line in piped("/stats\n", talkers(*CAFE), "--load", state)[1].splitlines()
+    )
     assert int(told["tokens read"]) > 20
 
 
@@ -464,8 +509,15 @@ def test_a_terminal_of_40_columns(talkers: Callable[..., str]) -> None:
         lines = text.splitlines()
         assert lines[0] == "go"  # the echo
         assert all(len(line) <= 39 for line in lines) and len(lines) > 10
-        assert " ".join(lines[1:]).startswith("so on and so on and") and " ".join(lines[1:]).split().count("so") == 40
-        assert "120 tokens," in notes and "tok/s" in notes and "/set max_tokens" in notes.replace("\n", " ")
+        assert (
+            " ".join(lines[1:]).startswith("so on and so on and")
+            and " ".join(lines[1:]).split().count("so") == 40
+        )
+        assert (
+            "120 tokens," in notes
+            and "tok/s" in notes
+            and "/set max_tokens" in notes.replace("\n", " ")
+        )
         terminal.type("/help\n")
         assert all(len(line) <= 39 for line in terminal.wait_for("\n> ").splitlines())
         terminal.type("\x04")

@@ -11,15 +11,20 @@ from tinyrwkv.chat import paths as places
 
 
 @pytest.mark.parametrize(
-    ("folder", "variable"), [(places.cache_folder, "XDG_CACHE_HOME"), (places.state_folder, "XDG_STATE_HOME")]
+    ("folder", "variable"),
+    [(places.cache_folder, "XDG_CACHE_HOME"), (places.state_folder, "XDG_STATE_HOME")],
 )
-def test_what_the_environment_says(folder, variable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_what_the_environment_says(
+    folder, variable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "x"))
     assert folder() == str(tmp_path / "x" / "tinyrwkv")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows tells its folders in LOCALAPPDATA")
-def test_otherwise_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_otherwise_in_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(places.sys, "platform", "linux")
     for told in ("", "relative/path"):

@@ -32,7 +32,11 @@ def state_after(model: tinyrwkv.Model, text: str) -> tinyrwkv.State:
 
 
 def files(cache: PromptCache) -> list[pathlib.Path]:
-    return sorted(pathlib.Path(cache.folder).iterdir()) if cache.folder and os.path.isdir(cache.folder) else []
+    return (
+        sorted(pathlib.Path(cache.folder).iterdir())
+        if cache.folder and os.path.isdir(cache.folder)
+        else []
+    )
 
 
 def chat(model: tinyrwkv.Model, system: str, cache: PromptCache | None) -> Chat:
@@ -48,7 +52,11 @@ def test_a_state_comes_back_as_it_was(model: tinyrwkv.Model, cache: PromptCache)
     assert cache.get(model, "Be kind.") is None and files(cache) == []
     cache.put(model, "Be kind.", state)
     again = cache.get(model, "Be kind.")
-    assert again is not None and again.data.tobytes() == state.data.tobytes() and again.tokens == state.tokens
+    assert (
+        again is not None
+        and again.data.tobytes() == state.data.tobytes()
+        and again.tokens == state.tokens
+    )
     assert cache.get(model, "Be kind") is None
 
 
@@ -60,7 +68,10 @@ def test_another_model_has_states_of_its_own(
 
 
 def test_damaged_entries_are_as_good_as_none(model: tinyrwkv.Model, cache: PromptCache) -> None:
-    expected, text = answer(chat(model, "Be kind.", cache), "Hello"), template("robot").system("Be kind.")
+    expected, text = (
+        answer(chat(model, "Be kind.", cache), "Hello"),
+        template("robot").system("Be kind."),
+    )
     (path,) = files(cache)
     whole = path.read_bytes()
     assert str(path) == cache.path(model, text) and cache.get(model, text) is not None
@@ -77,7 +88,9 @@ def test_damaged_entries_are_as_good_as_none(model: tinyrwkv.Model, cache: Promp
     assert cache.get(model, text) is not None  # kept again
 
 
-def test_the_folder_is_bounded_and_what_is_used_stays(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
+def test_the_folder_is_bounded_and_what_is_used_stays(
+    model: tinyrwkv.Model, tmp_path: pathlib.Path
+) -> None:
     state = state_after(model, "a")
     probe = PromptCache(tmp_path / "probe")
     probe.put(model, "a", state)
@@ -99,7 +112,9 @@ def test_the_folder_is_bounded_and_what_is_used_stays(model: tinyrwkv.Model, tmp
     assert files(small) == []
 
 
-def test_a_folder_that_cannot_be_used_is_no_error(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
+def test_a_folder_that_cannot_be_used_is_no_error(
+    model: tinyrwkv.Model, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     cache = PromptCache(tmp_path / "file" / "folder")
     cache.put(model, "a", state_after(model, "a"))
@@ -122,7 +137,11 @@ def test_a_chat_reads_its_system_text_once(model: tinyrwkv.Model, cache: PromptC
     with_system = sum(read)
     read.clear()
     assert answer(second, "Hello") == expected
-    assert (plain.system_source, first.system_source, second.system_source) == ("read", "read", "cache")
+    assert (plain.system_source, first.system_source, second.system_source) == (
+        "read",
+        "read",
+        "cache",
+    )
     assert with_system > sum(read)
     assert second.state.tokens == first.state.tokens == plain.state.tokens
     for talk in (first, second):
@@ -133,21 +152,28 @@ def test_a_chat_reads_its_system_text_once(model: tinyrwkv.Model, cache: PromptC
     assert len(files(cache)) == 1
 
 
-def test_a_deadline_in_the_system_text_leaves_nothing(model: tinyrwkv.Model, cache: PromptCache) -> None:
+def test_a_deadline_in_the_system_text_leaves_nothing(
+    model: tinyrwkv.Model, cache: PromptCache
+) -> None:
     talk = chat(model, "Be kind. " * 50, cache)
     assert list(talk.ask("Hello", deadline=0.0)) == []
     assert (talk.state.tokens, talk.turns, files(cache)) == (0, 0, [])
     assert answer(talk, "Hello") == answer(chat(model, "Be kind. " * 50, None), "Hello")
 
 
-def test_without_a_home_it_is_beside_the_model(model: tinyrwkv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_it_is_beside_the_model(
+    model: tinyrwkv.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tinyrwkv.chat.prompt_cache.cache_folder", lambda: None)
     folder = pathlib.Path(PromptCache().path(model, "a")).parent
     assert folder == pathlib.Path(model.path).parent / ".tinyrwkv-cache"
 
 
 def test_the_command_keeps_it_in_the_users_cache_folder(
-    piped: Callable[..., Any], tiny: Callable[..., str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    piped: Callable[..., Any],
+    tiny: Callable[..., str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     arguments = (tiny(), "--system", "Be kind.", "--temperature", "0", "-n", "5")

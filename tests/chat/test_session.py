@@ -43,7 +43,11 @@ def test_what_was_said_comes_back(tiny: Callable[..., str], tmp_path: pathlib.Pa
     def comes_back(transcript: list[session.Said]) -> None:
         session.save(path, state, transcript)
         again, told = session.load(path, model)
-        assert told == transcript and again.data.tobytes() == state.data.tobytes() and again.tokens == 3
+        assert (
+            told == transcript
+            and again.data.tobytes() == state.data.tobytes()
+            and again.tokens == 3
+        )
 
     comes_back()
     assert tinyrwkv.State.load(path, model).data.tobytes() == state.data.tobytes()
@@ -51,7 +55,9 @@ def test_what_was_said_comes_back(tiny: Callable[..., str], tmp_path: pathlib.Pa
         assert set(file.tensors) == {"state", "transcript"}
 
 
-def test_the_file_of_a_state_alone_will_do(tiny: Callable[..., str], tmp_path: pathlib.Path) -> None:
+def test_the_file_of_a_state_alone_will_do(
+    tiny: Callable[..., str], tmp_path: pathlib.Path
+) -> None:
     model = tinyrwkv.load(tiny(), backend="numpy")
     model.forward([0, 5])[1].save(tmp_path / "state")
     state, told = session.load(tmp_path / "state", model)
@@ -60,9 +66,21 @@ def test_the_file_of_a_state_alone_will_do(tiny: Callable[..., str], tmp_path: p
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"\xff", b"{}x", b"5", b'["ab"]', b'[["a", "b"]]', b'[["a", "b", 1]]', b'[[1, "b", true]]', b"[" * 9999],
+    [
+        b"",
+        b"\xff",
+        b"{}x",
+        b"5",
+        b'["ab"]',
+        b'[["a", "b"]]',
+        b'[["a", "b", 1]]',
+        b'[[1, "b", true]]',
+        b"[" * 9999,
+    ],
 )
-def test_other_transcripts_are_refused(text: bytes, tiny: Callable[..., str], tmp_path: pathlib.Path) -> None:
+def test_other_transcripts_are_refused(
+    text: bytes, tiny: Callable[..., str], tmp_path: pathlib.Path
+) -> None:
     model, path = tinyrwkv.load(tiny(), backend="numpy"), tmp_path / "file"
     state = model.new_state()
     with Writer(path, {"kind": "state", "tokens": 0, **state.origin}) as writer:
@@ -77,7 +95,10 @@ def test_a_chat_goes_on_with_what_was_said(cafe: str, tmp_path: pathlib.Path) ->
     for text in ("price?", "and now?", "still?"):
         list(chat.ask(text))
     chat.undo()
-    assert chat.transcript == [("price?", "café costs €5", False), ("and now?", "café costs €5", False)]
+    assert chat.transcript == [
+        ("price?", "café costs €5", False),
+        ("and now?", "café costs €5", False),
+    ]
     chat.save(tmp_path / "file")
     other.load(tmp_path / "file")
     assert other.transcript == chat.transcript and other.turns == 2
@@ -96,7 +117,11 @@ def test_a_conversation_is_resumed_and_saved_again(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "kept"))
     model = tinyrwkv.load(cafe, backend="numpy")
     for file in ([str(tmp_path / "talk")], []):
-        where = pathlib.Path(*file) if file else tmp_path / "kept" / "tinyrwkv" / f"{model.hash[:16]}.state"
+        where = (
+            pathlib.Path(*file)
+            if file
+            else tmp_path / "kept" / "tinyrwkv" / f"{model.hash[:16]}.state"
+        )
         counts = []
         for _ in range(2):
             assert piped("price?\n", cafe, "--resume", *file) == (0, "café costs €5\n", "")
@@ -116,7 +141,9 @@ def test_nothing_is_written_where_nothing_was_said(
     assert session.load(path, tinyrwkv.load(cafe, backend="numpy"))[1] == []
 
 
-def test_an_error_saves_what_was_said_before_it(cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+def test_an_error_saves_what_was_said_before_it(
+    cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
     assert piped("price?\n/nothing\n", cafe, "--resume", str(tmp_path / "talk"))[0] == 1
     assert len(session.load(tmp_path / "talk", tinyrwkv.load(cafe, backend="numpy"))[1]) == 1
 
@@ -135,7 +162,9 @@ def test_what_cannot_be_resumed_is_left_alone(
         piped("", cafe, "--resume", "a", "--load", "b")
 
 
-def test_a_terminal_shows_what_was_said(cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+def test_a_terminal_shows_what_was_said(
+    cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
     path = str(tmp_path / "talk")
     piped("one?\ntwo?\nthree?\nfour?\n", cafe, "--resume", path)
     with Terminal(EXAMPLE, cafe, "--resume", path) as terminal:
@@ -163,7 +192,9 @@ def test_a_closed_window_saves_too(tmp_path: pathlib.Path) -> None:
     assert question == "go" and answer.startswith("so on and so on") and not command
 
 
-def test_saving_over_something_else_is_refused(tiny: Callable[..., str], tmp_path: pathlib.Path) -> None:
+def test_saving_over_something_else_is_refused(
+    tiny: Callable[..., str], tmp_path: pathlib.Path
+) -> None:
     state: Any = tinyrwkv.load(tiny(), backend="numpy").new_state()
     (tmp_path / "letter").write_text(json.dumps("dear"))
     with pytest.raises(ArgumentError, match="something else"):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tinyrwkv.chat.templates import TEMPLATES, Template, template
 from tinyrwkv.errors import ArgumentError
 
-texts = st.text(st.sampled_from("ab \n\r\t{}:\x0b\u2028") | st.characters(codec="utf-8"), max_size=30)
+texts = st.text(
+    st.sampled_from("ab \n\r\t{}:\x0b\u2028") | st.characters(codec="utf-8"), max_size=30
+)
 chatting = pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "none"])
 
 
@@ -35,8 +37,17 @@ def test_every_template_is_under_its_name() -> None:
 def test_a_conversation_reads_as_in_training() -> None:
     robot = template("robot")
     answer = ' move(1); place("cup")'
-    text = robot.prompt("go on") + answer + robot.prompt("stop", first=False) + " stop()" + robot.between
-    assert text == 'User: go on\n\nAssistant: move(1); place("cup")\n\nUser: stop\n\nAssistant: stop()\n\n'
+    text = (
+        robot.prompt("go on")
+        + answer
+        + robot.prompt("stop", first=False)
+        + " stop()"
+        + robot.between
+    )
+    assert (
+        text
+        == 'User: go on\n\nAssistant: move(1); place("cup")\n\nUser: stop\n\nAssistant: stop()\n\n'
+    )
 
 
 def test_no_system_text_without_instructions() -> None:
@@ -79,10 +90,15 @@ def test_braces_are_only_text() -> None:
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ArgumentError, match="found 'alpaca', expected one of chat, robot, raven, none; choose"):
+    with pytest.raises(
+        ArgumentError, match="found 'alpaca', expected one of chat, robot, raven, none; choose"
+    ):
         template("alpaca")
 
 
 def test_own_templates_need_only_what_differs() -> None:
     own = Template("own", user_form="Q: {}\n", answer_prefix="A:", between="\n", stop=("\nQ:",))
-    assert own.prompt("two?") + " 2" + own.prompt("three?", first=False) == "Q: two?\nA: 2\nQ: three?\nA:"
+    assert (
+        own.prompt("two?") + " 2" + own.prompt("three?", first=False)
+        == "Q: two?\nA: 2\nQ: three?\nA:"
+    )

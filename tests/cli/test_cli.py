@@ -36,14 +36,29 @@ def numpy_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of a model that tells a price."""
-    tokens = [b"?", b" caf", b"\xc3", b"\xa9", b" is", b" \xe2", b"\x82\xac", b"5", b".", b"\n\n", b"Next", END]
+    tokens = [
+        b"?",
+        b" caf",
+        b"\xc3",
+        b"\xa9",
+        b" is",
+        b" \xe2",
+        b"\x82\xac",
+        b"5",
+        b".",
+        b"\n\n",
+        b"Next",
+        END,
+    ]
     return write_talker(tmp_path_factory.mktemp("talker") / "m.trwkv", tokens)
 
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of a model that never ends."""
-    return write_talker(tmp_path_factory.mktemp("endless") / "m.trwkv", [b"?", b" on", b" and", b" on"])
+    return write_talker(
+        tmp_path_factory.mktemp("endless") / "m.trwkv", [b"?", b" on", b" and", b" on"]
+    )
 
 
 # All commands
@@ -55,7 +70,9 @@ def test_every_command_shows_examples(command: str, capsys: pytest.CaptureFixtur
         main([command, "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    assert f"examples:\n  tinyrwkv {command}" in shown and "default: the small bundled model" in shown
+    assert (
+        f"examples:\n  tinyrwkv {command}" in shown and "default: the small bundled model" in shown
+    )
 
 
 def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +103,9 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["bench", "a", "b"],
     ],
 )
-def test_mistakes_in_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_in_arguments_end_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
@@ -108,7 +127,11 @@ def test_errors_are_one_line_and_end_with_1(
     assert main([command, path, *(["-p", "a"] if command == "generate" else [])]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("tinyrwkv: ") and shown.err.count("\n") == 1 and "lines.trwkv" in shown.err
+    assert (
+        shown.err.startswith("tinyrwkv: ")
+        and shown.err.count("\n") == 1
+        and "lines.trwkv" in shown.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,13 +148,17 @@ def test_errors_are_one_line_and_end_with_1(
         ["--state", "nowhere"],
     ],
 )
-def test_values_out_of_range_are_errors(arguments: list[str], talker: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_out_of_range_are_errors(
+    arguments: list[str], talker: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["generate", talker, "-p", "a", *arguments]) == 1
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("tinyrwkv: ") and shown.err.count("\n") == 1
 
 
-def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(options: object) -> int:
         raise KeyboardInterrupt
 
@@ -173,22 +200,44 @@ def test_generate_prints_the_continuation_only(talker: str) -> None:
     assert done.returncode == 0
 
 
-def test_generate_is_what_the_library_does(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_is_what_the_library_does(
+    tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["generate", tiny(), "-p", "Once upon", "-n", "12", "--seed", "5", "--quiet"]) == 0
     shown = capsys.readouterr()
-    pieces = tinyrwkv.load(tiny()).generate("Once upon", sampler=tinyrwkv.Sampler(seed=5), max_tokens=12)
+    pieces = tinyrwkv.load(tiny()).generate(
+        "Once upon", sampler=tinyrwkv.Sampler(seed=5), max_tokens=12
+    )
     assert shown.out == "".join(piece.text for piece in pieces) and shown.err == ""
 
 
 def test_generate_stops_and_counts(talker: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", talker, "-p", "?", "--temperature", "0", "--stop", "\n\n", "--stop", "5."]) == 0
+    assert (
+        main(
+            ["generate", talker, "-p", "?", "--temperature", "0", "--stop", "\n\n", "--stop", "5."]
+        )
+        == 0
+    )
     assert capsys.readouterr().out == " café is €"
     assert main(["generate", talker, "-p", "?", "--temperature", "0", "-n", "2"]) == 0
-    assert capsys.readouterr().out == " caf\ufffd"  # the length cuts the character, and nothing more comes
+    assert (
+        capsys.readouterr().out == " caf\ufffd"
+    )  # the length cuts the character, and nothing more comes
 
 
 def test_generate_reads_standard_input(talker: str) -> None:
-    done = run("-m", "tinyrwkv", "generate", talker, "-p", "-", "--temperature", "0", "--quiet", text=b"\xff how much?")
+    done = run(
+        "-m",
+        "tinyrwkv",
+        "generate",
+        talker,
+        "-p",
+        "-",
+        "--temperature",
+        "0",
+        "--quiet",
+        text=b"\xff how much?",
+    )
     assert done.stdout == " café is €5.\n\nNext" and done.stderr == ""
 
 
@@ -196,7 +245,10 @@ def test_generate_goes_on_from_a_saved_state(
     tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state, common = str(tmp_path / "state"), ["--temperature", "0", "--quiet"]
-    assert main(["generate", tiny(), "-p", "Once upon a", "-n", "0", "--save-state", state, *common]) == 0
+    assert (
+        main(["generate", tiny(), "-p", "Once upon a", "-n", "0", "--save-state", state, *common])
+        == 0
+    )
     assert capsys.readouterr().out == ""
     assert main(["generate", tiny(), "-p", " time", "-n", "9", "--state", state, *common]) == 0
     model = tinyrwkv.load(tiny())
@@ -249,7 +301,9 @@ def test_info_is_brief_about_compression(
         {"technique": "low rank", "params": {"whiten": True, "text": "own"}, "report": report},
         {"technique": "nothing", "params": {}, "report": {}},
     ]
-    path = rewrite(tiny(), tmp_path / "model", lambda metadata, _: metadata.update(compression=steps))
+    path = rewrite(
+        tiny(), tmp_path / "model", lambda metadata, _: metadata.update(compression=steps)
+    )
     assert main(["info", path]) == 0
     shown = [
         line
@@ -265,7 +319,9 @@ def test_info_is_brief_about_compression(
     assert json.loads(capsys.readouterr().out)["metadata"]["compression"] == steps
 
 
-def test_info_shows_the_program(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_shows_the_program(
+    tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     program = list(describe(tinyrwkv.load(tiny()).program))
     assert main(["info", tiny(), "--program"]) == 0
     assert capsys.readouterr().out.splitlines() == program
@@ -273,7 +329,9 @@ def test_info_shows_the_program(tiny: Callable[..., str], capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["program"] == program
 
 
-def test_info_of_a_state(tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_a_state(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = str(tmp_path / "state")
     tinyrwkv.load(tiny()).new_state().save(path)
     assert main(["info", path]) == 0 and main(["verify", path]) == 0
@@ -288,17 +346,25 @@ def test_plan(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
     assert {"file_bytes", "touched_bytes_per_token", "resident_bytes_max", "parts"} <= told.keys()
     assert main(["plan", tiny()]) == 0
     shown = capsys.readouterr().out
-    assert all(part["part"] in shown for part in told["parts"]) and "together" in shown and "it chooses" not in shown
+    assert (
+        all(part["part"] in shown for part in told["parts"])
+        and "together" in shown
+        and "it chooses" not in shown
+    )
 
 
-def test_plan_within_a_limit(tiny: Callable[..., str], linux: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_within_a_limit(
+    tiny: Callable[..., str], linux: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     least = least_resident(tinyrwkv.load(tiny()).parts)
     assert main(["plan", tiny(), "--json", "--resident-limit", f"{least}B"]) == 0
     assert json.loads(capsys.readouterr().out)["resident_bytes_max"] <= least
     assert main(["plan", tiny(), "--resident-limit", f"{least - 1}B"]) == 1
 
 
-def test_verify(tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["verify", tiny()]) == 0
     shown = capsys.readouterr()
     assert "every checksum is right" in shown.out and shown.err == ""
@@ -332,16 +398,25 @@ def test_bench(tiny: Callable[..., str]) -> None:
     assert tuple(told) == BENCH_KEYS
     assert told["backend"] == "numpy" and told["threads"] == 1
     assert all(told[key] > 0 for key in BENCH_KEYS[2:5])
-    assert told["touched_bytes_per_token"] == tinyrwkv.load(tiny()).plan()["touched_bytes_per_token"]
+    assert (
+        told["touched_bytes_per_token"] == tinyrwkv.load(tiny()).plan()["touched_bytes_per_token"]
+    )
     if tinyrwkv.file.memory.LINUX:
         assert 10**7 < told["rss_anon_bytes"] <= told["peak_rss_bytes"] < 10**9
         assert 0 < told["resident_bytes"] <= os.path.getsize(tiny()) + 4096
 
 
-def test_bench_counts_what_a_token_chooses(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_counts_what_a_token_chooses(
+    tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tiny("v5.2", "int8", "compressed")
-    assert main(["bench", path, "--prompt-tokens", "8", "--tokens", "9", "--repeat", "1", "--json"]) == 0
-    every, file = (tinyrwkv.load(path).plan()[key] for key in ("touched_bytes_per_token", "file_bytes"))
+    assert (
+        main(["bench", path, "--prompt-tokens", "8", "--tokens", "9", "--repeat", "1", "--json"])
+        == 0
+    )
+    every, file = (
+        tinyrwkv.load(path).plan()[key] for key in ("touched_bytes_per_token", "file_bytes")
+    )
     assert every < json.loads(capsys.readouterr().out)["touched_bytes_per_token"] < file
 
 

@@ -18,7 +18,21 @@ from tests.helpers.terminals import ROOT, Terminal, run
 from tinyrwkv.cli.events import Events
 from tinyrwkv.generate import Piece
 
-CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n", b"x", END]
+CAFE = [
+    b":",
+    b" ca",
+    b"f",
+    b"\xc3",
+    b"\xa9",
+    b" cost",
+    b"s",
+    b" \xe2",
+    b"\x82\xac",
+    b"5",
+    b"\n\n",
+    b"x",
+    END,
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +61,19 @@ def test_a_piece(text: str, token: int, logprob: float) -> None:
 
 
 def test_generate(cafe: str) -> None:
-    done = run("-m", "tinyrwkv", "generate", cafe, "-p", "User:", "--temperature", "0", "--stop", "\n\n", "--json")
+    done = run(
+        "-m",
+        "tinyrwkv",
+        "generate",
+        cafe,
+        "-p",
+        "User:",
+        "--temperature",
+        "0",
+        "--stop",
+        "\n\n",
+        "--json",
+    )
     told = events(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert [event["event"] for event in told[-2:]] == ["end", "stats"]
@@ -56,8 +82,12 @@ def test_generate(cafe: str) -> None:
     assert "".join(piece["text"] for piece in pieces) == end["text"] == " café costs €5"
     assert end["stop_reason"] == "stop" and all(piece["logprob"] <= 0 for piece in pieces)
     model = tinyrwkv.load(cafe, backend="numpy")
-    assert [piece["token"] for piece in pieces] == [model.tokenizer.encode(x)[0] for x in CAFE[1:11]]
-    assert stats["prompt_tokens"] == 1 + len(model.tokenizer.encode("User:")) and stats["seconds"] > 0
+    assert [piece["token"] for piece in pieces] == [
+        model.tokenizer.encode(x)[0] for x in CAFE[1:11]
+    ]
+    assert (
+        stats["prompt_tokens"] == 1 + len(model.tokenizer.encode("User:")) and stats["seconds"] > 0
+    )
     assert stats.keys() >= {"prompt_seconds", "resident_bytes", "rss_bytes"}
 
 
@@ -73,22 +103,34 @@ def test_chat(cafe: str, piped: Callable[..., Any]) -> None:
     order = [event["event"] for event in told if event["event"] != "piece"]
     assert order == ["begin", "end", "stats", "report", "error", "error", "begin", "end", "stats"]
     assert of("end", told)[0]["text"].strip() == "café costs €5"
-    assert "nonsense" in of("error", told)[0]["message"] and "/nothing" in of("error", told)[1]["message"]
+    assert (
+        "nonsense" in of("error", told)[0]["message"]
+        and "/nothing" in of("error", told)[1]["message"]
+    )
     first = [event["event"] for event in told].index("end")
-    assert "".join(event["text"] for event in of("piece", told[:first])) == of("end", told)[0]["text"]
+    assert (
+        "".join(event["text"] for event in of("piece", told[:first])) == of("end", told)[0]["text"]
+    )
 
 
 def test_a_terminal_gets_the_same_lines(cafe: str) -> None:
-    with Terminal("-m", "tinyrwkv", "chat", cafe, "--json", "--temperature", "0", columns=200) as terminal:
+    with Terminal(
+        "-m", "tinyrwkv", "chat", cafe, "--json", "--temperature", "0", columns=200
+    ) as terminal:
         terminal.type("price?\n")
         shown = terminal.wait_for('"rss_bytes"')
         assert "> " not in shown and "\x1b" not in shown
-        assert json.loads(next(line for line in shown.splitlines() if '"end"' in line))["stop_reason"] == "stop"
+        assert (
+            json.loads(next(line for line in shown.splitlines() if '"end"' in line))["stop_reason"]
+            == "stop"
+        )
         terminal.type("\x04")
         assert terminal.status() == 0
 
 
-def test_what_keeps_it_from_starting_is_no_event(piped: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+def test_what_keeps_it_from_starting_is_no_event(
+    piped: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
     status, out, notes = piped("a\n", str(tmp_path / "none"), "--json")
     assert (status, out) == (1, "") and notes.startswith("tinyrwkv: ")
 

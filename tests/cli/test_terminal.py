@@ -47,7 +47,9 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1MB", "12 TB", "1e3", "12MBB", "٣MB", "nan", "1.", "9" * 400, "1,5MB"])
+@pytest.mark.parametrize(
+    "text", ["", "MB", "-1MB", "12 TB", "1e3", "12MBB", "٣MB", "nan", "1.", "9" * 400, "1,5MB"]
+)
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ArgumentError, match="write it like 12MB"):
         parse_size(text)
@@ -69,12 +71,16 @@ def split(text: str, cuts: list[int]) -> list[str]:
 
 @given(texts, st.lists(st.integers(0, 60)), st.integers(2, 30))
 @example("\t0", [], 2)
-def test_lines_are_never_too_long_and_no_word_is_lost(text: str, cuts: list[int], limit: int) -> None:
+def test_lines_are_never_too_long_and_no_word_is_lost(
+    text: str, cuts: list[int], limit: int
+) -> None:
     wrapper = Wrapper(lambda: limit)
     shown = "".join(wrapper.push(piece) for piece in split(text, cuts)) + wrapper.flush()
     assert all(columns(line) <= limit for line in shown.split("\n"))
     assert shown == wrap(text, lambda: limit)
-    kept = "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in text if c not in " \n\t\r")
+    kept = "".join(
+        "\ufffd" if unicodedata.category(c) == "Cc" else c for c in text if c not in " \n\t\r"
+    )
     assert "".join(c for c in shown if c not in " \n") == kept
 
 
@@ -87,7 +93,13 @@ def test_lines_break_between_words() -> None:
 
 def test_words_wait_only_until_they_are_complete() -> None:
     wrapper = Wrapper(lambda: 20)
-    assert [wrapper.push(piece) for piece in ("Wor", "ds", " the", "re ", "日")] == ["", "", "Words", " there", " 日"]
+    assert [wrapper.push(piece) for piece in ("Wor", "ds", " the", "re ", "日")] == [
+        "",
+        "",
+        "Words",
+        " there",
+        " 日",
+    ]
 
 
 def test_escape_codes_do_not_reach_the_terminal() -> None:
@@ -154,7 +166,9 @@ def test_the_bar_fits_and_goes_away(columns: int, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("stream", "kind"), [(io.StringIO(), "xterm"), (Screen(), "dumb")])
-def test_no_bar_where_it_cannot_be_drawn(stream: io.StringIO, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bar_where_it_cannot_be_drawn(
+    stream: io.StringIO, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TERM", kind)
     with Progress("verify", stream) as progress:
         progress(1, 2)

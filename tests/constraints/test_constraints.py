@@ -31,12 +31,31 @@ from tinyrwkv.constraints.trie import LONGEST, Filter, Trie
 
 # ---- UTF-8 ----
 
-code_points = st.integers(0, LAST).filter(lambda code: not 0xD800 <= code <= 0xDFFF) | st.sampled_from(
-    [0, 0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x3FFFF, 0x40000, 0xFFFFF, 0x100000, LAST]
+code_points = st.integers(0, LAST).filter(
+    lambda code: not 0xD800 <= code <= 0xDFFF
+) | st.sampled_from(
+    [
+        0,
+        0x7F,
+        0x80,
+        0x7FF,
+        0x800,
+        0xD7FF,
+        0xE000,
+        0xFFFF,
+        0x10000,
+        0x3FFFF,
+        0x40000,
+        0xFFFFF,
+        0x100000,
+        LAST,
+    ]
 )
 
 
-@given(code_points, code_points, st.lists(code_points, max_size=5), st.binary(min_size=1, max_size=4))
+@given(
+    code_points, code_points, st.lists(code_points, max_size=5), st.binary(min_size=1, max_size=4)
+)
 @settings(max_examples=200)
 def test_byte_sequences_spell_a_range_and_nothing_else(one, other, codes, data):
     low, high = min(one, other), max(one, other)
@@ -44,7 +63,8 @@ def test_byte_sequences_spell_a_range_and_nothing_else(one, other, codes, data):
 
     def spelled(data: bytes) -> int:
         return sum(
-            len(span) == len(data) and all(a <= byte <= b for byte, (a, b) in zip(data, span, strict=True))
+            len(span) == len(data)
+            and all(a <= byte <= b for byte, (a, b) in zip(data, span, strict=True))
             for span in spans
         )
 
@@ -59,10 +79,18 @@ def test_byte_sequences_spell_a_range_and_nothing_else(one, other, codes, data):
         assert spelled(data) == (len(text) == 1 and low <= ord(text) <= high)
 
 
-@given(st.lists(st.tuples(code_points, code_points).map(lambda pair: (min(pair), max(pair))), max_size=5), code_points)
+@given(
+    st.lists(
+        st.tuples(code_points, code_points).map(lambda pair: (min(pair), max(pair))), max_size=5
+    ),
+    code_points,
+)
 def test_ranges_and_all_others(ranges, code):
     inside = any(low <= code <= high for low, high in ranges)
-    for found, expected in ((normalise(ranges), inside), (complement(normalise(ranges)), not inside)):
+    for found, expected in (
+        (normalise(ranges), inside),
+        (complement(normalise(ranges)), not inside),
+    ):
         assert any(low <= code <= high for low, high in found) == expected
         assert list(found) == sorted(found) and all(low <= high for low, high in found)
         assert not any(low <= 0xDFFF and high >= 0xD800 for low, high in found)
@@ -73,16 +101,29 @@ def test_ranges_and_all_others(ranges, code):
 LETTERS = "ab\nc é日🙂-]^"
 
 sets = st.sampled_from(
-    [r"[ab]", r"[^ab]", r"[]a]", r"[^\]-]", r"[a-c\d]", r"[é-日]", r"[\n-]", r".", r"\d", r"\W", r"[^\s🙂]", r"[^\D]"]
+    [
+        r"[ab]",
+        r"[^ab]",
+        r"[]a]",
+        r"[^\]-]",
+        r"[a-c\d]",
+        r"[é-日]",
+        r"[\n-]",
+        r".",
+        r"\d",
+        r"\W",
+        r"[^\s🙂]",
+        r"[^\D]",
+    ]
 )
 patterns = st.recursive(
     st.sampled_from(LETTERS).map(re.escape) | sets | st.just(""),
     lambda inner: (
         st.tuples(inner, inner).map("".join)
         | st.lists(inner, min_size=2, max_size=3).map(lambda parts: f"(?:{'|'.join(parts)})")
-        | st.tuples(inner, st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "{,2}", "{1,}", "*?", "{2,3}?"])).map(
-            lambda parts: f"({parts[0]}){parts[1]}"
-        )
+        | st.tuples(
+            inner, st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "{,2}", "{1,}", "*?", "{2,3}?"])
+        ).map(lambda parts: f"({parts[0]}){parts[1]}")
         | st.tuples(inner, inner).map(lambda parts: f"(?:{parts[0]})(?:{parts[1]}(?:{parts[0]}))*")
     ),
     max_leaves=8,
@@ -143,8 +184,30 @@ def test_examples_of_patterns(pattern, yes, no):
             "\\q",
             "\\8",
         ),
-        *("(?=a)", "(?<!a)b", "(a)\\1", "\\bword", "a^b", "a$b", "(?i)a", "a*+", "\\x4", "\\ud800", "\\U00110000"),
-        *("[\\ud800-\\udfff]", "[^\\x00-\\U0010ffff]", "(?P<1>a)", "(^a)", "a|{0}", "\ud800", "[a-\\d]", "\\A", "\\p"),
+        *(
+            "(?=a)",
+            "(?<!a)b",
+            "(a)\\1",
+            "\\bword",
+            "a^b",
+            "a$b",
+            "(?i)a",
+            "a*+",
+            "\\x4",
+            "\\ud800",
+            "\\U00110000",
+        ),
+        *(
+            "[\\ud800-\\udfff]",
+            "[^\\x00-\\U0010ffff]",
+            "(?P<1>a)",
+            "(^a)",
+            "a|{0}",
+            "\ud800",
+            "[a-\\d]",
+            "\\A",
+            "\\p",
+        ),
     ],
 )
 def test_what_is_no_pattern_is_refused(pattern):
@@ -153,7 +216,9 @@ def test_what_is_no_pattern_is_refused(pattern):
 
 
 def test_the_place_of_a_mistake_is_named():
-    with pytest.raises(UnsupportedError, match=re.escape("pattern, character 6: found the group (?=")) as caught:
+    with pytest.raises(
+        UnsupportedError, match=re.escape("pattern, character 6: found the group (?=")
+    ) as caught:
         Regex("abcd(?=e)")
     assert str(caught.value).endswith("write 'abcd(?=e)' another way")
 
@@ -187,7 +252,9 @@ def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
     except (ArgumentError, UnsupportedError):
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of sets that may come to mean something else
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of sets that may come to mean something else
         expression = re.compile(pattern, re.ASCII)  # what is taken here Python takes too
     texts = ("", "a", "b", "ab", "aa", "()", "{", "-", "d0", "é")
     matched = [found.matches(text) for text in texts]
@@ -211,7 +278,11 @@ def test_choices_are_texts(value):
         Choice(value)
 
 
-@given(st.lists(st.text(max_size=5), min_size=1, max_size=5), st.text(max_size=5), st.sampled_from(["", " ", "\n("]))
+@given(
+    st.lists(st.text(max_size=5), min_size=1, max_size=5),
+    st.text(max_size=5),
+    st.sampled_from(["", " ", "\n("]),
+)
 def test_a_choice_matches_its_texts(choices, text, lead):
     found = Choice(choices, lead=lead, tail=lead)
     assert all(found.matches(lead + choice + lead) for choice in choices)
@@ -243,13 +314,17 @@ def test_large_patterns_are_refused_at_once(pattern):
     assert time.monotonic() - begin < 20  # of seconds on a busy machine; without limits it is hours
 
 
-@pytest.mark.parametrize("pattern", ["(.?){1000}(.?){1000}x", "(a|b)*a(a|b){900}", "(a?){1000}(a?){1000}a{1000}"])
+@pytest.mark.parametrize(
+    "pattern", ["(.?){1000}(.?){1000}x", "(a|b)*a(a|b){900}", "(a?){1000}(a?){1000}a{1000}"]
+)
 def test_patterns_that_take_ever_more_states_stay_small(load, pattern):
     """Each token may cost only so much, and what is kept is bounded; where that does not do, the pattern is refused."""
     model = load("numpy")
     begin = time.monotonic()
     try:
-        generation = model.generate([3], constraint=Regex(pattern), sampler=Sampler(seed=1), max_tokens=5)
+        generation = model.generate(
+            [3], constraint=Regex(pattern), sampler=Sampler(seed=1), max_tokens=5
+        )
         assert len(list(generation)) == 5
     except ArgumentError as error:
         assert "simpler" in str(error)
@@ -263,7 +338,9 @@ def test_an_automaton_that_is_full_begins_anew(load, monkeypatch):
     generator = random.Random(1)
     text = "".join(generator.choice("ab") for _ in range(3000))
     assert constraint.matches(text) == bool(re.fullmatch(pattern, text))
-    generation = load("numpy").generate([3], constraint=constraint, sampler=Sampler(seed=1), max_tokens=200)
+    generation = load("numpy").generate(
+        [3], constraint=constraint, sampler=Sampler(seed=1), max_tokens=200
+    )
     assert set("".join(piece.text for piece in generation)) <= set("ab")
     monkeypatch.setattr(automaton, "MOST_STATES", 3)
     with pytest.raises(ArgumentError, match="one token"):
@@ -284,17 +361,26 @@ def allowed_by(masks: constraint._Masks, place: automaton.Place, size: int) -> s
     return set(np.flatnonzero(np.unpackbits(tokens, count=size) == 0).tolist())
 
 
-vocabularies = st.lists(st.text(st.sampled_from("ab日é"), min_size=2, max_size=5).map(str.encode), max_size=30).map(
-    lambda words: single_bytes() | {300 + i: word[: len(word) - i % 2] for i, word in enumerate(dict.fromkeys(words))}
+vocabularies = st.lists(
+    st.text(st.sampled_from("ab日é"), min_size=2, max_size=5).map(str.encode), max_size=30
+).map(
+    lambda words: (
+        single_bytes()
+        | {300 + i: word[: len(word) - i % 2] for i, word in enumerate(dict.fromkeys(words))}
+    )
 )
 
 
 @given(vocabularies, patterns, texts)
 def test_masks_are_those_of_every_token_tried(vocabulary, pattern, text):
     vocabulary = {token: data for token, data in vocabulary.items() if data}
-    vocabulary = {token: data for data, token in {data: token for token, data in vocabulary.items()}.items()}
+    vocabulary = {
+        token: data for data, token in {data: token for token, data in vocabulary.items()}.items()
+    }
     data, starts, ids = pack(vocabulary)
-    masks = constraint._Masks(Parts(parse(pattern)), Trie(np.frombuffer(data, np.uint8), starts, ids, 400))
+    masks = constraint._Masks(
+        Parts(parse(pattern)), Trie(np.frombuffer(data, np.uint8), starts, ids, 400)
+    )
     for length in range(len(text.encode()) + 1):
         place = masks.read(masks.begin(), text.encode()[:length])
         if place:
@@ -307,7 +393,11 @@ def test_masks_are_those_of_every_token_tried(vocabulary, pattern, text):
 def finite(draw, depth: int) -> tuple[str, set[str]]:
     """Return a pattern of a finite language and the language, each made without the other."""
     kind = draw(
-        st.sampled_from(["letter", "set", "one after the other", "either", "repeat"] if depth else ["letter", "set"])
+        st.sampled_from(
+            ["letter", "set", "one after the other", "either", "repeat"]
+            if depth
+            else ["letter", "set"]
+        )
     )
     if kind == "letter":
         letter = draw(st.sampled_from("ab日é"))
@@ -332,11 +422,17 @@ def test_masks_allow_what_some_text_of_the_language_begins_with(load, data):
     masks = constraint._Masks(Parts(parse(pattern)), constraint._trie(model))
     word = data.draw(st.sampled_from(sorted(words)))
     before = word[: data.draw(st.integers(0, len(word)))]
-    expected = {token for token, entry in VOCABULARY.items() if any(word.startswith(before + entry) for word in words)}
+    expected = {
+        token
+        for token, entry in VOCABULARY.items()
+        if any(word.startswith(before + entry) for word in words)
+    }
     expected |= {0} if before in words else set()
     place = masks.read(masks.begin(), before)
     assert allowed_by(masks, place, model.config["vocab_size"]) == expected
-    assert place.automaton.goes_on(place.state) == any(word.startswith(before) and word != before for word in words)
+    assert place.automaton.goes_on(place.state) == any(
+        word.startswith(before) and word != before for word in words
+    )
 
 
 @given(
@@ -366,7 +462,9 @@ def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, ta
     masks = constraint._Masks(Parts(parse(f"(?:{part}){{{least},{least + more}}}{tail}")), trie)
     place = masks.begin()
     for byte in text.encode():
-        expected = set(masks._machine.ask(place, masks._filter.tokens).tolist()) | ({0} if accepts(place) else set())
+        expected = set(masks._machine.ask(place, masks._filter.tokens).tolist()) | (
+            {0} if accepts(place) else set()
+        )
         assert allowed_by(masks, place, model.config["vocab_size"]) == expected
         if not (place := masks.read(place, bytes([byte]))):
             return
@@ -374,7 +472,11 @@ def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, ta
 
 @pytest.mark.parametrize(
     ("pattern", "one", "further"),
-    [("(?:ab)(?:, (?:ab))*", "a", "b, a"), ("x(?:a|b)(?:-(?:a|b))*y", "xa", "-b"), ("a{2}(?:,a{2})*b?", "aa", ",aa")],
+    [
+        ("(?:ab)(?:, (?:ab))*", "a", "b, a"),
+        ("x(?:a|b)(?:-(?:a|b))*y", "xa", "-b"),
+        ("a{2}(?:,a{2})*b?", "aa", ",aa"),
+    ],
 )
 def test_the_things_of_a_list_share_their_states(pattern, one, further):
     machine = Machine(Parts(parse(pattern)))
@@ -397,7 +499,9 @@ def test_what_was_prepared_has_nothing_to_learn(load):
     made, known = list(masks._kept), masks._machine.automaton.table.copy()
     for length in range(61):
         assert masks.allowed(masks.read(masks.begin(), b"a" * length)).size
-    assert sorted(masks._kept) == sorted(made) and np.array_equal(masks._machine.automaton.table, known)
+    assert sorted(masks._kept) == sorted(made) and np.array_equal(
+        masks._machine.automaton.table, known
+    )
     assert constraint.prepare(model, most=7) == 7
 
 
@@ -413,7 +517,9 @@ def test_masks_that_are_kept_have_a_bound(load, monkeypatch):
     monkeypatch.setattr(constraint, "MASK_BYTES", 5000)
     monkeypatch.setattr(constraint, "FEW", 10)
     model = load("numpy")
-    masks = constraint._Masks(Parts(parse("".join(f"[^{i}]" for i in "0123456789" * 10))), constraint._trie(model))
+    masks = constraint._Masks(
+        Parts(parse("".join(f"[^{i}]" for i in "0123456789" * 10))), constraint._trie(model)
+    )
     for i in itertools.chain(range(50), range(50)):
         assert len(allowed_by(masks, masks.read(masks.begin(), b"a" * i), 300)) > 100
         assert masks._bytes <= 5000 and 0 < len(masks._kept) < 50
@@ -423,10 +529,14 @@ def test_the_tree_of_the_bundled_vocabulary_has_every_token():
     model = tinyrwkv.load()
     trie = constraint._trie(model)
     assert trie.longest < LONGEST
-    assert sorted(trie.tokens[trie.tokens >= 0].tolist()) == sorted(model.file["tokenizer.ids"].tolist())
+    assert sorted(trie.tokens[trie.tokens >= 0].tolist()) == sorted(
+        model.file["tokenizer.ids"].tolist()
+    )
     everything = Automaton(Parts(parse("[\\x00-\\x7f]*")))
     found = Filter(trie, everything.classes).tokens(everything, everything.begin)
-    ascii_tokens = {t for t in model.file["tokenizer.ids"].tolist() if model.tokenizer.token_bytes(t).isascii()}
+    ascii_tokens = {
+        t for t in model.file["tokenizer.ids"].tolist() if model.tokenizer.token_bytes(t).isascii()
+    }
     assert set(found.tolist()) == ascii_tokens
     assert constraint._trie(model) is trie
 
@@ -454,7 +564,10 @@ def test_what_is_generated_matches(load, pattern, seed, temperature, max_tokens)
         assert data.decode() == text  # strictly UTF-8
         assert re.fullmatch(pattern, text, re.ASCII)
     else:
-        assert generation.result.stop_reason == "length" and len(generation.result.tokens) == max_tokens
+        assert (
+            generation.result.stop_reason == "length"
+            and len(generation.result.tokens) == max_tokens
+        )
     machine = Machine(Parts(parse(pattern)))
     assert machine.read(machine.begin(), data)  # some end can still be reached
 
@@ -491,7 +604,10 @@ def test_a_constraint_goes_on_only_after_what_it_allows(load):
     assert text_of(load("numpy").generate([3], constraint=after)) == "cd"
 
 
-@given(st.lists(st.sampled_from(["yes", "no", "no way", "é", "日本", "", "yes "]), min_size=1), st.integers(0, 99))
+@given(
+    st.lists(st.sampled_from(["yes", "no", "no way", "é", "日本", "", "yes "]), min_size=1),
+    st.integers(0, 99),
+)
 @settings(max_examples=20)
 def test_a_choice_gives_one_of_them(load, choices, seed):
     generation = load("numpy").generate([3], constraint=Choice(choices), sampler=Sampler(seed=seed))
@@ -513,7 +629,11 @@ def test_only_the_end_may_follow_a_whole_text(load):
     generation = load("numpy").generate([3], constraint=Regex(""))
     assert list(generation) == [] and generation.result.stop_reason == "stop"
     with pytest.raises(TinyRWKVError, match="no token is allowed"):
-        list(load("numpy").generate([3], constraint=Regex(""), sampler=Sampler(logit_bias={0: -math.inf})))
+        list(
+            load("numpy").generate(
+                [3], constraint=Regex(""), sampler=Sampler(logit_bias={0: -math.inf})
+            )
+        )
 
 
 def test_a_sampler_must_keep_to_the_constraint(load):
@@ -548,7 +668,9 @@ def test_threads_may_share_a_constraint(load, monkeypatch):
         try:
             for i in range(3):
                 sampler = Sampler(seed=seed + i, temperature=3)
-                generation = model.generate([3], constraint=constraint, sampler=sampler, max_tokens=20)
+                generation = model.generate(
+                    [3], constraint=constraint, sampler=sampler, max_tokens=20
+                )
                 text = text_of(generation)
                 if generation.result.stop_reason == "stop" and not constraint.matches(text):
                     wrong.append(text)
@@ -568,14 +690,18 @@ def test_the_logprob_is_that_among_allowed_tokens(load):
     logits, _ = model.forward([0, 3])
     piece = next(model.generate([3], constraint=Regex("[ab]"), sampler=Sampler(temperature=0)))
     among = logits[[1 + ord("a"), 1 + ord("b")]]
-    assert piece.logprob == pytest.approx(float(among.max() - np.log(np.exp(among).sum())), abs=1e-5)
+    assert piece.logprob == pytest.approx(
+        float(among.max() - np.log(np.exp(among).sum())), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("pattern", ["[a-e]{6}", ".{6}"])
 def test_allowed_tokens_have_exact_logits_whatever_the_head(load, backend, pattern):
     """A head by its preview knows some logits only roughly; what a constraint lets choose from is better known."""
     dense, previewed = load(backend), load(backend, form="previewed")
-    generation = previewed.generate([3], constraint=Regex(pattern), sampler=Sampler(temperature=0), max_tokens=1)
+    generation = previewed.generate(
+        [3], constraint=Regex(pattern), sampler=Sampler(temperature=0), max_tokens=1
+    )
     next(generation)
     expected, rough = dense.forward([0, 3])[0], previewed.forward([0, 3])[0]
     allowed = np.flatnonzero(np.isfinite(generation.logits))
@@ -583,9 +709,13 @@ def test_allowed_tokens_have_exact_logits_whatever_the_head(load, backend, patte
     best = best[rough[best] > rough[best].max() - 4]
     assert len(best) > 1
     np.testing.assert_allclose(generation.logits[best], expected[best], rtol=1e-4, atol=1e-4)
-    assert not np.allclose(rough[allowed], expected[allowed], rtol=1e-4, atol=1e-4)  # not so without it
+    assert not np.allclose(
+        rough[allowed], expected[allowed], rtol=1e-4, atol=1e-4
+    )  # not so without it
     if pattern == "[a-e]{6}":
-        np.testing.assert_allclose(generation.logits[allowed], expected[allowed], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            generation.logits[allowed], expected[allowed], rtol=1e-4, atol=1e-4
+        )
         assert generation.logits.argmax() == allowed[expected[allowed].argmax()]
 
 

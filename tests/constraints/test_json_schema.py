@@ -35,12 +35,16 @@ def valid(value: Any, schema: dict[str, Any]) -> bool:
             and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
         )
     if kind in ("integer", "number"):
-        if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else (int, float)):
+        if isinstance(value, bool) or not isinstance(
+            value, int if kind == "integer" else (int, float)
+        ):
             return False
         multiple = schema.get("multipleOf")
         return (
             schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
-            and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+            and schema.get("exclusiveMinimum", -math.inf)
+            < value
+            < schema.get("exclusiveMaximum", math.inf)
             and (multiple is None or Decimal(repr(value)) % Decimal(repr(multiple)) == 0)
         )
     if kind == "boolean":
@@ -71,7 +75,9 @@ def strings(draw):
         schema["minLength"] = draw(st.integers(0, 2))
         schema["maxLength"] = schema["minLength"] + draw(st.integers(0, 3))
     if kind == "pattern":
-        schema["pattern"] = draw(st.sampled_from([r"^[a-c]{2}$", r"^\d+-\d$", r"^(a|\"b)*é?$", "^.{1,3}$", r"^[^a]x$"]))
+        schema["pattern"] = draw(
+            st.sampled_from([r"^[a-c]{2}$", r"^\d+-\d$", r"^(a|\"b)*é?$", "^.{1,3}$", r"^[^a]x$"])
+        )
     return schema
 
 
@@ -79,7 +85,12 @@ def strings(draw):
 def numbers(draw):
     schema: dict[str, Any] = {"type": draw(st.sampled_from(["integer", "number"]))}
     low = draw(st.integers(-50, 50))
-    bounds = {"minimum": low, "exclusiveMinimum": low - 1, "maximum": low + 5, "exclusiveMaximum": low + 5.5}
+    bounds = {
+        "minimum": low,
+        "exclusiveMinimum": low - 1,
+        "maximum": low + 5,
+        "exclusiveMaximum": low + 5.5,
+    }
     for key in draw(st.lists(st.sampled_from(sorted(bounds)), unique=True)):
         schema[key] = bounds[key]
     if schema["type"] == "number" and draw(st.booleans()):
@@ -91,21 +102,37 @@ def numbers(draw):
 def objects(draw, inner):
     properties = draw(st.dictionaries(texts, inner, max_size=4))
     required = [key for key in properties if draw(st.booleans())]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
 
 
 schemas = st.recursive(
     st.one_of(
         strings(),
         numbers(),
-        st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": ["boolean", "null"], "title": "either"}]),
+        st.sampled_from(
+            [
+                {"type": "boolean"},
+                {"type": "null"},
+                {"type": ["boolean", "null"], "title": "either"},
+            ]
+        ),
         st.lists(values, min_size=1, max_size=3).map(lambda some: {"enum": some}),
         values.map(lambda value: {"const": value, "description": "only this"}),
     ),
     lambda inner: st.one_of(
         objects(inner),
         st.tuples(inner, st.integers(0, 2), st.integers(0, 2)).map(
-            lambda parts: {"type": "array", "items": parts[0], "minItems": parts[1], "maxItems": sum(parts[1:])}
+            lambda parts: {
+                "type": "array",
+                "items": parts[0],
+                "minItems": parts[1],
+                "maxItems": sum(parts[1:]),
+            }
         ),
         st.lists(inner, min_size=1, max_size=2).map(lambda some: {"anyOf": some}),
     ),
@@ -152,21 +179,31 @@ def value_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if kind == "string":
         if "pattern" in schema:
             plain = st.from_regex(re.compile(schema["pattern"][1:-1], re.ASCII), fullmatch=True)
-            return plain.filter(lambda text: not re.search("[\x00-\x07\x0b\x0e-\x1f\x7f\ud800-\udfff]", text))
-        return st.text('ab"\\é日🙂\n/', min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 5))
+            return plain.filter(
+                lambda text: not re.search("[\x00-\x07\x0b\x0e-\x1f\x7f\ud800-\udfff]", text)
+            )
+        return st.text(
+            'ab"\\é日🙂\n/',
+            min_size=schema.get("minLength", 0),
+            max_size=schema.get("maxLength", 5),
+        )
     if kind in ("integer", "number"):
         low = max(schema.get("minimum", -60), schema.get("exclusiveMinimum", -61) + 1)
         high = min(schema.get("maximum", 60), math.floor(schema.get("exclusiveMaximum", 60.5)))
         whole = st.integers(low, high)
         if kind == "integer" or schema.get("multipleOf") == 1 or low == high:
             return whole
-        return whole | st.integers(low * 10 + 1, high * 10 - 1).map(lambda n: n / 10).filter(lambda x: x != int(x))
+        return whole | st.integers(low * 10 + 1, high * 10 - 1).map(lambda n: n / 10).filter(
+            lambda x: x != int(x)
+        )
     if kind == "boolean":
         return st.booleans()
     if kind == "null":
         return st.none()
     if kind == "array":
-        return st.lists(value_of(schema["items"]), min_size=schema["minItems"], max_size=schema["maxItems"])
+        return st.lists(
+            value_of(schema["items"]), min_size=schema["minItems"], max_size=schema["maxItems"]
+        )
     optional = [key for key in schema["properties"] if key not in schema["required"]]
     return st.tuples(
         st.fixed_dictionaries({key: value_of(part) for key, part in schema["properties"].items()}),
@@ -177,9 +214,29 @@ def value_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize(
     "schema",
     [
-        *(None, 3, "string", [], True, {}, {"type": "text"}, {"type": 3}, {"type": ["string", "text"]}),
-        *({"enum": []}, {"enum": "ab"}, {"enum": [math.nan]}, {"const": {1, 2}}, {"anyOf": []}, {"anyOf": [{}]}),
-        *({"type": "array"}, {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 1}),
+        *(
+            None,
+            3,
+            "string",
+            [],
+            True,
+            {},
+            {"type": "text"},
+            {"type": 3},
+            {"type": ["string", "text"]},
+        ),
+        *(
+            {"enum": []},
+            {"enum": "ab"},
+            {"enum": [math.nan]},
+            {"const": {1, 2}},
+            {"anyOf": []},
+            {"anyOf": [{}]},
+        ),
+        *(
+            {"type": "array"},
+            {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 1},
+        ),
         *(
             {"type": "string", "maxLength": -1},
             {"type": "string", "minLength": True},
@@ -188,9 +245,15 @@ def value_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         *({"type": "string", "minLength": 3, "maxLength": 2}, {"type": "string", "pattern": "["}),
         *({"type": "string", "pattern": "\\x00"}, {"type": "integer", "minimum": 2, "maximum": 1}),
         *({"type": "integer", "minimum": "1"}, {"type": "number", "minimum": math.inf}),
-        *({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2}, {"type": "object", "properties": 3}),
+        *(
+            {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2},
+            {"type": "object", "properties": 3},
+        ),
         *({"type": "object", "required": ["x"]}, {"type": "object", "properties": {"x": 3}}),
-        *({"type": "integer", "enum": ["a"]}, {"type": "object", "properties": {3: {"type": "null"}}}),
+        *(
+            {"type": "integer", "enum": ["a"]},
+            {"type": "object", "properties": {3: {"type": "null"}}},
+        ),
         {"type": "object", "properties": {"\ud800": {"type": "null"}}},
     ],
 )
@@ -202,8 +265,16 @@ def test_what_is_no_schema_is_refused(schema):
 @pytest.mark.parametrize(
     "schema",
     [
-        *({"$ref": "#"}, {"type": "string", "format": "date"}, {"type": "object", "additionalProperties": True}),
-        *({"oneOf": []}, {"type": "string", "pattern": "a", "maxLength": 2}, {"type": "integer", "multipleOf": 3}),
+        *(
+            {"$ref": "#"},
+            {"type": "string", "format": "date"},
+            {"type": "object", "additionalProperties": True},
+        ),
+        *(
+            {"oneOf": []},
+            {"type": "string", "pattern": "a", "maxLength": 2},
+            {"type": "integer", "multipleOf": 3},
+        ),
         *(
             {"type": "number", "multipleOf": 0.5},
             {"type": "string", "pattern": "(?=a)"},
@@ -225,14 +296,41 @@ def test_the_keyword_is_named_where_no_type_is_given():
 
 
 KEYWORDS = [
-    *("type", "enum", "const", "anyOf", "items", "properties", "required", "minimum", "maximum", "exclusiveMinimum"),
-    *("multipleOf", "minLength", "maxLength", "pattern", "minItems", "maxItems", "additionalProperties", "title"),
+    *(
+        "type",
+        "enum",
+        "const",
+        "anyOf",
+        "items",
+        "properties",
+        "required",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+    ),
+    *(
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "minItems",
+        "maxItems",
+        "additionalProperties",
+        "title",
+    ),
 ]
 TYPES = st.sampled_from(["string", "integer", "number", "object", "array", "boolean", "null"])
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=3) | TYPES,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**400)
+    | st.floats()
+    | st.text(max_size=3)
+    | TYPES,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS) | st.text(), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYWORDS) | st.text(), inner, max_size=4)
     ),
     max_leaves=8,
 )
@@ -255,7 +353,11 @@ def test_hostile_schemas_are_refused_at_once():
     endless: dict[str, Any] = {"type": "array"}
     endless["items"] = endless
     wide = {"type": "string", "maxLength": 1000}
-    for schema in (deep, endless, {"type": "object", "properties": {str(i): wide for i in range(100)}}):
+    for schema in (
+        deep,
+        endless,
+        {"type": "object", "properties": {str(i): wide for i in range(100)}},
+    ):
         with pytest.raises(TinyRWKVError):
             JsonSchema(schema)
     half: dict[str, Any] = {"type": "string"}

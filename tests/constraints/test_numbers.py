@@ -29,8 +29,18 @@ def test_numbers_between_the_bounds_match(one, other, decimals, more, share):
     for number in {low, high, low - 1, high + 1, 0, low + (high - low) * share // 100, *more}:
         text = plain(number, decimals)
         assert bool(found.fullmatch(text)) == (low <= number <= high), text
-        for wrong in ("0" + text, text + "0" if "." in text else text + ".0", "+" + text, text + ".", ""):
-            assert not found.fullmatch(wrong) or wrong.startswith("0.") or wrong == text + "0" == plain(10 * number, 0)
+        for wrong in (
+            "0" + text,
+            text + "0" if "." in text else text + ".0",
+            "+" + text,
+            text + ".",
+            "",
+        ):
+            assert (
+                not found.fullmatch(wrong)
+                or wrong.startswith("0.")
+                or wrong == text + "0" == plain(10 * number, 0)
+            )
 
 
 @given(st.text("0123456789.-", max_size=6))
@@ -41,7 +51,17 @@ def test_what_matches_is_a_number_in_its_one_form(text):
 
 @pytest.mark.parametrize(
     "bounds",
-    [(2, 1), (0.1, 0.9, 0), (math.nan, 1), (0, math.inf), (-1e16, 0), ("a", 1), (0, 1, 20), (None, 1), (0, 1, None)],
+    [
+        (2, 1),
+        (0.1, 0.9, 0),
+        (math.nan, 1),
+        (0, math.inf),
+        (-1e16, 0),
+        ("a", 1),
+        (0, 1, 20),
+        (None, 1),
+        (0, 1, None),
+    ],
 )
 def test_bounds_with_no_number_between_them_are_refused(bounds):
     with pytest.raises(ArgumentError, match="bounds"):

@@ -24,7 +24,12 @@ def test_sums_and_samples_are_those_of_the_inputs(load, compiled):
         probe.read(document)
     steps = []
     found = collect(
-        model, documents, moments=names, inputs=names, counts=names, progress=lambda *step: steps.append(step)
+        model,
+        documents,
+        moments=names,
+        inputs=names,
+        counts=names,
+        progress=lambda *step: steps.append(step),
     )
     total = sum(map(len, documents))
     assert found.tokens == total
@@ -32,7 +37,9 @@ def test_sums_and_samples_are_those_of_the_inputs(load, compiled):
     for name in names:
         x = np.concatenate(rows[name]).astype(np.float64)
         assert len(x) == total
-        np.testing.assert_allclose(found.moments[name], x.T @ x / total, atol=1e-5 * np.square(x).sum(axis=1).max())
+        np.testing.assert_allclose(
+            found.moments[name], x.T @ x / total, atol=1e-5 * np.square(x).sum(axis=1).max()
+        )
         q, scale = quantize_inputs(x.astype(np.float32))
         np.testing.assert_array_equal(found.inputs[name], q)
         np.testing.assert_array_equal(found.scales[name], scale)
@@ -45,7 +52,10 @@ def test_samples_are_drawn_from_all_tokens(load, compiled):
     everything = collect(model, [IDS], inputs=[name])
     some = collect(model, [IDS], inputs=[name], samples=10, seed=3)
     assert some.inputs[name].shape == (10, model.config["n_embd"])
-    places = [int(np.flatnonzero((everything.inputs[name] == row).all(axis=1))[0]) for row in some.inputs[name]]
+    places = [
+        int(np.flatnonzero((everything.inputs[name] == row).all(axis=1))[0])
+        for row in some.inputs[name]
+    ]
     assert places == sorted(set(places))
     again = collect(model, [IDS], inputs=[name], samples=10, seed=3)
     np.testing.assert_array_equal(some.inputs[name], again.inputs[name])
@@ -57,7 +67,9 @@ def test_inputs_are_rounded_as_kernels_round():
     x = np.random.default_rng(0).standard_normal((5, 48)).astype(np.float32)
     x[2] = 0
     q, scale = quantize_inputs(x)
-    np.testing.assert_array_equal(np.abs(q).max(axis=1), [qmax(48), qmax(48), 0, qmax(48), qmax(48)])
+    np.testing.assert_array_equal(
+        np.abs(q).max(axis=1), [qmax(48), qmax(48), 0, qmax(48), qmax(48)]
+    )
     assert (np.abs(q * scale[:, None] - x) <= 0.51 * scale[:, None]).all()
 
 

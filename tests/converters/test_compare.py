@@ -13,7 +13,9 @@ from tests.helpers.tiny_models import VOCAB_SIZE, rewrite
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError
 
-DOCUMENTS = [np.random.default_rng(i).integers(1, VOCAB_SIZE, n).tolist() for i, n in enumerate((40, 16, 1))]
+DOCUMENTS = [
+    np.random.default_rng(i).integers(1, VOCAB_SIZE, n).tolist() for i, n in enumerate((40, 16, 1))
+]
 
 
 def log_probabilities(oracle, ids):
@@ -29,10 +31,19 @@ def test_differences_are_those_of_the_logits(tiny, oracle):
     assert seen == [40, 56, 57]
     expected = np.zeros(7)
     for ids in DOCUMENTS:
-        p, q = (log_probabilities(oracle("v5.2", *form), ids) for form in (("int8", "compressed"), ("f32",)))
+        p, q = (
+            log_probabilities(oracle("v5.2", *form), ids)
+            for form in (("int8", "compressed"), ("f32",))
+        )
         rows, best, other_best = np.arange(len(ids)), p.argmax(axis=1), q.argmax(axis=1)
         expected += [
-            *(len(ids), -p[rows, ids].sum(), -q[rows, ids].sum(), (best == ids).sum(), (other_best == ids).sum()),
+            *(
+                len(ids),
+                -p[rows, ids].sum(),
+                -q[rows, ids].sum(),
+                (best == ids).sum(),
+                (other_best == ids).sum(),
+            ),
             *((best == other_best).sum(), (np.exp(q) * (q - p)).sum()),
         ]
     np.testing.assert_allclose(list(vars(found).values()), expected, rtol=2e-3)
@@ -45,7 +56,12 @@ def test_differences_are_those_of_the_logits(tiny, oracle):
 def test_a_model_is_no_way_from_itself(tiny):
     model = load(tiny())
     figures = compare(model, model, DOCUMENTS).figures()
-    assert (figures["nll_delta"], figures["top1_delta"], figures["greedy_agreement"], figures["kl"]) == (0, 0, 1, 0)
+    assert (
+        figures["nll_delta"],
+        figures["top1_delta"],
+        figures["greedy_agreement"],
+        figures["kl"],
+    ) == (0, 0, 1, 0)
 
 
 def test_other_vocabularies_are_refused(tiny, tmp_path):

@@ -42,14 +42,24 @@ def files(tmp_path, monkeypatch):
         lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
         (tmp_path / "vocab.txt").write_text("".join(lines))
         (tmp_path / "text.txt").write_text(TEXT)
-        return {name: str(tmp_path / name) for name in ("model.pth", "vocab.txt", "text.txt", "out.trwkv")}
+        return {
+            name: str(tmp_path / name)
+            for name in ("model.pth", "vocab.txt", "text.txt", "out.trwkv")
+        }
 
     return make
 
 
 def run(files, *options, calibrate=True):
     """Convert from the command line and return its JSON report."""
-    arguments = [files["model.pth"], files["out.trwkv"], "--vocab", files["vocab.txt"], "--json", *options]
+    arguments = [
+        files["model.pth"],
+        files["out.trwkv"],
+        "--vocab",
+        files["vocab.txt"],
+        "--json",
+        *options,
+    ]
     arguments += ["--calibrate", files["text.txt"]] if calibrate else []
     return cli.main(arguments)
 
@@ -79,7 +89,11 @@ def test_low_rank(files, capsys, version):
         names = [name for name in file.tensors if name.endswith(".weight.a")]
         assert sorted(name[:-2] for name in names) == sorted(found["ranks"])
         assert file.metadata["compression"] == report["compression"]
-        stored = sum(t.nbytes for t in file.tensors.values() if ".weight.a" in t.name or ".weight.b" in t.name)
+        stored = sum(
+            t.nbytes
+            for t in file.tensors.values()
+            if ".weight.a" in t.name or ".weight.b" in t.name
+        )
         assert stored == found["bytes"]
     # the engine computes what the reference does with these factors
     assert error(logits(files["out.trwkv"]), Oracle(files["out.trwkv"]).run(IDS)[0]) < 5e-3
@@ -106,11 +120,18 @@ def test_the_recorded_loss_is_that_of_the_file(files, capsys):
 
 def test_whitening_lowers_the_error_that_it_measures(files, capsys):
     files = files()
-    assert cli.main([files["model.pth"], files["out.trwkv"], "--vocab", files["vocab.txt"], "--quiet"]) == 0
-    with Pipeline(files["out.trwkv"], os.path.dirname(files["out.trwkv"]), 0, lambda *step: None) as pipeline:
+    assert (
+        cli.main([files["model.pth"], files["out.trwkv"], "--vocab", files["vocab.txt"], "--quiet"])
+        == 0
+    )
+    with Pipeline(
+        files["out.trwkv"], os.path.dirname(files["out.trwkv"]), 0, lambda *step: None
+    ) as pipeline:
         pipeline.calibrate("text", TEXT)
         metrics = pipeline.measures()
-        plain, white = (stages.low_rank(pipeline.dense, use, lambda *step: None, k=4) for use in (None, metrics))
+        plain, white = (
+            stages.low_rank(pipeline.dense, use, lambda *step: None, k=4) for use in (None, metrics)
+        )
         for name in white.edits:
             weight, metric = stages.matrix(pipeline.dense, name), metrics[name]
             errors = []
@@ -145,24 +166,33 @@ def test_preset_exact_gives_the_same_bits(files, capsys, version, tmp_path):
     np.testing.assert_array_equal(logits(dense), logits(files["out.trwkv"]))
     with open_file(files["out.trwkv"]) as file:
         assert sum(name.endswith(".rows") for name in file.tensors) == 2
-        assert not any(tensor.offset % 4096 for name, tensor in file.tensors.items() if name.endswith(".rows"))
+        assert not any(
+            tensor.offset % 4096 for name, tensor in file.tensors.items() if name.endswith(".rows")
+        )
 
 
-@pytest.mark.parametrize("share", [["--keep", "0.5"], ["--recall", "0.9"], ["--recall", "0.9", "--mlp", "5"]])
+@pytest.mark.parametrize(
+    "share", [["--keep", "0.5"], ["--recall", "0.9"], ["--recall", "0.9", "--mlp", "5"]]
+)
 def test_predicted_neurons(files, capsys, share):
     files = files()
     assert run(files, "--low-rank", "4", "--sparse-ffn", "predict", *share) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [step["technique"] for step in report["compression"]] == ["int8", "calibration", "low rank", "sparse ffn"]
+    assert [step["technique"] for step in report["compression"]] == [
+        "int8",
+        "calibration",
+        "low rank",
+        "sparse ffn",
+    ]
     found = report["compression"][-1]["report"]
     name, least = ("fraction", 0.45) if "--keep" in share else ("energy", 0.9)
     assert least <= found[name] <= least + 0.1
     assert len(found["layers"]) == 2
     assert {"nll", "nll_delta", "top1", "top1_delta"} <= set(found)
     with open_file(files["out.trwkv"], verify=True) as file:
-        assert {f"blocks.{i}.ffn.{part}" for i in range(2) for part in ("bundles", "predictor.signs")} <= set(
-            file.tensors
-        )
+        assert {
+            f"blocks.{i}.ffn.{part}" for i in range(2) for part in ("bundles", "predictor.signs")
+        } <= set(file.tensors)
         assert not file.tensors["blocks.0.ffn.bundles"].offset % 4096
         assert ("blocks.1.ffn.predictor.fc1.weight" in file.tensors) == ("--mlp" in share)
     assert np.isfinite(logits(files["out.trwkv"])).all()
@@ -183,14 +213,18 @@ def test_a_head_by_its_preview(files, capsys, tmp_path):
     # the likeliest tokens are mostly those of the dense head
     assert cli.main([files["model.pth"], str(tmp_path / "dense.trwkv"), "--quiet"]) == 0
     found, dense = logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv"))
-    assert (found.argmax(axis=1) == dense.argmax(axis=1)).sum() >= 5  # of 8; random heads have no few directions
+    assert (
+        found.argmax(axis=1) == dense.argmax(axis=1)
+    ).sum() >= 5  # of 8; random heads have no few directions
     assert error(found, dense) > 0
 
 
 def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
     files = files()
     assert run(files, "--head", "preview", "--head-rows", "300") == 0
-    assert json.loads(capsys.readouterr().out)["compression"][-1]["report"]["nll_delta"] == pytest.approx(0, abs=1e-6)
+    assert json.loads(capsys.readouterr().out)["compression"][-1]["report"][
+        "nll_delta"
+    ] == pytest.approx(0, abs=1e-6)
     assert cli.main([files["model.pth"], str(tmp_path / "dense.trwkv"), "--quiet"]) == 0
     np.testing.assert_array_equal(logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv")))
 
@@ -198,7 +232,9 @@ def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
 @pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
 def test_preset_lite(files, capsys, monkeypatch, version):
     files = files(version)
-    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=None))  # random weights lose much
+    monkeypatch.setitem(
+        PRESETS, "lite", PRESETS["lite"]._replace(most=None)
+    )  # random weights lose much
     assert run(files, "--preset", "lite", "--head-rows", "64") == 0
     report = json.loads(capsys.readouterr().out)
     steps = [step["technique"] for step in report["compression"]]
@@ -209,7 +245,9 @@ def test_preset_lite(files, capsys, monkeypatch, version):
     assert touched[0] > touched[1] > touched[2]
     # a head of 300 rows is too small for a preview to pay, and the report says so
     assert touched[3] > touched[2]
-    assert any(note.startswith("head does not pay for this model: it reads ") for note in report["notes"])
+    assert any(
+        note.startswith("head does not pay for this model: it reads ") for note in report["notes"]
+    )
     model = load(files["out.trwkv"])
     assert set(sizes["head"]["touched"]) == {part["part"] for part in model.plan()["parts"]}
     assert np.isfinite(logits(files["out.trwkv"])).all()
@@ -222,11 +260,16 @@ def test_preset_lite(files, capsys, monkeypatch, version):
 
 def test_a_technique_that_costs_too_much_is_left_out(files, capsys, monkeypatch):
     files = files()
-    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=-9.0, head=None, head_rows=None))
+    monkeypatch.setitem(
+        PRESETS, "lite", PRESETS["lite"]._replace(most=-9.0, head=None, head_rows=None)
+    )
     assert run(files, "--preset", "lite") == 0
     report = json.loads(capsys.readouterr().out)
     assert [step["technique"] for step in report["compression"]] == ["int8", "calibration"]
-    assert [note.split(":")[0] for note in report["notes"]] == ["low rank was left out", "sparse ffn was left out"]
+    assert [note.split(":")[0] for note in report["notes"]] == [
+        "low rank was left out",
+        "sparse ffn was left out",
+    ]
     with open_file(files["out.trwkv"]) as file:
         assert "blocks.0.att.key.weight" in file
 
@@ -235,11 +278,18 @@ def test_options_overrule_a_preset(files, capsys):
     files = files()
     assert run(files, "--preset", "exact", "--low-rank", "4", "--whiten") == 0
     steps = json.loads(capsys.readouterr().out)["compression"]
-    assert [step["technique"] for step in steps] == ["int8", "calibration", "low rank", "sparse ffn"]
+    assert [step["technique"] for step in steps] == [
+        "int8",
+        "calibration",
+        "low rank",
+        "sparse ffn",
+    ]
     parser = cli._parser()
     paths = ["a", "b", "--preset", "lite"]
     wanted = options.read(parser.parse_args([*paths, "--low-rank", "1/3", "--sparse-ffn", "exact"]))
-    assert wanted == PRESETS["lite"]._replace(low_rank=3, rank_budget=None, sparse_ffn="exact", keep=None)
+    assert wanted == PRESETS["lite"]._replace(
+        low_rank=3, rank_budget=None, sparse_ffn="exact", keep=None
+    )
     wanted = options.read(parser.parse_args([*paths, "--recall", "0.99"]))
     assert (wanted.keep, wanted.recall) == (None, 0.99)
 
@@ -275,7 +325,10 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
     capsys.readouterr()
     assert cli.main([files["out.trwkv"], str(tmp_path / "b.trwkv"), "--low-rank", "4"]) == 1
     assert "factors already" in capsys.readouterr().err
-    assert cli.main([files["out.trwkv"], str(tmp_path / "b.trwkv"), "--preset", "exact", "--quiet"]) == 0
+    assert (
+        cli.main([files["out.trwkv"], str(tmp_path / "b.trwkv"), "--preset", "exact", "--quiet"])
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -303,7 +356,11 @@ def test_options_that_make_no_sense(files, capsys, given, found):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert found in err
-    assert sorted(os.listdir(os.path.dirname(files["out.trwkv"]))) == ["model.pth", "text.txt", "vocab.txt"]
+    assert sorted(os.listdir(os.path.dirname(files["out.trwkv"]))) == [
+        "model.pth",
+        "text.txt",
+        "vocab.txt",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -337,7 +394,10 @@ def test_texts_that_do_not_do(files, tmp_path):
     (tmp_path / "short.txt").write_text("abc")
     with pytest.raises(ArgumentError, match="two pieces"):
         compress.compress(
-            *paths, Options(low_rank=4, whiten=True), calibrate=tmp_path / "short.txt", vocab=files["vocab.txt"]
+            *paths,
+            Options(low_rank=4, whiten=True),
+            calibrate=tmp_path / "short.txt",
+            vocab=files["vocab.txt"],
         )
     with pytest.raises(FormatError, match="none"):
         compress.compress(*paths, Options(low_rank=4), calibrate=tmp_path / "none.txt")
@@ -350,7 +410,9 @@ def test_texts_that_do_not_do(files, tmp_path):
     assert not os.path.exists(paths[1])
 
 
-@pytest.mark.parametrize("stage", ["convert", "sample", "moments", "low rank", "judge low rank", "write"])
+@pytest.mark.parametrize(
+    "stage", ["convert", "sample", "moments", "low rank", "judge low rank", "write"]
+)
 def test_an_interrupt_leaves_nothing(files, tmp_path, monkeypatch, stage):
     files = files()
     before = sorted(os.listdir(tmp_path))
@@ -413,7 +475,9 @@ def test_a_signal_leaves_nothing(files, tmp_path, number):
         cwd=root,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which jobs in the background ignore
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # which jobs in the background ignore
     )
     until = time.monotonic() + 60
     while sorted(os.listdir(tmp_path)) == before and time.monotonic() < until:
@@ -459,7 +523,10 @@ def test_a_stage_for_what_is_there(files, capsys):
     model = load(files["out.trwkv"])
     text = calibration.Calibration("text", [IDS], [IDS])
     quiet = lambda *step: None  # noqa: E731
-    for stage in (stages.sparse_ffn(model, text, quiet), stages.low_rank(model, None, lambda *step: None, k=4)):
+    for stage in (
+        stages.sparse_ffn(model, text, quiet),
+        stages.low_rank(model, None, lambda *step: None, k=4),
+    ):
         assert set(stage.edits) <= set(model.file.tensors)
         assert stage.edits
     model.close()

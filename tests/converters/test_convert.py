@@ -80,7 +80,15 @@ def test_metadata_and_report(checkpoint, output):
     with open_file(output) as file:
         metadata, count = file.metadata, len(file.tensors)
     expected = {
-        **{"kind": "model", "arch": "v5.2", "n_layer": 2, "n_embd": 32, "n_ffn": 96, "n_head": 4, "head_size": 8},
+        **{
+            "kind": "model",
+            "arch": "v5.2",
+            "n_layer": 2,
+            "n_embd": 32,
+            "n_ffn": 96,
+            "n_head": 4,
+            "head_size": 8,
+        },
         **{"vocab_size": 300, "ln_x_eps": 1e-5, "dtype": "int8", "template": "chat"},
     }
     assert {name: metadata[name] for name in expected} == expected
@@ -89,7 +97,11 @@ def test_metadata_and_report(checkpoint, output):
     assert metadata["created_by"].startswith("tinyrwkv-convert")
     assert {name: report[name] for name in metadata} == metadata
     assert (report["input"], report["output"], report["format"]) == (str(path), str(output), "pth")
-    assert (report["tensors"], report["file_bytes"], report["tokenizer"]) == (count, os.path.getsize(output), False)
+    assert (report["tensors"], report["file_bytes"], report["tokenizer"]) == (
+        count,
+        os.path.getsize(output),
+        False,
+    )
     assert any("no vocabulary" in note for note in report["notes"])
     json.dumps(report)
 
@@ -104,9 +116,18 @@ def test_the_error_is_measured(checkpoint, output, dtype):
     with open_file(output) as file:
         for name, x in read_file_form(path).items():
             if is_matrix(name, x):
-                back = file[name] * file[name + ".scale"][:, None] if dtype == "int8" else file[name]
-                one, size = np.square(back - x.astype(np.float64)).sum(), np.square(x.astype(np.float64)).sum()
-                error, norm, worst = error + one, norm + size, max(worst, (np.sqrt(one / size), name))
+                back = (
+                    file[name] * file[name + ".scale"][:, None] if dtype == "int8" else file[name]
+                )
+                one, size = (
+                    np.square(back - x.astype(np.float64)).sum(),
+                    np.square(x.astype(np.float64)).sum(),
+                )
+                error, norm, worst = (
+                    error + one,
+                    norm + size,
+                    max(worst, (np.sqrt(one / size), name)),
+                )
     assert step["technique"] == dtype
     assert step["report"]["relative_error"] == pytest.approx(np.sqrt(error / norm), rel=1e-4)
     assert step["report"]["worst_relative_error"] == pytest.approx(worst[0], rel=1e-4)
@@ -200,7 +221,12 @@ def test_the_output_is_not_the_input(checkpoint, tmp_path):
     os.symlink(path, tmp_path / "link")
     os.link(path, tmp_path / "hard")
     vocab = write(tmp_path / "vocab.txt", VOCAB)
-    for input, output in ((path, path), (path, tmp_path / "link"), (path, tmp_path / "hard"), (path, vocab)):
+    for input, output in (
+        (path, path),
+        (path, tmp_path / "link"),
+        (path, tmp_path / "hard"),
+        (path, vocab),
+    ):
         with pytest.raises(ArgumentError, match="another file than the input"):
             convert(input, output, vocab=vocab)
     with pytest.raises(ArgumentError, match="another file than the input"):
@@ -214,7 +240,9 @@ def broken(name, value):
     return zip_archive(members(*pickle_and_storages(raw)))
 
 
-@pytest.mark.parametrize("name", ["emb.weight", "blocks.1.att.w0", "blocks.1.ffn.value.weight", "head.weight"])
+@pytest.mark.parametrize(
+    "name", ["emb.weight", "blocks.1.att.w0", "blocks.1.ffn.value.weight", "head.weight"]
+)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_bad_number_stops_the_conversion(tmp_path, output, name, value):
     output.write_bytes(b"older")
@@ -227,7 +255,9 @@ def test_a_bad_number_stops_the_conversion(tmp_path, output, name, value):
 
 def test_numbers_too_large_for_float16(tmp_path, output):
     path = write(tmp_path / "big.pth", broken("head.weight", 1e5))
-    with pytest.raises(FormatError, match=r"'head\.weight': found a value of 100000, expected at most 65504"):
+    with pytest.raises(
+        FormatError, match=r"'head\.weight': found a value of 100000, expected at most 65504"
+    ):
         convert(path, output, dtype="f16")
     assert not output.exists()
     convert(path, output, dtype="int8")

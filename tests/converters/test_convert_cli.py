@@ -26,14 +26,18 @@ VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
 
 @pytest.fixture
 def paths(tmp_path):
-    write_pth(tmp_path / "a.pth", raw_checkpoint("v7", n_layer=2, n_embd=32, head_size=8, vocab_size=300))
+    write_pth(
+        tmp_path / "a.pth", raw_checkpoint("v7", n_layer=2, n_embd=32, head_size=8, vocab_size=300)
+    )
     return str(tmp_path / "a.pth"), str(tmp_path / "a.trwkv")
 
 
 def test_a_conversion(paths, capsys):
     assert cli.main(list(paths)) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(f"{paths[1]}: RWKV v7, 2 layers of 32, vocabulary 300, int8, weights off by 0.")
+    assert out.startswith(
+        f"{paths[1]}: RWKV v7, 2 layers of 32, vocabulary 300, int8, weights off by 0."
+    )
     assert out.count("\n") == 1
     # no bar where stderr is no terminal
     assert err == (
@@ -46,7 +50,18 @@ def test_a_conversion(paths, capsys):
 
 def test_options_reach_the_file(paths, capsys, tmp_path):
     vocab = write(tmp_path / "vocab.txt", VOCAB)
-    options = ["--vocab", vocab, "--dtype", "f16", "--ln-x-eps", "1e-5", "--template", "chat", "--license", "MIT"]
+    options = [
+        "--vocab",
+        vocab,
+        "--dtype",
+        "f16",
+        "--ln-x-eps",
+        "1e-5",
+        "--template",
+        "chat",
+        "--license",
+        "MIT",
+    ]
     assert cli.main([*paths, *options, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["tokenizer"]
@@ -78,7 +93,10 @@ def test_errors_give_1_and_one_line(paths, capsys, tmp_path):
         ([*paths, "--template", "a b"], "template"),
         ([write(tmp_path / "page", b"<html>"), paths[1]], "an HTML page"),
         ([*paths, "--vocab", write(tmp_path / "v", b"1 'a' 1\n")], "no token for the byte 0x00"),
-        ([*paths, "--vocab", str(tmp_path / "none.txt")], "No such file or directory, expected a vocabulary;"),
+        (
+            [*paths, "--vocab", str(tmp_path / "none.txt")],
+            "No such file or directory, expected a vocabulary;",
+        ),
     ):
         assert cli.main(arguments) == 1
         out, err = capsys.readouterr()
@@ -98,7 +116,9 @@ def test_ctrl_c_gives_130(paths, capsys, monkeypatch):
     assert "interrupted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "--dtype", "int3"], ["a", "b", "--ln-x-eps", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["a"], ["a", "b", "--dtype", "int3"], ["a", "b", "--ln-x-eps", "x"]]
+)
 def test_wrong_arguments_give_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         cli.main(arguments)
@@ -111,7 +131,14 @@ def test_help_has_examples(capsys):
         cli.main(["--help"])
     assert error.value.code == 0
     out = capsys.readouterr().out
-    for part in ("examples:", "--vocab FILE", "--dtype {f32,f16,int8}", "--ln-x-eps X", "--json", "eval"):
+    for part in (
+        "examples:",
+        "--vocab FILE",
+        "--dtype {f32,f16,int8}",
+        "--ln-x-eps X",
+        "--json",
+        "eval",
+    ):
         assert part in out
     assert max(map(len, out.splitlines())) <= 120
 
@@ -156,6 +183,8 @@ def test_as_a_module(paths):
     command = [sys.executable, "-m", converters.__name__, *paths, "--quiet"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    done = subprocess.run([*command[:3], "missing", paths[1]], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command[:3], "missing", paths[1]], cwd=root, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("tinyrwkv-convert: missing: file: ")

@@ -14,7 +14,10 @@ def read_by(model, ids):
     """Return the bytes of value rows of neurons that fire, for all tokens, as a probe sees them."""
     fired = []
     names = [f"blocks.{i}.ffn.key.weight" for i in range(model.config["n_layer"])]
-    Probe(model, outputs={name: lambda hidden: fired.append(np.count_nonzero(hidden)) for name in names}).read(ids)
+    Probe(
+        model,
+        outputs={name: lambda hidden: fired.append(np.count_nonzero(hidden)) for name in names},
+    ).read(ids)
     return sum(fired) * model.config["n_embd"]
 
 
@@ -42,5 +45,8 @@ def test_a_cold_start(tiny, linux, form):
 
 
 def test_pages_of_one_token(tiny, linux):
-    one, many = measure.pages_per_token(tiny("v5.2"), 2), measure.sample_cold(tiny("v5.2"), 20).resident
+    one, many = (
+        measure.pages_per_token(tiny("v5.2"), 2),
+        measure.sample_cold(tiny("v5.2"), 20).resident,
+    )
     assert 0 < one <= many

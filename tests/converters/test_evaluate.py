@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters import evaluate
-from converters.judge.metrics import Score, Scorer, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
+from converters.judge.metrics import (
+    Score,
+    Scorer,
+    exact_match,
+    lambada_accuracy,
+    nll_of_docs,
+    nll_of_text,
+)
 from converters.judge.texts import split_documents, windows
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv import Model, Sampler, load
@@ -25,10 +32,24 @@ from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import tensor_shapes
 
 CONFIG = {
-    **{"kind": "model", "arch": "v5.2", "n_layer": 1, "n_embd": 16, "n_ffn": 32, "n_head": 2, "head_size": 8},
+    **{
+        "kind": "model",
+        "arch": "v5.2",
+        "n_layer": 1,
+        "n_embd": 16,
+        "n_ffn": 32,
+        "n_head": 2,
+        "head_size": 8,
+    },
     **{"vocab_size": 300, "ln_x_eps": 64e-5, "dtype": "f32"},
 }
-TOKENS = single_bytes() | {257: b" the", 258: b" cat", 259: b"\n\n", 260: b"User", 261: b"Assistant:"}
+TOKENS = single_bytes() | {
+    257: b" the",
+    258: b" cat",
+    259: b"\n\n",
+    260: b"User",
+    261: b"Assistant:",
+}
 WORDS = "one two  three\nthe cat sat on the mat; "
 LIKELY = [0, 98, 99, 100, 257, 258]  # the end of a document, a, b, c, " the", " cat"
 COMMANDS = "User: go\n\nAssistant: a\n\n<|doc|>\nUser: stop\n\nAssistant: b c\n\n<|doc|>\n"
@@ -40,7 +61,9 @@ def write_model(path: Path, tokenizer: bool = True, gain: float = 1.0, seed: int
     with Writer(path, CONFIG) as writer:
         for name, shape in tensor_shapes(CONFIG).items():
             sizes = [n if isinstance(n, int) else 8 for n in shape]
-            values = rng.uniform(0.2, 0.9, sizes) if len(sizes) == 1 else rng.standard_normal(sizes) / 4
+            values = (
+                rng.uniform(0.2, 0.9, sizes) if len(sizes) == 1 else rng.standard_normal(sizes) / 4
+            )
             if name in ("ln_out.weight", "ln_out.bias"):
                 values[0] = name == "ln_out.bias"  # so that the head's first column is a bias
             if name == "head.weight":
@@ -138,7 +161,9 @@ def test_windows_have_512_tokens(model: Model) -> None:
 
 @settings(max_examples=10)
 @given(
-    st.lists(st.sampled_from([b" the", b" th", b" c", b"at", b"\n", b"\xff"]), min_size=500, max_size=700),
+    st.lists(
+        st.sampled_from([b" the", b" th", b" c", b"at", b"\n", b"\xff"]), min_size=500, max_size=700
+    ),
     st.integers(1, 50),
     st.integers(1025, 1040),
 )
@@ -196,20 +221,28 @@ def test_lambada(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("I saw the", " cat"), ("a\nline", "  end"), ("to", " be")]
     assert (matches.documents, matches.right, matches.accuracy) == (3, 1, 1 / 3)
     assert [entry["expected"] for entry in matches.wrong] == ["end", "be"]
-    assert matches.wrong[0] | {"answer": ""} == {"document": 2, "prompt": "a\nline", "expected": "end", "answer": ""}
+    assert matches.wrong[0] | {"answer": ""} == {
+        "document": 2,
+        "prompt": "a\nline",
+        "expected": "end",
+        "answer": "",
+    }
     assert lambada_accuracy(model, "\n".join(lines), limit=1).documents == 1
 
 
 def test_lambada_word_is_right_where_all_its_tokens_are_greedy(model: Model) -> None:
     logits, _ = model.forward([0, *model.tokenizer.encode("it is Assistant:")])
     assert logits.argmax() == 258  # " cat"
-    matches = lambada_accuracy(model, "".join(f"it is Assistant: {word}\n" for word in ("cat", "the", "catz")))
+    matches = lambada_accuracy(
+        model, "".join(f"it is Assistant: {word}\n" for word in ("cat", "the", "catz"))
+    )
     assert [entry["document"] for entry in matches.wrong] == [2, 3]
     assert matches.wrong[0]["answer"] == "cat"
 
 
 @pytest.mark.parametrize(
-    "line", ["one", '{"text": 3}', '{"txt": "a b"}', '{"text": "a"}', "{", "{" * 9999, '{"a":' * 99999]
+    "line",
+    ["one", '{"text": 3}', '{"txt": "a b"}', '{"text": "a"}', "{", "{" * 9999, '{"a":' * 99999],
 )
 def test_lambada_refuses(model: Model, line: str) -> None:
     with pytest.raises(FormatError, match="line 2"):
@@ -218,7 +251,9 @@ def test_lambada_refuses(model: Model, line: str) -> None:
 
 def generated(model: Model, prompt: str) -> str:
     """Return the model's greedy answer."""
-    generation = model.generate(prompt, sampler=Sampler(temperature=0), max_tokens=128, stop=["\n\n"])
+    generation = model.generate(
+        prompt, sampler=Sampler(temperature=0), max_tokens=128, stop=["\n\n"]
+    )
     return "".join(piece.text for piece in generation).strip()
 
 
@@ -228,7 +263,12 @@ def test_exact_match(model: Model) -> None:
     text = f"{prompts[0]} {answers[0]}\n\n<|doc|>\n\n{prompts[1]} something else\n\n<|doc|>\n"
     matches = exact_match(model, text)
     assert (matches.documents, matches.right, matches.accuracy) == (2, 1, 0.5)
-    wrong = {"document": 2, "prompt": prompts[1], "expected": "something else", "answer": answers[1]}
+    wrong = {
+        "document": 2,
+        "prompt": prompts[1],
+        "expected": "something else",
+        "answer": answers[1],
+    }
     assert matches.wrong == [wrong]
     assert 10 < matches.tokens < 40
     windows_lines = exact_match(model, text.replace("\n", "\r\n"), limit=1)
@@ -244,7 +284,9 @@ class Scripted:
 
     def generate(self, prompt: str, **options: object) -> object:
         self.asked.append((prompt, options))
-        self.result = type("Result", (), {"text": self.answer, "timings": {"prompt_tokens": 2, "tokens": 1}})()
+        self.result = type(
+            "Result", (), {"text": self.answer, "timings": {"prompt_tokens": 2, "tokens": 1}}
+        )()
         generation = type("Generation", (list,), {"result": self.result})
         return generation()
 
@@ -252,7 +294,10 @@ class Scripted:
 def test_exact_match_asks_as_it_says(model: Model) -> None:
     scripted = Scripted(model, " b c ")
     matches = exact_match(scripted, COMMANDS)  # type: ignore[arg-type]
-    assert [prompt for prompt, _ in scripted.asked] == ["User: go\n\nAssistant:", "User: stop\n\nAssistant:"]
+    assert [prompt for prompt, _ in scripted.asked] == [
+        "User: go\n\nAssistant:",
+        "User: stop\n\nAssistant:",
+    ]
     options = scripted.asked[0][1]
     assert tuple(options["stop"]) == ("\n\n",)
     assert options["sampler"].temperature == 0
@@ -309,7 +354,12 @@ def test_damaged_model(tmp_path: Path) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
-    contents = {"text": WORDS * 3, "docs": COMMANDS, "lambada": "I saw the cat\n", "commands": COMMANDS}
+    contents = {
+        "text": WORDS * 3,
+        "docs": COMMANDS,
+        "lambada": "I saw the cat\n",
+        "commands": COMMANDS,
+    }
     for name, content in contents.items():
         Path(tmp_path, name).write_text(content)
     return {name: str(tmp_path / name) for name in contents}
@@ -331,7 +381,10 @@ def test_json(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[st
     both = text["tokens"] * text["nll_per_token"] + docs["tokens"] * docs["nll_per_token"]
     assert report["nll_per_token"] == pytest.approx(both / report["tokens"])
     assert 0 <= report["top1"] <= 1 and report["nll_per_byte"] > 0
-    assert (report["exact_match"], report["lambada_accuracy"]) == (commands["accuracy"], lambada["accuracy"])
+    assert (report["exact_match"], report["lambada_accuracy"]) == (
+        commands["accuracy"],
+        lambada["accuracy"],
+    )
     model = load(path, backend="numpy")
     assert report["touched_bytes_per_token"] == model.plan()["touched_bytes_per_token"]
     if sys.platform.startswith("linux"):
@@ -339,24 +392,57 @@ def test_json(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[st
     assert [entry["part"] for entry in report["wrong"]] == ["lambada", "commands"]
 
 
-def test_byte_order_mark_is_no_text(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_byte_order_mark_is_no_text(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path(tmp_path, "marked").write_bytes(b"\xef\xbb\xbfabc")
-    assert evaluate.main([path, "--text", str(tmp_path / "marked"), "--backend", "numpy", "--json"]) == 0
+    assert (
+        evaluate.main([path, "--text", str(tmp_path / "marked"), "--backend", "numpy", "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["tokens"] == 3
 
 
-def test_only_the_keys_that_apply(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate.main([path, "--commands", files["commands"], "--backend", "numpy", "--json"]) == 0
+def test_only_the_keys_that_apply(
+    path: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        evaluate.main([path, "--commands", files["commands"], "--backend", "numpy", "--json"]) == 0
+    )
     report = json.loads(capsys.readouterr().out)
     assert "exact_match" in report
-    assert not {"nll_per_token", "nll_per_byte", "top1", "tokens", "lambada_accuracy", "wrong"} & set(report)
+    assert not {
+        "nll_per_token",
+        "nll_per_byte",
+        "top1",
+        "tokens",
+        "lambada_accuracy",
+        "wrong",
+    } & set(report)
 
 
 def test_table(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--text", files["text"], "--commands", files["commands"], "--limit", "1", "--show-wrong", "1"]
+    options = [
+        "--text",
+        files["text"],
+        "--commands",
+        files["commands"],
+        "--limit",
+        "1",
+        "--show-wrong",
+        "1",
+    ]
     assert evaluate.main([path, *options, "--backend", "numpy"]) == 0
     lines = capsys.readouterr().out.split("\n")
-    assert lines[0].split() == ["documents", "tokens", "nll/token", "nll/byte", "top-1", "right", "seconds"]
+    assert lines[0].split() == [
+        "documents",
+        "tokens",
+        "nll/token",
+        "nll/byte",
+        "top-1",
+        "right",
+        "seconds",
+    ]
     assert lines[1].split()[:2] == ["text", "1"]
     assert lines[2].split()[:2] == ["commands", "1"] and lines[2].split()[3] == "0.0000"
     assert "  expected: a" in lines
@@ -364,7 +450,9 @@ def test_table(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[s
     assert lines[-2].startswith("backend numpy, threads 1; ")
 
 
-def test_errors(path: str, files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(
+    path: str, files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"abc\x8b")
     for arguments, message in (
@@ -379,14 +467,21 @@ def test_errors(path: str, files: dict[str, str], tmp_path: Path, capsys: pytest
         assert evaluate.main([*arguments, "--backend", "numpy"]) == 1
         error = capsys.readouterr().err
         assert error.startswith("tinyrwkv-convert eval: ") and message in error, error
-    for arguments in ([path], [path, "--text", files["text"], "--limit", "0"], ["--text", files["text"]]):
+    for arguments in (
+        [path],
+        [path, "--text", files["text"], "--limit", "0"],
+        ["--text", files["text"]],
+    ):
         with pytest.raises(SystemExit) as exit:
             evaluate.main(arguments)
         assert exit.value.code == 2
 
 
 def test_interrupted(
-    path: str, files: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: str,
+    files: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -411,6 +506,14 @@ def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         bar(0.1, 5000)
         bar(0.2, 5010)
     drawn = screen.getvalue().split("\r")
-    assert drawn[1].split() == ["text", "[###...........................]", "10%", "500", "tok/s", "1:30", "left"]
+    assert drawn[1].split() == [
+        "text",
+        "[###...........................]",
+        "10%",
+        "500",
+        "tok/s",
+        "1:30",
+        "left",
+    ]
     assert drawn[2:] == [" " * 79, ""]
     assert len(drawn[1]) < 80

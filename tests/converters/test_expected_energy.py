@@ -10,7 +10,11 @@ from converters.techniques.expected_energy import Expectation, fit_expectation
 
 def test_thresholds_are_where_the_expected_energy_meets_the_price() -> None:
     random = np.random.default_rng(2)
-    slope, offset, noise = np.array([2.0, 0.5, 1.0]), np.array([-1.0, 0.2, 0.0]), np.array([0.5, 1.0, 2.0])
+    slope, offset, noise = (
+        np.array([2.0, 0.5, 1.0]),
+        np.array([-1.0, 0.2, 0.0]),
+        np.array([0.5, 1.0, 2.0]),
+    )
     expectation = Expectation(slope, offset, noise, np.array([1.0, 3.0, 0.1]))
     for price in (0.1, 1.0, 50.0):
         s = expectation.thresholds(price)
@@ -22,7 +26,9 @@ def test_thresholds_are_where_the_expected_energy_meets_the_price() -> None:
 def test_thresholds_rise_with_the_price_from_all_to_none() -> None:
     random = np.random.default_rng(3)
     s = random.standard_normal((500, 8)).astype(np.float32)
-    expectation = fit_expectation(s, s * 2 + random.standard_normal((500, 8)).astype(np.float32), np.ones(8))
+    expectation = fit_expectation(
+        s, s * 2 + random.standard_normal((500, 8)).astype(np.float32), np.ones(8)
+    )
     thresholds = expectation.thresholds(np.array([0, *np.geomspace(1e-9, 1e9, 50)])[:, None])
     assert thresholds.shape == (51, 8) and (thresholds[0] == -np.inf).all()
     assert (thresholds[1:] >= thresholds[:-1]).all()

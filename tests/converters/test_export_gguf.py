@@ -23,10 +23,20 @@ from tinyrwkv.file.quant import quantize_rows
 
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 16, "vocab_size": 300}
 WORDS = {
-    **{257: b"\n\n", 258: b"it's", 259: b"'\"", 260: b"\\x41", 261: "日本".encode(), 262: "日".encode()[:2]},
+    **{
+        257: b"\n\n",
+        258: b"it's",
+        259: b"'\"",
+        260: b"\\x41",
+        261: "日本".encode(),
+        262: "日".encode()[:2],
+    },
     **{263: b"<s>", 264: b"[PAD299]", 265: b"\t\r \x00\x7f"},
 }
-VOCAB = b"".join(b"%d %a %d\n" % (i, t, len(t)) for i, t in ({b + 1: bytes([b]) for b in range(256)} | WORDS).items())
+VOCAB = b"".join(
+    b"%d %a %d\n" % (i, t, len(t))
+    for i, t in ({b + 1: bytes([b]) for b in range(256)} | WORDS).items()
+)
 
 
 @pytest.fixture
@@ -72,23 +82,31 @@ def test_floats_come_back_as_they_were(gguf, model, tmp_path, arch, dtype):
     export(path, tmp_path / "a.gguf")
     convert(tmp_path / "a.gguf", tmp_path / "back.trwkv", dtype="f32")
     (config, before), (again, after) = read(path), read(tmp_path / "back.trwkv")
-    assert {key: config[key] for key in config if key not in ("source", "created_by", "compression", "dtype")} == {
-        key: again[key] for key in again if key not in ("source", "created_by", "dtype")
-    }
+    assert {
+        key: config[key]
+        for key in config
+        if key not in ("source", "created_by", "compression", "dtype")
+    } == {key: again[key] for key in again if key not in ("source", "created_by", "dtype")}
     assert list(before) == list(after)
     for name, x in before.items():
         if name != "emb.weight":
             np.testing.assert_array_equal(after[name], x, err_msg=name)
     # out of the norm and into it again, the rows that are next to nothing too
     x, y = (tensors["emb.weight"].astype(np.float32) for tensors in (before, after))
-    assert max(relative(b, a) for a, b in zip(x, y, strict=True)) < {"f32": 1e-6, "f16": 2e-3}[dtype]
+    assert (
+        max(relative(b, a) for a, b in zip(x, y, strict=True)) < {"f32": 1e-6, "f16": 2e-3}[dtype]
+    )
 
 
 @pytest.mark.parametrize("arch", ["v6", "v7"])
 def test_int8_keeps_its_integers(gguf, model, tmp_path, arch):
     path = model(arch, "int8")
     export(path, tmp_path / "a.gguf")
-    found, kind, tensors = read_plain(tmp_path / "a.gguf"), kinds(gguf, tmp_path / "a.gguf"), read(path)[1]
+    found, kind, tensors = (
+        read_plain(tmp_path / "a.gguf"),
+        kinds(gguf, tmp_path / "a.gguf"),
+        read(path)[1],
+    )
     for old, new in (
         ("head.weight", "output.weight"),
         ("blocks.1.att.key.weight", "blk.1.time_mix_key.weight"),
@@ -110,7 +128,11 @@ def test_rows_that_are_no_whole_blocks_become_float16(gguf, model, tmp_path, mon
     monkeypatch.setitem(SIZES, "n_embd", 48)
     export(model("v7", "int8"), tmp_path / "a.gguf")
     kind = kinds(gguf, tmp_path / "a.gguf")
-    assert {kind["token_embd.weight"], kind["output.weight"], kind["blk.0.channel_mix_key.weight"]} == {"F16"}
+    assert {
+        kind["token_embd.weight"],
+        kind["output.weight"],
+        kind["blk.0.channel_mix_key.weight"],
+    } == {"F16"}
     assert kind["blk.0.channel_mix_value.weight"] == "Q8_0"  # 192 columns
 
 
@@ -118,12 +140,22 @@ def test_the_orders_and_shapes_of_llama_cpp(gguf, model, tmp_path):
     raw = {}
     export(model("v6", change=raw.update), tmp_path / "a.gguf")
     found = read_plain(tmp_path / "a.gguf")
-    fused = np.stack([raw[f"blocks.1.att.time_maa_{letter}"].reshape(1, 1, -1) for letter in "wkvrg"])
+    fused = np.stack(
+        [raw[f"blocks.1.att.time_maa_{letter}"].reshape(1, 1, -1) for letter in "wkvrg"]
+    )
     np.testing.assert_array_equal(found["blk.1.time_mix_lerp_fused.weight"], fused)
-    np.testing.assert_array_equal(found["blk.1.time_mix_w1.weight"], raw["blocks.1.att.time_maa_w1"].T)
-    np.testing.assert_array_equal(found["blk.1.time_mix_w2.weight"], raw["blocks.1.att.time_maa_w2"].swapaxes(1, 2))
-    np.testing.assert_array_equal(found["blk.1.time_mix_first.weight"], raw["blocks.1.att.time_faaaa"])
-    np.testing.assert_array_equal(found["blk.1.channel_mix_lerp_r.weight"], raw["blocks.1.ffn.time_maa_r"].ravel())
+    np.testing.assert_array_equal(
+        found["blk.1.time_mix_w1.weight"], raw["blocks.1.att.time_maa_w1"].T
+    )
+    np.testing.assert_array_equal(
+        found["blk.1.time_mix_w2.weight"], raw["blocks.1.att.time_maa_w2"].swapaxes(1, 2)
+    )
+    np.testing.assert_array_equal(
+        found["blk.1.time_mix_first.weight"], raw["blocks.1.att.time_faaaa"]
+    )
+    np.testing.assert_array_equal(
+        found["blk.1.channel_mix_lerp_r.weight"], raw["blocks.1.ffn.time_maa_r"].ravel()
+    )
     export(model("v7", change=raw.update), tmp_path / "b.gguf")
     found = read_plain(tmp_path / "b.gguf")
     fused = np.stack([raw[f"blocks.1.att.x_{letter}"].reshape(1, 1, -1) for letter in "rwkvag"])
@@ -131,13 +163,20 @@ def test_the_orders_and_shapes_of_llama_cpp(gguf, model, tmp_path):
     np.testing.assert_array_equal(found["blk.1.time_mix_g2.weight"], raw["blocks.1.att.g2"].T)
     # what llama.cpp asks for in layer 0 and never reads
     for end, like in enumerate(("a0", "a1", "a2")):
-        assert found[f"blk.0.time_mix_v{end}.weight"].shape == raw[f"blocks.0.att.{like}"].T.squeeze().shape
+        assert (
+            found[f"blk.0.time_mix_v{end}.weight"].shape
+            == raw[f"blocks.0.att.{like}"].T.squeeze().shape
+        )
 
 
 def test_settings(gguf, model, tmp_path):
     export(model("v7", "int8", license="MIT"), tmp_path / "a.gguf")
     found = settings(gguf, tmp_path / "a.gguf")
-    assert {key.removeprefix("rwkv7."): value for key, value in found.items() if key.startswith("rwkv7.")} == {
+    assert {
+        key.removeprefix("rwkv7."): value
+        for key, value in found.items()
+        if key.startswith("rwkv7.")
+    } == {
         **{
             "block_count": 2,
             "embedding_length": 64,
@@ -147,9 +186,17 @@ def test_settings(gguf, model, tmp_path):
         },
         **{"context_length": 1 << 20, "attention.head_count": 0},
         **{"attention.layer_norm_epsilon": pytest.approx(1e-5), "attention.decay_lora_rank": 16},
-        **{"attention.iclr_lora_rank": 12, "attention.value_residual_mix_lora_rank": 8, "attention.gate_lora_rank": 24},
+        **{
+            "attention.iclr_lora_rank": 12,
+            "attention.value_residual_mix_lora_rank": 8,
+            "attention.gate_lora_rank": 24,
+        },
     }
-    assert (found["general.architecture"], found["general.file_type"], found["general.license"]) == ("rwkv7", 7, "MIT")
+    assert (
+        found["general.architecture"],
+        found["general.file_type"],
+        found["general.license"],
+    ) == ("rwkv7", 7, "MIT")
     assert found["tokenizer.ggml.model"] == "none"
     export(model("v6"), tmp_path / "b.gguf")
     found = settings(gguf, tmp_path / "b.gguf")
@@ -186,12 +233,17 @@ def test_a_chat_template(gguf, model, tmp_path, name, expected):
     template = jinja2.Template(settings(gguf, tmp_path / "a.gguf")["tokenizer.chat_template"])
     talk = [("system", "s"), ("user", " a"), ("assistant", " b "), ("user", "c")]
     messages = [{"role": role, "content": text} for role, text in talk]
-    assert template.render(messages=messages, bos_token="<s>", add_generation_prompt=True) == expected
+    assert (
+        template.render(messages=messages, bos_token="<s>", add_generation_prompt=True) == expected
+    )
 
 
 def test_no_template_without_turns(gguf, model, tmp_path):
     export(model(vocab=write(tmp_path / "vocab.txt", VOCAB), template="none"), tmp_path / "a.gguf")
-    assert not {"tokenizer.chat_template", "tokenizer.ggml.eot_token_id"} & settings(gguf, tmp_path / "a.gguf").keys()
+    assert (
+        not {"tokenizer.chat_template", "tokenizer.ggml.eot_token_id"}
+        & settings(gguf, tmp_path / "a.gguf").keys()
+    )
 
 
 def test_the_first_norm_comes_out_of_the_embedding():
@@ -214,7 +266,9 @@ def test_a_channel_that_the_norm_mutes():
     y = fold_ln0(np.random.default_rng(0).normal(0, 1, (3, 8)).astype(np.float32), weight, bias)
     x = unfold_ln0(y, weight, bias, 2.0**-24)
     assert np.isfinite(x).all() and (x[:, 2] == x[:, 5]).all()
-    np.testing.assert_allclose(fold_ln0(x, weight, bias), y, atol=0.3)  # the others carry the variance alone
+    np.testing.assert_allclose(
+        fold_ln0(x, weight, bias), y, atol=0.3
+    )  # the others carry the variance alone
 
 
 def test_blocks():
@@ -227,7 +281,9 @@ def test_blocks():
     blocks = quantize_q8_0(x).reshape(3, 2, 34)
     d = blocks[:, :, :2].copy().view("<f2").astype(np.float32)
     back = (blocks[:, :, 2:].view(np.int8) * d).reshape(3, 64)
-    assert np.abs(back - x).max(axis=1).tolist() == pytest.approx((np.abs(x).max(axis=1) / 254).tolist(), rel=0.2)
+    assert np.abs(back - x).max(axis=1).tolist() == pytest.approx(
+        (np.abs(x).max(axis=1) / 254).tolist(), rel=0.2
+    )
 
 
 def refusal(path, tmp_path, kind=UnsupportedError):
@@ -278,7 +334,9 @@ def test_ranks_that_differ_are_refused(gguf, model, tmp_path):
     assert "rank of att.g2: found 5, 24, expected the same in all layers" in refusal(path, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["head.weight.scale", "blocks.0.att.w1.weight.scale", "emb.weight.scale"])
+@pytest.mark.parametrize(
+    "name", ["head.weight.scale", "blocks.0.att.w1.weight.scale", "emb.weight.scale"]
+)
 def test_numbers_too_large_for_float16_are_refused(gguf, model, tmp_path, name):
     def change(metadata, tensors):
         tensors[name][3] = 1e38
@@ -297,7 +355,10 @@ def test_a_failure_leaves_the_old_file(gguf, model, tmp_path, monkeypatch):
     write(tmp_path / "a.gguf", b"old")
     with pytest.raises(ArgumentError, match="another file than the input"):
         export(path, path)
-    with pytest.raises(FormatError, match=r"a\.gguf: file: found No such file or directory, expected a place to write"):
+    with pytest.raises(
+        FormatError,
+        match=r"a\.gguf: file: found No such file or directory, expected a place to write",
+    ):
         export(path, tmp_path / "none" / "a.gguf")
 
     def interrupted(rows, *others):
@@ -306,7 +367,9 @@ def test_a_failure_leaves_the_old_file(gguf, model, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_tensors, "unfold_ln0", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(path, tmp_path / "a.gguf")
-    assert [(name.name, name.read_bytes()) for name in tmp_path.glob("a.gguf*")] == [("a.gguf", b"old")]
+    assert [(name.name, name.read_bytes()) for name in tmp_path.glob("a.gguf*")] == [
+        ("a.gguf", b"old")
+    ]
 
 
 def test_the_command(gguf, model, tmp_path, capsys):
@@ -316,6 +379,9 @@ def test_the_command(gguf, model, tmp_path, capsys):
     assert out.startswith(f"{output}: RWKV v7, 2 layers of 64, vocabulary 300, int8")
     assert err == "note: no vocabulary: llama.cpp takes and gives tokens, not text\n"
     assert cli.main([path, output, "--dtype", "f16"]) == 1
-    assert "options: found --dtype, expected none of those that change a model" in capsys.readouterr().err
+    assert (
+        "options: found --dtype, expected none of those that change a model"
+        in capsys.readouterr().err
+    )
     assert cli.main([str(tmp_path / "raw.pth"), output]) == 1
     assert "give a .trwkv file" in capsys.readouterr().err

@@ -17,12 +17,21 @@ VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
 
 @pytest.fixture
 def model(tmp_path):
-    write_pth(tmp_path / "model.pth", raw_checkpoint("v6", n_layer=2, n_embd=32, head_size=8, vocab_size=300))
+    write_pth(
+        tmp_path / "model.pth",
+        raw_checkpoint("v6", n_layer=2, n_embd=32, head_size=8, vocab_size=300),
+    )
     vocab = write(tmp_path / "vocab.txt", VOCAB)
 
     def make(dtype="f32", **options):
         path = tmp_path / f"{dtype}.trwkv"
-        options = {"vocab": vocab, "license": "MIT", "template": "chat", "ln_x_eps": 1e-5, **options}
+        options = {
+            "vocab": vocab,
+            "license": "MIT",
+            "template": "chat",
+            "ln_x_eps": 1e-5,
+            **options,
+        }
         convert(tmp_path / "model.pth", path, dtype=dtype, **options)
         return path
 
@@ -41,7 +50,9 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], x)
 
 
-@pytest.mark.parametrize(("old", "new"), [("f32", "int8"), ("f32", "f16"), ("f32", "f32"), ("int8", "int8")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("f32", "int8"), ("f32", "f16"), ("f32", "f32"), ("int8", "int8")]
+)
 def test_the_same_as_from_the_checkpoint(model, tmp_path, old, new):
     direct = contents(model(new))
     report = convert(model(old), tmp_path / "out", dtype=new)
@@ -57,7 +68,10 @@ def test_the_same_as_from_the_checkpoint(model, tmp_path, old, new):
 def test_from_float16(model, tmp_path):
     convert(model("f16"), tmp_path / "out", dtype="f32")
     half, whole = contents(model("f16"))[1], contents(tmp_path / "out")[1]
-    assert_same(whole, {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in half.items()})
+    assert_same(
+        whole,
+        {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in half.items()},
+    )
     convert(model("f16"), tmp_path / "out", dtype="int8")
     assert contents(tmp_path / "out")[1]["head.weight"].dtype == np.int8
 
@@ -75,12 +89,18 @@ def test_a_new_vocabulary(model, tmp_path):
 def test_options_change_the_metadata(model, tmp_path):
     convert(model("int8"), tmp_path / "out", ln_x_eps=64e-5, template="none", license="CC0")
     metadata = contents(tmp_path / "out")[0]
-    assert (metadata["ln_x_eps"], metadata["template"], metadata["source"]["license"]) == (64e-5, "none", "CC0")
+    assert (metadata["ln_x_eps"], metadata["template"], metadata["source"]["license"]) == (
+        64e-5,
+        "none",
+        "CC0",
+    )
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_int8_does_not_become_float_again(model, tmp_path, dtype):
-    with pytest.raises(UnsupportedError, match=rf"dtype: found int8, expected {dtype}; what int8 lost"):
+    with pytest.raises(
+        UnsupportedError, match=rf"dtype: found int8, expected {dtype}; what int8 lost"
+    ):
         convert(model("int8"), tmp_path / "out", dtype=dtype)
     assert not (tmp_path / "out").exists()
 
@@ -91,7 +111,9 @@ def test_other_techniques_keep_their_type(model, tmp_path):
     with Writer(tmp_path / "odd.trwkv", metadata) as writer:
         for name, x in tensors.items():
             writer.add(name, x, page_aligned=name == "head.weight")
-    with pytest.raises(UnsupportedError, match="compression: found low-rank, expected a plain model"):
+    with pytest.raises(
+        UnsupportedError, match="compression: found low-rank, expected a plain model"
+    ):
         convert(tmp_path / "odd.trwkv", tmp_path / "out", dtype="int8")
     convert(tmp_path / "odd.trwkv", tmp_path / "out", dtype="f32")
     found = contents(tmp_path / "out")

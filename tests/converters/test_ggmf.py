@@ -34,7 +34,11 @@ def test_reads_floats(tmp_path, version):
         read = read_plain(write(tmp_path / "a", ggmf(TINY, 1, kind, version)))
         assert list(read) == list(TINY)
         for name, x in TINY.items():
-            expected = x.astype(exact).astype(np.float32) if x.ndim == 2 and name.endswith(".weight") else x
+            expected = (
+                x.astype(exact).astype(np.float32)
+                if x.ndim == 2 and name.endswith(".weight")
+                else x
+            )
             np.testing.assert_array_equal(read[name], expected)
 
 
@@ -61,7 +65,9 @@ def test_vectors_in_blocks(tmp_path):
 def test_block_layouts_by_hand():
     d, m = np.float16(0.5).tobytes(), np.float16(-3).tobytes()
     q8 = d + np.arange(-16, 16, dtype="i1").tobytes()
-    assert ggml.Q8_0.decode(np.frombuffer(q8, np.uint8)[None]).tolist() == [[0.5 * q for q in range(-16, 16)]]
+    assert ggml.Q8_0.decode(np.frombuffer(q8, np.uint8)[None]).tolist() == [
+        [0.5 * q for q in range(-16, 16)]
+    ]
     # number j: low nibble of byte j, for the second half the high nibble of byte j - 16; fifth bit: bit j
     nibbles = bytes((j & 15) | (15 - j) << 4 for j in range(16))
     q = [j + 16 * (j % 2) for j in range(16)] + [15 - j + 16 * (j % 3 == 0) for j in range(16)]
@@ -100,7 +106,9 @@ def test_what_is_damaged(tmp_path):
     assert "1073741824 dimensions" in refusal(tmp_path, dims, FormatError)
     ragged = ggmf({"emb.weight": np.zeros((4, 33), np.float32)}, 0)
     ragged = ragged[:32] + struct.pack("<i", 9) + ragged[36:]
-    assert "rows of 33, expected a multiple of 32 for Q8_0" in refusal(tmp_path, ragged, FormatError)
+    assert "rows of 33, expected a multiple of 32 for Q8_0" in refusal(
+        tmp_path, ragged, FormatError
+    )
 
 
 def test_huge_counts_allocate_nothing(tmp_path):
@@ -122,7 +130,11 @@ def test_infinite_scales_are_refused(tmp_path):
 
 def test_every_cut_is_refused(tmp_path):
     path = str(tmp_path / "a")
-    for size in [*range(0, 100, 3), *range(100, len(TINY_BYTES), len(TINY_BYTES) // 60), len(TINY_BYTES) - 1]:
+    for size in [
+        *range(0, 100, 3),
+        *range(100, len(TINY_BYTES), len(TINY_BYTES) // 60),
+        len(TINY_BYTES) - 1,
+    ]:
         assert survives(path, TINY_BYTES[:size]), size
     assert not survives(path, TINY_BYTES)
 

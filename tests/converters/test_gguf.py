@@ -48,7 +48,10 @@ def test_settings(tmp_path):
 
 @pytest.mark.parametrize("alignment", [1, 32, 4096])
 def test_alignment(tmp_path, alignment):
-    path = write(tmp_path / "a", gguf(TINY, {**SETTINGS, "general.alignment": alignment}, alignment=alignment))
+    path = write(
+        tmp_path / "a",
+        gguf(TINY, {**SETTINGS, "general.alignment": alignment}, alignment=alignment),
+    )
     config, raw = read_raw(path)
     assert config["arch"] == "v7"
     np.testing.assert_array_equal(raw["head.weight"], RAW["head.weight"])
@@ -62,21 +65,29 @@ def test_the_default_alignment(tmp_path):
 
 
 def test_long_settings_are_skipped(tmp_path):
-    extra = {"tokenizer.chat_template": "x" * 200_000, "a.numbers": list(range(50_000)), "a.texts": ["word"] * 30_000}
+    extra = {
+        "tokenizer.chat_template": "x" * 200_000,
+        "a.numbers": list(range(50_000)),
+        "a.texts": ["word"] * 30_000,
+    }
     read = read_plain(write(tmp_path / "a", gguf(TINY, {**SETTINGS, **extra})))
     np.testing.assert_array_equal(read["output.weight"], RAW["head.weight"])
 
 
 def test_what_is_refused_by_name(tmp_path):
     for arch in ("llama", "rwkv6qwen2", "arwkv7", "", 7):
-        message = refusal(tmp_path, gguf(TINY, {**SETTINGS, "general.architecture": arch}), UnsupportedError)
+        message = refusal(
+            tmp_path, gguf(TINY, {**SETTINGS, "general.architecture": arch}), UnsupportedError
+        )
         assert f"architecture: found {arch!r}, expected rwkv6 or rwkv7" in message
     without = {name: value for name, value in SETTINGS.items() if "architecture" not in name}
     assert "architecture: found None" in refusal(tmp_path, gguf(TINY, without), UnsupportedError)
     at = TINY_BYTES.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 16
     for number, name in ((2, "Q4_0"), (12, "Q4_K"), (99, "99")):
         data = TINY_BYTES[:at] + struct.pack("<I", number) + TINY_BYTES[at + 4 :]
-        assert f"'token_embd.weight': found type {name}, expected F32" in refusal(tmp_path, data, UnsupportedError)
+        assert f"'token_embd.weight': found type {name}, expected F32" in refusal(
+            tmp_path, data, UnsupportedError
+        )
     assert "GGUF version 1" in refusal(tmp_path, b"GGUF\1" + TINY_BYTES[5:], UnsupportedError)
     assert "big-endian GGUF" in refusal(tmp_path, b"FUGG" + TINY_BYTES[4:], UnsupportedError)
 
@@ -113,7 +124,9 @@ def test_hostile_counts_allocate_nothing(tmp_path):
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     double = TINY_BYTES.replace(b"blk.0.attn_norm_2.bias", b"blk.0.time_mix_ln.bias")
-    assert "'blk.0.time_mix_ln.bias': found two of this name" in refusal(tmp_path, double, FormatError)
+    assert "'blk.0.time_mix_ln.bias': found two of this name" in refusal(
+        tmp_path, double, FormatError
+    )
 
 
 def test_every_cut_is_refused(tmp_path):
@@ -123,7 +136,14 @@ def test_every_cut_is_refused(tmp_path):
     assert not survives(path, TINY_BYTES)
 
 
-@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=3), head=st.booleans())
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=3),
+    head=st.booleans(),
+)
 def test_any_flip_gives_a_result_or_an_error(tmp_path_factory, flips, head):
-    data = flipped(TINY_BYTES[:4000], flips) + TINY_BYTES[4000:] if head else flipped(TINY_BYTES, flips)
+    data = (
+        flipped(TINY_BYTES[:4000], flips) + TINY_BYTES[4000:]
+        if head
+        else flipped(TINY_BYTES, flips)
+    )
     survives(str(tmp_path_factory.mktemp("gguf") / "a"), data)

@@ -48,7 +48,9 @@ def test_each_term_left_out_costs_its_square(seed, shape, data):
     rank = data.draw(st.integers(1, min(shape) - 1))
     a, b = (factor.astype(np.float64) for factor in taken.factors(rank))
     left_out = np.square(taken.values[rank:]).sum()
-    assert metric.error(weight, b @ a) == pytest.approx(left_out, rel=1e-3, abs=1e-6 * np.square(taken.values).sum())
+    assert metric.error(weight, b @ a) == pytest.approx(
+        left_out, rel=1e-3, abs=1e-6 * np.square(taken.values).sum()
+    )
 
 
 @given(SEEDS, SHAPES)
@@ -66,7 +68,9 @@ def test_whitened_is_never_worse_where_it_counts(seed, shape, effects):
     weight, metric = sample(seed, shape, effects)
     most = (shape[0] * shape[1] - 1) // sum(shape)
     for rank in range(1, most + 1):
-        plain, white = (b @ a for a, b in (factor(weight, rank), factor_whitened(weight, metric, rank)))
+        plain, white = (
+            b @ a for a, b in (factor(weight, rank), factor_whitened(weight, metric, rank))
+        )
         assert metric.error(weight, white) <= metric.error(weight, plain) * (1 + 1e-4)
 
 
@@ -88,7 +92,9 @@ def test_a_singular_metric_is_no_trouble():
     x[:, :3] = np.random.default_rng(0).standard_normal((8, 3))
     metric = Metric(x.T @ x / 8)
     factors = round_factors(weight, spectrum(weight, metric), 3, metric)
-    assert metric.error(weight, factors.product()) < 1e-3 * metric.error(weight, np.zeros_like(weight))
+    assert metric.error(weight, factors.product()) < 1e-3 * metric.error(
+        weight, np.zeros_like(weight)
+    )
 
 
 @pytest.mark.parametrize("shape", [(384, 384), (100, 300), (8, 8)])
@@ -97,7 +103,9 @@ def test_a_rank_that_saves_nothing_is_refused(shape):
     check_rank(shape, most)
     assert most * sum(shape) < shape[0] * shape[1] <= (most + 1) * sum(shape)
     for rank in (0, -1, most + 1):
-        with pytest.raises(ArgumentError, match=f"found {rank} for a matrix of {shape[0]} x {shape[1]}"):
+        with pytest.raises(
+            ArgumentError, match=f"found {rank} for a matrix of {shape[0]} x {shape[1]}"
+        ):
             check_rank(shape, rank)
 
 
@@ -113,7 +121,10 @@ def test_uniform_ranks():
 def test_ranks_keep_the_budget_and_use_it(seed, count, share):
     random = np.random.default_rng(seed)
     shapes = {str(i): (64, 64) for i in range(count)}
-    values = {name: np.sort(np.abs(random.standard_normal(64)) * random.uniform(0.1, 9))[::-1] for name in shapes}
+    values = {
+        name: np.sort(np.abs(random.standard_normal(64)) * random.uniform(0.1, 9))[::-1]
+        for name in shapes
+    }
     weights = {name: float(random.uniform(0.1, 3)) for name in shapes}
     dense = 64 * 68
     budget = int(share * count * dense)
@@ -130,7 +141,11 @@ def test_ranks_keep_the_budget_and_use_it(seed, count, share):
     used = sum(map(size, ranks.values()))
     assert used <= budget
     for rank in ranks.values():  # nothing better fits into what is left
-        larger = [r for r in (*range(8, 64, 8), 0) if size(rank) < size(r) <= min(dense, size(rank) + budget - used)]
+        larger = [
+            r
+            for r in (*range(8, 64, 8), 0)
+            if size(rank) < size(r) <= min(dense, size(rank) + budget - used)
+        ]
         assert not larger
 
 
@@ -143,7 +158,12 @@ def test_a_budget_goes_where_it_matters():
 
 @pytest.mark.parametrize(
     "weight",
-    [np.zeros(4, np.float32), np.zeros((0, 4), np.float32), np.full((4, 4), np.nan, np.float32), [[1.0]]],
+    [
+        np.zeros(4, np.float32),
+        np.zeros((0, 4), np.float32),
+        np.full((4, 4), np.nan, np.float32),
+        [[1.0]],
+    ],
 )
 def test_what_is_no_matrix_is_refused(weight):
     with pytest.raises(ArgumentError, match="a matrix of finite numbers"):
@@ -152,6 +172,10 @@ def test_what_is_no_matrix_is_refused(weight):
 
 def test_a_metric_of_another_shape_is_refused():
     weight = np.ones((4, 6), np.float32)
-    for metric in (Metric(np.eye(4)), Metric(np.eye(6), np.ones(6)), Metric(np.eye(6), np.zeros(4))):
+    for metric in (
+        Metric(np.eye(4)),
+        Metric(np.eye(6), np.ones(6)),
+        Metric(np.eye(6), np.zeros(4)),
+    ):
         with pytest.raises(ArgumentError, match="collect them for this matrix"):
             spectrum(weight, metric)

@@ -26,7 +26,9 @@ def test_gradients_are_the_slopes_of_the_loss(data) -> None:
             low, high = ([part.copy() for part in parts] for _ in range(2))
             low[which][at] -= 1e-5
             high[which][at] += 1e-5
-            slope = (_loss(high, x, fires, np.float32(3)) - _loss(low, x, fires, np.float32(3))) / 2e-5
+            slope = (
+                _loss(high, x, fires, np.float32(3)) - _loss(low, x, fires, np.float32(3))
+            ) / 2e-5
             np.testing.assert_allclose(gradient[at], slope, rtol=1e-3, atol=1e-8)
 
 
@@ -34,7 +36,9 @@ def test_a_network_predicts_inputs_it_has_not_seen_and_the_seed_reproduces_it(da
     x, fires = data
     told: list[tuple[int, int]] = []
     network = train(x[:1200], fires[:1200], 16, seed=1, progress=lambda *step: told.append(step))
-    assert told[-1][0] <= told[-1][1] == 20 and [step[0] for step in told] == list(range(1, len(told) + 1))
+    assert told[-1][0] <= told[-1][1] == 20 and [step[0] for step in told] == list(
+        range(1, len(told) + 1)
+    )
     score, truth = network.scores(x[1200:]), fires[1200:]
     # the chance that a neuron that fires has a larger score than one that does not
     ranks = np.argsort(np.argsort(score.ravel())).astype(np.float64)

@@ -19,13 +19,17 @@ LAYERS = 4
 
 
 def checkpoint(version, **sizes):
-    return raw_checkpoint(version, n_layer=LAYERS, **{"n_embd": 32, "head_size": 8, "vocab_size": 40, **sizes})
+    return raw_checkpoint(
+        version, n_layer=LAYERS, **{"n_embd": 32, "head_size": 8, "vocab_size": 40, **sizes}
+    )
 
 
 def check(path, raw, tolerance=0.0):
     """Compare a file with the raw checkpoint it stands for; v7's unused v0, v1, v2 may be gone."""
     config, found = read_raw(path)
-    expected = {name: x for name, x in raw.items() if not re.fullmatch(r"blocks\.0\.att\.v[012]", name)}
+    expected = {
+        name: x for name, x in raw.items() if not re.fullmatch(r"blocks\.0\.att\.v[012]", name)
+    }
     unused = set(raw) - set(expected) if config["arch"] != "v7" else set()
     assert set(found) == set(expected) | unused
     for name, x in found.items():
@@ -124,7 +128,9 @@ def test_decays_that_under_or_overflowed(tmp_path, version, stored):
     tensors["blocks.1.att.time_decay"].reshape(-1)[:2] = stored
     _, found = read_raw(write(tmp_path / "a", ggmf(tensors, LAYERS)))
     back = to_ggmf({"blocks.1.att.time_decay": found["blocks.1.att.time_decay"], **found}, version)
-    np.testing.assert_allclose(back["blocks.1.att.time_decay"].reshape(-1)[:2], stored, rtol=1e-5, atol=1e-37)
+    np.testing.assert_allclose(
+        back["blocks.1.att.time_decay"].reshape(-1)[:2], stored, rtol=1e-5, atol=1e-37
+    )
 
 
 @pytest.mark.parametrize("rescale", [0, 1, 2, 6])
@@ -139,7 +145,8 @@ def test_gguf_6_with_separate_mixes(tmp_path):
     for i in range(LAYERS):
         fused = arrays.pop(f"blk.{i}.time_mix_lerp_fused.weight")
         arrays |= {
-            f"blk.{i}.time_mix_lerp_{letter}.weight": x.reshape(-1) for letter, x in zip("wkvrg", fused, strict=True)
+            f"blk.{i}.time_mix_lerp_{letter}.weight": x.reshape(-1)
+            for letter, x in zip("wkvrg", fused, strict=True)
         }
     check(write(tmp_path / "a", gguf(arrays, settings)), raw)
 
@@ -168,7 +175,9 @@ def test_two_tensors_that_mean_the_same_are_refused(tmp_path):
 def test_a_fused_tensor_of_another_number_is_refused(tmp_path):
     arrays, settings = to_gguf(checkpoint("v7"), "v7")
     arrays["blk.1.time_mix_lerp_fused.weight"] = arrays["blk.1.time_mix_lerp_fused.weight"][:5]
-    with pytest.raises(FormatError, match=r"shape \(5, 1, 1, 32\), expected 6 vectors, r, w, k, v, a, g"):
+    with pytest.raises(
+        FormatError, match=r"shape \(5, 1, 1, 32\), expected 6 vectors, r, w, k, v, a, g"
+    ):
         read_raw(write(tmp_path / "a", gguf(arrays, settings)))
 
 
@@ -176,7 +185,13 @@ def test_a_fused_tensor_of_another_number_is_refused(tmp_path):
 def test_unknown_names_stay(tmp_path, version):
     raw = checkpoint(version)
     arrays, settings = to_gguf(raw, version)
-    odd = {"blk.0.new.weight", "blk.0.new.bias", "blk.x.new.weight", "other", "blk.0.time_mix_first.bias"}
+    odd = {
+        "blk.0.new.weight",
+        "blk.0.new.bias",
+        "blk.x.new.weight",
+        "other",
+        "blk.0.time_mix_first.bias",
+    }
     arrays |= {name: np.ones(3, np.float32) for name in odd}
     with open_source(write(tmp_path / "a", gguf(arrays, settings))) as source:
         assert set(canonical(source)) - set(raw) == odd

@@ -41,9 +41,15 @@ def test_the_name_does_not_matter(tmp_path, kind, data, name):
         (b"<!DOCTYPE html><html>", "an HTML page"),
         (b"\xef\xbb\xbf\n <HTML>", "an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
-        (b'{"metadata": {}, "weight_map": {"emb.weight": "model-00001-of-00002.safetensors"}}', "in several files"),
+        (
+            b'{"metadata": {}, "weight_map": {"emb.weight": "model-00001-of-00002.safetensors"}}',
+            "in several files",
+        ),
         (b'{"hidden_size": 768}', "a JSON file"),
-        (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", "a bare pickle, as PyTorch wrote before 1.6"),
+        (
+            b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.",
+            "a bare pickle, as PyTorch wrote before 1.6",
+        ),
         (b"lmgg" + bytes(50), "an unversioned ggml file"),
         (b"tjgg" + bytes(50), "a GGJT file"),
         (b"\x1f\x8b\x08", "a gzip archive"),

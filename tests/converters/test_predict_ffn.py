@@ -29,14 +29,18 @@ from tinyrwkv.kernels import abi as op
 from tinyrwkv.versions.reference import unpack
 
 
-def sparse_predict(neurons: Neurons, inputs: Inputs, wanted: Settings) -> tuple[Tensors, dict[str, Any]]:
+def sparse_predict(
+    neurons: Neurons, inputs: Inputs, wanted: Settings
+) -> tuple[Tensors, dict[str, Any]]:
     fit = fit_layer(neurons, inputs, settings=wanted)
     return predicted(fit, find_prices([fit], wanted)[0])
 
 
 @settings(max_examples=15)
 @given(st.integers(0, 999), st.floats(0.3, 1), st.sampled_from((0, 0, 8)))
-def test_the_energy_asked_for_is_reached_on_the_calibration_inputs(seed: int, energy: float, mlp: int) -> None:
+def test_the_energy_asked_for_is_reached_on_the_calibration_inputs(
+    seed: int, energy: float, mlp: int
+) -> None:
     neurons, inputs = channel_mix(seed)
     tensors, report = sparse_predict(neurons, inputs, Settings(energy=energy, mlp=mlp))
     assert report["energy"] >= energy * (1 - 1e-6)
@@ -48,7 +52,10 @@ def share_of_energy(tensors: Tensors, inputs: Inputs) -> float:
     """Return the energy of what the tensors choose, counted anew from them alone, without their network."""
     F, C = len(tensors["predictor.threshold"]), tensors["bundles.value_scale"].size
     rows = tensors["bundles"].reshape(-1, 4096)[:, : 4096 // (2 * C) * 2 * C].reshape(-1, 2 * C)[:F]
-    K, V = rows[:, :C] * tensors["bundles.key_scale"][:, None], rows[:, C:] * tensors["bundles.value_scale"]
+    K, V = (
+        rows[:, :C] * tensors["bundles.key_scale"][:, None],
+        rows[:, C:] * tensors["bundles.value_scale"],
+    )
     energy = np.maximum((inputs.q * inputs.scale[:, None]) @ K.T, 0) ** 4 * np.square(V).sum(axis=1)
     signs = unpack(tensors["predictor.signs"], 1)[: len(tensors["predictor.threshold"])] == 1
     chosen = scores(signs, *inputs) > tensors["predictor.threshold"]
@@ -115,7 +122,11 @@ def test_the_order_is_of_how_often_each_is_chosen() -> None:
         lambda n, x: (n, x, Settings(fraction=0.0)),
         lambda n, x: (n, x, Settings(energy=1.5)),
         lambda n, x: (n, x, Settings(price=-1.0)),
-        lambda n, x: (Neurons(n.key[:, :32], n.key_scale, n.value[:32], n.value_scale[:32]), x, Settings()),
+        lambda n, x: (
+            Neurons(n.key[:, :32], n.key_scale, n.value[:32], n.value_scale[:32]),
+            x,
+            Settings(),
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change) -> None:
@@ -124,10 +135,14 @@ def test_what_does_not_fit_is_refused(change) -> None:
 
 
 @pytest.mark.parametrize("arch", ("v4", "v5.2", "v7"))
-def test_a_predictor_that_must_keep_all_is_the_dense_form_bit_for_bit(tiny, load, tmp_path, compiled, arch):
+def test_a_predictor_that_must_keep_all_is_the_dense_form_bit_for_bit(
+    tiny, load, tmp_path, compiled, arch
+):
     _, inputs = channel_mix()
     path = replaced(
-        tiny(arch), tmp_path / "a.trwkv", lambda ffn, neurons: predicted(fit_layer(neurons, inputs), 0.0)[0]
+        tiny(arch),
+        tmp_path / "a.trwkv",
+        lambda ffn, neurons: predicted(fit_layer(neurons, inputs), 0.0)[0],
     )
     expected, _ = load(compiled, arch).forward(TOKENS, logits="all")
     assert np.array_equal(logits(path, compiled), expected)
@@ -142,12 +157,16 @@ def hidden(model: tinyrwkv.Model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     model.backend.run(memory, 0, at + 1, ids, model.new_state().data, new, None, NO_HEAD)
     q = np.frombuffer(memory.private[0], np.int16, len(ids) * p.stride, p.src).reshape(len(ids), -1)
     scale = np.frombuffer(memory.private[0], np.float32, len(ids), p.src_scale)
-    y = np.frombuffer(memory.shared, np.float32, len(ids) * p.dst_stride, p.dst).reshape(len(ids), -1)
+    y = np.frombuffer(memory.shared, np.float32, len(ids) * p.dst_stride, p.dst).reshape(
+        len(ids), -1
+    )
     return q, scale, y
 
 
 @pytest.mark.parametrize("mlp", [0, 8])
-def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tiny, load, tmp_path, backend, mlp):
+def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(
+    tiny, load, tmp_path, backend, mlp
+):
     dense = load(backend, "v7")
     ids = np.arange(16, dtype=np.int32)
     q, scale, expected = hidden(dense, ids)
@@ -169,7 +188,13 @@ def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(tin
     signs = unpack(kept[0]["predictor.signs"], 1)[: len(kept[0]["predictor.threshold"])] == 1
     chosen = scores(signs, q, scale) > kept[0]["predictor.threshold"]
     if mlp:
-        parts = ("fc1.weight", "fc1.weight.scale", "fc2.weight", "fc2.weight.scale", "mlp_threshold")
+        parts = (
+            "fc1.weight",
+            "fc1.weight.scale",
+            "fc2.weight",
+            "fc2.weight.scale",
+            "mlp_threshold",
+        )
         *network, threshold = (kept[0][f"predictor.{part}"] for part in parts)
         chosen |= Network(*network).scores(q * scale[:, None]) > threshold
     assert 0.1 < chosen.mean() < 0.9
@@ -213,7 +238,9 @@ def chosen(model: tinyrwkv.Model, token: int) -> dict[str, np.ndarray]:
 @pytest.mark.usefixtures("linux")
 def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, compiled):
     F, C, page = 4000, 256, mmap.PAGESIZE
-    dense = write_model(tmp_path / "dense.trwkv", shape_of("v7", width=C, ffn=F, head_size=64), "int8")
+    dense = write_model(
+        tmp_path / "dense.trwkv", shape_of("v7", width=C, ffn=F, head_size=64), "int8"
+    )
     layers, path = ("blocks.0.ffn.", "blocks.1.ffn."), str(tmp_path / "a.trwkv")
     with contextlib.closing(tinyrwkv.load(dense, backend=compiled)) as model:
         seen = collect(model, [[5, *range(100)]], inputs=[ffn + "key.weight" for ffn in layers])
@@ -222,9 +249,13 @@ def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, c
         for ffn in layers:
             matrices = [ffn + name for name in ("key.weight", "value.weight")]
             inputs = Inputs(seen.inputs[matrices[0]], seen.scales[matrices[0]])
-            fit = fit_layer(Neurons(*(file[name + end] for name in matrices for end in ("", ".scale"))), inputs)
+            fit = fit_layer(
+                Neurons(*(file[name + end] for name in matrices for end in ("", ".scale"))), inputs
+            )
             made = predicted(fit, find_prices([fit], Settings(fraction=0.02))[0])[0]
-            edits[matrices[0]] = lambda ffn=ffn, made=made: {ffn + end: array for end, array in made.items()}
+            edits[matrices[0]] = lambda ffn=ffn, made=made: {
+                ffn + end: array for end, array in made.items()
+            }
             edits[matrices[1]] = dict
         write_copy(file, path, edits, dict(file.metadata))
     drop_from_cache(path)
@@ -238,7 +269,9 @@ def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, c
         first = model.file.bytes.ctypes.data
         for name, neurons in chosen(model, 5).items():
             region, per_page = regions[name], 4096 // (2 * C)
-            wanted = {(region.offset + f // per_page * 4096) // page for f in np.flatnonzero(neurons)}
+            wanted = {
+                (region.offset + f // per_page * 4096) // page for f in np.flatnonzero(neurons)
+            }
             assert region.offset % 4096 == 0 and 0 < len(wanted) < region.nbytes / page / 2
             with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
                 pagemap.seek((first + region.offset) // page * 8)

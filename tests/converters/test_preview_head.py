@@ -107,7 +107,11 @@ def test_preview_helps_and_more_rows_help_more(fitted: Any) -> None:
     losses = []
     for rows in (0, 10, 40, 200):
         few = parts | {"wanted": np.array([rows], np.int32)}
-        losses.append((np.exp(truth) * (truth - log_softmax(head.preview_logits(few, states)[0]))).sum(axis=1).mean())
+        losses.append(
+            (np.exp(truth) * (truth - log_softmax(head.preview_logits(few, states)[0])))
+            .sum(axis=1)
+            .mean()
+        )
     assert losses == sorted(losses, reverse=True)
     assert losses[0] < 0.5
     assert losses[2] < losses[0] / 4
@@ -119,12 +123,23 @@ def test_rows_read_are_those_of_the_highest_scores(fitted: Any) -> None:
     assert 30 < rows.sum(axis=1).mean() <= 40  # equal scores are read together or not at all
     assert rows.sum(axis=1).max() <= 40
     scores = preview(parts, states) + reference.even(parts["ranges"][1], parts["spread_codes"])
-    lowest, highest = np.where(rows, scores, np.inf).min(axis=1), np.where(rows, -np.inf, scores).max(axis=1)
+    lowest, highest = (
+        np.where(rows, scores, np.inf).min(axis=1),
+        np.where(rows, -np.inf, scores).max(axis=1),
+    )
     assert (highest <= lowest + 1 / 16).all()
 
 
-@given(st.integers(1, 3), st.integers(1, 40), st.integers(-2, 45), st.integers(1, 30), st.integers(0, 999))
-def test_the_lowest_score_is_reached_by_no_more_than_wanted(n: int, size: int, wanted: int, width: int, seed: int):
+@given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(-2, 45),
+    st.integers(1, 30),
+    st.integers(0, 999),
+)
+def test_the_lowest_score_is_reached_by_no_more_than_wanted(
+    n: int, size: int, wanted: int, width: int, seed: int
+):
     scores = np.random.default_rng(seed).integers(-width, width, (n, size))
     lowest = reference.lowest_score(scores, wanted)
     reach = (scores >= lowest).sum(axis=1)
@@ -238,7 +253,11 @@ def test_clusters_are_chosen_until_they_hold_p_min(clustered: Any) -> None:
     share = np.array([[0.45, 0.04, 0.01, 0.5], [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
     small = parts | {"p_min": np.full(1, 0.95, np.float32), "limits": np.array([2, 3], np.int32)}
     chosen = head_clusters.choose_clusters(small, share)
-    assert chosen.tolist() == [[True, False, False, True], [True, True, False, False], [True, True, True, False]]
+    assert chosen.tolist() == [
+        [True, False, False, True],
+        [True, True, False, False],
+        [True, True, True, False],
+    ]
 
 
 def test_clusters_are_bounded_and_none_is_empty(clustered: Any) -> None:
@@ -259,7 +278,9 @@ def test_the_cluster_head_knows_the_masses(clustered: Any) -> None:
     assert report["divergence"] < blind / 5
 
 
-@pytest.mark.parametrize("wrong", [{"clusters": 1}, {"clusters": V + 1}, {"p_min": 1.5}, {"k_min": 0}, {"k_max": 2}])
+@pytest.mark.parametrize(
+    "wrong", [{"clusters": 1}, {"clusters": V + 1}, {"p_min": 1.5}, {"k_min": 0}, {"k_max": 2}]
+)
 def test_cluster_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="settings"):
         head_clusters.cluster_head(*made(), **({"clusters": 20} | wrong))

@@ -32,7 +32,9 @@ def watch(model, oracle, ids, monkeypatch):
     for (part, name), pairs in seen.items():
         for i in range(layers):
             mine = pairs[i::layers]
-            found[f"blocks.{i}.{part}.{name}.weight"] = tuple(np.stack(side) for side in zip(*mine, strict=True))
+            found[f"blocks.{i}.{part}.{name}.weight"] = tuple(
+                np.stack(side) for side in zip(*mine, strict=True)
+            )
     return found
 
 
@@ -53,9 +55,14 @@ def test_a_probe_sees_what_the_reference_computes(load, oracle, compiled, monkey
             y = reference.sigmoid(y)
         if name.endswith("gate.weight"):
             y = reference.silu(y)
-        for found, wanted in ((np.concatenate(inputs[name]), x), (np.concatenate(outputs[name]), y)):
+        for found, wanted in (
+            (np.concatenate(inputs[name]), x),
+            (np.concatenate(outputs[name]), y),
+        ):
             assert found.dtype == np.float32
-            np.testing.assert_allclose(found, wanted, atol=(2e-5 if dtype == "f32" else 1e-2) * np.abs(wanted).max())
+            np.testing.assert_allclose(
+                found, wanted, atol=(2e-5 if dtype == "f32" else 1e-2) * np.abs(wanted).max()
+            )
 
 
 def test_a_probe_knows_its_matrices(load, compiled):

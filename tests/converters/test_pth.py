@@ -14,7 +14,14 @@ from converters.read import source
 from converters.read.pth import read_pth
 from tests.helpers.checkpoint_files import flipped, read_plain, read_raw, survives, write
 from tests.helpers.checkpoints import raw_checkpoint
-from tests.helpers.pth_writer import View, bf16, members, pickle_and_storages, write_pth, zip_archive
+from tests.helpers.pth_writer import (
+    View,
+    bf16,
+    members,
+    pickle_and_storages,
+    write_pth,
+    zip_archive,
+)
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 
 RNG = np.random.default_rng(0)
@@ -34,7 +41,9 @@ def refusal(tmp_path, data, kind=TinyRWKVError):
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
-@pytest.mark.parametrize("options", [{}, {"ordered": True, "parameters": True}, {"wrap": "state_dict"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"ordered": True, "parameters": True}, {"wrap": "state_dict"}]
+)
 def test_reads_every_type(tmp_path, dtype, options):
     tensors = {"a": normal(5, 7), "b.c": normal(1, 1, 9), "scalar": np.array(2.5, np.float32)}
     write_pth(tmp_path / "a.pth", tensors, dtype, **options)
@@ -82,7 +91,9 @@ def test_one_tensor_is_in_memory_at_a_time(tmp_path):
     write_pth(tmp_path / "a.pth", {f"t{i}": normal(1000, 1000) for i in range(3)})
     tracemalloc.start()
     with source.InputFile(tmp_path / "a.pth") as file:
-        total = sum(block.size for tensor in read_pth(file).tensors.values() for block in tensor.blocks())
+        total = sum(
+            block.size for tensor in read_pth(file).tensors.values() for block in tensor.blocks()
+        )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total == 3_000_000
@@ -131,8 +142,12 @@ def test_archives_that_torch_does_not_write(tmp_path):
     with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
             archive.writestr(name, data)
-    assert "compressed by method 8" in refusal(tmp_path, (tmp_path / "z.zip").read_bytes(), UnsupportedError)
-    assert "0 in the zip archive, expected one" in refusal(tmp_path, zip_archive({"a/b": b""}), FormatError)
+    assert "compressed by method 8" in refusal(
+        tmp_path, (tmp_path / "z.zip").read_bytes(), UnsupportedError
+    )
+    assert "0 in the zip archive, expected one" in refusal(
+        tmp_path, zip_archive({"a/b": b""}), FormatError
+    )
     both = {**parts, "other/data.pkl": b""}
     assert "2 in the zip archive, expected one" in refusal(tmp_path, zip_archive(both), FormatError)
     big = {**parts, "archive/byteorder": b"big"}
@@ -140,7 +155,9 @@ def test_archives_that_torch_does_not_write(tmp_path):
     huge = {**parts, "archive/data.pkl": bytes(5 << 20)}
     assert "at most 4194304" in refusal(tmp_path, zip_archive(huge), UnsupportedError)
     many = {f"archive/{i:0200d}": b"" for i in range(9000)}
-    assert "zip directory: found 22" in refusal(tmp_path, zip_archive({**parts, **many}), FormatError)
+    assert "zip directory: found 22" in refusal(
+        tmp_path, zip_archive({**parts, **many}), FormatError
+    )
 
 
 def test_a_directory_with_numbers_of_64_bits(tmp_path):
@@ -173,7 +190,9 @@ def test_other_contents(tmp_path):
     strategy = b"\x80\x02}(X\x09\0\0\0_strategyK\1u."
     assert "ChatRWKV" in refusal(tmp_path, with_pickle(strategy), UnsupportedError)
     stray = b"\x80\x02}(X\x05\0\0\0epochK\1u."
-    assert "key 'epoch': found an object of type int" in refusal(tmp_path, with_pickle(stray), UnsupportedError)
+    assert "key 'epoch': found an object of type int" in refusal(
+        tmp_path, with_pickle(stray), UnsupportedError
+    )
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
@@ -186,7 +205,11 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 
 def test_every_cut_is_refused(tmp_path):
     path = str(tmp_path / "a.pth")
-    for size in [*range(0, 200, 7), *range(200, len(TINY_BYTES), len(TINY_BYTES) // 60), len(TINY_BYTES) - 1]:
+    for size in [
+        *range(0, 200, 7),
+        *range(200, len(TINY_BYTES), len(TINY_BYTES) // 60),
+        len(TINY_BYTES) - 1,
+    ]:
         assert survives(path, TINY_BYTES[:size]), size
     assert not survives(path, TINY_BYTES)
 

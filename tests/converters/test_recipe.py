@@ -28,7 +28,10 @@ def sources(raw):
 
 
 def file_form(raw):
-    return {entry.name: np.concatenate(list(entry.blocks())) for entry in plan(check("a.pth", sources(raw)))}
+    return {
+        entry.name: np.concatenate(list(entry.blocks()))
+        for entry in plan(check("a.pth", sources(raw)))
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -41,25 +44,42 @@ def test_names_order_and_shapes_are_those_of_the_layout(monkeypatch, version, bl
     for name, shape in expected.items():
         assert found[name].dtype == np.float32
         assert found[name].ndim == len(shape)
-        assert all(n == size for n, size in zip(found[name].shape, shape, strict=True) if isinstance(size, int))
+        assert all(
+            n == size
+            for n, size in zip(found[name].shape, shape, strict=True)
+            if isinstance(size, int)
+        )
 
 
 def test_nothing_is_read_before_it_is_needed():
     def unread():
         raise AssertionError("read")
 
-    tensors = {name: SourceTensor("a.pth", name, x.shape, unread) for name, x in raw_of("v6").items()}
-    assert len(plan(check("a.pth", tensors))) == len(tensor_shapes(check("a.pth", tensors).config)) + len(KEPT)
+    tensors = {
+        name: SourceTensor("a.pth", name, x.shape, unread) for name, x in raw_of("v6").items()
+    }
+    assert len(plan(check("a.pth", tensors))) == len(
+        tensor_shapes(check("a.pth", tensors).config)
+    ) + len(KEPT)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_matrices_and_norms_stay_as_they_are(version):
     raw = raw_of(version)
     found = file_form(raw)
-    same = [name for name in raw if name in found and name != "emb.weight" and "time_decay" not in name]
-    assert {"head.weight", "ln_out.bias", "blocks.1.ffn.value.weight", "blocks.0.att.output.weight"} <= set(same)
+    same = [
+        name for name in raw if name in found and name != "emb.weight" and "time_decay" not in name
+    ]
+    assert {
+        "head.weight",
+        "ln_out.bias",
+        "blocks.1.ffn.value.weight",
+        "blocks.0.att.output.weight",
+    } <= set(same)
     for name in same:
-        np.testing.assert_array_equal(found[name], raw[name].reshape(found[name].shape), err_msg=name)
+        np.testing.assert_array_equal(
+            found[name], raw[name].reshape(found[name].shape), err_msg=name
+        )
 
 
 def test_the_first_norm_is_folded_into_the_embedding():
@@ -96,21 +116,28 @@ def test_token_shift(version):
 def test_decay_and_first_of_v4():
     raw = raw_of("v4")
     found = file_form(raw)
-    np.testing.assert_allclose(found["blocks.1.att.time_decay"], -np.exp(raw["blocks.1.att.time_decay"]), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["blocks.1.att.time_decay"], -np.exp(raw["blocks.1.att.time_decay"]), rtol=1e-6
+    )
     np.testing.assert_array_equal(found["blocks.1.att.time_first"], raw["blocks.1.att.time_first"])
 
 
 @pytest.mark.parametrize("version", ["v5.0", "v5.1", "v5.2"])
 @pytest.mark.parametrize("first", ["time_first", "time_faaaa"])
 def test_decay_and_bonus_of_v5(version, first):
-    raw = {name.replace("time_faaaa", first).replace("time_first", first): x for name, x in raw_of(version).items()}
+    raw = {
+        name.replace("time_faaaa", first).replace("time_first", first): x
+        for name, x in raw_of(version).items()
+    }
     found = file_form(raw)
 
     def per_channel(x):
         return x.reshape(C) if version == "v5.2" else np.repeat(x, N)
 
     decay, bonus = raw["blocks.1.att.time_decay"], raw[f"blocks.1.att.{first}"]
-    np.testing.assert_allclose(found["blocks.1.att.time_decay"], per_channel(np.exp(-np.exp(decay))), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["blocks.1.att.time_decay"], per_channel(np.exp(-np.exp(decay))), rtol=1e-6
+    )
     expected = per_channel(np.exp(bonus) if first == "time_first" else bonus)
     np.testing.assert_allclose(found["blocks.1.att.bonus"], expected, rtol=1e-6)
     assert ("blocks.0.att.gate.weight" in found) == (version != "v5.0")
@@ -119,7 +146,10 @@ def test_decay_and_bonus_of_v5(version, first):
 def test_low_rank_of_v6():
     raw = raw_of("v6")
     found = file_form(raw)
-    att, new = "blocks.1.att.", {name[13:]: x for name, x in found.items() if name.startswith("blocks.1.att.")}
+    att, new = (
+        "blocks.1.att.",
+        {name[13:]: x for name, x in found.items() if name.startswith("blocks.1.att.")},
+    )
     z = np.random.default_rng(1).standard_normal(C).astype(np.float32)
     D = raw[att + "time_maa_w2"].shape[1]
     # raw: tanh(z @ w1) in five parts, each times its w2, in the order w, k, v, r, g
@@ -153,6 +183,12 @@ def test_low_rank_of_v7():
 def test_bad_numbers_are_named():
     raw = raw_of("v7")
     raw["blocks.1.att.x_a"][0, 0, 5] = np.nan
-    entry = next(entry for entry in plan(check("a.pth", sources(raw))) if entry.name == "blocks.1.att.token_shift")
-    with pytest.raises(Exception, match=r"a\.pth: tensor 'blocks\.1\.att\.x_a': found NaN or infinity"):
+    entry = next(
+        entry
+        for entry in plan(check("a.pth", sources(raw)))
+        if entry.name == "blocks.1.att.token_shift"
+    )
+    with pytest.raises(
+        Exception, match=r"a\.pth: tensor 'blocks\.1\.att\.x_a': found NaN or infinity"
+    ):
         list(entry.blocks())

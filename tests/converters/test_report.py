@@ -82,7 +82,9 @@ def test_a_page(files, capsys, tmp_path, options, headings):
     assert "With the rows that it chooses a token read" in capsys.readouterr().out
     stages = told["figures"]["bytes"]
     last = told["compression"][-1]["report"]["touched_bytes_per_token"]
-    assert sum(stages[told["compression"][-1]["technique"]]["touched"].values()) == pytest.approx(last)
+    assert sum(stages[told["compression"][-1]["technique"]]["touched"].values()) == pytest.approx(
+        last
+    )
     assert sum(stages["dense"]["touched"].values()) > last
 
 
@@ -90,7 +92,14 @@ def test_what_was_left_out_is_on_the_page(files, capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=-1e9))
     paths = files()
     report = str(tmp_path / "a.html")
-    arguments = [paths["model.pth"], paths["out.trwkv"], "--vocab", paths["vocab.txt"], "--preset", "lite"]
+    arguments = [
+        paths["model.pth"],
+        paths["out.trwkv"],
+        "--vocab",
+        paths["vocab.txt"],
+        "--preset",
+        "lite",
+    ]
     assert cli.main([*arguments, "--calibrate", paths["text.txt"], "--report", report]) == 0
     out, err = capsys.readouterr()
     assert f"  pictures: {report}\n" in out
@@ -122,7 +131,11 @@ def test_a_page_that_cannot_be_written(files, tmp_path, capsys):
     assert "a file to write" in capsys.readouterr().err
 
 
-@given(st.dictionaries(st.text(max_size=9), st.dictionaries(st.text(max_size=9), NUMBERS, max_size=4), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(max_size=9), st.dictionaries(st.text(max_size=9), NUMBERS, max_size=4), max_size=4
+    )
+)
 def test_bars_are_as_long_as_their_parts(rows):
     page = Page(svg.bars("bytes", rows, str))
     widths = [float(value) for name, value in page.attributes if name == "width"][1:]
@@ -130,7 +143,9 @@ def test_bars_are_as_long_as_their_parts(rows):
 
 
 @given(
-    st.dictionaries(st.text(max_size=9), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=5), max_size=7),
+    st.dictionaries(
+        st.text(max_size=9), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=5), max_size=7
+    ),
     st.booleans(),
     st.booleans(),
 )
@@ -153,7 +168,13 @@ def test_ticks_are_round_and_inside(low, span):
 
 
 def test_numbers_of_axes():
-    assert [svg._number(n) for n in (1000.0, 25000, 0.2, 1e-5, 1e7)] == ["1,000", "25,000", "0.2", "1e-05", "1e+07"]
+    assert [svg._number(n) for n in (1000.0, 25000, 0.2, 1e-5, 1e7)] == [
+        "1,000",
+        "25,000",
+        "0.2",
+        "1e-05",
+        "1e+07",
+    ]
 
 
 @given(st.dictionaries(st.text(max_size=9), st.floats(-1, 1), max_size=5))

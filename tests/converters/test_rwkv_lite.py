@@ -16,7 +16,9 @@ from tinyrwkv.errors import FormatError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import quantize_rows
 
-PROJECTIONS = [f"att.{name}" for name in ("receptance", "key", "value", "gate")] + ["ffn.receptance"]
+PROJECTIONS = [f"att.{name}" for name in ("receptance", "key", "value", "gate")] + [
+    "ffn.receptance"
+]
 IDS = [0, 7, 30, 2, 2, 39]
 
 
@@ -29,8 +31,12 @@ def lite(form: str, version: str = "v5.2") -> dict[str, np.ndarray]:
             matrix = f"blocks.{layer}.{name}"
             if raw.pop(f"{matrix}.weight", None) is None:
                 continue
-            raw[f"{matrix}1.weight"] = random.standard_normal((8 + layer, 64)).astype(np.float32) / 8
-            raw[f"{matrix}2.weight"] = random.standard_normal((64, 8 + layer)).astype(np.float32) / 3
+            raw[f"{matrix}1.weight"] = (
+                random.standard_normal((8 + layer, 64)).astype(np.float32) / 8
+            )
+            raw[f"{matrix}2.weight"] = (
+                random.standard_normal((64, 8 + layer)).astype(np.float32) / 3
+            )
             if form == "5.9":
                 raw[f"{matrix}_diag"] = random.standard_normal(64).astype(np.float32)
     return raw
@@ -64,7 +70,9 @@ def test_factors_go_into_the_file(tmp_path, form, dtype):
                         np.testing.assert_array_equal(file[f"{matrix}.weight{end}"], q)
                         np.testing.assert_array_equal(file[f"{matrix}.weight{end}.scale"], scale)
                     else:
-                        np.testing.assert_array_equal(file[f"{matrix}.weight{end}"], expected.astype(file_type(dtype)))
+                        np.testing.assert_array_equal(
+                            file[f"{matrix}.weight{end}"], expected.astype(file_type(dtype))
+                        )
 
 
 def file_type(dtype: str) -> type:
@@ -78,7 +86,10 @@ def test_the_engine_runs_them(tmp_path, version, form, dtype):
     write_pth(tmp_path / "a.pth", lite(form, version))
     convert(tmp_path / "a.pth", tmp_path / "a.trwkv", dtype=dtype)
     model = load(tmp_path / "a.trwkv")
-    assert error(model.forward(IDS, logits="all")[0], Oracle(tmp_path / "a.trwkv").run(IDS)[0]) < BOUNDS[dtype]
+    assert (
+        error(model.forward(IDS, logits="all")[0], Oracle(tmp_path / "a.trwkv").run(IDS)[0])
+        < BOUNDS[dtype]
+    )
 
 
 @pytest.mark.parametrize("form", ["5.8", "5.9"])
@@ -94,14 +105,19 @@ def test_the_reference_projects_as_rwkv_lite(tmp_path, form):
     x = np.random.default_rng(0).standard_normal(64).astype(np.float32)
     for part, name in (name.split(".") for name in PROJECTIONS):
         found = reference.project(reference.part(weights, f"blocks.1.{part}."), name, x)
-        np.testing.assert_allclose(found, project(raw, f"blocks.1.{part}.{name}", x), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found, project(raw, f"blocks.1.{part}.{name}", x), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_other_formats_and_wrappers(tmp_path):
     raw = lite("5.9")
     write_pth(tmp_path / "a.pth", raw)
     convert(tmp_path / "a.pth", tmp_path / "a.trwkv")
-    write(tmp_path / "b.safetensors", safetensors({f"_forward_module.{name}": x for name, x in raw.items()}))
+    write(
+        tmp_path / "b.safetensors",
+        safetensors({f"_forward_module.{name}": x for name, x in raw.items()}),
+    )
     convert(tmp_path / "b.safetensors", tmp_path / "b.trwkv")
     with open_file(tmp_path / "a.trwkv") as a, open_file(tmp_path / "b.trwkv") as b:
         assert list(a.tensors.values()) == list(b.tensors.values())
@@ -120,7 +136,9 @@ def test_a_float_file_again_in_int8(tmp_path):
 def test_its_predictors_are_left_out_and_said_so(tmp_path):
     raw = lite("5.8")
     raw |= {"head_l1.weight": np.ones((5, 64), np.float32)}
-    raw |= {f"blocks.{i}.mlp.fc{j}.weight": np.ones((6, 64), np.float32) for i in (0, 1) for j in (1, 2)}
+    raw |= {
+        f"blocks.{i}.mlp.fc{j}.weight": np.ones((6, 64), np.float32) for i in (0, 1) for j in (1, 2)
+    }
     write_pth(tmp_path / "a.pth", raw)
     report = convert(tmp_path / "a.pth", tmp_path / "a.trwkv")
     assert any("predictors were left out" in note for note in report["notes"])
@@ -130,7 +148,12 @@ def test_its_predictors_are_left_out_and_said_so(tmp_path):
 def test_exact_values_besides(tmp_path):
     write_pth(tmp_path / "a.pth", lite("5.9"))
     assert cli.main([str(tmp_path / "a.pth"), str(tmp_path / "a.trwkv"), "--quiet"]) == 0
-    assert cli.main([str(tmp_path / "a.pth"), str(tmp_path / "b.trwkv"), "--preset", "exact", "--quiet"]) == 0
+    assert (
+        cli.main(
+            [str(tmp_path / "a.pth"), str(tmp_path / "b.trwkv"), "--preset", "exact", "--quiet"]
+        )
+        == 0
+    )
     a, b = (load(tmp_path / f"{name}.trwkv").forward(IDS, logits="all")[0] for name in "ab")
     np.testing.assert_array_equal(a, b)
 
@@ -139,10 +162,19 @@ def test_exact_values_besides(tmp_path):
     ("change", "found"),
     [
         (lambda raw: raw.pop("blocks.1.att.key2.weight"), "1 missing (blocks.1.att.key.weight.b)"),
-        (lambda raw: raw.update({"blocks.1.att.key.weight": np.ones((64, 64), np.float32)}), "1 unknown"),
-        (lambda raw: raw.update({"blocks.0.att.key2.weight": np.ones((64, 5), np.float32)}), "shape (64, 5)"),
+        (
+            lambda raw: raw.update({"blocks.1.att.key.weight": np.ones((64, 64), np.float32)}),
+            "1 unknown",
+        ),
+        (
+            lambda raw: raw.update({"blocks.0.att.key2.weight": np.ones((64, 5), np.float32)}),
+            "shape (64, 5)",
+        ),
         (lambda raw: raw.update({"blocks.0.att.key_diag": np.ones(5, np.float32)}), "shape (5,)"),
-        (lambda raw: raw.update({"blocks.0.att.key1.weight": np.ones(64, np.float32)}), "blocks.0.att.key"),
+        (
+            lambda raw: raw.update({"blocks.0.att.key1.weight": np.ones(64, np.float32)}),
+            "blocks.0.att.key",
+        ),
     ],
 )
 def test_incomplete_ones_are_refused(tmp_path, change, found):

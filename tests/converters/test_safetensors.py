@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.read import source
-from tests.helpers.checkpoint_files import flipped, read_plain, read_raw, safetensors, survives, with_header, write
+from tests.helpers.checkpoint_files import (
+    flipped,
+    read_plain,
+    read_raw,
+    safetensors,
+    survives,
+    with_header,
+    write,
+)
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import stored
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
@@ -41,7 +49,9 @@ def test_reads_every_type(tmp_path, monkeypatch, dtype, block):
     assert list(read) == list(arrays)
     for name, x in arrays.items():
         raw = np.frombuffer(stored(x, dtype), {"f32": "<f4", "f16": "<f2", "bf16": "<u2"}[dtype])
-        expected = (raw.astype("<u4") << 16).view("<f4") if dtype == "bf16" else raw.astype(np.float32)
+        expected = (
+            (raw.astype("<u4") << 16).view("<f4") if dtype == "bf16" else raw.astype(np.float32)
+        )
         np.testing.assert_array_equal(read[name], expected.reshape(x.shape))
 
 
@@ -103,16 +113,27 @@ def test_json_that_is_refused(tmp_path):
 
 def test_every_cut_is_refused(tmp_path):
     path = str(tmp_path / "a")
-    for size in [*range(0, 100, 3), *range(100, len(TINY_BYTES), len(TINY_BYTES) // 60), len(TINY_BYTES) - 1]:
+    for size in [
+        *range(0, 100, 3),
+        *range(100, len(TINY_BYTES), len(TINY_BYTES) // 60),
+        len(TINY_BYTES) - 1,
+    ]:
         assert survives(path, TINY_BYTES[:size]), size
     assert survives(path, TINY_BYTES + b"\0")
     assert not survives(path, TINY_BYTES)
 
 
-@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=3), head=st.booleans())
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=3),
+    head=st.booleans(),
+)
 def test_any_flip_gives_a_result_or_an_error(tmp_path_factory, flips, head):
     length = 8 + int.from_bytes(TINY_BYTES[:8], "little")
-    data = flipped(TINY_BYTES[:length], flips) + TINY_BYTES[length:] if head else flipped(TINY_BYTES, flips)
+    data = (
+        flipped(TINY_BYTES[:length], flips) + TINY_BYTES[length:]
+        if head
+        else flipped(TINY_BYTES, flips)
+    )
     survives(str(tmp_path_factory.mktemp("st") / "a"), data)
 
 

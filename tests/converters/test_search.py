@@ -21,7 +21,10 @@ def sizes(files, capsys, linux):
     """Bytes in memory of the dense model and of the smallest one that options give."""
     paths = files()
     found = []
-    for options in (["--preset", "exact"], ["--rank-budget", "35%", "--sparse-ffn", "predict", "--keep", "0.14"]):
+    for options in (
+        ["--preset", "exact"],
+        ["--rank-budget", "35%", "--sparse-ffn", "predict", "--keep", "0.14"],
+    ):
         assert run(paths, *options) == 0
         found.append(sample_cold(paths["out.trwkv"]).resident)
     capsys.readouterr()
@@ -31,7 +34,9 @@ def sizes(files, capsys, linux):
 @pytest.fixture(autouse=True)
 def few_options(monkeypatch):
     monkeypatch.setattr(search, "RANKS", ({}, {"rank_budget": 0.5}))
-    monkeypatch.setattr(search, "NEURONS", ({"sparse_ffn": "exact"}, {"sparse_ffn": "predict", "keep": 0.2}))
+    monkeypatch.setattr(
+        search, "NEURONS", ({"sparse_ffn": "exact"}, {"sparse_ffn": "predict", "keep": 0.2})
+    )
     monkeypatch.setattr(search, "HEADS", ({},))
 
 
@@ -51,8 +56,15 @@ def test_the_best_that_fits_is_built(sizes, capsys):
     found = report["search"]
     assert found["budget"] == budget
     assert found["resident"] <= budget
-    (chosen,) = [one for one in found["tried"] if one["options"] == found["chosen"] and one["resident"] <= budget][-1:]
-    assert chosen["nll"] == [s["report"]["nll"] for s in report["compression"] if "nll" in s["report"]][-1]
+    (chosen,) = [
+        one
+        for one in found["tried"]
+        if one["options"] == found["chosen"] and one["resident"] <= budget
+    ][-1:]
+    assert (
+        chosen["nll"]
+        == [s["report"]["nll"] for s in report["compression"] if "nll" in s["report"]][-1]
+    )
     load(paths["out.trwkv"]).close()
 
 
@@ -61,7 +73,9 @@ def test_what_sums_get_wrong_is_corrected(sizes, capsys, monkeypatch, off):
     """Alone, options are thought to save more or less than together: what was built tells how much."""
     paths, (dense, _) = sizes
     right = search._sum
-    monkeypatch.setattr(search, "_sum", lambda *given: (one := right(*given))._replace(resident=one.resident + off))
+    monkeypatch.setattr(
+        search, "_sum", lambda *given: (one := right(*given))._replace(resident=one.resident + off)
+    )
     assert run(paths, "--budget", str(dense - 4096)) == 0
     found = json.loads(capsys.readouterr().out)["search"]
     sizes = [one["resident"] for one in found["tried"] if one["options"] == found["chosen"]]
@@ -77,8 +91,12 @@ def test_a_budget_out_of_reach_is_refused(files, capsys, linux):
 
 
 def test_options_are_written_as_they_are_given():
-    options = Options(rank_budget=0.65, sparse_ffn="predict", keep=0.22, head="preview", head_rows=640)
+    options = Options(
+        rank_budget=0.65, sparse_ffn="predict", keep=0.22, head="preview", head_rows=640
+    )
     expected = "--rank-budget 65% --sparse-ffn predict --keep 0.22 --head preview --head-rows 640"
     assert search.describe(options) == expected
-    assert search.describe(Options(rank_budget=4e6, whiten=True)) == "--rank-budget 4000000 --whiten"
+    assert (
+        search.describe(Options(rank_budget=4e6, whiten=True)) == "--rank-budget 4000000 --whiten"
+    )
     assert search.describe(Options()) == "none"

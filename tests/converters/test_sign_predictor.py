@@ -29,17 +29,28 @@ def test_flips_correlate_better_than_signs_and_end_where_no_flip_helps(seed: int
         for j in range(C):
             flipped = b.copy()
             flipped[:, j] ^= True
-            assert (correlation(flipped, K, G) <= np.maximum(best, 0) + 1e-3).all()  # below 0 all are as bad
+            assert (
+                correlation(flipped, K, G) <= np.maximum(best, 0) + 1e-3
+            ).all()  # below 0 all are as bad
 
 
 def test_scores_are_sums_of_upper_bytes() -> None:
     random = np.random.default_rng(1)
-    signs, q = random.random((7, 64)) < 0.5, random.integers(-32512, 32513, (9, 64)).astype(np.int16)
+    signs, q = (
+        random.random((7, 64)) < 0.5,
+        random.integers(-32512, 32513, (9, 64)).astype(np.int16),
+    )
     scale = random.random(9).astype(np.float32)
     expected = [
-        [sum((1 if b else -1) * ((int(v) + 128) >> 8) for b, v in zip(row, x, strict=True)) for row in signs] for x in q
+        [
+            sum((1 if b else -1) * ((int(v) + 128) >> 8) for b, v in zip(row, x, strict=True))
+            for row in signs
+        ]
+        for x in q
     ]
-    assert np.array_equal(scores(signs, q, scale), np.float32(expected) * (np.float32(256) * scale)[:, None])
+    assert np.array_equal(
+        scores(signs, q, scale), np.float32(expected) * (np.float32(256) * scale)[:, None]
+    )
 
 
 @pytest.mark.parametrize("n", (1, 2, 200))

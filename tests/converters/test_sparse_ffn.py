@@ -33,7 +33,10 @@ def test_the_exact_form_is_the_dense_one_bit_for_bit(tiny, load, tmp_path, backe
 @given(st.integers(0, 99), st.sampled_from((32, 64, 384)), st.integers(1, 40))
 def test_bundles_hold_every_neuron_within_a_page(seed: int, C: int, F: int) -> None:
     random = np.random.default_rng(seed)
-    key, value = random.integers(-127, 128, (F, C), np.int8), random.integers(-127, 128, (C, F), np.int8)
+    key, value = (
+        random.integers(-127, 128, (F, C), np.int8),
+        random.integers(-127, 128, (C, F), np.int8),
+    )
     bundles = bundle(key, value)
     assert bundles.shape[1] == PAGE
     raw, per_page = bundles.tobytes(), PAGE // (2 * C)
@@ -66,7 +69,10 @@ def test_hot_neurons_come_first(counts: list[int]) -> None:
 )
 def test_what_is_not_one_layer_is_refused(change) -> None:
     neurons = Neurons(
-        np.ones((6, 4), np.int8), np.ones(6, np.float32), np.ones((4, 6), np.int8), np.ones(4, np.float32)
+        np.ones((6, 4), np.int8),
+        np.ones(6, np.float32),
+        np.ones((4, 6), np.int8),
+        np.ones(4, np.float32),
     )
     with pytest.raises(ArgumentError, match="sparse ffn"):
         sparse_exact(change(neurons), np.zeros(6))

@@ -50,7 +50,9 @@ class Tensor:
         utils = self.torch._utils
         arguments = (Stored(), *self.view, False, OrderedDict())
         if self.parameter:
-            inner = Tensor(self.torch, self.identity[1], self.identity[2], self.identity[4], *self.view)
+            inner = Tensor(
+                self.torch, self.identity[1], self.identity[2], self.identity[4], *self.view
+            )
             return utils._rebuild_parameter, (inner, True, OrderedDict())
         return utils._rebuild_tensor_v2, arguments
 
@@ -70,18 +72,36 @@ def dumps(x, protocol=2):
 def test_reads_what_python_pickles(torch, protocol):
     state = OrderedDict(
         a=Tensor(torch, torch.FloatStorage, "0", 12, 0, (3, 4), (4, 1)),
-        b=Tensor(torch, torch.BFloat16Storage, "1", 70000, 300, (2, 200, 3, 5), (3000, 15, 5, 1), parameter=True),
+        b=Tensor(
+            torch,
+            torch.BFloat16Storage,
+            "1",
+            70000,
+            300,
+            (2, 200, 3, 5),
+            (3000, 15, 5, 1),
+            parameter=True,
+        ),
         c=Tensor(torch, torch.HalfStorage, "0", 1 << 40, 0, (), ()),
     )
     state._metadata = OrderedDict([("", {"version": 1})])
-    whole = {"state_dict": state, "epoch": 3, "rate": [0.5, None, True], "more": (1, -2, 70000, 1 << 40)}
+    whole = {
+        "state_dict": state,
+        "epoch": 3,
+        "rate": [0.5, None, True],
+        "more": (1, -2, 70000, 1 << 40),
+    }
     found = unpickle("a.pth", dumps(whole, protocol))
     assert found["state_dict"] == {
         "a": StoredTensor(Storage("F32", "0", 12), 0, (3, 4), (4, 1)),
         "b": StoredTensor(Storage("BF16", "1", 70000), 300, (2, 200, 3, 5), (3000, 15, 5, 1)),
         "c": StoredTensor(Storage("F16", "0", 1 << 40), 0, (), ()),
     }
-    assert (found["epoch"], found["rate"], found["more"]) == (3, [0.5, None, True], (1, -2, 70000, 1 << 40))
+    assert (found["epoch"], found["rate"], found["more"]) == (
+        3,
+        [0.5, None, True],
+        (1, -2, 70000, 1 << 40),
+    )
 
 
 class Evil:
@@ -130,7 +150,10 @@ def test_other_storages_are_refused_by_name(torch):
         (b"\x80\x02h\7.", "damaged"),
         (b"\x80\x02K\1Q.", "damaged"),
         (b"\x80\x02(X\1\0\0\0aX\1\0\0\0bX\1\0\0\0bX\1\0\0\0bK\1tQ.", "an unusual storage"),
-        (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\1K\1K\1K\1tR.", "damaged|unusual arguments"),
+        (
+            b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\1K\1K\1K\1tR.",
+            "damaged|unusual arguments",
+        ),
         (b"\x80\x02ctorch._utils\n_rebuild_parameter\n(K\1tR.", "unusual arguments"),
         (b"\x80\x02K\1K\2\x93.", "a global without a name"),
         (b"\x80\x02\x8b" + (100).to_bytes(4, "little") + b"\1" * 100 + b".", "more than 64 bits"),
@@ -163,7 +186,9 @@ def test_bombs_stay_small():
     assert peak < MAX_PICKLE + (1 << 20)
 
 
-OPCODES = st.sampled_from([bytes([code]) for code in b"}]()tub.RsaQqhKMJXc\x85\x86\x87\x88\x89N\x8a\x93\x94("])
+OPCODES = st.sampled_from(
+    [bytes([code]) for code in b"}]()tub.RsaQqhKMJXc\x85\x86\x87\x88\x89N\x8a\x93\x94("]
+)
 
 
 @given(st.lists(st.one_of(OPCODES, st.binary(max_size=4)), max_size=30))

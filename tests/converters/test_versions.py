@@ -14,7 +14,9 @@ SIZES = {"n_layer": 2, "n_embd": 32, "head_size": 8, "vocab_size": 40}
 
 
 def sources(raw):
-    return {name: SourceTensor("a.pth", name, x.shape, lambda x=x: iter([x])) for name, x in raw.items()}
+    return {
+        name: SourceTensor("a.pth", name, x.shape, lambda x=x: iter([x])) for name, x in raw.items()
+    }
 
 
 def checkpoint(version, changes=None):
@@ -49,16 +51,29 @@ def test_the_order_of_tensors_does_not_matter():
 def test_v5_1_and_v5_2_differ_by_the_size_of_the_decay():
     tensors = checkpoint("v5.1")
     for shape in ((4,), (4, 1), (4, 1, 1)):
-        decays = {f"blocks.{i}.att.{name}": ones(*shape) for i in (0, 1) for name in ("time_decay", "time_faaaa")}
+        decays = {
+            f"blocks.{i}.att.{name}": ones(*shape)
+            for i in (0, 1)
+            for name in ("time_decay", "time_faaaa")
+        }
         assert check("a", tensors | sources(decays)).config["arch"] == "v5.1"
-    decays = {f"blocks.{i}.att.{name}": ones(4, 8, 1) for i in (0, 1) for name in ("time_decay", "time_faaaa")}
+    decays = {
+        f"blocks.{i}.att.{name}": ones(4, 8, 1)
+        for i in (0, 1)
+        for name in ("time_decay", "time_faaaa")
+    }
     assert check("a", tensors | sources(decays)).config["arch"] == "v5.2"
 
 
 def test_first_values_of_layer_0_are_dropped():
     tensors = checkpoint("v7", {"blocks.0.att.v1": ones(5, 77)})
-    assert not any(name.startswith("blocks.0.att.v") and name[-1] in "012" for name in check("a", tensors).tensors)
-    without = {name: x for name, x in tensors.items() if name not in {f"blocks.0.att.v{i}" for i in "012"}}
+    assert not any(
+        name.startswith("blocks.0.att.v") and name[-1] in "012"
+        for name in check("a", tensors).tensors
+    )
+    without = {
+        name: x for name, x in tensors.items() if name not in {f"blocks.0.att.v{i}" for i in "012"}
+    }
     assert not check("a", without).notes
 
 
@@ -117,7 +132,9 @@ def test_sizes_of_1_come_and_go():
 
 
 def test_heads_must_divide_the_embedding():
-    decays = {f"blocks.{i}.att.{name}": ones(5) for i in (0, 1) for name in ("time_decay", "time_faaaa")}
+    decays = {
+        f"blocks.{i}.att.{name}": ones(5) for i in (0, 1) for name in ("time_decay", "time_faaaa")
+    }
     with pytest.raises(FormatError, match="heads: found 5, expected a divisor of 32"):
         check("a", checkpoint("v5.1", decays))
 
@@ -163,6 +180,10 @@ def test_what_is_no_rwkv_at_all():
 def test_a_stray_layer_number_makes_no_layers():
     with pytest.raises(FormatError, match=r"1 unknown \(blocks\.9999\.ln1\.weight\)"):
         check("a", checkpoint("v4", {"blocks.9999.ln1.weight": ones(32)}))
-    tensors = {name: x for name, x in checkpoint("v4").items() if not name.startswith("blocks.0.ln1")}
-    with pytest.raises(FormatError, match=r"2 missing \(blocks\.0\.ln1\.weight, blocks\.0\.ln1\.bias\)"):
+    tensors = {
+        name: x for name, x in checkpoint("v4").items() if not name.startswith("blocks.0.ln1")
+    }
+    with pytest.raises(
+        FormatError, match=r"2 missing \(blocks\.0\.ln1\.weight, blocks\.0\.ln1\.bias\)"
+    ):
         check("a", tensors)

@@ -38,7 +38,16 @@ def entries(vocabulary):
 
 
 def test_packing(tmp_path):
-    tokens = [*BYTES, b"ab", "né".encode(), b"\xff\xfe", b'it\'s "it"', b"\\n", "\u2028\x85".encode(), b"a b 3"]
+    tokens = [
+        *BYTES,
+        b"ab",
+        "né".encode(),
+        b"\xff\xfe",
+        b'it\'s "it"',
+        b"\\n",
+        "\u2028\x85".encode(),
+        b"a b 3",
+    ]
     vocabulary = read(tmp_path, text(tokens))
     assert entries(vocabulary) == {token: i for i, token in enumerate(tokens, 1)}
     assert [x.dtype for x in vocabulary] == [np.uint8, np.int32, np.int32]
@@ -47,7 +56,9 @@ def test_packing(tmp_path):
     assert vocabulary.starts[-1] == len(vocabulary.bytes) == sum(map(len, tokens))
 
 
-@pytest.mark.parametrize("change", [lambda d: d, lambda d: d[:-1], lambda d: d.replace(b"\n", b"\r\n")])
+@pytest.mark.parametrize(
+    "change", [lambda d: d, lambda d: d[:-1], lambda d: d.replace(b"\n", b"\r\n")]
+)
 def test_ends_of_lines(tmp_path, change):
     assert len(read(tmp_path, change(text(BYTES))).ids) == 256
     assert len(read(tmp_path, b"\xef\xbb\xbf" + change(text(BYTES))).ids) == 256
@@ -55,7 +66,9 @@ def test_ends_of_lines(tmp_path, change):
 
 def test_order_and_gaps_of_ids_are_free(tmp_path):
     lines = text(BYTES, 40).splitlines(keepends=True)
-    assert entries(read(tmp_path, b"".join(reversed(lines)))) == {token: i for i, token in enumerate(BYTES, 40)}
+    assert entries(read(tmp_path, b"".join(reversed(lines)))) == {
+        token: i for i, token in enumerate(BYTES, 40)
+    }
 
 
 @pytest.mark.parametrize(
@@ -146,11 +159,19 @@ def test_the_world_vocabulary_is_found_beside_the_checkpoint_first(tmp_path, pac
     assert find_world(beside / "a.pth") == vocabulary
 
 
-def test_where_the_world_vocabulary_is_not_the_error_says_where_it_comes_from(tmp_path, monkeypatch):
+def test_where_the_world_vocabulary_is_not_the_error_says_where_it_comes_from(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("converters.write.vocab.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ArgumentError) as error:
         find_world(tmp_path / "a.pth")
-    for part in (WORLD, str(tmp_path), "an installed rwkv package", "ChatRWKV", "pip install --no-deps rwkv"):
+    for part in (
+        WORLD,
+        str(tmp_path),
+        "an installed rwkv package",
+        "ChatRWKV",
+        "pip install --no-deps rwkv",
+    ):
         assert part in str(error.value)
 
 

@@ -60,7 +60,9 @@ def test_what_is_not_here_is_refused_with_the_reason(program, monkeypatch):
     monkeypatch.setenv("TINYRWKV_BACKEND", "numba")
     with pytest.raises(UnsupportedError, match="numba"):
         backends.make(program)
-    assert backends.make(program, "numpy").name == "numpy"  # a name counts more than the environment
+    assert (
+        backends.make(program, "numpy").name == "numpy"
+    )  # a name counts more than the environment
 
 
 def test_the_environment_chooses_for_auto_alone(program, monkeypatch, backend):
@@ -93,7 +95,11 @@ def script(code: str, *args: str, path: str = "") -> str:
     environment = {key: value for key, value in os.environ.items() if key != "TINYRWKV_BACKEND"}
     environment["PYTHONPATH"] = os.pathsep.join([*filter(None, [path]), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-c", code, *args], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *args],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
@@ -109,14 +115,18 @@ native.choose = lambda *_: native.Choice("", None, "none")
 def test_a_numba_that_cannot_be_imported_is_passed_over(tiny, tmp_path):
     """Numba refuses to be imported beside a NumPy that is too new for it."""
     (tmp_path / "numba").mkdir()
-    (tmp_path / "numba" / "__init__.py").write_text('raise ImportError("Numba needs NumPy 2.3 or less")')
+    (tmp_path / "numba" / "__init__.py").write_text(
+        'raise ImportError("Numba needs NumPy 2.3 or less")'
+    )
     code = WITHOUT_OBJECTS + "import tinyrwkv; print(tinyrwkv.load(sys.argv[1]).backend.name)"
     assert script(code, tiny("v7", "int8"), path=str(tmp_path)) == "numpy"
 
 
 def test_a_numba_that_cannot_be_imported_is_refused_by_name(tiny, tmp_path):
     (tmp_path / "numba").mkdir()
-    (tmp_path / "numba" / "__init__.py").write_text('raise ImportError("Numba needs NumPy 2.3 or less")')
+    (tmp_path / "numba" / "__init__.py").write_text(
+        'raise ImportError("Numba needs NumPy 2.3 or less")'
+    )
     code = """
 import sys
 import tinyrwkv
@@ -135,7 +145,10 @@ import tinyrwkv
 tinyrwkv.load(sys.argv[1], backend="numpy").forward([1, 2, 3])
 print(sorted({"numba", "llvmlite"} & set(sys.modules)), "numpy.random" in sys.modules)
 """
-    assert script(code, tiny("v7", "int8")) in ("[] False", "[] True")  # old NumPy imports numpy.random itself
+    assert script(code, tiny("v7", "int8")) in (
+        "[] False",
+        "[] True",
+    )  # old NumPy imports numpy.random itself
 
 
 # The memory of a token.
@@ -153,7 +166,10 @@ def test_workspaces_are_aligned_and_apart(tiny, arch, threads):
         spans = sorted((region.ctypes.data, region.ctypes.data + len(region)) for region in regions)
         assert all(start % 64 == 0 for start, _ in spans)
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
-        first, last = workspace.memory.ctypes.data, workspace.memory.ctypes.data + workspace.memory.nbytes
+        first, last = (
+            workspace.memory.ctypes.data,
+            workspace.memory.ctypes.data + workspace.memory.nbytes,
+        )
         assert first <= spans[0][0] and spans[-1][1] <= last
         private = sorted(region.ctypes.data for region in workspace.private)
         assert all(b - a >= program.private_bytes + 64 for a, b in itertools.pairwise(private))

@@ -14,12 +14,25 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from tinyrwkv.errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
+from tinyrwkv.errors import (
+    ArgumentError,
+    ChecksumError,
+    FormatError,
+    TinyRWKVError,
+    UnsupportedError,
+)
 from tinyrwkv.file.mapped import Tensor, Writer, open_file
 
 DOCS = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 SIZES = {"n_layer": 1, "n_embd": 4, "n_ffn": 16, "n_head": 1, "head_size": 4, "vocab_size": 3}
-MODEL = {"arch": "v7", "kind": "model", **SIZES, "ln_x_eps": 0.00064, "dtype": "int8", "created_by": "docs/format.md"}
+MODEL = {
+    "arch": "v7",
+    "kind": "model",
+    **SIZES,
+    "ln_x_eps": 0.00064,
+    "dtype": "int8",
+    "created_by": "docs/format.md",
+}
 WEIGHT = np.array([[127, -64, 0, 1], [-127, 2, 3, 4], [5, 6, 127, 7]], np.int8)
 SCALE = np.array([0.5, 1, 0.25], np.float32)
 X = {"name": "x", "dtype": "f32", "shape": [1], "offset": 4096, "nbytes": 4, "crc32": 0}
@@ -46,7 +59,17 @@ def path(tmp_path):
 
 def fields(good, magic=b"\x93TRWKV\r\n", **changes):
     """Return the example with other header fields and right checksums."""
-    names = ["major", "minor", "flags", "table_offset", "table_bytes", "data_offset", "file_bytes", "crc", "zero"]
+    names = [
+        "major",
+        "minor",
+        "flags",
+        "table_offset",
+        "table_bytes",
+        "data_offset",
+        "file_bytes",
+        "crc",
+        "zero",
+    ]
     values = dict(zip(names, struct.unpack_from("<HHIQQQQIQ", good, 8), strict=True)) | changes
     head = magic + struct.pack("<HHIQQQQIQ", *values.values())
     return head + struct.pack("<I", zlib.crc32(head)) + good[64:]
@@ -97,7 +120,9 @@ def test_example_of_the_documentation(path, good):
     path.write_bytes(contents)
     with open_file(path, verify=True) as file:
         assert file.metadata == MODEL
-        assert np.array_equal(file["emb.weight"] * file["emb.weight.scale"][:, None], WEIGHT * SCALE[:, None])
+        assert np.array_equal(
+            file["emb.weight"] * file["emb.weight.scale"][:, None], WEIGHT * SCALE[:, None]
+        )
         assert file["emb.weight"].dtype == np.int8 and file["emb.weight.scale"].dtype == np.float32
 
 
@@ -117,7 +142,12 @@ TENSORS = st.dictionaries(
 @RELAXED
 @given(TENSORS)
 @example({"x": (np.arange(1 << 18, dtype=np.int32), False, False)})
-@example({"y": (np.ones(3, np.int8), False, False), "x": (np.arange(1 << 20, dtype=np.int32)[::4], False, True)})
+@example(
+    {
+        "y": (np.ones(3, np.int8), False, False),
+        "x": (np.arange(1 << 20, dtype=np.int32)[::4], False, True),
+    }
+)
 def test_round_trip(path, contents):
     with Writer(path, MODEL) as writer:
         for name, (array, aligned, transposed) in contents.items():
@@ -129,10 +159,14 @@ def test_round_trip(path, contents):
             expected = array.T if transposed else array
             found, entry = file[name], file.tensors[name]
             assert name in file and found.shape == expected.shape == entry.shape
-            assert found.dtype == expected.dtype.newbyteorder("<") and found.tobytes() == expected.astype(
-                found.dtype
-            ).tobytes(order="C")
-            assert found.flags.c_contiguous and not found.flags.writeable and np.shares_memory(found, file.bytes)
+            assert found.dtype == expected.dtype.newbyteorder(
+                "<"
+            ) and found.tobytes() == expected.astype(found.dtype).tobytes(order="C")
+            assert (
+                found.flags.c_contiguous
+                and not found.flags.writeable
+                and np.shares_memory(found, file.bytes)
+            )
             assert entry.offset % (4096 if aligned or entry.nbytes >= 1 << 20 else 64) == 0
 
 
@@ -141,7 +175,13 @@ def test_every_metadata_key(path):
         **MODEL,
         "template": "chat",
         "source": {"name": "rwkv é", "sha256": "0" * 64, "license": "Apache-2.0"},
-        "compression": [{"technique": "int8", "params": {"rows": True}, "report": {"error": 0.5, "list": [1, [2]]}}],
+        "compression": [
+            {
+                "technique": "int8",
+                "params": {"rows": True},
+                "report": {"error": 0.5, "list": [1, [2]]},
+            }
+        ],
         "model": "ab" * 32,
         "tokens": 1 << 53,
     }
@@ -149,7 +189,9 @@ def test_every_metadata_key(path):
         writer.metadata.update(metadata)
     with open_file(path) as file:
         assert file.metadata == metadata
-    assert set(re.findall(r"^\| `(\w+)` \| ", DOCS.split("## Tensors of a model")[0], re.MULTILINE)) == set(metadata)
+    assert set(
+        re.findall(r"^\| `(\w+)` \| ", DOCS.split("## Tensors of a model")[0], re.MULTILINE)
+    ) == set(metadata)
 
 
 def test_numpy_numbers_in_a_report(path):
@@ -161,7 +203,15 @@ def test_numpy_numbers_in_a_report(path):
 
 
 def test_state_file(path):
-    state = {"kind": "state", "arch": "v4", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4, "model": "0" * 64}
+    state = {
+        "kind": "state",
+        "arch": "v4",
+        "n_layer": 1,
+        "n_embd": 4,
+        "n_head": 1,
+        "head_size": 4,
+        "model": "0" * 64,
+    }
     with Writer(path, state) as writer:
         writer.add("state", np.zeros(20, np.float32))
     with open_file(path) as file:
@@ -184,7 +234,11 @@ def test_hash_tells_contents_apart(tmp_path, good):
 
 def test_names_outside_ascii_and_path_types(tmp_path):
     for name in ("modèle 模型 😀.trwkv", b"bytes.trwkv"):
-        path = os.path.join(os.fsencode(tmp_path), name) if isinstance(name, bytes) else tmp_path / name
+        path = (
+            os.path.join(os.fsencode(tmp_path), name)
+            if isinstance(name, bytes)
+            else tmp_path / name
+        )
         with Writer(path, MODEL) as writer:
             writer.add("x", np.ones(1, np.int8))
         with open_file(path) as file:
@@ -221,7 +275,10 @@ def test_closing_frees_the_map(path):
 
 def test_missing_tensor(path):
     write_example(path)
-    with open_file(path) as file, pytest.raises(FormatError, match="tensor 'x': found none, expected one of this name"):
+    with (
+        open_file(path) as file,
+        pytest.raises(FormatError, match="tensor 'x': found none, expected one of this name"),
+    ):
         assert "x" not in file
         file["x"]
 
@@ -245,7 +302,10 @@ def test_newer_minor_may_know_more_keys(path):
     with open_file(path) as file:
         assert file.metadata == MODEL
     assert "unknown key" in refusal(path, with_table(table))
-    for wrong in ({"metadata": MODEL, "tensors": [], "new": 1}, {"metadata": MODEL, "tensors": [X | {"new": 1}]}):
+    for wrong in (
+        {"metadata": MODEL, "tensors": [], "new": 1},
+        {"metadata": MODEL, "tensors": [X | {"new": 1}]},
+    ):
         refusal(path, with_table(wrong, minor=1))
 
 
@@ -256,7 +316,9 @@ def contents_of(file):
 @RELAXED
 @given(st.data())
 def test_any_changed_byte_is_noticed(path, good, data):
-    spot = st.one_of(*(st.integers(a, b - 1) for a, b in ((0, 64), (64, 4096), (4096, 4224), (4224, 4608))))
+    spot = st.one_of(
+        *(st.integers(a, b - 1) for a, b in ((0, 64), (64, 4096), (4096, 4224), (4224, 4608)))
+    )
     at, change = data.draw(spot), data.draw(st.integers(1, 255))
     path.write_bytes(good)
     with open_file(path) as file:
@@ -282,7 +344,11 @@ def test_any_cut_is_noticed(path, good):
 
 
 def test_unverified_damage_is_found_by_verify_alone(path, good):
-    for at, name in ((4097, "tensor 'emb.weight'"), (4160, "tensor 'emb.weight.scale'"), (4110, "padding before emb")):
+    for at, name in (
+        (4097, "tensor 'emb.weight'"),
+        (4160, "tensor 'emb.weight.scale'"),
+        (4110, "padding before emb"),
+    ):
         damaged = bytearray(good)
         damaged[at] ^= 1
         path.write_bytes(damaged)
@@ -304,7 +370,9 @@ def test_any_bytes_are_refused(path, contents, as_table):
 
 NESTED = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -314,14 +382,21 @@ NESTED = st.recursive(
 def test_hostile_tables_are_refused_or_harmless(path, data):
     """Put any value into any place of a good table: nothing but a FormatError comes out."""
     table = {"metadata": dict(MODEL), "tensors": [dict(X), X | {"name": "y", "offset": 4160}]}
-    place = data.draw(st.sampled_from([table, table["metadata"], table["tensors"][0], table["tensors"][1]]))
+    place = data.draw(
+        st.sampled_from([table, table["metadata"], table["tensors"][0], table["tensors"][1]])
+    )
     huge = st.integers(-1, 2**70) | st.sampled_from([2**31, 2**32, 2**63, 2**64, True, 1.0, 1e300])
-    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(NESTED | huge | st.lists(huge, max_size=5))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(
+        NESTED | huge | st.lists(huge, max_size=5)
+    )
     path.write_bytes(with_table(table))
     try:
         with open_file(path) as file:
             for name, tensor in file.tensors.items():
-                assert file[name].nbytes == tensor.nbytes and 4096 <= tensor.offset <= 4224 - tensor.nbytes
+                assert (
+                    file[name].nbytes == tensor.nbytes
+                    and 4096 <= tensor.offset <= 4224 - tensor.nbytes
+                )
     except FormatError:
         pass
 
@@ -342,7 +417,12 @@ def test_giant_files_are_not_read(path):
     tensor = X | {"shape": [size // 4], "nbytes": size}
     raw = json.dumps({"metadata": MODEL, "tensors": [tensor]}).encode()
     end = 4096 + size
-    changes = {"table_offset": end, "table_bytes": len(raw), "file_bytes": end + len(raw), "crc": zlib.crc32(raw)}
+    changes = {
+        "table_offset": end,
+        "table_bytes": len(raw),
+        "file_bytes": end + len(raw),
+        "crc": zlib.crc32(raw),
+    }
     head = fields(bytes(64), major=1, data_offset=4096, **changes)
     with open(path, "wb") as file:
         file.write(head)
@@ -360,7 +440,9 @@ def wrong(good, **change):
 
 
 def bad_json(text):
-    return with_table(json.dumps({"metadata": MODEL, "tensors": []}).replace("0.00064", text).encode())
+    return with_table(
+        json.dumps({"metadata": MODEL, "tensors": []}).replace("0.00064", text).encode()
+    )
 
 
 TABLE_JSON = "expected one UTF-8 JSON object; it was altered, or its writer is broken: fetch or convert it again"
@@ -406,11 +488,16 @@ METADATA_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("key", "values", "expected"), METADATA_CASES, ids=[case[0] for case in METADATA_CASES])
+@pytest.mark.parametrize(
+    ("key", "values", "expected"), METADATA_CASES, ids=[case[0] for case in METADATA_CASES]
+)
 def test_metadata_refusals(path, key, values, expected):
     for value in values:
         message = refusal(path, tables(**{key: value}))
-        assert message.startswith(f"metadata '{key}': found ") and f", expected {expected}; " in message
+        assert (
+            message.startswith(f"metadata '{key}': found ")
+            and f", expected {expected}; " in message
+        )
         with pytest.raises(FormatError, match=re.escape(f"metadata '{key}': found ")):
             Writer(path, {key: value})
 
@@ -420,9 +507,18 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
         lambda good: b"",
         r"header: found an empty file, expected the first bytes b'\x93TRWKV\r\n'; fetch the file again",
     ),
-    "html": (lambda good: b"\n <!DOCTYPE html><html>", "header: found what looks like an HTML page, "),
-    "html 2": (lambda good: b"<HTML lang=en>" * 400, "header: found what looks like an HTML page, "),
-    "lfs": (lambda good: b"version https://git-lfs.github.com/spec/v1\n", "header: found a Git LFS pointer, "),
+    "html": (
+        lambda good: b"\n <!DOCTYPE html><html>",
+        "header: found what looks like an HTML page, ",
+    ),
+    "html 2": (
+        lambda good: b"<HTML lang=en>" * 400,
+        "header: found what looks like an HTML page, ",
+    ),
+    "lfs": (
+        lambda good: b"version https://git-lfs.github.com/spec/v1\n",
+        "header: found a Git LFS pointer, ",
+    ),
     "crlf to lf": (
         lambda good: good.replace(b"\r\n", b"\n"),
         r"header: found the first bytes b'\x93TRWKV\n\x01' (changed as if it were text), ",
@@ -452,8 +548,14 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
         "header: found format 2.0, flags 0, reserved 0, expected format 1, flags 0, reserved 0; update tinyrwkv",
     ),
     "major 0": (lambda good: fields(good, major=0), "header: found format 0.0, "),
-    "flags": (lambda good: fields(good, flags=1), "header: found format 1.0, flags 1, reserved 0, "),
-    "reserved": (lambda good: fields(good, zero=1), "header: found format 1.0, flags 0, reserved 1, "),
+    "flags": (
+        lambda good: fields(good, flags=1),
+        "header: found format 1.0, flags 1, reserved 0, ",
+    ),
+    "reserved": (
+        lambda good: fields(good, zero=1),
+        "header: found format 1.0, flags 0, reserved 1, ",
+    ),
     "cut": (
         lambda good: good[:-1],
         "file: found 4607 bytes, expected 4608; the download or copy was cut: fetch the file again",
@@ -476,7 +578,10 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
         "then the table up to byte 4608",
     ),
     "no data page": (lambda good: fields(good, data_offset=0), "header: found data at 0, "),
-    "data after table": (lambda good: fields(good, data_offset=8192), "header: found data at 8192, "),
+    "data after table": (
+        lambda good: fields(good, data_offset=8192),
+        "header: found data at 8192, ",
+    ),
     "table place": (
         lambda good: fields(good, table_offset=4225, table_bytes=383),
         "header: found data at 4096, a table of 383 bytes at 4225, ",
@@ -496,7 +601,10 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     "not json": (lambda good: with_table(b"{"), "table: found bad JSON ("),
     "empty table": (lambda good: with_table(b""), "table: found bad JSON ("),
     "not utf-8": (lambda good: with_table(b'{"metadata": "\xff"}'), "table: found bad JSON ("),
-    "utf-16": (lambda good: with_table('{"metadata": {}}'.encode("utf-16")), "table: found bad JSON ("),
+    "utf-16": (
+        lambda good: with_table('{"metadata": {}}'.encode("utf-16")),
+        "table: found bad JSON (",
+    ),
     "bom": (lambda good: with_table(b"\xef\xbb\xbf{}"), "table: found bad JSON ("),
     "NaN": (lambda good: bad_json("NaN"), BAD_NUMBER.format("NaN")),
     "infinity": (lambda good: bad_json("-Infinity"), BAD_NUMBER.format("-Infinity")),
@@ -510,19 +618,31 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
         lambda good: with_table(b"[" * 13 + b"]" * 13),
         "table: found bad JSON ('control characters, or more than 12 levels'), ",
     ),
-    "very deep": (lambda good: with_table(b"[" * 900_000 + b"]" * 900_000), "table: found bad JSON ("),
+    "very deep": (
+        lambda good: with_table(b"[" * 900_000 + b"]" * 900_000),
+        "table: found bad JSON (",
+    ),
     "deep metadata": (lambda good: bad_json("[" * 300 + "]" * 300), "table: found bad JSON ("),
-    "control": (lambda good: tables(created_by="\x1b[2J"), "table: found bad JSON ('control characters, or"),
+    "control": (
+        lambda good: tables(created_by="\x1b[2J"),
+        "table: found bad JSON ('control characters, or",
+    ),
     "control in a key": (
         lambda good: with_table({"metadata": {"a\n": 1}, "tensors": []}),
         "table: found bad JSON ('control characters",
     ),
-    "surrogate": (lambda good: bad_json(r'"\ud800"'), "table: found bad JSON ('control characters, or"),
+    "surrogate": (
+        lambda good: bad_json(r'"\ud800"'),
+        "table: found bad JSON ('control characters, or",
+    ),
     "keys": (
         lambda good: with_table({"metadata": {}}),
         "table: found {'metadata': {}}, expected an object of metadata and a list of tensors",
     ),
-    "more keys": (lambda good: with_table({"metadata": MODEL, "tensors": [], "x": 1}), "table: found {"),
+    "more keys": (
+        lambda good: with_table({"metadata": MODEL, "tensors": [], "x": 1}),
+        "table: found {",
+    ),
     "list": (lambda good: with_table([]), "table: found [], "),
     "null": (lambda good: with_table(None), "table: found None, "),
     "tensors": (lambda good: with_table({"metadata": MODEL, "tensors": {}}), "table: found {"),
@@ -532,7 +652,10 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     ),
     "no row": (lambda good: tables(None), "table: found None, expected an object of name, "),
     "more in a row": (lambda good: wrong(good, extra=1), "table: found {"),
-    "metadata": (lambda good: with_table({"metadata": [], "tensors": []}), "metadata: found [], expected an object"),
+    "metadata": (
+        lambda good: with_table({"metadata": [], "tensors": []}),
+        "metadata: found [], expected an object",
+    ),
     "unknown": (
         lambda good: tables(n_layers=1),
         "metadata 'n_layers': found an unknown key, expected one of kind, arch, ",
@@ -574,8 +697,14 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     "bool shape": (lambda good: wrong(good, shape=[True]), "tensor 'x': found shape [True], "),
     "float shape": (lambda good: wrong(good, shape=[1.0]), "tensor 'x': found shape [1.0], "),
     "number as shape": (lambda good: wrong(good, shape=1), "tensor 'x': found shape 1, "),
-    "nbytes": (lambda good: wrong(good, nbytes=5), "tensor 'x': found nbytes 5, expected 4 for f32 [1]"),
-    "float nbytes": (lambda good: wrong(good, nbytes=4.0), "tensor 'x': found nbytes 4.0, expected 4 for f32 [1]"),
+    "nbytes": (
+        lambda good: wrong(good, nbytes=5),
+        "tensor 'x': found nbytes 5, expected 4 for f32 [1]",
+    ),
+    "float nbytes": (
+        lambda good: wrong(good, nbytes=4.0),
+        "tensor 'x': found nbytes 4.0, expected 4 for f32 [1]",
+    ),
     "product": (
         lambda good: wrong(good, shape=[2**32, 2**32], nbytes=0),
         f"tensor 'x': found nbytes 0, expected {2**66} for f32 ",
@@ -584,18 +713,30 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
         lambda good: wrong(good, shape=[2**62, 2**2], nbytes=2**66),
         f"tensor 'x': found its last byte at {2**66 + 4096}, ",
     ),
-    "align": (lambda good: wrong(good, offset=4097), "tensor 'x': found offset 4097, expected a multiple of 64"),
+    "align": (
+        lambda good: wrong(good, offset=4097),
+        "tensor 'x': found offset 4097, expected a multiple of 64",
+    ),
     "big align": (
         lambda good: with_table(
-            {"metadata": MODEL, "tensors": [X | {"shape": [1 << 18], "nbytes": 1 << 20, "offset": 4160}]},
+            {
+                "metadata": MODEL,
+                "tensors": [X | {"shape": [1 << 18], "nbytes": 1 << 20, "offset": 4160}],
+            },
             data=bytes((1 << 20) + 64),
         ),
         "tensor 'x': found offset 4160, expected a multiple of 4096",
     ),
     "float offset": (lambda good: wrong(good, offset=4096.0), "tensor 'x': found offset 4096.0, "),
     "bool offset": (lambda good: wrong(good, offset=False), "tensor 'x': found offset False, "),
-    "in the header": (lambda good: wrong(good, offset=0), "tensor 'x': found offset 0, expected at least 4096, "),
-    "negative offset": (lambda good: wrong(good, offset=-64), "tensor 'x': found offset -64, expected at least 4096, "),
+    "in the header": (
+        lambda good: wrong(good, offset=0),
+        "tensor 'x': found offset 0, expected at least 4096, ",
+    ),
+    "negative offset": (
+        lambda good: wrong(good, offset=-64),
+        "tensor 'x': found offset -64, expected at least 4096, ",
+    ),
     "overlap": (
         lambda good: tables(X | {"name": "y", "shape": [3], "nbytes": 12}, X),
         "tensor 'x': found offset 4096, expected at least 4108, the end of what comes before",
@@ -612,10 +753,16 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
         lambda good: wrong(good, offset=1 << 40),
         f"tensor 'x': found its last byte at {(1 << 40) + 4}, ",
     ),
-    "crc": (lambda good: wrong(good, crc32=-1), "tensor 'x': found crc32 -1, expected a whole number of 32 bits"),
+    "crc": (
+        lambda good: wrong(good, crc32=-1),
+        "tensor 'x': found crc32 -1, expected a whole number of 32 bits",
+    ),
     "big crc": (lambda good: wrong(good, crc32=2**32), f"tensor 'x': found crc32 {2**32}, "),
     "text as crc": (lambda good: wrong(good, crc32="0"), "tensor 'x': found crc32 '0', "),
-    "twice": (lambda good: tables(X, X | {"offset": 4160}), "tensor 'x': found two of this name, expected one"),
+    "twice": (
+        lambda good: tables(X, X | {"offset": 4160}),
+        "tensor 'x': found two of this name, expected one",
+    ),
     "data": (
         lambda good: wrong(good, crc32=1),
         "tensor 'x': found CRC-32 2144df1c, expected 00000001; fetch the file again",
@@ -642,7 +789,10 @@ def test_refusals(path, good, name):
 def test_refusals_of_the_system(path, tmp_path, monkeypatch):
     cases = [
         (tmp_path / "b.trwkv", "file: found nothing, expected a file to read; check the name"),
-        (tmp_path / "b" / "a.trwkv", "file: found nothing, expected a file to read; there is no folder "),
+        (
+            tmp_path / "b" / "a.trwkv",
+            "file: found nothing, expected a file to read; there is no folder ",
+        ),
         (tmp_path, "file: found a folder, pipe or device, expected a file to read"),
         (os.devnull, "file: found a folder, pipe or device, expected a file to read"),
         ("a\0b", "file: found "),
@@ -664,7 +814,9 @@ def test_refusals_of_the_system(path, tmp_path, monkeypatch):
 
     write_example(path)
     monkeypatch.setattr(os, "stat", refuse)
-    with pytest.raises(FormatError, match="file: found Permission denied, expected a file to read; "):
+    with pytest.raises(
+        FormatError, match="file: found Permission denied, expected a file to read; "
+    ):
         open_file(path)
 
 
@@ -673,14 +825,19 @@ def test_pipes_do_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FormatError, match="a folder, pipe or device"):
         open_file(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="a folder, pipe or device"), Writer(tmp_path / "pipe", MODEL):
+    with (
+        pytest.raises(FormatError, match="a folder, pipe or device"),
+        Writer(tmp_path / "pipe", MODEL),
+    ):
         pass
 
 
 def test_documentation_lists_every_refusal():
     """Every message of the tests above stands in docs/format.md, and every message there is tested."""
     section = DOCS.split("## Refusals")[1].split("## An example")[0]
-    documented = [re.findall("`(.+?)`", line)[0] for line in section.splitlines() if re.search(r"\| `", line)]
+    documented = [
+        re.findall("`(.+?)`", line)[0] for line in section.splitlines() if re.search(r"\| `", line)
+    ]
     tested = [expected for _, expected in REFUSALS.values()]
     ours = {text for text in documented if "expected a file to read" not in text}
     assert [text for text in ours if not any(message.startswith(text) for message in tested)] == []
@@ -715,14 +872,18 @@ def test_writer_that_fails_at_the_end(tmp_path, path, monkeypatch, function, err
         writer.add("x", np.ones(3, np.int8))
         monkeypatch.setattr(os, function, fail)
     if isinstance(error, OSError):
-        assert "file: found No space left on device, expected a file to write; " in str(caught.value)
+        assert "file: found No space left on device, expected a file to write; " in str(
+            caught.value
+        )
     assert os.listdir(tmp_path) == ["a.trwkv"] and path.read_bytes() == b"the old contents"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_full_disk(tmp_path, path, monkeypatch):
     monkeypatch.setattr(
-        "tinyrwkv.file.writer.open", lambda *_, **options: open("/dev/full", "wb", **options), raising=False
+        "tinyrwkv.file.writer.open",
+        lambda *_, **options: open("/dev/full", "wb", **options),
+        raising=False,
     )
     with pytest.raises(FormatError, match="No space left"), Writer(path, MODEL) as writer:
         writer.add("x", np.ones(1 << 22, np.int8))
@@ -761,7 +922,10 @@ def test_writer_takes_the_place_of_files_only(tmp_path):
         Writer(tmp_path, MODEL),
     ):
         pass
-    with pytest.raises(FormatError, match="there is no folder"), Writer(tmp_path / "b" / "a", MODEL):
+    with (
+        pytest.raises(FormatError, match="there is no folder"),
+        Writer(tmp_path / "b" / "a", MODEL),
+    ):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -854,4 +1018,6 @@ def test_metadata_that_are_refused_at_the_end(tmp_path, path):
 def test_tensor_is_a_plain_tuple(path):
     write_example(path)
     with open_file(path) as file:
-        assert file.tensors["emb.weight"] == Tensor("emb.weight", "i8", (3, 4), 4096, 12, zlib.crc32(WEIGHT.tobytes()))
+        assert file.tensors["emb.weight"] == Tensor(
+            "emb.weight", "i8", (3, 4), 4096, 12, zlib.crc32(WEIGHT.tobytes())
+        )

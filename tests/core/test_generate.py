@@ -72,13 +72,31 @@ letters = [
 scripts = st.lists(st.sampled_from(letters), max_size=12)
 stops_of = st.lists(
     st.sampled_from(
-        ["ab", "abc", "bc", "aab", "\n\n", "c\n", "é", "日本", "日", "🙂", "User:", "aba", "\ufffd", "ca", "aaa"]
+        [
+            "ab",
+            "abc",
+            "bc",
+            "aab",
+            "\n\n",
+            "c\n",
+            "é",
+            "日本",
+            "日",
+            "🙂",
+            "User:",
+            "aba",
+            "\ufffd",
+            "ca",
+            "aaa",
+        ]
     ),
     max_size=3,
 )
 
 
-def oracle_text(tokens: list[int], stops: list[str], max_tokens: int) -> tuple[bytes, str, list[int]]:
+def oracle_text(
+    tokens: list[int], stops: list[str], max_tokens: int
+) -> tuple[bytes, str, list[int]]:
     """Return the bytes up to the first stop string that is complete after some token, why it ended, and its tokens."""
     text = b""
     for i, token in enumerate(tokens):
@@ -96,7 +114,9 @@ def oracle_text(tokens: list[int], stops: list[str], max_tokens: int) -> tuple[b
 def test_text_ends_before_the_first_stop_string(load, backend, script, stops, max_tokens, fresh):
     model = load(backend, "v7", "int8")
     state = None if fresh else model.forward([5, 6])[1]
-    generation = model.generate([3, 4], state=state, sampler=Script(script), max_tokens=max_tokens, stop=stops)
+    generation = model.generate(
+        [3, 4], state=state, sampler=Script(script), max_tokens=max_tokens, stop=stops
+    )
     result = finish(generation)
     data, reason, tokens = oracle_text(script, stops, max_tokens)
     assert result.text == data.decode("utf-8", "replace")
@@ -106,19 +126,31 @@ def test_text_ends_before_the_first_stop_string(load, backend, script, stops, ma
     prompt = [0, 3, 4] if fresh else [3, 4]
     ways = [k for k in range(len(tokens) + 1) if data.startswith(data_of(tokens[:k]))]
     readings = [tokens[:k] + model.tokenizer.encode(data[len(data_of(tokens[:k])) :]) for k in ways]
-    readings = [reading for reading in readings if len(prompt + reading) + (0 if fresh else 2) == result.state.tokens]
+    readings = [
+        reading
+        for reading in readings
+        if len(prompt + reading) + (0 if fresh else 2) == result.state.tokens
+    ]
     assert readings
     states = [model.forward(prompt + reading, state)[1] for reading in readings]
     assert any(same_state(backend, result.state, expected) for expected in states)
     if reason == "length" or (reason == "stop" and tokens == script and data == data_of(script)):
-        assert same_state(backend, result.state, model.forward(prompt + tokens, state)[1])  # exactly what was sampled
+        assert same_state(
+            backend, result.state, model.forward(prompt + tokens, state)[1]
+        )  # exactly what was sampled
 
 
 def test_a_stop_string_inside_one_token(load, backend):
     model = load(backend)
     abc = next(token for token, word in WORDS.items() if word == b"abc")
-    result = finish(model.generate([3], sampler=Script([1 + ord("a"), abc, 1 + ord("b")]), stop=["b"]))
-    assert result.text == "aa" and result.stop_reason == "stop" and result.tokens == [1 + ord("a"), abc]
+    result = finish(
+        model.generate([3], sampler=Script([1 + ord("a"), abc, 1 + ord("b")]), stop=["b"])
+    )
+    assert (
+        result.text == "aa"
+        and result.stop_reason == "stop"
+        and result.tokens == [1 + ord("a"), abc]
+    )
     expected = model.forward([0, 3, 1 + ord("a"), 1 + ord("a")])[1]
     assert same_state(backend, result.state, expected)
 
@@ -132,13 +164,19 @@ def test_a_stop_string_over_a_hundred_tokens(load, backend):
 
 
 def test_text_is_shown_as_soon_as_no_stop_string_can_begin_in_it(load, backend):
-    pieces = list(load(backend).generate([3], sampler=Script([1 + ord(c) for c in "xUser?User:"]), stop=["User:"]))
+    pieces = list(
+        load(backend).generate(
+            [3], sampler=Script([1 + ord(c) for c in "xUser?User:"]), stop=["User:"]
+        )
+    )
     assert [piece.text for piece in pieces[:6]] == ["x", "", "", "", "", "User?"]
     assert "".join(piece.text for piece in pieces) == "xUser?"
 
 
 def test_one_stop_may_be_given_as_a_text(load, backend):
-    result = finish(load(backend).generate([3], sampler=Script([1 + ord(c) for c in "ab\n\nc"]), stop="\n\n"))
+    result = finish(
+        load(backend).generate([3], sampler=Script([1 + ord(c) for c in "ab\n\nc"]), stop="\n\n")
+    )
     assert result.text == "ab"
 
 
@@ -163,12 +201,18 @@ def test_the_prompt_is_sent_as_it_is(load, backend):
     prompt = model.tokenizer.encode("User: é日本")
     state = model.forward([9])[1]
     for given_state, expected in ((None, [0, *prompt]), (state, prompt)):
-        generation = model.generate("User: é日本", state=given_state, sampler=greedy(), max_tokens=0)
+        generation = model.generate(
+            "User: é日本", state=given_state, sampler=greedy(), max_tokens=0
+        )
         result = finish(generation)
         assert same_state(backend, result.state, model.forward(expected, given_state)[1])
         logits = model.forward(expected, given_state)[0]
-        assert error(generation.logits, logits) < (1e-30 if is_exact(backend) else 4 * BOUNDS["int8"])
-    assert finish(model.generate("", sampler=greedy(), max_tokens=0)).state.tokens == 1  # token 0 alone
+        assert error(generation.logits, logits) < (
+            1e-30 if is_exact(backend) else 4 * BOUNDS["int8"]
+        )
+    assert (
+        finish(model.generate("", sampler=greedy(), max_tokens=0)).state.tokens == 1
+    )  # token 0 alone
 
 
 def test_the_state_given_never_changes(load, backend):
@@ -214,7 +258,9 @@ def test_logprobs_are_of_the_logits(load, backend):
 
 def test_several_generations_at_once_do_not_meet(load, backend):
     model = load(backend)
-    alone = [finish(model.generate([i], sampler=greedy(), max_tokens=15)).tokens for i in range(1, 5)]
+    alone = [
+        finish(model.generate([i], sampler=greedy(), max_tokens=15)).tokens for i in range(1, 5)
+    ]
     together = [model.generate([i], sampler=greedy(), max_tokens=15) for i in range(1, 5)]
     for _ in range(15):
         for generation in together:
@@ -248,7 +294,11 @@ def with_clock(call):
         module.time, pace_module.PAUSE = before, pause
 
 
-@given(st.lists(st.integers(1, 256), min_size=1, max_size=40), st.integers(0, 60), st.sampled_from(["v4", "v6", "v7"]))
+@given(
+    st.lists(st.integers(1, 256), min_size=1, max_size=40),
+    st.integers(0, 60),
+    st.sampled_from(["v4", "v6", "v7"]),
+)
 @settings(max_examples=30)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(load, backend, prompt, ticks, arch):
     model = load(backend, arch, "int8")
@@ -259,8 +309,12 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(load, backend, prompt,
     if result.stop_reason == "deadline":
         read = [0, *prompt, *tokens][: result.state.tokens]
         assert read + result.unread == [0, *prompt, *tokens] and result.unread
-        assert same_state(backend, result.state, model.forward(read)[1] if read else model.new_state())
-        rest = model.generate(result.unread, state=result.state, sampler=greedy(), max_tokens=8 - len(tokens))
+        assert same_state(
+            backend, result.state, model.forward(read)[1] if read else model.new_state()
+        )
+        rest = model.generate(
+            result.unread, state=result.state, sampler=greedy(), max_tokens=8 - len(tokens)
+        )
         result = finish(rest)
         tokens += result.tokens
     if is_exact(backend):
@@ -279,7 +333,9 @@ def test_a_seeded_run_goes_on_with_its_own_sampler(load, compiled, ticks):
     tokens = list(result.tokens)
     if result.stop_reason == "deadline":
         left = 10 - len(tokens)
-        rest = model.generate(result.unread, state=result.state, sampler=first.sampler, max_tokens=left)
+        rest = model.generate(
+            result.unread, state=result.state, sampler=first.sampler, max_tokens=left
+        )
         tokens += finish(rest).tokens
     assert tokens == whole.tokens
 
@@ -297,7 +353,9 @@ def test_a_deadline_is_held_on_the_clock(load, backend):
     model = load(backend)
     for prompt in ([3], [3] * 100_000):  # in decode, in prefill
         deadline = time.monotonic() + 0.08
-        result = finish(model.generate(prompt, sampler=greedy(), max_tokens=10**9, deadline=deadline))
+        result = finish(
+            model.generate(prompt, sampler=greedy(), max_tokens=10**9, deadline=deadline)
+        )
         late = time.monotonic() - deadline
         assert result.stop_reason == "deadline" and 0 <= late < 0.1
         assert result.timings["prompt_tokens"] <= len(prompt) + 1
@@ -306,7 +364,9 @@ def test_a_deadline_is_held_on_the_clock(load, backend):
 
 def test_no_deadline_is_far_away(load, backend):
     for deadline in (None, math.inf, 1e18):
-        result = finish(load(backend).generate([3], sampler=greedy(), max_tokens=5, deadline=deadline))
+        result = finish(
+            load(backend).generate([3], sampler=greedy(), max_tokens=5, deadline=deadline)
+        )
         assert result.stop_reason == "length"
 
 
@@ -338,7 +398,9 @@ def test_cancel_before_the_first_piece(load, backend):
 @settings(max_examples=40)
 def test_text_that_was_held_back_is_shown_at_a_deadline(load, compiled, script, stops, ticks):
     model = load(compiled)
-    generation = model.generate([3], sampler=Script(script), stop=stops, max_tokens=100, deadline=float(ticks))
+    generation = model.generate(
+        [3], sampler=Script(script), stop=stops, max_tokens=100, deadline=float(ticks)
+    )
     result = with_clock(lambda: finish(generation))
     if result.stop_reason == "deadline":
         assert result.text == data_of(result.tokens).decode("utf-8", "replace")
@@ -375,7 +437,9 @@ def test_what_is_unread_and_the_state_never_overlap(load, backend, end):
     """Whoever gives ``result.unread`` and ``result.state`` to the next call has no token read twice."""
     model = load(backend)
     stop = ["c"] if end == "stop" else []
-    result = finish(model.generate([3], sampler=Script([1 + ord(c) for c in "abc"]), stop=stop, max_tokens=3))
+    result = finish(
+        model.generate([3], sampler=Script([1 + ord(c) for c in "abc"]), stop=stop, max_tokens=3)
+    )
     assert result.stop_reason == end
     unread, state = list(result.unread), result.state  # in this order, as arguments are
     text = [1 + ord("a"), 1 + ord("b")] + [1 + ord("c")] * (end == "length")
@@ -421,7 +485,9 @@ def growth(step, count: int) -> int:
 
 def test_nothing_grows_with_the_tokens_but_their_list(load, backend):
     count = 1500 if is_exact(backend) else 150
-    always = Sampler(temperature=0, logit_bias={98: 1e4})  # one letter; small numbers are no new objects
+    always = Sampler(
+        temperature=0, logit_bias={98: 1e4}
+    )  # one letter; small numbers are no new objects
     generation = load(backend).generate([3], sampler=always, max_tokens=10**9, stop=["bc", "\n\n"])
     assert growth(lambda: next(generation), count) < 12 * count + 20_000
 
@@ -507,7 +573,13 @@ def test_nothing_to_read_is_refused(load):
 def test_a_prompt_may_come_as_any_integers(load, backend):
     model = load(backend)
     expected = finish(model.generate([3, 4], sampler=greedy(), max_tokens=4)).tokens
-    for prompt in (np.array([3, 4]), (3, 4), range(3, 5), iter([3, 4]), np.array([3, 4], np.uint16)):
+    for prompt in (
+        np.array([3, 4]),
+        (3, 4),
+        range(3, 5),
+        iter([3, 4]),
+        np.array([3, 4], np.uint16),
+    ):
         assert finish(model.generate(prompt, sampler=greedy(), max_tokens=4)).tokens == expected
 
 

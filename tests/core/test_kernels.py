@@ -59,12 +59,16 @@ def functions():
         return call
 
     names = [name for name in dir(simd) if name.startswith("dots_")]
-    return {"exp": exp, "sigmoid": sigmoid, "half": half, "share": share} | {name: dots(name) for name in names}
+    return {"exp": exp, "sigmoid": sigmoid, "half": half, "share": share} | {
+        name: dots(name) for name in names
+    }
 
 
 def ulps(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return the distance of float32 numbers from exact float64 ones, in units of the last place."""
-    return np.abs(found.astype(np.float64) - expected) / np.spacing(expected.astype(F32)).astype(np.float64)
+    return np.abs(found.astype(np.float64) - expected) / np.spacing(expected.astype(F32)).astype(
+        np.float64
+    )
 
 
 def apply(function, x: np.ndarray, dtype=F32) -> np.ndarray:
@@ -87,7 +91,9 @@ def test_exp_is_good_to_two_units_in_the_last_place(functions):
 def test_exp_saturates(functions):
     x = np.array([88, 89, 1000, 3e38, np.inf, -87, -88, -1000, -3e38, -np.inf], F32)
     found = apply(functions["exp"], x)
-    assert np.isfinite(found).all() and (found[:5] == found[0]).all() and (found[5:] == found[5]).all()
+    assert (
+        np.isfinite(found).all() and (found[:5] == found[0]).all() and (found[5:] == found[5]).all()
+    )
     assert found[0] > 1e38 and 0 < found[5] < 2e-38
 
 
@@ -131,7 +137,9 @@ def test_shares_are_a_partition(functions, units, threads, unit):
         sizes.append((last - first) // unit)
         at = last
     assert at == units * unit
-    assert max(sizes) - min(sizes) <= 2 + units // 30_000  # 65536 need not be a multiple of the threads
+    assert (
+        max(sizes) - min(sizes) <= 2 + units // 30_000
+    )  # 65536 need not be a multiple of the threads
 
 
 # Dot products.
@@ -165,7 +173,15 @@ def dots(function, w: np.ndarray, x: np.ndarray, pad: int = 0) -> np.ndarray:
     out = np.full((tokens, rows + 3), 12345, np.int32 if w.dtype == np.int8 else F32)
     address = [m.ctypes.data for m in (wide_w, wide_x, out)]
     strides = [m.strides[0] for m in (wide_w, wide_x, out)]
-    function(address[0], strides[0], address[1], strides[1], n, address[2], strides[2] if tokens > 1 else 4)
+    function(
+        address[0],
+        strides[0],
+        address[1],
+        strides[1],
+        n,
+        address[2],
+        strides[2] if tokens > 1 else 4,
+    )
     assert (out[:, rows:] == 12345).all(), "wrote past its place"
     return out[:, :rows]
 
@@ -202,7 +218,9 @@ def test_integer_dots_of_any_numbers(functions, data):
     (rows, tokens), n = FORMS[name], data.draw(st.integers(1, 130))
     w = data.draw(arrays(np.int8, (rows, n)))  # -128 too, which a hostile file may hold
     x = data.draw(arrays(np.int16, (tokens, n), elements=st.integers(-32767, 32767)))
-    expected = (x.astype(np.int64) @ w.astype(np.int64).T + 2**31) % 2**32 - 2**31  # at worst it wraps around
+    expected = (
+        x.astype(np.int64) @ w.astype(np.int64).T + 2**31
+    ) % 2**32 - 2**31  # at worst it wraps around
     assert (dots(functions[name], w, x) == expected).all()
 
 
@@ -223,10 +241,15 @@ def test_float_sums_have_one_order_in_every_form(functions, kind):
     """So that chunks of tokens give the bits of single tokens: 16 partial sums, a tree, then the tail."""
     rng = np.random.default_rng(2)
     for n in (*range(1, 70), 768):
-        w, x = rng.standard_normal((2, n)).astype(KINDS[kind][0]), rng.standard_normal((4, n)).astype(F32)
+        w, x = (
+            rng.standard_normal((2, n)).astype(KINDS[kind][0]),
+            rng.standard_normal((4, n)).astype(F32),
+        )
         rows, tokens = FORMS[f"dots_{kind}_block"]
         block = dots(functions[f"dots_{kind}_block"], w[:rows], x[:tokens])
-        alone = np.concatenate([dots(functions[f"dots_{kind}"], w[:rows], x[t : t + 1]) for t in range(tokens)])
+        alone = np.concatenate(
+            [dots(functions[f"dots_{kind}"], w[:rows], x[t : t + 1]) for t in range(tokens)]
+        )
         assert block.tobytes() == alone.tobytes()
         wide, whole = w[:1].astype(F32), n - n % 16
         sums = np.zeros(16, F32)
@@ -303,7 +326,11 @@ class Bench:
 
     def get(self, place: str, offset: int, width: int, dtype=F32, planes: int = 1) -> np.ndarray:
         size = planes * MAX_TOKENS * width * np.dtype(dtype).itemsize
-        array = getattr(self, place)[offset : offset + size].view(dtype).reshape(planes, MAX_TOKENS, width)
+        array = (
+            getattr(self, place)[offset : offset + size]
+            .view(dtype)
+            .reshape(planes, MAX_TOKENS, width)
+        )
         return array[0, : self.tokens].copy() if planes == 1 else array[:, : self.tokens].copy()
 
     def execute(self, code: int, threads: int = 1, head: int = 2, **fields: int) -> None:
@@ -312,8 +339,19 @@ class Bench:
         table[0, 0] = code
         table[0, 1 : 1 + len(FIELDS[code])] = [fields.pop(name) for name in FIELDS[code]]
         assert not fields
-        arrays = (self.weights, table, self.ids, self.old, self.new, self.shared, self.private, self.out)
-        weights, program, ids, old, new, shared, private, out = (array.ctypes.data for array in arrays)
+        arrays = (
+            self.weights,
+            table,
+            self.ids,
+            self.old,
+            self.new,
+            self.shared,
+            self.private,
+            self.out,
+        )
+        weights, program, ids, old, new, shared, private, out = (
+            array.ctypes.data for array in arrays
+        )
         barrier = np.zeros(256, np.uint8)
         for i in range(threads):
             part = (65536 * i // threads, 65536 * (i + 1) // threads, 1)
@@ -347,22 +385,40 @@ def test_embed(run, rng, tokens, width, threads, kind):
         w = normal(rng, 9, width).astype(KINDS[kind][0])
         expected = w.astype(F32)
     weight, scales, dst = bench.weight(w), bench.weight(scale), bench.room("shared", width)
-    bench.execute(op.EMBED, threads, weight=weight, scale=scales, kind=op.KINDS[kind], dst=dst, width=width)
+    bench.execute(
+        op.EMBED, threads, weight=weight, scale=scales, kind=op.KINDS[kind], dst=dst, width=width
+    )
     assert bench.get("shared", dst, width).tobytes() == expected[bench.ids[:tokens]].tobytes()
 
 
-@given(seeds, counts, st.integers(1, 200), st.sampled_from([1e-3, 1.0, 1e3]), st.sampled_from([0.0, 5.0]))
+@given(
+    seeds,
+    counts,
+    st.integers(1, 200),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+    st.sampled_from([0.0, 5.0]),
+)
 @settings(max_examples=40)
 def test_norm(run, rng, tokens, width, scale, mean):
     bench = Bench(run, tokens)
-    x, weight, bias = normal(rng, tokens, width, scale=scale) + F32(mean), normal(rng, width), normal(rng, width)
+    x, weight, bias = (
+        normal(rng, tokens, width, scale=scale) + F32(mean),
+        normal(rng, width),
+        normal(rng, width),
+    )
     src, dst = bench.tokens_of("shared", x), bench.room("private", width)
-    bench.execute(op.NORM, src=src, weight=bench.weight(weight), bias=bench.weight(bias), dst=dst, width=width)
+    bench.execute(
+        op.NORM, src=src, weight=bench.weight(weight), bias=bench.weight(bias), dst=dst, width=width
+    )
     wide = x.astype(np.float64)
     expected = reference.layer_norm(wide, weight, bias)
     # What rounding of the mean costs where the numbers are almost equal.
-    allowed = 2e-5 + 1e-6 * np.abs(wide).max(axis=1, keepdims=True) / np.sqrt(wide.var(axis=1, keepdims=True) + 1e-5)
-    assert (np.abs(bench.get("private", dst, width) - expected) <= allowed * (np.abs(weight) + 1)).all()
+    allowed = 2e-5 + 1e-6 * np.abs(wide).max(axis=1, keepdims=True) / np.sqrt(
+        wide.var(axis=1, keepdims=True) + 1e-5
+    )
+    assert (
+        np.abs(bench.get("private", dst, width) - expected) <= allowed * (np.abs(weight) + 1)
+    ).all()
     assert bench.get("shared", src, width).tobytes() == x.tobytes()
 
 
@@ -370,7 +426,10 @@ def test_norm_of_equal_numbers_is_the_bias(run):
     for width in (1, 7, 16, 768):
         bench = Bench(run)
         bias = normal(np.random.default_rng(0), width)
-        src, dst = bench.tokens_of("shared", np.full((1, width), 0.5, F32)), bench.room("private", width)
+        src, dst = (
+            bench.tokens_of("shared", np.full((1, width), 0.5, F32)),
+            bench.room("private", width),
+        )
         ones = bench.weight(np.ones(width, F32))
         bench.execute(op.NORM, src=src, weight=ones, bias=bench.weight(bias), dst=dst, width=width)
         np.testing.assert_allclose(bench.get("private", dst, width)[0], bias, atol=1e-4)
@@ -380,9 +439,16 @@ def test_norm_of_equal_numbers_is_the_bias(run):
 @settings(max_examples=40)
 def test_shift(run, rng, tokens, width, count, with_delta, threads):
     bench = Bench(run, tokens)
-    xn, mu, delta = normal(rng, tokens, width), normal(rng, count, width), normal(rng, count, MAX_TOKENS, width)
+    xn, mu, delta = (
+        normal(rng, tokens, width),
+        normal(rng, count, width),
+        normal(rng, count, MAX_TOKENS, width),
+    )
     bench.old[5 : 5 + width] = normal(rng, width)
-    src, dst = bench.tokens_of("private", xn), bench.put("private", np.zeros((count, MAX_TOKENS, width), F32))
+    src, dst = (
+        bench.tokens_of("private", xn),
+        bench.put("private", np.zeros((count, MAX_TOKENS, width), F32)),
+    )
     place = bench.put("shared", delta) if with_delta else NONE
     fields = {"mu": bench.weight(mu), "count": count, "delta": place, "dst": dst, "width": width}
     bench.execute(op.SHIFT, threads, src=src, state=20, **fields)
@@ -394,7 +460,13 @@ def test_shift(run, rng, tokens, width, count, with_delta, threads):
     assert not bench.new[:5].any() and not bench.new[5 + width :].any()
 
 
-@given(seeds, counts, st.integers(1, 130), st.booleans(), st.sampled_from([1e-30, 1e-3, 1.0, 1e6, 1e30]))
+@given(
+    seeds,
+    counts,
+    st.integers(1, 130),
+    st.booleans(),
+    st.sampled_from([1e-30, 1e-3, 1.0, 1e6, 1e30]),
+)
 @settings(max_examples=60)
 def test_quantize(run, rng, tokens, width, shared, scale):
     bench, largest = Bench(run, tokens), qmax(width)
@@ -418,8 +490,14 @@ def test_quantize(run, rng, tokens, width, shared, scale):
 def test_quantize_rounds_half_to_even(run):
     bench = Bench(run)
     x = np.array([[100, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 3.4999, -100]], F32)
-    src, dst, scales = bench.tokens_of("shared", x), bench.room("private", 9, np.int16), bench.room("private", 1)
-    bench.execute(op.QUANTIZE, shared=1, src=src, stride=9, width=9, dst=dst, dst_scale=scales, qmax=100)
+    src, dst, scales = (
+        bench.tokens_of("shared", x),
+        bench.room("private", 9, np.int16),
+        bench.room("private", 1),
+    )
+    bench.execute(
+        op.QUANTIZE, shared=1, src=src, stride=9, width=9, dst=dst, dst_scale=scales, qmax=100
+    )
     assert bench.get("private", dst, 9, np.int16).tolist() == [[100, 0, 2, 2, 0, -2, -2, 3, -100]]
 
 
@@ -452,7 +530,10 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
     rows = units * unit
     shared = "shared" in extras and kind != "i8"
     if kind == "i8":
-        w, scale = rng.integers(-127, 128, (rows, cols)).astype(np.int8), rng.uniform(1e-3, 1e-2, rows).astype(F32)
+        w, scale = (
+            rng.integers(-127, 128, (rows, cols)).astype(np.int8),
+            rng.uniform(1e-3, 1e-2, rows).astype(F32),
+        )
         x = rng.integers(-qmax(cols), qmax(cols) + 1, (tokens, cols)).astype(np.int16)
         x_scale = (rng.uniform(0.5, 2, (tokens, 1)) / qmax(cols)).astype(F32)
         y = (x.astype(np.int64) @ w.astype(np.int64).T).astype(np.float64) * scale * x_scale
@@ -462,7 +543,10 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
             bench.weight(scale),
         )
     else:
-        w, x = normal(rng, rows, cols, scale=cols**-0.5).astype(KINDS[kind][0]), normal(rng, tokens, cols)
+        w, x = (
+            normal(rng, rows, cols, scale=cols**-0.5).astype(KINDS[kind][0]),
+            normal(rng, tokens, cols),
+        )
         y = x.astype(np.float64) @ w.astype(np.float64).T
         src, src_scale, w_scale = bench.tokens_of("shared" if shared else "private", x), NONE, NONE
     size = np.abs(y).max()
@@ -472,7 +556,11 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
         y, bias = y + vector, bench.weight(vector)
     if "diag" in extras and mode != op.LOGITS:
         vector, floats = normal(rng, rows), normal(rng, tokens, rows)
-        y, diag, diag_src = y + vector * floats, bench.weight(vector), bench.tokens_of("private", floats)
+        y, diag, diag_src = (
+            y + vector * floats,
+            bench.weight(vector),
+            bench.tokens_of("private", floats),
+        )
     y = ACTIVATIONS[activation](np.clip(y, -80, 80) if activation != op.IDENTITY else y)
     before, gates = normal(rng, tokens, rows), normal(rng, tokens, rows)
     dst, gate = bench.tokens_of("shared", before), bench.tokens_of("shared", gates)
@@ -512,7 +600,9 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
         found = bench.get("shared", dst, rows)
     expected = {op.ADD: before + y, op.GATED_ADD: before + gates * y}.get(mode, y)
     steep = 30 if activation == op.SQUARED_RELU else 3
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6 * steep * (1 + size) * (1 + np.abs(gates).max()))
+    np.testing.assert_allclose(
+        found, expected, rtol=2e-5, atol=2e-6 * steep * (1 + size) * (1 + np.abs(gates).max())
+    )
 
 
 def row_places(rows: int, width: int, per_page: int) -> tuple[np.ndarray, dict[str, int]]:
@@ -538,7 +628,10 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
     bench, (units, unit) = Bench(run, tokens), split
     C = units * unit
     at, places = row_places(neurons, C, 4096 // C if paged else 0)
-    region, w = np.full(int(at[-1]) + C, 55, np.int8), rng.integers(-127, 128, (neurons, C)).astype(np.int8)
+    region, w = (
+        np.full(int(at[-1]) + C, 55, np.int8),
+        rng.integers(-127, 128, (neurons, C)).astype(np.int8),
+    )
     for row, place in zip(w, at, strict=True):
         region[place : place + C] = row
     q = rng.integers(-qmax(neurons), qmax(neurons) + 1, (tokens, neurons)).astype(np.int16)
@@ -557,9 +650,25 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
         "units": units,
         "unit": unit,
     }
-    fields |= {"cols": neurons, "shared": 0, "src": bench.tokens_of("private", q), "stride": neurons}
-    fields |= {"src_scale": bench.tokens_of("private", x_scale), "dst": dst, "dst_stride": C, "activation": op.IDENTITY}
-    fields |= {"bias": NONE, "mode": op.GATED_ADD if gated else op.ADD, "gate": gate, "diag": NONE, "diag_src": 0}
+    fields |= {
+        "cols": neurons,
+        "shared": 0,
+        "src": bench.tokens_of("private", q),
+        "stride": neurons,
+    }
+    fields |= {
+        "src_scale": bench.tokens_of("private", x_scale),
+        "dst": dst,
+        "dst_stride": C,
+        "activation": op.IDENTITY,
+    }
+    fields |= {
+        "bias": NONE,
+        "mode": op.GATED_ADD if gated else op.ADD,
+        "gate": gate,
+        "diag": NONE,
+        "diag_src": 0,
+    }
     bench.execute(op.SPARSE, threads, **fields, **places, list=room)
     y = (q.astype(np.int64) @ w.astype(np.int64)) * (scale.astype(np.float64) * x_scale)
     expected = x + (gates * y if gated else y)
@@ -568,12 +677,23 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
         assert bench.touched == np.count_nonzero(q) * C
 
 
-@given(seeds, counts, st.integers(1, 150), st.sampled_from([64, 128, 192]), threads_of, st.booleans(), st.booleans())
+@given(
+    seeds,
+    counts,
+    st.integers(1, 150),
+    st.sampled_from([64, 128, 192]),
+    threads_of,
+    st.booleans(),
+    st.booleans(),
+)
 @settings(max_examples=60)
 def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     bench = Bench(run, tokens)
     at, places = row_places(neurons, 2 * C, 4096 // (2 * C) if paged else 0)
-    region, w = np.full(int(at[-1]) + 2 * C, 55, np.int8), rng.integers(-127, 128, (neurons, C)).astype(np.int8)
+    region, w = (
+        np.full(int(at[-1]) + 2 * C, 55, np.int8),
+        rng.integers(-127, 128, (neurons, C)).astype(np.int8),
+    )
     for row, place in zip(w, at, strict=True):
         region[place : place + C] = row
     q = rng.integers(-qmax(C), qmax(C) + 1, (tokens, C)).astype(np.int16)
@@ -594,14 +714,24 @@ def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     }
     fields |= {"cols": C, "shared": 0, "src": bench.tokens_of("private", q), "stride": C}
     fields |= {"src_scale": bench.tokens_of("private", x_scale), "dst": dst, "dst_stride": neurons}
-    fields |= {"activation": op.SQUARED_RELU, "bias": NONE, "mode": op.STORE, "gate": NONE, "diag": NONE, "diag_src": 0}
+    fields |= {
+        "activation": op.SQUARED_RELU,
+        "bias": NONE,
+        "mode": op.STORE,
+        "gate": NONE,
+        "diag": NONE,
+        "diag_src": 0,
+    }
     signs = bench.weight(pack_codes(positive.astype(np.uint8), 1))
     fields |= {"signs": signs, "threshold": bench.weight(threshold), "sums": sums}
     fields |= {"network": NONE, "network_threshold": NONE}
     chosen = score > threshold
     if networked:
         second, second_threshold = normal(rng, tokens, neurons), normal(rng, neurons)
-        fields |= {"network": bench.tokens_of("shared", second), "network_threshold": bench.weight(second_threshold)}
+        fields |= {
+            "network": bench.tokens_of("shared", second),
+            "network_threshold": bench.weight(second_threshold),
+        }
         chosen |= second > second_threshold
     bench.execute(op.PREDICT, threads, **fields, **places)
     y = (q.astype(np.int64) @ w.astype(np.int64).T) * (scale.astype(np.float64) * x_scale)
@@ -617,12 +747,16 @@ def test_wkv4(run, rng, tokens, width, threads):
     bench = Bench(run, tokens)
     r, k, v = (normal(rng, tokens, width, scale=scale) for scale in (1, 3, 1))
     decay, first = -np.exp(normal(rng, width)), normal(rng, width)
-    memory = np.stack([normal(rng, width), rng.uniform(0.1, 3, width).astype(F32), normal(rng, width)])
+    memory = np.stack(
+        [normal(rng, width), rng.uniform(0.1, 3, width).astype(F32), normal(rng, width)]
+    )
     if rng.random() < 0.3:
         memory[:] = 0
         memory[2] = -1e30
     bench.old[7 : 7 + 3 * width] = memory.reshape(-1)
-    fields = {name: bench.tokens_of("shared", array) for name, array in (("r", r), ("k", k), ("v", v))}
+    fields = {
+        name: bench.tokens_of("shared", array) for name, array in (("r", r), ("k", k), ("v", v))
+    }
     dst = bench.room("shared", width)
     vectors = {"decay": bench.weight(decay), "first": bench.weight(first)}
     bench.execute(op.WKV4, threads, **fields, **vectors, state=28, dst=dst, width=width)
@@ -631,7 +765,9 @@ def test_wkv4(run, rng, tokens, width, threads):
         y, memory = by_the_reference(memory, r[t], k[t], v[t], decay, first)
         expected.append(y)
     np.testing.assert_allclose(bench.get("shared", dst, width), expected, rtol=3e-5, atol=3e-5)
-    np.testing.assert_allclose(bench.new[7 : 7 + 3 * width], memory.reshape(-1), rtol=3e-5, atol=3e-5)
+    np.testing.assert_allclose(
+        bench.new[7 : 7 + 3 * width], memory.reshape(-1), rtol=3e-5, atol=3e-5
+    )
 
 
 def by_the_reference(memory, r, k, v, decay, first):
@@ -658,14 +794,23 @@ def test_wkv5(run, rng, tokens, heads, threads, gated, per_token):
     w, u = rng.uniform(0.3, 1, (tokens if per_token else 1, C)).astype(F32), normal(rng, C)
     weight, bias, S = normal(rng, C), normal(rng, C), normal(rng, H, N, N)
     bench.old[3 : 3 + S.size] = S.reshape(-1)
-    fields = {name: bench.tokens_of("shared", array) for name, array in (("r", r), ("k", k), ("v", v), ("g", g))}
+    fields = {
+        name: bench.tokens_of("shared", array)
+        for name, array in (("r", r), ("k", k), ("v", v), ("g", g))
+    }
     if not gated:
         fields["g"] = NONE
     fields["decay"] = bench.tokens_of("shared", w) if per_token else bench.weight(w)
     fields |= {"per_token": int(per_token), "bonus": bench.weight(u), "heads": H, "size": N}
     dst = bench.room("shared", C)
     bench.execute(
-        op.WKV5, threads, **fields, ln_weight=bench.weight(weight), ln_bias=bench.weight(bias), state=12, dst=dst
+        op.WKV5,
+        threads,
+        **fields,
+        ln_weight=bench.weight(weight),
+        ln_bias=bench.weight(bias),
+        state=12,
+        dst=dst,
     )
     found = bench.get("shared", dst, C)
     for t in range(tokens):
@@ -699,14 +844,20 @@ def test_wkv7(run, rng, tokens, heads, threads, gated):
         value = v[t] + (v_first[t] - v[t]) * v_gate[t] if gated else v[t]
         kk = (k[t] * k_k).reshape(H, N)
         kk = kk / np.maximum(np.sqrt((kk * kk).sum(axis=1, keepdims=True)), 1e-12)
-        key, value, rate = (k[t] * (1 + (a[t] - 1) * k_a)).reshape(H, N), value.reshape(H, N), a[t].reshape(H, N)
+        key, value, rate = (
+            (k[t] * (1 + (a[t] - 1) * k_a)).reshape(H, N),
+            value.reshape(H, N),
+            a[t].reshape(H, N),
+        )
         held = np.einsum("hi,hij->hj", kk, S)
         S = (
             w[t].reshape(H, N)[:, :, None] * S
             - (rate * kk)[:, :, None] * held[:, None]
             + key[:, :, None] * value[:, None]
         )
-        y = reference.group_norm(np.einsum("hi,hij->hj", r[t].reshape(H, N), S), weight, bias, 64e-5)
+        y = reference.group_norm(
+            np.einsum("hi,hij->hj", r[t].reshape(H, N), S), weight, bias, 64e-5
+        )
         bonus = (r[t].reshape(H, N) * key * r_k.reshape(H, N)).sum(axis=1, keepdims=True) * value
         np.testing.assert_allclose(found[t], (y + bonus.reshape(-1)) * g[t], rtol=1e-3, atol=2e-3)
     np.testing.assert_allclose(bench.new[3 : 3 + S.size], S.reshape(-1), rtol=1e-4, atol=1e-3)
@@ -721,9 +872,14 @@ def test_a_state_written_past_the_caches_is_the_same(run, code, heads, threads):
         rng, bench = np.random.default_rng(5), Bench(run)
         assert bench.new.ctypes.data % 16 == 0
         names = FIELDS[code][: FIELDS[code].index("ln_weight") + 2]
-        fields = {name: bench.tokens_of("shared", rng.uniform(0.3, 1, (1, H * N)).astype(F32)) for name in names}
+        fields = {
+            name: bench.tokens_of("shared", rng.uniform(0.3, 1, (1, H * N)).astype(F32))
+            for name in names
+        }
         weights = {"bonus", "decay", "k_k", "k_a", "r_k", "ln_weight", "ln_bias"} & set(names)
-        fields |= {name: bench.weight(rng.uniform(0.3, 1, H * N).astype(F32)) for name in sorted(weights)}
+        fields |= {
+            name: bench.weight(rng.uniform(0.3, 1, H * N).astype(F32)) for name in sorted(weights)
+        }
         if code == op.WKV5:
             fields["per_token"] = 0
         size = H * N * N
@@ -744,7 +900,9 @@ def test_a_key_of_zeros_divides_by_nothing(run):
     fields = {name: bench.tokens_of("shared", zeros) for name in ("r", "k", "v", "w", "a", "g")}
     fields |= {name: bench.weight(zeros) for name in ("k_k", "k_a", "r_k", "ln_weight", "ln_bias")}
     dst = bench.room("shared", C)
-    bench.execute(op.WKV7, **fields, v_gate=NONE, v_first=fields["v"], state=0, dst=dst, heads=1, size=8)
+    bench.execute(
+        op.WKV7, **fields, v_gate=NONE, v_first=fields["v"], state=0, dst=dst, heads=1, size=8
+    )
     assert (bench.get("shared", dst, C) == 0).all() and not bench.new.any()
 
 
@@ -761,12 +919,21 @@ def test_select_keeps_the_last_token_for_the_head_of_the_last(run, head, tokens)
     assert found.tobytes() == expected.tobytes()
 
 
-@given(seeds, counts, st.integers(1, 700), st.integers(-1, 720), st.sampled_from([1, 40, 5000, 32752]), st.booleans())
+@given(
+    seeds,
+    counts,
+    st.integers(1, 700),
+    st.integers(-1, 720),
+    st.sampled_from([1, 40, 5000, 32752]),
+    st.booleans(),
+)
 @settings(max_examples=60)
 def test_choose(run, rng, tokens, rows, wanted, width, low):
     bench = Bench(run, tokens)
     scores = rng.integers(-width, width, (tokens, rows), endpoint=True)
-    scores = (scores // 64 - 32000 if low else scores).astype(np.int16)  # where half of the range has no place below
+    scores = (scores // 64 - 32000 if low else scores).astype(
+        np.int16
+    )  # where half of the range has no place below
     src, dst = bench.tokens_of("shared", scores), bench.room("private", 1, np.int32)
     limit = bench.weight(np.array([wanted], np.int32))
     bench.execute(op.CHOOSE, wanted=limit, scores=src, rows=rows, dst=dst)

@@ -42,18 +42,24 @@ class Case(NamedTuple):
     state: np.ndarray  # (S,)
 
 
-@pytest.fixture(scope="module", params=[(version, N) for version in VERSIONS for N in (16, 64)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(version, N) for version in VERSIONS for N in (16, 64)], ids=str
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Make a checkpoint, run the package on it, convert it."""
     if "live" not in request.config.option.markexpr:
         pytest.skip("opt in with -m live")
     if not official_version(PYTHON):
-        pytest.skip(f"{PYTHON} has no torch or rwkv: install them, or name an interpreter that has them in RWKV_PYTHON")
+        pytest.skip(
+            f"{PYTHON} has no torch or rwkv: install them, or name an interpreter that has them in RWKV_PYTHON"
+        )
     version, N = request.param
     seed = secrets.randbits(32)
     name = f"raw_checkpoint({version!r}, 3, 128, {N}, seed={seed})"
     tokens = np.random.default_rng(seed).integers(0, 256, 17).tolist()
-    raw = raw_checkpoint(version, 3, 128, N, seed=seed)  # the package can't load v5.0 or v5.1 with a single head
+    raw = raw_checkpoint(
+        version, 3, 128, N, seed=seed
+    )  # the package can't load v5.0 or v5.1 with a single head
     folder = tmp_path_factory.mktemp("live")
     pth, model = folder / "a.pth", folder / "a.trwkv"
     official = run_official(raw, version, tokens, python=PYTHON, checkpoint=pth)

@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from tests.helpers.tiny_models import predict, preview, rewrite, shape_of, write_model, write_tensors
+from tests.helpers.tiny_models import (
+    predict,
+    preview,
+    rewrite,
+    shape_of,
+    write_model,
+    write_tensors,
+)
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.file import memory
@@ -55,15 +62,23 @@ class TestResident:
     def test_counts_what_was_touched_until_it_is_dropped(self, file):
         assert memory.resident(file) == 0
         touch(file, 0, PAGES)
-        assert PAGES * mmap.PAGESIZE <= memory.resident(file) <= -(-len(file.bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+        assert (
+            PAGES * mmap.PAGESIZE
+            <= memory.resident(file)
+            <= -(-len(file.bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+        )
         assert memory.advise(file, "MADV_DONTNEED", 0, len(file.bytes))
         assert memory.resident(file) == 0
 
     def test_a_part_can_be_dropped(self, file):
         touch(file, 0, PAGES)
         before, half = memory.resident(file), PAGES // 2 * mmap.PAGESIZE
-        assert memory.advise(file, "MADV_DONTNEED", half + 5, 3 * mmap.PAGESIZE)  # whole pages around that
-        assert before - memory.resident(file) >= 4 * mmap.PAGESIZE  # more, where the system maps larger pages
+        assert memory.advise(
+            file, "MADV_DONTNEED", half + 5, 3 * mmap.PAGESIZE
+        )  # whole pages around that
+        assert (
+            before - memory.resident(file) >= 4 * mmap.PAGESIZE
+        )  # more, where the system maps larger pages
 
     def test_both_gauges_agree(self, file, monkeypatch):
         touch(file, 0, PAGES)
@@ -105,11 +120,16 @@ class TestResident:
     def test_the_page_cache_can_be_dropped(self, path):
         memory.drop_from_cache(path)
         with open_file(path) as file:
-            assert memory.cached(file) < PAGES * mmap.PAGESIZE / 2  # all but what opening the file reads ahead
+            assert (
+                memory.cached(file) < PAGES * mmap.PAGESIZE / 2
+            )  # all but what opening the file reads ahead
 
     def test_of_this_process(self):
         found = memory.process_memory()
-        assert set(found) == {"rss", "anon", "peak"} and 0 < found["anon"] <= found["rss"] <= found["peak"] * 1.5
+        assert (
+            set(found) == {"rss", "anon", "peak"}
+            and 0 < found["anon"] <= found["rss"] <= found["peak"] * 1.5
+        )
 
 
 def test_unknown_where_the_system_does_not_tell(file, monkeypatch):
@@ -158,7 +178,9 @@ def with_bundles(large, tmp_path_factory):
 @pytest.fixture(scope="module")
 def with_preview(large, tmp_path_factory):
     """That model with a head of which few rows are read."""
-    return rewrite(large, tmp_path_factory.mktemp("preview") / "a.trwkv", functools.partial(preview, rows=300))
+    return rewrite(
+        large, tmp_path_factory.mktemp("preview") / "a.trwkv", functools.partial(preview, rows=300)
+    )
 
 
 def limited(path, backend, more=0, threads=1):
@@ -181,10 +203,14 @@ def watch(model, monkeypatch):
 @pytest.mark.usefixtures("linux")
 @pytest.mark.parametrize("more", [0, 2_000_000, 1 << 40])
 @pytest.mark.parametrize("form", ["large", "with_bundles", "with_preview"])
-def test_a_limit_changes_no_bit_and_is_held_inside_a_token(form, backend, more, monkeypatch, request):
+def test_a_limit_changes_no_bit_and_is_held_inside_a_token(
+    form, backend, more, monkeypatch, request
+):
     path = request.getfixturevalue(form)
     memory.drop_from_cache(path)
-    pathlib.Path(path).read_bytes()  # the system then keeps large pieces together, and maps them whole
+    pathlib.Path(
+        path
+    ).read_bytes()  # the system then keeps large pieces together, and maps them whole
     tokens = np.random.default_rng(0).integers(0, 16384, 18)
     free = tinyrwkv.load(path, backend=backend)
     model, limit = limited(path, backend, more)
@@ -213,7 +239,9 @@ def test_the_limit_holds_for_exact_rows_of_a_head_too(with_preview, backend, mon
     monkeypatch.setattr(memory, "advise", advise)
     ids, hidden = np.random.default_rng(0).integers(0, 16384, 900), np.ones(257, np.float32)
     found = model.exact_logits(ids, np.empty(0), hidden)
-    assert np.array_equal(found, tinyrwkv.load(with_preview, backend=backend).exact_logits(ids, np.empty(0), hidden))
+    assert np.array_equal(
+        found, tinyrwkv.load(with_preview, backend=backend).exact_logits(ids, np.empty(0), hidden)
+    )
     assert model.resident() < 500_000 < 1_000_000 < max(sizes) <= limit
 
 
@@ -231,9 +259,15 @@ def test_more_room_keeps_more(large, backend):
 @pytest.mark.usefixtures("linux")
 def test_the_limit_holds_for_threads_of_workers_and_of_callers(large, compiled, monkeypatch):
     model, limit = limited(large, compiled, threads=2)
-    sizes, expected = watch(model, monkeypatch), tinyrwkv.load(large, backend=compiled).forward([5, 6])[0].tobytes()
+    sizes, expected = (
+        watch(model, monkeypatch),
+        tinyrwkv.load(large, backend=compiled).forward([5, 6])[0].tobytes(),
+    )
     found = []
-    callers = [threading.Thread(target=lambda: found.append(model.forward([5, 6])[0].tobytes())) for _ in range(4)]
+    callers = [
+        threading.Thread(target=lambda: found.append(model.forward([5, 6])[0].tobytes()))
+        for _ in range(4)
+    ]
     for thread in callers:
         thread.start()
     for thread in callers:

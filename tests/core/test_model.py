@@ -35,9 +35,14 @@ from tinyrwkv import model as module
 from tinyrwkv.kernels.abi import MAX_TOKENS
 from tinyrwkv.versions.layout import VERSIONS
 
-FORMS = ("dense", "compressed")  # and two of int8 with predictors, which read every neuron and so are as exact
+FORMS = (
+    "dense",
+    "compressed",
+)  # and two of int8 with predictors, which read every neuron and so are as exact
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=3 * MAX_TOKENS)
-models = st.tuples(st.sampled_from(VERSIONS), st.sampled_from(DTYPES), st.sampled_from(FORMS)) | st.tuples(
+models = st.tuples(
+    st.sampled_from(VERSIONS), st.sampled_from(DTYPES), st.sampled_from(FORMS)
+) | st.tuples(
     st.sampled_from(VERSIONS), st.just("int8"), st.sampled_from(("predicted", "networked"))
 )
 
@@ -83,7 +88,10 @@ def test_neurons_that_are_not_chosen_add_nothing(tmp_path, tiny, backend, arch):
     tokens = some_tokens(20)
     expected = Oracle(rewrite(tiny(arch, "int8"), tmp_path / "silent.trwkv", silent)).run(tokens)[0]
     path = rewrite(tiny(arch, "int8"), tmp_path / "nothing.trwkv", nothing)
-    assert error(tinyrwkv.load(path, backend=backend).forward(tokens, logits="all")[0], expected) < BOUNDS["int8"]
+    assert (
+        error(tinyrwkv.load(path, backend=backend).forward(tokens, logits="all")[0], expected)
+        < BOUNDS["int8"]
+    )
 
 
 shapes = st.fixed_dictionaries(
@@ -99,14 +107,18 @@ shapes = st.fixed_dictionaries(
 
 @given(st.sampled_from(VERSIONS), st.sampled_from(DTYPES), shapes, st.integers(1, 40), st.data())
 @settings(max_examples=25)
-def test_forward_is_the_reference_in_any_shape(tmp_path_factory, backend, arch, dtype, shape, low, data):
+def test_forward_is_the_reference_in_any_shape(
+    tmp_path_factory, backend, arch, dtype, shape, low, data
+):
     shape = shape | {"width": shape["width"] * shape["head_size"]}
     path = tmp_path_factory.mktemp("shape") / "a.trwkv"
     path = write_model(path, shape_of(arch, **shape), dtype, seed=low, low=low)
     tokens = data.draw(st.lists(st.integers(0, shape["vocab"] - 1), min_size=1, max_size=6))
     expected, after = Oracle(path).run(tokens)
     logits, state = tinyrwkv.load(path, backend=backend).forward(tokens, logits="all")
-    bound = 5e-4 if dtype != "int8" else 2e-2  # heads of equal numbers, which their norm blows up, are rare but happen
+    bound = (
+        5e-4 if dtype != "int8" else 2e-2
+    )  # heads of equal numbers, which their norm blows up, are rare but happen
     assert np.abs(logits - expected).max() <= bound * max(1, expected.std())
     assert np.abs(state.data - after).max() <= bound * max(1, after[np.abs(after) < 1e29].std())
 
@@ -120,8 +132,14 @@ def test_native_and_numba_agree_to_the_bit(load):
     tokens = some_tokens(40)
     for arch in VERSIONS:
         for dtype in DTYPES:
-            one, two = (load(name, arch, dtype).forward(tokens, logits="all") for name in ("native", "numba"))
-            assert one[0].tobytes() == two[0].tobytes() and one[1].data.tobytes() == two[1].data.tobytes()
+            one, two = (
+                load(name, arch, dtype).forward(tokens, logits="all")
+                for name in ("native", "numba")
+            )
+            assert (
+                one[0].tobytes() == two[0].tobytes()
+                and one[1].data.tobytes() == two[1].data.tobytes()
+            )
 
 
 # Any chunks, any threads.
@@ -144,9 +162,14 @@ def test_prefill_in_any_chunks_is_token_by_token(load, backend, which, tokens, d
         rest = rest[count:]
     found, expected = np.concatenate(found), np.stack(expected)
     if is_exact(backend):
-        assert found.tobytes() == expected.tobytes() and chunked.data.tobytes() == state.data.tobytes()
+        assert (
+            found.tobytes() == expected.tobytes() and chunked.data.tobytes() == state.data.tobytes()
+        )
     else:
-        assert error(found, expected) < 4 * BOUNDS[dtype] and error(chunked.data, state.data) < 4 * BOUNDS[dtype]
+        assert (
+            error(found, expected) < 4 * BOUNDS[dtype]
+            and error(chunked.data, state.data) < 4 * BOUNDS[dtype]
+        )
 
 
 @given(models, tokens_of)
@@ -172,7 +195,10 @@ def test_threads_change_no_bit(load, compiled, which, tokens, threads):
     alone, together = (load(compiled, arch, dtype, n, form) for n in (1, threads))
     assert together.backend.threads == threads
     for logits in ("all", "last"):
-        expected, found = alone.forward(tokens, logits=logits), together.forward(tokens, logits=logits)
+        expected, found = (
+            alone.forward(tokens, logits=logits),
+            together.forward(tokens, logits=logits),
+        )
         assert found[0].tobytes() == expected[0].tobytes()
         assert found[1].data.tobytes() == expected[1].data.tobytes()
 
@@ -181,7 +207,10 @@ def test_more_threads_than_rows(load, tiny, compiled):
     tokens = some_tokens(20)
     expected = load(compiled, "v6", "int8").forward(tokens)
     found = tinyrwkv.load(tiny("v6", "int8"), backend=compiled, threads=17).forward(tokens)
-    assert found[0].tobytes() == expected[0].tobytes() and found[1].data.tobytes() == expected[1].data.tobytes()
+    assert (
+        found[0].tobytes() == expected[0].tobytes()
+        and found[1].data.tobytes() == expected[1].data.tobytes()
+    )
 
 
 @given(models, tokens_of, st.integers(0, 10**6))
@@ -198,7 +227,9 @@ def test_pauses_between_layers_change_no_bit(load, backend, which, tokens, seed)
         within_time = model.parts.within_time
         try:
             if cut:
-                model.parts.within_time = lambda first, last, budget: int(rng.integers(first, last)) + 1
+                model.parts.within_time = lambda first, last, budget: (
+                    int(rng.integers(first, last)) + 1
+                )
             for rows in (out, out[-1:].copy()):
                 assert model.reader.read(tokens, old, new, rows, (lambda: False) if cut else None)
                 results.append((rows.tobytes(), new.tobytes()))
@@ -220,7 +251,10 @@ def test_the_state_passed_in_never_changes(load, backend, which, tokens, more):
     first = model.forward(more, state)
     assert state.data is data and data.tobytes() == before and state.tokens == len(tokens)
     again = model.forward(more, state)
-    assert first[0].tobytes() == again[0].tobytes() and first[1].data.tobytes() == again[1].data.tobytes()
+    assert (
+        first[0].tobytes() == again[0].tobytes()
+        and first[1].data.tobytes() == again[1].data.tobytes()
+    )
     assert first[1].tokens == len(tokens) + len(more)
     assert not np.shares_memory(first[1].data, state.data)
 
@@ -255,7 +289,11 @@ def test_threads_share_a_model(load, backend, threads):
                     logits.tobytes() == expected[i][0].tobytes()
                     and state.data.tobytes() == expected[i][1].data.tobytes()
                 )
-                if not (exact if is_exact(backend) else error(logits, expected[i][0]) < 4 * BOUNDS["int8"]):
+                if not (
+                    exact
+                    if is_exact(backend)
+                    else error(logits, expected[i][0]) < 4 * BOUNDS["int8"]
+                ):
                     wrong.append(i)
         except BaseException as exception:
             wrong.append(exception)
@@ -463,7 +501,9 @@ def test_weights_that_are_no_numbers_do_not_crash(tmp_path, tiny, backend, arch,
     def change(metadata, tensors):
         rng = np.random.default_rng(0)
         for name in tensors:
-            if tensors[name].dtype in (np.float32, np.float16) and tensors[name].ndim == (2 if dtype == "f16" else 1):
+            if tensors[name].dtype in (np.float32, np.float16) and tensors[name].ndim == (
+                2 if dtype == "f16" else 1
+            ):
                 with np.errstate(all="ignore"):
                     tensors[name].flat[int(rng.integers(tensors[name].size))] = value
 
@@ -483,11 +523,17 @@ def test_weights_that_are_no_numbers_do_not_crash(tmp_path, tiny, backend, arch,
 def test_a_weight_that_is_no_number_is_found(tmp_path, tiny, backend, arch, form):
     """Whichever it is, of those in float32: it stays in everything that is computed from it."""
     metadata, tensors = read_tensors(tiny(arch, "int8", form))
-    names = [name for name, array in tensors.items() if array.dtype == np.float32 and not name.endswith("threshold")]
+    names = [
+        name
+        for name, array in tensors.items()
+        if array.dtype == np.float32 and not name.endswith("threshold")
+    ]
     for name in np.random.default_rng(0).choice(names, 9, replace=False):
         array = tensors[name].copy()
         array.flat[5 if name.startswith("emb.") else array.size // 2] = np.nan
-        model = tinyrwkv.load(write_tensors(tmp_path / "a.trwkv", metadata, tensors | {name: array}), backend=backend)
+        model = tinyrwkv.load(
+            write_tensors(tmp_path / "a.trwkv", metadata, tensors | {name: array}), backend=backend
+        )
         assert np.isnan(model.forward([5, 5])[0]).any(), name
         with pytest.raises(TinyRWKVError, match="nan"):
             list(model.generate([5, 5], max_tokens=1))
@@ -534,7 +580,9 @@ def test_a_path_that_is_none(path):
         tinyrwkv.load(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"\x93TRWKV\r\n", b"PK\x03\x04" + bytes(100), b"<html>", bytes(5000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"\x93TRWKV\r\n", b"PK\x03\x04" + bytes(100), b"<html>", bytes(5000)]
+)
 def test_a_file_of_something_else(tmp_path, content):
     (tmp_path / "a.trwkv").write_bytes(content)
     with pytest.raises(FormatError, match=r"a\.trwkv"):
@@ -545,7 +593,9 @@ def test_a_damaged_tensor_is_found_on_demand(tmp_path, tiny, backend):
     data = bytearray(pathlib.Path(tiny("v7", "int8")).read_bytes())
     data[5000] ^= 1
     (tmp_path / "a.trwkv").write_bytes(data)
-    assert tinyrwkv.load(tmp_path / "a.trwkv", backend=backend).forward([1])[0].shape == (VOCAB_SIZE,)
+    assert tinyrwkv.load(tmp_path / "a.trwkv", backend=backend).forward([1])[0].shape == (
+        VOCAB_SIZE,
+    )
     with pytest.raises(tinyrwkv.ChecksumError):
         tinyrwkv.load(tmp_path / "a.trwkv", backend=backend, verify=True)
 
@@ -582,8 +632,16 @@ def test_a_model_without_a_tokenizer_reads_ids_alone(tmp_path, backend):
     model = tinyrwkv.load(path, backend=backend)
     assert model.forward([3])[0].shape == (20,)
     sampler = Sampler(temperature=0, logit_bias={0: -np.inf})  # 0 would end the document
-    assert [piece.text for piece in model.generate([3], sampler=sampler, max_tokens=3)] == ["", "", ""]
-    for call in (lambda: model.tokenizer, lambda: model.generate("a"), lambda: model.generate([3], stop=["a"])):
+    assert [piece.text for piece in model.generate([3], sampler=sampler, max_tokens=3)] == [
+        "",
+        "",
+        "",
+    ]
+    for call in (
+        lambda: model.tokenizer,
+        lambda: model.generate("a"),
+        lambda: model.generate([3], stop=["a"]),
+    ):
         with pytest.raises(UnsupportedError, match="tokenizer"):
             call()
 
@@ -600,9 +658,15 @@ TOKENIZER_DAMAGE = {
     "starts out of order": lambda t: t["tokenizer.starts"].__setitem__(5, 1000),
     "entries out of order": lambda t: t["tokenizer.bytes"].__setitem__(slice(0, 5), 255),
     "ids of another length": lambda t: t.update({"tokenizer.ids": t["tokenizer.ids"][:-1]}),
-    "starts of another type": lambda t: t.update({"tokenizer.starts": t["tokenizer.starts"].astype(np.float32)}),
-    "ids of another type": lambda t: t.update({"tokenizer.ids": t["tokenizer.ids"].astype(np.uint8)}),
-    "bytes of another type": lambda t: t.update({"tokenizer.bytes": t["tokenizer.bytes"].view(np.int8)}),
+    "starts of another type": lambda t: t.update(
+        {"tokenizer.starts": t["tokenizer.starts"].astype(np.float32)}
+    ),
+    "ids of another type": lambda t: t.update(
+        {"tokenizer.ids": t["tokenizer.ids"].astype(np.uint8)}
+    ),
+    "bytes of another type": lambda t: t.update(
+        {"tokenizer.bytes": t["tokenizer.bytes"].view(np.int8)}
+    ),
     "a matrix": lambda t: t.update({"tokenizer.bytes": t["tokenizer.bytes"][None]}),
 }
 
@@ -610,13 +674,17 @@ TOKENIZER_DAMAGE = {
 @pytest.mark.parametrize("damage", list(TOKENIZER_DAMAGE))
 def test_a_tokenizer_that_contradicts_itself_is_refused(tmp_path, tiny, damage):
     path = rewrite(
-        tiny("v7", "int8"), tmp_path / "a.trwkv", lambda metadata, tensors: TOKENIZER_DAMAGE[damage](tensors)
+        tiny("v7", "int8"),
+        tmp_path / "a.trwkv",
+        lambda metadata, tensors: TOKENIZER_DAMAGE[damage](tensors),
     )
     with pytest.raises(FormatError, match="tokenizer"):
         tinyrwkv.load(path, backend="numpy").generate("text")
 
 
 def test_a_tokenizer_without_its_bytes_is_refused(tmp_path, tiny):
-    path = rewrite(tiny("v7", "int8"), tmp_path / "a.trwkv", lambda m, t: t.pop("tokenizer.bytes") is None)
+    path = rewrite(
+        tiny("v7", "int8"), tmp_path / "a.trwkv", lambda m, t: t.pop("tokenizer.bytes") is None
+    )
     with pytest.raises((FormatError, UnsupportedError), match="tokenizer"):
         tinyrwkv.load(path, backend="numpy").generate("text")

@@ -49,15 +49,21 @@ class Elf:
     def __init__(self, data: bytes) -> None:
         assert data[:4] == b"\x7fELF" and data[5] == 1, "not a little-endian ELF file"
         self.data, self.bits = data, {1: 32, 2: 64}[data[4]]
-        header = struct.unpack_from("<HHI" + ("QQQ" if self.bits == 64 else "III") + "I6H", data, 16)
+        header = struct.unpack_from(
+            "<HHI" + ("QQQ" if self.bits == 64 else "III") + "I6H", data, 16
+        )
         self.kind, self.machine, self.flags = header[0], header[1], header[6]
         self.segments = []
         for i in range(header[9]):
             at = header[4] + i * header[8]
             if self.bits == 64:
-                kind, flags, offset, address, _, size, _, align = struct.unpack_from("<IIQQQQQQ", data, at)
+                kind, flags, offset, address, _, size, _, align = struct.unpack_from(
+                    "<IIQQQQQQ", data, at
+                )
             else:
-                kind, offset, address, _, size, _, flags, align = struct.unpack_from("<8I", data, at)
+                kind, offset, address, _, size, _, flags, align = struct.unpack_from(
+                    "<8I", data, at
+                )
             self.segments.append(Segment(kind, flags, offset, address, size, align))
         self.dynamic = self._dynamic()
 
@@ -70,7 +76,9 @@ class Elf:
     def _dynamic(self) -> list[tuple[int, int]]:
         (segment,) = (segment for segment in self.segments if segment.kind == DYNAMIC)
         return list(
-            struct.iter_unpack("<qQ" if self.bits == 64 else "<iI", self.data[segment.offset :][: segment.size])
+            struct.iter_unpack(
+                "<qQ" if self.bits == 64 else "<iI", self.data[segment.offset :][: segment.size]
+            )
         )
 
     def symbols(self) -> dict[str, bool]:
@@ -78,12 +86,16 @@ class Elf:
         entries = dict(self.dynamic)
         table, names = self.offset(entries[SYMTAB]), self.offset(entries[STRTAB])
         found, size = {}, 24 if self.bits == 64 else 16
-        for at in range(table + size, table + size * self._symbol_count(self.offset(entries[GNU_HASH])), size):
+        for at in range(
+            table + size, table + size * self._symbol_count(self.offset(entries[GNU_HASH])), size
+        ):
             if self.bits == 64:
                 name, _, _, section, _, _ = struct.unpack_from("<IBBHQQ", self.data, at)
             else:
                 name, _, _, _, _, section = struct.unpack_from("<IIIBBH", self.data, at)
-            found[self.data[names + name : self.data.index(b"\0", names + name)].decode()] = section != 0
+            found[self.data[names + name : self.data.index(b"\0", names + name)].decode()] = (
+                section != 0
+            )
         return found
 
     def _symbol_count(self, at: int) -> int:
@@ -128,7 +140,11 @@ def test_objects_are_for_their_machine(committed):
 def test_objects_need_little_and_export_one_function(committed):
     symbols = committed[1].symbols()
     assert [name for name, defined in symbols.items() if defined] == [SYMBOL]
-    assert {name for name, defined in symbols.items() if not defined} <= {"memset", "memcpy", "sched_yield"}
+    assert {name for name, defined in symbols.items() if not defined} <= {
+        "memset",
+        "memcpy",
+        "sched_yield",
+    }
 
 
 def test_objects_load_without_rights_or_repairs(committed):
@@ -137,7 +153,9 @@ def test_objects_load_without_rights_or_repairs(committed):
     assert not tags & {NEEDED, TEXTREL}
     assert not dict(elf.dynamic).get(FLAGS, 0) & 4  # text relocations, said the other way
     assert all(segment.flags & (WRITE | EXECUTE) != WRITE | EXECUTE for segment in elf.segments)
-    assert GNU_STACK in {segment.kind for segment in elf.segments}  # without it the stack becomes executable
+    assert GNU_STACK in {
+        segment.kind for segment in elf.segments
+    }  # without it the stack becomes executable
     if TARGETS[name].machine == "aarch64":  # kernels with pages of 16 and 64 kB are in use
         assert all(segment.align >= 65536 for segment in elf.segments if segment.kind == LOAD)
 
@@ -177,7 +195,9 @@ def write_objects(folder: pathlib.Path, *names: str, sources: str | None = None)
         data = f"machine code of {name}".encode()
         (folder / f"{name}.so").write_bytes(data)
         objects[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    (folder / RECORD).write_text(json.dumps({"sources": sources or source_hash(), "objects": objects}))
+    (folder / RECORD).write_text(
+        json.dumps({"sources": sources or source_hash(), "objects": objects})
+    )
     return folder
 
 
@@ -221,11 +241,15 @@ def test_objects_of_other_sources_are_refused(objects):
     assert "other sources" in refused(write_objects(objects, *ARM64, sources="0" * 64))
 
 
-@pytest.mark.parametrize("change", [b"", b"machine code of aarch64-dotprod\0", b"Machine code of aarch64-dotprod"])
+@pytest.mark.parametrize(
+    "change", [b"", b"machine code of aarch64-dotprod\0", b"Machine code of aarch64-dotprod"]
+)
 def test_an_altered_object_is_passed_over(objects, change):
     (objects / "aarch64-dotprod.so").write_bytes(change)
     choice = choose(objects)
-    assert choice.name == "aarch64" and "aarch64-dotprod.so differs from its record" in choice.reason
+    assert (
+        choice.name == "aarch64" and "aarch64-dotprod.so differs from its record" in choice.reason
+    )
 
 
 @pytest.mark.usefixtures("nothing_loaded")
@@ -321,7 +345,11 @@ def test_the_more_a_target_needs_the_earlier_it_comes():
     order = list(TARGETS.values())
     for i, one in enumerate(order):
         for other in order[i + 1 :]:
-            assert one.machine != other.machine or not one.needs < other.needs or "never" in other.needs
+            assert (
+                one.machine != other.machine
+                or not one.needs < other.needs
+                or "never" in other.needs
+            )
 
 
 @pytest.mark.parametrize(
@@ -357,7 +385,9 @@ class FakeC:
 
             def __call__(self, number: int) -> Any:
                 assert self.argtypes == [ctypes.c_ulong]
-                return {(16, ctypes.c_ulong): capabilities, (15, ctypes.c_char_p): platform}[number, self.restype]
+                return {(16, ctypes.c_ulong): capabilities, (15, ctypes.c_char_p): platform}[
+                    number, self.restype
+                ]
 
         self.getauxval = Getauxval()
 
@@ -396,7 +426,9 @@ def test_features_of_x86_come_from_cpuinfo(fresh, tmp_path, text, expected):
     (tmp_path / "cpuinfo").write_text(text)
     fresh.setattr(sys, "platform", "linux")
     fresh.setattr(targets, "machine", lambda: "x86_64")
-    fresh.setattr(targets, "open", lambda path: open(tmp_path / pathlib.Path(path).name), raising=False)
+    fresh.setattr(
+        targets, "open", lambda path: open(tmp_path / pathlib.Path(path).name), raising=False
+    )
     assert targets.cpu_features() == set(expected.split())
 
 
@@ -428,12 +460,17 @@ def test_all_that_runs_here_computes_the_same_bits(tiny, arch):
         model = tinyrwkv.load(tiny(arch, "int8"), backend="numpy")
         for threads in (1, 2, 3):
             attach(model, name, FOLDER, threads)
-            results[name, threads] = digest(*read(model, chunked=True)), digest(*read(model, chunked=False))
+            results[name, threads] = (
+                digest(*read(model, chunked=True)),
+                digest(*read(model, chunked=False)),
+            )
     one = {value for pair in results.values() for value in pair}
     assert len(one) == 1, results
 
 
-@pytest.mark.skipif(targets.machine() == "arm", reason="ARMv7's vectors take subnormal numbers for zero")
+@pytest.mark.skipif(
+    targets.machine() == "arm", reason="ARMv7's vectors take subnormal numbers for zero"
+)
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_numbers_that_only_decay_stay_as_exact_as_they_can(tmp_path, name):
     """However small they become; a head without values adds nothing that would hide it."""
@@ -443,19 +480,32 @@ def test_numbers_that_only_decay_stay_as_exact_as_they_can(tmp_path, name):
     state = model.new_state()
     wkv = state.data.reshape(2, -1)[:, 2 * 128 :]
     wkv[:] = 2.0**-130
-    after = model.forward([3], state)[1].data.reshape(2, -1)[:, 2 * 128 :].reshape(2, 4, 32, 32)[:, 0]
+    after = (
+        model.forward([3], state)[1].data.reshape(2, -1)[:, 2 * 128 :].reshape(2, 4, 32, 32)[:, 0]
+    )
     decay = np.stack([model.file[f"blocks.{i}.att.time_decay"][:32] for i in range(2)])  # (L, keys)
     expected = (decay * np.float32(2.0**-130))[:, :, None]  # rounded once
-    assert (after == expected).all() and (0 < after).all() and (after < np.finfo(np.float32).tiny).all()
+    assert (
+        (after == expected).all()
+        and (0 < after).all()
+        and (after < np.finfo(np.float32).tiny).all()
+    )
 
 
-def result(hashes: dict[str, str], chosen: str = "aarch64", name: str = "aarch64", tokens: Any = (1, 2)) -> str:
+def result(
+    hashes: dict[str, str], chosen: str = "aarch64", name: str = "aarch64", tokens: Any = (1, 2)
+) -> str:
     entry = {"hashes": hashes, "tokens": list(tokens), "seconds": 1.0}
     report = {"machine": "m", "features": [], "chosen": chosen, "objects": {name: entry}}
     return json.dumps(report)
 
 
-SAME = {"v7-int8": "aa", "v7-int8, a subnormal state": "bb", "v7-f16": "cc", "generation of a": "dd"}
+SAME = {
+    "v7-int8": "aa",
+    "v7-int8, a subnormal state": "bb",
+    "v7-f16": "cc",
+    "generation of a": "dd",
+}
 
 
 @pytest.mark.parametrize(
@@ -492,14 +542,20 @@ def test_the_comparison_needs_a_result(tmp_path):
 def test_the_check_for_emulated_machines_runs_here(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tests.helpers.emulated_check.BUNDLED", tmp_path / "none")
     make(tmp_path, [("v5.2", "int8", "dense"), ("v7", "int8", "predicted"), ("v7", "f16", "dense")])
-    (tmp_path / "v5.2-int8.trwkv").rename(tmp_path / "v7-int8.trwkv")  # what generates where no model is bundled
-    monkeypatch.setattr(sys, "argv", ["", "run", str(tmp_path), "--objects", str(FOLDER), "--only", *RUNNABLE])
+    (tmp_path / "v5.2-int8.trwkv").rename(
+        tmp_path / "v7-int8.trwkv"
+    )  # what generates where no model is bundled
+    monkeypatch.setattr(
+        sys, "argv", ["", "run", str(tmp_path), "--objects", str(FOLDER), "--only", *RUNNABLE]
+    )
     assert main() == 0
     path = tmp_path / f"here={RUNNABLE[0]}.json"
     path.write_text(capsys.readouterr().out)
     assert compare([path]) == 0
     report = json.loads(path.read_text())
-    assert list(report["objects"]) == RUNNABLE and len(report["objects"][RUNNABLE[0]]["hashes"]) == 6
+    assert (
+        list(report["objects"]) == RUNNABLE and len(report["objects"][RUNNABLE[0]]["hashes"]) == 6
+    )
 
 
 def test_a_soft_float_copy_differs_in_the_flags_alone(tmp_path):

@@ -68,7 +68,11 @@ class Call:
 
 
 @given(
-    arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=st.floats(-1e6, 1e6, width=32)),
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(1, 40)),
+        elements=st.floats(-1e6, 1e6, width=32),
+    ),
     st.sampled_from([1, 6290, 22016, 32512]),
 )
 def test_activations_are_rounded_to_the_nearest_step(x, qmax):
@@ -79,7 +83,9 @@ def test_activations_are_rounded_to_the_nearest_step(x, qmax):
     scale = call.scale.astype(np.float64)
     largest = np.abs(x).max(axis=1, keepdims=True)
     np.testing.assert_allclose(scale, largest / qmax, rtol=1e-6)
-    normal = (largest > 1e-30)[:, 0]  # below that 1 / s overflows, and what is rounded away is nothing
+    normal = (largest > 1e-30)[
+        :, 0
+    ]  # below that 1 / s overflows, and what is rounded away is nothing
     assert (np.abs(call.q * scale - x)[normal] <= (0.501 * scale + 1e-6 * largest)[normal]).all()
     assert not call.q[largest[:, 0] == 0].any()
 
@@ -88,7 +94,10 @@ def test_activations_are_rounded_to_the_nearest_step(x, qmax):
 @settings(max_examples=15)
 def test_blocks_of_any_size_give_the_same(load, data):
     arch, dtype = data.draw(st.sampled_from(VERSIONS)), data.draw(st.sampled_from(DTYPES))
-    model, tokens = load("numpy", arch, dtype), data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=5))
+    model, tokens = (
+        load("numpy", arch, dtype),
+        data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=5)),
+    )
     expected, whole = model.forward(tokens, logits="all")
     before = numpy_backend.BLOCK
     try:
@@ -102,7 +111,9 @@ def test_blocks_of_any_size_give_the_same(load, data):
 
 @pytest.mark.parametrize("dtype", ["int8", "f16"])
 def test_no_float_copy_of_the_model(tmp_path, dtype):
-    path = write_model(tmp_path / "a.trwkv", shape_of("v5.2", layers=1, width=256, vocab=16384, ffn=512), dtype)
+    path = write_model(
+        tmp_path / "a.trwkv", shape_of("v5.2", layers=1, width=256, vocab=16384, ffn=512), dtype
+    )
     model = tinyrwkv.load(path, backend="numpy")
     model.forward([1])
     assert 16384 * 256 * 4 > 3 * 4 * numpy_backend.BLOCK  # the head alone, as floats

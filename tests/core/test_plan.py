@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tests.helpers.tiny_models import DTYPES, VOCAB_SIZE, compress, predict, rewrite, shape_of, write_model
+from tests.helpers.tiny_models import (
+    DTYPES,
+    VOCAB_SIZE,
+    compress,
+    predict,
+    rewrite,
+    shape_of,
+    write_model,
+)
 from tinyrwkv.engine.plan import Parts, plan
 from tinyrwkv.file import memory
 from tinyrwkv.file.mapped import open_file
@@ -38,7 +46,9 @@ def test_totals_are_sums(tiny, arch, dtype):
     parts = parts_of(tiny(arch, dtype))
     found = plan(parts, None)
     assert json.loads(json.dumps(found)) == found
-    assert found["touched_bytes_per_token"] == sum(part["touched_bytes_per_token"] for part in found["parts"])
+    assert found["touched_bytes_per_token"] == sum(
+        part["touched_bytes_per_token"] for part in found["parts"]
+    )
     tensors = sum(tensor.nbytes for tensor in parts.file.tensors.values())
     assert sum(part["file_bytes"] for part in found["parts"]) == tensors < found["file_bytes"]
     assert found["file_bytes"] == len(parts.file.bytes) <= found["resident_bytes_max"]
@@ -78,7 +88,9 @@ def test_what_is_resident_after_a_cold_start_is_as_planned(large, tmp_path, chan
 @pytest.mark.parametrize("told", [12345, 0, -1, "much", None, 1e9, 2**80])
 def test_what_the_conversion_tells_of_a_head_is_planned(tiny, tmp_path, told):
     def tell(metadata, tensors):
-        metadata["compression"] = [{"technique": "head", "params": {}, "report": {"seen_bytes": told}}]
+        metadata["compression"] = [
+            {"technique": "head", "params": {}, "report": {"seen_bytes": told}}
+        ]
 
     parts = parts_of(rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", tell))
     found, rows = plan(parts, None), parts.file.tensors["head.rows.weight"].nbytes
@@ -100,8 +112,12 @@ def test_cuts_cover_the_program(tiny, arch):
     assert parts.cuts[0] == 0 and parts.cuts[-1] == len(parts.program.rows)
     assert sorted(set(parts.cuts)) == parts.cuts
     assert parts.cuts[parts.head_cut] == parts.program.select
-    assert parts.bytes_between(0, len(parts.cuts) - 1) == plan(parts, None)["touched_bytes_per_token"]
-    assert all(parts.bytes_between(i, i + 1) <= parts.layer_bytes for i in range(len(parts.cuts) - 1))
+    assert (
+        parts.bytes_between(0, len(parts.cuts) - 1) == plan(parts, None)["touched_bytes_per_token"]
+    )
+    assert all(
+        parts.bytes_between(i, i + 1) <= parts.layer_bytes for i in range(len(parts.cuts) - 1)
+    )
 
 
 @given(st.data())
@@ -114,4 +130,7 @@ def test_a_step_goes_as_far_as_its_budget(tiny, data):
     assert first < until <= last
     assert until == first + 1 or parts.bytes_between(first, until) <= budget
     assert until == last or parts.bytes_between(first, until + 1) > budget
-    assert parts.within_time(first, last, float("inf")) == last and parts.within_time(first, last, -1.0) == first + 1
+    assert (
+        parts.within_time(first, last, float("inf")) == last
+        and parts.within_time(first, last, -1.0) == first + 1
+    )

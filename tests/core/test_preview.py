@@ -39,7 +39,9 @@ def head_of(path: str) -> dict[str, np.ndarray]:
     return reference.part(quant.dequantize(read_tensors(path)[1]), "head.")
 
 
-def read_one(model: tinyrwkv.Model, token: int, state: tinyrwkv.State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_one(
+    model: tinyrwkv.Model, token: int, state: tinyrwkv.State
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return logits, what `exact_logits` needs, and the new state's numbers after one token."""
     out, after = np.empty((1, model.config["vocab_size"]), np.float32), np.empty_like(state.data)
     hidden = np.empty(model.config["n_embd"] + 1, np.float32)
@@ -49,7 +51,11 @@ def read_one(model: tinyrwkv.Model, token: int, state: tinyrwkv.State) -> tuple[
 
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_logits_are_the_previewed_ones_or_exact(load, tiny, backend, arch):
-    model, head, state = load(backend, arch, "int8", 1, "previewed"), head_of(tiny(arch, "int8", "previewed")), None
+    model, head, state = (
+        load(backend, arch, "int8", 1, "previewed"),
+        head_of(tiny(arch, "int8", "previewed")),
+        None,
+    )
     every = np.arange(VOCAB_SIZE)
     for token in some_tokens(12):
         state = model.new_state() if state is None else state
@@ -58,10 +64,14 @@ def test_logits_are_the_previewed_ones_or_exact(load, tiny, backend, arch):
         touched = sum(workspace.touched for workspace in model.reader.workspaces) - touched
         x = (hidden[:-1] * hidden[-1])[None]
         z = reference.preview(head, x)[0]
-        guess, scores = (z + shift for shift in (0, reference.even(head["ranges"][1], head["spread_codes"])))
+        guess, scores = (
+            z + shift for shift in (0, reference.even(head["ranges"][1], head["spread_codes"]))
+        )
         guess, scores = guess[head["places"]], scores[head["places"]]
         exact = model.exact_logits(every, logits, hidden)
-        chosen = np.isclose(logits, exact, rtol=1e-5, atol=1e-5) & ~np.isclose(guess, exact, rtol=1e-4, atol=1e-4)
+        chosen = np.isclose(logits, exact, rtol=1e-5, atol=1e-5) & ~np.isclose(
+            guess, exact, rtol=1e-4, atol=1e-4
+        )
         assert 0 < touched <= WANTED * (model.config["n_embd"] + 4)
         assert chosen.sum() <= WANTED
         np.testing.assert_allclose(logits[~chosen], guess[~chosen], atol=0.02)
@@ -76,7 +86,9 @@ def test_all_rows_exact_is_the_dense_head_to_the_bit(tmp_path, tiny, compiled, a
 
     path, tokens = rewrite(tiny(arch, "int8"), tmp_path / "a.trwkv", every_row), some_tokens(20)
     logits, state = tinyrwkv.load(path, backend=compiled).forward(tokens, logits="all")
-    expected, after = tinyrwkv.load(tiny(arch, "int8"), backend=compiled).forward(tokens, logits="all")
+    expected, after = tinyrwkv.load(tiny(arch, "int8"), backend=compiled).forward(
+        tokens, logits="all"
+    )
     assert logits.tobytes() == expected.tobytes() and state.data.tobytes() == after.data.tobytes()
 
 
@@ -89,7 +101,10 @@ def test_exact_logits_are_the_bits_of_the_dense_head(load, compiled):
         out, hidden = np.empty((rows, VOCAB_SIZE), np.float32), np.empty(65, np.float32)
         ids = np.array(tokens, np.int32)
         assert previewed.reader.read(ids, state, np.empty_like(state), out, hidden=hidden)
-        assert previewed.exact_logits(np.arange(VOCAB_SIZE), out[-1], hidden).tobytes() == expected.tobytes()
+        assert (
+            previewed.exact_logits(np.arange(VOCAB_SIZE), out[-1], hidden).tobytes()
+            == expected.tobytes()
+        )
         some = np.array([7, 3, 299])
         assert np.array_equal(previewed.exact_logits(some, out[-1], hidden), expected[some])
         assert np.array_equal(dense.exact_logits(some, expected, hidden), expected[some])
@@ -114,19 +129,31 @@ def test_native_and_numba_agree_to_the_bit(load):
     found = []
     for name in ("native", "numba"):
         try:
-            found += [load(name, arch, form="previewed").forward(some_tokens(40), logits="all")[0] for arch in VERSIONS]
+            found += [
+                load(name, arch, form="previewed").forward(some_tokens(40), logits="all")[0]
+                for arch in VERSIONS
+            ]
         except UnsupportedError as reason:
             pytest.skip(str(reason))
     half = len(VERSIONS)
-    assert all(one.tobytes() == two.tobytes() for one, two in zip(found[:half], found[half:], strict=True))
+    assert all(
+        one.tobytes() == two.tobytes() for one, two in zip(found[:half], found[half:], strict=True)
+    )
 
 
 @given(st.integers(1, 700), st.integers(-1, 720), st.integers(0, 99))
 @settings(max_examples=25)
-def test_any_size_gives_the_dense_logits_where_rows_are_read(tmp_path_factory, backend, vocab, wanted, seed):
-    folder, config = tmp_path_factory.mktemp("size"), shape_of("v5.2", layers=1, width=32, vocab=vocab, ffn=8)
+def test_any_size_gives_the_dense_logits_where_rows_are_read(
+    tmp_path_factory, backend, vocab, wanted, seed
+):
+    folder, config = (
+        tmp_path_factory.mktemp("size"),
+        shape_of("v5.2", layers=1, width=32, vocab=vocab, ffn=8),
+    )
     path = write_model(folder / "a.trwkv", config, "int8", seed)
-    changed = rewrite(path, folder / "b.trwkv", lambda metadata, tensors: preview(metadata, tensors, rows=wanted))
+    changed = rewrite(
+        path, folder / "b.trwkv", lambda metadata, tensors: preview(metadata, tensors, rows=wanted)
+    )
     model = tinyrwkv.load(changed, backend=backend)
     logits, hidden, _ = read_one(model, seed % vocab, model.new_state())
     assert np.isfinite(logits).all()
@@ -145,9 +172,14 @@ def test_any_size_gives_the_dense_logits_where_rows_are_read(tmp_path_factory, b
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """A model whose head has 1,024 pages of rows, of which a token reads 64 rows."""
-    folder, config = tmp_path_factory.mktemp("large"), shape_of("v7", width=256, vocab=16384, head_size=64, ffn=256)
+    folder, config = (
+        tmp_path_factory.mktemp("large"),
+        shape_of("v7", width=256, vocab=16384, head_size=64, ffn=256),
+    )
     path = write_model(folder / "dense.trwkv", config, "int8")
-    return rewrite(path, folder / "a.trwkv", lambda metadata, tensors: preview(metadata, tensors, rows=64))
+    return rewrite(
+        path, folder / "a.trwkv", lambda metadata, tensors: preview(metadata, tensors, rows=64)
+    )
 
 
 def pages_of(model: tinyrwkv.Model, name: str) -> tuple[int, int]:
@@ -207,10 +239,15 @@ def test_exact_logits_leave_little_of_what_they_read_where_there_is_a_limit(larg
     free = tinyrwkv.load(large, backend=backend)
     model = tinyrwkv.load(large, backend=backend, resident_limit=least_resident(free.parts))
     (logits, hidden, _), some = read_one(model, 7, model.new_state()), np.arange(0, 16384, 3)
-    assert model.exact_logits(some, logits, hidden).tobytes() == free.exact_logits(some, logits, hidden).tobytes()
+    assert (
+        model.exact_logits(some, logits, hidden).tobytes()
+        == free.exact_logits(some, logits, hidden).tobytes()
+    )
     for name in ("head.places", "head.rows.weight", "head.rows.weight.scale"):
         present, pages = pages_of(model, name)
-        assert present <= pages / 4 < pages_of(free, name)[0]  # the system maps a few that lie around what is read
+        assert (
+            present <= pages / 4 < pages_of(free, name)[0]
+        )  # the system maps a few that lie around what is read
 
 
 # Files that are not what they say.
@@ -270,7 +307,9 @@ def too_few_tables(tensors):
 def codes_that_do_not_fill_four_bytes(tensors):
     tensors["head.codes.4"] = np.zeros((5, 5, 64), np.uint8)
     tensors["head.basis.weight"] = np.zeros((26, 64), np.int8)
-    tensors["head.basis.weight.scale"], tensors["head.basis.bias"] = (np.zeros(26, np.float32) for _ in range(2))
+    tensors["head.basis.weight.scale"], tensors["head.basis.bias"] = (
+        np.zeros(26, np.float32) for _ in range(2)
+    )
 
 
 damages = [a_place_twice, place_out_of_range, negative_place, fewer_blocks, more_rows_than_blocks]
@@ -287,17 +326,27 @@ damages += [too_few_tables, codes_that_do_not_fill_four_bytes]
 
 @pytest.mark.parametrize("damage", damages, ids=lambda damage: damage.__name__)
 def test_parts_that_do_not_fit_are_refused(tmp_path, tiny, damage):
-    path = rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", lambda metadata, tensors: damage(tensors))
+    path = rewrite(
+        tiny("v7", "int8", "previewed"),
+        tmp_path / "a.trwkv",
+        lambda metadata, tensors: damage(tensors),
+    )
     with pytest.raises(FormatError, match=r"tensor 'head\."):
         tinyrwkv.load(path, backend="numpy")
 
 
 def test_a_preview_needs_int8(tmp_path, tiny):
     metadata, tensors = read_tensors(tiny("v7", "f32"))
-    head = {name: a for name, a in read_tensors(tiny("v7", "int8", "previewed"))[1].items() if name.startswith("head.")}
+    head = {
+        name: a
+        for name, a in read_tensors(tiny("v7", "int8", "previewed"))[1].items()
+        if name.startswith("head.")
+    }
     del tensors["head.weight"]
     with pytest.raises(FormatError, match="int8"):
-        tinyrwkv.load(write_tensors(tmp_path / "a.trwkv", metadata, tensors | head), backend="numpy")
+        tinyrwkv.load(
+            write_tensors(tmp_path / "a.trwkv", metadata, tensors | head), backend="numpy"
+        )
 
 
 @pytest.mark.parametrize("name", ["tables", "mean", "basis.bias", "rows.weight.scale"])
@@ -306,7 +355,10 @@ def test_numbers_that_are_none_crash_nothing(tmp_path, tiny, backend, name):
         tensors[f"head.{name}"][:] = np.nan
 
     path = rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", change)
-    assert tinyrwkv.load(path, backend=backend).forward(some_tokens(5), logits="all")[0].shape == (5, VOCAB_SIZE)
+    assert tinyrwkv.load(path, backend=backend).forward(some_tokens(5), logits="all")[0].shape == (
+        5,
+        VOCAB_SIZE,
+    )
 
 
 @pytest.mark.parametrize("wanted", [-(1 << 31), -1, 0, (1 << 31) - 1])

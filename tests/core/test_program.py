@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tests.helpers.tiny_models import DTYPES, read_tensors, rewrite, shape_of, write_model, write_tensors
+from tests.helpers.tiny_models import (
+    DTYPES,
+    read_tensors,
+    rewrite,
+    shape_of,
+    write_model,
+    write_tensors,
+)
 from tinyrwkv.cli.formulas import describe
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file.mapped import open_file
@@ -40,8 +47,12 @@ def test_a_sum_of_int8_times_int16_fits_in_int32(cols):
     assert largest == 127 * 256 or 127 * (largest + 1) * cols > 2**31 - 1
 
 
-every_model = [(arch, dtype, form) for arch in VERSIONS for dtype in DTYPES for form in ("dense", "compressed")]
-every_model += [(arch, "int8", form) for arch in VERSIONS for form in ("predicted", "networked", "previewed")]
+every_model = [
+    (arch, dtype, form) for arch in VERSIONS for dtype in DTYPES for form in ("dense", "compressed")
+]
+every_model += [
+    (arch, "int8", form) for arch in VERSIONS for form in ("predicted", "networked", "previewed")
+]
 
 
 @pytest.fixture(params=every_model, ids="-".join)
@@ -62,17 +73,26 @@ def test_the_table_is_the_rows(program):
 def test_tokens_can_pause_where_threads_have_met(program):
     codes = [row[0] for row in program.rows]
     assert codes[0] == op.EMBED and codes[1] == op.SYNC
-    assert len(program.layer_ends) == program.config["n_layer"] and sorted(program.layer_ends) == program.layer_ends
+    assert (
+        len(program.layer_ends) == program.config["n_layer"]
+        and sorted(program.layer_ends) == program.layer_ends
+    )
     assert all(codes[end - 1] == op.SYNC for end in program.layer_ends)
     assert program.layer_ends[-1] == program.select and codes[program.select] == op.SELECT
 
 
 def test_the_head_is_cut_so_that_a_deadline_is_looked_at(tmp_path):
     path = write_model(
-        tmp_path / "wide.trwkv", shape_of("v4", layers=1, width=8, vocab=2 * HEAD_ROWS + 5, ffn=8), "int8"
+        tmp_path / "wide.trwkv",
+        shape_of("v4", layers=1, width=8, vocab=2 * HEAD_ROWS + 5, ffn=8),
+        "int8",
     )
     program = program_of(path)
-    heads = [field for code, field in operations(program) if code == op.MATMUL and field["mode"] == op.LOGITS]
+    heads = [
+        field
+        for code, field in operations(program)
+        if code == op.MATMUL and field["mode"] == op.LOGITS
+    ]
     assert [field["units"] * field["unit"] for field in heads] == [HEAD_ROWS, HEAD_ROWS, 5]
     assert [field["dst"] for field in heads] == [0, 4 * HEAD_ROWS, 8 * HEAD_ROWS]
     head = program.file.tensors["head.weight"]
@@ -91,7 +111,9 @@ def test_the_first_state_is_that_of_the_reference(tiny, arch):
 WHOLE, SPLIT = "whole", "split"  # read or written by every thread, or each thread its part
 
 
-def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str, str, str, int, int]]:
+def spans(
+    program: Program, code: int, field: dict[str, int]
+) -> list[tuple[str, str, str, int, int]]:
     """Return what an operation uses of the workspaces: (place, read or write, WHOLE or how split, first, end)."""
     tokens, used = 4 * MAX_TOKENS, []
 
@@ -117,7 +139,9 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
         rows, by_unit = field["units"] * field["unit"], f"by {field['unit']}"
         by_unit = "by block of neurons" if code == op.PREDICT else by_unit
         # The last token's part of a row ends before its stride does.
-        extent = (2 if field["kind"] == op.INT8 else 4) * ((MAX_TOKENS - 1) * field["stride"] + field["cols"])
+        extent = (2 if field["kind"] == op.INT8 else 4) * (
+            (MAX_TOKENS - 1) * field["stride"] + field["cols"]
+        )
         use("shared" if field["shared"] else "private", "read", WHOLE, field["src"], extent)
         if field["src_scale"] != NONE:
             use("private", "read", WHOLE, field["src_scale"], tokens)
@@ -153,7 +177,13 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
     elif code == op.LEVEL:
         use("private", "read", WHOLE, field["src"], tokens // 2 * field["rank"])
         use("private", "read", WHOLE, field["src_scale"], tokens)
-        use("shared", "write", f"by block of {field['rows']} rows", field["dst"], tokens * field["dst_stride"])
+        use(
+            "shared",
+            "write",
+            f"by block of {field['rows']} rows",
+            field["dst"],
+            tokens * field["dst_stride"],
+        )
     elif code == op.PREVIEW:
         use("private", "read", WHOLE, field["src"], tokens * field["cols"])
         use("shared", "write", "by row of the head", field["dst"], tokens * field["rows"])
@@ -164,7 +194,13 @@ def spans(program: Program, code: int, field: dict[str, int]) -> list[tuple[str,
     elif code == op.EXACT:
         use("private", "read", WHOLE, field["src"], tokens // 2 * field["cols"])
         use("private", "read", WHOLE, field["lowest"], tokens)
-        use("shared", "read", "by unit of the head", field["scores"], tokens // 2 * field["dst_stride"])
+        use(
+            "shared",
+            "read",
+            "by unit of the head",
+            field["scores"],
+            tokens // 2 * field["dst_stride"],
+        )
         use("shared", "write", "by unit of the head", field["dst"], tokens * field["dst_stride"])
     elif code == op.GATHER:
         use("shared", "read", WHOLE, field["src"], tokens * field["rows"])
@@ -222,8 +258,14 @@ def test_no_thread_reads_what_another_may_be_writing(program):
                 continue
             for other_code, other_access, other_how, other_first, other_end in since:
                 if "write" in (access, other_access) and first < other_end and other_first < end:
-                    same_part = how == other_how and how != WHOLE and (first, end) == (other_first, other_end)
-                    assert same_part, f"{NAMES[other_code]} and {NAMES[code]} need a SYNC between them"
+                    same_part = (
+                        how == other_how
+                        and how != WHOLE
+                        and (first, end) == (other_first, other_end)
+                    )
+                    assert same_part, (
+                        f"{NAMES[other_code]} and {NAMES[code]} need a SYNC between them"
+                    )
             since.append((code, access, how, first, end))
 
 
@@ -255,7 +297,9 @@ def refused(path: str, *words: str) -> FormatError:
 
 
 needed = st.sampled_from(VERSIONS).flatmap(
-    lambda arch: st.tuples(st.just(arch), st.sampled_from(DTYPES), st.sampled_from(list(tensor_shapes(shape_of(arch)))))
+    lambda arch: st.tuples(
+        st.just(arch), st.sampled_from(DTYPES), st.sampled_from(list(tensor_shapes(shape_of(arch))))
+    )
 )
 damages = {
     "missing": lambda array: None,
@@ -265,7 +309,9 @@ damages = {
     "another dimension": lambda array: array[None],
     "one dimension": lambda array: np.concatenate([array.reshape(-1), array.reshape(-1)[:1]]),
     "another type": lambda array: array.view(np.uint8),
-    "numbers of the same size": lambda array: array.view({1: np.uint8, 2: np.int8, 4: np.int32}[array.itemsize]),
+    "numbers of the same size": lambda array: array.view(
+        {1: np.uint8, 2: np.int8, 4: np.int32}[array.itemsize]
+    ),
 }
 
 
@@ -290,7 +336,13 @@ def test_a_damaged_tensor_is_named(tmp_path_factory, tiny, which, damage):
     refused(path, f"'{name}'")
 
 
-PREDICTORS = ("bundles", "bundles.key_scale", "predictor.signs", "predictor.threshold", "predictor.fc1.weight")
+PREDICTORS = (
+    "bundles",
+    "bundles.key_scale",
+    "predictor.signs",
+    "predictor.threshold",
+    "predictor.fc1.weight",
+)
 PREDICTORS += ("predictor.fc1.weight.scale", "predictor.fc2.weight", "predictor.mlp_threshold")
 
 
@@ -302,7 +354,10 @@ def test_a_damaged_predictor_is_named(tmp_path, tiny, part, damage):
         return  # they are of that type
 
     def change(metadata, tensors):
-        if name.endswith("fc1.weight") and damage in ("a row less", "a row more"):  # then its partner is refused
+        if name.endswith("fc1.weight") and damage in (
+            "a row less",
+            "a row more",
+        ):  # then its partner is refused
             tensors[name + ".scale"] = damages[damage](tensors[name + ".scale"])
         array = damages[damage](tensors.pop(name))
         if array is not None:
@@ -314,7 +369,9 @@ def test_a_damaged_predictor_is_named(tmp_path, tiny, part, damage):
 
 @pytest.mark.parametrize("arch", ["v6", "v7"])
 def test_ranks_must_agree(tmp_path, tiny, arch):
-    names = [name for name, shape in tensor_shapes(shape_of(arch)).items() if isinstance(shape[-1], str)]
+    names = [
+        name for name, shape in tensor_shapes(shape_of(arch)).items() if isinstance(shape[-1], str)
+    ]
     assert names
     for i, name in enumerate(names):
 
@@ -340,7 +397,8 @@ def test_five_ranks_in_one_matrix_must_be_equal(tmp_path, tiny):
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "a row less", "a row more", "another dimension", "numbers of the same size"]
+    "damage",
+    ["missing", "a row less", "a row more", "another dimension", "numbers of the same size"],
 )
 @pytest.mark.parametrize("name", ["emb.weight", "blocks.1.att.key.weight", "head.weight"])
 def test_scales_must_fit_their_matrix(tmp_path, tiny, name, damage):
@@ -354,7 +412,13 @@ def test_scales_must_fit_their_matrix(tmp_path, tiny, name, damage):
 
 @pytest.mark.parametrize(
     "name",
-    ["blocks.0.att.gate.weight", "blocks.2.ln1.weight", "surprise", "tokenizer.surprise", "emb.weight.scale.scale"],
+    [
+        "blocks.0.att.gate.weight",
+        "blocks.2.ln1.weight",
+        "surprise",
+        "tokenizer.surprise",
+        "emb.weight.scale.scale",
+    ],
 )
 def test_an_unknown_tensor_is_named(tmp_path, tiny, name):
     def change(metadata, tensors):
@@ -395,7 +459,11 @@ def test_a_scale_that_nothing_reads_is_unknown(tmp_path, tiny, name):
     ],
 )
 def test_metadata_must_fit_the_tensors(tmp_path, tiny, key, value):
-    path = rewrite(tiny("v6", "int8"), tmp_path / "a.trwkv", lambda metadata, tensors: metadata.update({key: value}))
+    path = rewrite(
+        tiny("v6", "int8"),
+        tmp_path / "a.trwkv",
+        lambda metadata, tensors: metadata.update({key: value}),
+    )
     refused(path)
 
 
@@ -416,6 +484,8 @@ def test_a_state_is_no_model(tmp_path, load, backend):
 def test_every_version_is_accepted_without_a_vocabulary(tmp_path, tiny):
     for arch in VERSIONS:
         metadata, tensors = read_tensors(tiny(arch, "f16"))
-        tensors = {name: array for name, array in tensors.items() if not name.startswith("tokenizer.")}
+        tensors = {
+            name: array for name, array in tensors.items() if not name.startswith("tokenizer.")
+        }
         path = write_tensors(tmp_path / f"{arch}.trwkv", metadata, tensors)
         assert tinyrwkv.load(path, backend="numpy").forward([1])[0].shape == (300,)

@@ -21,7 +21,12 @@ MATRICES = arrays(
 @given(MATRICES)
 def test_error_is_at_most_half_a_step(w):
     q, scale = quantize_rows(w)
-    assert (q.dtype, q.shape, scale.dtype, scale.shape) == (np.int8, w.shape, np.float32, w.shape[:1])
+    assert (q.dtype, q.shape, scale.dtype, scale.shape) == (
+        np.int8,
+        w.shape,
+        np.float32,
+        w.shape[:1],
+    )
     error = np.abs(dequantize_rows(q, scale).astype(np.float64) - w)  # (out, in)
     # a float32 step of the largest product, 127 * scale, comes on top; 1e-42 where scale has few digits left
     assert np.all(error <= scale[:, None].astype(np.float64) * (0.5 + 127 * 2**-22) + 1e-42)
@@ -60,7 +65,9 @@ def test_scales_belong_to_rows():
     assert quantize_rows(w.T.copy())[0].tolist() == [[1, 127], [1, 127]]
 
 
-@pytest.mark.parametrize(("tiny", "top"), [(1e-45, 0), (1.4e-43, 100), (2.6e-43, 127), (1e-39, 127), (1.2e-38, 127)])
+@pytest.mark.parametrize(
+    ("tiny", "top"), [(1e-45, 0), (1.4e-43, 100), (2.6e-43, 127), (1e-39, 127), (1.2e-38, 127)]
+)
 def test_subnormal_rows_stay_in_range(tiny, top):
     w = np.array([[tiny, -tiny]], np.float32)
     q, scale = quantize_rows(w)
@@ -75,7 +82,9 @@ def test_the_largest_floats():
 
 
 def test_blocks_do_not_change_the_result():
-    w = np.random.default_rng(0).standard_normal((9000, 60)).astype(np.float32)  # 540,000 weights: three blocks
+    w = (
+        np.random.default_rng(0).standard_normal((9000, 60)).astype(np.float32)
+    )  # 540,000 weights: three blocks
     q, scale = quantize_rows(w)
     for i in range(0, 9000, 7):
         q_row, scale_row = quantize_rows(w[i : i + 1])
@@ -118,7 +127,9 @@ def test_non_finite_weights_are_refused(value, row):
         quantize_rows(w)
 
 
-@pytest.mark.parametrize("w", [np.ones(3, np.float32), np.ones((2, 2)), np.ones((2, 2), np.int8), [[1.0]], None])
+@pytest.mark.parametrize(
+    "w", [np.ones(3, np.float32), np.ones((2, 2)), np.ones((2, 2), np.int8), [[1.0]], None]
+)
 def test_other_than_float_matrices_are_refused(w):
     with pytest.raises(ArgumentError, match="float32 or float16 matrix"):
         quantize_rows(w)

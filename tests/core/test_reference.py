@@ -34,7 +34,10 @@ def golden(version):
 def model(version):
     """Return weights and config of the golden checkpoint, by way of the converter."""
     raw = golden(version).raw
-    tensors = {name: SourceTensor("golden", name, x.shape, lambda x=x: iter([x])) for name, x in raw.items()}
+    tensors = {
+        name: SourceTensor("golden", name, x.shape, lambda x=x: iter([x]))
+        for name, x in raw.items()
+    }
     checkpoint = check("golden", tensors)
     assert checkpoint.config["arch"] == version
     weights = {entry.name: np.concatenate(list(entry.blocks())) for entry in plan(checkpoint)}
@@ -89,7 +92,9 @@ def test_a_bfloat16_checkpoint_differs_in_the_official_package_by_its_rounded_em
     official = golden(version).logits_of_bf16_file
     weights, config = model(version)
     exact, _ = run(weights, config, golden(version).tokens)
-    rounded, _ = run(weights | {"emb.weight": bf16(weights["emb.weight"])}, config, golden(version).tokens)
+    rounded, _ = run(
+        weights | {"emb.weight": bf16(weights["emb.weight"])}, config, golden(version).tokens
+    )
     same, other = (exact, rounded) if version == "v7" else (rounded, exact)
     assert np.abs(same[-1] - official).max() <= 5e-6 * official.std()
     assert 1e-3 * official.std() < np.abs(other[-1] - official).max() < 3e-2 * official.std()
@@ -173,11 +178,18 @@ def test_v4_is_the_weighted_mean_it_says():
     past, w, u = [], f64["time_decay"], f64["time_first"]
     for t, (x_prev, x) in enumerate(pairwise(xs)):
         xr, xk, xv = reference.token_shift(x, x_prev, f64["token_shift"])
-        r, k, v = (f64[f"{name}.weight"] @ z for name, z in (("receptance", xr), ("key", xk), ("value", xv)))
-        shares = [np.exp((t - 1 - i) * w + k_i) for i, (k_i, _) in enumerate(past)] + [np.exp(u + k)]
+        r, k, v = (
+            f64[f"{name}.weight"] @ z
+            for name, z in (("receptance", xr), ("key", xk), ("value", xv))
+        )
+        shares = [np.exp((t - 1 - i) * w + k_i) for i, (k_i, _) in enumerate(past)] + [
+            np.exp(u + k)
+        ]
         values = [v_i for _, v_i in past] + [v]
         wkv = sum(share * value for share, value in zip(shares, values, strict=True)) / sum(shares)
-        np.testing.assert_allclose(outs[t], f64["output.weight"] @ (wkv / (1 + np.exp(-r))), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            outs[t], f64["output.weight"] @ (wkv / (1 + np.exp(-r))), rtol=1e-5, atol=1e-5
+        )
         past.append((k, v))
 
 
@@ -228,7 +240,9 @@ def test_v5_is_the_decayed_sum_it_says():
         expected = np.zeros((2, 3))
         for i in range(t + 1):
             decay = (u if i == t else w ** (t - 1 - i)).reshape(2, 3)
-            match = (rs[t].reshape(2, 3) * decay * ks[i].reshape(2, 3)).sum(axis=1, keepdims=True)  # (H, 1)
+            match = (rs[t].reshape(2, 3) * decay * ks[i].reshape(2, 3)).sum(
+                axis=1, keepdims=True
+            )  # (H, 1)
             expected += match * vs[i].reshape(2, 3)
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
@@ -241,9 +255,14 @@ def time_mix_part(version):
 
 def test_v6_with_its_low_rank_parts_at_zero_is_v5_2():
     att, x, x_prev, S = time_mix_part("v6")
-    att = att | {name: np.zeros_like(att[name]) for name in ("time_maa_w2.weight", "time_decay_w2.weight")}
+    att = att | {
+        name: np.zeros_like(att[name]) for name in ("time_maa_w2.weight", "time_decay_w2.weight")
+    }
     out, after = reference.time_mix_v6(att, x, x_prev, S, EPS)
-    v5 = att | {"token_shift": att["token_shift"][[0, 1, 2, 4]], "time_decay": np.exp(-np.exp(att["time_decay"]))}
+    v5 = att | {
+        "token_shift": att["token_shift"][[0, 1, 2, 4]],
+        "time_decay": np.exp(-np.exp(att["time_decay"])),
+    }
     v5_out, v5_after = reference.time_mix_v5(v5, x, x_prev, S, EPS)
     np.testing.assert_allclose(out, v5_out, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(after, v5_after, rtol=1e-6)
@@ -251,9 +270,13 @@ def test_v6_with_its_low_rank_parts_at_zero_is_v5_2():
 
 def test_the_gate_of_v5_1_closes():
     att, x, x_prev, S = time_mix_part("v5.1")
-    closed, after = reference.time_mix_v5(att | {"gate.weight": att["gate.weight"] * 0}, x, x_prev, S, EPS)
+    closed, after = reference.time_mix_v5(
+        att | {"gate.weight": att["gate.weight"] * 0}, x, x_prev, S, EPS
+    )
     assert not closed.any() and after.any()
-    ungated, same = reference.time_mix_v5(att | {"token_shift": att["token_shift"][:3]}, x, x_prev, S, EPS)
+    ungated, same = reference.time_mix_v5(
+        att | {"token_shift": att["token_shift"][:3]}, x, x_prev, S, EPS
+    )
     assert ungated.any() and np.array_equal(same, after)
 
 
@@ -278,7 +301,9 @@ def test_v7_replaces_what_a_key_held(k_k):
     k, v = ((att[f"{name}.weight"] @ z).reshape(4, 16) for name, z in (("key", xk), ("value", xv)))
     _, after, _ = reference.time_mix_v7(att, x, x_prev, S, np.zeros(64, np.float32), EPS)
     length = np.sqrt((k * k).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(np.einsum("hi,hij->hj", k / length, after), length * v, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        np.einsum("hi,hij->hj", k / length, after), length * v, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_v7_with_a_at_zero_decays_and_adds():
@@ -288,7 +313,9 @@ def test_v7_with_a_at_zero_decays_and_adds():
     k = (k * (1 - att["k_a"])).reshape(4, 16)
     _, after, _ = reference.time_mix_v7(att, x, x_prev, S, np.zeros(64, np.float32), EPS)
     lowest = np.exp(-np.exp(-0.5))  # the strongest decay there is, 0.545
-    np.testing.assert_allclose(after, lowest * S + k[:, :, None] * v.reshape(4, 1, 16), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        after, lowest * S + k[:, :, None] * v.reshape(4, 1, 16), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_v7_takes_values_from_the_first_layer_as_far_as_v0_says():
@@ -315,8 +342,14 @@ def test_v7_survives_a_key_of_zeros():
 
 
 def test_channel_mix_without_receptance_is_half_of_v7s():
-    ffn, x, x_prev = reference.part(model("v6")[0], "blocks.1.ffn."), normal(64, seed=1), normal(64, seed=2)
-    half = reference.channel_mix(ffn | {"receptance.weight": ffn["receptance.weight"] * 0}, x, x_prev)
+    ffn, x, x_prev = (
+        reference.part(model("v6")[0], "blocks.1.ffn."),
+        normal(64, seed=1),
+        normal(64, seed=2),
+    )
+    half = reference.channel_mix(
+        ffn | {"receptance.weight": ffn["receptance.weight"] * 0}, x, x_prev
+    )
     whole = reference.channel_mix_v7(ffn | {"token_shift": ffn["token_shift"][:1]}, x, x_prev)
     assert whole.any()
     np.testing.assert_allclose(2 * half, whole, rtol=1e-6)
@@ -358,7 +391,10 @@ def test_layer_norm_divides_by_the_biased_deviation():
 
 def test_group_norm_is_a_layer_norm_of_each_head():
     y, weight, bias = normal(4, 16), normal(64, seed=1), normal(64, seed=2)
-    each = [reference.layer_norm(y[h], weight[16 * h :][:16], bias[16 * h :][:16], EPS) for h in range(4)]
+    each = [
+        reference.layer_norm(y[h], weight[16 * h :][:16], bias[16 * h :][:16], EPS)
+        for h in range(4)
+    ]
     np.testing.assert_array_equal(reference.group_norm(y, weight, bias, EPS), np.concatenate(each))
 
 

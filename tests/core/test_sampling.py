@@ -17,9 +17,9 @@ from tinyrwkv.errors import ArgumentError, TinyRWKVError
 from tinyrwkv.sampling import MOST_IDS, Sampler
 
 # Few different values give ties, the others a spread; -inf as a constraint would set it, but never everywhere.
-tied_logits = arrays(np.float32, st.integers(1, 50), elements=st.sampled_from([-2.0, 0.0, 1.0, 1.5, -math.inf])).filter(
-    lambda logits: math.isfinite(logits.max())
-)
+tied_logits = arrays(
+    np.float32, st.integers(1, 50), elements=st.sampled_from([-2.0, 0.0, 1.0, 1.5, -math.inf])
+).filter(lambda logits: math.isfinite(logits.max()))
 some_logits = st.one_of(
     tied_logits,
     arrays(np.float32, st.integers(1, 300), elements=st.floats(-20, 20, width=32)),
@@ -48,7 +48,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def zipf(size: int = 2000) -> np.ndarray:
     """Logits of a peaked distribution with a long tail, in mixed order."""
-    return np.random.default_rng(3).permutation(-1.2 * np.log(np.arange(1, size + 1))).astype(np.float32)
+    return (
+        np.random.default_rng(3)
+        .permutation(-1.2 * np.log(np.arange(1, size + 1)))
+        .astype(np.float32)
+    )
 
 
 @given(some_logits, options)
@@ -95,7 +99,10 @@ def draw(sampler: Sampler, logits: np.ndarray, n: int) -> list[int]:
     return [sampler.sample(logits)[0] for _ in range(n)]
 
 
-@given(some_logits, st.sampled_from([{"temperature": 0}, {"top_k": 1}, {"temperature": 0.5, "top_p": 0}]))
+@given(
+    some_logits,
+    st.sampled_from([{"temperature": 0}, {"top_k": 1}, {"temperature": 0.5, "top_p": 0}]),
+)
 @example(np.array([15] + 117 * [0], np.float32), {"temperature": 0})  # 117 times 3e-7 beside 1
 def test_greedy_is_argmax(logits: np.ndarray, setting: dict[str, Any]) -> None:
     sampler = Sampler(**setting)
@@ -106,11 +113,17 @@ def test_greedy_is_argmax(logits: np.ndarray, setting: dict[str, Any]) -> None:
 
 
 @given(some_logits, options)
-def test_logprob_is_that_of_the_logits_as_given(logits: np.ndarray, setting: dict[str, Any]) -> None:
+def test_logprob_is_that_of_the_logits_as_given(
+    logits: np.ndarray, setting: dict[str, Any]
+) -> None:
     sampler = Sampler(**setting, logit_bias={0: 2.0})
     token, logprob = sampler.sample(logits)
     with np.errstate(divide="ignore"):
-        expected = float(logits[token]) - float(logits.max()) - math.log(np.exp(logits - logits.max()).sum(dtype=float))
+        expected = (
+            float(logits[token])
+            - float(logits.max())
+            - math.log(np.exp(logits - logits.max()).sum(dtype=float))
+        )
     assert math.isclose(logprob, expected, rel_tol=1e-4, abs_tol=1e-5)
 
 
@@ -118,7 +131,9 @@ def test_logprob_is_that_of_the_logits_as_given(logits: np.ndarray, setting: dic
 def test_temperature_divides_the_logits(logits: np.ndarray, temperature: float) -> None:
     with np.errstate(over="ignore"):
         expected = softmax(logits.astype(np.float64) / temperature)
-    np.testing.assert_allclose(Sampler(temperature=temperature).probabilities(logits), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        Sampler(temperature=temperature).probabilities(logits), expected, atol=1e-5
+    )
 
 
 @given(some_logits, st.integers(1, 60))
@@ -138,7 +153,9 @@ def test_lowest_ids_come_first_among_equals(logits: np.ndarray, k: int) -> None:
 
 
 @given(some_logits, st.floats(0, 0.9999), st.sampled_from([0, 3]))
-def test_top_p_keeps_the_fewest_that_have_the_mass(logits: np.ndarray, top_p: float, top_k: int) -> None:
+def test_top_p_keeps_the_fewest_that_have_the_mass(
+    logits: np.ndarray, top_p: float, top_k: int
+) -> None:
     whole = Sampler(top_k=top_k).probabilities(logits).astype(np.float64)
     kept = Sampler(top_p=top_p, top_k=top_k).probabilities(logits) > 0
     assert whole[kept].sum() >= top_p - 1e-6
@@ -156,11 +173,15 @@ def test_top_p_of_a_large_vocabulary(top_p: float, temperature: float) -> None:
     chances = Sampler(temperature=temperature, top_p=top_p).probabilities(logits)
     count = int(np.searchsorted(np.cumsum(np.sort(whole)[::-1]), top_p)) + 1
     assert abs(int((chances > 0).sum()) - count) <= 1
-    np.testing.assert_allclose(chances[chances > 0], (whole / whole[chances > 0].sum())[chances > 0], rtol=1e-4)
+    np.testing.assert_allclose(
+        chances[chances > 0], (whole / whole[chances > 0].sum())[chances > 0], rtol=1e-4
+    )
 
 
 @given(some_logits, st.floats(0, 1), st.sampled_from([{}, {"top_k": 1000}]))
-def test_min_p_keeps_what_is_near_the_largest(logits: np.ndarray, min_p: float, setting: dict[str, Any]) -> None:
+def test_min_p_keeps_what_is_near_the_largest(
+    logits: np.ndarray, min_p: float, setting: dict[str, Any]
+) -> None:
     chances = softmax(logits)
     kept = Sampler(min_p=min_p, **setting).probabilities(logits) > 0
     assert np.all(kept[chances >= min_p * chances.max() * (1 + 1e-5) + 1e-30])
@@ -170,9 +191,19 @@ def test_min_p_keeps_what_is_near_the_largest(logits: np.ndarray, min_p: float, 
 def test_min_p_comes_after_top_k_and_top_p() -> None:
     logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
     for setting in ({"top_k": 3}, {"top_p": 0.8}):
-        assert (Sampler(**setting, min_p=0.6).probabilities(logits) > 0).tolist() == [True, True, False, False]
+        assert (Sampler(**setting, min_p=0.6).probabilities(logits) > 0).tolist() == [
+            True,
+            True,
+            False,
+            False,
+        ]
     # min-p first would leave 4/7 and 3/7, and of those top-p 0.5 only the first
-    assert (Sampler(top_p=0.5, min_p=0.6).probabilities(logits) > 0).tolist() == [True, True, False, False]
+    assert (Sampler(top_p=0.5, min_p=0.6).probabilities(logits) > 0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_top_p_comes_after_top_k_and_temperature() -> None:
@@ -180,13 +211,25 @@ def test_top_p_comes_after_top_k_and_temperature() -> None:
     # top-k leaves 4/7 and 3/7: 0.5 of that is the first alone, though 0.4 of the whole would not reach 0.5
     assert list(Sampler(top_k=2, top_p=0.5).probabilities(logits)) == [1, 0, 0, 0]
     # squared, the first two have 25/30 of the probability instead of 7/10
-    assert (Sampler(temperature=0.5, top_p=0.8).probabilities(logits) > 0).tolist() == [True, True, False, False]
-    assert (Sampler(temperature=1.0, top_p=0.8).probabilities(logits) > 0).tolist() == [True, True, True, False]
+    assert (Sampler(temperature=0.5, top_p=0.8).probabilities(logits) > 0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert (Sampler(temperature=1.0, top_p=0.8).probabilities(logits) > 0).tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_penalties_follow_their_formula() -> None:
     logits = np.array([2.0, -1.0, 0.5, 3.0], np.float32)
-    sampler = Sampler(presence_penalty=0.2, frequency_penalty=0.3, repetition_penalty=1.5, penalty_decay=0.9)
+    sampler = Sampler(
+        presence_penalty=0.2, frequency_penalty=0.3, repetition_penalty=1.5, penalty_decay=0.9
+    )
     for token in (0, 1, 0):
         sampler.accept(token)
     counts = np.array([0.9**2 + 1, 0.9, 0, 0])
@@ -234,7 +277,13 @@ def test_bias_bans_and_prefers() -> None:
 def test_only_allowed_tokens_are_drawn() -> None:
     logits = np.full(1000, -np.inf, np.float32)
     logits[[3, 500]] = [1.0, 2.0]
-    for setting in ({}, {"top_k": 5}, {"top_p": 0.999}, {"top_k": 900, "top_p": 0.9999}, {"min_p": 0.01}):
+    for setting in (
+        {},
+        {"top_k": 5},
+        {"top_p": 0.999},
+        {"top_k": 900, "top_p": 0.9999},
+        {"min_p": 0.01},
+    ):
         sampler = Sampler(**setting, seed=2)
         assert set(draw(sampler, logits, 200)) == {3, 500}
         assert np.count_nonzero(sampler.probabilities(logits)) == 2
@@ -256,7 +305,9 @@ class Fixed:
 
 @pytest.mark.parametrize(("number", "token"), [(0.0, 1), (math.nextafter(1, 0), 2)])
 @pytest.mark.parametrize("setting", [{}, {"top_k": 3}, {"top_p": 0.9999999}])
-def test_extreme_random_numbers_draw_allowed_tokens(number: float, token: int, setting: dict[str, Any]) -> None:
+def test_extreme_random_numbers_draw_allowed_tokens(
+    number: float, token: int, setting: dict[str, Any]
+) -> None:
     logits = np.array([-math.inf, 0.5, 0.0, -math.inf], np.float32)
     sampler = Sampler(**setting)
     sampler._random = Fixed(number)  # type: ignore[assignment]
@@ -282,7 +333,9 @@ many_weights = st.builds(
 )
 
 
-@given(many_weights, st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, math.nextafter(1, 0)]))
+@given(
+    many_weights, st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, math.nextafter(1, 0)])
+)
 def test_a_place_is_drawn_by_its_share(weights: np.ndarray, share: float) -> None:
     place, sums = sampling._draw(weights, share), np.cumsum(weights, dtype=np.float64)
     rounding = 1e-12 * sums[-1]
@@ -290,7 +343,9 @@ def test_a_place_is_drawn_by_its_share(weights: np.ndarray, share: float) -> Non
     assert sums[place] - weights[place] - rounding <= share * sums[-1] <= sums[place] + rounding
 
 
-@pytest.mark.parametrize("setting", [{}, {"top_k": 20}, {"top_p": 0.8}, {"temperature": 0.7, "min_p": 0.02}])
+@pytest.mark.parametrize(
+    "setting", [{}, {"top_k": 20}, {"top_p": 0.8}, {"temperature": 0.7, "min_p": 0.02}]
+)
 def test_frequencies_match_probabilities(setting: dict[str, Any]) -> None:
     logits, n = zipf(60), 20_000
     sampler = Sampler(**setting, seed=11)
@@ -344,7 +399,10 @@ def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         *(("repetition_penalty", value) for value in (0, -1, math.nan)),
         *(("penalty_decay", value) for value in (0, 1.1, math.nan)),
         *(("seed", value) for value in (-1, 1.5, 2**64)),
-        *(("logit_bias", value) for value in (5, [1], {-1: 0.0}, {1.5: 0.0}, {"a": 0.0}, {1: math.nan}, {1: math.inf})),
+        *(
+            ("logit_bias", value)
+            for value in (5, [1], {-1: 0.0}, {1.5: 0.0}, {"a": 0.0}, {1: math.nan}, {1: math.inf})
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
@@ -408,7 +466,9 @@ def test_top_lists_the_most_probable(logits: np.ndarray, n: int) -> None:
 
 @settings(max_examples=30)
 @given(some_logits, options)
-def test_floating_point_settings_of_the_program_do_not_matter(logits: np.ndarray, setting: dict[str, Any]) -> None:
+def test_floating_point_settings_of_the_program_do_not_matter(
+    logits: np.ndarray, setting: dict[str, Any]
+) -> None:
     with np.errstate(all="raise"):
         sampler = Sampler(**setting)
         sampler.accept(sampler.sample(logits)[0])
@@ -418,7 +478,12 @@ def test_floating_point_settings_of_the_program_do_not_matter(logits: np.ndarray
 
 
 @pytest.mark.parametrize(
-    "setting", [{"temperature": 0.0}, {}, {"top_k": 40, "top_p": 0.9, "frequency_penalty": 0.2, "logit_bias": {1: 1.0}}]
+    "setting",
+    [
+        {"temperature": 0.0},
+        {},
+        {"top_k": 40, "top_p": 0.9, "frequency_penalty": 0.2, "logit_bias": {1: 1.0}},
+    ],
 )
 def test_memory_does_not_grow(setting: dict[str, Any]) -> None:
     logits, sampler = zipf(500), Sampler(**setting, seed=1)
@@ -434,4 +499,6 @@ def test_memory_does_not_grow(setting: dict[str, Any]) -> None:
     run(10_000)
     after, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert after - before < 100_000 and peak - before < 200_000  # not ten bytes a token; NumPy keeps small blocks
+    assert (
+        after - before < 100_000 and peak - before < 200_000
+    )  # not ten bytes a token; NumPy keeps small blocks

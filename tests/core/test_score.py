@@ -47,8 +47,14 @@ def test_scores_are_sums_over_tokens(load, backend, choices, fresh):
         assert scored.tokens == len(model.tokenizer.encode(scored.text))
         assert scored.bytes == len(scored.text.encode())
         expected = by_hand(model, [0, *prompt] if fresh else prompt, scored.text, state)
-        assert scored.logprob == pytest.approx(expected, abs=1e-9 if is_exact(backend) else 2e-2 * scored.tokens)
-        assert scored.per_token * scored.tokens == pytest.approx(scored.logprob) == scored.per_byte * scored.bytes
+        assert scored.logprob == pytest.approx(
+            expected, abs=1e-9 if is_exact(backend) else 2e-2 * scored.tokens
+        )
+        assert (
+            scored.per_token * scored.tokens
+            == pytest.approx(scored.logprob)
+            == scored.per_byte * scored.bytes
+        )
     assert model.score("ab", choices, state) == scores
     assert model.score(prompt, choices, state) == scores
     assert state is None or error(state.data, kept) == 0
@@ -69,7 +75,10 @@ def test_the_logits_of_choices_are_exact_whatever_the_head(load, backend):
     texts = ["a", "b", "é", "x"]
     scores = {model: model.score([3], texts) for model in (dense, previewed)}
     # The sum over all tokens is that of the preview, the same for every choice.
-    shift = [one.logprob - other.logprob for one, other in zip(scores[dense], scores[previewed], strict=True)]
+    shift = [
+        one.logprob - other.logprob
+        for one, other in zip(scores[dense], scores[previewed], strict=True)
+    ]
     assert shift == pytest.approx([shift[0]] * len(shift), abs=0.2)
     logits, _ = dense.forward([0, 3])
     rough, _ = previewed.forward([0, 3])
@@ -120,12 +129,21 @@ def test_the_bundled_model_classifies_commands(classify, capsys, monkeypatch):
 def test_other_choices_and_prompts(classify, capsys):
     told = {}
     for by in ("total", "token", "byte"):
-        assert classify.main(["rain", "--prompt", "{}\\nsun", "--choices", "a", "longer", "--by", by, "--json"]) == 0
+        assert (
+            classify.main(
+                ["rain", "--prompt", "{}\\nsun", "--choices", "a", "longer", "--by", by, "--json"]
+            )
+            == 0
+        )
         told[by] = json.loads(capsys.readouterr().out)["shares"]
     model = tinyrwkv.load()
     one, other = model.score("rain\nsun", [" a", " longer"])
-    assert told["total"]["a"] / told["total"]["longer"] == pytest.approx(math.exp(one.logprob - other.logprob))
-    assert told["byte"]["a"] / told["byte"]["longer"] == pytest.approx(math.exp(one.per_byte - other.per_byte))
+    assert told["total"]["a"] / told["total"]["longer"] == pytest.approx(
+        math.exp(one.logprob - other.logprob)
+    )
+    assert told["byte"]["a"] / told["byte"]["longer"] == pytest.approx(
+        math.exp(one.per_byte - other.per_byte)
+    )
     assert classify.main(["rain"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert classify.main(["rain", "--model", "no such file"]) == 1

@@ -24,12 +24,16 @@ def test_a_copy_is_independent(load, backend, arch, tokens):
     model = load(backend, arch, "int8")
     state = model.forward(tokens)[1]
     copy = state.copy()
-    assert copy.data.tobytes() == state.data.tobytes() and copy.tokens == state.tokens == len(tokens)
+    assert copy.data.tobytes() == state.data.tobytes() and copy.tokens == state.tokens == len(
+        tokens
+    )
     assert not np.shares_memory(copy.data, state.data)
     expected = model.forward([1], state)[0]
     copy.data[:] = 7
     copy.tokens = 0
-    assert state.tokens == len(tokens) and model.forward([1], state)[0].tobytes() == expected.tobytes()
+    assert (
+        state.tokens == len(tokens) and model.forward([1], state)[0].tobytes() == expected.tobytes()
+    )
 
 
 def test_every_new_state_has_its_own_memory(load, backend):
@@ -121,7 +125,9 @@ def test_a_file_that_was_cut_is_found(load, tmp_path_factory, place):
 
 HOSTILE = {
     "too short": lambda metadata, tensors: tensors.update(state=tensors["state"][:-1]),
-    "too long": lambda metadata, tensors: tensors.update(state=np.append(tensors["state"], np.float32(0))),
+    "too long": lambda metadata, tensors: tensors.update(
+        state=np.append(tensors["state"], np.float32(0))
+    ),
     "a matrix": lambda metadata, tensors: tensors.update(state=tensors["state"].reshape(1, -1)),
     "another type": lambda metadata, tensors: tensors.update(state=tensors["state"].view(np.int32)),
     "nan": lambda metadata, tensors: tensors["state"].__setitem__(3, np.nan),

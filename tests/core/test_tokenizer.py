@@ -13,14 +13,28 @@ from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.tokenizer import LONGEST, MOST_IDS, StreamDecoder, Tokenizer
 
-WORDS = [b"the", b" the", b" them", b" then", b"\n\n", b"User:", b"caf\xc3\xa9", b"\xc3\xa9", b"\x00\x00", b"\xff\xff"]
+WORDS = [
+    b"the",
+    b" the",
+    b" them",
+    b" then",
+    b"\n\n",
+    b"User:",
+    b"caf\xc3\xa9",
+    b"\xc3\xa9",
+    b"\x00\x00",
+    b"\xff\xff",
+]
 TOKENS = single_bytes() | {300 + i: word for i, word in enumerate(WORDS)}
 
 # Few different bytes, so that entries share prefixes; the extremes 0 and 255 too.
 few = st.sampled_from([0, 1, 97, 98, 255])
 strings = st.lists(few, max_size=6).map(bytes)
 vocabularies = st.sets(strings.filter(lambda entry: len(entry) > 1), max_size=30).map(
-    lambda entries: single_bytes() | {300 + 2 * i: entry for i, entry in enumerate(sorted(entries, reverse=True))}
+    lambda entries: (
+        single_bytes()
+        | {300 + 2 * i: entry for i, entry in enumerate(sorted(entries, reverse=True))}
+    )
 )
 
 
@@ -77,7 +91,9 @@ def test_entry_as_long_as_allowed() -> None:
 
 def test_surrogates() -> None:
     made = tokenizer()
-    assert made.decode_bytes(made.encode(b"caf\xe9".decode("utf-8", "surrogateescape"))) == b"caf\xe9"
+    assert (
+        made.decode_bytes(made.encode(b"caf\xe9".decode("utf-8", "surrogateescape"))) == b"caf\xe9"
+    )
     with pytest.raises(ArgumentError, match="lone surrogate at character 1"):
         made.encode("a\ud800")
 
@@ -111,7 +127,10 @@ def test_arrays_of_a_read_only_map_are_not_copied() -> None:
 
 def test_memory_of_a_large_vocabulary() -> None:
     random = np.random.default_rng(1)
-    entries = {bytes(row[: 2 + i % 5]) for i, row in enumerate(random.integers(97, 123, (60_000, 6), np.uint8))}
+    entries = {
+        bytes(row[: 2 + i % 5])
+        for i, row in enumerate(random.integers(97, 123, (60_000, 6), np.uint8))
+    }
     packed = pack(single_bytes() | {300 + i: entry for i, entry in enumerate(sorted(entries))})
     tracemalloc.start()
     made = Tokenizer(*packed, 65_536)
@@ -187,7 +206,12 @@ def test_only_sorted_different_entries_are_accepted(extra: list[bytes], random: 
     """Whatever order the entries come in: accepted means sorted, and sorted means accepted."""
     entries = [bytes([byte]) for byte in range(256)] + extra
     random.shuffle(extra)  # type: ignore[attr-defined]
-    for order in (sorted(entries), sorted(set(entries)), extra + sorted(entries), swap(sorted(set(entries)), random)):
+    for order in (
+        sorted(entries),
+        sorted(set(entries)),
+        extra + sorted(entries),
+        swap(sorted(set(entries)), random),
+    ):
         starts = np.cumsum([0] + [len(entry) for entry in order]).astype(np.int32)
         ids = np.arange(1, len(order) + 1, dtype=np.int32)
         try:
@@ -209,7 +233,9 @@ def test_hostile_bytes_never_crash(noise: bytes, which: int, position: int) -> N
     data, starts, ids, size = refused("nothing")
     array = (data, starts, ids)[which].view(np.uint8)
     position %= max(1, array.size - len(noise))
-    array[position : position + len(noise)] = np.frombuffer(noise, np.uint8)[: array.size - position]
+    array[position : position + len(noise)] = np.frombuffer(noise, np.uint8)[
+        : array.size - position
+    ]
     try:
         made = Tokenizer(data, starts, ids, size)
     except FormatError:
@@ -226,7 +252,9 @@ def test_stream_decoder_at_any_split(whole: bytes, draw: st.DataObject) -> None:
     cuts = draw.draw(st.lists(st.integers(0, len(whole)), max_size=8).map(sorted))
     decoder = StreamDecoder()
     for _ in range(2):  # after flush it is as new
-        text = "".join(decoder.push(whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True))
+        text = "".join(
+            decoder.push(whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)
+        )
         assert text + decoder.flush() == whole.decode("utf-8", "replace")
 
 

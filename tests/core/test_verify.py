@@ -33,12 +33,17 @@ def test_good_files_are_good(tiny, arch, dtype, form):
 def test_a_weight_that_is_no_number_is_named(tmp_path, tiny, arch, dtype, number):
     metadata, tensors = read_tensors(tiny(arch, dtype))
     names = [name for name, array in tensors.items() if array.dtype in (np.float32, np.float16)]
-    assert {"f32": "blocks.1.ffn.key.weight", "f16": "emb.weight", "int8": "head.weight.scale"}[dtype] in names
+    assert {"f32": "blocks.1.ffn.key.weight", "f16": "emb.weight", "int8": "head.weight.scale"}[
+        dtype
+    ] in names
     for name in names:
         array = tensors[name].copy()
         array.flat[array.size // 2] = number
         path = write_tensors(tmp_path / "a.trwkv", metadata, tensors | {name: array})
-        with open_file(path) as file, pytest.raises(FormatError, match=f"'{name}': found {number} at number"):
+        with (
+            open_file(path) as file,
+            pytest.raises(FormatError, match=f"'{name}': found {number} at number"),
+        ):
             verify(file)
     with pytest.raises(FormatError, match="finite numbers"):
         tinyrwkv.load(path, backend="numpy", verify=True)
@@ -48,7 +53,9 @@ def test_a_number_far_into_a_tensor_is_found(tmp_path):
     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
     array = np.zeros(1_000_000, np.float16)
     array[[777_777, 888_888]] = np.nan
-    path = write_tensors(tmp_path / "a.trwkv", {"kind": "state", "model": 64 * "0", **sizes}, {"state": array})
+    path = write_tensors(
+        tmp_path / "a.trwkv", {"kind": "state", "model": 64 * "0", **sizes}, {"state": array}
+    )
     with open_file(path) as file, pytest.raises(FormatError, match="found nan at number 777,777"):
         verify(file)
 
@@ -59,7 +66,9 @@ def test_a_threshold_may_be_infinite_but_not_nan(tmp_path, tiny):
         def change(metadata, tensors, number=number):
             tensors["blocks.0.ffn.predictor.threshold"][0] = number
 
-        with open_file(rewrite(tiny("v7", "int8", "predicted"), tmp_path / "a.trwkv", change)) as file:
+        with open_file(
+            rewrite(tiny("v7", "int8", "predicted"), tmp_path / "a.trwkv", change)
+        ) as file:
             if math.isinf(number):
                 verify(file)
             else:
@@ -83,6 +92,8 @@ def test_no_text_is_made_of_logits_that_are_no_numbers(tmp_path, tiny, backend, 
     def change(metadata, tensors):
         tensors["head.weight.scale"][[5, 9]] = number, -number
 
-    model = tinyrwkv.load(rewrite(tiny("v7", "int8"), tmp_path / "a.trwkv", change), backend=backend)
+    model = tinyrwkv.load(
+        rewrite(tiny("v7", "int8"), tmp_path / "a.trwkv", change), backend=backend
+    )
     with pytest.raises(TinyRWKVError, match="logits: found nan or infinity"):
         list(model.generate([1, 2], max_tokens=1))

@@ -70,14 +70,21 @@ def failing(name: str) -> set[int]:
     asserts = [node for node in tree.body if isinstance(node, ast.Assert)]
     for number, node in enumerate(asserts, 1):
         call = ast.Call(ast.Name("hear", ast.Load()), [ast.Constant(number), node.test], [])
-        tree.body[tree.body.index(node)] = ast.fix_missing_locations(ast.copy_location(ast.Expr(call), node))
-    exec(compile(tree, str(path), "exec"), {"__name__": "__main__", "__file__": str(path), "hear": hear})
+        tree.body[tree.body.index(node)] = ast.fix_missing_locations(
+            ast.copy_location(ast.Expr(call), node)
+        )
+    exec(
+        compile(tree, str(path), "exec"),
+        {"__name__": "__main__", "__file__": str(path), "hear": hear},
+    )
     return failed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_claim_of_a_lesson_holds(name: str, pictures: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_claim_of_a_lesson_holds(
+    name: str, pictures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
         assert failing(name) == set()
     except SystemExit:
@@ -183,7 +190,11 @@ def let_all_neurons_fire(patch: Patch) -> None:
 
 def read_hardly_any_neuron(patch: Patch) -> None:
     right = predict_ffn.find_prices
-    patch.setattr(predict_ffn, "find_prices", lambda fits, settings: right(fits, settings._replace(fraction=0.01)))
+    patch.setattr(
+        predict_ffn,
+        "find_prices",
+        lambda fits, settings: right(fits, settings._replace(fraction=0.01)),
+    )
 
 
 def take_the_signs_of_the_weights(patch: Patch) -> None:
@@ -209,7 +220,9 @@ def forget_the_share_that_was_read(patch: Patch) -> None:
 
 
 def read_no_row_exactly(patch: Patch) -> None:
-    patch.setattr(reference, "lowest_score", lambda scores, wanted: scores.max(axis=1, keepdims=True) + 1)
+    patch.setattr(
+        reference, "lowest_score", lambda scores, wanted: scores.max(axis=1, keepdims=True) + 1
+    )
 
 
 def read_the_whole_table(patch: Patch) -> None:
@@ -236,19 +249,25 @@ def let_tokens_hang_together(patch: Patch) -> None:
 
 
 def write_every_token_once(patch: Patch) -> None:
-    patch.setattr(documents, "sample_documents", lambda of, tokens, seed: [np.arange(of.config["vocab_size"])])
+    patch.setattr(
+        documents, "sample_documents", lambda of, tokens, seed: [np.arange(of.config["vocab_size"])]
+    )
 
 
 def read_the_file_when_loading(patch: Patch) -> None:
     right = tinyrwkv.load
-    patch.setattr(tinyrwkv, "load", lambda *path, **options: right(*path, **{**options, "prefault": True}))
+    patch.setattr(
+        tinyrwkv, "load", lambda *path, **options: right(*path, **{**options, "prefault": True})
+    )
 
 
 def keep_something_for_every_token(patch: Patch) -> None:
     kept, right = list[Any](), Model.forward
 
     def forward(self: Model, *arguments: Any, **options: Any) -> Any:
-        kept.append(mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))  # no memory freed before
+        kept.append(
+            mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        )  # no memory freed before
         kept[-1].write(bytes(1 << 20))
         return right(self, *arguments, **options)
 
@@ -321,7 +340,9 @@ BROKEN: list[tuple[str, Callable[[Patch], None], set[int]]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "breaks", "fail"), BROKEN, ids=[f"{name}-{breaks.__name__}" for name, breaks, _ in BROKEN]
+    ("name", "breaks", "fail"),
+    BROKEN,
+    ids=[f"{name}-{breaks.__name__}" for name, breaks, _ in BROKEN],
 )
 def test_a_broken_claim_fails(
     name: str, breaks: Callable[[Patch], None], fail: set[int], pictures: None, monkeypatch: Patch
@@ -350,9 +371,13 @@ def test_a_lesson_has_its_parts(name: str) -> None:
     assert f"lessons/{name}\n" in (LESSONS.parent / "index.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", sorted((LESSONS / "data").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((LESSONS / "data").glob("*.json")), ids=lambda path: path.stem
+)
 def test_measured_figures_name_their_command(path: Path) -> None:
-    assert json.loads(path.read_text("utf-8"))["command"].startswith("python docs/lessons/measure.py ")
+    assert json.loads(path.read_text("utf-8"))["command"].startswith(
+        "python docs/lessons/measure.py "
+    )
 
 
 ANSWERS = json.loads((LESSONS / "exercises" / "answers.json").read_text("utf-8"))

@@ -19,7 +19,9 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme_tables", ROOT / "docs" / "readme_tables.py")
+    spec = importlib.util.spec_from_file_location(
+        "readme_tables", ROOT / "docs" / "readme_tables.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -33,7 +35,9 @@ def test_the_tables_are_those_of_the_results(tables: ModuleType) -> None:
 
 
 def test_the_chat_is_what_the_model_says() -> None:
-    (shown,) = re.findall(r"^```\n\$ python examples/chat\.py\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(
+        r"^```\n\$ python examples/chat\.py\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+    )
     chat, lines = Chat(tinyrwkv.load()), shown.splitlines()
     assert len(lines) % 2 == 0
     for asked, answer in zip(lines[::2], lines[1::2], strict=True):
@@ -41,10 +45,14 @@ def test_the_chat_is_what_the_model_says() -> None:
         assert "".join(piece.text for piece in chat.ask(asked[2:])).strip() == answer
 
 
-def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert len([line for line in code.splitlines() if line and not line.startswith("import ")]) <= 10
+    assert (
+        len([line for line in code.splitlines() if line and not line.startswith("import ")]) <= 10
+    )
     names: dict[str, Any] = {}
     exec(code, names)
     assert (tmp_path / "after.state").is_file()

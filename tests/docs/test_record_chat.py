@@ -22,9 +22,12 @@ FOLDER = ROOT / "docs" / "recordings"
 
 visible = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=12)
 shown = st.builds(
-    "".join, st.lists(visible | st.sampled_from(["\r\n", "\x1b[2m", "\x1b[0m", "\x1b[?2004h"]), max_size=8)
+    "".join,
+    st.lists(visible | st.sampled_from(["\r\n", "\x1b[2m", "\x1b[0m", "\x1b[?2004h"]), max_size=8),
 )
-recordings = st.lists(st.builds(Event, st.floats(0, 100).map(lambda x: round(x, 3)), shown), max_size=6)
+recordings = st.lists(
+    st.builds(Event, st.floats(0, 100).map(lambda x: round(x, 3)), shown), max_size=6
+)
 
 
 def text_of(svg: str) -> str:
@@ -54,7 +57,10 @@ def test_a_picture_shows_what_the_terminal_showed(events: list[Event]) -> None:
 
 def test_faint_text_and_times() -> None:
     events = [Event(0.5, "a\x1b[2mb"), Event(1.0, "c\x1b[0m\r\n> d")]
-    assert spans(events) == [[(0.5, "a", False), (0.5, "b", True), (1.0, "c", True)], [(1.0, "> d", False)]]
+    assert spans(events) == [
+        [(0.5, "a", False), (0.5, "b", True), (1.0, "c", True)],
+        [(1.0, "> d", False)],
+    ]
     svg = picture(events, "x")
     assert '<tspan class="dim" style="animation-delay:1s">c</tspan>' in svg
     assert '<tspan class="prompt" style="animation-delay:1s">&gt; d</tspan>' in svg
@@ -66,11 +72,16 @@ def test_a_run_is_recorded(
     model = write_talker(tmp_path / "m.trwkv", [b":", b" one", b" two", b"\n\n"], template="robot")
     monkeypatch.setattr(record_chat, "KEY", 0.001)
     monkeypatch.setattr(record_chat, "PAUSE", 0.01)
-    monkeypatch.setattr(record_chat, "RECORDINGS", {"x": (("examples/chat.py", model), ["count", "/quit"])})
+    monkeypatch.setattr(
+        record_chat, "RECORDINGS", {"x": (("examples/chat.py", model), ["count", "/quit"])}
+    )
     monkeypatch.setenv("TINYRWKV_BACKEND", "numpy")
     record_chat.main([str(tmp_path / "out")])
     events = read_cast((tmp_path / "out" / "x.cast").read_text("utf-8"))
-    assert "\n> count\none two\n" in transcript(events) and transcript(events) in capsys.readouterr().out
+    assert (
+        "\n> count\none two\n" in transcript(events)
+        and transcript(events) in capsys.readouterr().out
+    )
     assert [event.seconds for event in events] == sorted(event.seconds for event in events)
 
 

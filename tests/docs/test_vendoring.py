@@ -34,7 +34,11 @@ except llm.FormatError as error:
 def python(code: str, folder: pathlib.Path) -> str:
     settings = {"PYTHONPATH": str(folder), "PYTHONWARNINGS": "error"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | settings, cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env=os.environ | settings,
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -45,14 +49,23 @@ def test_the_core_alone_is_enough(backend: str, tmp_path: pathlib.Path) -> None:
     if backend == "native" and (chosen := tinyrwkv.engine.backends.choose()).path is None:
         pytest.skip(f"backend native: {chosen.reason}")
     left_out = shutil.ignore_patterns(
-        "__pycache__", "constraints", "chat", "robot", "cli", "models", "numba_backend.py", "__main__.py"
+        "__pycache__",
+        "constraints",
+        "chat",
+        "robot",
+        "cli",
+        "models",
+        "numba_backend.py",
+        "__main__.py",
     )
     shutil.copytree(ROOT / "tinyrwkv", tmp_path / "stack" / "parts" / "llm", ignore=left_out)
     if backend == "numpy":
         for path in (tmp_path / "stack" / "parts" / "llm" / "native").glob("*.so"):
             path.unlink()
     told = python(SMALL.format(model=tinyrwkv.model.BUNDLED, backend=backend), tmp_path).split("\n")
-    logits, _ = tinyrwkv.load(backend=backend).forward(tinyrwkv.load().tokenizer.encode("User: stop"))
+    logits, _ = tinyrwkv.load(backend=backend).forward(
+        tinyrwkv.load().tokenizer.encode("User: stop")
+    )
     assert logits is not None and int(told[0]) == int(logits.argmax())
     assert told[1] == "bundled model"
 
@@ -65,11 +78,20 @@ def test_the_programs_of_the_page_run(tmp_path: pathlib.Path) -> None:
 
 def test_a_copy_of_another_name_runs_them_too(tmp_path: pathlib.Path) -> None:
     package = tmp_path / "robot_brain"
-    shutil.copytree(ROOT / "tinyrwkv", package / "llm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "tinyrwkv", package / "llm", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (package / "__init__.py").touch()
-    programs = "\n".join(PROGRAMS).replace("from tinyrwkv", "from robot_brain.llm").replace("import tinyrwkv", "")
+    programs = (
+        "\n".join(PROGRAMS)
+        .replace("from tinyrwkv", "from robot_brain.llm")
+        .replace("import tinyrwkv", "")
+    )
     assert (
-        " move(2)" in python("import sys\nsys.modules['tinyrwkv'] = None\n" + IMPORTS + programs, tmp_path).splitlines()
+        " move(2)"
+        in python(
+            "import sys\nsys.modules['tinyrwkv'] = None\n" + IMPORTS + programs, tmp_path
+        ).splitlines()
     )
 
 
@@ -86,7 +108,11 @@ def test_the_files_that_are_no_programs_are_named() -> None:
 
 
 def test_the_names_are_there() -> None:
-    rows = [row.split("|")[2] for row in PAGE[PAGE.index("| llama_ros |") :].splitlines() if row.startswith("|")]
+    rows = [
+        row.split("|")[2]
+        for row in PAGE[PAGE.index("| llama_ros |") :].splitlines()
+        if row.startswith("|")
+    ]
     model, sampler = tinyrwkv.load(), tinyrwkv.Sampler()
     generation = model.generate([1])
     places = {"tinyrwkv": tinyrwkv, "model": model, "sampler": sampler, "generation": generation}

@@ -26,7 +26,10 @@ def files_of(stop: str) -> list[Path]:
     found = []
     for name in quoted(stop):
         if name.endswith((".py", "/")):
-            path = next((folder / name for folder in (ROOT, ROOT / "tinyrwkv") if (folder / name).exists()), None)
+            path = next(
+                (folder / name for folder in (ROOT, ROOT / "tinyrwkv") if (folder / name).exists()),
+                None,
+            )
             assert path, f"there is no {name}"
             found += sorted(path.glob("*.py")) if path.is_dir() else [path]
     return found
@@ -39,7 +42,11 @@ def names_in(path: Path) -> set[str]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+            found |= {
+                f"{node.name}.{part.name}"
+                for part in node.body
+                if isinstance(part, ast.FunctionDef)
+            }
         if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
             found.add(node.id if isinstance(node, ast.Name) else node.attr)
     return found
@@ -57,8 +64,12 @@ def test_a_stop_names_what_is_there(stop: str) -> None:
 
 
 def test_the_walk_has_all_its_stops() -> None:
-    assert len(STOPS) == 7 and [stop[:2] for stop in list(STOPS)[1:]] == [f"{n}." for n in range(1, 7)]
-    assert {"Reader.read", "_time_mix_v7", "blocks.3.att.key.weight"} <= set(quoted("".join(STOPS.values())))
+    assert len(STOPS) == 7 and [stop[:2] for stop in list(STOPS)[1:]] == [
+        f"{n}." for n in range(1, 7)
+    ]
+    assert {"Reader.read", "_time_mix_v7", "blocks.3.att.key.weight"} <= set(
+        quoted("".join(STOPS.values()))
+    )
 
 
 def test_a_name_that_is_gone_is_found() -> None:

@@ -23,23 +23,39 @@ def test_a_placeholder_is_planned_as_the_file_it_stands_for(
 ) -> None:
     monkeypatch.setattr(what_runs, "VOCABULARY", {})
     monkeypatch.setattr(
-        what_runs, "ranks", lambda width: dict.fromkeys(("low", "low w", "w", "a", "v", "g"), 8) | {"5 low": 40}
+        what_runs,
+        "ranks",
+        lambda width: dict.fromkeys(("low", "low w", "w", "a", "v", "g"), 8) | {"5 low": 40},
     )
     config = random_model.sizes(arch, 3, 128, 1000)
     random_model.write(str(tmp_path / "real"), config, dtype, low=8)
     count = what_runs.placeholder(str(tmp_path / "hole"), config, dtype)
     real, hole = (tinyrwkv.load(tmp_path / name, backend="numpy") for name in ("real", "hole"))
-    whole = {"file_bytes": 0, "resident_bytes_max": 0}  # with the table, in which checksums have more or fewer digits
+    whole = {
+        "file_bytes": 0,
+        "resident_bytes_max": 0,
+    }  # with the table, in which checksums have more or fewer digits
     assert hole.plan() | whole == real.plan() | whole
-    assert [t._replace(crc32=0) for t in real.file.tensors.values()] == list(hole.file.tensors.values())
+    assert [t._replace(crc32=0) for t in real.file.tensors.values()] == list(
+        hole.file.tensors.values()
+    )
     sizes = {"f16": 2, "int8": 1}
     matrices = [t for t in real.file.tensors.values() if t.dtype in ("f16", "i8")]
-    others = [t for t in real.file.tensors.values() if t.dtype == "f32" and not t.name.endswith(".scale")]
-    assert count == sum(t.nbytes // sizes[dtype] for t in matrices) + sum(t.nbytes // 4 for t in others)
+    others = [
+        t for t in real.file.tensors.values() if t.dtype == "f32" and not t.name.endswith(".scale")
+    ]
+    assert count == sum(t.nbytes // sizes[dtype] for t in matrices) + sum(
+        t.nbytes // 4 for t in others
+    )
 
 
 def test_ranks_are_those_of_the_smallest_model() -> None:
-    assert {key: what_runs.ranks(768)[key] for key in "wavg"} == {"w": 64, "a": 64, "v": 32, "g": 128}
+    assert {key: what_runs.ranks(768)[key] for key in "wavg"} == {
+        "w": 64,
+        "a": 64,
+        "v": 32,
+        "g": 128,
+    }
 
 
 def test_a_placeholder_takes_no_room(tmp_path: pathlib.Path) -> None:
@@ -58,8 +74,14 @@ def test_the_page_has_what_the_program_prints(tmp_path: pathlib.Path) -> None:
     for saved in SAVED["models"]:
         row = what_runs.needs(saved["arch"], saved["size"], str(tmp_path))
         for key, value in row.items():
-            close = value == saved[key] if isinstance(value, str) else value == pytest.approx(saved[key], rel=0.05)
-            assert close, f"{key}: run benchmarks/what_runs.py --save, and put its table into docs/what-runs.md"
+            close = (
+                value == saved[key]
+                if isinstance(value, str)
+                else value == pytest.approx(saved[key], rel=0.05)
+            )
+            assert close, (
+                f"{key}: run benchmarks/what_runs.py --save, and put its table into docs/what-runs.md"
+            )
 
 
 def test_it_prints_and_saves(

@@ -27,7 +27,9 @@ def channel_mix(seed: int = 0, F: int = 96, C: int = 64, n: int = 400) -> tuple[
     value = random.standard_normal((C, F)) * random.uniform(0.5, 2, F)
     scale = (np.abs(x).max(axis=1) / 32512).astype(np.float32)
     inputs = Inputs(np.rint(x / scale[:, None]).astype(np.int16), scale)
-    return Neurons(*quantize_rows(key.astype(np.float32)), *quantize_rows(value.astype(np.float32))), inputs
+    return Neurons(
+        *quantize_rows(key.astype(np.float32)), *quantize_rows(value.astype(np.float32))
+    ), inputs
 
 
 def replaced(source: str, target: Any, make: Callable[[str, Neurons], Tensors]) -> str:

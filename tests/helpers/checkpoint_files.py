@@ -20,7 +20,9 @@ from tinyrwkv.errors import TinyRWKVError
 Arrays = Mapping[str, np.ndarray]
 
 
-def safetensors(arrays: Arrays, dtype: str = "f32", metadata: dict[str, str] | None = None) -> bytes:
+def safetensors(
+    arrays: Arrays, dtype: str = "f32", metadata: dict[str, str] | None = None
+) -> bytes:
     """Return a safetensors file."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
@@ -58,7 +60,12 @@ def blocks(array: np.ndarray, kind: str) -> bytes:
     for i, row in enumerate(q):
         fifth = sum(int(n >> 4) << j for j, n in enumerate(row))
         nibbles = bytes(int(row[j] & 15 | (row[j + 16] & 15) << 4) for j in range(16))
-        out += d[i].tobytes() + (m[i].tobytes() if kind == "q5_1" else b"") + struct.pack("<I", fifth) + nibbles
+        out += (
+            d[i].tobytes()
+            + (m[i].tobytes() if kind == "q5_1" else b"")
+            + struct.pack("<I", fifth)
+            + nibbles
+        )
     return out
 
 
@@ -69,7 +76,9 @@ GGUF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 6, "q8_0": 8, "bf16": 30}
 def kinds(arrays: Arrays, kind: str) -> dict[str, str]:
     """Return the kind of every tensor: big matrices as `kind`, the rest float32."""
     return {
-        name: kind if array.ndim == 2 and name.endswith(".weight") and array.shape[1] % 32 == 0 else "f32"
+        name: kind
+        if array.ndim == 2 and name.endswith(".weight") and array.shape[1] % 32 == 0
+        else "f32"
         for name, array in arrays.items()
     }
 
@@ -81,7 +90,9 @@ def ggmf(arrays: Arrays, n_layer: int, kind: str = "f32", version: int = 101) ->
     for name, one in kinds(arrays, kind).items():
         array = arrays[name]
         out += struct.pack("<3i", array.ndim, len(name), GGMF_TYPES[one])
-        out += struct.pack(f"<{array.ndim}i", *array.shape[::-1]) + name.encode() + blocks(array, one)
+        out += (
+            struct.pack(f"<{array.ndim}i", *array.shape[::-1]) + name.encode() + blocks(array, one)
+        )
     return out
 
 
@@ -95,10 +106,14 @@ def _setting(name: str, value: Any) -> bytes:
     if isinstance(value, list):
         kind, pack = (8, _text) if isinstance(value[0], str) else (5, struct.Struct("<i").pack)
         return _text(name) + struct.pack("<IIQ", 9, kind, len(value)) + b"".join(map(pack, value))
-    return _text(name) + (struct.pack("<If", 6, value) if isinstance(value, float) else struct.pack("<II", 4, value))
+    return _text(name) + (
+        struct.pack("<If", 6, value) if isinstance(value, float) else struct.pack("<II", 4, value)
+    )
 
 
-def gguf(arrays: Arrays, settings: Mapping[str, Any], kind: str = "f32", alignment: int = 32) -> bytes:
+def gguf(
+    arrays: Arrays, settings: Mapping[str, Any], kind: str = "f32", alignment: int = 32
+) -> bytes:
     """Return a GGUF file."""
     out = struct.pack("<4sIQQ", b"GGUF", 3, len(arrays), len(settings))
     out += b"".join(_setting(name, value) for name, value in settings.items())
@@ -130,7 +145,9 @@ def read_raw(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np
     with open_source(path) as source:
         refuse_variants(source.path, list(source.tensors))
         checkpoint = check(source.path, canonical(source), source.kind)
-        return checkpoint.config, {name: tensor.load() for name, tensor in checkpoint.tensors.items()}
+        return checkpoint.config, {
+            name: tensor.load() for name, tensor in checkpoint.tensors.items()
+        }
 
 
 def read_file_form(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -73,7 +73,9 @@ def raw_checkpoint(
             raw[block + "att.gate.weight"] = matrix(C, C)
         if version != "v4":
             layer_norm(block + "att.ln_x", mean=0.4)
-        mixes = {"v6": ("time_maa_k", "time_maa_r"), "v7": ("x_k",)}.get(version, ("time_mix_k", "time_mix_r"))
+        mixes = {"v6": ("time_maa_k", "time_maa_r"), "v7": ("x_k",)}.get(
+            version, ("time_mix_k", "time_mix_r")
+        )
         for name in mixes:
             raw[f"{block}ffn.{name}"] = normal(1, 1, C, mean=0.5, std=0.3)
         raw[block + "ffn.key.weight"] = matrix(F, C)
@@ -85,14 +87,30 @@ def raw_checkpoint(
     return raw
 
 
-def _v4(raw: dict[str, np.ndarray], att: str, version: str, C: int, N: int, normal: Callable, matrix: Callable) -> None:
+def _v4(
+    raw: dict[str, np.ndarray],
+    att: str,
+    version: str,
+    C: int,
+    N: int,
+    normal: Callable,
+    matrix: Callable,
+) -> None:
     raw[att + "time_decay"] = normal(C, mean=-2.0, std=1.5)
     raw[att + "time_first"] = normal(C, mean=0.5, std=0.5)
     for name in "kvr":
         raw[f"{att}time_mix_{name}"] = normal(1, 1, C, mean=0.5, std=0.3)
 
 
-def _v5(raw: dict[str, np.ndarray], att: str, version: str, C: int, N: int, normal: Callable, matrix: Callable) -> None:
+def _v5(
+    raw: dict[str, np.ndarray],
+    att: str,
+    version: str,
+    C: int,
+    N: int,
+    normal: Callable,
+    matrix: Callable,
+) -> None:
     H = C // N
     shape = (H, N) if version == "v5.2" else (H,)
     for name in "kvr" if version == "v5.0" else "kvrg":
@@ -105,7 +123,15 @@ def _v5(raw: dict[str, np.ndarray], att: str, version: str, C: int, N: int, norm
         raw[att + "time_faaaa"] = normal(*shape, mean=0.2, std=0.2)
 
 
-def _v6(raw: dict[str, np.ndarray], att: str, version: str, C: int, N: int, normal: Callable, matrix: Callable) -> None:
+def _v6(
+    raw: dict[str, np.ndarray],
+    att: str,
+    version: str,
+    C: int,
+    N: int,
+    normal: Callable,
+    matrix: Callable,
+) -> None:
     for name in "xwkvrg":
         raw[f"{att}time_maa_{name}"] = normal(1, 1, C, mean=0.4, std=0.3)
     D, E = V6_MIX_RANK, V6_DECAY_RANK
@@ -117,7 +143,15 @@ def _v6(raw: dict[str, np.ndarray], att: str, version: str, C: int, N: int, norm
     raw[att + "time_faaaa"] = normal(C // N, N, mean=0.2, std=0.2)
 
 
-def _v7(raw: dict[str, np.ndarray], att: str, version: str, C: int, N: int, normal: Callable, matrix: Callable) -> None:
+def _v7(
+    raw: dict[str, np.ndarray],
+    att: str,
+    version: str,
+    C: int,
+    N: int,
+    normal: Callable,
+    matrix: Callable,
+) -> None:
     for name in "rwkvag":
         raw[f"{att}x_{name}"] = normal(1, 1, C, mean=0.5, std=0.3)
     raw[att + "w0"] = normal(1, 1, C, mean=-2.0, std=1.5)

@@ -23,15 +23,28 @@ def to_hugging_face(raw: Arrays) -> Arrays:
     words |= {"time_mix_k": "time_mix_key", "time_mix_v": "time_mix_value"}
     words |= {"time_mix_r": "time_mix_receptance", "time_mix_g": "time_mix_gate"}
     return {
-        ("" if name == "head.weight" else "rwkv.") + ".".join(words.get(part, part) for part in name.split(".")): array
+        ("" if name == "head.weight" else "rwkv.")
+        + ".".join(words.get(part, part) for part in name.split(".")): array
         for name, array in raw.items()
     }
 
 
 def to_fla(raw: Arrays, fused: bool = False) -> Arrays:
     """flash-linear-attention's RWKV-7: low-rank pairs are linear layers; older ones fuse the mixes."""
-    words = {"blocks": "layers", "emb": "embeddings", "ln_out": "norm", "ln0": "pre_norm", "ln1": "attn_norm"}
-    words |= {"ln2": "ffn_norm", "att": "attn", "receptance": "r_proj", "output": "o_proj", "ln_x": "g_norm"}
+    words = {
+        "blocks": "layers",
+        "emb": "embeddings",
+        "ln_out": "norm",
+        "ln0": "pre_norm",
+        "ln1": "attn_norm",
+    }
+    words |= {
+        "ln2": "ffn_norm",
+        "att": "attn",
+        "receptance": "r_proj",
+        "output": "o_proj",
+        "ln_x": "g_norm",
+    }
     projections = {"key": "k_proj", "value": "v_proj"}
     numbers = {"0": "2.bias", "1": "0.weight", "2": "2.weight"}
     out: Arrays = {}
@@ -48,11 +61,19 @@ def to_fla(raw: Arrays, fused: bool = False) -> Arrays:
         if low := re.search(r"\.([wavg])([012])$", new):
             new = f"{new[: -len(low[0])]}.{low[1]}_lora.lora.{numbers[low[2]]}"
             array = array.T if low[2] != "0" else array
-        out[new] = array if ".x_" in new and ".attn." in new else np.squeeze(array) if "r_k" not in new else array
+        out[new] = (
+            array
+            if ".x_" in new and ".attn." in new
+            else np.squeeze(array)
+            if "r_k" not in new
+            else array
+        )
     if fused:
         for i in range(n_layers(raw)):
             x = f"model.layers.{i}.attn.x_"
-            out[x + "x"] = np.stack([out.pop(x + letter) for letter in "rwkvag"]).reshape(6, 1, 1, -1)
+            out[x + "x"] = np.stack([out.pop(x + letter) for letter in "rwkvag"]).reshape(
+                6, 1, 1, -1
+            )
     return out
 
 
@@ -129,20 +150,38 @@ def to_gguf(raw: Arrays, version: str, rescale_every: int = 0) -> tuple[Arrays, 
         elif word == "att.time_maa_x":
             out[blk + "time_mix_lerp_x.weight"] = array.reshape(-1)
         elif word in [f"att.{mix}{letter}" for letter in letters]:
-            fused = [raw[f"blocks.{number}.att.{mix}{letter}"].reshape(1, 1, -1) for letter in letters]
+            fused = [
+                raw[f"blocks.{number}.att.{mix}{letter}"].reshape(1, 1, -1) for letter in letters
+            ]
             out[blk + "time_mix_lerp_fused.weight"] = np.stack(fused)
         elif version == "v7":
             array = array.T if _LOW_RANK_V7.search(name) else array.reshape(-1)
             if number == "0" and word[4] == "v":
-                word, array = word, out[f"{blk}time_mix_a{word[5]}.weight"]  # llama.cpp has copies of a there
+                word, array = (
+                    word,
+                    out[f"{blk}time_mix_a{word[5]}.weight"],
+                )  # llama.cpp has copies of a there
             out[f"{blk}time_mix_{word[4:]}.weight"] = array
         else:
-            word = word[4:].replace("time_maa_w", "time_mix_w").replace("time_decay", "time_mix_decay")
+            word = (
+                word[4:].replace("time_maa_w", "time_mix_w").replace("time_decay", "time_mix_decay")
+            )
             array = array.swapaxes(-1, -2) if word[-2:] in ("w1", "w2") else array.squeeze()
             out[blk + word.replace("time_faaaa", "time_mix_first") + ".weight"] = array
-    settings = {"general.architecture": arch, "general.license": "apache-2.0", f"{arch}.block_count": n_layers(raw)}
-    settings |= {f"{arch}.wkv.head_size": size, f"{arch}.embedding_length": heads * size, "general.alignment": 32}
-    settings |= {f"{arch}.attention.layer_norm_epsilon": 1e-5, "tokenizer.ggml.tokens": ["<s>", "a", "b"]}
+    settings = {
+        "general.architecture": arch,
+        "general.license": "apache-2.0",
+        f"{arch}.block_count": n_layers(raw),
+    }
+    settings |= {
+        f"{arch}.wkv.head_size": size,
+        f"{arch}.embedding_length": heads * size,
+        "general.alignment": 32,
+    }
+    settings |= {
+        f"{arch}.attention.layer_norm_epsilon": 1e-5,
+        "tokenizer.ggml.tokens": ["<s>", "a", "b"],
+    }
     settings |= {"tokenizer.ggml.token_type": [1, 2, 3]}
     if version == "v6":
         settings[f"{arch}.rescale_every_n_layers"] = rescale_every

@@ -62,7 +62,9 @@ def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) 
     folder.mkdir(parents=True, exist_ok=True)
     for arch, dtype, form in models:
         shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
-        path = folder / (f"{arch}-{dtype}.trwkv" if form == "dense" else f"{arch}-{dtype}-{form}.trwkv")
+        path = folder / (
+            f"{arch}-{dtype}.trwkv" if form == "dense" else f"{arch}-{dtype}-{form}.trwkv"
+        )
         write(str(path), shape, dtype, seed=1, low=24)
         rewrite(path, path, FORMS[form])
 
@@ -95,7 +97,12 @@ def previewed(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     preview(metadata, tensors)
 
 
-FORMS = {"dense": decay_only, "compressed": low_rank_and_sparse, "predicted": chosen, "previewed": previewed}
+FORMS = {
+    "dense": decay_only,
+    "compressed": low_rank_and_sparse,
+    "predicted": chosen,
+    "previewed": previewed,
+}
 
 
 def function_of(path: pathlib.Path) -> Any:
@@ -142,10 +149,14 @@ def digest(*arrays: np.ndarray) -> str:
 
 def one_hash(found: dict[str, str]) -> str:
     """Return the hash that all ways of reading agree on, or each way's."""
-    return next(iter(found.values())) if len(set(found.values())) == 1 else f"not one result: {found}"
+    return (
+        next(iter(found.values())) if len(set(found.values())) == 1 else f"not one result: {found}"
+    )
 
 
-def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarray) -> dict[str, str]:
+def hashes_of(
+    model: Model, name: str, objects: pathlib.Path, expected: np.ndarray
+) -> dict[str, str]:
     """Return a model's hashes for one object: token by token and in chunks, with 1 and 2 threads.
 
     `expected` has the logits of the numpy backend, which must be near.
@@ -160,14 +171,18 @@ def hashes_of(model: Model, name: str, objects: pathlib.Path, expected: np.ndarr
             attach(model, name, objects, threads)
             for way in ("chunks", "tokens"):
                 logits, state = read(model, way == "chunks", small)
-                error = float(np.quantile(np.abs(logits - expected), SHARE.get(form, 1)) / expected.std())
+                error = float(
+                    np.quantile(np.abs(logits - expected), SHARE.get(form, 1)) / expected.std()
+                )
                 near = small or error < BOUND[dtype]
                 found[f"{way}, {threads} threads"] = (
                     digest(logits, state) if near else f"{error:.2g} from the numpy backend"
                 )
         result[title] = one_hash(found)
         if small:
-            result[f"{title}, flushed"] = digest(logits, np.where(np.abs(state) < np.finfo(np.float32).tiny, 0, state))
+            result[f"{title}, flushed"] = digest(
+                logits, np.where(np.abs(state) < np.finfo(np.float32).tiny, 0, state)
+            )
     return result
 
 
@@ -187,7 +202,9 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
     choice = choose(objects)
     report: dict[str, Any] = {
         "machine": f"{machine()} ({platform.machine()}), numpy {np.__version__}, python {platform.python_version()}",
-        "features": sorted(cpu_features() & {f for target in TARGETS.values() for f in target.needs}),
+        "features": sorted(
+            cpu_features() & {f for target in TARGETS.values() for f in target.needs}
+        ),
         "chosen": choice.name or choice.reason,
         "objects": {},
     }
@@ -207,7 +224,11 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
         generation = generation_of(long, name, objects)
         hashes[f"generation of {pathlib.Path(long.path).name}"] = generation["hash"]
         seconds = round(time.perf_counter() - begin, 1)
-        report["objects"][name] = {"hashes": hashes, "tokens": generation["tokens"], "seconds": seconds}
+        report["objects"][name] = {
+            "hashes": hashes,
+            "tokens": generation["tokens"],
+            "seconds": seconds,
+        }
     return report
 
 
@@ -230,18 +251,24 @@ def compare(results: list[pathlib.Path]) -> int:
         for name, found in report["objects"].items():
             first = first or found
             differ = {
-                key for key in first["hashes"] | found["hashes"] if found["hashes"].get(key) != first["hashes"].get(key)
+                key
+                for key in first["hashes"] | found["hashes"]
+                if found["hashes"].get(key) != first["hashes"].get(key)
             }
             differ = {
                 key for key in differ if "int8" in key or "generation" in key
             }  # float files: within the bound only
             if name in FLUSHES:
                 differ = {key for key in differ if not key.endswith(SMALL)}
-            bad = differ | {key for key, value in found["hashes"].items() if " " in value}  # a message
+            bad = differ | {
+                key for key, value in found["hashes"].items() if " " in value
+            }  # a message
             bad |= {"tokens"} if found["tokens"] != first["tokens"] else set()
             print(f"  {name:<16} {found['seconds']:5.1f} s  {'FAILED' if bad else 'the same bits'}")
             for key in sorted(bad):
-                print(f"    {key}: {found['hashes'].get(key, found['tokens'])}, expected {first['hashes'].get(key)}")
+                print(
+                    f"    {key}: {found['hashes'].get(key, found['tokens'])}, expected {first['hashes'].get(key)}"
+                )
             failed |= bool(bad)
     print("\ntokens", first.get("tokens"))
     for key, value in sorted(first.get("hashes", {}).items()):
@@ -256,7 +283,9 @@ def tokens(path: pathlib.Path) -> dict[str, Any]:
     logits, state = model.forward(PROMPT)
     for _ in range(4):
         logits, state = model.forward(int(np.argmax(logits)), state)
-    memory = pathlib.Path("/proc/self/status").read_text() + pathlib.Path("/proc/meminfo").read_text()
+    memory = (
+        pathlib.Path("/proc/self/status").read_text() + pathlib.Path("/proc/meminfo").read_text()
+    )
     keys = ("MemTotal", "VmHWM", "VmRSS", "RssAnon", "RssFile")
     return {
         "hash": digest(logits, state.data),
@@ -284,13 +313,17 @@ def soft(name: str, objects: pathlib.Path, output: pathlib.Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.so").write_bytes(data)
     record = json.loads((objects / RECORD).read_text())
-    record["objects"] = {name: {**record["objects"][name], "sha256": hashlib.sha256(data).hexdigest()}}
+    record["objects"] = {
+        name: {**record["objects"][name], "sha256": hashlib.sha256(data).hexdigest()}
+    }
     (output / RECORD).write_text(json.dumps(record))
 
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("make").add_argument("folder", type=pathlib.Path)
     command = commands.add_parser("run")

@@ -40,7 +40,9 @@ def read_golden(version: str) -> Golden:
         arrays = dict(file)
     raw = {name[4:]: widen(x) for name, x in arrays.items() if name.startswith("raw.")}
     logits = {int(name[7:]): x for name, x in arrays.items() if name.startswith("logits.")}
-    return Golden(raw, arrays["tokens"].tolist(), logits, arrays["bf16_file"], file_state(arrays, version))
+    return Golden(
+        raw, arrays["tokens"].tolist(), logits, arrays["bf16_file"], file_state(arrays, version)
+    )
 
 
 def file_state(official: Mapping[str, np.ndarray], version: str) -> np.ndarray:

@@ -28,12 +28,17 @@ def main() -> None:
         answer = run_official(raw, version, tokens.tolist())
         bf16_answer = run_official(raw, version, tokens.tolist(), dtype="bfloat16")
         logits = answer.pop("logits")  # (T, V)
-        arrays: dict[str, Any] = {"tokens": tokens.astype(np.int32), "bf16_file": bf16_answer["logits"][-1]}
+        arrays: dict[str, Any] = {
+            "tokens": tokens.astype(np.int32),
+            "bf16_file": bf16_answer["logits"][-1],
+        }
         arrays |= {f"logits.{n}": logits[n - 1] for n in KEPT}
         arrays |= {f"raw.{name}": narrow(x) for name, x in raw.items()}
         path = FOLDER / f"{version}.npz"
         np.savez_compressed(path, **arrays | answer)
-        print(f"{path.name}: {path.stat().st_size} bytes, logits std {logits.std():.3f}, {official_version()}")
+        print(
+            f"{path.name}: {path.stat().st_size} bytes, logits std {logits.std():.3f}, {official_version()}"
+        )
 
 
 if __name__ == "__main__":

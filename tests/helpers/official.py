@@ -73,7 +73,11 @@ def main(given: str, answer: str) -> None:
     """Do the work in the child process."""
     with np.load(given) as arrays:
         raw = dict(arrays)
-    tokens, version, dtype = raw.pop("tokens").tolist(), str(raw.pop("version")), str(raw.pop("dtype"))
+    tokens, version, dtype = (
+        raw.pop("tokens").tolist(),
+        str(raw.pop("version")),
+        str(raw.pop("dtype")),
+    )
     os.environ.update(RWKV_V7_ON=str(int(version == "v7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
 
     import torch  # type: ignore[import-not-found]
@@ -81,7 +85,10 @@ def main(given: str, answer: str) -> None:
 
     torch.set_num_threads(1)
     path = Path(given).with_name("checkpoint")  # the package appends .pth
-    torch.save({name: torch.from_numpy(x).to(getattr(torch, dtype)) for name, x in raw.items()}, f"{path}.pth")
+    torch.save(
+        {name: torch.from_numpy(x).to(getattr(torch, dtype)) for name, x in raw.items()},
+        f"{path}.pth",
+    )
     model = RWKV(str(path), "cpu fp32")
     logits: list[np.ndarray] = []
     state: Any = None

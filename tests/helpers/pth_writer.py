@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-STORAGES = {"f32": "FloatStorage", "f16": "HalfStorage", "bf16": "BFloat16Storage", "f64": "DoubleStorage"}
+STORAGES = {
+    "f32": "FloatStorage",
+    "f16": "HalfStorage",
+    "bf16": "BFloat16Storage",
+    "f64": "DoubleStorage",
+}
 
 
 def bf16(array: np.ndarray) -> np.ndarray:
@@ -46,7 +51,9 @@ class Pickle:
     def put(self, key: Any = None) -> None:
         if key is not None:
             self.memo[key] = self.count
-        self.out += b"q" + bytes([self.count]) if self.count < 256 else b"r" + struct.pack("<I", self.count)
+        self.out += (
+            b"q" + bytes([self.count]) if self.count < 256 else b"r" + struct.pack("<I", self.count)
+        )
         self.count += 1
 
     def got(self, key: Any) -> bool:
@@ -130,7 +137,11 @@ def c_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def pickle_and_storages(
-    tensors: Mapping[str, Any], dtype: str = "f32", ordered: bool = False, parameters: bool = False, wrap: str = ""
+    tensors: Mapping[str, Any],
+    dtype: str = "f32",
+    ordered: bool = False,
+    parameters: bool = False,
+    wrap: str = "",
 ) -> tuple[bytes, list[bytes]]:
     """Return data.pkl and the bytes of each storage, for arrays or `View`s that share storages by identity."""
     pickle, storages, keys = Pickle(), [], {}
@@ -148,12 +159,18 @@ def pickle_and_storages(
         batch = items[start : start + 1000]
         pickle.out += b"(" * (len(batch) > 1)
         for name, value in batch:
-            view = value if isinstance(value, View) else View(value, 0, value.shape, c_stride(value.shape))
+            view = (
+                value
+                if isinstance(value, View)
+                else View(value, 0, value.shape, c_stride(value.shape))
+            )
             if id(view.storage) not in keys:
                 keys[id(view.storage)] = str(len(storages))
                 storages.append(stored(view.storage, dtype))
             pickle.text(name)
-            pickle.tensor(keys[id(view.storage)], STORAGES[dtype], view.storage.size, view, parameters)
+            pickle.tensor(
+                keys[id(view.storage)], STORAGES[dtype], view.storage.size, view, parameters
+            )
         pickle.out += b"u" if len(batch) > 1 else b"s"
     pickle.out += b"s" * bool(wrap) + b"."
     return bytes(pickle.out), storages
@@ -165,15 +182,24 @@ def zip_archive(members: Mapping[str, bytes], crc: bool = True, align: int = 64)
     for name, data in members.items():
         start, encoded, check = len(out), name.encode(), zlib.crc32(data) if crc else 0
         padding = -(start + 30 + len(encoded) + 4) % align
-        out += struct.pack("<4s5H3L2H", b"PK\3\4", 0, 0x808, 0, 0, 0, 0, 0, 0, len(encoded), padding + 4)
+        out += struct.pack(
+            "<4s5H3L2H", b"PK\3\4", 0, 0x808, 0, 0, 0, 0, 0, 0, len(encoded), padding + 4
+        )
         out += encoded + b"FB" + struct.pack("<H", padding) + b"Z" * padding + data
         out += struct.pack("<4s3L", b"PK\7\10", check, len(data), len(data))
         sizes = (check, len(data), len(data), len(encoded))
-        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 0, 0, 0x808, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, start) + encoded
+        directory += (
+            struct.pack(
+                "<4s6H3L5H2L", b"PK\1\2", 0, 0, 0x808, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, start
+            )
+            + encoded
+        )
     count, offset = len(members), len(out)
     out += directory
     end64 = len(out)
-    out += struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 0x31E, 45, 0, 0, count, count, len(directory), offset)
+    out += struct.pack(
+        "<4sQ2H2L4Q", b"PK\6\6", 44, 0x31E, 45, 0, 0, count, count, len(directory), offset
+    )
     out += struct.pack("<4sLQL", b"PK\6\7", 0, end64, 1)
     out += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), offset, 0)
     return bytes(out)
@@ -181,13 +207,20 @@ def zip_archive(members: Mapping[str, bytes], crc: bool = True, align: int = 64)
 
 def members(pickle: bytes, storages: list[bytes], root: str = "archive") -> dict[str, bytes]:
     """Return the members of a checkpoint in torch's order."""
-    head = {"data.pkl": pickle, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
+    head = {
+        "data.pkl": pickle,
+        ".format_version": b"1",
+        ".storage_alignment": b"64",
+        "byteorder": b"little",
+    }
     data = {f"data/{i}": storage for i, storage in enumerate(storages)}
     tail = {"version": b"3\n", ".data/serialization_id": b"0" * 40}
     return {f"{root}/{name}": value for name, value in {**head, **data, **tail}.items()}
 
 
-def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, Any], dtype: str = "f32", **options: Any) -> None:
+def write_pth(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], dtype: str = "f32", **options: Any
+) -> None:
     """Write a checkpoint; options as for `pickle_and_storages`."""
     with open(path, "wb") as file:
         file.write(zip_archive(members(*pickle_and_storages(tensors, dtype, **options))))

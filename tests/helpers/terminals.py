@@ -17,16 +17,30 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def environment(**extra: str) -> dict[str, str]:
     """Return an environment for commands: nothing compiled, and a terminal that has colours."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
-    return {**kept, "TINYRWKV_BACKEND": "numpy", "TERM": "xterm", "OPENBLAS_NUM_THREADS": "1", **extra}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("NO_COLOR", "COLUMNS", "LINES")
+    }
+    return {
+        **kept,
+        "TINYRWKV_BACKEND": "numpy",
+        "TERM": "xterm",
+        "OPENBLAS_NUM_THREADS": "1",
+        **extra,
+    }
 
 
 def run(*arguments: str, text: str | bytes = "", **extra: str) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments in the checkout, through pipes that carry UTF-8."""
     data = text.encode() if isinstance(text, str) else text
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, input=data, capture_output=True, cwd=ROOT, env=environment(**extra), timeout=60)
-    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+    done = subprocess.run(
+        command, input=data, capture_output=True, cwd=ROOT, env=environment(**extra), timeout=60
+    )
+    return subprocess.CompletedProcess(
+        command, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 # Makes standard input the controlling terminal, so that Ctrl-C reaches the command, even where it was ignored.

@@ -25,7 +25,9 @@ BACKENDS = ("native", "numba", "numpy")
 WORDS = {
     **{
         257 + i: word.encode()
-        for i, word in enumerate(["ab", "abc", "bc", "ca", "\n\n", "User:", " the", "é", "日本", "aab"])
+        for i, word in enumerate(
+            ["ab", "abc", "bc", "ca", "\n\n", "User:", " the", "é", "日本", "aab"]
+        )
     },
     270: "日".encode()[:2],
     271: b"\xa5a",  # the last byte of U+65E5 and a letter
@@ -46,7 +48,12 @@ def tokenizer_tensors(vocabulary: Mapping[int, bytes] = VOCABULARY) -> dict[str,
 
 
 def shape_of(
-    arch: str, layers: int = 2, width: int = 64, vocab: int = VOCAB_SIZE, head_size: int = 16, ffn: int = 96
+    arch: str,
+    layers: int = 2,
+    width: int = 64,
+    vocab: int = VOCAB_SIZE,
+    head_size: int = 16,
+    ffn: int = 96,
 ) -> dict:
     """Return the metadata of a tiny model."""
     return sizes(arch, layers, width, vocab, head_size, ffn)
@@ -58,7 +65,9 @@ def read_tensors(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, np
         return dict(file.metadata), {name: file[name].copy() for name in file.tensors}
 
 
-def write_tensors(path: str | pathlib.Path, metadata: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+def write_tensors(
+    path: str | pathlib.Path, metadata: dict[str, Any], tensors: Mapping[str, np.ndarray]
+) -> str:
     """Write a file; return its path."""
     with Writer(path, metadata) as writer:
         for name, array in tensors.items():
@@ -66,7 +75,9 @@ def write_tensors(path: str | pathlib.Path, metadata: dict[str, Any], tensors: M
     return str(path)
 
 
-def write_model(path: str | pathlib.Path, config: dict[str, Any], dtype: str, seed: int = 0, low: int = 16) -> str:
+def write_model(
+    path: str | pathlib.Path, config: dict[str, Any], dtype: str, seed: int = 0, low: int = 16
+) -> str:
     """Write a random model with a vocabulary; return its path."""
     write(str(path), config, dtype, seed, low)
     if config["vocab_size"] < VOCAB_SIZE:
@@ -107,7 +118,10 @@ def compress(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
                 f"blocks.{layer}.{name}.weight.a",
                 rng.standard_normal((rank, C)).astype(np.float32) / np.float32(C**0.5),
             )
-            add(f"blocks.{layer}.{name}.weight.b", rng.standard_normal((C, rank)).astype(np.float32) / np.float32(3))
+            add(
+                f"blocks.{layer}.{name}.weight.b",
+                rng.standard_normal((C, rank)).astype(np.float32) / np.float32(3),
+            )
             if name != "att.key":
                 tensors[f"blocks.{layer}.{name}.diag"] = rng.standard_normal(C).astype(np.float32)
         if int8:
@@ -117,25 +131,34 @@ def compress(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
             tensors[name + "rows"], tensors[name + "rows.scale"] = np.ascontiguousarray(q.T), scale
 
 
-def predict(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf) -> None:
+def predict(
+    metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf
+) -> None:
     """Put bundles of neurons, and a 1-bit predictor that by default chooses all, in the place of int8 matrices."""
     C, F = metadata["n_embd"], metadata["n_ffn"]
     for layer in range(metadata["n_layer"]):
         ffn = f"blocks.{layer}.ffn."
-        key, value = tensors.pop(ffn + "key.weight"), tensors.pop(ffn + "value.weight")  # (F, C), (C, F)
+        key, value = (
+            tensors.pop(ffn + "key.weight"),
+            tensors.pop(ffn + "value.weight"),
+        )  # (F, C), (C, F)
         tensors[ffn + "predictor.signs"] = pack_codes((key >= 0).astype(np.uint8), 1)
         tensors[ffn + "predictor.threshold"] = np.full(F, threshold, np.float32)
         bundles = np.zeros(bundle_shape(F, C), np.int8)
         per_page = max(bundles.shape[1] // (2 * C), 1)
         for f in range(F):
             page, place = divmod(f, per_page)
-            bundles[page, 2 * C * place : 2 * C * (place + 1)] = np.concatenate([key[f], value[:, f]])
+            bundles[page, 2 * C * place : 2 * C * (place + 1)] = np.concatenate(
+                [key[f], value[:, f]]
+            )
         tensors[ffn + "bundles"] = bundles
         tensors[ffn + "bundles.key_scale"] = tensors.pop(ffn + "key.weight.scale")
         tensors[ffn + "bundles.value_scale"] = tensors.pop(ffn + "value.weight.scale")
 
 
-def network(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf) -> None:
+def network(
+    metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf
+) -> None:
     """As `predict`, with 1-bit weights that choose no neuron, and small networks that by default choose all."""
     rng, C, F = np.random.default_rng(4), metadata["n_embd"], metadata["n_ffn"]
     predict(metadata, tensors, np.inf)
@@ -143,9 +166,9 @@ def network(metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold:
         predictor, hidden = f"blocks.{layer}.ffn.predictor.", 11 + layer
         for name, shape in (("fc1.weight", (hidden, C)), ("fc2.weight", (F, hidden))):
             tensors[predictor + name] = rng.integers(-127, 128, shape).astype(np.int8)
-            tensors[predictor + name + ".scale"] = rng.uniform(1e-3, 1e-2, len(tensors[predictor + name])).astype(
-                np.float32
-            )
+            tensors[predictor + name + ".scale"] = rng.uniform(
+                1e-3, 1e-2, len(tensors[predictor + name])
+            ).astype(np.float32)
         tensors[predictor + "mlp_threshold"] = np.full(F, threshold, np.float32)
 
 
@@ -178,7 +201,9 @@ class Oracle:
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference in standard deviations of what is expected."""
-    found, expected = (np.clip(x.astype(np.float64), -1e6, 1e6) for x in (found, expected))  # v4 begins with -1e30
+    found, expected = (
+        np.clip(x.astype(np.float64), -1e6, 1e6) for x in (found, expected)
+    )  # v4 begins with -1e30
     return float(np.abs(found - expected).max() / max(expected.std(), 1e-30))
 
 

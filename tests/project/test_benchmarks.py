@@ -84,7 +84,9 @@ def test_kernels(run, backend, tiny):
     assert sum(kind["count"] for kind in only["kinds"]) == len(model.program.rows)
     assert sum(kind["bytes"] for kind in only["kinds"]) == model.plan()["touched_bytes_per_token"]
     products = {kind["kind"]: kind["macs"] for kind in only["kinds"] if kind["macs"]}
-    assert set(products) == {kernels.name_of(row) for row in model.program.rows if row[0] == abi.MATMUL}
+    assert set(products) == {
+        kernels.name_of(row) for row in model.program.rows if row[0] == abi.MATMUL
+    }
     assert products["MATMUL 300x64"] == 2 * 300 * 64
     assert told["tokens"] == 2
 
@@ -113,13 +115,28 @@ def test_limit(run, linux, tiny):
     told = run(limit, tiny(), "--backend", "numpy", "--tokens", "3")
     (only,) = told["runs"]
     assert only["same"] and 0 < only["peak_bytes"] <= told["limit"]
-    assert len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
+    assert (
+        len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
+    )
 
 
 def test_lite(run, monkeypatch, tmp_path):
     for name, size in (("FIT", 600), ("HELD", 100)):
         monkeypatch.setattr(calibration, name, size)
-    few = ["--layers", "2", "--width", "64", "--vocab", "300", "--turns", "1", "--tokens", "2", "--threads", "1"]
+    few = [
+        "--layers",
+        "2",
+        "--width",
+        "64",
+        "--vocab",
+        "300",
+        "--turns",
+        "1",
+        "--tokens",
+        "2",
+        "--threads",
+        "1",
+    ]
     lite.main([*few, "--make", str(tmp_path / "lite.trwkv")])
     model = tinyrwkv.load(tmp_path / "lite.trwkv")
     assert {"blocks.1.ffn.bundles", "head.codes.4"} <= set(model.file.tensors)
@@ -166,7 +183,15 @@ def test_startup(run, tiny, monkeypatch):
     told = run(startup, tiny(), "--backend", "native", "numpy", "--repeat", "2")
     assert told["import_beyond_numpy_s"] == pytest.approx(0.03)
     assert set(told["seconds"]) == {
-        *("python", "numpy", "tinyrwkv", "load native", "first token native", "load numpy", "first token numpy")
+        *(
+            "python",
+            "numpy",
+            "tinyrwkv",
+            "load native",
+            "first token native",
+            "load numpy",
+            "first token numpy",
+        )
     }
 
 
@@ -181,7 +206,9 @@ def test_peers_that_are_not_there_are_left_out(run):
     assert list(told["ratios"]) == ["decode by the stream read, 1 threads"]
     assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
     for one in told["runs"]:
-        assert one["engine"].startswith("tinyrwkv ") and one["engine"].endswith(", exact") == ("exact" in one["name"])
+        assert one["engine"].startswith("tinyrwkv ") and one["engine"].endswith(", exact") == (
+            "exact" in one["name"]
+        )
         assert one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 and one["load_s"] > 0
     assert set(told["left_out"]) == {"rwkv", "llama"}
 
@@ -191,7 +218,12 @@ def test_ratios_compare_runs_with_as_many_threads():
         speeds = {"decode_tok_s": speed, "decode_p10_tok_s": 2 * speed, "prefill_tok_s": 3 * speed}
         return {"name": name, "threads": threads, "rss": rss, **speeds}
 
-    runs = [one("tinyrwkv", 1, 100, 10), one("tinyrwkv", 2, 150, 10), one("llama", 1, 50, 20), one("llama", 2, 50, 40)]
+    runs = [
+        one("tinyrwkv", 1, 100, 10),
+        one("tinyrwkv", 2, 150, 10),
+        one("llama", 1, 50, 20),
+        one("llama", 2, 50, 40),
+    ]
     runs.append(one("tinyrwkv exact", 2, 160, 10))
     found = peers.ratios(runs, {"1": 20.0, "2": 30.0}, 10**8)
     exact = {what: ratio for what, ratio in found.items() if "exact" in what}
@@ -213,7 +245,10 @@ exit 0
     program.chmod(0o700)
     few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
     told = run(peers, *SHAPE, *few, "--peers-python", str(program))
-    assert told["left_out"]["rwkv"] == "it ended with 3, and the last that it said is: illegal instruction"
+    assert (
+        told["left_out"]["rwkv"]
+        == "it ended with 3, and the last that it said is: illegal instruction"
+    )
     assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
 
 
@@ -236,7 +271,9 @@ def test_agreement_is_with_the_official_package(tmp_path):
     found = peers.agree(engines, 50, str(tmp_path))
     assert found["rwkv False"] == found["llama False"] == {"rms": 0, "greedy": 32}
     assert found["tinyrwkv True"] == {"rms": pytest.approx(0.1, rel=0.02), "greedy": 31}
-    assert peers.agree(engines[:1], 50, str(tmp_path)) == {"tinyrwkv True": {"rms": None, "greedy": None}}
+    assert peers.agree(engines[:1], 50, str(tmp_path)) == {
+        "tinyrwkv True": {"rms": None, "greedy": None}
+    }
 
 
 def test_an_engine_reads_one_by_one_or_at_once(tmp_path):
@@ -257,7 +294,9 @@ def test_an_engine_reads_one_by_one_or_at_once(tmp_path):
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_random_checkpoints_are_whole(arch, tmp_path, oracle):
     path = str(tmp_path / "a.safetensors")
-    random_checkpoint.write(path, sizes(arch, 2, 64, 50, 16), ranks={letter: 8 for letter in "DEwavg"})
+    random_checkpoint.write(
+        path, sizes(arch, 2, 64, 50, 16), ranks={letter: 8 for letter in "DEwavg"}
+    )
     convert(path, tmp_path / "a.trwkv", dtype="f32")
     raw = random_checkpoint.read(path)
     model = tinyrwkv.load(tmp_path / "a.trwkv", backend="numpy")
@@ -289,7 +328,12 @@ def test_compression(run, monkeypatch, tmp_path):
     assert "".join(compression.table(made)) == ""
     told = run(compression, "--model", *paths, *options, *only, "--write")
     rows = told["models"]["a.pth"]
-    assert list(rows) == ["int8", "values of neurons that fire", "low rank 1/3, whitened", "predicted neurons, 17 %"]
+    assert list(rows) == [
+        "int8",
+        "values of neurons that fire",
+        "low rank 1/3, whitened",
+        "predicted neurons, 17 %",
+    ]
     for row in rows.values():
         assert set(compression.COLUMNS) <= set(row)
         assert row["decode_tok_s"] > 0
@@ -304,7 +348,9 @@ def test_compression(run, monkeypatch, tmp_path):
     assert page.endswith("<!-- end -->\nafter\n")
     assert "old" not in page
     # a step alone takes the files and results that are there
-    again = run(compression, "--model", *paths, *options, "--only", "int8", "--step", "speed", "--write")
+    again = run(
+        compression, "--model", *paths, *options, "--only", "int8", "--step", "speed", "--write"
+    )
     assert again["models"]["a.pth"]["values of neurons that fire"] == exact
     with pytest.raises(ValueError, match="found no"):
         compression.written("nothing", told)
@@ -319,21 +365,30 @@ def test_promises(run, linux, monkeypatch, tmp_path):
     told = run(promises, "--model", *paths, "--small", *paths, *SHAPE, *few)
     checks = {check["about"]: check for check in told["checks"]}
     assert len(checks) == len(told["checks"]) > 35
-    exact = [check["found"] for about, check in checks.items() if "differ" in about and "that differ" in about]
+    exact = [
+        check["found"]
+        for about, check in checks.items()
+        if "differ" in about and "that differ" in about
+    ]
     assert exact == [0, 0]
     interrupted = [check["found"] for about, check in checks.items() if "interrupted" in about]
     assert interrupted == [0] * len(promises.INTERRUPTED)
     assert checks["limit of 12 MB: the text is the same (1: yes)"]["holds"]
     assert checks["low rank that saves nothing is refused (1: yes)"]["holds"]
     assert checks["a lite: points of right answers below f32"]["found"] == 0
-    assert not checks["exact: bytes of values, so many times fewer"]["holds"]  # half of them fire here
+    assert not checks["exact: bytes of values, so many times fewer"][
+        "holds"
+    ]  # half of them fire here
 
 
 def test_a_figure_is_on_one_side_of_its_bar():
     assert promises.Check("a", 2.0, most=2).row == ("a", "2", " at most 2", "yes")
     assert promises.Check("a", 2.01, most=2).row == ("a", "2.01", " at most 2", "NO")
     assert promises.Check("a", 1.99, least=2).row == ("a", "1.99", "at least 2", "NO")
-    assert promises.Check("a", 12345).row == ("a", "12,345", "-", "") and promises.Check("a", 0.1).row[1] == "0.1000"
+    assert (
+        promises.Check("a", 12345).row == ("a", "12,345", "-", "")
+        and promises.Check("a", 0.1).row[1] == "0.1000"
+    )
 
 
 @pytest.mark.usefixtures("linux")
@@ -361,4 +416,6 @@ def test_constraints(run):
     for each in told["runs"]:
         assert 0 < each["tokens"] <= 8
         assert each["first_max_us"] >= each["first_us"] > 0
-        assert each["again_share"] == pytest.approx(each["again_us"] / told["decode_us"], rel=0.05, abs=1e-3)
+        assert each["again_share"] == pytest.approx(
+            each["again_us"] / told["decode_us"], rel=0.05, abs=1e-3
+        )

@@ -65,17 +65,23 @@ def missing(thing: Any) -> Iterator[str]:
     for name, parameter in signature.parameters.items():
         if name != "self" and not re.search(rf"^[\w, ]*\b{name}\b[\w, ]* : ", doc, re.MULTILINE):
             yield f"the parameter {parameter}"
-    told = {"Returns", "Yields"} & set(headings) or doc.startswith(("Return ", "Tell whether ", "The "))
+    told = {"Returns", "Yields"} & set(headings) or doc.startswith(
+        ("Return ", "Tell whether ", "The ")
+    )
     if signature.return_annotation != "None" and not told:
         yield "what it returns"
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_is_described(name: str) -> None:
-    assert not list(missing(PUBLIC[name])), f"{name}: its docstring lacks {', '.join(missing(PUBLIC[name]))}"
+    assert not list(missing(PUBLIC[name])), (
+        f"{name}: its docstring lacks {', '.join(missing(PUBLIC[name]))}"
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if "." not in name and not name.endswith("Error")])
+@pytest.mark.parametrize(
+    "name", [name for name in PUBLIC if "." not in name and not name.endswith("Error")]
+)
 def test_a_public_name_has_an_example(name: str) -> None:
     members = [thing for key, thing in PUBLIC.items() if key == name or key.startswith(name + ".")]
     assert any(">>> " in (inspect.getdoc(thing) or "") for thing in members)
@@ -96,4 +102,6 @@ def test_what_a_page_lists_exists(page: str) -> None:
     assert listed
     for path, members in listed:
         thing, names = pkgutil.resolve_name(path), re.findall(r":members: (.+)", members)
-        assert [name for name in ", ".join(names).split(", ") if name and not hasattr(thing, name)] == []
+        assert [
+            name for name in ", ".join(names).split(", ") if name and not hasattr(thing, name)
+        ] == []

@@ -55,7 +55,9 @@ def files() -> Iterator[Path]:
         folders[:] = [
             name
             for name in folders
-            if name not in NOT_OURS and not name.endswith(".egg-info") and not (name.startswith(".") and name != ".ci")
+            if name not in NOT_OURS
+            and not name.endswith(".egg-info")
+            and not (name.startswith(".") and name != ".ci")
         ]
         for name in names:
             if not (top and name.startswith(".git") and name != ".gitignore"):
@@ -94,7 +96,11 @@ MODULES = modules()
 
 
 def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def imports(name: str, source: str, is_package: bool, lazy: bool) -> set[str]:
@@ -112,7 +118,9 @@ def imports(name: str, source: str, is_package: bool, lazy: bool) -> set[str]:
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
                 found.add(inner if inner in MODULES else base)
-        elif is_type_checking(node) or (not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        elif is_type_checking(node) or (
+            not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ):
             return
         for child in ast.iter_child_nodes(node):
             visit(child)
@@ -147,8 +155,12 @@ def test_imports_are_found() -> None:
     names = {"numpy.linalg", "tinyrwkv.file.memory", "tinyrwkv.errors"}
     assert imports("tinyrwkv.x", source, False, lazy=False) == names
     assert imports("tinyrwkv.x", source, False, lazy=True) - names <= {"tinyrwkv.cli.terminal"}
-    assert imports("tinyrwkv.kernels.x", "from .. import errors", False, lazy=False) == {"tinyrwkv.errors"}
-    assert imports("tinyrwkv.kernels", "from .run import run", True, lazy=False) == {"tinyrwkv.kernels.run"}
+    assert imports("tinyrwkv.kernels.x", "from .. import errors", False, lazy=False) == {
+        "tinyrwkv.errors"
+    }
+    assert imports("tinyrwkv.kernels", "from .run import run", True, lazy=False) == {
+        "tinyrwkv.kernels.run"
+    }
 
 
 PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Python or another
@@ -162,15 +174,19 @@ def test_a_module_imports_only_what_it_may(name: str) -> None:
             continue
         if within(name, "tinyrwkv"):
             allowed = {"tinyrwkv", "numpy"}
-            writes_llvm = ("tinyrwkv.engine.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
+            writes_llvm = (
+                "tinyrwkv.engine.numba_backend",
+                "tinyrwkv.native.llvm",
+                "tinyrwkv.native.lookup",
+            )
             if name in writes_llvm or within(name, "tinyrwkv.kernels"):
                 allowed |= COMPILERS
             if name == "tinyrwkv.native.build":
                 allowed |= COMPILERS | {"ziglang"}
             assert top in allowed, f"{name} imports {other}"
-            assert not is_core(name) or not any(within(other, f"tinyrwkv.{room}") for room in APART), (
-                f"the core's {name} imports {other}"
-            )
+            assert not is_core(name) or not any(
+                within(other, f"tinyrwkv.{room}") for room in APART
+            ), f"the core's {name} imports {other}"
         else:
             allowed = {"converters", "tinyrwkv", "numpy"}
             if name == "converters.export.gguf":
@@ -184,17 +200,24 @@ def test_a_package_names_itself_only_by_dots(name: str) -> None:
     package = name.partition(".")[0]
     for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            assert not any(within(alias.name, package) for alias in node.names), f"{name}:{node.lineno}"
+            assert not any(within(alias.name, package) for alias in node.names), (
+                f"{name}:{node.lineno}"
+            )
         elif isinstance(node, ast.ImportFrom) and not node.level:
             assert not within(node.module or "", package), f"{name}:{node.lineno}"
 
 
 def test_imports_go_one_way() -> None:
-    graph = {name: {other for other in imports_of(name, lazy=False) if other in MODULES} for name in MODULES}
+    graph = {
+        name: {other for other in imports_of(name, lazy=False) if other in MODULES}
+        for name in MODULES
+    }
     done: set[str] = set()
 
     def walk(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"a circle of imports: {' -> '.join((*path[path.index(name) :], name))}"
+        assert name not in path, (
+            f"a circle of imports: {' -> '.join((*path[path.index(name) :], name))}"
+        )
         if name not in done:
             for other in sorted(graph[name]):
                 walk(other, (*path, name))
@@ -211,7 +234,14 @@ def test_importing_costs_no_compiler_and_no_command_line() -> None:
     )
     new = set(run("-c", code).split())
     assert "tinyrwkv" in new
-    assert not new & {"converters", "tinyrwkv_converters", "argparse", "multiprocessing", "unittest", *COMPILERS}
+    assert not new & {
+        "converters",
+        "tinyrwkv_converters",
+        "argparse",
+        "multiprocessing",
+        "unittest",
+        *COMPILERS,
+    }
     loaded = run("-c", "import sys, tinyrwkv; print(*sys.modules)").split()
     assert not [name for name in loaded if any(within(name, f"tinyrwkv.{room}") for room in APART)]
 
@@ -235,7 +265,9 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "tinyrwkv"
 
 
 def test_a_copy_under_another_name_runs(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tinyrwkv", tmp_path / "robot_brain", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "tinyrwkv", tmp_path / "robot_brain", ignore=shutil.ignore_patterns("__pycache__")
+    )
     best, logit = run("-c", VENDORED, PYTHONPATH=str(tmp_path)).split()
     model = tinyrwkv.load(backend="numpy")
     logits, _ = model.forward(model.tokenizer.encode("User: stop"))
@@ -264,7 +296,11 @@ def test_every_file_that_is_not_code_is_listed() -> None:
             matches = list(folder.glob(pattern))
             assert matches, f"{package}: nothing is named {pattern}"
             listed.update(matches)
-    found = {path for path in files() if path.suffix not in (".py", ".pyc") and ROOT / "tinyrwkv" in path.parents}
+    found = {
+        path
+        for path in files()
+        if path.suffix not in (".py", ".pyc") and ROOT / "tinyrwkv" in path.parents
+    }
     assert listed == found
 
 
@@ -274,7 +310,11 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     # setuptools reads it without running the package, so that NumPy is not needed to build it.
     tree = ast.parse((ROOT / "tinyrwkv" / "__init__.py").read_text("utf-8"))
-    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    assigned = {
+        ast.unparse(node.targets[0]): node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+    }
     assert ast.literal_eval(assigned["__version__"]) == version
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
@@ -285,7 +325,15 @@ def test_the_changelog_tells_of_the_file_format() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     for release in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
         headings = re.findall(r"^### (.+)$", release, re.MULTILINE)
-        assert set(headings) <= {"File format", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+        assert set(headings) <= {
+            "File format",
+            "Added",
+            "Changed",
+            "Deprecated",
+            "Removed",
+            "Fixed",
+            "Security",
+        }
         assert "File format" in headings, release.splitlines()[0]
 
 
@@ -293,7 +341,9 @@ def test_numpy_is_all_that_is_needed() -> None:
     assert lines(setup_cfg()["options"]["install_requires"]) == ["numpy>=1.21"]
 
 
-SCRIPTS = dict(line.split(" = ") for line in lines(setup_cfg()["options.entry_points"]["console_scripts"]))
+SCRIPTS = dict(
+    line.split(" = ") for line in lines(setup_cfg()["options.entry_points"]["console_scripts"])
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -301,7 +351,9 @@ def test_a_command_tells_how_it_is_used(script: str) -> None:
     module, function = SCRIPTS[script].split(":")
     package, _, rest = module.partition(".")
     module = f"{PACKAGES[package]}.{rest}"
-    told = run("-c", f"import sys; from {module} import {function}; sys.exit({function}(['--help']))")
+    told = run(
+        "-c", f"import sys; from {module} import {function}; sys.exit({function}(['--help']))"
+    )
     assert told.startswith("usage: " + script)
 
 
@@ -334,7 +386,10 @@ def test_the_readme_is_short() -> None:
     assert len(readme().splitlines()) < 150
 
 
-PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -349,7 +404,9 @@ def test_every_file_named_in_a_page_exists(page: str) -> None:
 
 
 # Written so that this file does not hold what it looks for.
-ELSEWHERE = re.compile(rb"(?<![\w./-])/(?:wor[k]|roo[t]|home/\w+)/|(?<!\w)share[d]/(?:reference|checkpoints|data)")
+ELSEWHERE = re.compile(
+    rb"(?<![\w./-])/(?:wor[k]|roo[t]|home/\w+)/|(?<!\w)share[d]/(?:reference|checkpoints|data)"
+)
 
 
 def test_nothing_names_a_folder_of_one_machine() -> None:
@@ -359,7 +416,12 @@ def test_nothing_names_a_folder_of_one_machine() -> None:
 
 
 def test_folders_of_one_machine_are_found() -> None:
-    for text in ("x = '/wor" + "k/main'", "../share" + "d/data/x", "share" + "d/checkpoints", "(/roo" + "t/.cache)"):
+    for text in (
+        "x = '/wor" + "k/main'",
+        "../share" + "d/data/x",
+        "share" + "d/checkpoints",
+        "(/roo" + "t/.cache)",
+    ):
         assert ELSEWHERE.search(text.encode()), text
     for text in ("framework/x", "a shared/private pair", "usr/share/data", "work/life"):
         assert not ELSEWHERE.search(text.encode()), text

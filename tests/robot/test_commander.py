@@ -19,7 +19,9 @@ def model():
     return tinyrwkv.load()
 
 
-@pytest.mark.parametrize("text", ["stop", "STOP!", "please stop now", "Halt.", "robot, freeze", "whoa"])
+@pytest.mark.parametrize(
+    "text", ["stop", "STOP!", "please stop now", "Halt.", "robot, freeze", "whoa"]
+)
 def test_stop_alone(text):
     assert says_stop(text) and says_only_stop(text)
 
@@ -50,11 +52,15 @@ def test_commands_become_calls(model):
     assert not commander.thinking and commander.work(math.inf) is None
     again = decide(commander, "please go forward two meters and then turn left")
     assert again._replace(logprob=decision.logprob) == decision
-    assert again.logprob == pytest.approx(decision.logprob, rel=1e-6)  # NumPy adds in the order that addresses suggest
+    assert again.logprob == pytest.approx(
+        decision.logprob, rel=1e-6
+    )  # NumPy adds in the order that addresses suggest
 
 
 def test_doubt_becomes_a_question(model):
-    sure = decide(Commander(model, Scripts(), threshold=-math.inf), "I'd love a cup from the kitchen")
+    sure = decide(
+        Commander(model, Scripts(), threshold=-math.inf), "I'd love a cup from the kitchen"
+    )
     assert sure.kind == "run"
     asked = decide(Commander(model, Scripts(), threshold=0.0), "turn left")
     assert asked.kind == "ask" and asked.calls == [Call("turn", 90.0)]
@@ -64,7 +70,10 @@ def test_what_has_no_script(model):
     cut = decide(Commander(model, Scripts(), max_tokens=3), "turn left and then turn right")
     assert (cut.kind, cut.calls) == ("unknown", [])
     only = Scripts({"photo": None})
-    assert decide(Commander(model, only, threshold=-math.inf), "solve my homework").kind in ("run", "unknown")
+    assert decide(Commander(model, only, threshold=-math.inf), "solve my homework").kind in (
+        "run",
+        "unknown",
+    )
 
 
 @given(st.text(max_size=60))

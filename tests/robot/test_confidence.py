@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from tinyrwkv import ArgumentError
 from tinyrwkv.robot.confidence import calibrate, curve
 
-answers = st.lists(st.tuples(st.sampled_from([-3.0, -2.0, -0.5, -0.1, 0.0]), st.booleans()), min_size=1, max_size=30)
+answers = st.lists(
+    st.tuples(st.sampled_from([-3.0, -2.0, -0.5, -0.1, 0.0]), st.booleans()),
+    min_size=1,
+    max_size=30,
+)
 
 
 @given(answers)
 def test_the_curve_counts(answers):
     points = curve(*zip(*answers, strict=True))
-    assert [point.threshold for point in points] == sorted({logprob for logprob, _ in answers}, reverse=True)
+    assert [point.threshold for point in points] == sorted(
+        {logprob for logprob, _ in answers}, reverse=True
+    )
     for point in points:
         trusted = [right for logprob, right in answers if logprob >= point.threshold]
         assert point.coverage == pytest.approx(len(trusted) / len(answers))

@@ -25,7 +25,9 @@ from tests.helpers.talkers import write_talker
 from tests.helpers.terminals import ROOT, environment
 from tinyrwkv.robot.scripts import Scripts
 
-BROKER = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+BROKER = shutil.which(
+    "mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+)
 WHY_NOT = "" if BROKER else "no broker: apt install mosquitto"
 try:
     import paho.mqtt.client as mqtt
@@ -39,7 +41,19 @@ if WHY_NOT and os.environ.get("CI_MQTT") == "required":
     raise RuntimeError(WHY_NOT)
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
-ANSWER = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
+ANSWER = [
+    b":",
+    b" ca",
+    b"f",
+    b"\xc3",
+    b"\xa9",
+    b" cost",
+    b"s",
+    b" \xe2",
+    b"\x82\xac",
+    b"5",
+    b"\n\n",
+]
 LOOP = [b":", b" so", b" on", b" and", b" so"]
 PREFIX = "robot/brain"
 
@@ -76,9 +90,14 @@ class Broker:
         """Start it, and wait until it listens."""
         assert BROKER is not None
         command = [BROKER, "-c", str(self.settings)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), 1),
+            ):
                 return
             time.sleep(0.05)
         raise AssertionError("mosquitto does not listen")
@@ -113,7 +132,9 @@ class User:
         """Send a request."""
         self.say("request", json.dumps({"id": id, "prompt": "go", **values}))
 
-    def wait_for(self, topic: str, seconds: float = 20) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+    def wait_for(
+        self, topic: str, seconds: float = 20
+    ) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
         """Return what came under a topic, and what came before it."""
         before, end = [], time.monotonic() + seconds
         while True:
@@ -194,7 +215,9 @@ def test_an_exchange(bridge: Callable[..., Any], user: User, brief: str) -> None
     response, before = user.wait_for("response/a")
     pieces = [told for topic, told in before if topic == "partial/a"]
     assert response["text"] == "".join(piece["text"] for piece in pieces) == " café costs €5"
-    assert [piece["number"] for piece in pieces] == sorted({piece["number"] for piece in pieces}) and len(pieces) > 3
+    assert [piece["number"] for piece in pieces] == sorted(
+        {piece["number"] for piece in pieces}
+    ) and len(pieces) > 3
     assert response["stop_reason"] == "stop" and response["tokens"] == 10 and response["id"] == "a"
     assert 0 <= response["waited_s"] < 10 and response["seconds"] > 0
     user.ask("b", max_tokens=1, sampling_config={"temperature": 0, "seed": 1}, stop=["x"])
@@ -221,12 +244,19 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
         user.ask(id, prompt="move forward 25 meters", **({"constraint": told} if told else {}))
         text = user.wait_for(f"response/{id}")[0]["text"].strip()
         assert text == script if script else Scripts().parse(text) is not None and "25" not in text
-    for id, told in (("h", {"goto": [5]}), ("i", {"goto": ["a", 1]}), ("j", {"a b": None}), ("k", {"move": [3, "4"]})):
+    for id, told in (
+        ("h", {"goto": [5]}),
+        ("i", {"goto": ["a", 1]}),
+        ("j", {"a b": None}),
+        ("k", {"move": [3, "4"]}),
+    ):
         user.ask(id, constraint={"scripts": told})
         assert "error" in user.wait_for(f"response/{id}")[0]
 
 
-def test_a_conversation_goes_on_where_it_is_asked_to(bridge: Callable[..., Any], user: User, brief: str) -> None:
+def test_a_conversation_goes_on_where_it_is_asked_to(
+    bridge: Callable[..., Any], user: User, brief: str
+) -> None:
     made = bridge(brief)
     tokens = []
     for id, reset in (("a", True), ("b", False), ("c", True)):
@@ -254,14 +284,20 @@ def test_cancel_and_stop(bridge: Callable[..., Any], user: User, endless: str) -
     assert user.wait_for("response/c")[0]["stop_reason"] == "cancelled"
 
 
-def test_a_deadline_counts_the_waiting(bridge: Callable[..., Any], user: User, endless: str) -> None:
+def test_a_deadline_counts_the_waiting(
+    bridge: Callable[..., Any], user: User, endless: str
+) -> None:
     bridge(endless, longest=60)
     user.ask("a", max_tokens=10**9, deadline=1.2)
     user.ask("b", max_tokens=10**9, deadline=0.6)
     response, _ = user.wait_for("response/a")
-    assert response["stop_reason"] == "deadline" and response["tokens"] > 0 and response["seconds"] < 5
+    assert (
+        response["stop_reason"] == "deadline" and response["tokens"] > 0 and response["seconds"] < 5
+    )
     response, _ = user.wait_for("response/b")
-    assert (response["stop_reason"], response["tokens"]) == ("deadline", 0) and response["waited_s"] > 0.6
+    assert (response["stop_reason"], response["tokens"]) == ("deadline", 0) and response[
+        "waited_s"
+    ] > 0.6
 
 
 def test_a_full_queue_says_so_at_once(bridge: Callable[..., Any], user: User, endless: str) -> None:
@@ -278,10 +314,14 @@ def test_a_full_queue_says_so_at_once(bridge: Callable[..., Any], user: User, en
     assert [one["stop_reason"] for one in answered] == ["cancelled"] * 3
     user.ask("d", max_tokens=2)
     told, before = user.wait_for("response/d")
-    assert told["stop_reason"] == "length" and not [topic for topic, _ in before if topic == "response/b"]
+    assert told["stop_reason"] == "length" and not [
+        topic for topic, _ in before if topic == "response/b"
+    ]
 
 
-def test_what_is_no_request_is_refused_and_hurts_nobody(bridge: Callable[..., Any], user: User, brief: str) -> None:
+def test_what_is_no_request_is_refused_and_hurts_nobody(
+    bridge: Callable[..., Any], user: User, brief: str
+) -> None:
     bridge(brief, longest=5)
     whole = {"id": "x", "prompt": "go"}
     for payload in (
@@ -299,7 +339,9 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(bridge: Callable[..., An
     ):  # fmt: skip
         user.say("request", payload)
         if payload:
-            topic = "response/x" if b'"id": "x"' in payload else "error"  # where the id can be read, it is answered
+            topic = (
+                "response/x" if b'"id": "x"' in payload else "error"
+            )  # where the id can be read, it is answered
             assert "found" in user.wait_for(topic)[0]["error"], payload
     for more in (
         {"max_tokens": -1},
@@ -331,7 +373,9 @@ def test_a_retained_request_is_not_answered_again(
     assert not [topic for topic, _ in before if "old" in topic]
 
 
-def test_the_broker_may_go_and_come_back(broker: Broker, bridge: Callable[..., Any], user: User, brief: str) -> None:
+def test_the_broker_may_go_and_come_back(
+    broker: Broker, bridge: Callable[..., Any], user: User, brief: str
+) -> None:
     bridge(brief)
     user.ask("a")
     user.wait_for("response/a")
@@ -344,7 +388,15 @@ def test_the_broker_may_go_and_come_back(broker: Broker, bridge: Callable[..., A
 
 
 def program(path: str, port: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "examples/mqtt_bridge.py", path, "--port", str(port), "--prefix", PREFIX]
+    command = [
+        sys.executable,
+        "examples/mqtt_bridge.py",
+        path,
+        "--port",
+        str(port),
+        "--prefix",
+        PREFIX,
+    ]
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
@@ -361,7 +413,9 @@ def test_the_program_ends_cleanly(broker: Broker, user: User, endless: str) -> N
         assert process.stderr is not None and "Traceback" not in process.stderr.read()
 
 
-def test_the_broker_tells_when_the_program_is_killed(broker: Broker, user: User, brief: str) -> None:
+def test_the_broker_tells_when_the_program_is_killed(
+    broker: Broker, user: User, brief: str
+) -> None:
     with program(brief, broker.port) as process:
         user.online()
         process.kill()
@@ -372,7 +426,10 @@ def test_the_program_waits_for_the_broker(broker: Broker, brief: str) -> None:
     broker.stop()
     with program(brief, broker.port) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == f"mqtt_bridge: no broker at localhost:{broker.port} yet; trying on\n"
+        assert (
+            process.stderr.readline()
+            == f"mqtt_bridge: no broker at localhost:{broker.port} yet; trying on\n"
+        )
         broker.start()
         user = User(broker.port)
         user.online()

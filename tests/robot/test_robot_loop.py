@@ -48,7 +48,9 @@ class Time:
 class Thinker:
     """A commander that takes a number of slices, each as long as it may be."""
 
-    def __init__(self, clock: Time, decisions: dict[str, Decision], slices: int = 3, too_long: float = 0.0) -> None:
+    def __init__(
+        self, clock: Time, decisions: dict[str, Decision], slices: int = 3, too_long: float = 0.0
+    ) -> None:
         self.clock, self.decisions, self.slices, self.too_long = clock, decisions, slices, too_long
         self.thinking, self.heard = False, list[str]()
 
@@ -150,7 +152,10 @@ def test_stop_needs_no_model(made):
 @given(
     st.lists(
         st.sampled_from(
-            [*(Call("move", x) for x in (-2.0, 0.5, 3.0)), *(Call("turn", a) for a in (90.0, -45.0, 360.0))]
+            [
+                *(Call("move", x) for x in (-2.0, 0.5, 3.0)),
+                *(Call("turn", a) for a in (90.0, -45.0, 360.0)),
+            ]
         ),
         max_size=5,
     ),
@@ -194,10 +199,18 @@ def test_a_robot_fetches(robot_loop):
 
 
 def test_it_runs(robot_loop, capsys):
-    assert robot_loop.main(["--say", "take a picture", "--hz", "200", "--margin", "0.001", "--json"]) == 0
+    assert (
+        robot_loop.main(["--say", "take a picture", "--hz", "200", "--margin", "0.001", "--json"])
+        == 0
+    )
     *told, last = capsys.readouterr().out.splitlines()
     assert told == ["robot: photo()", "robot: a picture of what is ahead"]
-    assert json.loads(last)["ticks"] > 50 and set(json.loads(last)["late_ms"]) == {"p50", "p99", "p99.9", "max"}
+    assert json.loads(last)["ticks"] > 50 and set(json.loads(last)["late_ms"]) == {
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+    }
     assert robot_loop.main(["--measure", "0.2", "--hz", "100"]) == 0
     assert json.loads(capsys.readouterr().out)["ticks"] == 20
     assert robot_loop.main(["no such file"]) == 1
@@ -209,7 +222,9 @@ def written(tmp_path):
     """Write commands and scripts to a file."""
 
     def write(name: str, pairs: list[tuple[str, str]]) -> str:
-        text = "".join(f"User: {said}\n\nAssistant: {script}\n\n<|doc|>\n" for said, script in pairs)
+        text = "".join(
+            f"User: {said}\n\nAssistant: {script}\n\n<|doc|>\n" for said, script in pairs
+        )
         (tmp_path / name).write_text(text)
         return str(tmp_path / name)
 
@@ -217,20 +232,37 @@ def written(tmp_path):
 
 
 def test_it_judges(robot_loop, capsys, written):
-    pairs = [("turn left", "turn(90)"), ("take a picture", "photo()"), ("go to the kitchen", "dock()")]
+    pairs = [
+        ("turn left", "turn(90)"),
+        ("take a picture", "photo()"),
+        ("go to the kitchen", "dock()"),
+    ]
     path = written("judged.txt", pairs)
     assert list(robot_loop.documents(path)) == pairs
     assert robot_loop.main(["--judge", path, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["commands"], told["valid"], told["right_with_grammar"], told["right_without"]) == (3, 3, 2, 2)
-    assert told["curve"][-1]["coverage"] == 1 and told["curve"][-1]["precision"] == pytest.approx(2 / 3)
-    assert (told["trusted"], told["trusted_right"], told["coverage"]) == (3, 2, 1) and "chosen" not in told
+    assert (told["commands"], told["valid"], told["right_with_grammar"], told["right_without"]) == (
+        3,
+        3,
+        2,
+        2,
+    )
+    assert told["curve"][-1]["coverage"] == 1 and told["curve"][-1]["precision"] == pytest.approx(
+        2 / 3
+    )
+    assert (told["trusted"], told["trusted_right"], told["coverage"]) == (
+        3,
+        2,
+        1,
+    ) and "chosen" not in told
     assert told["precision"] == pytest.approx(2 / 3)
 
 
 def test_a_threshold_is_chosen_on_other_text_than_it_is_judged_on(robot_loop, capsys, written):
     judged = written("judged.txt", [("turn left", "turn(90)"), ("take a picture", "dock()")])
-    other = written("other.txt", [("take a picture", "photo()"), ("turn left", "dock()")])  # the picture is surer
+    other = written(
+        "other.txt", [("take a picture", "photo()"), ("turn left", "dock()")]
+    )  # the picture is surer
     assert robot_loop.main(["--choose", other, "--judge", judged, "--precision", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["chosen"]["coverage"], told["chosen"]["precision"]) == (0.5, 1)
@@ -254,9 +286,13 @@ def test_reworded_commands_have_scripts_and_are_nobody_elses(robot_loop, capsys,
     assert len(pairs) == 400 and 20 < sum(script == "unknown()" for _, script in pairs) < 120
     for _, script in pairs:
         scripts.parse(script)
-    assert {call.verb for _, script in pairs for call in scripts.parse(script)} == set(VERBS) - {"stop"}
+    assert {call.verb for _, script in pairs for call in scripts.parse(script)} == set(VERBS) - {
+        "stop"
+    }
     human = Path(__file__).parents[1] / "data" / "commands-human.txt"
-    assert not {said.lower() for said, _ in pairs} & {said.lower() for said, _ in robot_loop.documents(str(human))}
+    assert not {said.lower() for said, _ in pairs} & {
+        said.lower() for said, _ in robot_loop.documents(str(human))
+    }
     commands.main(["--count", "400"])
     assert capsys.readouterr().out == path.read_text()
 

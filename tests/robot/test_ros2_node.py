@@ -23,7 +23,19 @@ from tests.helpers.terminals import ROOT
 from tinyrwkv.robot.scripts import Scripts
 
 NODE = ROOT / "examples" / "ros2_node.py"
-ANSWER = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
+ANSWER = [
+    b":",
+    b" ca",
+    b"f",
+    b"\xc3",
+    b"\xa9",
+    b" cost",
+    b"s",
+    b" \xe2",
+    b"\x82\xac",
+    b"5",
+    b"\n\n",
+]
 LOOP = [b":", b" so", b" on", b" and", b" so"]
 
 
@@ -68,7 +80,9 @@ class StandInNode:
         self.publishers[topic] = Publisher(msg_type)
         return self.publishers[topic]
 
-    def create_subscription(self, msg_type: type, topic: str, callback: Callable[..., Any], qos_profile: int) -> None:
+    def create_subscription(
+        self, msg_type: type, topic: str, callback: Callable[..., Any], qos_profile: int
+    ) -> None:
         self.callbacks[topic] = msg_type, callback
 
     def get_logger(self) -> Any:
@@ -84,7 +98,9 @@ class StandInNode:
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Load the example with the stand-in in the place of ROS."""
-    rclpy, node, executors = (types.ModuleType(name) for name in ("rclpy", "rclpy.node", "rclpy.executors"))
+    rclpy, node, executors = (
+        types.ModuleType(name) for name in ("rclpy", "rclpy.node", "rclpy.executors")
+    )
     std_msgs, messages = types.ModuleType("std_msgs"), types.ModuleType("std_msgs.msg")
     rclpy.ok = lambda: True
     node.Node, messages.String, messages.Empty = StandInNode, String, Empty
@@ -145,7 +161,9 @@ def test_scripts_constrain_the_answer(module: Any) -> None:
         assert Scripts().parse(answered(node, count)[-1]) is not None
 
 
-def test_stop_a_new_prompt_and_the_deadline_end_an_answer(module: Any, tmp_path: pathlib.Path) -> None:
+def test_stop_a_new_prompt_and_the_deadline_end_an_answer(
+    module: Any, tmp_path: pathlib.Path
+) -> None:
     path = write_talker(tmp_path / "m.trwkv", LOOP, template="robot")
     node = brain(module, model=path, max_tokens=10**9, deadline=60.0)
     node.deliver("~/stop", Empty())  # nothing to stop

@@ -41,8 +41,25 @@ def test_unknown_stands_alone():
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "move(21)", "move(-20.01)", "move(1.234)", "move(01)", "move(-0)", "move()", "move(1);move(2)"),
-        *("move(1);", 'look("away")', 'pick("")', 'pick("a  b")', 'pick("a\n")', "fly(1)", 'photo("x")'),
+        *(
+            "",
+            "move(21)",
+            "move(-20.01)",
+            "move(1.234)",
+            "move(01)",
+            "move(-0)",
+            "move()",
+            "move(1);move(2)",
+        ),
+        *(
+            "move(1);",
+            'look("away")',
+            'pick("")',
+            'pick("a  b")',
+            'pick("a\n")',
+            "fly(1)",
+            'photo("x")',
+        ),
         *("turn(721)", "wait(-1)"),
     ],
 )
@@ -52,9 +69,18 @@ def test_what_is_no_script_is_refused(text):
 
 
 def test_a_world_has_its_own_names_and_bounds():
-    scripts = Scripts({**VERBS, "goto": Names(["kitchen (north)", "user"]), "move": Number(0, 2, 0)}, lead="", tail="")
-    assert scripts.parse('goto("kitchen (north)"); move(2)') == [Call("goto", "kitchen (north)"), Call("move", 2.0)]
-    assert not any(map(scripts.matches, ['goto("kitchen")', "move(2.5)", "move(-1)", ' goto("user")']))
+    scripts = Scripts(
+        {**VERBS, "goto": Names(["kitchen (north)", "user"]), "move": Number(0, 2, 0)},
+        lead="",
+        tail="",
+    )
+    assert scripts.parse('goto("kitchen (north)"); move(2)') == [
+        Call("goto", "kitchen (north)"),
+        Call("move", 2.0),
+    ]
+    assert not any(
+        map(scripts.matches, ['goto("kitchen")', "move(2.5)", "move(-1)", ' goto("user")'])
+    )
     assert Scripts({"say": Words()}, lead="").verbs == {"say": Words()}
 
 
@@ -82,10 +108,15 @@ def test_verbs_that_take_the_same_share_what_is_learnt():
 @given(st.integers(0, 10**6))
 @settings(max_examples=25)
 def test_a_random_model_says_only_scripts(load, seed):
-    model, sampler = load("numpy"), Sampler(seed=seed, temperature=2, logit_bias={0: -math.inf, VOCAB_SIZE - 1: 9})
+    model, sampler = (
+        load("numpy"),
+        Sampler(seed=seed, temperature=2, logit_bias={0: -math.inf, VOCAB_SIZE - 1: 9}),
+    )
     verbs = {"move": Number(-2, 2, 1), "goto": Names(["a", "é日"]), "stop": None}
     scripts = Scripts(verbs)
-    generation = model.generate([3], constraint=scripts, sampler=sampler, stop=["\n\n"], max_tokens=60)
+    generation = model.generate(
+        [3], constraint=scripts, sampler=sampler, stop=["\n\n"], max_tokens=60
+    )
     text = "".join(piece.text for piece in generation)
     if generation.result.stop_reason == "stop":
         assert all(call.verb in verbs for call in scripts.parse(text))
@@ -95,14 +126,23 @@ def test_a_random_model_says_only_scripts(load, seed):
     ("command", "script"),
     [
         ("please go forward two meters and then turn left", "move(2); turn(90)"),
-        ("Bring me the red cup from the kitchen.", 'goto("kitchen"); pick("red cup"); goto("user"); release()'),
+        (
+            "Bring me the red cup from the kitchen.",
+            'goto("kitchen"); pick("red cup"); goto("user"); release()',
+        ),
     ],
 )
 def test_the_bundled_model_says_what_it_was_taught(command, script):
     model = tinyrwkv.load()
     prompt = f"User: {command}\n\nAssistant:"
-    generation = model.generate(prompt, constraint=SCRIPTS, sampler=Sampler(temperature=0), stop=["\n\n"])
+    generation = model.generate(
+        prompt, constraint=SCRIPTS, sampler=Sampler(temperature=0), stop=["\n\n"]
+    )
     assert "".join(piece.text for piece in generation).strip() == script
-    generation = model.generate("User: Tell me a story.\n\nAssistant:", constraint=SCRIPTS, stop=["\n\n"])
+    generation = model.generate(
+        "User: Tell me a story.\n\nAssistant:", constraint=SCRIPTS, stop=["\n\n"]
+    )
     list(generation)
-    assert generation.result.stop_reason == "length" or SCRIPTS.matches(generation.result.text + "\n\n")
+    assert generation.result.stop_reason == "length" or SCRIPTS.matches(
+        generation.result.text + "\n\n"
+    )

@@ -25,13 +25,17 @@ class Clock:
 
 
 @given(
-    ticks=st.integers(2, 60), seed=st.integers(0, 50), pattern=st.sampled_from([None, "(a|b日|é)*", "[^x]{8}", "b{3}"])
+    ticks=st.integers(2, 60),
+    seed=st.integers(0, 50),
+    pattern=st.sampled_from([None, "(a|b日|é)*", "[^x]{8}", "b{3}"]),
 )
 @settings(max_examples=15)
 def test_slices_add_up_to_the_whole(load, backend, ticks, seed, pattern):
     model, constraint = load(backend), None if pattern is None else Regex(pattern)
     prompt = [3 + seed] * 20
-    sampler = Sampler(seed=seed, temperature=0.0 if not is_exact(backend) else 1.0, logit_bias={0: -math.inf})
+    sampler = Sampler(
+        seed=seed, temperature=0.0 if not is_exact(backend) else 1.0, logit_bias={0: -math.inf}
+    )
     if pattern == "b{3}":
         sampler = Sampler(seed=seed)
     whole = model.generate(prompt, sampler=sampler, max_tokens=10, constraint=constraint)
@@ -40,17 +44,23 @@ def test_slices_add_up_to_the_whole(load, backend, ticks, seed, pattern):
     clock, count = Clock(), 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate.time, "monotonic", clock.monotonic)
-        while not thought.work(clock.now + ticks + count // 5):  # a slice may be too short for a token
+        while not thought.work(
+            clock.now + ticks + count // 5
+        ):  # a slice may be too short for a token
             count += 1
             assert count < 1000
     assert thought.tokens == whole.result.tokens
     assert thought.stop_reason == whole.result.stop_reason
     assert thought.text == whole.result.text
-    near = 1e-4 if is_exact(backend) else 2e-3  # NumPy adds up another number of tokens at once in another order
+    near = (
+        1e-4 if is_exact(backend) else 2e-3
+    )  # NumPy adds up another number of tokens at once in another order
     if pattern is None:
         assert thought.logprob == pytest.approx(logprob, abs=near)
     else:
-        assert thought.logprob <= logprob + near  # by the model itself the answer is no more probable
+        assert (
+            thought.logprob <= logprob + near
+        )  # by the model itself the answer is no more probable
     assert thought.work(0)
 
 

@@ -155,7 +155,9 @@ class Chat:
         command = self.calls.expected(prompt, deadline)
         if not command:
             state, sampler = self._state or self._begun(deadline), self.sampler
-            prompt = self.template.prompt(text, self._state is None, "" if state is not None else self.system)
+            prompt = self.template.prompt(
+                text, self._state is None, "" if state is not None else self.system
+            )
         generation = self.model.generate(
             prompt,
             state=state,
@@ -196,10 +198,14 @@ class Chat:
         for _ in generation:
             pass
         result = generation.result
-        if result.stop_reason is None or (not result.tokens and result.stop_reason in ("cancelled", "deadline")):
+        if result.stop_reason is None or (
+            not result.tokens and result.stop_reason in ("cancelled", "deadline")
+        ):
             self._take_back()
             return
-        self._transcript.append(session.Said(self.last.text, result.text.strip(), self.last.command))
+        self._transcript.append(
+            session.Said(self.last.text, result.text.strip(), self.last.command)
+        )
         if not self.last.command:
             state, unread = result.state, result.unread
             self._state = self.model.forward(unread, state, logits=None)[1] if unread else state
@@ -260,11 +266,17 @@ class Chat:
 
     def settings(self) -> dict[str, float | None]:
         """Return every setting and its value."""
-        return {key: getattr(self.sampler, key) for key in settings.SAMPLER_SETTINGS} | {"max_tokens": self.max_tokens}
+        return {key: getattr(self.sampler, key) for key in settings.SAMPLER_SETTINGS} | {
+            "max_tokens": self.max_tokens
+        }
 
     def memory(self) -> dict[str, int | None]:
         """Return bytes: resident and cached of the file, its resident_limit, rss, anon and peak of the process."""
         model = self.model
-        counts = {"resident": model.resident(), "cached": model.cached(), "resident_limit": model.resident_limit}
+        counts = {
+            "resident": model.resident(),
+            "cached": model.cached(),
+            "resident_limit": model.resident_limit,
+        }
         process = memory.process_memory()
         return counts | {key: process.get(key) for key in ("rss", "anon", "peak")}

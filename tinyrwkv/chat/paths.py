@@ -26,4 +26,8 @@ def _folder(variable: str, usual: str, on_macos: str) -> str | None:
     if told and os.path.isabs(told):  # a relative one is to be ignored, says the XDG specification
         return os.path.join(told, NAME)
     home = os.path.expanduser("~")
-    return os.path.join(home, on_macos if sys.platform == "darwin" else usual, NAME) if os.path.isdir(home) else None
+    return (
+        os.path.join(home, on_macos if sys.platform == "darwin" else usual, NAME)
+        if os.path.isdir(home)
+        else None
+    )

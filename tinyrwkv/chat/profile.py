@@ -64,7 +64,9 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
     except FileNotFoundError:
         return Profile()
     except OSError as error:
-        raise _refusal(path, "file", error.strerror or "an error", "a file that can be read") from None
+        raise _refusal(
+            path, "file", error.strerror or "an error", "a file that can be read"
+        ) from None
     if len(data) > MOST_BYTES:
         raise _refusal(path, "file", "more bytes", f"at most {MOST_BYTES:,}")
     try:
@@ -75,10 +77,14 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
         raise _refusal(path, "keys", "other ones", f"an object of {', '.join(Profile._fields)}")
     for key in ("prompts", "commands"):
         texts = told.get(key, [])
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        if not isinstance(texts, list) or not all(
+            isinstance(text, str) and text.strip() for text in texts
+        ):
             raise _refusal(path, key, "something else", "a list of texts")
     values = told.get("settings", {})
-    if not isinstance(values, dict) or not all(isinstance(value, (int, float)) for value in values.values()):
+    if not isinstance(values, dict) or not all(
+        isinstance(value, (int, float)) for value in values.values()
+    ):
         raise _refusal(path, "settings", "something else", "an object of numbers")
     try:
         settings.check(values)
@@ -88,4 +94,6 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
 
 
 def _refusal(path: str, key: str, found: str, expected: str) -> FormatError:
-    return FormatError(path, key, found, expected, "correct it, or remove it: the model works without")
+    return FormatError(
+        path, key, found, expected, "correct it, or remove it: the model works without"
+    )

@@ -44,7 +44,9 @@ def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] 
         with contextlib.suppress(FormatError), open_file(path) as file:
             kind = file.metadata["kind"]
         if kind != "state":
-            raise ArgumentError(os.fspath(path), "file", kind, "none, or a state", "choose another name")
+            raise ArgumentError(
+                os.fspath(path), "file", kind, "none, or a state", "choose another name"
+            )
     said = json.dumps([list(one) for one in transcript]).encode()
     with Writer(path, {"kind": "state", "tokens": state.tokens, **state.origin}) as writer:
         writer.add("state", state.data)
@@ -76,5 +78,7 @@ def load(path: str | os.PathLike[str], model: Model) -> tuple[State, list[Said]]
             said = [Said("", "", None)]  # type: ignore[arg-type]
         if not all(list(map(type, one)) == [str, str, bool] for one in said):
             expected = "JSON, a list of [question, answer, whether it was a command]"
-            raise FormatError(file.path, TRANSCRIPT, "something else", expected, "save the conversation again")
+            raise FormatError(
+                file.path, TRANSCRIPT, "something else", expected, "save the conversation again"
+            )
     return state, said

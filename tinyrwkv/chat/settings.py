@@ -8,7 +8,13 @@ from typing import Any
 from ..errors import ArgumentError
 from ..sampling import Sampler
 
-DEFAULTS = {"temperature": 1.0, "top_p": 0.5, "presence_penalty": 0.2, "frequency_penalty": 0.2, "max_tokens": 400}
+DEFAULTS = {
+    "temperature": 1.0,
+    "top_p": 0.5,
+    "presence_penalty": 0.2,
+    "frequency_penalty": 0.2,
+    "max_tokens": 400,
+}
 SAMPLER_SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty"),
     *("repetition_penalty", "penalty_decay", "seed"),
@@ -39,16 +45,28 @@ def parse(key: str, value: float | str | None) -> Any:
     (0.5, None)
     """
     if key not in NAMES:
-        raise ArgumentError("settings", "name", repr(key), f"one of {', '.join(NAMES)}", "choose one of them")
+        raise ArgumentError(
+            "settings", "name", repr(key), f"one of {', '.join(NAMES)}", "choose one of them"
+        )
     number: Any = value
     if isinstance(value, str):
         try:
-            number = None if (key, value) == ("seed", "none") else int(value) if key in WHOLE else float(value)
+            number = (
+                None
+                if (key, value) == ("seed", "none")
+                else int(value)
+                if key in WHOLE
+                else float(value)
+            )
         except ValueError:
             expected = "a whole number" if key in WHOLE else "a number"
-            raise ArgumentError("settings", key, repr(value), expected, f"write it like /set {key} 1") from None
+            raise ArgumentError(
+                "settings", key, repr(value), expected, f"write it like /set {key} 1"
+            ) from None
     if key == "max_tokens" and not (type(number) is int and 1 <= number <= MOST_TOKENS):
-        raise ArgumentError("settings", key, repr(value), f"1 to {MOST_TOKENS:,}", "choose one in that range")
+        raise ArgumentError(
+            "settings", key, repr(value), f"1 to {MOST_TOKENS:,}", "choose one in that range"
+        )
     return number
 
 

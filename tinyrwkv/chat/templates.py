@@ -80,7 +80,9 @@ class Template:
         system : str, optional
             Instructions before the first turn.
         """
-        return (self.system(system) if first else self.between) + self.user(text) + self.answer_prefix
+        return (
+            (self.system(system) if first else self.between) + self.user(text) + self.answer_prefix
+        )
 
     def _clean(self, text: str) -> str:
         if not self.clean:
@@ -93,7 +95,13 @@ TEMPLATES = {
     for built in (
         Template("chat"),
         Template("robot", stop=("\n\n",)),
-        Template("raven", system_form="{}\n\n", user_form="Bob: {}\n\n", answer_prefix="Alice:", stop=("\n\n",)),
+        Template(
+            "raven",
+            system_form="{}\n\n",
+            user_form="Bob: {}\n\n",
+            answer_prefix="Alice:",
+            stop=("\n\n",),
+        ),
         Template("none", "{}", "{}", answer_prefix="", between="", stop=(), clean=False),
     )
 }

@@ -15,7 +15,14 @@ from ..errors import TinyRWKVError
 from .commands import bench, chat, generate, info, plan, verify
 from .terminal import width
 
-COMMANDS = {"chat": chat, "generate": generate, "info": info, "plan": plan, "verify": verify, "bench": bench}
+COMMANDS = {
+    "chat": chat,
+    "generate": generate,
+    "info": info,
+    "plan": plan,
+    "verify": verify,
+    "bench": bench,
+}
 
 EXAMPLES = """\
 examples:
@@ -76,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         about = command.HELP[0].upper() + command.HELP[1:] + "."
         added = commands.add_parser(
-            name, help=command.HELP, description=about, epilog=command.EXAMPLES, formatter_class=form
+            name,
+            help=command.HELP,
+            description=about,
+            epilog=command.EXAMPLES,
+            formatter_class=form,
         )
         command.configure(added)
         added.set_defaults(run=command.run)
@@ -85,7 +96,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open_streams() -> None:
     """Let any text in and out: UTF-8 through pipes, what a terminal can show on terminals."""
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace"), (sys.stderr, "replace")):
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "replace"),
+        (sys.stderr, "replace"),
+    ):
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=errors)

@@ -49,7 +49,11 @@ class Console:
         notes: TextIO | None = None,
     ) -> None:
         self.chat, self.prompts = chat, prompts
-        self.source, self.out, self.notes = source or sys.stdin, out or sys.stdout, notes or sys.stderr
+        self.source, self.out, self.notes = (
+            source or sys.stdin,
+            out or sys.stdout,
+            notes or sys.stderr,
+        )
         self.terminal = is_terminal(self.source) and is_terminal(self.out)
         self.colours = self.terminal and has_colours(self.out)
         self._at_prompt = False
@@ -145,11 +149,17 @@ class Console:
         """Say what an answer cost, and why it ended where that is not plain to see."""
         times, notes = result.timings, []
         if interrupted:
-            notes.append("stopped" if result.tokens else "stopped before it was read: no part of the conversation")
+            notes.append(
+                "stopped"
+                if result.tokens
+                else "stopped before it was read: no part of the conversation"
+            )
         elif result.stop_reason == "length":
             notes.append(f"cut at {self.chat.max_tokens} tokens, /set max_tokens allows more")
         if times["seconds"]:
-            notes.append(f"{times['tokens']} tokens, {times['tokens'] / times['seconds']:.1f} tok/s")
+            notes.append(
+                f"{times['tokens']} tokens, {times['tokens'] / times['seconds']:.1f} tok/s"
+            )
         now = self.chat.memory()
         if now["rss"] is not None:
             notes.append(f"RSS {show_size(now['rss'])}")
@@ -159,7 +169,9 @@ class Console:
 
     def _banner(self) -> None:
         model, config = self.chat.model, self.chat.model.config
-        name = os.path.splitext(os.path.basename(config.get("source", {}).get("name", "") or model.path))[0]
+        name = os.path.splitext(
+            os.path.basename(config.get("source", {}).get("name", "") or model.path)
+        )[0]
         size = show_size(model.plan()["resident_bytes_max"])
         text = f"{name}: RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}, {config['dtype']}, "
         self._note(text + f"at most {size} of it in memory, backend {model.backend.name}")
@@ -196,7 +208,9 @@ class EventConsole(Console):
     def _answer(self, line: str) -> None:
         generation = self.chat.ask(line)
         turn = self.chat.last
-        self.events("begin", turn=self.chat.turns, prompt=line, command=turn is not None and turn.command)
+        self.events(
+            "begin", turn=self.chat.turns, prompt=line, command=turn is not None and turn.command
+        )
         with contextlib.closing(stream(generation)) as pieces:
             for piece in pieces:
                 self.events.piece(piece)

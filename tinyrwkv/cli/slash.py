@@ -107,22 +107,44 @@ def _set(chat: Chat, argument: str) -> str:
 def _stats(chat: Chat, argument: str) -> str:
     model, config = chat.model, chat.model.config
     shape = f"RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}, {config['dtype']}"
-    rows = [("model", shape), ("backend", f"{model.backend.name}, threads: {model.backend.threads}")]
-    rows += [("template", chat.template.name), ("turns", f"{chat.turns}"), ("tokens read", f"{chat.state.tokens:,}")]
+    rows = [
+        ("model", shape),
+        ("backend", f"{model.backend.name}, threads: {model.backend.threads}"),
+    ]
+    rows += [
+        ("template", chat.template.name),
+        ("turns", f"{chat.turns}"),
+        ("tokens read", f"{chat.state.tokens:,}"),
+    ]
     rows += [("state", show_size(chat.state.data.nbytes))]
     if chat.system_source:
-        rows += [("system text", {"cache": "from the cache", "read": "read in this run"}[chat.system_source])]
+        rows += [
+            (
+                "system text",
+                {"cache": "from the cache", "read": "read in this run"}[chat.system_source],
+            )
+        ]
     if chat.last is not None:
         result = chat.last.generation.result
         times = result.timings
         rows += [
-            ("last answer", f"{'command' if chat.last.command else 'conversation'}, ended by {result.stop_reason}")
+            (
+                "last answer",
+                f"{'command' if chat.last.command else 'conversation'}, ended by {result.stop_reason}",
+            )
         ]
         for name, count, seconds in (
             ("  prompt", times["prompt_tokens"], times["prompt_seconds"]),
             ("  answer", times["tokens"], times["seconds"]),
         ):
-            rows.append((name, f"{count} tokens, {count / seconds:.1f} tok/s" if seconds else f"{count} tokens"))
+            rows.append(
+                (
+                    name,
+                    f"{count} tokens, {count / seconds:.1f} tok/s"
+                    if seconds
+                    else f"{count} tokens",
+                )
+            )
     return _table(rows)
 
 
@@ -139,19 +161,31 @@ def _why(chat: Chat, argument: str) -> str:
 
 def _memory(chat: Chat, argument: str) -> str:
     plan, now = chat.model.plan(), chat.memory()
-    rows = [("file", show_size(plan["file_bytes"])), ("  in this process", show_size(now["resident"]))]
+    rows = [
+        ("file", show_size(plan["file_bytes"])),
+        ("  in this process", show_size(now["resident"])),
+    ]
     if now["resident_limit"] is not None:
         rows += [("  limit", show_size(now["resident_limit"]))]
     rows += [("  in the page cache", show_size(now["cached"])), ("process", show_size(now["rss"]))]
     rows += [("  its own", show_size(now["anon"])), ("  at most so far", show_size(now["peak"]))]
     parts = [("part", "in file", "a token")]
     for part in (*plan["parts"], plan | {"part": "together"}):
-        parts.append((part["part"], show_size(part["file_bytes"]), show_size(part["touched_bytes_per_token"])))
+        parts.append(
+            (
+                part["part"],
+                show_size(part["file_bytes"]),
+                show_size(part["touched_bytes_per_token"]),
+            )
+        )
     return _table(rows) + "\n" + _table(parts)
 
 
 def _help(chat: Chat, argument: str) -> str:
-    rows = [(f"{name} {command.argument}".strip(), command.purpose) for name, command in COMMANDS.items()]
+    rows = [
+        (f"{name} {command.argument}".strip(), command.purpose)
+        for name, command in COMMANDS.items()
+    ]
     keys = "Ctrl-C stops an answer; twice at the prompt, or Ctrl-D once, it leaves."
     return "\n".join(f"{name}: {purpose}" for name, purpose in rows) + "\n" + keys
 
@@ -189,4 +223,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows whose columns are lined up."""
     sizes = [max(columns(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (zip(row, sizes, strict=True) for row in rows)
-    return "\n".join("  ".join(cell + " " * (size - columns(cell)) for cell, size in line).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell + " " * (size - columns(cell)) for cell, size in line).rstrip()
+        for line in lines
+    )

@@ -145,7 +145,9 @@ class Wrapper:
             space = "\n"
             self._column = 0
         else:
-            space = space if self._column + len(space) <= limit else ""  # an indentation wider than the line
+            space = (
+                space if self._column + len(space) <= limit else ""
+            )  # an indentation wider than the line
             self._column += len(space)
         parts = [space]
         for character in word if self._column + columns(word) > limit else (word,):

@@ -76,7 +76,9 @@ class Parts:
         return len(self.moves) - 1
 
     def _refuse(self, found: str) -> None:
-        raise ArgumentError("constraint", "pattern", found, "a smaller automaton", "repeat less, or shorten it")
+        raise ArgumentError(
+            "constraint", "pattern", found, "a smaller automaton", "repeat less, or shorten it"
+        )
 
     def _add(self, node: Node, start: int) -> int:
         """Add what matches a node from `start` on; return where it ends."""
@@ -139,7 +141,9 @@ class Parts:
 
     def _characters(self, node: Characters, start: int) -> int:
         end = self._state()
-        shared: dict[tuple[tuple[int, int], int], int] = {}  # what the last bytes of several sequences have in common
+        shared: dict[
+            tuple[tuple[int, int], int], int
+        ] = {}  # what the last bytes of several sequences have in common
         for low, high in node.ranges:
             for first, *rest in byte_sequences(low, high):
                 self._steps += 1
@@ -205,7 +209,9 @@ class Automaton:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        borders = {border for moves in parts.moves for low, high, _ in moves for border in (low, high + 1)}
+        borders = {
+            border for moves in parts.moves for low, high, _ in moves for border in (low, high + 1)
+        }
         numbers = np.zeros(257, np.uint8)
         numbers[sorted(borders - {0})] = 1
         classes = np.cumsum(numbers[:256], dtype=np.uint8)
@@ -214,7 +220,9 @@ class Automaton:
         self.table[DEAD] = DEAD
         self.members: list[tuple[int, ...]] = [()]
         self._ids: dict[tuple[int, ...], int] = {(): DEAD}
-        self._after: dict[tuple[int, ...], int] = {}  # states of parts that a byte leads to: the state they are
+        self._after: dict[
+            tuple[int, ...], int
+        ] = {}  # states of parts that a byte leads to: the state they are
         self._closures: dict[int, tuple[int, ...]] = {}
         self._work = 0
         self.begin = self.find(self._closure(parts.start))
@@ -277,13 +285,17 @@ class Automaton:
 
     def _state_after(self, *targets: int) -> int:
         if targets not in self._after:
-            self._after[targets] = self.find(self._closure(targets[0]) if len(targets) == 1 else self._union(targets))
+            self._after[targets] = self.find(
+                self._closure(targets[0]) if len(targets) == 1 else self._union(targets)
+            )
         return self._after[targets]
 
     def _count(self, work: int) -> None:
         self._work += work
         if self._work > MOST_WORK:
-            raise ArgumentError("constraint", "pattern", "too much work for one token", "a simpler one", SIMPLER)
+            raise ArgumentError(
+                "constraint", "pattern", "too much work for one token", "a simpler one", SIMPLER
+            )
 
     def _union(self, targets: tuple[int, ...]) -> tuple[int, ...]:
         closures = [self._closure(target) for target in set(targets)]
@@ -341,7 +353,9 @@ class Machine:
 
     def read(self, place: Place, data: bytes) -> Place:
         """Return the place after some bytes; false where they do not fit."""
-        return self.ask(place, lambda automaton, state: Place(automaton, automaton.read(state, data)))
+        return self.ask(
+            place, lambda automaton, state: Place(automaton, automaton.read(state, data))
+        )
 
     def ask(self, place: Place, question: Callable[[Automaton, int], T]) -> T:
         """Answer a question about a state.
@@ -355,7 +369,11 @@ class Machine:
             self.automaton.new_token()
             try:
                 same = place.automaton is self.automaton
-                state = place.state if same else self.automaton.find(place.automaton.members[place.state])
+                state = (
+                    place.state
+                    if same
+                    else self.automaton.find(place.automaton.members[place.state])
+                )
                 return question(self.automaton, state)
             except FullError:
                 self.automaton = Automaton(self.automaton.parts)

@@ -42,7 +42,12 @@ def complement(ranges: Ranges) -> Ranges:
     for low, high in ranges:
         rest.append((begin, low - 1))
         begin = high + 1
-    return normalise([*((low, high) for low, high in rest if low <= high), *([(begin, LAST)] if begin <= LAST else [])])
+    return normalise(
+        [
+            *((low, high) for low, high in rest if low <= high),
+            *([(begin, LAST)] if begin <= LAST else []),
+        ]
+    )
 
 
 def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
@@ -68,7 +73,11 @@ def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]
             yield from byte_sequences(low, end)
             yield from byte_sequences(end + 1, high)
             return
-    for bits in (6, 12, 18):  # of the last one, two, three bytes, which must run through all of their values
+    for bits in (
+        6,
+        12,
+        18,
+    ):  # of the last one, two, three bytes, which must run through all of their values
         rest = (1 << bits) - 1
         if low | rest < high | rest:
             if low & rest:

@@ -74,7 +74,9 @@ class Regex:
 
     def __init__(self, pattern: str, lead: str = "", tail: str = "") -> None:
         if not isinstance(lead, str) or not isinstance(tail, str):
-            raise ArgumentError("constraint", "lead or tail", repr((lead, tail))[:80], "texts", "give str")
+            raise ArgumentError(
+                "constraint", "lead or tail", repr((lead, tail))[:80], "texts", "give str"
+            )
         self.pattern, self.lead, self.tail = pattern, lead, tail
         parts = (parse(re.escape(lead)), parse(pattern), parse(re.escape(tail)))
         self._parts = Parts(Sequence(parts))
@@ -143,7 +145,9 @@ class Regex:
         walk = Walk(self._masks(model), model.tokenizer)
         if not walk.read(self._before):
             found = f"{self._before[-40:]!r} before"
-            raise ArgumentError("constraint", "text", found, "a beginning of what is allowed", "begin anew")
+            raise ArgumentError(
+                "constraint", "text", found, "a beginning of what is allowed", "begin anew"
+            )
         return walk
 
 
@@ -181,10 +185,16 @@ class Choice(Regex):
     """
 
     def __init__(self, choices: Iterable[str], lead: str = "", tail: str = "") -> None:
-        self.choices = tuple(choices) if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes)) else ()
+        self.choices = (
+            tuple(choices)
+            if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
+            else ()
+        )
         if not self.choices or not all(isinstance(choice, str) for choice in self.choices):
             found = f"{choices!r}"[:80]
-            raise ArgumentError("Choice", "choices", found, "texts, at least one", "give a list of str")
+            raise ArgumentError(
+                "Choice", "choices", found, "texts, at least one", "give a list of str"
+            )
         super().__init__("|".join(map(re.escape, self.choices)), lead, tail)
 
 
@@ -197,7 +207,9 @@ class _Masks:
         self._filter = Filter(trie, self._machine.automaton.classes)
         self._of = self._machine.automaton
         self._alike = parts.alike(trie.longest)
-        self._names: dict[int, tuple[int, ...]] = {}  # the same for states that the same tokens may follow
+        self._names: dict[
+            int, tuple[int, ...]
+        ] = {}  # the same for states that the same tokens may follow
         self._kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
         self._bytes = 0
 
@@ -236,7 +248,9 @@ class _Masks:
             self._of = automaton
             self._names.clear()
         if state not in self._names:
-            self._names[state] = tuple(sorted({self._alike[member] for member in automaton.members[state]}))
+            self._names[state] = tuple(
+                sorted({self._alike[member] for member in automaton.members[state]})
+            )
         name = self._names[state]
         if name in self._kept:
             self._kept.move_to_end(name)
@@ -262,7 +276,9 @@ class Walk:
         self._masks, self._tokenizer = masks, tokenizer
         self._place = masks.begin()
 
-    def mask(self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+    def mask(
+        self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
         """Put ``-inf`` in the place of the logits of tokens that may not follow.
 
         Parameters
@@ -298,7 +314,9 @@ class Walk:
         if not data or not self.read(data):
             found = f"token {token}, {data[:40]!r}"
             fix = "let it choose only where logits are not -inf"
-            raise TinyRWKVError("generate", "sampler", found, "a token that the constraint allows", fix)
+            raise TinyRWKVError(
+                "generate", "sampler", found, "a token that the constraint allows", fix
+            )
         return self._place.automaton.goes_on(self._place.state)
 
     def read(self, data: bytes) -> bool:

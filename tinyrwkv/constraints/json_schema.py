@@ -104,7 +104,9 @@ def _any(schema: Any, path: str, depth: int) -> str:
         _wrong(path, "no type", "type, enum, const or anyOf")
     types = schema.get("type", [])
     types = [types] if isinstance(types, str) else types
-    if not isinstance(types, list) or not all(isinstance(kind, str) and kind in _KEYWORDS for kind in types):
+    if not isinstance(types, list) or not all(
+        isinstance(kind, str) and kind in _KEYWORDS for kind in types
+    ):
         _wrong(f"{path}.type", repr(types), f"one of {', '.join(_KEYWORDS)}")
     known = _ANNOTATIONS | {"type", kinds[0]}
     if kinds[0] == "type":
@@ -114,12 +116,16 @@ def _any(schema: Any, path: str, depth: int) -> str:
         values = [schema["const"]] if kinds[0] == "const" else schema["enum"]
         if not isinstance(values, list):
             _wrong(f"{path}.enum", repr(values), "a list")
-        values = [value for value in values if not types or any(_is_a(value, kind) for kind in types)]
+        values = [
+            value for value in values if not types or any(_is_a(value, kind) for kind in types)
+        ]
         parts = [_constant(value, path) for value in values]
     elif kinds[0] == "anyOf":
         if not isinstance(schema["anyOf"], list) or types:
             _wrong(f"{path}.anyOf", repr(schema["anyOf"]), "a list, and no type beside it")
-        parts = [_any(part, f"{path}.anyOf[{i}]", depth + 1) for i, part in enumerate(schema["anyOf"])]
+        parts = [
+            _any(part, f"{path}.anyOf[{i}]", depth + 1) for i, part in enumerate(schema["anyOf"])
+        ]
     else:
         parts = [_TYPES[kind](schema, path, depth) for kind in types]
     if not parts:
@@ -131,7 +137,9 @@ def _understood(schema: Mapping[str, Any], path: str, known: set[str]) -> None:
     for key in schema:
         if key not in known:
             fix = "leave it out, or say it with type, enum, const, anyOf and what docs/constraints.md lists"
-            raise UnsupportedError("JsonSchema", path, f"keyword {key!r}"[:80], "one that is understood", fix)
+            raise UnsupportedError(
+                "JsonSchema", path, f"keyword {key!r}"[:80], "one that is understood", fix
+            )
 
 
 def _short(pattern: str, path: str) -> str:
@@ -192,7 +200,11 @@ def _inside(node: Node, path: str) -> str:
     """Return the pattern of what stands between quotes where a tree matches what it means."""
     if isinstance(node, Characters):
         spans = [(max(a, low), min(b, high)) for a, b in PLAIN for low, high in node.ranges]
-        parts = [_set(kept)] if (kept := normalise(span for span in spans if span[0] <= span[1])) else []
+        parts = (
+            [_set(kept)]
+            if (kept := normalise(span for span in spans if span[0] <= span[1]))
+            else []
+        )
         parts += [
             re.escape(escape)
             for character, escape in ESCAPES.items()
@@ -216,12 +228,17 @@ def _number(schema: Mapping[str, Any], path: str, decimals: int) -> str:
     units = [i for i in range(decimals + 1) if multiple in (10.0**-i, 1 / 10**i)]
     if isinstance(multiple, bool) or not units:
         expected = "1" if decimals == 0 else f"1, 0.1, 0.01, ... to {10.0**-decimals:g}"
-        raise UnsupportedError("JsonSchema", f"{path}.multipleOf", repr(multiple)[:80], expected, "leave it out")
+        raise UnsupportedError(
+            "JsonSchema", f"{path}.multipleOf", repr(multiple)[:80], expected, "leave it out"
+        )
     unit, limit = Decimal(1).scaleb(-units[0]), 10 ** (MOST_DIGITS - units[0]) - 1
     for key in _BOUNDS & schema.keys():
         if not _is_a(schema[key], "number") or not _is_finite(schema[key]):
             _wrong(f"{path}.{key}", repr(schema[key]), "a number")
-    low, high = (Decimal(str(schema.get(key, bound))) for key, bound in (("minimum", -limit), ("maximum", limit)))
+    low, high = (
+        Decimal(str(schema.get(key, bound)))
+        for key, bound in (("minimum", -limit), ("maximum", limit))
+    )
     if "exclusiveMinimum" in schema:
         above = Decimal(str(schema["exclusiveMinimum"])) / unit
         low = max(low, (above.to_integral_value(ROUND_FLOOR) + 1) * unit)
@@ -249,19 +266,25 @@ def _object(schema: Mapping[str, Any], path: str, depth: int) -> str:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, Mapping) or not all(isinstance(key, str) for key in properties):
         _wrong(f"{path}.properties", repr(properties), "an object of schemas")
-    if not isinstance(required, list) or not all(isinstance(key, str) and key in properties for key in required):
+    if not isinstance(required, list) or not all(
+        isinstance(key, str) and key in properties for key in required
+    ):
         _wrong(f"{path}.required", repr(required), "a list of names of properties")
     if schema.get("additionalProperties", False) is not False:
         fix = "list the properties"
         raise UnsupportedError("JsonSchema", f"{path}.additionalProperties", "others", "False", fix)
     members = {
-        key: f"{_constant(key, path)}: {_any(value, f'{path}.{key}', depth + 1)}" for key, value in properties.items()
+        key: f"{_constant(key, path)}: {_any(value, f'{path}.{key}', depth + 1)}"
+        for key, value in properties.items()
     }
     keys = list(members)
 
     def from_on(first: int) -> str:
         """Return the pattern of an object whose first property is this one."""
-        rest = (f", {members[key]}" if key in required else f"(?:, {members[key]})?" for key in keys[first + 1 :])
+        rest = (
+            f", {members[key]}" if key in required else f"(?:, {members[key]})?"
+            for key in keys[first + 1 :]
+        )
         return members[keys[first]] + "".join(rest)
 
     first_required = next((i for i, key in enumerate(keys) if key in required), None)

@@ -55,7 +55,10 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
 def _positive(first: int, last: int, decimals: int) -> str:
     """Return a pattern of the numbers from `first` to `last` in units of the last decimal, 0 <= first <= last."""
     scale = 10**decimals
-    begin, end = -(-first // scale), (last + 1) // scale  # whole parts with every fraction: begin <= n < end
+    begin, end = (
+        -(-first // scale),
+        (last + 1) // scale,
+    )  # whole parts with every fraction: begin <= n < end
     parts = []
     if begin < end:
         parts.append(_whole(begin, end - 1) + _any_fraction(decimals))

@@ -136,7 +136,9 @@ class _Parser:
         return self.pattern[self.at - 1]
 
     def wrong(self, found: str, expected: str) -> NoReturn:
-        raise ArgumentError("Regex", f"pattern, character {self.at:,}", found, expected, f"correct {self.near()}")
+        raise ArgumentError(
+            "Regex", f"pattern, character {self.at:,}", found, expected, f"correct {self.near()}"
+        )
 
     def cannot(self, found: str) -> NoReturn:
         place, fix = f"pattern, character {self.at:,}", f"write {self.near()} another way"
@@ -191,10 +193,16 @@ class _Parser:
         found = _BRACES.match(self.pattern, self.at)
         if found is None or found[0] == "{}":
             return None
-        if max(len(found[1]), len(found[3])) > 9 or max(int(found[1] or 0), int(found[3] or 0)) > MOST_REPEATS:
+        if (
+            max(len(found[1]), len(found[3])) > 9
+            or max(int(found[1] or 0), int(found[3] or 0)) > MOST_REPEATS
+        ):
             self.wrong(f"more than {MOST_REPEATS:,} repetitions", "fewer, or * for any number")
         self.at = found.end()
-        least, most = int(found[1] or 0), int(found[3]) if found[3] else None if found[2] else int(found[1])
+        least, most = (
+            int(found[1] or 0),
+            int(found[3]) if found[3] else None if found[2] else int(found[1]),
+        )
         if most is not None and most < least:
             self.wrong(f"{{{least},{most}}}", "the smaller number first")
         return least, most
@@ -242,7 +250,11 @@ class _Parser:
         if name in _CODES:
             count = _CODES[name]
             digits = self.pattern[self.at : self.at + count]
-            if len(digits) < count or not set(digits) <= set(string.hexdigits) or int(digits, 16) > LAST:
+            if (
+                len(digits) < count
+                or not set(digits) <= set(string.hexdigits)
+                or int(digits, 16) > LAST
+            ):
                 self.wrong(f"\\{name}{digits}", f"{count} hexadecimal digits of a character")
             self.at += count
             return self.one(int(digits, 16)).ranges

@@ -45,12 +45,18 @@ class Trie:
         The token that is a node's text, or -1.
     """
 
-    def __init__(self, data: np.ndarray, starts: np.ndarray, ids: np.ndarray, vocab_size: int) -> None:
+    def __init__(
+        self, data: np.ndarray, starts: np.ndarray, ids: np.ndarray, vocab_size: int
+    ) -> None:
         self.vocab_size = vocab_size
         lengths = np.diff(starts)  # (n,)
         self.longest = longest = min(int(lengths.max()), LONGEST)
-        shared = np.zeros(len(ids), np.int32)  # bytes that an entry has in common with the one before
-        same = np.arange(1, len(ids), dtype=np.int32)  # the entries that agree with the one before so far
+        shared = np.zeros(
+            len(ids), np.int32
+        )  # bytes that an entry has in common with the one before
+        same = np.arange(
+            1, len(ids), dtype=np.int32
+        )  # the entries that agree with the one before so far
         for place in range(longest):
             same = same[(lengths[same] > place) & (lengths[same - 1] > place)]
             same = same[data[starts[same] + place] == data[starts[same - 1] + place]]
@@ -58,15 +64,21 @@ class Trie:
         levels, rest = [], np.arange(len(ids), dtype=np.int32)
         for length in range(1, longest + 1):
             rest = rest[lengths[rest] >= length]
-            levels.append(rest[shared[rest] < length])  # the first entries that begin with each node's text
+            levels.append(
+                rest[shared[rest] < length]
+            )  # the first entries that begin with each node's text
         entries = np.concatenate(levels)
-        depths = np.repeat(np.arange(1, longest + 1, dtype=np.int32), [len(level) for level in levels])
+        depths = np.repeat(
+            np.arange(1, longest + 1, dtype=np.int32), [len(level) for level in levels]
+        )
         self.bytes = data[starts[entries] + depths - 1]
         self.tokens = np.where(lengths[entries] == depths, ids[entries], -1).astype(np.int32)
         self.starts = np.cumsum([0, *map(len, levels)]).tolist()
         children = [
             begin + np.searchsorted(below, level)
-            for begin, level, below in zip(self.starts[1:], levels, [*levels[1:], levels[-1][:0]], strict=True)
+            for begin, level, below in zip(
+                self.starts[1:], levels, [*levels[1:], levels[-1][:0]], strict=True
+            )
         ]
         self.children = np.concatenate([*children, [len(entries)]]).astype(np.int32)
         self.counts = np.diff(self.children)
@@ -87,8 +99,14 @@ class Filter:
     def __init__(self, trie: Trie, classes: bytes) -> None:
         self.trie = trie
         self._classes = np.frombuffer(classes, np.uint8)[trie.bytes]  # (nodes,)
-        self._views = trie.children.data, trie.counts.data, self._classes.data  # single items of these are faster
-        self._first: list[list[int]] = [[] for _ in range(max(classes) + 1)]  # the nodes of length 1 of each class
+        self._views = (
+            trie.children.data,
+            trie.counts.data,
+            self._classes.data,
+        )  # single items of these are faster
+        self._first: list[list[int]] = [
+            [] for _ in range(max(classes) + 1)
+        ]  # the nodes of length 1 of each class
         for node, number in enumerate(self._classes[: trie.starts[1]].tolist()):
             self._first[number].append(node)
 
@@ -103,7 +121,12 @@ class Filter:
             if following:
                 nodes += first
                 states += [following] * len(first)
-        few, many, level, total = nodes[:], list[np.ndarray](), 0, sum(map(counts.__getitem__, nodes))
+        few, many, level, total = (
+            nodes[:],
+            list[np.ndarray](),
+            0,
+            sum(map(counts.__getitem__, nodes)),
+        )
         while total:
             if total <= FEW:
                 nodes, states, total = self._one_by_one(automaton, nodes, states)
@@ -114,7 +137,9 @@ class Filter:
                 many += levels
                 level += len(levels)
         if not many:
-            return np.array([token for token in map(tokens.data.__getitem__, few) if token >= 0], np.int32)
+            return np.array(
+                [token for token in map(tokens.data.__getitem__, few) if token >= 0], np.int32
+            )
         found = tokens[np.concatenate([np.array(few, np.intp), *many])]
         return found[found >= 0]
 

@@ -31,13 +31,20 @@ class Workspace:
     """
 
     def __init__(self, program: Program, threads: int) -> None:
-        self.private_bytes = -(-program.private_bytes // 4096) * 4096 + 4096  # threads never share a cache line
-        self.memory = np.zeros(program.shared_bytes + threads * self.private_bytes + 128 + 64, np.uint8)
+        self.private_bytes = (
+            -(-program.private_bytes // 4096) * 4096 + 4096
+        )  # threads never share a cache line
+        self.memory = np.zeros(
+            program.shared_bytes + threads * self.private_bytes + 128 + 64, np.uint8
+        )
         self.base = -self.memory.ctypes.data % 64  # offset of the first aligned byte
         self.shared = self.memory[self.base : self.base + program.shared_bytes]
         first = self.base + program.shared_bytes
         first += -(self.memory.ctypes.data + first) % 64
-        self.private = [self.memory[first + i * self.private_bytes :][: self.private_bytes] for i in range(threads)]
+        self.private = [
+            self.memory[first + i * self.private_bytes :][: self.private_bytes]
+            for i in range(threads)
+        ]
         constants = self.shared[: 64 + 4 * program.config["n_embd"]].view(np.float32)
         constants[0] = program.config["ln_x_eps"]
         constants[16:] = 1.0
@@ -114,7 +121,9 @@ class Compiled:
         if self.threads == 1:
             self.function(workspace.addresses[0])
         else:
-            pool(self.threads).call(self.function, workspace.addresses, (self, workspace, ids, old, new, out))
+            pool(self.threads).call(
+                self.function, workspace.addresses, (self, workspace, ids, old, new, out)
+            )
         for block in workspace.arguments:
             workspace.touched += block[16]
             block[16] = 0
@@ -144,7 +153,13 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
         fix = 'give backend="auto", or unset TINYRWKV_BACKEND'
         raise ArgumentError("load", "backend", repr(name), f"auto, {', '.join(BACKENDS)}", fix)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 64:
-        raise ArgumentError("load", "threads", repr(threads), "a number from 1 to 64", "give the number of idle cores")
+        raise ArgumentError(
+            "load",
+            "threads",
+            repr(threads),
+            "a number from 1 to 64",
+            "give the number of idle cores",
+        )
     here: dict[str, Callable[[], object]] = {"native": lambda: choose().path, "numba": has_numba}
     for kind, function in (("native", native_run), ("numba", _numba_run)):
         try:
@@ -163,9 +178,14 @@ def _numba_run() -> Any:
         from .numba_backend import compiled_run
 
         return compiled_run()
-    except (ImportError, RuntimeError) as error:  # not here, too old for this NumPy, or no folder to keep its code in
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # not here, too old for this NumPy, or no folder to keep its code in
         fix = 'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"'
-        raise UnsupportedError("load", "backend 'numba'", str(error), "a numba that can run", fix) from error
+        raise UnsupportedError(
+            "load", "backend 'numba'", str(error), "a numba that can run", fix
+        ) from error
 
 
 def has_numba() -> bool:

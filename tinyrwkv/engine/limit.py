@@ -31,7 +31,8 @@ class _Rows(NamedTuple):
     def most(self, tokens: int) -> int:
         """Return the most bytes that so many rows make resident."""
         return min(
-            _pages(self.offset, self.offset + self.nbytes), tokens * (STRIPE + -(-self.row_bytes // STRIPE) * STRIPE)
+            _pages(self.offset, self.offset + self.nbytes),
+            tokens * (STRIPE + -(-self.row_bytes // STRIPE) * STRIPE),
         )
 
     def around(self, row: int) -> tuple[int, int]:
@@ -76,16 +77,23 @@ class Limit:
         self.parts, self.file = parts, parts.file
         if memory.resident(self.file) is None:
             found = "a system that does not tell what is resident"
-            raise UnsupportedError("load", "resident_limit", found, "Linux", "load without resident_limit")
+            raise UnsupportedError(
+                "load", "resident_limit", found, "Linux", "load without resident_limit"
+            )
         least = least_resident(parts)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
             expected = f"at least {least} bytes, what the largest step of this model reads"
-            raise ArgumentError("load", "resident_limit", limit, expected, "raise the limit or compress the model")
+            raise ArgumentError(
+                "load", "resident_limit", limit, expected, "raise the limit or compress the model"
+            )
         held = [sum(_pages(*extent) for extent in step) for step in parts.extents]
         once = _once(parts)
         self.room = limit - _always(parts)
         self._let_go = [True] * len(held)
-        for step in [*range(1, len(held)), 0]:  # of the embedding, the first step, a token needs next to nothing
+        for step in [
+            *range(1, len(held)),
+            0,
+        ]:  # of the embedding, the first step, a token needs next to nothing
             others = [bytes for i, bytes in enumerate(once) if self._let_go[i] and i != step]
             if held[step] + max(others, default=0) <= self.room:
                 self._let_go[step] = False
@@ -126,7 +134,10 @@ class Limit:
     def take(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return copies of some rows of a tensor of the head; no more of it stays than before."""
         tensor, source = self.file.tensors[name], self.file[name]
-        taken, row_bytes = np.empty((len(rows), *source.shape[1:]), source.dtype), tensor.nbytes // tensor.shape[0]
+        taken, row_bytes = (
+            np.empty((len(rows), *source.shape[1:]), source.dtype),
+            tensor.nbytes // tensor.shape[0],
+        )
         for piece in np.unique(rows // HEAD_ROWS):
             chosen = rows // HEAD_ROWS == piece
             start = tensor.offset + int(piece) * HEAD_ROWS * row_bytes
@@ -136,7 +147,9 @@ class Limit:
         return taken
 
     def _turn_of_one(self) -> threading.Lock:
-        if self._process != os.getpid():  # the child of a fork: another thread may have had the lock
+        if (
+            self._process != os.getpid()
+        ):  # the child of a fork: another thread may have had the lock
             self._turn, self._process = threading.Lock(), os.getpid()
         return self._turn
 

@@ -21,7 +21,9 @@ def compiled_run() -> Any:
     """
     version = int(source_hash()[:12], 16)
 
-    @cfunc(types.void(types.CPointer(types.int64)), cache=True, error_model="numpy", boundscheck=False)
+    @cfunc(
+        types.void(types.CPointer(types.int64)), cache=True, error_model="numpy", boundscheck=False
+    )
     def entry(arguments: Any) -> None:
         if version:
             run(arguments)

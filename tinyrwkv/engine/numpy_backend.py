@@ -75,7 +75,9 @@ class NumpyBackend:
 class _Call:
     """The memory of one call, as arrays of shape (tokens, width)."""
 
-    def __init__(self, program: Program, workspace: Workspace, ids: np.ndarray, *memory: Any) -> None:
+    def __init__(
+        self, program: Program, workspace: Workspace, ids: np.ndarray, *memory: Any
+    ) -> None:
         self.program, self.workspace, self.ids, self.tokens = program, workspace, ids, len(ids)
         self.old, self.new, self.out, self.head = memory
         self.ln_x_eps = np.float32(program.config["ln_x_eps"])
@@ -88,10 +90,14 @@ class _Call:
         return self.weights(offset, F32, width)
 
     def shared(self, offset: int, width: int, dtype: Any = F32) -> np.ndarray:
-        return np.frombuffer(self.workspace.shared, dtype, self.tokens * width, offset).reshape(-1, width)
+        return np.frombuffer(self.workspace.shared, dtype, self.tokens * width, offset).reshape(
+            -1, width
+        )
 
     def private(self, offset: int, width: int, dtype: Any = F32) -> np.ndarray:
-        return np.frombuffer(self.workspace.private[0], dtype, self.tokens * width, offset).reshape(-1, width)
+        return np.frombuffer(self.workspace.private[0], dtype, self.tokens * width, offset).reshape(
+            -1, width
+        )
 
     def floats(self, block: np.ndarray) -> np.ndarray:
         """Widen a block of weights into a buffer that every block of this workspace uses."""
@@ -150,7 +156,11 @@ def _product(x: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 def _matmul(c: _Call, p: Any) -> None:
     rows, int8 = p.units * p.unit, p.kind == op.INT8
-    x = c.shared(p.src, p.stride) if p.shared else c.private(p.src, p.stride, np.int16 if int8 else F32)
+    x = (
+        c.shared(p.src, p.stride)
+        if p.shared
+        else c.private(p.src, p.stride, np.int16 if int8 else F32)
+    )
     x = x[:, : p.cols].astype(np.float32)  # (T, cols), also of int16
     W = c.weights(p.weight, TYPES[p.kind], rows, p.cols)
     if p.mode == op.LOGITS:
@@ -194,8 +204,12 @@ def _predict(c: _Call, p: Any) -> None:
     step = max(1, BLOCK // C // op.BLOCK) * op.BLOCK
     for i in range(0, F, step):
         part = slice(i, min(i + step, F))
-        block = unpack(signs[i // op.BLOCK : (i + step) // op.BLOCK], 1)[: part.stop - i]  # (step, C)
-        score = (2 * _product(u, c.floats(block)) - u.sum(axis=1, keepdims=True)) * (256 * scale)  # (T, step)
+        block = unpack(signs[i // op.BLOCK : (i + step) // op.BLOCK], 1)[
+            : part.stop - i
+        ]  # (step, C)
+        score = (2 * _product(u, c.floats(block)) - u.sum(axis=1, keepdims=True)) * (
+            256 * scale
+        )  # (T, step)
         high[:, part] = score > c.vector(p.threshold, F)[part]
     if p.network != op.NONE:
         high |= ~(c.shared(p.network, F) <= c.vector(p.network_threshold, F))
@@ -212,7 +226,9 @@ def _sparse(c: _Call, p: Any) -> None:
     x, scale = c.shared(p.dst, C), c.vector(p.scale, C)
     for t in range(c.tokens):
         used = np.flatnonzero(q[t])
-        y = (q[t, used].astype(np.float32) @ _rows(c, p, used, C)) * (scale * c.private(p.src_scale, 1)[t])
+        y = (q[t, used].astype(np.float32) @ _rows(c, p, used, C)) * (
+            scale * c.private(p.src_scale, 1)[t]
+        )
         x[t] += y if p.mode == op.ADD else c.shared(p.gate, C)[t] * y
 
 
@@ -234,7 +250,9 @@ def _wkv4(c: _Call, p: Any) -> None:
 def _head_state(c: _Call, p: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return a copy of the old wkv state, (H, key, value), and where the new one goes."""
     part = slice(p.state // 4, p.state // 4 + p.heads * p.size * p.size)
-    return c.old[part].reshape(p.heads, p.size, p.size).copy(), c.new[part].reshape(p.heads, p.size, p.size)
+    return c.old[part].reshape(p.heads, p.size, p.size).copy(), c.new[part].reshape(
+        p.heads, p.size, p.size
+    )
 
 
 def _ln_x(c: _Call, p: Any, y: np.ndarray) -> np.ndarray:
@@ -278,14 +296,19 @@ def _wkv7(c: _Call, p: Any) -> None:
 
 
 def _level(c: _Call, p: Any) -> None:
-    u, s = _upper_bytes(c.private(p.src, p.rank, np.int16)), 128 * c.private(p.src_scale, 1)  # (T, rank), (T, 1)
+    u, s = (
+        _upper_bytes(c.private(p.src, p.rank, np.int16)),
+        128 * c.private(p.src_scale, 1),
+    )  # (T, rank), (T, 1)
     z, middle = c.shared(p.dst, p.dst_stride), (2**p.bits - 1) * u.sum(axis=1, keepdims=True)
     codes = c.weights(p.codes, np.dtype("u1"), -(-p.rows // op.BLOCK), p.bytes, op.BLOCK)
     scales = c.vector(p.table, 256)[c.weights(p.scales, np.dtype("u1"), p.rows)]
     step = max(1, BLOCK // p.rank // op.BLOCK) * op.BLOCK
     for i in range(0, p.rows, step):
         part = slice(i, min(i + step, p.rows))
-        block = unpack(codes[i // op.BLOCK : (i + step) // op.BLOCK], p.bits)[: part.stop - i]  # (step, rank)
+        block = unpack(codes[i // op.BLOCK : (i + step) // op.BLOCK], p.bits)[
+            : part.stop - i
+        ]  # (step, rank)
         y = (2 * _product(u, c.floats(block)) - middle) * (scales[part] * s)
         z[:, part] = z[:, part] + y if p.add else y
 
@@ -295,7 +318,9 @@ def _preview(c: _Call, p: Any) -> None:
     z = c.shared(p.dst, p.rows)  # (T, V)
     z += (c.private(p.src, p.cols) @ c.vector(p.mean, p.cols))[:, None]
     z += even(ranges[0], c.weights(p.bias, u1, p.rows))
-    c.shared(p.scores, p.rows, np.int16)[:] = steps(z + even(ranges[1], c.weights(p.spread, u1, p.rows)))
+    c.shared(p.scores, p.rows, np.int16)[:] = steps(
+        z + even(ranges[1], c.weights(p.spread, u1, p.rows))
+    )
 
 
 def _choose(c: _Call, p: Any) -> None:
@@ -315,7 +340,9 @@ def _exact(c: _Call, p: Any) -> None:
 
 
 def _gather(c: _Call, p: Any) -> None:
-    c.out.reshape(-1, p.rows)[: c.tokens] = c.shared(p.src, p.rows)[:, c.weights(p.places, I32, p.rows)]
+    c.out.reshape(-1, p.rows)[: c.tokens] = c.shared(p.src, p.rows)[
+        :, c.weights(p.places, I32, p.rows)
+    ]
 
 
 def _select(c: _Call, p: Any) -> None:

@@ -19,7 +19,10 @@ class Pace:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._seconds = {True: 0.0, False: 0.0}  # of one token for each byte of weights; of a chunk, for each token too
+        self._seconds = {
+            True: 0.0,
+            False: 0.0,
+        }  # of one token for each byte of weights; of a chunk, for each token too
 
     def chunk(self, seconds: float | None) -> int:
         """Return how many prompt tokens to read at once, 1 to 16.
@@ -36,7 +39,9 @@ class Pace:
             return MAX_TOKENS if seconds is None else 1
         tokens = (20 if seconds is None else 1) * PAUSE / (pace * self.parts.layer_bytes)
         if seconds is not None:
-            tokens = min(tokens, seconds / (pace * self.parts.bytes_between(0, len(self.parts.cuts) - 1)))
+            tokens = min(
+                tokens, seconds / (pace * self.parts.bytes_between(0, len(self.parts.cuts) - 1))
+            )
         return int(min(max(tokens, 1), MAX_TOKENS))
 
     def until(self, first: int, last: int, tokens: int) -> int:
@@ -47,4 +52,6 @@ class Pace:
     def learn(self, tokens: int, seconds: float, work: float) -> None:
         """Take in how long so many tokens took; `work` is the bytes of weights that each read, together."""
         one, found = tokens == 1, seconds / work
-        self._seconds[one] = found if self._seconds[one] == 0 else 0.8 * self._seconds[one] + 0.2 * found
+        self._seconds[one] = (
+            found if self._seconds[one] == 0 else 0.8 * self._seconds[one] + 0.2 * found
+        )

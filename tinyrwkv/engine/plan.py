@@ -54,17 +54,27 @@ class Parts:
         self.program, self.file = program, program.file
         self.touched = [self._touched(row) for row in program.rows]
         pauses = (op.MATMUL, op.LEVEL, op.PREVIEW, op.EXACT)
-        head = [i + 1 for i in range(program.select + 1, len(program.rows)) if program.rows[i][0] in pauses]
+        head = [
+            i + 1
+            for i in range(program.select + 1, len(program.rows))
+            if program.rows[i][0] in pauses
+        ]
         embed = 2  # operations: EMBED and its SYNC
         middles = [i for i, note in enumerate(program.notes) if note.endswith(".ln2")]
-        self.cuts = sorted({0, embed, *middles, *program.layer_ends, program.select, *head, len(program.rows)})
+        self.cuts = sorted(
+            {0, embed, *middles, *program.layer_ends, program.select, *head, len(program.rows)}
+        )
         self.head_cut = self.cuts.index(program.select)
         self._touched_sums = self._sums(self.touched)
         self.extents = [self._extents(*step) for step in itertools.pairwise(self.cuts)]
         self.layer_bytes = max(np.diff(self._touched_sums).tolist())
         tensors = self.file.tensors.values()
-        self.scattered = [(t.offset, t.nbytes) for t in tensors if t.name in ("emb.weight", "head.rows.weight")]
-        self.by_row = self.scattered + [(t.offset, t.nbytes) for t in tensors if t.name.endswith((".bundles", ".rows"))]
+        self.scattered = [
+            (t.offset, t.nbytes) for t in tensors if t.name in ("emb.weight", "head.rows.weight")
+        ]
+        self.by_row = self.scattered + [
+            (t.offset, t.nbytes) for t in tensors if t.name.endswith((".bundles", ".rows"))
+        ]
 
     def _touched(self, row: list[int]) -> int:
         field = dict(zip(op.FIELDS[row[0]], row[1:], strict=True))
@@ -72,12 +82,18 @@ class Parts:
             return field["width"] * ITEM[field["kind"]] + (4 if field["kind"] == op.INT8 else 0)
         if row[0] in (op.MATMUL, op.PREDICT, op.SPARSE):
             rows = field["units"] * field["unit"]
-            vectors = 4 * rows * ((field["kind"] == op.INT8) + (field["bias"] >= 0) + (field["diag"] >= 0))
+            vectors = (
+                4
+                * rows
+                * ((field["kind"] == op.INT8) + (field["bias"] >= 0) + (field["diag"] >= 0))
+            )
             if row[0] == op.PREDICT:
                 # Signs and thresholds; keys are counted as they run.
                 signs = -(-rows // op.BLOCK) * op.BLOCK * field["cols"] // 8
                 return vectors + signs + rows * (4 + 4 * (field["network"] >= 0))
-            return vectors + (rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0)
+            return vectors + (
+                rows * field["cols"] * ITEM[field["kind"]] if row[0] == op.MATMUL else 0
+            )
         if row[0] == op.LEVEL:
             return field["rows"] * (field["bytes"] + 1) + 1024
         if row[0] == op.PREVIEW:
@@ -87,8 +103,23 @@ class Parts:
         if row[0] in (op.CHOOSE, op.EXACT):
             return 4 if row[0] == op.CHOOSE else 0  # exact rows are counted as they are read
         width = field.get("width", field.get("heads", 0) * field.get("size", 0))
-        names = ("weight", "bias", "ln_weight", "ln_bias", "k_k", "k_a", "r_k", "bonus", "decay", "first")
-        count = 0 if row[0] == op.SELECT else sum(name in field for name in names) + field.get("count", 0)
+        names = (
+            "weight",
+            "bias",
+            "ln_weight",
+            "ln_bias",
+            "k_k",
+            "k_a",
+            "r_k",
+            "bonus",
+            "decay",
+            "first",
+        )
+        count = (
+            0
+            if row[0] == op.SELECT
+            else sum(name in field for name in names) + field.get("count", 0)
+        )
         return 4 * width * (count - (field.get("per_token", 0) == 1))
 
     def _extents(self, first: int, last: int) -> list[tuple[int, int]]:
@@ -109,13 +140,20 @@ class Parts:
         """Return where the bytes begin and end that an operation of the head reads and no other."""
         p = op.Fields[row[0]](*row[1:])
         if row[0] == op.LEVEL:
-            return [(p.codes, p.codes + -(-p.rows // op.BLOCK) * p.bytes * op.BLOCK), (p.scales, p.scales + p.rows)]
+            return [
+                (p.codes, p.codes + -(-p.rows // op.BLOCK) * p.bytes * op.BLOCK),
+                (p.scales, p.scales + p.rows),
+            ]
         if row[0] == op.PREVIEW:
             return [(codes, codes + p.rows) for codes in (p.bias, p.spread)]
         if row[0] == op.GATHER:
             return [(p.places, p.places + 4 * p.rows)]
         if row[0] == op.EXACT:
-            weight, scale, last = p.weight + p.first * p.cols, p.scale + 4 * p.first, p.first + p.rows
+            weight, scale, last = (
+                p.weight + p.first * p.cols,
+                p.scale + 4 * p.first,
+                p.first + p.rows,
+            )
             return [(weight, p.weight + last * p.cols), (scale, p.scale + 4 * last)]
         if row[0] != op.MATMUL:
             return []
@@ -167,13 +205,16 @@ def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
     """
     names = ("embedding", "time_mix", "channel_mix", "head", "tokenizer")
     rows: dict[str, dict[str, Any]] = {
-        name: {"part": name, "file_bytes": 0, "touched_bytes_per_token": 0, "resident_bytes_max": 0} for name in names
+        name: {"part": name, "file_bytes": 0, "touched_bytes_per_token": 0, "resident_bytes_max": 0}
+        for name in names
     }
     page = mmap.PAGESIZE
     for tensor in parts.file.tensors.values():
         row = rows[_part(tensor.name)]
         row["file_bytes"] += tensor.nbytes
-        row["resident_bytes_max"] += -(-tensor.nbytes // page) * page if tensor.nbytes >= page else tensor.nbytes
+        row["resident_bytes_max"] += (
+            -(-tensor.nbytes // page) * page if tensor.nbytes >= page else tensor.nbytes
+        )
     for note, touched in zip(parts.program.notes, parts.touched, strict=True):
         rows[_part(note)]["touched_bytes_per_token"] += touched
     listed = [row for row in rows.values() if row["file_bytes"]]
@@ -183,7 +224,9 @@ def plan(parts: Parts, resident_limit: int | None) -> dict[str, Any]:
         "file_bytes": total,
         "touched_bytes_per_token": sum(parts.touched),
         "resident_bytes_max": most if resident_limit is None else min(most, resident_limit),
-        "resident_bytes_typical": min(_typical(parts), most if resident_limit is None else resident_limit),
+        "resident_bytes_typical": min(
+            _typical(parts), most if resident_limit is None else resident_limit
+        ),
         "state_bytes": 4 * parts.program.state_size,
         "workspace_bytes": parts.program.shared_bytes + parts.program.private_bytes,
         "parts": listed,
@@ -199,11 +242,18 @@ def _typical(parts: Parts) -> int:
     page, tensors = mmap.PAGESIZE, parts.file.tensors
     embedding = tensors["emb.weight"]
     row = embedding.nbytes // embedding.shape[0]
-    pages, of_a_row = -(-embedding.nbytes // page), 1 + (row - math.gcd(row, page)) / page  # on average
+    pages, of_a_row = (
+        -(-embedding.nbytes // page),
+        1 + (row - math.gcd(row, page)) / page,
+    )  # on average
     seen = pages * (1 - max(1 - of_a_row / pages, 0) ** TYPICAL_TOKENS)  # of tokens drawn at random
     total = (-(-len(parts.file.bytes) // page) - pages + round(seen)) * page
     for step in parts.program.config.get("compression", []):
         told = step["report"].get("seen_bytes")
-        if "head.rows.weight" in tensors and isinstance(told, int) and 0 < told < tensors["head.rows.weight"].nbytes:
+        if (
+            "head.rows.weight" in tensors
+            and isinstance(told, int)
+            and 0 < told < tensors["head.rows.weight"].nbytes
+        ):
             return total - tensors["head.rows.weight"].nbytes + told
     return total

@@ -44,11 +44,17 @@ class Pool:
                 _thread.start_new_thread(self._follow, (i,))
         except RuntimeError as error:  # those that were started only sleep
             fix = "load the model with fewer, or raise the limits of the system"
-            raise UnsupportedError("load", "threads", str(error), f"{size} more threads", fix) from error
+            raise UnsupportedError(
+                "load", "threads", str(error), f"{size} more threads", fix
+            ) from error
 
-    def call(self, function: Callable[[Any], None], arguments: Sequence[Any], memory: Any = None) -> None:
+    def call(
+        self, function: Callable[[Any], None], arguments: Sequence[Any], memory: Any = None
+    ) -> None:
         """Run ``function(arguments[i])`` in thread i; return when all have, or when a signal's handler raises."""
-        work = _Work(function, arguments, memory, [], list(range(self.size)), _thread.allocate_lock())
+        work = _Work(
+            function, arguments, memory, [], list(range(self.size)), _thread.allocate_lock()
+        )
         work.done.acquire()
         # One call of C, which a handler ends only while it waits: all threads get the work, or none.
         give = map(queue.SimpleQueue.put, self._given, itertools.repeat(work))

@@ -25,7 +25,13 @@ class Reader:
     """
 
     def __init__(self, parts: Parts, backend: Backend, limit: Limit | NoLimit) -> None:
-        self.parts, self.program, self.file, self.backend, self.limit = parts, parts.program, parts.file, backend, limit
+        self.parts, self.program, self.file, self.backend, self.limit = (
+            parts,
+            parts.program,
+            parts.file,
+            backend,
+            limit,
+        )
         self.workspaces: list[Workspace] = []  # those that nobody is using
         self.pace = Pace(parts)
 
@@ -84,7 +90,9 @@ class Reader:
             x, C, place = self.program.head_input, self.program.config["n_embd"], len(ids) - 1
             hidden[:C] = workspace.private[0][x.src :].view(np.int16)[place * C : (place + 1) * C]
             hidden[C] = workspace.private[0][x.scale :].view(np.float32)[place]
-        self.workspaces.append(workspace)  # not after an exception: worker threads may still be using it
+        self.workspaces.append(
+            workspace
+        )  # not after an exception: worker threads may still be using it
         if at == end:  # one step alone may take its time for something else than bytes of weights
             self.pace.learn(tokens, seconds, work)
         return at == end

@@ -42,16 +42,28 @@ class TensorFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path_name(path)
         with os_errors(self.path, "read"):
-            if not stat.S_ISREG(os.stat(self.path).st_mode):  # opening a pipe or a device may block for ever
+            if not stat.S_ISREG(
+                os.stat(self.path).st_mode
+            ):  # opening a pipe or a device may block for ever
                 raise OSError("a folder, pipe or device")
             with open(self.path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                minor, crc, start, self._end = table.check_header(self.path, file.read(table.HEADER_BYTES), size)
+                minor, crc, start, self._end = table.check_header(
+                    self.path, file.read(table.HEADER_BYTES), size
+                )
                 file.seek(self._end)
                 raw = file.read(size - self._end)
                 if zlib.crc32(raw) != crc:
-                    raise ChecksumError(self.path, "table", f"CRC-32 {zlib.crc32(raw):08x}", f"{crc:08x}", table.FETCH)
-                self.metadata, self.tensors = table.check_table(self.path, raw, minor, start, self._end)
+                    raise ChecksumError(
+                        self.path,
+                        "table",
+                        f"CRC-32 {zlib.crc32(raw):08x}",
+                        f"{crc:08x}",
+                        table.FETCH,
+                    )
+                self.metadata, self.tensors = table.check_table(
+                    self.path, raw, minor, start, self._end
+                )
                 self.map: mmap.mmap | None = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         self.hash = sha256(raw).hexdigest()
         self.bytes = np.frombuffer(self.map, np.uint8)  # (file_bytes,)
@@ -71,7 +83,9 @@ class TensorFile:
             The file is closed.
         """
         if name not in self.tensors:
-            raise FormatError(self.path, f"tensor {table.show(name)}", "none", "one of this name", table.UPDATE)
+            raise FormatError(
+                self.path, f"tensor {table.show(name)}", "none", "one of this name", table.UPDATE
+            )
         self.check_open()
         tensor = self.tensors[name]
         data = self.bytes[tensor.offset : tensor.offset + tensor.nbytes]
@@ -96,7 +110,9 @@ class TensorFile:
         done = table.HEADER_BYTES
         for tensor in (*self.tensors.values(), Tensor("the end", "u8", (0,), self._end, 0, 0)):
             if self.bytes[done : tensor.offset].any():
-                raise ChecksumError(self.path, f"padding before {tensor.name}", "other bytes", "zeros", table.FETCH)
+                raise ChecksumError(
+                    self.path, f"padding before {tensor.name}", "other bytes", "zeros", table.FETCH
+                )
             crc, done, stop = 0, tensor.offset, tensor.offset + tensor.nbytes
             while done < stop:
                 part = self.bytes[done : min(done + _CHUNK, stop)]
@@ -107,7 +123,9 @@ class TensorFile:
                     progress(done, self._end)
             if crc != tensor.crc32:
                 found, expected = f"CRC-32 {crc:08x}", f"{tensor.crc32:08x}"
-                raise ChecksumError(self.path, f"tensor '{tensor.name}'", found, expected, table.FETCH)
+                raise ChecksumError(
+                    self.path, f"tensor '{tensor.name}'", found, expected, table.FETCH
+                )
 
     def close(self) -> None:
         """Let go of the map: it is closed at once, or with the last view of it that is still alive."""
@@ -117,7 +135,9 @@ class TensorFile:
     def check_open(self) -> None:
         """Raise an ArgumentError where the file is closed."""
         if self.map is None:
-            raise ArgumentError(self.path, "file", "a closed file", "an open one", "use it before it is closed")
+            raise ArgumentError(
+                self.path, "file", "a closed file", "an open one", "use it before it is closed"
+            )
 
     def __enter__(self) -> TensorFile:
         """Return the file itself."""

@@ -38,7 +38,9 @@ def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     if not isinstance(w, np.ndarray) or w.ndim != 2 or w.dtype not in (np.float32, np.float16):
         found = f"{w.dtype} {w.shape}" if isinstance(w, np.ndarray) else type(w).__name__
-        raise ArgumentError("quantize_rows", "w", found, "a float32 or float16 matrix", "convert it first")
+        raise ArgumentError(
+            "quantize_rows", "w", found, "a float32 or float16 matrix", "convert it first"
+        )
     q, scale = np.empty(w.shape, np.int8), np.empty(w.shape[0], np.float32)
     step = max(1, _BLOCK // max(1, w.shape[1]))
     for first in range(0, len(w), step):
@@ -48,7 +50,13 @@ def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         top = np.abs(block).max(axis=1, initial=0)  # (rows,)
         if not np.isfinite(top).all():
             row = first + int(np.argmin(np.isfinite(top)))
-            raise ArgumentError("quantize_rows", f"w[{row}]", "NaN or infinity", "finite weights", "repair the matrix")
+            raise ArgumentError(
+                "quantize_rows",
+                f"w[{row}]",
+                "NaN or infinity",
+                "finite weights",
+                "repair the matrix",
+            )
         s = scale[rows] = np.minimum(top / 127, 2.679e36)  # 127 times it is still finite
         # q_ij = round(w_ij / s_i); the clip is for rows so small that s_i is subnormal
         block /= np.where(s > 0, s, np.inf)[:, None]
@@ -75,9 +83,21 @@ def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
         The dtypes or shapes are not these.
     """
     pair = isinstance(q, np.ndarray) and isinstance(scale, np.ndarray)
-    if not pair or q.dtype != np.int8 or q.ndim != 2 or scale.dtype != np.float32 or scale.shape != q.shape[:1]:
+    if (
+        not pair
+        or q.dtype != np.int8
+        or q.ndim != 2
+        or scale.dtype != np.float32
+        or scale.shape != q.shape[:1]
+    ):
         found = f"{q.dtype} {q.shape} and {scale.dtype} {scale.shape}" if pair else type(q).__name__
-        raise ArgumentError("dequantize_rows", "q, scale", found, "int8 (out, in) and float32 (out,)", "give both so")
+        raise ArgumentError(
+            "dequantize_rows",
+            "q, scale",
+            found,
+            "int8 (out, in) and float32 (out,)",
+            "give both so",
+        )
     w: np.ndarray = np.multiply(q, scale[:, None], dtype=np.float32)
     return w
 
@@ -106,7 +126,9 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
         if name.startswith("tokenizer.") or name.endswith("scale"):
             continue
         tensor = tensors[name]
-        if name.endswith(".rows"):  # the transposed matrix, with the scales that it has when it is not
+        if name.endswith(
+            ".rows"
+        ):  # the transposed matrix, with the scales that it has when it is not
             weights[name.removesuffix("rows") + "weight"] = (tensor * tensors[f"{name}.scale"]).T
         elif tensor.dtype == np.int8 and f"{name}.scale" in tensors:
             weights[name] = tensor * tensors[f"{name}.scale"][:, None]
@@ -115,5 +137,7 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
         elif name.startswith("head."):  # codes and numbers of a preview
             weights[name] = tensor.copy()
         else:
-            raise UnsupportedError(file, name, tensor.dtype, "float32, float16 or int8 with a scale", "convert again")
+            raise UnsupportedError(
+                file, name, tensor.dtype, "float32, float16 or int8 with a scale", "convert again"
+            )
     return weights

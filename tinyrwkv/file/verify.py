@@ -41,7 +41,10 @@ def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None)
             found = bad(numbers[first : first + _CHUNK])
             if found.any():
                 at = first + int(found.argmax())
-                what, fix = f"{numbers[at]} at number {at:,}", "convert again; the checkpoint may be damaged"
+                what, fix = (
+                    f"{numbers[at]} at number {at:,}",
+                    "convert again; the checkpoint may be damaged",
+                )
                 raise FormatError(file.path, f"tensor '{name}'", what, "finite numbers", fix)
             start = tensor.offset + first * numbers.itemsize
             memory.advise(file, "MADV_DONTNEED", start, found.size * numbers.itemsize)

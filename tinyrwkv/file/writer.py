@@ -55,9 +55,14 @@ class Writer:
 
     def __enter__(self) -> Writer:
         """Open a temporary file beside the final one."""
-        self.tensors, self._end = {}, table.PAGE  # the bytes in use end there; the first page is the header's
+        self.tensors, self._end = (
+            {},
+            table.PAGE,
+        )  # the bytes in use end there; the first page is the header's
         with os_errors(self.path, "write"):
-            if os.path.exists(self.path) and not os.path.isfile(self.path):  # the last step would replace a device
+            if os.path.exists(self.path) and not os.path.isfile(
+                self.path
+            ):  # the last step would replace a device
                 raise OSError("a folder, pipe or device")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temp)  # left from a power cut by a process of the same number
@@ -84,17 +89,28 @@ class Writer:
         """
         named = isinstance(name, str) and name not in self.tensors
         if self._file is None or not named or not isinstance(array, np.ndarray):
-            found = f"{type(array).__name__} for a writer that is {'open' if self._file else 'closed'}"
+            found = (
+                f"{type(array).__name__} for a writer that is {'open' if self._file else 'closed'}"
+            )
             expected = "an array under a new name, inside the `with` block"
-            raise ArgumentError(self.path, f"tensor {table.show(name)}", found, expected, "change the call of add")
+            raise ArgumentError(
+                self.path, f"tensor {table.show(name)}", found, expected, "change the call of add"
+            )
         kind = array.dtype.newbyteorder("<")
         dtype = next((key for key in table.DTYPES if table.DTYPES[key] == kind), array.dtype.name)
-        offset = _round_up(self._end, table.PAGE if page_aligned or array.nbytes >= table.BIG else table.ALIGN)
-        entry = {**Tensor(name, dtype, array.shape, offset, array.nbytes, 0)._asdict(), "shape": list(array.shape)}
+        offset = _round_up(
+            self._end, table.PAGE if page_aligned or array.nbytes >= table.BIG else table.ALIGN
+        )
+        entry = {
+            **Tensor(name, dtype, array.shape, offset, array.nbytes, 0)._asdict(),
+            "shape": list(array.shape),
+        }
         try:
             tensor = table.check_tensor(self.path, entry, self._end, offset + array.nbytes)
         except FormatError as error:
-            raise ArgumentError(error.file, error.object, error.found, error.expected, "give another") from None
+            raise ArgumentError(
+                error.file, error.object, error.found, error.expected, "give another"
+            ) from None
         data = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
         try:
             with os_errors(self.path, "write"):
@@ -117,13 +133,20 @@ class Writer:
 
     def _finish(self) -> None:
         if self._file is None:
-            raise ArgumentError(self.path, "writer", "an earlier failure", "none", "let exceptions leave the block")
-        contents = {"metadata": self.metadata, "tensors": [t._asdict() for t in self.tensors.values()]}
+            raise ArgumentError(
+                self.path, "writer", "an earlier failure", "none", "let exceptions leave the block"
+            )
+        contents = {
+            "metadata": self.metadata,
+            "tensors": [t._asdict() for t in self.tensors.values()],
+        }
         try:  # NumPy numbers, as reports have them, are written as plain ones
             dense: Any = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
             raw = json.dumps(contents, default=np.generic.item, **dense).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(self.path, "metadata", str(error), "plain JSON values", "convert the value") from None
+            raise ArgumentError(
+                self.path, "metadata", str(error), "plain JSON values", "convert the value"
+            ) from None
         offset = _round_up(self._end, table.ALIGN)
         head = table.make_header(raw, offset)
         # a file that its own reader would refuse never gets the name
@@ -135,7 +158,9 @@ class Writer:
         self._file.write(head)
         self._file.flush()
         os.fsync(self._file.fileno())
-        if hasattr(os, "posix_fadvise"):  # the pages in the cache are cut as it was written, not as it will be read
+        if hasattr(
+            os, "posix_fadvise"
+        ):  # the pages in the cache are cut as it was written, not as it will be read
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
         os.replace(self._temp, self.path)

@@ -10,17 +10,38 @@ from typing import Any
 from . import abi as op
 from . import common, simd
 from .codes import code_sums, fill_tables_2, fill_tables_4
-from .common import FAR, OUT, PRIVATE, SHARED, TOKENS, TOUCHED, WEIGHTS, dot, f32, i16, i32, i64, kernel, share
+from .common import (
+    FAR,
+    OUT,
+    PRIVATE,
+    SHARED,
+    TOKENS,
+    TOUCHED,
+    WEIGHTS,
+    dot,
+    f32,
+    i16,
+    i32,
+    i64,
+    kernel,
+    share,
+)
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
 
-LISTED = common.ROWS * op.MAX_TOKENS - 16  # rows that have room where the results of dot products go
+LISTED = (
+    common.ROWS * op.MAX_TOKENS - 16
+)  # rows that have room where the results of dot products go
 
 
 @kernel
 def level(a: Any, p: Any) -> None:
     """z_i = s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) for the rows of one level; added to z_i after the first."""
     rows, n, rank, tables = i32(p[3]), i32(p[4]), i32(p[5]), a[PRIVATE] + p[7]
-    table, sums, scale = f32_at(a[WEIGHTS] + p[2]), i32_at(a[PRIVATE]), f32_at(a[PRIVATE] + 4 * op.BLOCK)
+    table, sums, scale = (
+        f32_at(a[WEIGHTS] + p[2]),
+        i32_at(a[PRIVATE]),
+        f32_at(a[PRIVATE] + 4 * op.BLOCK),
+    )
     first, last = share(a, i64(rows + op.BLOCK - 1) >> 6, op.BLOCK)
     for t in range(i32(a[TOKENS])):
         x, s = a[PRIVATE] + p[8] + i64(t) * rank * 2, f32(128) * f32_at(a[PRIVATE] + p[9])[t]
@@ -43,12 +64,19 @@ def level(a: Any, p: Any) -> None:
 def preview(a: Any, p: Any) -> None:
     """z_i += mean . x + bias_i; score_i = z_i plus its error's log variance."""
     rows, cols = i32(p[7]), i32(p[8])
-    bias, spread, ranges = u8_at(a[WEIGHTS] + p[2]), u8_at(a[WEIGHTS] + p[3]), f32_at(a[WEIGHTS] + p[4])
+    bias, spread, ranges = (
+        u8_at(a[WEIGHTS] + p[2]),
+        u8_at(a[WEIGHTS] + p[3]),
+        f32_at(a[WEIGHTS] + p[4]),
+    )
     bias_low, bias_step, spread_low, spread_step = ranges[0], ranges[1], ranges[2], ranges[3]
     first, last = share(a, rows, 1)
     for t in range(i32(a[TOKENS])):
         offset = dot(a, a[PRIVATE] + p[0] + i64(t) * cols * 4, a[WEIGHTS] + p[1], cols)
-        z, score = f32_at(a[SHARED] + p[5] + i64(t) * rows * 4), i16_at(a[SHARED] + p[6] + i64(t) * rows * 2)
+        z, score = (
+            f32_at(a[SHARED] + p[5] + i64(t) * rows * 4),
+            i16_at(a[SHARED] + p[6] + i64(t) * rows * 2),
+        )
         for i in range(first, last):
             z[i] = z[i] + (offset + (bias_low + bias_step * f32(bias[i])))
             score[i] = steps(z[i] + (spread_low + spread_step * f32(spread[i])))
@@ -94,7 +122,11 @@ def exact(a: Any, p: Any) -> None:
     """z_i = w_i . x for the rows of a range whose score is high enough; no other row is read."""
     first, rows, listed = i32(p[5]), i32(p[6]), i32_at(a[PRIVATE] + 64)
     for t in range(i32(a[TOKENS])):
-        scores, lowest, n = i16_at(a[SHARED] + p[9] + i64(t) * p[8] * 2), i32_at(a[PRIVATE] + p[10])[t], i32(0)
+        scores, lowest, n = (
+            i16_at(a[SHARED] + p[9] + i64(t) * p[8] * 2),
+            i32_at(a[PRIVATE] + p[10])[t],
+            i32(0),
+        )
         for start in range(first, first + rows, op.UNIT):
             if common.mine(a, start >> 8):
                 for i in range(start, min(start + i32(op.UNIT), first + rows)):

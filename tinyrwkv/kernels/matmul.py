@@ -6,7 +6,21 @@ from typing import Any
 
 from . import abi as op
 from . import simd
-from .common import FAR, OUT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, prefetch_row, share
+from .common import (
+    FAR,
+    OUT,
+    PRIVATE,
+    ROWS,
+    SHARED,
+    TOKENS,
+    WEIGHTS,
+    f32,
+    i32,
+    i64,
+    kernel,
+    prefetch_row,
+    share,
+)
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
 
@@ -31,14 +45,24 @@ def matmul(a: Any, p: Any) -> None:
             while row + i32(2) <= n:
                 for t in range(0, whole, 4):
                     ys = out + i64(t) * out_bytes + 4 * row
-                    simd.dots_i8_block(w, w_bytes, x + i64(t) * x_bytes, x_bytes, cols, ys, out_bytes)
+                    simd.dots_i8_block(
+                        w, w_bytes, x + i64(t) * x_bytes, x_bytes, cols, ys, out_bytes
+                    )
                 one_by_one(kind, w, w_bytes, i32(2), x, x_bytes, whole, tokens, cols, out + 4 * row)
                 w, row = w + 2 * w_bytes, i32(row + 2)
         elif kind == op.INT8 and cols <= i32(256):
             while row + i32(4) <= n:
                 prefetch_row(w + FAR, 4 * w_bytes)
                 for t in range(tokens):
-                    simd.dots_i8_four(w, w_bytes, x + i64(t) * x_bytes, 0, cols, out + i64(t) * out_bytes + 4 * row, 4)
+                    simd.dots_i8_four(
+                        w,
+                        w_bytes,
+                        x + i64(t) * x_bytes,
+                        0,
+                        cols,
+                        out + i64(t) * out_bytes + 4 * row,
+                        4,
+                    )
                 w, row = w + 4 * w_bytes, i32(row + 4)
         elif kind != op.INT8 and whole:
             while row < n:
@@ -70,7 +94,11 @@ def in_streams(a: Any, p: Any, first: Any, last: Any, x: Any, x_bytes: Any) -> A
         w = a[WEIGHTS] + p[0] + i64(start) * cols
         for row in range(n):
             for t in range(tokens):
-                at, xs, ys = w + i64(row) * cols, x + i64(t) * x_bytes, out + i64(t) * out_bytes + 4 * row
+                at, xs, ys = (
+                    w + i64(row) * cols,
+                    x + i64(t) * x_bytes,
+                    out + i64(t) * out_bytes + 4 * row,
+                )
                 if simd.PAIRS:
                     simd.dots_i8_four(at, apart, xs, 0, cols, ys, out_apart)
                 else:
@@ -83,7 +111,16 @@ def in_streams(a: Any, p: Any, first: Any, last: Any, x: Any, x_bytes: Any) -> A
 
 @kernel
 def one_by_one(
-    kind: Any, w: Any, w_bytes: Any, n: Any, x: Any, x_bytes: Any, first: Any, tokens: Any, cols: Any, out: Any
+    kind: Any,
+    w: Any,
+    w_bytes: Any,
+    n: Any,
+    x: Any,
+    x_bytes: Any,
+    first: Any,
+    tokens: Any,
+    cols: Any,
+    out: Any,
 ) -> None:
     """Dot products of n rows with the tokens from `first` on."""
     for row in range(n):
@@ -103,7 +140,11 @@ def finish(a: Any, p: Any, row: Any, n: Any, t: Any, at: Any) -> None:
     """Turn the dot products of n rows with token t, which lie `at`, into results and put them where they belong."""
     y, mode = f32_at(at), p[14]
     if p[2] == op.INT8:
-        sums, scale, x_scale = i32_at(at), f32_at(a[WEIGHTS] + p[1] + row * 4), f32_at(a[PRIVATE] + p[9])[t]
+        sums, scale, x_scale = (
+            i32_at(at),
+            f32_at(a[WEIGHTS] + p[1] + row * 4),
+            f32_at(a[PRIVATE] + p[9])[t],
+        )
         for i in range(n):
             y[i] = f32(sums[i]) * (scale[i] * x_scale)
     if p[13] != op.NONE:
@@ -111,7 +152,10 @@ def finish(a: Any, p: Any, row: Any, n: Any, t: Any, at: Any) -> None:
         for i in range(n):
             y[i] = y[i] + bias[i]
     if p[16] != op.NONE:
-        diagonal, x = f32_at(a[WEIGHTS] + p[16] + row * 4), f32_at(a[PRIVATE] + p[17] + (i64(t) * p[11] + row) * 4)
+        diagonal, x = (
+            f32_at(a[WEIGHTS] + p[16] + row * 4),
+            f32_at(a[PRIVATE] + p[17] + (i64(t) * p[11] + row) * 4),
+        )
         for i in range(n):
             y[i] = y[i] + diagonal[i] * x[i]
     activate(y, n, p[12])

@@ -7,7 +7,21 @@ from typing import Any
 import numpy as np
 
 from . import abi as op
-from .common import IDS, NEW, OLD, PRIVATE, SHARED, TOKENS, WEIGHTS, f32, i32, i64, kernel, normalise, share
+from .common import (
+    IDS,
+    NEW,
+    OLD,
+    PRIVATE,
+    SHARED,
+    TOKENS,
+    WEIGHTS,
+    f32,
+    i32,
+    i64,
+    kernel,
+    normalise,
+    share,
+)
 from .simd import bits_from_float, f32_at, float_from_bits, half, i8_at, i16_at, i32_at, u16_at
 
 
@@ -19,7 +33,11 @@ def embed(a: Any, p: Any) -> None:
     for t in range(i32(a[TOKENS])):
         token = i64(i32_at(a[IDS])[t])
         x = f32_at(a[SHARED] + p[3] + i64(t) * width * 4)
-        row = a[WEIGHTS] + p[0] + token * width * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
+        row = (
+            a[WEIGHTS]
+            + p[0]
+            + token * width * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
+        )
         if kind == op.F32:
             for j in range(first, last):
                 x[j] = f32_at(row)[j]

@@ -15,7 +15,22 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
-from ..native.llvm import F32, I8, I16, I32, I64, Vector, call, emitter, load, opaque, pointer, splat, take, vector_of
+from ..native.llvm import (
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    Vector,
+    call,
+    emitter,
+    load,
+    opaque,
+    pointer,
+    splat,
+    take,
+    vector_of,
+)
 from ..native.lookup import NAME, define_add_codes
 from ..native.targets import byte_lookup, machine
 
@@ -33,24 +48,38 @@ LOOKUP = byte_lookup(machine(), _HERE) if _ALL_USED else ""
 
 
 f32_at, i64_at = pointer(types.float32, F32), pointer(types.int64, I64)
-i32_at, i16_at, i8_at = pointer(types.int32, I32), pointer(types.int16, I16), pointer(types.int8, I8)
+i32_at, i16_at, i8_at = (
+    pointer(types.int32, I32),
+    pointer(types.int16, I16),
+    pointer(types.int8, I8),
+)
 u16_at, u8_at = pointer(types.uint16, I16), pointer(types.uint8, I8)
 
 float_from_bits = emitter(types.float32, (types.int32,), lambda b, bits: b.bitcast(bits, F32))
 bits_from_float = emitter(types.int32, (types.float32,), lambda b, x: b.bitcast(x, I32))
 
 # Correctly rounded, an instruction everywhere; not a call of libm.
-square_root = emitter(types.float32, (types.float32,), lambda b, x: call(b, "llvm.sqrt.f32", F32, x))
+square_root = emitter(
+    types.float32, (types.float32,), lambda b, x: call(b, "llvm.sqrt.f32", F32, x)
+)
 
 # For int32 in memory that threads share; the first returns what was there.
 _SHARED = types.CPointer(types.int32)
-atomic_add = emitter(types.int32, (_SHARED, types.int32), lambda b, at, n: b.atomic_rmw("add", at, n, "seq_cst"))
-atomic_load = emitter(types.int32, (_SHARED,), lambda b, at: b.load_atomic(at, "seq_cst", 4, typ=I32))
-atomic_store = emitter(types.void, (_SHARED, types.int32), lambda b, at, n: b.store_atomic(n, at, "seq_cst", 4))
+atomic_add = emitter(
+    types.int32, (_SHARED, types.int32), lambda b, at, n: b.atomic_rmw("add", at, n, "seq_cst")
+)
+atomic_load = emitter(
+    types.int32, (_SHARED,), lambda b, at: b.load_atomic(at, "seq_cst", 4, typ=I32)
+)
+atomic_store = emitter(
+    types.void, (_SHARED, types.int32), lambda b, at, n: b.store_atomic(n, at, "seq_cst", 4)
+)
 
 
 def _prefetch(builder: Any, address: Any) -> None:
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), opaque(builder, address), I32(0), I32(2), I32(1))
+    call(
+        builder, "llvm.prefetch.p0", ir.VoidType(), opaque(builder, address), I32(0), I32(2), I32(1)
+    )
 
 
 prefetch = emitter(types.void, (types.int64,), _prefetch)
@@ -66,10 +95,16 @@ yield_processor = emitter(types.void, (), _yield)
 
 def _half(builder: Any, bits: Any) -> Any:
     """Widen float16 bits to float32 with integer shifts: not every board has the instruction."""
-    shape = (lambda t: t) if isinstance(bits.type, ir.IntType) else (lambda t: vector_of(t, bits.type.count))
+    shape = (
+        (lambda t: t)
+        if isinstance(bits.type, ir.IntType)
+        else (lambda t: vector_of(t, bits.type.count))
+    )
 
     def constant(element: Any, value: Any) -> Any:
-        return ir.Constant(shape(element), value if shape(element) is element else [value] * bits.type.count)
+        return ir.Constant(
+            shape(element), value if shape(element) is element else [value] * bits.type.count
+        )
 
     wide = builder.zext(bits, shape(I32))
     magnitude = builder.shl(builder.and_(wide, constant(I32, 0x7FFF)), constant(I32, 13))
@@ -110,7 +145,9 @@ class _Float:
     per_lane, total, weight, other, add = 1, F32, F32, F32, staticmethod(ir.IRBuilder.fadd)
 
     widen = staticmethod(lambda builder, w, x: (w, x))
-    multiply_add = staticmethod(lambda builder, total, w, x: builder.fadd(total, builder.fmul(w, x)))
+    multiply_add = staticmethod(
+        lambda builder, total, w, x: builder.fadd(total, builder.fmul(w, x))
+    )
 
 
 class _Half(_Float):
@@ -129,7 +166,16 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
     """
 
     @intrinsic
-    def dots(typingctx: Any, w: Any, w_stride: Any, x: Any, x_stride: Any, n: Any, out: Any, out_stride: Any) -> Any:
+    def dots(
+        typingctx: Any,
+        w: Any,
+        w_stride: Any,
+        x: Any,
+        x_stride: Any,
+        n: Any,
+        out: Any,
+        out_stride: Any,
+    ) -> Any:
         i64 = types.int64
         return types.void(i64, i64, i64, i64, types.int32, i64, i64), codegen
 
@@ -141,7 +187,9 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
         def loop(start: Any, stop: Any, count: int, totals: list[Any]) -> list[Any]:
             """Add `count` elements at a time to the totals; a loop of LLVM blocks around phi nodes."""
             before = builder.block
-            head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+            head, body, after = (
+                builder.append_basic_block(name) for name in ("head", "body", "after")
+            )
             builder.branch(head)
             builder.position_at_end(head)
             j = builder.phi(I32)
@@ -154,7 +202,10 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
             ws = [load(builder, address, j, kind.weight, count) for address in w_rows]
             xs = [load(builder, address, j, kind.other, count) for address in x_rows]
             pairs = [kind.widen(builder, a, b) for a in ws for b in xs]
-            added = [kind.multiply_add(builder, c, a, b) for c, (a, b) in zip(carried, pairs, strict=True)]
+            added = [
+                kind.multiply_add(builder, c, a, b)
+                for c, (a, b) in zip(carried, pairs, strict=True)
+            ]
             j.add_incoming(builder.add(j, I32(count)), builder.block)
             for phi, total in zip(carried, added, strict=True):
                 phi.add_incoming(total, builder.block)
@@ -167,11 +218,16 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
             while total.type.count > width:
                 half = total.type.count // 2
                 total = kind.add(
-                    builder, take(builder, total, range(half)), take(builder, total, range(half, 2 * half))
+                    builder,
+                    take(builder, total, range(half)),
+                    take(builder, total, range(half, 2 * half)),
                 )
             return total
 
-        done, totals = I32(0), [ir.Constant(vector_of(kind.total, widths[0]), None)] * (rows * tokens)
+        done, totals = (
+            I32(0),
+            [ir.Constant(vector_of(kind.total, widths[0]), None)] * (rows * tokens),
+        )
         for width in widths:
             step = kind.per_lane * width
             whole = builder.sub(n, builder.srem(n, I32(step)))
@@ -211,7 +267,9 @@ def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
 
     return (
         emitter(kind, (types.int64,), lambda b, at: b.load(opaque(b, at), align=4, typ=kind.shape)),
-        emitter(types.void, (types.int64, kind), lambda b, at, v: b.store(v, opaque(b, at), align=4)),
+        emitter(
+            types.void, (types.int64, kind), lambda b, at, v: b.store(v, opaque(b, at), align=4)
+        ),
         emitter(kind, (kind, types.float32), scale),
         emitter(kind, (kind, kind, types.float32), lambda b, u, v, s: b.fadd(u, scale(b, v, s))),
     )
@@ -239,11 +297,15 @@ def integer_vectors(lanes: int) -> tuple[Any, Any, Any]:
 
     def add_row(builder: Any, v: Any, address: Any, q: Any) -> Any:
         w = builder.load(opaque(builder, address), align=1, typ=vector_of(I8, lanes))
-        return builder.add(v, builder.mul(builder.sext(w, kind.shape), splat(builder, q, kind.shape)))
+        return builder.add(
+            v, builder.mul(builder.sext(w, kind.shape), splat(builder, q, kind.shape))
+        )
 
     return (
         emitter(kind, (types.int64,), lambda b, at: b.load(opaque(b, at), align=4, typ=kind.shape)),
-        emitter(types.void, (types.int64, kind), lambda b, at, v: b.store(v, opaque(b, at), align=4)),
+        emitter(
+            types.void, (types.int64, kind), lambda b, at, v: b.store(v, opaque(b, at), align=4)
+        ),
         emitter(kind, (kind, types.int64, types.int32), add_row),
     )
 
@@ -265,7 +327,9 @@ def code_table(bits: int) -> Any:
         for j in range(4 // bits):
             u = builder.ashr(builder.add(load(builder, x, I32(j), I16, 1), I16(128)), I16(8))
             factors = [2 * (place >> bits * j & 2**bits - 1) - (2**bits - 1) for place in range(16)]
-            total = builder.add(total, builder.mul(splat(builder, u, shape), ir.Constant(shape, factors)))
+            total = builder.add(
+                total, builder.mul(splat(builder, u, shape), ir.Constant(shape, factors))
+            )
         five, ones = (ir.Constant(shape, [value] * 16) for value in (5, 31))
         for i, part in enumerate((builder.and_(total, ones), builder.lshr(total, five))):
             at = builder.add(out, I64(16 * i))

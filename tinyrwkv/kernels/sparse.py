@@ -7,7 +7,20 @@ from typing import Any
 from . import abi as op
 from . import common, simd
 from .codes import code_sums, fill_tables_1
-from .common import GROUP, PRIVATE, ROWS, SHARED, TOKENS, TOUCHED, WEIGHTS, f32, i32, i64, kernel, prefetch_row
+from .common import (
+    GROUP,
+    PRIVATE,
+    ROWS,
+    SHARED,
+    TOKENS,
+    TOUCHED,
+    WEIGHTS,
+    f32,
+    i32,
+    i64,
+    kernel,
+    prefetch_row,
+)
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 
@@ -44,10 +57,20 @@ def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
     """
     cols, scale, n = i32(p[4]), f32(256) * f32_at(a[PRIVATE] + p[9])[t], i32(0)
     threshold, network_threshold = f32_at(a[WEIGHTS] + p[22]), f32_at(a[WEIGHTS] + p[25])
-    listed, sums, scores = i32_at(lists), i32_at(a[PRIVATE]), f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4)
+    listed, sums, scores = (
+        i32_at(lists),
+        i32_at(a[PRIVATE]),
+        f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4),
+    )
     if start < i32(p[3]):
         ahead = i64(next_block(a, start, i32(p[3])) - start) * (cols >> 3)
-        code_sums(a[WEIGHTS] + p[21] + i64(start) * (cols >> 3), a[PRIVATE] + p[23], i32(cols >> 3), a[PRIVATE], ahead)
+        code_sums(
+            a[WEIGHTS] + p[21] + i64(start) * (cols >> 3),
+            a[PRIVATE] + p[23],
+            i32(cols >> 3),
+            a[PRIVATE],
+            ahead,
+        )
     for f in range(start, min(i32(start + ROWS), i32(p[3]))):
         high = f32(sums[f - start]) * scale > threshold[f]
         if p[24] != op.NONE:
@@ -72,7 +95,9 @@ def predict(a: Any, p: Any) -> None:
             after, coming = list_high(a, p, t, following, lists), i32_at(lists)
             for i in range(ROWS):
                 i32_at(out)[i] = i32(0)
-            for i in range(max(n, after)):  # a key for the next block is sent for as one of this block is used
+            for i in range(
+                max(n, after)
+            ):  # a key for the next block is sent for as one of this block is used
                 if i < after:
                     prefetch_row(a[WEIGHTS] + row_address(p, coming[i]), cols)
                 if i < n:

@@ -5,11 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from . import abi as op
-from .common import NEW, OLD, PRIVATE, SCRATCH, SHARED, TOKENS, WEIGHTS, dot, f32, i32, i64, kernel, normalise, share
+from .common import (
+    NEW,
+    OLD,
+    PRIVATE,
+    SCRATCH,
+    SHARED,
+    TOKENS,
+    WEIGHTS,
+    dot,
+    f32,
+    i32,
+    i64,
+    kernel,
+    normalise,
+    share,
+)
 from .scalars import exp
 from .simd import f32_at, square_root, store_past_caches, vectors
 
-LARGE = 1 << 17  # bytes of a layer's state from which those of all layers do not stay in a cache until the next token
+LARGE = (
+    1 << 17
+)  # bytes of a layer's state from which those of all layers do not stay in a cache until the next token
 
 
 @kernel
@@ -46,7 +63,9 @@ def wkv4(a: Any, p: Any) -> None:
 
 
 @kernel
-def head_norm(a: Any, y: Any, weight: Any, bias: Any, bonus: Any, v: Any, gate: Any, n: Any) -> None:
+def head_norm(
+    a: Any, y: Any, weight: Any, bias: Any, bonus: Any, v: Any, gate: Any, n: Any
+) -> None:
     """y = (ln_x(y) + bonus * v) * gate for one head; gate is an address, or 0 for none."""
     normalise(a, y, y, n, f32_at(a[SHARED])[0])
     out = f32_at(y)
@@ -64,7 +83,9 @@ def _read_and_write(lanes: int, large: bool = False) -> Any:
     store_state = store_past_caches(lanes) if large else store
 
     @kernel
-    def columns(old: Any, new: Any, v: Any, y: Any, n: Any, r: Any, k: Any, w: Any, _kk: Any, _b: Any) -> None:
+    def columns(
+        old: Any, new: Any, v: Any, y: Any, n: Any, r: Any, k: Any, w: Any, _kk: Any, _b: Any
+    ) -> None:
         total, value, row = load(y), load(v), i64(n) * 4
         for i in range(n):
             s = load(old + i * row)
@@ -81,7 +102,9 @@ def _replace_and_read(lanes: int, large: bool = False) -> Any:
     store_state = store_past_caches(lanes) if large else store
 
     @kernel
-    def columns(old: Any, new: Any, v: Any, y: Any, n: Any, r: Any, k: Any, w: Any, kk: Any, b: Any) -> None:
+    def columns(
+        old: Any, new: Any, v: Any, y: Any, n: Any, r: Any, k: Any, w: Any, kk: Any, b: Any
+    ) -> None:
         value, row = load(v), i64(n) * 4
         removed = scale(load(old), -f32_at(kk)[0])
         for i in range(1, n):
@@ -102,7 +125,19 @@ def _of_a_head(make: Any) -> Any:
     narrow, wide, past_caches = make(8), make(64), make(64, large=True)
 
     @kernel
-    def head(old: Any, new: Any, v: Any, y: Any, n: Any, large: Any, r: Any, k: Any, w: Any, kk: Any, b: Any) -> None:
+    def head(
+        old: Any,
+        new: Any,
+        v: Any,
+        y: Any,
+        n: Any,
+        large: Any,
+        r: Any,
+        k: Any,
+        w: Any,
+        kk: Any,
+        b: Any,
+    ) -> None:
         for j in range(0, i64(n) * 4, 32 if n % 64 else 256):
             if n % 64:
                 narrow(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
@@ -157,7 +192,11 @@ def wkv7(a: Any, p: Any) -> None:
     first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
     large = leaves_caches(a, p[13], width * n)
-    kk_at, key_at, b_at = a[PRIVATE] + SCRATCH, a[PRIVATE] + SCRATCH + row, a[PRIVATE] + SCRATCH + 2 * row
+    kk_at, key_at, b_at = (
+        a[PRIVATE] + SCRATCH,
+        a[PRIVATE] + SCRATCH + row,
+        a[PRIVATE] + SCRATCH + 2 * row,
+    )
     kk, key, b = f32_at(kk_at), f32_at(key_at), f32_at(b_at)
     for h in range(first, last):
         head, state = i64(h) * row, p[13] + i64(h) * n * row
@@ -166,7 +205,12 @@ def wkv7(a: Any, p: Any) -> None:
         weight, bias = f32_at(a[WEIGHTS] + p[11] + head), f32_at(a[WEIGHTS] + p[12] + head)
         for t in range(i32(a[TOKENS])):
             at = a[SHARED] + i64(t) * width + head
-            r, k, v, rate = f32_at(at + p[0]), f32_at(at + p[1]), f32_at(at + p[2]), f32_at(at + p[4])
+            r, k, v, rate = (
+                f32_at(at + p[0]),
+                f32_at(at + p[1]),
+                f32_at(at + p[2]),
+                f32_at(at + p[4]),
+            )
             old, new = (a[OLD] if t == 0 else a[NEW]) + state, a[NEW] + state
             if p[6] != op.NONE:
                 v_gate, v_first = f32_at(at + p[6]), f32_at(at + p[7])

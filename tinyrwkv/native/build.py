@@ -50,7 +50,12 @@ def emit_ir(pairs: bool) -> str:
     simd.PAIRS, simd.LOOKUP = pairs, ""
     from ..kernels.run import run
 
-    plain = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "boundscheck": False}
+    plain = {
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "_nrt": False,
+        "boundscheck": False,
+    }
     signature = types.void(types.CPointer(types.int64))
     function = njit(signature, error_model="numpy", nogil=True, **plain)(run.py_func)
     compiled = next(iter(function.overloads.values()))
@@ -58,7 +63,12 @@ def emit_ir(pairs: bool) -> str:
     code = compiled.library.get_llvm_str()
     code = re.sub(r"^target (datalayout|triple) = .*$", "", code, flags=re.MULTILINE)
     # What Numba keeps for Python: its environments and pickled exceptions.
-    code = re.sub(r"^(@[^ ]+) = common global ptr null$", r"\1 = internal global ptr null", code, flags=re.MULTILINE)
+    code = re.sub(
+        r"^(@[^ ]+) = common global ptr null$",
+        r"\1 = internal global ptr null",
+        code,
+        flags=re.MULTILINE,
+    )
     entry = f"""
 define void @{SYMBOL}(ptr %arguments) {{
   %result = alloca ptr
@@ -107,7 +117,13 @@ def with_lookups(code: str, instruction: str) -> str:
     body = str(lookup.define_add_codes(module, instruction))
     declared = [str(other) for name, other in module.globals.items() if name != lookup.NAME]
     pattern = rf"^define internal [^\n]*@{lookup.NAME}\(.*?^}}$"
-    return re.sub(pattern, lambda _: "\n".join([*declared, body]), code, count=1, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(
+        pattern,
+        lambda _: "\n".join([*declared, body]),
+        code,
+        count=1,
+        flags=re.MULTILINE | re.DOTALL,
+    )
 
 
 def linker() -> list[str]:
@@ -125,14 +141,30 @@ def link(code: bytes, target: Target) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, result = pathlib.Path(folder, "kernels.o"), pathlib.Path(folder, "kernels.so")
         source.write_bytes(code)
-        command = [*linker(), "-m", target.emulation, "-shared", "-s", "-z", "noexecstack", "--hash-style=gnu"]
+        command = [
+            *linker(),
+            "-m",
+            target.emulation,
+            "-shared",
+            "-s",
+            "-z",
+            "noexecstack",
+            "--hash-style=gnu",
+        ]
         command += ["--build-id=none", "--no-rosegment", "--gc-sections", str(source), "-o"]
         provided = [f"--defsym={name}=0" for name in ALLOWED]
-        check = subprocess.run([*command, str(result), "-z", "defs", *provided], capture_output=True, text=True)
+        check = subprocess.run(
+            [*command, str(result), "-z", "defs", *provided], capture_output=True, text=True
+        )
         if check.returncode:
-            found = ", ".join(sorted(set(re.findall(r"undefined symbol: (\S+)", check.stderr)))) or check.stderr[-500:]
+            found = (
+                ", ".join(sorted(set(re.findall(r"undefined symbol: (\S+)", check.stderr))))
+                or check.stderr[-500:]
+            )
             fix = "write the kernel without it"
-            raise UnsupportedError("tinyrwkv-build-kernels", target.name, f"a need for {found}", f"only {ALLOWED}", fix)
+            raise UnsupportedError(
+                "tinyrwkv-build-kernels", target.name, f"a need for {found}", f"only {ALLOWED}", fix
+            )
         subprocess.run([*command, str(result)], check=True, capture_output=True)
         return result.read_bytes()
 
@@ -171,7 +203,11 @@ def tools() -> dict[str, str]:
     import llvmlite
     import numba
 
-    version = subprocess.run([*linker(), "--version"], capture_output=True, text=True).stdout.split(" (")[0].strip()
+    version = (
+        subprocess.run([*linker(), "--version"], capture_output=True, text=True)
+        .stdout.split(" (")[0]
+        .strip()
+    )
     return {"numba": numba.__version__, "llvmlite": llvmlite.__version__, "linker": version}
 
 
@@ -183,11 +219,18 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="names from --list; without, those that ship")
-    parser.add_argument("--list", action="store_true", help="print every target and end")
-    parser.add_argument("--check", action="store_true", help="build in memory and compare with what is there")
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path(FOLDER), help="folder of the objects and their record"
+        "targets", nargs="*", metavar="TARGET", help="names from --list; without, those that ship"
+    )
+    parser.add_argument("--list", action="store_true", help="print every target and end")
+    parser.add_argument(
+        "--check", action="store_true", help="build in memory and compare with what is there"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path(FOLDER),
+        help="folder of the objects and their record",
     )
     args = parser.parse_args(argv)
     try:
@@ -205,12 +248,20 @@ def _main(args: argparse.Namespace) -> int:
             print(f"{target.name:<16} {target.cpu:<14} {'ships' if target.committed else ''}")
         return 0
     if unknown := [name for name in args.targets if name not in TARGETS]:
-        raise UnsupportedError("tinyrwkv-build-kernels", "target", unknown[0], ", ".join(TARGETS), "choose one of them")
+        raise UnsupportedError(
+            "tinyrwkv-build-kernels", "target", unknown[0], ", ".join(TARGETS), "choose one of them"
+        )
     names = args.targets or [target.name for target in TARGETS.values() if target.committed]
     objects = build(names, lambda line: print(line, file=sys.stderr))
     if args.check:
-        differ = [name for name, data in objects.items() if not _same(args.output / f"{name}.so", data)]
-        print("\n".join(f"{name}: {'differs' if name in differ else 'the same bytes'}" for name in names))
+        differ = [
+            name for name, data in objects.items() if not _same(args.output / f"{name}.so", data)
+        ]
+        print(
+            "\n".join(
+                f"{name}: {'differs' if name in differ else 'the same bytes'}" for name in names
+            )
+        )
         return 1 if differ else 0
     args.output.mkdir(parents=True, exist_ok=True)
     record = args.output / RECORD
@@ -220,7 +271,11 @@ def _main(args: argparse.Namespace) -> int:
         path = args.output / f"{name}.so"
         path.with_suffix(".tmp").write_bytes(data)
         os.replace(path.with_suffix(".tmp"), path)
-        kept[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "tools": tools()}
+        kept[name] = {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
+            "tools": tools(),
+        }
     text = json.dumps({"sources": source_hash(), "objects": dict(sorted(kept.items()))}, indent=2)
     record.write_text(text + "\n")
     return 0

@@ -10,7 +10,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I8, I16, I32, I64, F32 = (
+    ir.IntType(8),
+    ir.IntType(16),
+    ir.IntType(32),
+    ir.IntType(64),
+    ir.FloatType(),
+)
 
 
 class Vector(types.Type):
@@ -35,13 +41,20 @@ def emitter(result: types.Type, arguments: tuple[types.Type, ...], emit: Any) ->
         return context.get_dummy_value() if result is types.void else value
 
     typed = result(*arguments), codegen
-    takes: tuple[Any, ...] = (lambda c: typed, lambda c, x: typed, lambda c, x, y: typed, lambda c, x, y, z: typed)
+    takes: tuple[Any, ...] = (
+        lambda c: typed,
+        lambda c, x: typed,
+        lambda c, x, y: typed,
+        lambda c, x, y, z: typed,
+    )
     return intrinsic(takes[len(arguments)])
 
 
 def pointer(element: types.Type, code: Any) -> Any:
     """Make the intrinsic that turns an address into a typed pointer."""
-    return emitter(types.CPointer(element), (types.int64,), lambda b, at: b.inttoptr(at, code.as_pointer()))
+    return emitter(
+        types.CPointer(element), (types.int64,), lambda b, at: b.inttoptr(at, code.as_pointer())
+    )
 
 
 def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
@@ -76,7 +89,9 @@ def load(builder: Any, address: Any, index: Any, element: Any, count: int) -> An
 def splat(builder: Any, value: Any, shape: ir.VectorType) -> Any:
     """Return a vector of one number."""
     one = builder.insert_element(ir.Constant(shape, ir.Undefined), value, I32(0))
-    return builder.shuffle_vector(one, one, ir.Constant(vector_of(I32, shape.count), [0] * shape.count))
+    return builder.shuffle_vector(
+        one, one, ir.Constant(vector_of(I32, shape.count), [0] * shape.count)
+    )
 
 
 def constant(shape: ir.VectorType, value: float) -> ir.Constant:

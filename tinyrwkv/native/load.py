@@ -21,7 +21,9 @@ BUILD = "build it with tinyrwkv-build-kernels, or use another backend"
 def kernel_sources() -> list[str]:
     """Return the files that the kernels' machine code comes from."""
     package = os.path.dirname(FOLDER)
-    kernels = sorted(name for name in os.listdir(os.path.join(package, "kernels")) if name.endswith(".py"))
+    kernels = sorted(
+        name for name in os.listdir(os.path.join(package, "kernels")) if name.endswith(".py")
+    )
     names = ("native/llvm.py", "native/lookup.py", *(f"kernels/{name}" for name in kernels))
     return [os.path.join(package, *name.split("/")) for name in names]
 
@@ -59,7 +61,11 @@ def choose(folder: str = FOLDER) -> Choice:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Choice("", None, f"no objects: {os.path.join(folder, RECORD)} is missing or damaged")
     if sources != source_hash():
-        return Choice("", None, "the objects were built from other sources than these: run tinyrwkv-build-kernels")
+        return Choice(
+            "",
+            None,
+            "the objects were built from other sources than these: run tinyrwkv-build-kernels",
+        )
     reasons = []
     for target in targets:
         path = os.path.join(folder, f"{target.name}.so")
@@ -69,7 +75,9 @@ def choose(folder: str = FOLDER) -> Choice:
             elif sha256(_read(path)).hexdigest() != objects[target.name]:
                 reasons.append(f"{target.name}.so differs from its record")
             else:
-                return Choice(target.name, path, f"the best of the objects for this processor{_why(reasons)}")
+                return Choice(
+                    target.name, path, f"the best of the objects for this processor{_why(reasons)}"
+                )
         except OSError as error:
             reasons.append(f"{target.name}.so cannot be read: {error.strerror}")
     return Choice("", None, "; ".join(reasons))
@@ -91,10 +99,14 @@ def native_run(folder: str = FOLDER) -> Any:
     """
     choice = choose(folder)
     if choice.path is None:
-        raise UnsupportedError("load", "backend 'native'", choice.reason, "an object for this processor", BUILD)
+        raise UnsupportedError(
+            "load", "backend 'native'", choice.reason, "an object for this processor", BUILD
+        )
     try:
         function = getattr(ctypes.CDLL(choice.path), SYMBOL)
     except (OSError, AttributeError) as error:
-        raise FormatError(choice.path, "shared object", str(error), f"one that exports {SYMBOL}", BUILD) from error
+        raise FormatError(
+            choice.path, "shared object", str(error), f"one that exports {SYMBOL}", BUILD
+        ) from error
     function.restype, function.argtypes = None, [ctypes.c_void_p]
     return function

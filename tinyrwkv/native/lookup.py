@@ -52,7 +52,9 @@ def define_add_codes(module: ir.Module, instruction: str) -> ir.Function:
             table = builder.add(tables, I64(32 * (2 * row + half)))
             if instruction:
                 low = builder.add(low, _lookup(builder, instruction, table, codes))
-                high = builder.add(high, _lookup(builder, instruction, builder.add(table, I64(16)), codes))
+                high = builder.add(
+                    high, _lookup(builder, instruction, builder.add(table, I64(16)), codes)
+                )
             else:
                 total = _add_bits(builder, total, table, codes)
     # Bytes have room for the sum of 8 numbers below 32.
@@ -70,8 +72,12 @@ def _lookup(builder: ir.IRBuilder, instruction: str, at: Any, codes: Any) -> Any
         some = take(builder, codes, range(i, i + count))
         parts.append(call(builder, instruction, some.type, *tables, some))
     while len(parts) > 1:
-        both = ir.Constant(vector_of(I32, 2 * parts[0].type.count), [*range(2 * parts[0].type.count)])
-        parts = [builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        both = ir.Constant(
+            vector_of(I32, 2 * parts[0].type.count), [*range(2 * parts[0].type.count)]
+        )
+        parts = [
+            builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)
+        ]
     return parts[0]
 
 
@@ -79,11 +85,17 @@ def _add_bits(builder: ir.IRBuilder, total: Any, table: Any, codes: Any) -> Any:
     """Return total + the entries of a table of sums, from those of place 0 and of each bit."""
 
     def entry(place: int) -> Any:
-        low, high = (builder.zext(load(builder, table, I32(16 * i + place), I8, 1), I16) for i in (0, 1))
+        low, high = (
+            builder.zext(load(builder, table, I32(16 * i + place), I8, 1), I16) for i in (0, 1)
+        )
         return builder.add(low, builder.shl(high, I16(5)))
 
     total = builder.add(total, splat(builder, entry(0), WIDE))
     for bit in range(4):
-        here = builder.and_(builder.lshr(builder.zext(codes, WIDE), constant(WIDE, bit)), constant(WIDE, 1))
-        total = builder.add(total, builder.mul(here, splat(builder, builder.sub(entry(1 << bit), entry(0)), WIDE)))
+        here = builder.and_(
+            builder.lshr(builder.zext(codes, WIDE), constant(WIDE, bit)), constant(WIDE, 1)
+        )
+        total = builder.add(
+            total, builder.mul(here, splat(builder, builder.sub(entry(1 << bit), entry(0)), WIDE))
+        )
     return total

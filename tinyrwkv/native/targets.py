@@ -40,7 +40,9 @@ def byte_lookup(machine: str, features: frozenset[str]) -> str:
     if machine == "arm":
         return "llvm.arm.neon.vtbl2" if "neon" in features else ""
     x86 = {"avx512bw": "llvm.x86.avx512.pshuf.b.512", "avx2": "llvm.x86.avx2.pshuf.b"}
-    return next((name for feature, name in x86.items() if machine == "x86_64" and feature in features), "")
+    return next(
+        (name for feature, name in x86.items() if machine == "x86_64" and feature in features), ""
+    )
 
 
 def _target(
@@ -66,10 +68,20 @@ V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 TARGETS = {
     target.name: target
     for target in (
-        _target("x86-64-vnni", X86, "cascadelake", "elf_x86_64", "x86_64", V4 + " avx512_vnni", ship=True),
+        _target(
+            "x86-64-vnni",
+            X86,
+            "cascadelake",
+            "elf_x86_64",
+            "x86_64",
+            V4 + " avx512_vnni",
+            ship=True,
+        ),
         _target("x86-64-v3", X86, "x86-64-v3", "elf_x86_64", "x86_64", V3, ship=True),
         _target("x86-64", X86, "x86-64", "elf_x86_64", "x86_64", ship=True),
-        _target("aarch64-dotprod", ARM64, "cortex-a76", "aarch64linux", "aarch64", "asimddp", ship=True),
+        _target(
+            "aarch64-dotprod", ARM64, "cortex-a76", "aarch64linux", "aarch64", "asimddp", ship=True
+        ),
         _target("aarch64", ARM64, "generic", "aarch64linux", "aarch64", ship=True),
         _target("aarch64-a72", ARM64, "cortex-a72", "aarch64linux", "aarch64", "never"),
         _target("aarch64-a53", ARM64, "cortex-a53", "aarch64linux", "aarch64", "never"),
@@ -83,8 +95,17 @@ TARGETS = {
             "+neon,+vfp3",
             True,
         ),
-        _target("armv6", ARM32.replace("arm-", "armv6-"), "arm1176jzf-s", "armelf_linux_eabi", "arm", "vfp v6"),
-        _target("riscv64-v", RISCV, "generic-rv64", "elf64lriscv", "riscv64", "v", "+m,+a,+f,+d,+c,+v"),
+        _target(
+            "armv6",
+            ARM32.replace("arm-", "armv6-"),
+            "arm1176jzf-s",
+            "armelf_linux_eabi",
+            "arm",
+            "vfp v6",
+        ),
+        _target(
+            "riscv64-v", RISCV, "generic-rv64", "elf64lriscv", "riscv64", "v", "+m,+a,+f,+d,+c,+v"
+        ),
         _target("riscv64", RISCV, "generic-rv64", "elf64lriscv", "riscv64", "", "+m,+a,+f,+d,+c"),
     )
 }
@@ -97,7 +118,9 @@ def machine() -> str:
     bits = ctypes.sizeof(ctypes.c_void_p) * 8
     if bits == 32 and found.startswith(("arm", "aarch64")):
         return "arm"
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(found, found) if bits == 64 else found + "-32"
+    return (
+        {"amd64": "x86_64", "arm64": "aarch64"}.get(found, found) if bits == 64 else found + "-32"
+    )
 
 
 @functools.cache
@@ -119,14 +142,20 @@ def _auxiliary_features() -> Iterator[str]:
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
     capabilities = getauxval(16)  # AT_HWCAP
-    bits = {"aarch64": {"asimddp": 20}, "arm": {"vfp": 6, "neon": 12}, "riscv64": {"v": ord("v") - ord("a")}}
+    bits = {
+        "aarch64": {"asimddp": 20},
+        "arm": {"vfp": 6, "neon": 12},
+        "riscv64": {"v": ord("v") - ord("a")},
+    }
     for name, bit in bits.get(machine(), {}).items():
         if capabilities >> bit & 1:
             yield name
     if machine() == "arm":
         getauxval.restype = ctypes.c_char_p
         version = (getauxval(15) or b"")[:2]  # AT_PLATFORM, such as v7l
-        yield from () if version in (b"v4", b"v5") else ("v6",) if version == b"v6" else ("v6", "v7")
+        yield from (
+            () if version in (b"v4", b"v5") else ("v6",) if version == b"v6" else ("v6", "v7")
+        )
 
 
 def runnable() -> list[Target]:

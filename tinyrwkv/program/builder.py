@@ -62,9 +62,17 @@ class Builder:
         self.private_bytes += -self.private_bytes % 64
         self._buffers: dict[str, int] = {}
         # Quantised activations and their scales, to the end of the private workspace: used anew after each SYNC.
-        self._quantised_scales, self._quantised, self._used, self._scales_used, self._most_used = 0, 0, 0, 0, 0
+        self._quantised_scales, self._quantised, self._used, self._scales_used, self._most_used = (
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         self._waiting: list[tuple[str, int, int, int, Finish]] = []
-        ranks = [t.shape[0] for t in file.tensors.values() if t.name.endswith(("1.weight", "weight.a"))]
+        ranks = [
+            t.shape[0] for t in file.tensors.values() if t.name.endswith(("1.weight", "weight.a"))
+        ]
         self._widest_rank = max(ranks, default=0)
 
     def _emit(self, opcode: int, note: str, *fields: int) -> None:
@@ -98,7 +106,15 @@ class Builder:
 
     def _norm(self, name: str) -> None:
         weight, bias = self._vector(name + ".weight"), self._vector(name + ".bias")
-        self._emit(op.NORM, name, self._shared("x", self.C), weight, bias, self._private("xn", self.C), self.C)
+        self._emit(
+            op.NORM,
+            name,
+            self._shared("x", self.C),
+            weight,
+            bias,
+            self._private("xn", self.C),
+            self.C,
+        )
 
     def _shift(self, layer: int, part: str, tensor: str, count: int, delta: int = op.NONE) -> None:
         state = 4 * (layer * self.state_stride + (self.C if part == "ffn" else 0))
@@ -106,7 +122,9 @@ class Builder:
         src, dst = self._private("xn", self.C), self._private("mixed", self.C)
         self._emit(op.SHIFT, name, src, state, self._vector(name), count, delta, dst, self.C)
 
-    def _input(self, src: int, width: int, shared: bool, stride: int = 0, largest: int = 0) -> Input:
+    def _input(
+        self, src: int, width: int, shared: bool, stride: int = 0, largest: int = 0
+    ) -> Input:
         """Prepare `width` activations of each token for op.MATMUL: quantised, where the weights are int8."""
         if self.config["dtype"] != "int8":
             return Input(int(shared), src, width, op.NONE, src)
@@ -114,15 +132,25 @@ class Builder:
         self._used += op.MAX_TOKENS * 2 * width
         self._scales_used += op.MAX_TOKENS * 4
         self._most_used = max(self._most_used, self._used)
-        self._emit(op.QUANTIZE, "", shared, src, stride or width, width, dst, scale, largest or qmax(width))
+        self._emit(
+            op.QUANTIZE, "", shared, src, stride or width, width, dst, scale, largest or qmax(width)
+        )
         return Input(0, dst, width, scale, src)
 
     def _mixed(self, j: int) -> Input:
         """Prepare the j-th result of token_shift."""
-        return self._input(self._private("mixed", self.C) + j * op.MAX_TOKENS * 4 * self.C, self.C, shared=False)
+        return self._input(
+            self._private("mixed", self.C) + j * op.MAX_TOKENS * 4 * self.C, self.C, shared=False
+        )
 
     def _matmul(
-        self, name: str, x: Input, dst: int, finish: Finish = PLAIN, unit: int = 1, part: tuple[int, int] | None = None
+        self,
+        name: str,
+        x: Input,
+        dst: int,
+        finish: Finish = PLAIN,
+        unit: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
         """Emit the product with all rows of W, or (first, count) of them, split between threads by `unit` rows."""
         weight, scale, kind = self._matrix(name)
@@ -131,7 +159,20 @@ class Builder:
         weight += first * cols * (4, 2, 1)[kind]
         scale += 4 * first if scale != op.NONE else 0
         stride = self.config["vocab_size"] if finish.mode == op.LOGITS else rows
-        self._emit(op.MATMUL, name, weight, scale, kind, rows // unit, cols, unit, *x[:4], dst, stride, *finish)
+        self._emit(
+            op.MATMUL,
+            name,
+            weight,
+            scale,
+            kind,
+            rows // unit,
+            cols,
+            unit,
+            *x[:4],
+            dst,
+            stride,
+            *finish,
+        )
 
     def _project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY) -> None:
         """Emit dst = activation(W @ x), of a factored W only the first factor: ``_second_factors`` does the rest."""
@@ -143,9 +184,14 @@ class Builder:
             finish = finish._replace(diag=self._vector(enhanced), diag_src=x.floats)
         self._factors(f"{name}.a", f"{name}.b", x, dst, inner, finish)
 
-    def _factors(self, first: str, second: str, x: Input, dst: int, inner: Finish, finish: Finish) -> None:
+    def _factors(
+        self, first: str, second: str, x: Input, dst: int, inner: Finish, finish: Finish
+    ) -> None:
         """Emit low = inner(A @ x); after the next SYNC follows dst = finish(B @ low)."""
-        low, rank = self._shared(f"low {len(self._waiting)}", self._widest_rank), self.file.tensors[first].shape[0]
+        low, rank = (
+            self._shared(f"low {len(self._waiting)}", self._widest_rank),
+            self.file.tensors[first].shape[0],
+        )
         self._matmul(first, x, low, inner)
         self._waiting.append((second, low, rank, dst, finish))
 

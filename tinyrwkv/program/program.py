@@ -55,8 +55,14 @@ class Program(TimeMix):
         self._private("xn", C)
         self._private("mixed", C * len(SHIFTED[config["arch"]]))
         # For the rows that some tokens need: addresses, factors and sums; tables for every byte of codes.
-        self._list, self._sums = self.private_bytes, self.private_bytes + 12 * config["n_ffn"] + 4 * C
-        codes = [C // 8, *(tensor.shape[1] for name, tensor in file.tensors.items() if "head.codes" in name)]
+        self._list, self._sums = (
+            self.private_bytes,
+            self.private_bytes + 12 * config["n_ffn"] + 4 * C,
+        )
+        codes = [
+            C // 8,
+            *(tensor.shape[1] for name, tensor in file.tensors.items() if "head.codes" in name),
+        ]
         self.private_bytes = self._sums + 64 * max(codes)
         self._quantised_scales = self.private_bytes
         self.private_bytes += op.MAX_TOKENS * 4 * 8
@@ -87,8 +93,12 @@ class Program(TimeMix):
         if bundles:
             per_page = PAGE // (2 * C) if bundles.shape[1] == PAGE else 0
             rows = (2 * C, per_page, 2**32 // per_page + 1 if per_page else 0)
-            key_scale, value_scale = (self._vector(f"{bundles.name}.{part}_scale") for part in ("key", "value"))
-            signs, threshold = (self._vector(f"{ffn}predictor.{part}") for part in ("signs", "threshold"))
+            key_scale, value_scale = (
+                self._vector(f"{bundles.name}.{part}_scale") for part in ("key", "value")
+            )
+            signs, threshold = (
+                self._vector(f"{ffn}predictor.{part}") for part in ("signs", "threshold")
+            )
             result = (hidden, F, *Finish(op.SQUARED_RELU))
             matrix = (bundles.offset, key_scale, op.INT8, F, C, 1)
             predictor = (signs, threshold, self._sums, *network)
@@ -100,15 +110,27 @@ class Program(TimeMix):
         self._sync()
         values = self.file.tensors.get(ffn + "value.rows")
         unit = (64 if C % 64 == 0 else 8) if bundles or values else 1
-        self._second_factors(unit)  # a thread's rows of the gate are those of the value that it multiplies
+        self._second_factors(
+            unit
+        )  # a thread's rows of the gate are those of the value that it multiplies
         x = self._input(hidden, F, shared=True)
-        finish, out = Finish(mode=op.GATED_ADD if gated else op.ADD, gate=gate), self._shared("x", C)
+        finish, out = (
+            Finish(mode=op.GATED_ADD if gated else op.ADD, gate=gate),
+            self._shared("x", C),
+        )
         result = (out, C, *finish)
         if bundles:
             matrix = (bundles.offset + C, value_scale, op.INT8, C // unit, F, unit)
             self._emit(op.SPARSE, bundles.name, *matrix, *x[:4], *result, *rows, self._list)
         elif values:
-            matrix = (values.offset, self._vector(values.name + ".scale"), op.INT8, C // unit, F, unit)
+            matrix = (
+                values.offset,
+                self._vector(values.name + ".scale"),
+                op.INT8,
+                C // unit,
+                F,
+                unit,
+            )
             self._emit(op.SPARSE, values.name, *matrix, *x[:4], *result, C, 0, 0, self._list)
         else:
             self._matmul(ffn + "value.weight", x, out, finish)
@@ -118,7 +140,10 @@ class Program(TimeMix):
         """Emit scores = fc2 @ relu(fc1 @ x); return where they and their thresholds are, NONE without a network."""
         if predictor + "fc1.weight" not in self.file.tensors:
             return op.NONE, op.NONE
-        low, scores = self._shared("low network", self._widest_rank), self._shared("scores", neurons)
+        low, scores = (
+            self._shared("low network", self._widest_rank),
+            self._shared("scores", neurons),
+        )
         self._matmul(predictor + "fc1.weight", self._mixed(0), low, Finish(op.RELU))
         self._sync()
         width = self.file.tensors[predictor + "fc1.weight"].shape[0]
@@ -136,7 +161,9 @@ class Program(TimeMix):
                 matrix = (*self._matrix("head.rows.weight")[:2], C, x.src, x.scale)
                 self._emit(op.EXACT, "head.rows.weight", *matrix, first, rows, *previewed)
             else:
-                self._matmul("head.weight", x, 4 * first, Finish(mode=op.LOGITS), part=(first, rows))
+                self._matmul(
+                    "head.weight", x, 4 * first, Finish(mode=op.LOGITS), part=(first, rows)
+                )
         if previewed:
             self._sync()
             self._emit(op.GATHER, "head.places", self._vector("head.places"), *previewed[:2])
@@ -144,19 +171,41 @@ class Program(TimeMix):
     def _preview(self, x: Input) -> tuple[int, int, int, int]:
         """Emit the logits that the preview gives; return where they are, their number, and what chooses exact ones."""
         V, (R, C), used = self.config["vocab_size"], self.file.tensors["head.basis.weight"].shape, 0
-        y, z, scores = self._shared("head y", R), self._shared("head z", V), self._shared("head scores", V // 2 + 1)
+        y, z, scores = (
+            self._shared("head y", R),
+            self._shared("head z", V),
+            self._shared("head scores", V // 2 + 1),
+        )
         names = ("mean", "bias_codes", "spread_codes", "ranges", "tables", "wanted")
-        mean, bias, spread, ranges, tables, wanted = (self._vector(f"head.{name}") for name in names)
+        mean, bias, spread, ranges, tables, wanted = (
+            self._vector(f"head.{name}") for name in names
+        )
         self._matmul("head.basis.weight", x, y, Finish(bias=self._vector("head.basis.bias")))
         self._emit(op.SYNC, "")  # without an end to the use of x
         for k, (rows, rank, bits) in enumerate(preview_levels(self.file)):
-            q = self._input(y + 4 * used, rank, shared=True, stride=R, largest=256 * code_qmax(bits))
-            codes, scales = self._vector(f"head.codes.{bits}"), self._vector(f"head.scale_codes.{bits}")
-            level = (codes, scales, tables + 1024 * k, rows, rank * bits // 8, rank, bits, self._sums)
+            q = self._input(
+                y + 4 * used, rank, shared=True, stride=R, largest=256 * code_qmax(bits)
+            )
+            codes, scales = (
+                self._vector(f"head.codes.{bits}"),
+                self._vector(f"head.scale_codes.{bits}"),
+            )
+            level = (
+                codes,
+                scales,
+                tables + 1024 * k,
+                rows,
+                rank * bits // 8,
+                rank,
+                bits,
+                self._sums,
+            )
             self._emit(op.LEVEL, f"head.codes.{bits}", *level, q.src, q.scale, z, V, k > 0)
             self._emit(op.SYNC, "")
             used += rank
-        self._emit(op.PREVIEW, "head.bias_codes", x.floats, mean, bias, spread, ranges, z, scores, V, C)
+        self._emit(
+            op.PREVIEW, "head.bias_codes", x.floats, mean, bias, spread, ranges, z, scores, V, C
+        )
         self._emit(op.SYNC, "")
         lowest = self._quantised_scales + self._scales_used
         self._emit(op.CHOOSE, "head.wanted", wanted, scores, V, lowest)

@@ -17,13 +17,20 @@ class TimeMix(Builder):
         self._norm(f"blocks.{layer}.ln1")
         delta = self._delta_v6(layer) if arch == "v6" else op.NONE
         self._shift(layer, "att", "token_shift", len(SHIFTED[arch]), delta)
-        opcode, *inputs = {"v4": self._time_mix_v4, "v7": self._time_mix_v7}.get(arch, self._time_mix_v5)(layer)
+        opcode, *inputs = {"v4": self._time_mix_v4, "v7": self._time_mix_v7}.get(
+            arch, self._time_mix_v5
+        )(layer)
         self._sync()
         self._second_factors(1 if arch == "v4" else self.config["head_size"])
         state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
         self._emit(opcode, att + "wkv", *inputs, state, y, *heads)
         self._sync()
-        self._matmul(att + "output.weight", self._input(y, C, shared=True), self._shared("x", C), Finish(mode=op.ADD))
+        self._matmul(
+            att + "output.weight",
+            self._input(y, C, shared=True),
+            self._shared("x", C),
+            Finish(mode=op.ADD),
+        )
         self._sync()
 
     def _time_mix_v4(self, layer: int) -> tuple[int, ...]:
@@ -53,7 +60,9 @@ class TimeMix(Builder):
         x = self._input(low, five_ranks, shared=True)
         for j in range(5):
             part = x._replace(src=x.src + j * (five_ranks // 5) * (2 if x.scale != op.NONE else 4))
-            self._matmul(att + "time_maa_w2.weight", part, delta + j * op.MAX_TOKENS * 4 * C, part=(j * C, C))
+            self._matmul(
+                att + "time_maa_w2.weight", part, delta + j * op.MAX_TOKENS * 4 * C, part=(j * C, C)
+            )
         self._sync()
         return delta
 
@@ -65,7 +74,11 @@ class TimeMix(Builder):
         w = self._low_rank(layer, "w", op.TANH, op.DECAY_V7, *self._vectors(layer, "w0"))
         a = self._low_rank(layer, "a", op.IDENTITY, op.SIGMOID, *self._vectors(layer, "a0"))
         g = self._low_rank(layer, "g", op.SIGMOID, op.IDENTITY)
-        v_gate = self._low_rank(layer, "v", op.IDENTITY, op.SIGMOID, *self._vectors(layer, "v0")) if layer else op.NONE
+        v_gate = (
+            self._low_rank(layer, "v", op.IDENTITY, op.SIGMOID, *self._vectors(layer, "v0"))
+            if layer
+            else op.NONE
+        )
         rest = self._vectors(layer, "k_k", "k_a", "r_k", "ln_x.weight", "ln_x.bias")
         return op.WKV7, r, k, v, w, a, g, v_gate, v_first, *rest
 
@@ -76,14 +89,24 @@ class TimeMix(Builder):
         """Prepare the input of this letter that token_shift makes."""
         return self._mixed(SHIFTED[self.config["arch"]].index(letter))
 
-    def _projection(self, layer: int, name: str, activation: int = op.IDENTITY, into: str = "") -> int:
+    def _projection(
+        self, layer: int, name: str, activation: int = op.IDENTITY, into: str = ""
+    ) -> int:
         """Emit activation(W @ x), x by the first letter of the name; return where it goes."""
         dst = self._shared(into or name, self.C)
         self._project(f"blocks.{layer}.att.{name}.weight", self._shifted(name[0]), dst, activation)
         return dst
 
-    def _low_rank(self, layer: int, name: str, inner: int, activation: int, bias: int = op.NONE) -> int:
+    def _low_rank(
+        self, layer: int, name: str, inner: int, activation: int, bias: int = op.NONE
+    ) -> int:
         """Emit activation(bias + W2 @ inner(W1 @ x)), x by the last letter of the name; return where it goes."""
-        W, x, dst = f"blocks.{layer}.att.{name}", self._shifted(name[-1]), self._shared(name, self.C)
-        self._factors(f"{W}1.weight", f"{W}2.weight", x, dst, Finish(inner), Finish(activation, bias))
+        W, x, dst = (
+            f"blocks.{layer}.att.{name}",
+            self._shifted(name[-1]),
+            self._shared(name, self.C),
+        )
+        self._factors(
+            f"{W}1.weight", f"{W}2.weight", x, dst, Finish(inner), Finish(activation, bias)
+        )
         return dst

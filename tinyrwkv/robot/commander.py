@@ -84,8 +84,15 @@ class Commander:
         Whether a command waits for its script.
     """
 
-    def __init__(self, model: Model, scripts: Scripts, threshold: float = THRESHOLD, max_tokens: int = 120) -> None:
-        self.model, self.scripts, self.threshold, self.max_tokens = model, scripts, threshold, max_tokens
+    def __init__(
+        self, model: Model, scripts: Scripts, threshold: float = THRESHOLD, max_tokens: int = 120
+    ) -> None:
+        self.model, self.scripts, self.threshold, self.max_tokens = (
+            model,
+            scripts,
+            threshold,
+            max_tokens,
+        )
         self._template = template("robot")
         scripts.prepare(model)
         self._thought: Slices | None = None
@@ -103,7 +110,9 @@ class Commander:
             The command is no text that the tokenizer can read.
         """
         prompt = self._template.prompt(command)
-        self._thought = Slices(self.model, prompt, constraint=self.scripts, max_tokens=self.max_tokens)
+        self._thought = Slices(
+            self.model, prompt, constraint=self.scripts, max_tokens=self.max_tokens
+        )
 
     def forget(self) -> None:
         """Think about nothing."""
@@ -118,4 +127,6 @@ class Commander:
         script = thought.text.strip()
         if thought.stop_reason != "stop" or not (calls := self.scripts.parse(script)):
             return Decision("unknown", script, [], thought.logprob)
-        return Decision("run" if thought.logprob >= self.threshold else "ask", script, calls, thought.logprob)
+        return Decision(
+            "run" if thought.logprob >= self.threshold else "ask", script, calls, thought.logprob
+        )

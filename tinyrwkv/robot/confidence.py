@@ -52,7 +52,11 @@ class _Walk:
 def _log_sum(logits: np.ndarray) -> float:
     """Return log(sum(exp(logits)))."""
     peak = float(logits.max())
-    return peak + math.log(float(np.exp(logits - np.float32(peak)).sum())) if math.isfinite(peak) else peak
+    return (
+        peak + math.log(float(np.exp(logits - np.float32(peak)).sum()))
+        if math.isfinite(peak)
+        else peak
+    )
 
 
 class Point(NamedTuple):
@@ -90,7 +94,9 @@ def curve(logprobs: Sequence[float], right: Sequence[bool]) -> list[Point]:
         points.append(Point(logprob, count / len(pairs), hits / count))
     # Answers that are equally sure are trusted together.
     return [
-        point for i, point in enumerate(points) if i + 1 == len(points) or points[i + 1].threshold < point.threshold
+        point
+        for i, point in enumerate(points)
+        if i + 1 == len(points) or points[i + 1].threshold < point.threshold
     ]
 
 
@@ -105,5 +111,7 @@ def calibrate(logprobs: Sequence[float], right: Sequence[bool], precision: float
     good = [point for point in curve(logprobs, right) if point.precision >= precision]
     if not good:
         found = f"no threshold among {len(logprobs)} answers"
-        raise ArgumentError("calibrate", "precision", found, f"one of precision {precision}", "ask for less")
+        raise ArgumentError(
+            "calibrate", "precision", found, f"one of precision {precision}", "ask for less"
+        )
     return good[-1]

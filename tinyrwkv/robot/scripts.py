@@ -43,13 +43,23 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
+        self.names = (
+            tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
+        )
         bad = [
-            name for name in self.names if not isinstance(name, str) or re.search(r'["\\\x00-\x1f]', name) or not name
+            name
+            for name in self.names
+            if not isinstance(name, str) or re.search(r'["\\\x00-\x1f]', name) or not name
         ]
         if bad or not self.names:
             found = f"{(bad or self.names)!r}"[:80]
-            raise ArgumentError("scripts", "names", found, "texts without quotes and backslashes", "name at least one")
+            raise ArgumentError(
+                "scripts",
+                "names",
+                found,
+                "texts without quotes and backslashes",
+                "name at least one",
+            )
 
     @property
     def pattern(self) -> str:
@@ -102,7 +112,9 @@ class Call(NamedTuple):
         if self.argument is None:
             return f"{self.verb}()"
         return (
-            f"{self.verb}({self.argument:g})" if isinstance(self.argument, float) else f'{self.verb}("{self.argument}")'
+            f"{self.verb}({self.argument:g})"
+            if isinstance(self.argument, float)
+            else f'{self.verb}("{self.argument}")'
         )
 
 
@@ -133,16 +145,29 @@ class Scripts(Regex):
     """
 
     def __init__(
-        self, verbs: Mapping[str, Number | Names | Words | None] = VERBS, lead: str = " ", tail: str = "\n\n"
+        self,
+        verbs: Mapping[str, Number | Names | Words | None] = VERBS,
+        lead: str = " ",
+        tail: str = "\n\n",
     ) -> None:
-        bad = [verb for verb in verbs if not (isinstance(verb, str) and verb.isascii() and verb.isidentifier())]
+        bad = [
+            verb
+            for verb in verbs
+            if not (isinstance(verb, str) and verb.isascii() and verb.isidentifier())
+        ]
         if bad or not verbs:
-            raise ArgumentError("scripts", "verbs", f"{bad!r}"[:80], "names of calls", "give at least one")
+            raise ArgumentError(
+                "scripts", "verbs", f"{bad!r}"[:80], "names of calls", "give at least one"
+            )
         self.verbs = dict(verbs)
-        alike: dict[str, list[str]] = {}  # verbs that take the same: the automaton has that once, and learns it once
+        alike: dict[
+            str, list[str]
+        ] = {}  # verbs that take the same: the automaton has that once, and learns it once
         for verb, argument in verbs.items():
             alike.setdefault(argument.pattern if argument else "", []).append(verb)
-        calls = "|".join(f"(?:{'|'.join(names)})\\({argument}\\)" for argument, names in alike.items())
+        calls = "|".join(
+            f"(?:{'|'.join(names)})\\({argument}\\)" for argument, names in alike.items()
+        )
         super().__init__(f"unknown\\(\\)|(?:{calls})(?:; (?:{calls}))*", lead, tail)
 
     def parse(self, script: str) -> list[Call]:
@@ -155,7 +180,9 @@ class Scripts(Regex):
         """
         text = script.strip()
         if not self.matches(self.lead + text + self.tail):
-            raise ArgumentError("scripts", "script", f"{script!r}"[:80], "calls joined by '; '", "check the text")
+            raise ArgumentError(
+                "scripts", "script", f"{script!r}"[:80], "calls joined by '; '", "check the text"
+            )
         if text == UNKNOWN:
             return []
         found = re.findall(r'([A-Za-z_]\w*)\((?:"([^"]*)"|([^)"]*))\)(?:; |$)', text)

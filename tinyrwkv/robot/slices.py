@@ -67,7 +67,13 @@ class Slices:
         self.stop_reason: str | None = None
         self._prompt = prompt if isinstance(prompt, str) else list(prompt)
         self._state, self._sampler = state, sampler or Sampler(temperature=0)
-        model.generate(self._prompt, state=state, sampler=self._sampler, max_tokens=max_tokens, constraint=constraint)
+        model.generate(
+            self._prompt,
+            state=state,
+            sampler=self._sampler,
+            max_tokens=max_tokens,
+            constraint=constraint,
+        )
 
     @property
     def text(self) -> str:
@@ -95,7 +101,9 @@ class Slices:
             deadline=deadline,
             constraint=weighed,
         )
-        self.logprob += sum(piece.logprob for piece in generation) + (weighed.log_share if weighed else 0.0)
+        self.logprob += sum(piece.logprob for piece in generation) + (
+            weighed.log_share if weighed else 0.0
+        )
         result = generation.result
         self.tokens += result.tokens
         if result.stop_reason != "deadline":

@@ -22,7 +22,9 @@ Array = np.ndarray  # float32 everywhere
 Tensors = Mapping[str, Array]
 
 
-def forward(weights: Tensors, config: Mapping[str, Any], token: int, state: Array) -> tuple[Array, Array]:
+def forward(
+    weights: Tensors, config: Mapping[str, Any], token: int, state: Array
+) -> tuple[Array, Array]:
     """Read one token.
 
     ::
@@ -62,7 +64,9 @@ def forward(weights: Tensors, config: Mapping[str, Any], token: int, state: Arra
         elif arch == "v6":
             out, new_memory[:] = time_mix_v6(att, xx, att_x, memory, config["ln_x_eps"])
         elif arch == "v7":
-            out, new_memory[:], v_first = time_mix_v7(att, xx, att_x, memory, v_first, config["ln_x_eps"])
+            out, new_memory[:], v_first = time_mix_v7(
+                att, xx, att_x, memory, v_first, config["ln_x_eps"]
+            )
         else:
             out, new_memory[:] = time_mix_v5(att, xx, att_x, memory, config["ln_x_eps"])
         x, new_att_x[:] = x + out, xx
@@ -87,7 +91,11 @@ def time_mix_v4(att: Tensors, x: Array, x_prev: Array, memory: Array) -> tuple[A
     """
     aa, bb, pp = memory  # (C,) each
     xr, xk, xv = token_shift(x, x_prev, att["token_shift"])
-    r, k, v = project(att, "receptance", xr), project(att, "key", xk), project(att, "value", xv)  # (C,) each
+    r, k, v = (
+        project(att, "receptance", xr),
+        project(att, "key", xk),
+        project(att, "value", xv),
+    )  # (C,) each
     w, u = att["time_decay"], att["time_first"]  # w < 0: a step back in time multiplies by e^w
     # q = max(pp, u + k);  wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q))
     q = np.maximum(pp, u + k)
@@ -96,10 +104,14 @@ def time_mix_v4(att: Tensors, x: Array, x_prev: Array, memory: Array) -> tuple[A
     # q = max(pp + w, k);  aa = e^(pp+w-q) aa + e^(k-q) v;  bb = e^(pp+w-q) bb + e^(k-q);  pp = q
     q = np.maximum(pp + w, k)
     past, now = np.exp(pp + w - q), np.exp(k - q)
-    return att["output.weight"] @ (sigmoid(r) * wkv), np.stack([past * aa + now * v, past * bb + now, q])
+    return att["output.weight"] @ (sigmoid(r) * wkv), np.stack(
+        [past * aa + now * v, past * bb + now, q]
+    )
 
 
-def time_mix_v5(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float) -> tuple[Array, Array]:
+def time_mix_v5(
+    att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
+) -> tuple[Array, Array]:
     """Write key and value of each token into one matrix per head; read it with the receptance.
 
     ::
@@ -110,7 +122,11 @@ def time_mix_v5(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
     v5.0 has no gate G. In v5.0 and v5.1 the channels of a head share one w and one u.
     """
     xr, xk, xv, *xg = token_shift(x, x_prev, att["token_shift"])  # (C,) each
-    r, k, v = project(att, "receptance", xr), project(att, "key", xk), project(att, "value", xv)  # (C,) each
+    r, k, v = (
+        project(att, "receptance", xr),
+        project(att, "key", xk),
+        project(att, "value", xv),
+    )  # (C,) each
     y, S = read_and_write(S, r, k, v, att["time_decay"], att["bonus"])
     y = group_norm(y, att["ln_x.weight"], att["ln_x.bias"], ln_x_eps)  # (C,)
     if xg:
@@ -118,7 +134,9 @@ def time_mix_v5(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
     return att["output.weight"] @ y, S
 
 
-def time_mix_v6(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float) -> tuple[Array, Array]:
+def time_mix_v6(
+    att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
+) -> tuple[Array, Array]:
     """Do as v5.2, with token shift and decay that depend on the token.
 
     ::
@@ -131,14 +149,22 @@ def time_mix_v6(att: Tensors, x: Array, x_prev: Array, S: Array, ln_x_eps: float
     t = np.tanh(att["time_maa_w1.weight"] @ (x + dx * att["time_maa_x"])).reshape(5, -1)  # (5, D)
     m = np.einsum("jcd,jd->jc", att["time_maa_w2.weight"].reshape(5, x.size, -1), t)  # (5, C)
     xr, xk, xv, xw, xg = x + dx * (att["token_shift"] + m)  # (C,) each
-    r, k, v = project(att, "receptance", xr), project(att, "key", xk), project(att, "value", xv)  # (C,) each
-    d = att["time_decay"] + att["time_decay_w2.weight"] @ np.tanh(att["time_decay_w1.weight"] @ xw)  # (C,)
+    r, k, v = (
+        project(att, "receptance", xr),
+        project(att, "key", xk),
+        project(att, "value", xv),
+    )  # (C,) each
+    d = att["time_decay"] + att["time_decay_w2.weight"] @ np.tanh(
+        att["time_decay_w1.weight"] @ xw
+    )  # (C,)
     y, S = read_and_write(S, r, k, v, np.exp(-np.exp(d)), att["bonus"])
     y = group_norm(y, att["ln_x.weight"], att["ln_x.bias"], ln_x_eps)  # (C,)
     return att["output.weight"] @ (y * silu(project(att, "gate", xg))), S
 
 
-def read_and_write(S: Array, r: Array, k: Array, v: Array, w: Array, u: Array) -> tuple[Array, Array]:
+def read_and_write(
+    S: Array, r: Array, k: Array, v: Array, w: Array, u: Array
+) -> tuple[Array, Array]:
     """Return ``r^T (diag(u) k v^T + S)``, (H, N), and ``diag(w) S + k v^T``."""
     r, k, v, w, u = (each.reshape(S.shape[:2]) for each in (r, k, v, w, u))  # (C,) -> (H, N)
     kv = k[:, :, None] * v[:, None, :]  # (H, N, N): head, key, value
@@ -217,7 +243,11 @@ def preview_logits(head: Tensors, x: Array) -> tuple[Array, Array]:
 def lowest_score(scores: Array, wanted: int) -> Array:
     """Return the least score in each row of scores (n, V) that at most so many reach, (n, 1)."""
     V = scores.shape[1]
-    return scores.min(axis=1, keepdims=True) if wanted >= V else np.sort(scores)[:, [V - 1 - max(wanted, 0)]] + 1
+    return (
+        scores.min(axis=1, keepdims=True)
+        if wanted >= V
+        else np.sort(scores)[:, [V - 1 - max(wanted, 0)]] + 1
+    )
 
 
 def preview(head: Tensors, x: Array) -> Array:
@@ -234,8 +264,12 @@ def preview(head: Tensors, x: Array) -> Array:
         scales = head["tables"][k][head[f"scale_codes.{bits}"]]  # (rows,)
         codes = unpack(head[f"codes.{bits}"], bits)[: len(scales)]  # (rows, rank)
         rank = codes.shape[1]
-        s = np.abs(y[:, first : first + rank]).max(axis=1, keepdims=True) / np.float32(code_qmax(bits))
-        u = np.rint(256 * (y[:, first : first + rank] / np.where(s > 0, s, np.inf)))  # as the kernels have them: int16
+        s = np.abs(y[:, first : first + rank]).max(axis=1, keepdims=True) / np.float32(
+            code_qmax(bits)
+        )
+        u = np.rint(
+            256 * (y[:, first : first + rank] / np.where(s > 0, s, np.inf))
+        )  # as the kernels have them: int16
         u = np.floor((u + 128) / 256)  # (n, rank)
         sums = u @ codes.astype(np.float32).T  # (n, rows), whole numbers
         sums -= np.float32((2**bits - 1) / 2) * u.sum(axis=1, keepdims=True)
@@ -267,7 +301,10 @@ def project(tensors: Tensors, name: str, x: Array) -> Array:
         return tensors[f"{name}.weight"] @ x
     low = tensors[f"{name}.weight.a"] @ x  # (R,)
     if f"{name}.diag" in tensors:
-        return tensors[f"{name}.weight.b"] @ np.square(np.maximum(low, 0)) + tensors[f"{name}.diag"] * x
+        return (
+            tensors[f"{name}.weight.b"] @ np.square(np.maximum(low, 0))
+            + tensors[f"{name}.diag"] * x
+        )
     return tensors[f"{name}.weight.b"] @ low
 
 
@@ -325,10 +362,16 @@ def new_state(config: Mapping[str, Any]) -> Array:
 def layer_state(config: Mapping[str, Any], state: Array, i: int) -> tuple[Array, Array, Array]:
     """Return views of one layer: att_x (C,), ffn_x (C,), memory (3, C) or (H, N, N)."""
     C, row = config["n_embd"], state.reshape(config["n_layer"], -1)[i]
-    shape = (3, C) if config["arch"] == "v4" else (config["n_head"], config["head_size"], config["head_size"])
+    shape = (
+        (3, C)
+        if config["arch"] == "v4"
+        else (config["n_head"], config["head_size"], config["head_size"])
+    )
     return row[:C], row[C : 2 * C], row[2 * C :].reshape(shape)
 
 
 def part(tensors: Tensors, prefix: str) -> dict[str, Array]:
     """Return the tensors below a prefix, by the rest of their name."""
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }

@@ -4,12 +4,18 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[3])
+)  # a checkout that is not installed
 
 from tinyrwkv.versions import reference
 
 memory = np.array([[0.0], [0.0], [-1e30]], np.float32)  # aa, bb, pp of one channel
-att = {"token_shift": np.zeros((3, 1), np.float32), "time_first": np.zeros(1), "time_decay": np.full(1, -0.5)}
+att = {
+    "token_shift": np.zeros((3, 1), np.float32),
+    "time_first": np.zeros(1),
+    "time_decay": np.full(1, -0.5),
+}
 att |= {f"{name}.weight": np.eye(1) for name in ("receptance", "key", "value", "output")}
 aa, bb, pp = 0.0, 0.0, -1e30
 for x in (1.0, 3.0, 2.0):

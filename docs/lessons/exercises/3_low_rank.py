@@ -4,7 +4,9 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[3])
+)  # a checkout that is not installed
 
 from converters.techniques import low_rank
 

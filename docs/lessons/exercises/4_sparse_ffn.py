@@ -4,13 +4,17 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[3])
+)  # a checkout that is not installed
 
 from tinyrwkv.versions import reference
 
 random = np.random.default_rng(0)
 K = random.standard_normal((32, 64))
-V = np.linalg.qr(random.standard_normal((64, 32)))[0] * random.uniform(0.5, 2, 32)  # orthogonal columns
+V = np.linalg.qr(random.standard_normal((64, 32)))[0] * random.uniform(
+    0.5, 2, 32
+)  # orthogonal columns
 ffn = {"token_shift": np.zeros((1, 64)), "key.weight": K, "value.weight": V}
 x = random.standard_normal(64)
 k = np.maximum(K @ x, 0)

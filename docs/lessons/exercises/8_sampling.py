@@ -4,7 +4,9 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))  # a checkout that is not installed
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parents[3])
+)  # a checkout that is not installed
 
 import tinyrwkv
 
@@ -16,4 +18,7 @@ ours = np.zeros(len(p))
 ours[kept] = p[kept] / p[kept].sum()
 
 sampler = tinyrwkv.Sampler(temperature=2, top_p=0.5)
-assert np.allclose(ours, sampler.probabilities(logits), atol=1e-6), (ours, sampler.probabilities(logits))
+assert np.allclose(ours, sampler.probabilities(logits), atol=1e-6), (
+    ours,
+    sampler.probabilities(logits),
+)

@@ -44,9 +44,15 @@ print(time.perf_counter() - begin)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
-    parser.add_argument("--prompt-tokens", type=int, default=256, metavar="N", help="prompt to read (default: 256)")
-    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)")
-    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions (default: 5)")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=256, metavar="N", help="prompt to read (default: 256)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=5, metavar="N", help="repetitions (default: 5)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     shared.add_loading(parser)
 
@@ -56,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
     for name, least in (("prompt_tokens", 1), ("tokens", 2), ("repeat", 1)):
         if getattr(options, name) < least:
             found, expected = getattr(options, name), f"at least {least}"
-            raise ArgumentError("bench", f"--{name.replace('_', '-')}", found, expected, "give a larger number")
+            raise ArgumentError(
+                "bench", f"--{name.replace('_', '-')}", found, expected, "give a larger number"
+            )
     model = shared.loaded(options)
     report = measure(model, options.prompt_tokens, options.tokens, options.repeat)
     if options.json:
@@ -86,11 +94,17 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
             if i < 3:
                 first.append(_first_token(model))
             generation = model.generate(prompt, sampler=sampler, max_tokens=tokens)
-            read = [sum(workspace.touched for workspace in model.reader.workspaces) for _ in generation]
+            read = [
+                sum(workspace.touched for workspace in model.reader.workspaces) for _ in generation
+            ]
             times = generation.result.timings
-            chosen.append((read[-1] - read[0]) / (times["tokens"] - 1))  # bytes of weights that not every token needs
+            chosen.append(
+                (read[-1] - read[0]) / (times["tokens"] - 1)
+            )  # bytes of weights that not every token needs
             prefill.append(times["prompt_tokens"] / times["prompt_seconds"])
-            decode.append((times["tokens"] - 1) / times["seconds"])  # the last one is only chosen, not read
+            decode.append(
+                (times["tokens"] - 1) / times["seconds"]
+            )  # the last one is only chosen, not read
     process = memory.process_memory()
     return {
         "backend": model.backend.name,
@@ -101,7 +115,9 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
         "peak_rss_bytes": process.get("peak"),
         "rss_anon_bytes": process.get("anon"),
         "resident_bytes": model.resident(),
-        "touched_bytes_per_token": round(model.plan()["touched_bytes_per_token"] + float(np.median(chosen))),
+        "touched_bytes_per_token": round(
+            model.plan()["touched_bytes_per_token"] + float(np.median(chosen))
+        ),
     }
 
 
@@ -110,7 +126,12 @@ def _first_token(model: Model) -> float:
     import subprocess  # here, because it is large and no other command needs it
 
     package = __package__.rsplit(".", 2)[0]
-    settings = (model.path, model.backend.name, str(model.backend.threads), str(model.resident_limit or 0))
+    settings = (
+        model.path,
+        model.backend.name,
+        str(model.backend.threads),
+        str(model.resident_limit or 0),
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", FIRST_TOKEN, package, *settings]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -118,7 +139,9 @@ def _first_token(model: Model) -> float:
         return float(ended.stdout)
     except ValueError:
         found = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
-        raise UnsupportedError("bench", "new process", found, "a time", "try the same model with generate") from None
+        raise UnsupportedError(
+            "bench", "new process", found, "a time", "try the same model with generate"
+        ) from None
 
 
 def _text(model: Model, report: dict[str, Any]) -> str:
@@ -132,5 +155,7 @@ def _text(model: Model, report: dict[str, Any]) -> str:
         ("resident", f"{show_size(report['resident_bytes'])} of the file"),
         ("touched", f"{show_size(report['touched_bytes_per_token'])} of weights a token"),
     ]
-    head = f"{model.path}: {shared.describe(model.config)}\nbackend {report['backend']}, {threads}\n\n"
+    head = (
+        f"{model.path}: {shared.describe(model.config)}\nbackend {report['backend']}, {threads}\n\n"
+    )
     return head + "\n".join(f"{name:<12} {value}" for name, value in rows)

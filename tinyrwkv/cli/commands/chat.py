@@ -43,9 +43,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
     parser.add_argument("--model", dest="model_option", metavar="FILE", help="the same as MODEL")
-    parser.add_argument("--system", default="", metavar="TEXT", help="instructions before the first turn")
-    parser.add_argument("--template", metavar="NAME", help=f"{', '.join(TEMPLATES)} (default: what the file says)")
-    parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="tokens of an answer at most (default: 400)")
+    parser.add_argument(
+        "--system", default="", metavar="TEXT", help="instructions before the first turn"
+    )
+    parser.add_argument(
+        "--template", metavar="NAME", help=f"{', '.join(TEMPLATES)} (default: what the file says)"
+    )
+    parser.add_argument(
+        "-n",
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of an answer at most (default: 400)",
+    )
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--load", metavar="FILE", help="go on from a conversation that /save wrote")
     begin.add_argument(
@@ -55,8 +65,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="go on from FILE if it is there, and save the conversation to it in the end (default: one for each model)",
     )
-    parser.add_argument("--no-cache", action="store_true", help="neither look for nor keep the state after --system")
-    parser.add_argument("--json", action="store_true", help="print events: begin, piece, end, stats, report, error")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="neither look for nor keep the state after --system"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print events: begin, piece, end, stats, report, error"
+    )
     shared.add_sampling(parser, "what suits the model, shown by /set")
     shared.add_loading(parser)
 
@@ -102,7 +116,9 @@ def _own_file(chat: Chat) -> str:
     folder = state_folder()
     if folder is None:
         fix = "name a file: --resume FILE"
-        raise ArgumentError("arguments", "--resume", "no home folder", "one to keep the conversation in", fix)
+        raise ArgumentError(
+            "arguments", "--resume", "no home folder", "one to keep the conversation in", fix
+        )
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return os.path.join(folder, f"{chat.model.hash[:16]}.state")
 

@@ -29,15 +29,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
     parser.add_argument(
-        "-p", "--prompt", required=True, metavar="TEXT", help="what to continue, sent as it is; - reads standard input"
+        "-p",
+        "--prompt",
+        required=True,
+        metavar="TEXT",
+        help="what to continue, sent as it is; - reads standard input",
     )
-    parser.add_argument("-n", "--max-tokens", type=int, default=100, metavar="N", help="tokens at most (default: 100)")
     parser.add_argument(
-        "--stop", action="append", default=[], metavar="S", help="end before this text; may be given several times"
+        "-n",
+        "--max-tokens",
+        type=int,
+        default=100,
+        metavar="N",
+        help="tokens at most (default: 100)",
     )
-    parser.add_argument("--state", metavar="FILE", help="go on from a saved state instead of a new document")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="S",
+        help="end before this text; may be given several times",
+    )
+    parser.add_argument(
+        "--state", metavar="FILE", help="go on from a saved state instead of a new document"
+    )
     parser.add_argument("--save-state", metavar="FILE", help="save the state after the text")
-    parser.add_argument("--json", action="store_true", help="print events: piece, end, stats; no notes")
+    parser.add_argument(
+        "--json", action="store_true", help="print events: piece, end, stats; no notes"
+    )
     parser.add_argument("--quiet", action="store_true", help="no notes on standard error")
     shared.add_sampling(parser, "temperature 1, nothing left out, another seed each time")
     shared.add_loading(parser)
@@ -68,6 +87,9 @@ def run(options: argparse.Namespace) -> int:
         result.state.save(options.save_state)
     if not (options.quiet or options.json):
         speeds = [f"prompt {times['prompt_tokens']} tokens in {times['prompt_seconds']:.2f} s"]
-        speeds += [f"{times['tokens']} tokens in {times['seconds']:.2f} s", f"ended by {result.stop_reason}"]
+        speeds += [
+            f"{times['tokens']} tokens in {times['seconds']:.2f} s",
+            f"ended by {result.stop_reason}",
+        ]
         print("; ".join(speeds), file=sys.stderr)
     return 0

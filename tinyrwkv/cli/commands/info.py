@@ -28,7 +28,9 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
-    parser.add_argument("--program", action="store_true", help="show the operations of one token instead")
+    parser.add_argument(
+        "--program", action="store_true", help="show the operations of one token instead"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -36,10 +38,18 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     with open_file(shared.path(options)) as file:
         if options.program and file.metadata["kind"] != "model":
-            raise FormatError(file.path, "kind", "a state", "a model", "states have no program: leave out --program")
+            raise FormatError(
+                file.path,
+                "kind",
+                "a state",
+                "a model",
+                "states have no program: leave out --program",
+            )
         lines = list(describe(Program(file))) if options.program else []
         if options.json:
-            print(json.dumps(_facts(file) | ({"program": lines} if options.program else {}), indent=1))
+            print(
+                json.dumps(_facts(file) | ({"program": lines} if options.program else {}), indent=1)
+            )
         elif options.program:
             print("\n".join(lines))
         else:
@@ -66,9 +76,13 @@ def _text(file: TensorFile) -> str:
         rows += [("", report)] if (report := _brief(step["report"])) else []
     rows += [(f"backend {name}", reason) for name, reason in backends.reasons().items()]
     lines = [
-        f"{key:<16} {printable(value) if isinstance(value, str) else json.dumps(value)}".rstrip() for key, value in rows
+        f"{key:<16} {printable(value) if isinstance(value, str) else json.dumps(value)}".rstrip()
+        for key, value in rows
     ]
-    lines += ["", f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}"]
+    lines += [
+        "",
+        f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}",
+    ]
     for tensor in file.tensors.values():
         shape = " x ".join(map(str, tensor.shape))
         place = f"{tensor.offset:>12} {tensor.nbytes:>12} {tensor.crc32:08x}"

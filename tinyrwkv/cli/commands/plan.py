@@ -20,7 +20,9 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
-    parser.add_argument("--resident-limit", type=shared.size, metavar="SIZE", help="plan for this limit, e.g. 12MB")
+    parser.add_argument(
+        "--resident-limit", type=shared.size, metavar="SIZE", help="plan for this limit, e.g. 12MB"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -35,12 +37,22 @@ def run(options: argparse.Namespace) -> int:
     print(f"{model.path}: {shared.describe(model.config)}\n")
     print(f"{'part':<14} {'in the file':>12} {'every token':>13} {'at most in memory':>18}")
     for part in (*plan["parts"], plan | {"part": "together"}):
-        sizes = [show_size(part[key]) for key in ("file_bytes", "touched_bytes_per_token", "resident_bytes_max")]
+        sizes = [
+            show_size(part[key])
+            for key in ("file_bytes", "touched_bytes_per_token", "resident_bytes_max")
+        ]
         print(f"{part['part']:<14} {sizes[0]:>12} {sizes[1]:>13} {sizes[2]:>18}")
-    told = [step["report"].get("touched_bytes_per_token") for step in model.config.get("compression", [])]
+    told = [
+        step["report"].get("touched_bytes_per_token")
+        for step in model.config.get("compression", [])
+    ]
     if measured := [read for read in told if isinstance(read, (int, float))]:
-        print(f"\nWith the rows that it chooses a token read {show_size(round(measured[-1]))} when the file was made.")
-    print(f"\nAfter 200 tokens from a cold start, typically {show_size(plan['resident_bytes_typical'])} in memory.")
+        print(
+            f"\nWith the rows that it chooses a token read {show_size(round(measured[-1]))} when the file was made."
+        )
+    print(
+        f"\nAfter 200 tokens from a cold start, typically {show_size(plan['resident_bytes_typical'])} in memory."
+    )
     state, workspace = show_size(plan["state_bytes"]), show_size(plan["workspace_bytes"])
     print(f"Besides: {state} for each state, {workspace} of activations, and Python with NumPy.")
     return 0

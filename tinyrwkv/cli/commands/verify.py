@@ -41,8 +41,16 @@ def run(options: argparse.Namespace) -> int:
         raise
     seconds = time.monotonic() - begin
     if options.json:
-        report = {"file": path, "ok": True, "tensors": count, "file_bytes": size, "seconds": round(seconds, 3)}
+        report = {
+            "file": path,
+            "ok": True,
+            "tensors": count,
+            "file_bytes": size,
+            "seconds": round(seconds, 3),
+        }
         print(json.dumps(report, indent=1))
     else:
-        print(f"{path}: every checksum is right: {count} tensors, {show_size(size)}, {seconds:.1f} s")
+        print(
+            f"{path}: every checksum is right: {count} tensors, {show_size(size)}, {seconds:.1f} s"
+        )
     return 0
