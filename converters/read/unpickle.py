@@ -103,9 +103,11 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.pairs = 0  # that may still be put into an OrderedDict
 
     def run(self, data: bytes) -> Any:
         argument: Any
+        self.pairs = len(data)
         for opcode, argument, _ in pickletools.genops(data):
             name = opcode.name
             if name == "STOP":
@@ -197,10 +199,7 @@ class _Machine:
         if type(function) is not Global or type(arguments) is not tuple:
             raise _Bad("a call of something else than a known global")
         if function.name == _ORDERED_DICT:
-            result: dict[Any, Any] = {}
-            for pair in arguments[0] if arguments else ():
-                self.set_items(result, list(pair))
-            return result
+            return self.ordered(arguments[0] if arguments else ())
         if function.name == _PARAMETER and type(arguments[0]) is StoredTensor:
             return arguments[0]
         if function.name == _TENSOR:
@@ -213,6 +212,18 @@ class _Machine:
             ):
                 return StoredTensor(storage, offset, tuple(shape), tuple(stride))
         raise _Bad(f"unusual arguments of {function.name}")
+
+    def ordered(self, pairs: Any) -> dict[Any, Any]:
+        # Many calls may share one list, so that a small pickle would make any number of large dicts.
+        self.pairs -= len(pairs)
+        if self.pairs < 0:
+            raise _Bad("more pairs than bytes")
+        result: dict[Any, Any] = {}
+        for pair in pairs:
+            if len(pair) != 2:
+                raise _Bad("items for something else than a dict")
+            self.set_items(result, list(pair))
+        return result
 
 
 def _storage(identity: Any) -> Storage:

@@ -186,6 +186,21 @@ def test_bombs_stay_small():
     assert peak < MAX_PICKLE + (1 << 20)
 
 
+@pytest.mark.parametrize("shared", ["pairs", "one pair"])
+def test_calls_that_share_their_arguments_stay_small(shared):
+    pair = b"](" + b"".join(b"J" + i.to_bytes(4, "little") + b"N" for i in range(2000)) + b"e"
+    pairs = b"](" + b"".join(b"J" + i.to_bytes(4, "little") + b"N\x86" for i in range(2000)) + b"e"
+    argument = pairs if shared == "pairs" else b"](" + pair + b"e"
+    calls = b"h\0h\1R" * 1000
+    data = b"\x80\2(ccollections\nOrderedDict\nq\0" + argument + b"\x85q\1" + calls + b"t."
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=r"more pairs than bytes|items for something else"):
+        unpickle("a.pth", data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * len(data)
+
+
 OPCODES = st.sampled_from(
     [bytes([code]) for code in b"}]()tub.RsaQqhKMJXc\x85\x86\x87\x88\x89N\x8a\x93\x94("]
 )
