@@ -145,3 +145,11 @@ def test_boxes_do_not_overlap_and_arrows_go_down(architecture: ModuleType) -> No
             assert apart >= size.apart(left, right) - 0.2
     level = {node: y for y, layer in enumerate(drawing.layers) for node in layer}
     assert all(level[edge.user] < level[edge.used] for edge in drawing.chains)
+
+
+@pytest.mark.parametrize("package", ["tinyrwkv", "converters"])
+def test_the_page_names_every_room(package: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    inside = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
+    assert inside
+    assert [room for room in sorted(inside) if f"`{room}`" not in page] == []
