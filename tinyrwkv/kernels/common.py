@@ -11,17 +11,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from . import abi as op
+from .abi import BEGIN, END, ONES, PRIVATE, SHARED
 from .simd import dots_f32, f32_at, prefetch, square_root
 
-WEIGHTS, PROGRAM, FIRST, LAST, TOKENS, IDS, OLD, NEW, SHARED = range(9)
-PRIVATE, OUT, HEAD, BEGIN, END, THREADS, BARRIER, TOUCHED = range(9, 17)
-
-ONES = 64  # a vector of ones in the shared workspace, after ln_x_eps
-ROWS = 64  # rows of a matrix product whose dot products are finished together
-SCRATCH = (
-    4 * ROWS * op.MAX_TOKENS
-)  # rows for the wkv kernels in the private workspace, after the dot products
 # Rows that are on their way while others are multiplied: they lie apart, and no prefetcher knows the next.
 AHEAD, GROUP = 8, 16
 FAR = 4096  # bytes ahead in a stream that the processor follows too closely

@@ -9,73 +9,88 @@ from typing import Any
 
 from . import abi as op
 from . import common, simd
-from .codes import code_sums, fill_tables_2, fill_tables_4
-from .common import (
-    FAR,
+from .abi import (
+    CHOOSE_AT,
+    EXACT_AT,
+    GATHER_AT,
+    LEVEL_AT,
     OUT,
+    PREVIEW_AT,
     PRIVATE,
+    ROWS,
     SHARED,
     TOKENS,
     TOUCHED,
     WEIGHTS,
-    dot,
-    f32,
-    i16,
-    i32,
-    i64,
-    kernel,
-    share,
 )
+from .codes import code_sums, fill_tables_2, fill_tables_4
+from .common import FAR, dot, f32, i16, i32, i64, kernel, share
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
 
-LISTED = (
-    common.ROWS * op.MAX_TOKENS - 16
-)  # rows that have room where the results of dot products go
+LISTED = ROWS * op.MAX_TOKENS - 16  # rows that have room where the results of dot products go
 
 
 @kernel
 def level(a: Any, p: Any) -> None:
     """z_i = s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) for the rows of one level; added to z_i after the first."""
-    rows, n, rank, tables = i32(p[3]), i32(p[4]), i32(p[5]), a[PRIVATE] + p[7]
+    rows, n, rank, tables = (
+        i32(p[LEVEL_AT.rows]),
+        i32(p[LEVEL_AT.bytes]),
+        i32(p[LEVEL_AT.rank]),
+        a[PRIVATE] + p[LEVEL_AT.sums],
+    )
     table, sums, scale = (
-        f32_at(a[WEIGHTS] + p[2]),
+        f32_at(a[WEIGHTS] + p[LEVEL_AT.table]),
         i32_at(a[PRIVATE]),
         f32_at(a[PRIVATE] + 4 * op.BLOCK),
     )
     first, last = share(a, i64(rows + op.BLOCK - 1) >> 6, op.BLOCK)
     for t in range(i32(a[TOKENS])):
-        x, s = a[PRIVATE] + p[8] + i64(t) * rank * 2, f32(128) * f32_at(a[PRIVATE] + p[9])[t]
-        if p[6] == 4:
+        x, s = (
+            a[PRIVATE] + p[LEVEL_AT.src] + i64(t) * rank * 2,
+            f32(128) * f32_at(a[PRIVATE] + p[LEVEL_AT.src_scale])[t],
+        )
+        if p[LEVEL_AT.bits] == 4:
             fill_tables_4(x, n, tables)
         else:
             fill_tables_2(x, n, tables)
         for start in range(first, last, op.BLOCK):
             # i64: of a plain number Numba makes another form of code_sums, half as fast.
-            code_sums(a[WEIGHTS] + p[0] + i64(start) * n, tables, n, a[PRIVATE], i64(FAR))
-            scales, m = u8_at(a[WEIGHTS] + p[1] + start), min(i32(op.BLOCK), i32(rows - start))
-            z = f32_at(a[SHARED] + p[10] + (i64(t) * p[11] + start) * 4)
+            code_sums(
+                a[WEIGHTS] + p[LEVEL_AT.codes] + i64(start) * n, tables, n, a[PRIVATE], i64(FAR)
+            )
+            scales, m = (
+                u8_at(a[WEIGHTS] + p[LEVEL_AT.scales] + start),
+                min(i32(op.BLOCK), i32(rows - start)),
+            )
+            z = f32_at(a[SHARED] + p[LEVEL_AT.dst] + (i64(t) * p[LEVEL_AT.dst_stride] + start) * 4)
             for i in range(m):
                 scale[i] = table[scales[i]]
             for i in range(m):
-                z[i] = (z[i] if p[12] else f32(0)) + f32(sums[i]) * (scale[i] * s)
+                z[i] = (z[i] if p[LEVEL_AT.add] else f32(0)) + f32(sums[i]) * (scale[i] * s)
 
 
 @kernel
 def preview(a: Any, p: Any) -> None:
     """z_i += mean . x + bias_i; score_i = z_i plus its error's log variance."""
-    rows, cols = i32(p[7]), i32(p[8])
+    rows, cols = i32(p[PREVIEW_AT.rows]), i32(p[PREVIEW_AT.cols])
     bias, spread, ranges = (
-        u8_at(a[WEIGHTS] + p[2]),
-        u8_at(a[WEIGHTS] + p[3]),
-        f32_at(a[WEIGHTS] + p[4]),
+        u8_at(a[WEIGHTS] + p[PREVIEW_AT.bias]),
+        u8_at(a[WEIGHTS] + p[PREVIEW_AT.spread]),
+        f32_at(a[WEIGHTS] + p[PREVIEW_AT.ranges]),
     )
     bias_low, bias_step, spread_low, spread_step = ranges[0], ranges[1], ranges[2], ranges[3]
     first, last = share(a, rows, 1)
     for t in range(i32(a[TOKENS])):
-        offset = dot(a, a[PRIVATE] + p[0] + i64(t) * cols * 4, a[WEIGHTS] + p[1], cols)
+        offset = dot(
+            a,
+            a[PRIVATE] + p[PREVIEW_AT.src] + i64(t) * cols * 4,
+            a[WEIGHTS] + p[PREVIEW_AT.mean],
+            cols,
+        )
         z, score = (
-            f32_at(a[SHARED] + p[5] + i64(t) * rows * 4),
-            i16_at(a[SHARED] + p[6] + i64(t) * rows * 2),
+            f32_at(a[SHARED] + p[PREVIEW_AT.dst] + i64(t) * rows * 4),
+            i16_at(a[SHARED] + p[PREVIEW_AT.scores] + i64(t) * rows * 2),
         )
         for i in range(first, last):
             z[i] = z[i] + (offset + (bias_low + bias_step * f32(bias[i])))
@@ -92,9 +107,9 @@ def steps(x: Any) -> Any:
 @kernel
 def choose(a: Any, p: Any) -> None:
     """lowest = the least score that no more rows reach than are to be read exactly."""
-    rows, wanted = i32(p[2]), i32_at(a[WEIGHTS] + p[0])[0]
+    rows, wanted = i32(p[CHOOSE_AT.rows]), i32_at(a[WEIGHTS] + p[CHOOSE_AT.wanted])[0]
     for t in range(i32(a[TOKENS])):
-        scores, below = i16_at(a[SHARED] + p[1] + i64(t) * rows * 2), i32(-(1 << 15))
+        scores, below = i16_at(a[SHARED] + p[CHOOSE_AT.scores] + i64(t) * rows * 2), i32(-(1 << 15))
         least = highest = scores[0]
         for i in range(rows):
             least, highest = min(least, scores[i]), max(highest, scores[i])
@@ -102,7 +117,7 @@ def choose(a: Any, p: Any) -> None:
             bound = i32(below + (1 << bit))
             if bound <= highest and (bound <= least or count(scores, rows, i16(bound)) > wanted):
                 below = bound
-        i32_at(a[PRIVATE] + p[3])[t] = i32(below + 1) if wanted < rows else i32(least)
+        i32_at(a[PRIVATE] + p[CHOOSE_AT.dst])[t] = i32(below + 1) if wanted < rows else i32(least)
 
 
 @kernel
@@ -120,11 +135,11 @@ def count(scores: Any, rows: Any, bound: Any) -> Any:
 @kernel
 def exact(a: Any, p: Any) -> None:
     """z_i = w_i . x for the rows of a range whose score is high enough; no other row is read."""
-    first, rows, listed = i32(p[5]), i32(p[6]), i32_at(a[PRIVATE] + 64)
+    first, rows, listed = i32(p[EXACT_AT.first]), i32(p[EXACT_AT.rows]), i32_at(a[PRIVATE] + 64)
     for t in range(i32(a[TOKENS])):
         scores, lowest, n = (
-            i16_at(a[SHARED] + p[9] + i64(t) * p[8] * 2),
-            i32_at(a[PRIVATE] + p[10])[t],
+            i16_at(a[SHARED] + p[EXACT_AT.scores] + i64(t) * p[EXACT_AT.dst_stride] * 2),
+            i32_at(a[PRIVATE] + p[EXACT_AT.lowest])[t],
             i32(0),
         )
         for start in range(first, first + rows, op.UNIT):
@@ -140,9 +155,16 @@ def exact(a: Any, p: Any) -> None:
 @kernel
 def read_listed(a: Any, p: Any, t: Any, listed: Any, n: Any) -> Any:
     """Compute z of listed rows; return 0."""
-    cols, weight, scales = i32(p[2]), a[WEIGHTS] + p[0], f32_at(a[WEIGHTS] + p[1])
-    x, s = a[PRIVATE] + p[3] + i64(t) * cols * 2, f32_at(a[PRIVATE] + p[4])[t]
-    z = f32_at(a[SHARED] + p[7] + i64(t) * p[8] * 4)
+    cols, weight, scales = (
+        i32(p[EXACT_AT.cols]),
+        a[WEIGHTS] + p[EXACT_AT.weight],
+        f32_at(a[WEIGHTS] + p[EXACT_AT.scale]),
+    )
+    x, s = (
+        a[PRIVATE] + p[EXACT_AT.src] + i64(t) * cols * 2,
+        f32_at(a[PRIVATE] + p[EXACT_AT.src_scale])[t],
+    )
+    z = f32_at(a[SHARED] + p[EXACT_AT.dst] + i64(t) * p[EXACT_AT.dst_stride] * 4)
     for i in range(n):
         if i + common.AHEAD < n:
             common.prefetch_row(weight + i64(listed[i + common.AHEAD]) * cols, cols)
@@ -156,9 +178,12 @@ def read_listed(a: Any, p: Any, t: Any, listed: Any, n: Any) -> Any:
 @kernel
 def gather(a: Any, p: Any) -> None:
     """logits[id] = z of its row, for this thread's part of the ids: to write apart would cost more than to read so."""
-    rows, places = i32(p[2]), i32_at(a[WEIGHTS] + p[0])
+    rows, places = i32(p[GATHER_AT.rows]), i32_at(a[WEIGHTS] + p[GATHER_AT.places])
     first, last = share(a, rows, 1)
     for t in range(i32(a[TOKENS])):
-        z, out = f32_at(a[SHARED] + p[1] + i64(t) * rows * 4), f32_at(a[OUT] + i64(t) * rows * 4)
+        z, out = (
+            f32_at(a[SHARED] + p[GATHER_AT.src] + i64(t) * rows * 4),
+            f32_at(a[OUT] + i64(t) * rows * 4),
+        )
         for i in range(first, last):
             out[i] = z[places[i]]

@@ -6,21 +6,8 @@ from typing import Any
 
 from . import abi as op
 from . import simd
-from .common import (
-    FAR,
-    OUT,
-    PRIVATE,
-    ROWS,
-    SHARED,
-    TOKENS,
-    WEIGHTS,
-    f32,
-    i32,
-    i64,
-    kernel,
-    prefetch_row,
-    share,
-)
+from .abi import MATMUL_AT, OUT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
+from .common import FAR, f32, i32, i64, kernel, prefetch_row, share
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
 
@@ -28,16 +15,16 @@ from .simd import f32_at, i32_at
 @kernel
 def matmul(a: Any, p: Any) -> None:
     """y = W @ x for this thread's rows of W and every token: each row is read from memory once."""
-    kind, cols, tokens = p[2], i32(p[4]), i32(a[TOKENS])
-    first, last = share(a, p[3], p[5])
+    kind, cols, tokens = p[MATMUL_AT.kind], i32(p[MATMUL_AT.cols]), i32(a[TOKENS])
+    first, last = share(a, p[MATMUL_AT.units], p[MATMUL_AT.unit])
     w_bytes = i64(cols) * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
-    x_bytes = p[8] * (2 if kind == op.INT8 else 4)
-    x, out_bytes = (a[SHARED] if p[6] else a[PRIVATE]) + p[7], 4 * ROWS
+    x_bytes = p[MATMUL_AT.stride] * (2 if kind == op.INT8 else 4)
+    x, out_bytes = (a[SHARED] if p[MATMUL_AT.shared] else a[PRIVATE]) + p[MATMUL_AT.src], 4 * ROWS
     if kind == op.INT8 and tokens < i32(4) and (cols > i32(256) or simd.PAIRS):
         first = in_streams(a, p, first, last, x, x_bytes)
     for start in range(first, last, ROWS):
         n = i32(min(ROWS, last - start))
-        w, out, row = a[WEIGHTS] + p[0] + i64(start) * w_bytes, a[PRIVATE], i32(0)
+        w, out, row = a[WEIGHTS] + p[MATMUL_AT.weight] + i64(start) * w_bytes, a[PRIVATE], i32(0)
         # Rows that follow each other in memory are read fastest one by one, unless they are short or in use by
         # several tokens.
         whole = i32(tokens & i32(-4))
@@ -87,11 +74,11 @@ def in_streams(a: Any, p: Any, first: Any, last: Any, x: Any, x_bytes: Any) -> A
     """
     # Four for x86, which reads faster so; the prefetcher of a Cortex-A53 follows two.
     parts, part = 4 if simd.PAIRS else 2, i32((last - first) >> (2 if simd.PAIRS else 1))
-    cols, tokens, out_bytes = i32(p[4]), i32(a[TOKENS]), 4 * ROWS
+    cols, tokens, out_bytes = i32(p[MATMUL_AT.cols]), i32(a[TOKENS]), 4 * ROWS
     apart, out, out_apart = i64(part) * cols, a[PRIVATE], 4 * out_bytes
     for start in range(first, first + part, ROWS):
         n = i32(min(ROWS, first + part - start))
-        w = a[WEIGHTS] + p[0] + i64(start) * cols
+        w = a[WEIGHTS] + p[MATMUL_AT.weight] + i64(start) * cols
         for row in range(n):
             for t in range(tokens):
                 at, xs, ys = (
@@ -138,34 +125,36 @@ def one_by_one(
 @kernel
 def finish(a: Any, p: Any, row: Any, n: Any, t: Any, at: Any) -> None:
     """Turn the dot products of n rows with token t, which lie `at`, into results and put them where they belong."""
-    y, mode = f32_at(at), p[14]
-    if p[2] == op.INT8:
+    y, mode = f32_at(at), p[MATMUL_AT.mode]
+    if p[MATMUL_AT.kind] == op.INT8:
         sums, scale, x_scale = (
             i32_at(at),
-            f32_at(a[WEIGHTS] + p[1] + row * 4),
-            f32_at(a[PRIVATE] + p[9])[t],
+            f32_at(a[WEIGHTS] + p[MATMUL_AT.scale] + row * 4),
+            f32_at(a[PRIVATE] + p[MATMUL_AT.src_scale])[t],
         )
         for i in range(n):
             y[i] = f32(sums[i]) * (scale[i] * x_scale)
-    if p[13] != op.NONE:
-        bias = f32_at(a[WEIGHTS] + p[13] + row * 4)
+    if p[MATMUL_AT.bias] != op.NONE:
+        bias = f32_at(a[WEIGHTS] + p[MATMUL_AT.bias] + row * 4)
         for i in range(n):
             y[i] = y[i] + bias[i]
-    if p[16] != op.NONE:
+    if p[MATMUL_AT.diag] != op.NONE:
         diagonal, x = (
-            f32_at(a[WEIGHTS] + p[16] + row * 4),
-            f32_at(a[PRIVATE] + p[17] + (i64(t) * p[11] + row) * 4),
+            f32_at(a[WEIGHTS] + p[MATMUL_AT.diag] + row * 4),
+            f32_at(
+                a[PRIVATE] + p[MATMUL_AT.diag_src] + (i64(t) * p[MATMUL_AT.dst_stride] + row) * 4
+            ),
         )
         for i in range(n):
             y[i] = y[i] + diagonal[i] * x[i]
-    activate(y, n, p[12])
-    offset = (i64(t) * p[11] + row) * 4
-    out = f32_at((a[OUT] if mode == op.LOGITS else a[SHARED]) + p[10] + offset)
+    activate(y, n, p[MATMUL_AT.activation])
+    offset = (i64(t) * p[MATMUL_AT.dst_stride] + row) * 4
+    out = f32_at((a[OUT] if mode == op.LOGITS else a[SHARED]) + p[MATMUL_AT.dst] + offset)
     if mode == op.ADD:
         for i in range(n):
             out[i] = out[i] + y[i]
     elif mode == op.GATED_ADD:
-        gate = f32_at(a[SHARED] + p[15] + offset)
+        gate = f32_at(a[SHARED] + p[MATMUL_AT.gate] + offset)
         for i in range(n):
             out[i] = out[i] + gate[i] * y[i]
     else:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from . import abi as op
-from .common import BARRIER, FIRST, HEAD, LAST, PROGRAM, THREADS, TOKENS, i32, kernel
+from .abi import BARRIER, FIRST, HEAD, HEAD_OF_LAST, LAST, PROGRAM, THREADS, TOKENS
+from .common import i32, kernel
 from .head import choose, exact, gather, level, preview
 from .matmul import matmul
 from .pointwise import embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
 from .sparse import predict, sparse
 from .wkv import wkv4, wkv5, wkv7
-
-NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)
 
 
 @kernel
@@ -43,7 +42,7 @@ def run(a: Any) -> None:
     only some tokens need.
     """
     for i in range(a[FIRST], a[LAST]):
-        row = a[PROGRAM] + i * op.WIDTH * 8
+        row = a[PROGRAM] + i * op.ROW_BYTES
         code, p = i64_at(row)[0], i64_at(row + 8)
         if code == op.MATMUL:
             matmul(a, p)

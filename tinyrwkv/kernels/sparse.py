@@ -6,21 +6,9 @@ from typing import Any
 
 from . import abi as op
 from . import common, simd
+from .abi import PREDICT_AT, PRIVATE, ROWS, SHARED, SPARSE_AT, TOKENS, TOUCHED, WEIGHTS
 from .codes import code_sums, fill_tables_1
-from .common import (
-    GROUP,
-    PRIVATE,
-    ROWS,
-    SHARED,
-    TOKENS,
-    TOUCHED,
-    WEIGHTS,
-    f32,
-    i32,
-    i64,
-    kernel,
-    prefetch_row,
-)
+from .common import GROUP, f32, i32, i64, kernel, prefetch_row
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 
@@ -45,8 +33,12 @@ weighted_rows_64, weighted_rows_8 = _weighted_rows(64), _weighted_rows(8)
 @kernel
 def row_address(p: Any, f: Any) -> Any:
     """Offset of row f in a region of pages that hold per_page rows each; one page of any length where that is 0."""
-    page = i64(f) * p[20] >> 32
-    return p[0] + page * 4096 + (i64(f) - page * p[19]) * p[18]
+    page = i64(f) * p[SPARSE_AT.reciprocal] >> 32
+    return (
+        p[SPARSE_AT.weight]
+        + page * 4096
+        + (i64(f) - page * p[SPARSE_AT.per_page]) * p[SPARSE_AT.row_bytes]
+    )
 
 
 @kernel
@@ -55,25 +47,32 @@ def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
 
     Scores are those of 1-bit weights, and where the model has one of a small network too: either will do.
     """
-    cols, scale, n = i32(p[4]), f32(256) * f32_at(a[PRIVATE] + p[9])[t], i32(0)
-    threshold, network_threshold = f32_at(a[WEIGHTS] + p[22]), f32_at(a[WEIGHTS] + p[25])
+    cols, scale, n = (
+        i32(p[PREDICT_AT.cols]),
+        f32(256) * f32_at(a[PRIVATE] + p[PREDICT_AT.src_scale])[t],
+        i32(0),
+    )
+    threshold, network_threshold = (
+        f32_at(a[WEIGHTS] + p[PREDICT_AT.threshold]),
+        f32_at(a[WEIGHTS] + p[PREDICT_AT.network_threshold]),
+    )
     listed, sums, scores = (
         i32_at(lists),
         i32_at(a[PRIVATE]),
-        f32_at(a[SHARED] + p[24] + i64(t) * p[11] * 4),
+        f32_at(a[SHARED] + p[PREDICT_AT.network] + i64(t) * p[PREDICT_AT.dst_stride] * 4),
     )
-    if start < i32(p[3]):
-        ahead = i64(next_block(a, start, i32(p[3])) - start) * (cols >> 3)
+    if start < i32(p[PREDICT_AT.units]):
+        ahead = i64(next_block(a, start, i32(p[PREDICT_AT.units])) - start) * (cols >> 3)
         code_sums(
-            a[WEIGHTS] + p[21] + i64(start) * (cols >> 3),
-            a[PRIVATE] + p[23],
+            a[WEIGHTS] + p[PREDICT_AT.signs] + i64(start) * (cols >> 3),
+            a[PRIVATE] + p[PREDICT_AT.sums],
             i32(cols >> 3),
             a[PRIVATE],
             ahead,
         )
-    for f in range(start, min(i32(start + ROWS), i32(p[3]))):
+    for f in range(start, min(i32(start + ROWS), i32(p[PREDICT_AT.units]))):
         high = f32(sums[f - start]) * scale > threshold[f]
-        if p[24] != op.NONE:
+        if p[PREDICT_AT.network] != op.NONE:
             high |= not scores[f] <= network_threshold[f]  # NaN is high
         listed[n] = f
         n = i32(n + high)
@@ -83,11 +82,11 @@ def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
 @kernel
 def predict(a: Any, p: Any) -> None:
     """y_f = relu(K_f . x)^2 for the neurons f with a high score, 0 for the rest, which are not read."""
-    cols, neurons = i32(p[4]), i32(p[3])
+    cols, neurons = i32(p[PREDICT_AT.cols]), i32(p[PREDICT_AT.units])
     out, lists = a[PRIVATE] + 4 * ROWS, a[PRIVATE] + 8 * ROWS
     for t in range(i32(a[TOKENS])):
-        x = a[PRIVATE] + p[7] + i64(t) * p[8] * 2
-        fill_tables_1(x, i32(cols >> 3), a[PRIVATE] + p[23])
+        x = a[PRIVATE] + p[PREDICT_AT.src] + i64(t) * p[PREDICT_AT.stride] * 2
+        fill_tables_1(x, i32(cols >> 3), a[PRIVATE] + p[PREDICT_AT.sums])
         start, n, listed = i32(-ROWS), i32(0), i32_at(lists)
         while start < neurons:
             following = next_block(a, start, neurons)
@@ -121,12 +120,15 @@ def next_block(a: Any, start: Any, neurons: Any) -> Any:
 @kernel
 def sparse(a: Any, p: Any) -> None:
     """x += gate * sum_f x_f W_f, reading only rows W_f with x_f != 0: the others add nothing, bit for bit."""
-    neurons = i32(p[4])
-    first, last = common.share(a, p[3], p[5])
-    rows, factors = i64_at(a[PRIVATE] + p[21]), i32_at(a[PRIVATE] + p[21] + i64(neurons) * 8)
-    sums = a[PRIVATE] + p[21] + i64(neurons) * 12
+    neurons = i32(p[SPARSE_AT.cols])
+    first, last = common.share(a, p[SPARSE_AT.units], p[SPARSE_AT.unit])
+    rows, factors = (
+        i64_at(a[PRIVATE] + p[SPARSE_AT.list]),
+        i32_at(a[PRIVATE] + p[SPARSE_AT.list] + i64(neurons) * 8),
+    )
+    sums = a[PRIVATE] + p[SPARSE_AT.list] + i64(neurons) * 12
     for t in range(i32(a[TOKENS])):
-        q, n = i16_at(a[PRIVATE] + p[7] + i64(t) * p[8] * 2), i32(0)
+        q, n = i16_at(a[PRIVATE] + p[SPARSE_AT.src] + i64(t) * p[SPARSE_AT.stride] * 2), i32(0)
         for f in range(neurons):
             rows[n] = i64(f)
             n = i32(n + (q[f] != 0))
@@ -142,9 +144,9 @@ def sparse(a: Any, p: Any) -> None:
                 if (column & 63) == 0:  # a line of each row of the next group is sent for
                     for i in range(stop, min(i32(stop + GROUP), n)):
                         simd.prefetch(rows[i] + column)
-                if p[5] == 64:
+                if p[SPARSE_AT.unit] == 64:
                     weighted_rows_64(rows, factors, begin, stop, column, sums + 4 * i64(column))
                 else:
                     weighted_rows_8(rows, factors, begin, stop, column, sums + 4 * i64(column))
-                column = i32(column + p[5])
+                column = i32(column + p[SPARSE_AT.unit])
         finish(a, p, first, i32(last - first), t, sums + 4 * i64(first))

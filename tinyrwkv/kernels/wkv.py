@@ -5,22 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import abi as op
-from .common import (
-    NEW,
-    OLD,
-    PRIVATE,
-    SCRATCH,
-    SHARED,
-    TOKENS,
-    WEIGHTS,
-    dot,
-    f32,
-    i32,
-    i64,
-    kernel,
-    normalise,
-    share,
-)
+from .abi import NEW, OLD, PRIVATE, SCRATCH, SHARED, TOKENS, WEIGHTS, WKV4_AT, WKV5_AT, WKV7_AT
+from .common import dot, f32, i32, i64, kernel, normalise, share
 from .scalars import exp
 from .simd import f32_at, square_root, store_past_caches, vectors
 
@@ -42,20 +28,20 @@ def wkv4(a: Any, p: Any) -> None:
     q = max(pp, u + k);  wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q))
     q = max(pp + w, k);  aa = e^(pp+w-q) aa + e^(k-q) v;  bb = e^(pp+w-q) bb + e^(k-q);  pp = q
     """
-    width = i32(p[7])
+    width = i32(p[WKV4_AT.width])
     first, last = share(a, width, 1)
-    decay, bonus = f32_at(a[WEIGHTS] + p[3]), f32_at(a[WEIGHTS] + p[4])
-    old, new = f32_at(a[OLD] + p[5]), f32_at(a[NEW] + p[5])
+    decay, bonus = f32_at(a[WEIGHTS] + p[WKV4_AT.decay]), f32_at(a[WEIGHTS] + p[WKV4_AT.first])
+    old, new = f32_at(a[OLD] + p[WKV4_AT.state]), f32_at(a[NEW] + p[WKV4_AT.state])
     for c in range(first, last):
         aa, bb, pp = old[c], old[c + width], old[c + 2 * width]
         for t in range(i32(a[TOKENS])):
             at = (i64(t) * width + c) * 4
-            r = f32_at(a[SHARED] + p[0] + at)[0]
-            k = f32_at(a[SHARED] + p[1] + at)[0]
-            v = f32_at(a[SHARED] + p[2] + at)[0]
+            r = f32_at(a[SHARED] + p[WKV4_AT.r] + at)[0]
+            k = f32_at(a[SHARED] + p[WKV4_AT.k] + at)[0]
+            v = f32_at(a[SHARED] + p[WKV4_AT.v] + at)[0]
             q = max(pp, bonus[c] + k)
             e1, e2 = exp(pp - q), exp(bonus[c] + k - q)
-            f32_at(a[SHARED] + p[6] + at)[0] = r * ((e1 * aa + e2 * v) / (e1 * bb + e2))
+            f32_at(a[SHARED] + p[WKV4_AT.dst] + at)[0] = r * ((e1 * aa + e2 * v) / (e1 * bb + e2))
             q = max(pp + decay[c], k)
             e1, e2 = exp(pp + decay[c] - q), exp(k - q)
             aa, bb, pp = e1 * aa + e2 * v, e1 * bb + e2, q
@@ -158,18 +144,30 @@ def wkv5(a: Any, p: Any) -> None:
 
     y = r @ (S + diag(u) k v^T);  S = diag(w) S + k v^T;  y = ln_x(y) * g
     """
-    heads, n = i32(p[11]), i32(p[12])
+    heads, n = i32(p[WKV5_AT.heads]), i32(p[WKV5_AT.size])
     first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
-    large = leaves_caches(a, p[9], width * n)
+    large = leaves_caches(a, p[WKV5_AT.state], width * n)
     for h in range(first, last):
-        head, state = i64(h) * row, p[9] + i64(h) * n * row
-        u = f32_at(a[WEIGHTS] + p[6] + head)
-        weight, bias = f32_at(a[WEIGHTS] + p[7] + head), f32_at(a[WEIGHTS] + p[8] + head)
+        head, state = i64(h) * row, p[WKV5_AT.state] + i64(h) * n * row
+        u = f32_at(a[WEIGHTS] + p[WKV5_AT.bonus] + head)
+        weight, bias = (
+            f32_at(a[WEIGHTS] + p[WKV5_AT.ln_weight] + head),
+            f32_at(a[WEIGHTS] + p[WKV5_AT.ln_bias] + head),
+        )
         for t in range(i32(a[TOKENS])):
             at = a[SHARED] + i64(t) * width + head
-            r, k, v, y = at + p[0], at + p[1], at + p[2], at + p[10]
-            w = at + p[4] if p[5] else a[WEIGHTS] + p[4] + head
+            r, k, v, y = (
+                at + p[WKV5_AT.r],
+                at + p[WKV5_AT.k],
+                at + p[WKV5_AT.v],
+                at + p[WKV5_AT.dst],
+            )
+            w = (
+                at + p[WKV5_AT.decay]
+                if p[WKV5_AT.per_token]
+                else a[WEIGHTS] + p[WKV5_AT.decay] + head
+            )
             old, new = (a[OLD] if t == 0 else a[NEW]) + state, a[NEW] + state
             bonus = f32(0)
             for i in range(n):
@@ -177,7 +175,7 @@ def wkv5(a: Any, p: Any) -> None:
             for j in range(n):
                 f32_at(y)[j] = bonus * f32_at(v)[j]
             read_and_write(old, new, v, y, n, large, r, k, w, r, r)  # v7 alone has kk and b
-            gate = i64(0) if p[3] == op.NONE else at + p[3]
+            gate = i64(0) if p[WKV5_AT.g] == op.NONE else at + p[WKV5_AT.g]
             head_norm(a, y, weight, bias, f32(0), f32_at(v), gate, n)
 
 
@@ -188,10 +186,10 @@ def wkv7(a: Any, p: Any) -> None:
     v = v + (v_first - v) v_gate;  kk = normalise(k k_k);  k = k (1 + (a - 1) k_a)
     S = diag(w) S + (kk a) (S^T -kk)^T + k v^T;  y = (ln_x(r @ S) + (r . k r_k) v) * g
     """
-    heads, n = i32(p[15]), i32(p[16])
+    heads, n = i32(p[WKV7_AT.heads]), i32(p[WKV7_AT.size])
     first, last = share(a, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
-    large = leaves_caches(a, p[13], width * n)
+    large = leaves_caches(a, p[WKV7_AT.state], width * n)
     kk_at, key_at, b_at = (
         a[PRIVATE] + SCRATCH,
         a[PRIVATE] + SCRATCH + row,
@@ -199,21 +197,27 @@ def wkv7(a: Any, p: Any) -> None:
     )
     kk, key, b = f32_at(kk_at), f32_at(key_at), f32_at(b_at)
     for h in range(first, last):
-        head, state = i64(h) * row, p[13] + i64(h) * n * row
-        k_k, k_a = f32_at(a[WEIGHTS] + p[8] + head), f32_at(a[WEIGHTS] + p[9] + head)
-        r_k = f32_at(a[WEIGHTS] + p[10] + head)
-        weight, bias = f32_at(a[WEIGHTS] + p[11] + head), f32_at(a[WEIGHTS] + p[12] + head)
+        head, state = i64(h) * row, p[WKV7_AT.state] + i64(h) * n * row
+        k_k, k_a = (
+            f32_at(a[WEIGHTS] + p[WKV7_AT.k_k] + head),
+            f32_at(a[WEIGHTS] + p[WKV7_AT.k_a] + head),
+        )
+        r_k = f32_at(a[WEIGHTS] + p[WKV7_AT.r_k] + head)
+        weight, bias = (
+            f32_at(a[WEIGHTS] + p[WKV7_AT.ln_weight] + head),
+            f32_at(a[WEIGHTS] + p[WKV7_AT.ln_bias] + head),
+        )
         for t in range(i32(a[TOKENS])):
             at = a[SHARED] + i64(t) * width + head
             r, k, v, rate = (
-                f32_at(at + p[0]),
-                f32_at(at + p[1]),
-                f32_at(at + p[2]),
-                f32_at(at + p[4]),
+                f32_at(at + p[WKV7_AT.r]),
+                f32_at(at + p[WKV7_AT.k]),
+                f32_at(at + p[WKV7_AT.v]),
+                f32_at(at + p[WKV7_AT.a]),
             )
             old, new = (a[OLD] if t == 0 else a[NEW]) + state, a[NEW] + state
-            if p[6] != op.NONE:
-                v_gate, v_first = f32_at(at + p[6]), f32_at(at + p[7])
+            if p[WKV7_AT.v_gate] != op.NONE:
+                v_gate, v_first = f32_at(at + p[WKV7_AT.v_gate]), f32_at(at + p[WKV7_AT.v_first])
                 for j in range(n):
                     v[j] = v[j] + (v_first[j] - v[j]) * v_gate[j]
             for j in range(n):
@@ -227,6 +231,8 @@ def wkv7(a: Any, p: Any) -> None:
             bonus = f32(0)
             for j in range(n):
                 bonus += r[j] * key[j] * r_k[j]
-            y, w = at + p[14], at + p[3]
-            replace_and_read(old, new, at + p[2], y, n, large, at + p[0], key_at, w, kk_at, b_at)
-            head_norm(a, y, weight, bias, bonus, v, at + p[5], n)
+            y, w = at + p[WKV7_AT.dst], at + p[WKV7_AT.w]
+            replace_and_read(
+                old, new, at + p[WKV7_AT.v], y, n, large, at + p[WKV7_AT.r], key_at, w, kk_at, b_at
+            )
+            head_norm(a, y, weight, bias, bonus, v, at + p[WKV7_AT.g], n)
