@@ -1,4 +1,4 @@
-"""Every error the project raises on purpose: what was found, what was expected, how to fix it."""
+"""Every error that the project raises on purpose: what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,68 @@ from collections.abc import Iterator
 
 
 class TinyRWKVError(Exception):
-    """Base of every error raised on purpose.
+    """Base of every error that is raised on purpose.
+
+    The message has two halves: what is wrong, then what to do about it. Without `sentence`, the
+    first half is made of the other arguments: "file: object: found X, expected Y". This suits
+    values that fail a check. Give a `sentence` wherever people would say it differently.
+    `file`, `object`, `found` and `expected` are needed in any case: programs read these
+    attributes, not the message.
 
     Parameters
     ----------
     file : str
-        The file, program or argument list the trouble is in.
+        The file, program or argument list with the problem.
     object : str
-        The thing in it: a tensor, a metadata key, an argument.
+        The part of it that is wrong: a tensor, a metadata key, an argument.
     found, expected : str
-        What is there, and what should be.
+        What is there, and what should be there.
     fix : str
         What the reader of the message can do about it.
+    sentence : str, optional
+        What is wrong, for people. It names the file, begins with a small letter and has no full
+        stop at the end.
+
+    Attributes
+    ----------
+    file, object, found, expected, fix, sentence : str
+        As given; `sentence` is always the first half of the message.
 
     Examples
     --------
     >>> print(TinyRWKVError("a.trwkv", "header", "0 bytes", "at least 64", "fetch the file again"))
     a.trwkv: header: found 0 bytes, expected at least 64; fetch the file again
+
+    >>> what = ("a.trwkv", "file", "nothing", "a file to read")
+    >>> print(FormatError(*what, "check the name", sentence="no such file: a.trwkv"))
+    no such file: a.trwkv; check the name
     """
 
     def __init__(
-        self, file: object, object: str, found: object, expected: object, fix: str
+        self,
+        file: object,
+        object: str,
+        found: object,
+        expected: object,
+        fix: str,
+        sentence: str | None = None,
     ) -> None:
-        self.file, self.object = str(file), object
-        self.found, self.expected, self.fix = str(found), str(expected), fix
-        super().__init__(f"{file}: {object}: found {found}, expected {expected}; {fix}")
+        self.file = str(file)
+        self.object = object
+        self.found = str(found)
+        self.expected = str(expected)
+        self.fix = fix
+        self.sentence = sentence or f"{file}: {object}: found {found}, expected {expected}"
+        super().__init__(f"{self.sentence}; {fix}")
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
-        return type(self), (self.file, self.object, self.found, self.expected, self.fix)
+        """Let the error be pickled, as errors of another process are."""
+        arguments = (self.file, self.object, self.found, self.expected, self.fix, self.sentence)
+        return type(self), arguments
 
 
 class FormatError(TinyRWKVError):
-    """A file is not what its format promises: cut, altered, oversized, foreign."""
+    """A file is not what its format promises: it is cut, altered, too large, or of another kind."""
 
 
 class ChecksumError(FormatError):
@@ -47,7 +77,7 @@ class ChecksumError(FormatError):
 
 
 class UnsupportedError(TinyRWKVError):
-    """A well-formed thing that this program does not do: a variant, a version, a platform."""
+    """Something is well formed, but this program cannot do it: a variant, a version, a platform."""
 
 
 class ArgumentError(TinyRWKVError, ValueError):
@@ -56,20 +86,28 @@ class ArgumentError(TinyRWKVError, ValueError):
 
 @contextlib.contextmanager
 def os_errors(path: str, verb: str) -> Iterator[None]:
-    """Turn what the system says into a FormatError that names the file."""
+    """Turn what the system says into a FormatError that names the file.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    verb : str
+        What the block does with it, "read" or "write": "cannot read a.trwkv: Permission denied".
+    """
     try:
         yield
     except TinyRWKVError:
         raise
     except (OSError, ValueError, OverflowError) as error:
-        found, fix = (
-            getattr(error, "strerror", None) or str(error),
-            "check the path, permissions and free space",
-        )
+        found = getattr(error, "strerror", None) or str(error)
+        fix = "check the path, permissions and free space"
+        shown = path or "''"
+        sentence = f"cannot {verb} {shown}: {found}"
         if isinstance(error, FileNotFoundError):
+            found = "nothing"
             folder = os.path.dirname(path) or "."
-            found, fix = (
-                "nothing",
-                "check the name" if os.path.isdir(folder) else f"there is no folder {folder}",
-            )
-        raise FormatError(path, "file", found, f"a file to {verb}", fix) from error
+            fix = "check the name" if os.path.isdir(folder) else f"there is no folder {folder}"
+            if verb == "read":
+                sentence = f"no such file: {shown}"
+        raise FormatError(path, "file", found, f"a file to {verb}", fix, sentence) from error

@@ -114,4 +114,4 @@ def test_the_command(tiny, tmp_path, capsys):
     assert evaluate.main([*both, *options]) == 0
     assert f"against {tiny('v5.2')}:\n" in capsys.readouterr().out
     assert evaluate.main([tiny("v5.2"), "--against", "none", *options]) == 1
-    assert "none: file: found nothing" in capsys.readouterr().err
+    assert "no such file: none" in capsys.readouterr().err
