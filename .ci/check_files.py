@@ -1,6 +1,7 @@
-"""Check files as they are committed: ``python .ci/check_files.py FILE...``; without FILE, all that git would add.
+"""Check files as they are committed: ``python .ci/check_files.py FILE...``.
 
-Text ends with one newline, without blanks at line ends or carriage returns; nothing is large but what has to be.
+Without FILE it checks all that git would add. Text ends with one newline, and has no carriage
+returns and no blanks at the ends of lines. Only what has to be large is large.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ MAY_BE_LARGE = ("tinyrwkv/models/", "tinyrwkv/native/", "tests/golden/")
 def problems(name: str, data: bytes) -> Iterator[str]:
     """Yield what is wrong with a file of this name, relative to the root, and these contents."""
     if len(data) > LARGEST and not name.startswith(MAY_BE_LARGE):
-        yield f"{name}: {len(data):,} bytes, expected {LARGEST:,} at most; is it meant to be in the repository?"
+        found = f"{name} has {len(data):,} bytes, and {LARGEST:,} are the limit"
+        yield f"{found}; is it meant to be in the repository?"
     if b"\0" in data or not data:
         return
     if b"\r" in data:

@@ -1,4 +1,7 @@
-"""Check what a built wheel holds: ``python .ci/check_wheel.py DIST CHECKOUT``, DIST a folder with one wheel."""
+"""Check what a built wheel holds: ``python .ci/check_wheel.py DIST CHECKOUT``.
+
+DIST is a folder with one wheel.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Print one of the README's two commands: ``python .ci/readme_line.py 1`` (chat) or ``2`` (tests)."""
+"""Print one of the README's two commands: ``python .ci/readme_line.py 1`` or ``2``.
+
+The first opens the chat, the second runs the tests.
+"""
 
 from __future__ import annotations
 

@@ -20,88 +20,15 @@ from typing import NamedTuple
 from layers import Drawing, Edge, Size, directed, is_bend, laid_out, reachable, reduced, uses_of
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / ".ci"))
+
+from imports import LOAD, PACKAGES, TYPES, Module, imports, modules
+
 DRAWN = Path(__file__).with_name("architecture.svg")
 COMMAND = "python docs/pictures/architecture.py"
 
-PACKAGES = ("converters", "tinyrwkv")
-"""From the upper to the lower."""
-
 CORE = "tinyrwkv.model"
 """What this needs is the core; the other rooms may be left out."""
-
-LOAD, LATE, TYPES = range(3)
-"""When an import is done: with the module, when a function runs, or by type checkers alone."""
-
-# The imports
-
-
-class Module(NamedTuple):
-    """A module: its name, its file, and whether it is the ``__init__`` of a package."""
-
-    name: str
-    path: Path
-    is_package: bool
-
-
-def modules(root: Path) -> dict[str, Module]:
-    """Return the modules of all packages by name."""
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            is_package = parts[-1] == "__init__"
-            name = ".".join(parts[:-1] if is_package else parts)
-            found[name] = Module(name, path, is_package)
-    return found
-
-
-def is_for_types(node: ast.AST) -> bool:
-    """Tell whether this is an ``if TYPE_CHECKING``."""
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-
-def statements(node: ast.AST, kind: int = LOAD) -> Iterator[tuple[ast.AST, int]]:
-    """Yield every import below a node, with its kind."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child, kind
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from statements(child, max(kind, LATE))
-        elif is_for_types(child):
-            yield from _of_if(child, kind)
-        else:
-            yield from statements(child, kind)
-
-
-def _of_if(node: ast.AST, kind: int) -> Iterator[tuple[ast.AST, int]]:
-    """Yield the imports of an ``if TYPE_CHECKING``; its ``else`` is like any other code."""
-    assert isinstance(node, ast.If)
-    yield from statements(ast.Module(node.body, []), TYPES)
-    yield from statements(ast.Module(node.orelse, []), kind)
-
-
-def named(module: Module, node: ast.AST) -> Iterator[str]:
-    """Yield the full names that an import may mean: a module, or something in one."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        parts = module.name.split(".") if node.level else []
-        kept = len(parts) + module.is_package - node.level
-        base = ".".join([*parts[: max(kept, 0)], *filter(None, [node.module])])
-        yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def imports(found: dict[str, Module]) -> Iterator[tuple[str, str, int]]:
-    """Yield (importing module, imported module, kind) for every import inside of the project."""
-    for module in found.values():
-        tree = ast.parse(module.path.read_text("utf-8"))
-        for node, kind in statements(tree):
-            for name in named(module, node):
-                if name not in found:
-                    name = name.rpartition(".")[0]
-                if name in found:
-                    yield module.name, name, kind
-
 
 # The rooms
 

@@ -14,28 +14,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import tinyrwkv
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.ci_scripts import ROOT, ci_script
 
 PACKAGES = {"tinyrwkv": "tinyrwkv", "tinyrwkv_converters": "converters"}  # installed as: folder
 
 COMPILERS = {"numba", "llvmlite"}
 
+APART = tuple(f"tinyrwkv.{room}" for room in ("constraints", "chat", "robot", "cli"))
+"""What importing the package does not load."""
+
 NOT_OURS = {"build", "dist", "site", "__pycache__"}
-
-
-def helper(name: str) -> ModuleType:
-    """Load one of the scripts in .ci."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -79,152 +71,7 @@ def run(*arguments: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-# What imports what
-
-
-def modules() -> dict[str, Path]:
-    """Return the project's modules, by their names in a checkout."""
-    found = {}
-    for folder in PACKAGES.values():
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-MODULES = modules()
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id == "TYPE_CHECKING"
-    )
-
-
-def imports(name: str, source: str, is_package: bool, lazy: bool) -> set[str]:
-    """Return the modules that a module names in its imports; with `lazy`, those inside of functions too."""
-    found: set[str] = set()
-    package = name if is_package else name.rpartition(".")[0]
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = importlib.util.resolve_name("." * node.level + base, package)
-            for alias in node.names:
-                inner = f"{base}.{alias.name}"
-                found.add(inner if inner in MODULES else base)
-        elif is_type_checking(node) or (
-            not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        ):
-            return
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(source))
-    return found
-
-
-def imports_of(name: str, lazy: bool = True) -> set[str]:
-    path = MODULES[name]
-    return imports(name, path.read_text("utf-8"), path.name == "__init__.py", lazy)
-
-
-APART = ("constraints", "chat", "robot", "cli")
-"""What the core never imports, and a vendored copy may leave out."""
-
-
-def is_core(name: str) -> bool:
-    package, _, rest = name.partition(".")
-    return package == "tinyrwkv" and rest.partition(".")[0] not in (*APART, "__main__")
-
-
-def within(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
-
-
-def test_imports_are_found() -> None:
-    source = (
-        "import numpy.linalg\nfrom .file import memory\nfrom .errors import FormatError\n"
-        "def f():\n    from .cli import terminal\nif TYPE_CHECKING:\n    from .model import Model\n"
-    )
-    names = {"numpy.linalg", "tinyrwkv.file.memory", "tinyrwkv.errors"}
-    assert imports("tinyrwkv.x", source, False, lazy=False) == names
-    assert imports("tinyrwkv.x", source, False, lazy=True) - names <= {"tinyrwkv.cli.terminal"}
-    assert imports("tinyrwkv.kernels.x", "from .. import errors", False, lazy=False) == {
-        "tinyrwkv.errors"
-    }
-    assert imports("tinyrwkv.kernels", "from .run import run", True, lazy=False) == {
-        "tinyrwkv.kernels.run"
-    }
-
-
-PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Python or another
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_what_it_may(name: str) -> None:
-    for other in imports_of(name):
-        top = other.partition(".")[0]
-        if top in sys.stdlib_module_names or top in PRIVATE:
-            continue
-        if within(name, "tinyrwkv"):
-            allowed = {"tinyrwkv", "numpy"}
-            writes_llvm = (
-                "tinyrwkv.engine.numba_backend",
-                "tinyrwkv.native.llvm",
-                "tinyrwkv.native.lookup",
-            )
-            if name in writes_llvm or within(name, "tinyrwkv.kernels"):
-                allowed |= COMPILERS
-            if name == "tinyrwkv.native.build":
-                allowed |= COMPILERS | {"ziglang"}
-            assert top in allowed, f"{name} imports {other}"
-            assert not is_core(name) or not any(
-                within(other, f"tinyrwkv.{room}") for room in APART
-            ), f"the core's {name} imports {other}"
-        else:
-            allowed = {"converters", "tinyrwkv", "numpy"}
-            if name == "converters.export.gguf":
-                allowed |= {"gguf"}
-            assert top in allowed, f"{name} imports {other}"
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_a_package_names_itself_only_by_dots(name: str) -> None:
-    """So that a copy under any name is whole."""
-    package = name.partition(".")[0]
-    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            assert not any(within(alias.name, package) for alias in node.names), (
-                f"{name}:{node.lineno}"
-            )
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            assert not within(node.module or "", package), f"{name}:{node.lineno}"
-
-
-def test_imports_go_one_way() -> None:
-    graph = {
-        name: {other for other in imports_of(name, lazy=False) if other in MODULES}
-        for name in MODULES
-    }
-    done: set[str] = set()
-
-    def walk(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, (
-            f"a circle of imports: {' -> '.join((*path[path.index(name) :], name))}"
-        )
-        if name not in done:
-            for other in sorted(graph[name]):
-                walk(other, (*path, name))
-            done.add(name)
-
-    for name in graph:
-        walk(name, ())
+# What importing and copying cost
 
 
 def test_importing_costs_no_compiler_and_no_command_line() -> None:
@@ -243,7 +90,7 @@ def test_importing_costs_no_compiler_and_no_command_line() -> None:
         *COMPILERS,
     }
     loaded = run("-c", "import sys, tinyrwkv; print(*sys.modules)").split()
-    assert not [name for name in loaded if any(within(name, f"tinyrwkv.{room}") for room in APART)]
+    assert not [name for name in loaded if name.startswith(APART)]
 
 
 VENDORED = """
@@ -372,7 +219,7 @@ def readme() -> str:
 
 
 def test_the_readme_begins_with_two_commands() -> None:
-    readme_line = helper("readme_line").readme_line
+    readme_line = ci_script("readme_line").readme_line
     assert re.fullmatch(r"pip install \S+ && python3? examples/chat\.py", readme_line(1))
     assert re.fullmatch(r"pip install \S+ && python3? -m pytest", readme_line(2))
     assert (ROOT / "examples" / "chat.py").is_file()
@@ -428,8 +275,8 @@ def test_folders_of_one_machine_are_found() -> None:
 
 
 def documented() -> Iterator[str]:
-    for name, path in MODULES.items():
-        if ">>> " in path.read_text("utf-8"):
+    for name, module in ci_script("imports").modules(ROOT).items():
+        if ">>> " in module.path.read_text("utf-8"):
             yield name
 
 
@@ -450,7 +297,7 @@ def test_examples_in_docstrings(name: str) -> None:
 
 
 def test_files_are_checked_as_committed() -> None:
-    problems = helper("check_files").problems
+    problems = ci_script("check_files").problems
     assert not list(problems("a.py", b"x = 1\n"))
     assert not list(problems("a.bin", b"\0 \r"))
     for data in (b"x = 1", b"x = 1\n\n", b"x = 1 \n", b"x = 1\r\n"):
