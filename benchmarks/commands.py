@@ -1,9 +1,10 @@
-"""Write commands to a robot in many wordings, each with its script: a text to choose a threshold of confidence on.
+"""Write instructions to a robot in many wordings, each with its script.
 
 python benchmarks/commands.py > reworded.txt
 
-The wordings are neither those of the bundled model's training nor those of tests/data/commands-human.txt, which the
-threshold is judged on; the scripts follow the conventions of tests/data/README.md.
+A threshold of confidence is chosen on this text. Its wordings are not those that the bundled model
+was trained on, and not those of tests/data/commands-human.txt, which the threshold is judged on.
+The scripts follow the conventions of tests/data/README.md.
 """
 
 from __future__ import annotations

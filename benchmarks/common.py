@@ -1,4 +1,4 @@
-"""What all benchmarks share: the machine they ran on, how fast its memory is, options, and results as JSON."""
+"""What all benchmarks share: the machine, the speed of its memory, options, results as JSON."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def model_path(options: argparse.Namespace) -> Iterator[str]:
 
 
 def machine(threads: Iterable[int] = ()) -> dict[str, Any]:
-    """Describe this machine, with the speed of its memory for each number of threads; warn where it is busy."""
+    """Describe this machine and the speed of its memory; warn if it is busy."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.3:
         print(
@@ -127,7 +127,10 @@ def _memory() -> int | None:
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Return the environment of a process to be measured: it finds all modules compiled, as installed ones are."""
+    """Return the environment of a process to be measured.
+
+    It finds all modules compiled, as an installed package has them.
+    """
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     root = str(pathlib.Path(__file__).resolve().parent.parent)
@@ -146,7 +149,7 @@ def environment() -> dict[str, str]:
 
 
 def stream_read(threads: int, repeat: int = 5) -> float:
-    """Return the bytes a second that threads read from memory together, at best: NumPy's sum of whole numbers."""
+    """Return the bytes a second that threads read together: NumPy's sum of whole numbers."""
     parts = [np.ones(STREAM_BYTES // 8 // threads, np.int64) for _ in range(threads)]
     best = float("inf")
     for _ in range(repeat):
@@ -193,10 +196,11 @@ def finish(name: str, options: argparse.Namespace, result: dict[str, Any], text:
         f"{speed} GB/s with {n} thread{'s' * (n != '1')}"
         for n, speed in about["stream_gb_s"].items()
     )
-    head = f"{about['processor']}, {about['cores']} cores, Python {about['python']}, NumPy {about['numpy']}\n"
-    head += f"native: {about['backends']['native']}\n" + (
-        f"stream read: {stream}\n" if stream else ""
-    )
+    head = f"{about['processor']}, {about['cores']} cores, "
+    head += f"Python {about['python']}, NumPy {about['numpy']}\n"
+    head += f"native: {about['backends']['native']}\n"
+    if stream:
+        head += f"stream read: {stream}\n"
     print(plain if options.json else f"{head}\n{text}")
     if options.save:
         RESULTS.mkdir(exist_ok=True)

@@ -1,11 +1,13 @@
-"""Measure what every technique of compression does to a checkpoint, alone and together, and write the table of it.
+"""Measure each technique of compression, alone and with others, and write the table of it.
 
 python benchmarks/compression.py --model rwkv.pth vocab.txt calibrate.txt book.txt --write
-python benchmarks/compression.py --model rwkv.pth vocab.txt calibrate.txt book.txt --folder files --step speed
+python benchmarks/compression.py --model rwkv.pth vocab.txt calibrate.txt book.txt --step speed
 
-A model is given by its checkpoint, vocabulary, text to fit to and text to judge by: plain, or documents with answers,
-which are generated and compared too. Files stay in --folder, and results in benchmarks/results/compression.json, so
-that the steps can be done one by one: `make` the files, `judge` them, `speed`, which needs an idle machine.
+A model is given by four files: its checkpoint, its vocabulary, a text to fit to and a text to judge
+by. The last is plain text, or documents with answers, which are generated and compared too. The
+files that are made stay in --folder, the results in benchmarks/results/compression.json. So the
+steps can be done one by one: `make` the files, `judge` them, and `speed`, which needs an idle
+machine.
 """
 
 from __future__ import annotations
@@ -71,70 +73,71 @@ COLUMNS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run from the command line."""
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = ("CHECKPOINT", "VOCAB", "CALIBRATE", "TEXT")
     parser.add_argument("--model", nargs=4, action="append", required=True, metavar=parts)
-    parser.add_argument(
-        "--folder",
-        metavar="F",
-        help="keep the files here, and take what is there (default: neither)",
-    )
+    kept = "keep the files here, and take what is there (default: neither)"
+    parser.add_argument("--folder", metavar="F", help=kept)
     parser.add_argument("--step", nargs="+", choices=STEPS, default=STEPS, help="default: all")
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="techniques whose names begin so (default: all)"
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="judge by N windows or documents (default: all)"
-    )
-    parser.add_argument(
-        "--tokens",
-        type=int,
-        default=200,
-        metavar="N",
-        help="to sample from a cold start (default: 200)",
-    )
+    only = "techniques whose names begin so (default: all)"
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=only)
+    limit = "judge by N windows or documents (default: all)"
+    parser.add_argument("--limit", type=int, metavar="N", help=limit)
+    tokens = "to sample from a cold start (default: 200)"
+    parser.add_argument("--tokens", type=int, default=200, metavar="N", help=tokens)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument(
-        "--write",
-        action="store_true",
-        help="write the results and the table of docs/compression.md",
-    )
-    options = parser.parse_args(argv)
+    write = "write the results and the table of docs/compression.md"
+    parser.add_argument("--write", action="store_true", help=write)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    options = arguments(argv)
     saved = common.RESULTS / "compression.json"
     result: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {"models": {}}
     result["machine"] = common.machine()
     with contextlib.ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
         os.makedirs(folder, exist_ok=True)
-        for checkpoint, vocab, calibrate, text in options.model:
-            name = pathlib.Path(checkpoint).name
-            rows = result["models"].setdefault(name, {})
-            paths = files(folder, checkpoint)
-            dense = paths["int8"]
-            if options.only:
-                paths = {
-                    one: path for one, path in paths.items() if one.startswith((*options.only,))
-                }
-            if "make" in options.step:
-                make(paths, checkpoint, vocab, calibrate, folder)
-            if "judge" in options.step:
-                for one, path in paths.items():
-                    rows.setdefault(one, {}).update(
-                        judge(path, dense, text, options.limit, options.tokens)
-                    )
-                    print(f"{name}, {one}: {rows[one]}", file=sys.stderr)
-            if "speed" in options.step:
-                for one, speed in decode(paths).items():
-                    rows.setdefault(one, {})["decode_tok_s"] = speed
+        for model in options.model:
+            name = pathlib.Path(model[0]).name
+            do_steps(options, name, model, folder, result["models"].setdefault(name, {}))
     if options.write:
         common.RESULTS.mkdir(exist_ok=True)
         saved.write_text(json.dumps(result, indent=1) + "\n")
         PAGE.write_text(written(PAGE.read_text("utf-8"), result), "utf-8")
     print(json.dumps(result, indent=1) if options.json else "\n".join(table(result)))
+
+
+def do_steps(
+    options: argparse.Namespace,
+    name: str,
+    model: list[str],
+    folder: str,
+    rows: dict[str, dict[str, Any]],
+) -> None:
+    """Make, judge and time the files of one model, as far as the options ask for it."""
+    checkpoint, vocab, calibrate, text = model
+    paths = files(folder, checkpoint)
+    dense = paths["int8"]
+    if options.only:
+        chosen = tuple(options.only)
+        paths = {one: path for one, path in paths.items() if one.startswith(chosen)}
+    if "make" in options.step:
+        make(paths, checkpoint, vocab, calibrate, folder)
+    if "judge" in options.step:
+        for one, path in paths.items():
+            found = judge(path, dense, text, options.limit, options.tokens)
+            rows.setdefault(one, {}).update(found)
+            print(f"{name}, {one}: {rows[one]}", file=sys.stderr)
+    if "speed" in options.step:
+        for one, speed in decode(paths).items():
+            rows.setdefault(one, {})["decode_tok_s"] = speed
 
 
 def files(folder: str, checkpoint: str) -> dict[str, str]:
@@ -168,7 +171,7 @@ def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, fol
 
 
 def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> dict[str, Any]:
-    """Return what a file takes, how good it is, and how often its first choice is that of the dense int8 file."""
+    """Return what a file takes, how good it is, and how often it agrees with dense int8."""
     told = read_text(text)
     found: dict[str, Any] = {"file_bytes": os.path.getsize(path)}
     pages, cost = (
@@ -213,7 +216,7 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
 
 
 def texts(model: tinyrwkv.Model, told: str) -> Iterator[list[int]]:
-    """Yield the tokens of what is scored from a new state each: documents, or windows of a plain text."""
+    """Yield the tokens of each document, or of each window of a plain text."""
     if "<|doc|>" not in told:
         yield from windows(model.tokenizer, told.encode("utf-8"))
         return
@@ -222,7 +225,7 @@ def texts(model: tinyrwkv.Model, told: str) -> Iterator[list[int]]:
 
 
 def decode(paths: dict[str, str], rounds: int = 7, tokens: int = 24) -> dict[str, float]:
-    """Return the median tokens a second of each file with one thread; the files take turns in one process."""
+    """Return the median tokens a second of each file, which take turns, with one thread."""
     with contextlib.ExitStack() as stack:
         models = {
             name: stack.enter_context(contextlib.closing(tinyrwkv.load(path)))
@@ -252,7 +255,8 @@ def table(result: dict[str, Any]) -> Iterator[str]:
         yield "|---" * (len(keys) + 1) + "|"
         first = next(iter(rows.values()))
         for one, row in rows.items():
-            yield f"| {one} | {' | '.join(_cell(key, row.get(key), first.get(key)) for key in keys)} |"
+            cells = (_cell(key, row.get(key), first.get(key)) for key in keys)
+            yield f"| {one} | {' | '.join(cells)} |"
         yield from channel_mix(rows)
 
 
@@ -265,11 +269,11 @@ def channel_mix(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     if (predicted := of_neurons(rows)) is not None:
         every, read = predicted
         share = f"{read / 1e6:.2f} MB: 1 of {every / read:.1f}"
-        yield f"Of keys and values together, neurons that are predicted need, predictors included, {share}."
+        yield f"Predicted neurons and their predictors need {share} of all keys and values."
 
 
 def of_values(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
-    """Return the bytes of all values, and of those that a token reads where neurons that do not fire are left out."""
+    """Return the bytes of all values, and of those that a token reads if zeros are skipped."""
     dense, firing = (rows.get(name, {}).get("channel_mix_bytes") for name in ("int8", EXACT))
     if dense is None or firing is None:
         return None
@@ -278,7 +282,7 @@ def of_values(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
 
 
 def of_neurons(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:
-    """Return the bytes of all keys and values, and of what a token reads of them where neurons are predicted."""
+    """Return the bytes of all keys and values, and of what a token reads with predictors."""
     values, predicted = of_values(rows), rows.get(PREDICTED, {}).get("channel_mix_bytes")
     if values is None or predicted is None:
         return None

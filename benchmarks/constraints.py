@@ -3,9 +3,10 @@
 python benchmarks/constraints.py                 # the bundled model, 4,096 tokens
 python benchmarks/constraints.py world.trwkv     # any model with a tokenizer
 
-Every constraint generates twice: at first it knows nothing (each new state costs a walk over the vocabulary), then it
-is used again. The time of a token without a constraint is the mean of `generate` on the same prompts. All times are
-those of the processor in the one thread that does the work, so that what else the machine does hardly counts.
+Every constraint generates twice. At first it knows nothing: each new state costs a walk over the
+vocabulary. Then it is used again. The time of a token without a constraint is the mean of
+`generate` on the same prompts. All times are processor times of the one thread that does the work,
+so that other work on the machine hardly counts.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
         "at most",
         "of decode",
     )
-    text = f"{result['model']}: {decode * 1e6:.0f} us a token, {tree * 1e3:.1f} ms once for the tree of the vocabulary\n"
+    text = f"{result['model']}: {decode * 1e6:.0f} us a token, "
+    text += f"{tree * 1e3:.1f} ms once for the tree of the vocabulary\n"
     common.finish(
         f"constraints-{result['vocab_size']}", options, result, text + common.table(rows, head)
     )

@@ -1,4 +1,4 @@
-"""Start an engine in a process of its own, and tell it what to do: the other end of engine_process.py."""
+"""Start an engine in a process of its own: the other end of engine_process.py."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
 python benchmarks/engine_process.py ENGINE MODEL THREADS
 
-ENGINE is tinyrwkv, rwkv (the official package, float32) or llama (llama-cpp-python). Every line of the standard input
-is a JSON object, and is answered by one on the standard output; what engines print goes to the standard error. This
-file needs NumPy and the engine, nothing else of the project, so that any interpreter can run it.
+ENGINE is tinyrwkv, rwkv (the official package, float32) or llama (llama-cpp-python). Each line of
+the standard input is a JSON object, and one on the standard output answers it. What engines print
+goes to the standard error. This file needs NumPy and the engine, and nothing else of the project:
+any interpreter can run it.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def memory() -> dict[str, int]:
 
 
 def decode(forward: Forward, tokens: list, greedy: bool = False) -> dict[str, Any]:
-    """Read tokens one by one, or one and then the likeliest each time; return times and the likeliest."""
+    """Read tokens one by one, given ones or the likeliest; return times and the likeliest."""
     times: list[float] = []
     best: list[int] = []
     for i, token in enumerate(tokens):

@@ -1,10 +1,11 @@
-"""Time every kind of operation of a model by itself, to see which is far from the speed of the memory.
+"""Time each kind of operation by itself, to see which is far from the speed of the memory.
 
 python benchmarks/kernels.py model.trwkv
 python benchmarks/kernels.py --arch v6 --tokens 16     # as a prompt is read
 
-Each operation runs alone, many times; the best time counts, less that of a call that does nothing. Small ones then
-find their weights in a cache, so that they may beat the memory; all of them together do not.
+Each operation runs alone, many times. Its best time counts, less the time of a call that does
+nothing. Small operations then find their weights in a cache and can beat the memory. All of them
+together cannot.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Compare a model under a limit of resident memory with the same one without, on a warm page cache.
+"""Compare a model under a limit of resident memory with the same model without one.
 
 python benchmarks/limit.py model.trwkv --limit 12000000 --tokens 500
 
-Both sample the same text, a few times in turns. Then the limited one does so once more, and what is resident is looked
-at after every call of the kernels, before anything is let go.
+The page cache is warm. Both models sample the same text, a few times in turns. Then the limited one
+samples it once more, and what is resident is read after every call of the kernels, before anything
+is let go.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def compare(free: Model, limited: Model, tokens: int) -> dict[str, Any]:
-    """Return the speed of both models, whether they agree, and the most that is resident within a token."""
+    """Return both speeds, whether the texts agree, and the most that is resident in a token."""
     texts, speeds = [], [[], []]
     for _ in range(ROUNDS):
         for model, found in ((free, speeds[0]), (limited, speeds[1])):

@@ -1,12 +1,13 @@
-"""Compare the speed of a compressed model with that of the same weights in dense int8, taking turns in one process.
+"""Compare the speed of a compressed model with that of the same weights in dense int8.
 
 python benchmarks/lite.py --layers 12 --width 768
-python benchmarks/lite.py --layers 8 --width 384 --make lite.trwkv      # only write the compressed model
+python benchmarks/lite.py --layers 8 --width 384 --make lite.trwkv      # only write the lite model
 
-The weights are those of a random RWKV-5.2, but for the channel mixes: their keys are shifted against a constant part of
-their inputs, so that as few neurons fire as in trained models, 7 % in the first layer to 19 % in the last. Every
-technique of ``--preset lite`` is applied, whatever it costs weights without structure; the model writes its own text to
-fit to.
+Both run in one process and take turns. The weights are those of a random RWKV-5.2, except for the
+channel mixes. Their keys are shifted against a constant part of their inputs. So as few neurons
+fire as in trained models: 7 % in the first layer, 19 % in the last. All techniques of
+``--preset lite`` are applied, whatever they cost weights without structure. The model writes the
+text that they are fitted to.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ FORMS = ("dense", "lite")
 def fire_rarely(checkpoint: str, layers: int) -> None:
     """Shift the keys of all channel mixes so that few neurons fire.
 
-    With ``ln2.bias = 1`` everywhere K_f . x is about normal: its mean is the sum of row f of K, its deviation that of
-    what the rest of x, normed, weighted and mixed with the token before, makes of the row.
+    With ``ln2.bias = 1`` everywhere K_f . x is about normal. Its mean is the sum of row f of K. Its
+    deviation comes from the rest of x, which is normed, weighted and mixed with the token before.
     """
     tensors = random_checkpoint.read(checkpoint, "r+")
     for layer, share in enumerate(np.linspace(*FIRING, layers)):
@@ -59,7 +60,7 @@ def fire_rarely(checkpoint: str, layers: int) -> None:
 
 
 def make(shape: tuple[int, int, int], path: str, dense: str | None = None) -> None:
-    """Write the compressed model of a number of layers, a width and a vocabulary; and its weights in dense int8."""
+    """Write the compressed model of a shape, and its weights in dense int8."""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
         checkpoint = f"{folder}/random.safetensors"
         random_checkpoint.write(checkpoint, sizes("v5.2", *shape))
@@ -84,7 +85,7 @@ def compare(
     turns: int = 9,
     folder: str | None = None,
 ) -> dict[str, Any]:
-    """Return the speeds of both models and their ratios, with each number of threads; files as for ``--folder``."""
+    """Return both speeds and their ratio for each number of threads; files as in ``--folder``."""
     with contextlib.ExitStack() as stack:
         folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
         name = "x".join(map(str, shape))

@@ -1,11 +1,11 @@
-"""Measure what a process with a model takes of the memory, from its start to after a number of tokens.
+"""Measure the memory of a process with a model, from its start to after a number of tokens.
 
 python benchmarks/memory.py model.trwkv --cold
 python benchmarks/memory.py model.trwkv --limit 50000000
 
-A new process tells its own figures at each step: RSS, of that the part that is its own (anon; the rest is the file and
-libraries), the pages of the model file mapped into it (resident), and those in the page cache (cached). In the end
-comes what a whole chat with the bundled model takes.
+A new process tells its own figures at each step: RSS, the part of it that is its own (anon; the
+rest is the file and libraries), the pages of the model file mapped into it (resident), and those in
+the page cache (cached). At the end comes what a whole chat with the bundled model takes.
 """
 
 from __future__ import annotations
@@ -111,9 +111,8 @@ def main(argv: list[str] | None = None) -> None:
             + f"\nplan: {run['plan']['resident_bytes_max'] / 1e6:.1f} MB at most"
         )
     if chat is not None:
-        texts.append(
-            f"a chat of {PROMPTS.count(chr(10))} turns with the bundled model: {chat / 1e6:.1f} MB at most"
-        )
+        turns = PROMPTS.count("\n")
+        texts.append(f"a chat of {turns} turns with the bundled model: {chat / 1e6:.1f} MB at most")
     result = {"machine": about, "cold": options.cold, "runs": runs, "chat_peak": chat}
     common.finish("memory", options, result, "\n\n".join(texts))
 

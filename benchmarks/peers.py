@@ -3,14 +3,18 @@
 python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy torch rwkv llama-cpp-python
 python benchmarks/peers.py --peers-python /tmp/peers/bin/python
 
-A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a .gguf (Q8_0); this
-engine runs the .trwkv as it is, and as `--preset exact` makes it, with the same bits out. Every engine, with every
-number of threads, is a process; they take turns, one at work at a time. This needs the package gguf, and a peer that is
-not there, or dies of a prompt, is left out with the reason: llama.cpp does where a virtual machine tells of AMX and has
-none, unless it is built with -mno-amx-tile -mno-amx-int8. `rms` is the difference of the logits after 16 tokens from
-those of the official package, in standard deviations; `greedy` counts the tokens of 32 that are its likeliest too, each
-after the same ones. The ratios in the end are of medians, and of the fastest tenths, which other work on the machine
-disturbs less.
+A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a
+.gguf (Q8_0, which needs the package gguf). This engine runs the .trwkv as it is, and as
+`--preset exact` makes it, with the same bits out. Each engine with each number of threads is a
+process. They take turns, and one works at a time.
+
+A peer that is not there, or that a prompt kills, is left out with the reason. llama.cpp dies where
+a virtual machine tells of AMX and has none, unless it is built with -mno-amx-tile -mno-amx-int8.
+
+`rms` is the difference of the logits after 16 tokens from those of the official package, in
+standard deviations. `greedy` counts, of 32 tokens, those that are its likeliest too, each after the
+same ones. The ratios at the end are of medians, and of the fastest tenths, which other work on the
+machine disturbs less.
 """
 
 from __future__ import annotations
@@ -46,27 +50,40 @@ torch.save({name: torch.from_numpy(x) for name, x in read(sys.argv[2]).items()},
 """
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run from the command line."""
+COLUMNS = {
+    "engine": "",
+    "threads": "threads",
+    "decode_tok_s": "decode tok/s",
+    "decode_p10_tok_s": "p10",
+    "prefill_tok_s": "prefill",
+    "load_s": "load s",
+    "rss": "RSS MB",
+    "anon": "anon",
+    "peak": "peak",
+    "rms": "rms",
+    "greedy": "greedy",
+}
+"""The columns of the table: what of a report they show, and their titles."""
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = common.parser(__doc__)
     parser.add_argument("--arch", choices=("v6", "v7"), default="v7", help="default: v7")
-    for name, size in (("layers", 12), ("width", 768), ("vocab", 65536)):
-        parser.add_argument(
-            f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}"
-        )
-    parser.add_argument(
-        "--tokens", type=int, default=64, metavar="N", help="to decode in a turn (default: 64)"
-    )
-    parser.add_argument(
-        "--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)"
-    )
-    parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument(
-        "--peers-python",
-        metavar="FILE",
-        help="an interpreter that has torch, rwkv, llama-cpp-python",
-    )
-    options = parser.parse_args(argv)
+    numbers = {"layers": (12, ""), "width": (768, ""), "vocab": (65536, "")}
+    numbers |= {"tokens": (64, "to decode in a turn "), "prompt": (256, "tokens of the prompt ")}
+    numbers |= {"turns": (5, "")}
+    for name, (usual, text) in numbers.items():
+        told = f"{text}(default: {usual})" if text else f"default: {usual}"
+        parser.add_argument(f"--{name}", type=int, default=usual, metavar="N", help=told)
+    peers = "an interpreter that has torch, rwkv, llama-cpp-python"
+    parser.add_argument("--peers-python", metavar="FILE", help=peers)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    options = arguments(argv)
     about = common.machine(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         started, skipped = start(options, folder)
@@ -76,43 +93,13 @@ def main(argv: list[str] | None = None) -> None:
             agreement = agree(started, options.vocab, folder)
             for _ in range(options.turns):
                 for engine in started:
-                    ids = [i * 7919 % options.vocab for i in range(options.tokens)]
-                    engine.latencies += engine.ask("decode", tokens=ids)["seconds"]
-                    ids = [i * 7919 % options.vocab for i in range(options.prompt)]
-                    engine.prefills.append(
-                        options.prompt / engine.ask("prefill", tokens=ids)["seconds"]
-                    )
+                    take_turn(engine, options)
             reports = [report(engine) | agreement[engine.about] for engine in started]
         finally:
             for engine in started:
                 engine.close()
-    rows = [
-        (
-            *(
-                one[key]
-                for key in (
-                    "engine",
-                    "threads",
-                    "decode_tok_s",
-                    "decode_p10_tok_s",
-                    "prefill_tok_s",
-                    "load_s",
-                )
-            ),
-            *(one[key] / 1e6 for key in ("rss", "anon", "peak")),
-            *(one["rms"] and f"{one['rms']:.1e}", one["greedy"]),
-        )
-        for one in reports
-    ]
-    head = (
-        f"{options.arch} {options.layers}x{options.width}",
-        "threads",
-        "decode tok/s",
-        "p10",
-        "prefill",
-        "load s",
-    )
-    text = common.table(rows, (*head, "RSS MB", "anon", "peak", "rms", "greedy"))
+    titles = {**COLUMNS, "engine": f"{options.arch} {options.layers}x{options.width}"}
+    text = common.table([row(one) for one in reports], tuple(titles.values()))
     text += "".join(f"\nleft out: {name}: {reason}" for name, reason in skipped.items())
     found = ratios(reports, about["stream_gb_s"], touched)
     text += "\n\n" + "\n".join(f"{value:6.2f}  {what}" for what, value in found.items())
@@ -120,10 +107,27 @@ def main(argv: list[str] | None = None) -> None:
     common.finish("peers", options, result, text)
 
 
+def take_turn(engine: Engine, options: argparse.Namespace) -> None:
+    """Let an engine decode and read a prompt once, and keep how long it took."""
+    ids = [i * 7919 % options.vocab for i in range(options.tokens)]
+    engine.latencies += engine.ask("decode", tokens=ids)["seconds"]
+    ids = [i * 7919 % options.vocab for i in range(options.prompt)]
+    engine.prefills.append(options.prompt / engine.ask("prefill", tokens=ids)["seconds"])
+
+
+def row(one: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the row of the table for one report; memory in MB."""
+    shown = dict(one)
+    for key in ("rss", "anon", "peak"):
+        shown[key] = one[key] / 1e6
+    shown["rms"] = one["rms"] and f"{one['rms']:.1e}"
+    return tuple(shown[key] for key in COLUMNS)
+
+
 def ratios(
     reports: list[dict[str, Any]], stream: dict[str, float], touched: int
 ) -> dict[str, float]:
-    """Return how many times faster and smaller this engine is than each peer, and what it makes of the memory."""
+    """Return how many times faster and smaller this engine is than each peer."""
     by = {(one["name"], one["threads"]): one for one in reports}
     ours = {threads: one for (name, threads), one in by.items() if name == "tinyrwkv"}
     keys = (
@@ -153,7 +157,7 @@ def ratios(
 
 
 def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[str, str]]:
-    """Write the models and start every engine that there is; return them, and why others are not."""
+    """Write the models, start every engine; return them, and why others are left out."""
     raw, base = (os.path.join(folder, f"{options.arch}{end}") for end in (".safetensors", ""))
     random_checkpoint.write(raw, sizes(options.arch, options.layers, options.width, options.vocab))
     convert(raw, base + ".trwkv")

@@ -1,12 +1,13 @@
 """Check what compression promises of a model: each figure beside its bar.
 
-python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt --small b.pth words.txt tofit.txt commands.txt
+python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt
+    --small b.pth words.txt tofit.txt commands.txt
 
-The bars are those of rwkv5-world-66m, fitted to a text like that which it was trained on, and judged by books; small
-models are judged by commands that they answer. The files of single techniques are those of benchmarks/compression.py,
-and the two whose speed is compared those of benchmarks/lite.py, taken from --folder where they are there; the lite
-files of the models are made here by the command itself, in a process of its own that is timed, weighed, and interrupted
-too. Nothing else should run: some figures are speeds.
+The bars are those of rwkv5-world-66m, fitted to a text like its training text, and judged by books.
+Small models are judged by the answers that they give. The files of single techniques are those of
+benchmarks/compression.py. The two whose speed is compared are those of benchmarks/lite.py, taken
+from --folder if they are there. The command itself makes the lite files, in a process of its own
+that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
 """
 
 from __future__ import annotations
@@ -352,7 +353,7 @@ class Made:
         self.report: dict[str, Any] = json.loads(out)
 
     def interrupted(self, seconds: float) -> int:
-        """Return how many files are left when another run of the command is interrupted after a time."""
+        """Return how many files an interrupted run of the command leaves behind."""
         while True:
             with tempfile.TemporaryDirectory() as folder:
                 command = [word.replace(self.path, f"{folder}/a.trwkv") for word in self.command]
@@ -380,7 +381,10 @@ def opened(path: str, **options: Any) -> contextlib.closing[Model]:
 
 
 def pages_of_others(path: str, ids: list[int]) -> int | None:
-    """Return how many pages of the embedding a text brings into memory that hold none of its rows; None if unknown."""
+    """Return how many pages of the embedding come into memory that hold no row of a text.
+
+    None where the system does not tell.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
         cold(shutil.copy(path, folder)) as model,

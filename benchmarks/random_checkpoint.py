@@ -1,6 +1,8 @@
-"""Write a checkpoint of random weights, BlinkDL's names and shapes, as .safetensors: any engine can be given it.
+"""Write a checkpoint of random weights as .safetensors, with BlinkDL's names and shapes.
 
 python benchmarks/random_checkpoint.py /tmp/v7-0.1b.safetensors --arch v7 --layers 12 --width 768
+
+Any engine can read it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
 
 
 def values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return random values with the magnitudes of a trained model, so that states neither vanish nor grow."""
+    """Return random values as large as trained ones: states neither vanish nor grow."""
     word = name.rsplit(".att.")[-1].rsplit(".ffn.")[-1]
     if word.startswith(("x_", "time_mix_")) or (
         word.startswith("time_maa_") and len(shape) == 3 and shape[0] == 1
@@ -64,7 +66,7 @@ def write(path: str, config: dict, seed: int = 0, ranks: dict[str, int] | None =
 
 
 def read(path: str, mode: str = "c") -> dict[str, np.ndarray]:
-    """Map the tensors of such a file; with mode "r+" what is changed in them is changed in the file."""
+    """Map the tensors of such a file; with mode "r+" a change in them changes the file."""
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         start = file.tell()

@@ -21,7 +21,10 @@ from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 def sizes(
     arch: str, layers: int, width: int, vocab: int, head_size: int = 64, ffn: int | None = None
 ) -> dict:
-    """Return the metadata of a model of this shape, by default with the channel mix of the official checkpoints."""
+    """Return the metadata of a model of this shape.
+
+    By default the channel mix is as wide as in the official checkpoints.
+    """
     if ffn is None:
         ffn = int(3.5 * width) // 32 * 32 if arch in ("v5.2", "v6") else 4 * width
     heads = (1, width) if arch == "v4" else (width // head_size, head_size)
@@ -39,7 +42,7 @@ def sizes(
 
 
 def values(name: str, shape: tuple[int, ...], arch: str, rng: np.random.Generator) -> np.ndarray:
-    """Return random values with the magnitudes of a trained model, so that states neither vanish nor grow."""
+    """Return random values as large as trained ones: states neither vanish nor grow."""
     last = name.split(".", 2)[-1].removeprefix("att.").removeprefix("ffn.")
     if len(shape) == 2 and name.endswith(".weight"):
         gain = 0.3 if last in ("output.weight", "value.weight") else 1.0

@@ -1,9 +1,10 @@
-"""Record a chat in a terminal: what was shown, when, as an asciinema .cast and as a picture that plays in a browser.
+"""Record a chat in a terminal: an asciinema .cast, and a picture that plays in a browser.
 
     python benchmarks/record_chat.py docs/recordings
 
-Each recording of RECORDINGS is a real run of the command, typed into a pseudo-terminal at the speed of a person;
-nothing is cut out and no time is changed. The transcripts that it prints are those of docs/recordings.md.
+Each recording of RECORDINGS is a real run of the command, typed into a pseudo-terminal at the speed
+of a person. Nothing is cut out and no time is changed. The transcripts that it prints are those of
+docs/recordings.md.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ RECORDINGS = {
 
 ESCAPE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])")
 STYLE = """
-text { font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #e6e6e6; white-space: pre }
+text { font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; """
+STYLE += """fill: #e6e6e6; white-space: pre }
 .dim { fill: #8f98a3 }
 .prompt { fill: #7fd1ae }
 @media not (prefers-reduced-motion) { tspan { animation: show 1ms both } }
@@ -68,7 +70,7 @@ class Span(NamedTuple):
 
 
 def record(arguments: Sequence[str], lines: Sequence[str], folder: str) -> list[Event]:
-    """Run Python in a terminal of its own and type lines, each when a prompt is shown; return what it showed."""
+    """Run Python in a terminal of its own; type a line at each prompt; return what it showed."""
     import fcntl
     import termios
 
@@ -112,7 +114,7 @@ def record(arguments: Sequence[str], lines: Sequence[str], folder: str) -> list[
 
 
 def cast(events: Sequence[Event], title: str) -> str:
-    """Return a recording in the format asciicast 2: a header, then [seconds, "o", text] in each line."""
+    """Return a recording as asciicast 2: a header, then [seconds, "o", text] in each line."""
     header = {"version": 2, "width": COLUMNS, "height": ROWS, "title": title}
     return (
         "\n".join(

@@ -2,7 +2,8 @@
 
 python benchmarks/startup.py model.trwkv --repeat 20
 
-Every step is a process of its own; they take turns, and the medians count. The model file is in the page cache.
+Every step is a process of its own. They take turns, and the medians count. The model file is in the
+page cache.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
 
+LOAD = "import sys, tinyrwkv; model = tinyrwkv.load(sys.argv[1], backend=sys.argv[2])"
+
 STEPS = {
     "python": "pass",
     "numpy": "import numpy",
     "tinyrwkv": "import tinyrwkv",
-    "load": "import sys, tinyrwkv; tinyrwkv.load(sys.argv[1], backend=sys.argv[2])",
-    "first token": "import sys, tinyrwkv; tinyrwkv.load(sys.argv[1], backend=sys.argv[2]).forward([0])",
+    "load": LOAD,
+    "first token": f"{LOAD}; model.forward([0])",
 }
 
 

@@ -4,14 +4,15 @@ python benchmarks/tokens.py model.trwkv
 python benchmarks/tokens.py --arch v7 --layers 12 --width 768 --backend native numba numpy
 python benchmarks/tokens.py tinyrwkv/models/default.trwkv      # the bundled model
 
-"generate" is what a program gets that takes the pieces of `generate` one by one, with temperature 0 and with their
-log-probabilities.
-All backends and numbers of threads take turns in one process, so that what else the machine does meets all of them
-alike. The limit is the time to read a token's weights once, at the speed of memory measured in the same run.
+"generate" is what a program gets that takes the pieces of `generate` one by one, at temperature 0
+and with log-probabilities. All backends and numbers of threads take turns in one process, so that
+other work on the machine meets all of them alike. The limit is the time to read a token's weights
+once, at the speed of memory measured in the same run.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import pathlib
 import statistics
@@ -55,92 +56,82 @@ class Run:
         self.generations.append(made / (time.perf_counter() - begin))
 
     def report(self, stream: dict[str, float]) -> dict[str, Any]:
-        """Return the medians, and the speed of the fastest tenth of the tokens, by what the memory allows."""
+        """Return the medians, the speed of the fastest tenth, and the share of memory's speed."""
         threads, touched = self.model.backend.threads, self.model.plan()["touched_bytes_per_token"]
         median = statistics.median(self.latencies)
         fast = sorted(self.latencies)[len(self.latencies) // 10]
         return {
-            **{
-                "backend": self.model.backend.name,
-                "threads": threads,
-                "touched_bytes_per_token": touched,
-            },
-            **{"decode_tok_s": round(1 / median, 2), "decode_p10_tok_s": round(1 / fast, 2)},
-            **{
-                "prefill_tok_s": round(statistics.median(self.prefills), 2),
-                "gb_s": round(touched / median / 1e9, 2),
-            },
+            "backend": self.model.backend.name,
+            "threads": threads,
+            "touched_bytes_per_token": touched,
+            "decode_tok_s": round(1 / median, 2),
+            "decode_p10_tok_s": round(1 / fast, 2),
+            "prefill_tok_s": round(statistics.median(self.prefills), 2),
+            "gb_s": round(touched / median / 1e9, 2),
             "generate_tok_s": round(statistics.median(self.generations), 2),
             "of_stream": round(touched / median / 1e9 / stream[str(threads)], 6),
         }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run from the command line."""
+COLUMNS = {
+    "backend": "",
+    "threads": "threads",
+    "decode_tok_s": "decode tok/s",
+    "decode_p10_tok_s": "p10",
+    "generate_tok_s": "generate",
+    "prefill_tok_s": "prefill",
+    "gb_s": "GB/s",
+    "of_stream": "of stream",
+}
+"""The columns of the table: what of a report they show, and their titles."""
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = common.parser(__doc__)
     common.add_model(parser)
-    parser.add_argument(
-        "--backend",
-        nargs="+",
-        default=["auto"],
-        help="native, numba, numpy (default: the best here)",
-    )
-    parser.add_argument(
-        "--tokens", type=int, default=32, metavar="N", help="to decode in a turn (default: 32)"
-    )
-    parser.add_argument(
-        "--prompt", type=int, default=256, metavar="N", help="tokens of the prompt (default: 256)"
-    )
+    backends = "native, numba, numpy (default: the best here)"
+    parser.add_argument("--backend", nargs="+", default=["auto"], help=backends)
+    numbers = {"tokens": (32, "to decode in a turn "), "prompt": (256, "tokens of the prompt ")}
+    for name, (usual, text) in numbers.items():
+        told = f"{text}(default: {usual})"
+        parser.add_argument(f"--{name}", type=int, default=usual, metavar="N", help=told)
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default: 5")
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run from the command line."""
+    options = arguments(argv)
     about = common.machine(options.threads)
     with common.model_path(options) as path:
         # NumPy's products have no threads of ours.
-        pairs = [
-            (name, n)
+        runs = [
+            Run(path, name, threads)
             for name in options.backend
-            for n in options.threads
-            if name != "numpy" or n == 1
+            for threads in options.threads
+            if name != "numpy" or threads == 1
         ]
-        runs = [Run(path, name, n) for name, n in pairs]
         for _ in range(options.turns):
             for run in runs:
                 run.turn(options.tokens, options.prompt)
         reports = [run.report(about["stream_gb_s"]) for run in runs]
-        sizes = {
-            "model": pathlib.Path(path).name,
-            **{key: runs[0].model.config[key] for key in ("arch", "dtype")},
-        }
-    rows = [
-        (
-            *(
-                report["backend"],
-                report["threads"],
-                report["decode_tok_s"],
-                report["decode_p10_tok_s"],
-            ),
-            *(
-                report["generate_tok_s"],
-                report["prefill_tok_s"],
-                report["gb_s"],
-                f"{100 * report['of_stream']:.0f} %",
-            ),
-        )
-        for report in reports
-    ]
-    head = (
-        sizes["model"],
-        "threads",
-        "decode tok/s",
-        "p10",
-        "generate",
-        f"prefill {options.prompt}",
-        "GB/s",
-    )
-    head += ("of stream",)
-    common.finish(
-        "tokens", options, {"machine": about, **sizes, "runs": reports}, common.table(rows, head)
-    )
+        config = runs[0].model.config
+    sizes = {
+        "model": pathlib.Path(path).name,
+        "arch": config["arch"],
+        "dtype": config["dtype"],
+    }
+    titles = {**COLUMNS, "backend": sizes["model"], "prefill_tok_s": f"prefill {options.prompt}"}
+    rows = [row(report) for report in reports]
+    result = {"machine": about, **sizes, "runs": reports}
+    common.finish("tokens", options, result, common.table(rows, tuple(titles.values())))
+
+
+def row(report: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the row of the table for one report."""
+    shown = {**report, "of_stream": f"{100 * report['of_stream']:.0f} %"}
+    return tuple(shown[key] for key in COLUMNS)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Tell what public checkpoints need: ``plan`` on files of their shapes, in which there is a table and no weight.
+"""Tell what public checkpoints need: ``plan`` on files of their shapes without weights.
 
     python benchmarks/what_runs.py --save
 
-docs/what-runs.md holds the table that this prints. A placeholder is sparse: it takes a few hundred kB of the disk.
+docs/what-runs.md holds the table that this prints. Such a file has a table and a hole: it takes a
+few hundred kB of the disk.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ SHAPES = {
     "3B": (32, 2560),
     "7B": (32, 4096),
 }
-"""Layers and width. There is no RWKV-6 below 1.5B (it is called 1.6B there), and the RWKV-7 of 3B is called 2.9B."""
+"""Layers and width.
+
+There is no RWKV-6 below 1.5B, which is called 1.6B there. The RWKV-7 of 3B is called 2.9B.
+"""
 
 MODELS = [("v7", size) for size in SHAPES] + [("v6", size) for size in ("1.5B", "3B", "7B")]
 MODELS += [("v5.2", size) for size in ("0.4B", "1.5B", "3B", "7B")]
@@ -144,7 +148,7 @@ def needs(arch: str, size: str, folder: str) -> dict[str, Any]:
 
 
 def process_bytes(folder: str) -> int | None:
-    """Return the memory of a process that has loaded a model and read no token, without pages of the model."""
+    """Return the memory of a process that has loaded a model, without pages of the model."""
     path = os.path.join(folder, "probe.trwkv")
     placeholder(path, sizes("v7", *SHAPES["0.1B"], 65536), "int8")
     root = str(pathlib.Path(__file__).resolve().parent.parent)

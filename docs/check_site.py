@@ -1,8 +1,9 @@
 """Open every page of the built site in a headless Chromium: ``python docs/check_site.py site``.
 
-A page must load without a console error, draw every formula with some height, show every picture, lead with every
-internal link to a page and a place in it that exist, and not be wider than the window. Talks to the browser over two
-pipes with the DevTools protocol, so that nothing but Chromium is needed.
+A page must load without a console error. Every formula must have some height, every picture must
+show, and every internal link must lead to a page and a place that exist. No page may be wider than
+the window. The script talks to the browser over two pipes with the DevTools protocol, so that it
+needs nothing but Chromium.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 LOOK = """(async () => {
   await document.fonts.ready;
-  for (const image of document.images) { image.loading = 'eager'; await image.decode().catch(() => 0); }
+  for (const image of document.images) {
+    image.loading = 'eager';
+    await image.decode().catch(() => 0);
+  }
   const formulas = [...document.querySelectorAll('math')];
   return JSON.stringify({
     formulas: formulas.length,
@@ -92,7 +96,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the protocol and return its result; what happens meanwhile is kept in `events`."""
+        """Call a method of the protocol; return its result, and keep other events in `events`."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if hasattr(self, "_session"):
@@ -120,7 +124,7 @@ class Browser:
         return json.loads(data)
 
     def open(self, url: str) -> dict[str, Any]:
-        """Load a page and return what is on it, with `errors`, what the console and the network said."""
+        """Load a page; return what is on it, and as `errors` what console and network said."""
         self.events.clear()
         self.call("Page.navigate", url=url)
         self.wait("Page.loadEventFired")
@@ -225,9 +229,8 @@ def main() -> int:
     wrong += problems(found, base)
     print("\n".join(wrong), end="\n" * bool(wrong))
     sums = {key: sum(page[key] for page in found.values()) for key in ("formulas", "pictures")}
-    print(
-        f"{len(found)} pages, {sums['formulas']} formulas, {sums['pictures']} pictures, {len(wrong)} problems"
-    )
+    drawn = f"{sums['formulas']} formulas, {sums['pictures']} pictures"
+    print(f"{len(found)} pages, {drawn}, {len(wrong)} problems")
     return int(bool(wrong) or not sums["formulas"] or not sums["pictures"])
 
 

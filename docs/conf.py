@@ -1,4 +1,7 @@
-"""The site: ``python -m sphinx -W docs site`` builds it into site/, with formulas and pictures, without a network."""
+"""The site: ``python -m sphinx -W docs site`` builds it into site/.
+
+It has formulas and pictures, and needs no network.
+"""
 
 from __future__ import annotations
 

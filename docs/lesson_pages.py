@@ -1,7 +1,8 @@
-"""A Sphinx extension that makes a page of a lesson: it runs the program and shows text, code, output and pictures.
+"""A Sphinx extension that makes a page of a lesson.
 
-A lesson is a Python file in the light format of Jupytext: paragraphs in which every line is a comment are Markdown,
-all between them is code.
+It runs the program and shows its text, code, output and pictures. A lesson is a Python file in the
+light format of Jupytext: a paragraph in which every line is a comment is Markdown, and all between
+is code.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PICTURES = LESSONS / "build"
 MARK = "# <- repair this line"
 
 LONGEST = 60
-"""Seconds of the processor for a lesson at most, with ``OPENBLAS_NUM_THREADS=1``; the site warns of longer ones."""
+"""Seconds that a lesson may take with ``OPENBLAS_NUM_THREADS=1``; the site warns of others."""
 
 
 class Cell(NamedTuple):
@@ -73,7 +74,7 @@ def cells(source: str) -> Iterator[Cell]:
 
 
 def run(path: pathlib.Path, show: Callable[[str], None]) -> Iterator[tuple[Cell, str]]:
-    """Run a lesson cell by cell; yield each with what it printed, and call `show` with the name of each picture.
+    """Run a lesson cell by cell; yield each cell with what it printed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A Sphinx extension that turns formulas into MathML while the site is built: browsers draw that without a script."""
+"""A Sphinx extension that turns formulas into MathML, which browsers draw without a script."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Write the tables of README.md from benchmarks/results: ``python docs/readme_tables.py``.
 
-They stand between ``<!-- speed -->`` and ``<!-- end -->``, and the like. With --check nothing is written, and the exit
-status is 1 where a table is not that of the results.
+They stand between lines such as ``<!-- speed -->`` and ``<!-- end -->``. With --check nothing is
+written, and the exit status is 1 where a table is not that of the results.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def peers() -> Iterator[str]:
     yield "| engine | tokens/s | prompt, tokens/s | resident | of it its own |"
     yield "|---|---|---|---|---|"
     for run in results("peers")["runs"]:
-        if (
-            run["threads"] == 1 and run["name"] != "tinyrwkv exact"
-        ):  # the same bits from another file
+        is_twin = run["name"] == "tinyrwkv exact"  # the same bits from another file
+        if run["threads"] == 1 and not is_twin:
+            speeds = f"{run['decode_tok_s']:.0f} | {run['prefill_tok_s']:.0f}"
             sizes = " | ".join(f"{run[key] / 1e6:,.0f} MB" for key in ("rss", "anon"))
-            yield f"| {run['engine']} | {run['decode_tok_s']:.0f} | {run['prefill_tok_s']:.0f} | {sizes} |"
+            yield f"| {run['engine']} | {speeds} | {sizes} |"
 
 
 TABLES = {"speed": speed, "compression": compression, "peers": peers}

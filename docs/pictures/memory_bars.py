@@ -1,4 +1,6 @@
-"""Draw the memory of this engine beside others: ``python docs/pictures/memory_bars.py docs/pictures/memory-bars.svg``.
+"""Draw the memory of this engine beside others.
+
+    python docs/pictures/memory_bars.py docs/pictures/memory-bars.svg
 
 The figures are those of benchmarks/results/peers.json, which benchmarks/peers.py writes.
 """

@@ -2,8 +2,9 @@
 
 python docs/pictures/page_map.py model.trwkv page-map.gif
 
-Each square is a page of 4,096 bytes. Before every token the file is dropped from the process and from the system's
-cache, so that afterwards exactly the pages are present that the token touched: /proc/self/pagemap tells. Linux only.
+Each square is a page of 4,096 bytes. Before every token the file is dropped from the process and
+from the system's cache. So exactly those pages are present afterwards that the token touched:
+/proc/self/pagemap tells. Linux only.
 """
 
 from __future__ import annotations
@@ -104,10 +105,9 @@ def draw(model: tinyrwkv.Model, texts: list[str], touched: np.ndarray, path: str
         image.set_data(shade.reshape(rows, columns, 3))
         ever = touched[: k + 1].any(axis=0).sum() * mmap.PAGESIZE / 1e6
         now = touched[k].sum() * mmap.PAGESIZE / 1e6
-        axes.set_title(
-            f"{texts[k]!r}: {now:.1f} MB, so far {ever:.1f} of {pages * mmap.PAGESIZE / 1e6:.1f} MB",
-            fontsize=10,
-        )
+        whole = pages * mmap.PAGESIZE / 1e6
+        title = f"{texts[k]!r}: {now:.1f} MB, so far {ever:.1f} of {whole:.1f} MB"
+        axes.set_title(title, fontsize=10)
 
     FuncAnimation(figure, frame, frames=len(texts)).save(path, writer=PillowWriter(fps=2))
 
@@ -129,9 +129,9 @@ def main() -> int:
         model = tinyrwkv.load(path)
         texts, touched = watch(model, args.tokens)
         draw(model, texts, touched, args.output)
-    print(
-        f"{args.output}: {os.path.getsize(args.output):,} bytes; a token touched {touched.sum(axis=1).mean():.0f} pages"
-    )
+    mean = touched.sum(axis=1).mean()
+    size = os.path.getsize(args.output)
+    print(f"{args.output}: {size:,} bytes; a token touched {mean:.0f} pages")
     return 0
 
 
