@@ -391,7 +391,7 @@ def pages_of_others(path: str, ids: list[int]) -> int | None:
     ):  # nobody else maps a copy
         tensor, page = model.file.tensors["emb.weight"], mmap.PAGESIZE
         model.forward(ids, logits=None)
-        present = memory.pages(model.file)
+        present = model.file.resident_pages()
     if present is None:
         return None
     row = tensor.nbytes // tensor.shape[0]

@@ -24,7 +24,8 @@ import tinyrwkv
 from benchmarks import common
 from benchmarks.random_model import sizes
 from tinyrwkv.engine.limit import least_resident
-from tinyrwkv.file.table import ALIGN, BIG, DTYPES, PAGE, Tensor, make_header
+from tinyrwkv.file.header import make_header
+from tinyrwkv.file.table import ALIGN, DTYPES, FILE_PAGE, Tensor, alignment
 from tinyrwkv.versions.layout import tensor_shapes
 
 SHAPES = {
@@ -84,10 +85,10 @@ def ranks(width: int) -> dict[str, int]:
 
 def placeholder(path: str, config: dict[str, Any], dtype: str) -> int:
     """Write a model file whose weights are a hole; return the number of weights."""
-    entries, end, count = [], PAGE, 0
+    entries, end, count = [], FILE_PAGE, 0
     for name, kind, shape in _tensors(config, dtype):
         nbytes = math.prod(shape) * DTYPES[kind].itemsize
-        align = PAGE if nbytes >= BIG else ALIGN
+        align = alignment(nbytes)
         offset = -(-end // align) * align
         entries.append(Tensor(name, kind, shape, offset, nbytes, 0)._asdict())
         end = offset + nbytes

@@ -14,7 +14,6 @@ from .engine.limit import Limit, NoLimit
 from .engine.plan import Parts, plan
 from .engine.reader import Reader
 from .errors import ArgumentError, FormatError, UnsupportedError
-from .file import memory
 from .file.mapped import open_file
 from .file.table import show
 from .file.verify import verify as check_all
@@ -95,9 +94,9 @@ def load(
         check_all(file)
     model = Model(file, backend, threads, resident_limit)
     if prefault:
-        memory.prefault(file, mapped=resident_limit is None)
+        file.prefault(mapped=resident_limit is None)
     if lock:
-        memory.lock(file)
+        file.lock()
     return model
 
 
@@ -353,7 +352,7 @@ class Model:
         int or None
             A multiple of the page size; None where the system does not tell.
         """
-        return memory.resident(self.file)
+        return self.file.resident()
 
     def cached(self) -> int | None:
         """Return how many bytes of the file are in the page cache, whoever read them.
@@ -363,7 +362,7 @@ class Model:
         int or None
             A multiple of the page size; None where the system does not tell.
         """
-        return memory.cached(self.file)
+        return self.file.cached()
 
     def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
         """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""

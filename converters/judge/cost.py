@@ -91,6 +91,6 @@ def pages_per_token(
             mapped = model.resident()
             total += mapped if i and mapped else 0
             with contextlib.suppress(OSError, AttributeError):
-                memory.advise(model.file, "MADV_DONTNEED", 0, len(model.file.bytes))
+                model.file.drop()
                 memory.drop_from_cache(path)
     return None if mapped is None else total / tokens

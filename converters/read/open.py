@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import MAGIC as TRWKV
+from tinyrwkv.file.header import MAGIC as TRWKV
 
 from . import ggmf, gguf
 from .pth import read_pth

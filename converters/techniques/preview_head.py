@@ -17,8 +17,9 @@ import numpy as np
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file import quant
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.versions import reference
-from tinyrwkv.versions.layout import CODE_BITS, PAGE
+from tinyrwkv.versions.layout import CODE_BITS
 
 from .pack_codes import pack_codes
 
@@ -131,7 +132,7 @@ def seen_bytes(parts: Mapping[str, Array], states: Array) -> int:
         scores = reference.steps(z + reference.even(head["ranges"][1], head["spread_codes"]))
         seen |= (scores >= reference.lowest_score(scores, int(head["wanted"][0]))).any(axis=0)
     rows = np.flatnonzero(seen)
-    return len(np.union1d(rows * C // PAGE, ((rows + 1) * C - 1) // PAGE)) * PAGE
+    return len(np.union1d(rows * C // FILE_PAGE, ((rows + 1) * C - 1) // FILE_PAGE)) * FILE_PAGE
 
 
 def default_levels(p: Array, C: int) -> list[Level]:

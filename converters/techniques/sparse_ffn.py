@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.versions.layout import PAGE, bundle_shape
+from tinyrwkv.file.table import FILE_PAGE
+from tinyrwkv.versions.layout import bundle_shape
 
 Array = np.ndarray
 Tensors = dict[str, Array]
@@ -117,7 +118,7 @@ def bundle(key: Array, value: Array) -> Array:
     F, C = key.shape
     pairs = np.concatenate([key, value.T], axis=1)  # (F, 2 C)
     pages, width = bundle_shape(F, C)
-    per_page = PAGE // (2 * C) if width == PAGE else 1
+    per_page = FILE_PAGE // (2 * C) if width == FILE_PAGE else 1
     rows = np.zeros((pages * per_page, 2 * C), np.int8)
     rows[:F] = pairs
     bundles = np.zeros((pages, width), np.int8)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv.file.mapped import TensorFile, Writer
-from tinyrwkv.file.table import PAGE
+from tinyrwkv.file.table import FILE_PAGE
 
 Array = np.ndarray
 
@@ -47,5 +47,5 @@ def rewrite(
                 for new, array in edits[name]().items():
                     writer.add(new, array, page_aligned=new.endswith(SPARSE))
             elif name not in gone:
-                writer.add(name, file[name], page_aligned=tensor.offset % PAGE == 0)
+                writer.add(name, file[name], page_aligned=tensor.offset % FILE_PAGE == 0)
         return {name: tensor.nbytes for name, tensor in writer.tensors.items()}

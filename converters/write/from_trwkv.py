@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.file.table import DTYPES, PAGE, Tensor
+from tinyrwkv.file.table import DTYPES, FILE_PAGE, Tensor
 from tinyrwkv.versions.layout import MATRIX
 
 from ..read.source import InputFile, SourceTensor, row_blocks
@@ -33,7 +33,7 @@ class Copy(NamedTuple):
     @property
     def page_aligned(self) -> bool:
         """Whether it begins on a page."""
-        return self.tensor.offset % PAGE == 0
+        return self.tensor.offset % FILE_PAGE == 0
 
     def load(self) -> np.ndarray:
         """Return the tensor."""

@@ -73,7 +73,7 @@ print(
 # fault, not a read from the disk.
 
 cached = model.cached()
-memory.advise(model.file, "MADV_DONTNEED", 0, len(model.file.bytes))
+model.file.drop()
 dropped = model.resident()
 print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
 

@@ -54,14 +54,14 @@ def present(model: tinyrwkv.Model) -> np.ndarray:
 
 def forget(model: tinyrwkv.Model) -> None:
     """Take the file out of the process and out of the system's cache."""
-    memory.advise(model.file, "MADV_DONTNEED", 0, len(model.file.bytes))
+    model.file.drop()
     memory.drop_from_cache(model.path)
 
 
 def watch(model: tinyrwkv.Model, tokens: int) -> tuple[list[str], np.ndarray]:
     """Return the text of each token, and the pages that it touched, bool, (tokens, pages)."""
-    memory.advise(model.file, "MADV_NOHUGEPAGE", 0, len(model.file.bytes))
-    memory.advise(model.file, "MADV_RANDOM", 0, len(model.file.bytes))  # no page is read ahead
+    model.file.advise("MADV_NOHUGEPAGE")
+    model.file.advise("MADV_RANDOM")  # no page is read ahead
     ids, texts, touched = [0, *model.tokenizer.encode(PROMPT)], [], []
     state = None
     while len(texts) < tokens:

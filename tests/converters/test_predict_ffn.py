@@ -24,7 +24,7 @@ from tests.helpers.tiny_models import shape_of, write_model
 from tinyrwkv.engine.backends import NO_HEAD, Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.file.memory import advise, drop_from_cache
+from tinyrwkv.file.memory import drop_from_cache
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.versions.reference import unpack
 
@@ -262,7 +262,7 @@ def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, c
     with contextlib.closing(tinyrwkv.load(path, backend=compiled)) as model:
         regions = {name: t for name, t in model.file.tensors.items() if name.endswith(".bundles")}
         for advice in ("MADV_NOHUGEPAGE", "MADV_RANDOM"):  # nothing is read ahead
-            advise(model.file, advice, 0, len(model.file.bytes))
+            model.file.advise(advice)
         if model.cached() is None or model.cached() > len(model.file.bytes) / 2:
             pytest.skip("this file system is in memory")
         model.forward([5])

@@ -12,7 +12,8 @@ from converters.techniques.sparse_ffn import Neurons, bundle, hot_first, sparse_
 from tests.helpers.channel_mixes import TOKENS, logits, replaced
 from tests.helpers.tiny_models import is_exact
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.versions.layout import PAGE, VERSIONS
+from tinyrwkv.file.table import FILE_PAGE
+from tinyrwkv.versions.layout import VERSIONS
 
 
 @pytest.mark.parametrize("arch", VERSIONS)
@@ -38,11 +39,11 @@ def test_bundles_hold_every_neuron_within_a_page(seed: int, C: int, F: int) -> N
         random.integers(-127, 128, (C, F), np.int8),
     )
     bundles = bundle(key, value)
-    assert bundles.shape[1] == PAGE
-    raw, per_page = bundles.tobytes(), PAGE // (2 * C)
+    assert bundles.shape[1] == FILE_PAGE
+    raw, per_page = bundles.tobytes(), FILE_PAGE // (2 * C)
     for f in range(F):
-        at = f // per_page * PAGE + f % per_page * 2 * C
-        assert at // PAGE == (at + 2 * C - 1) // PAGE
+        at = f // per_page * FILE_PAGE + f % per_page * 2 * C
+        assert at // FILE_PAGE == (at + 2 * C - 1) // FILE_PAGE
         assert raw[at : at + 2 * C] == key[f].tobytes() + value[:, f].tobytes()
     assert np.count_nonzero(bundles) == np.count_nonzero(key) + np.count_nonzero(value)
 

@@ -26,8 +26,8 @@ from tests.helpers.tiny_models import (
 )
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, UnsupportedError
-from tinyrwkv.file import memory
-from tinyrwkv.file.mapped import TensorFile, open_file
+from tinyrwkv.file import mapped, memory
+from tinyrwkv.file.mapped import MappedFile, TensorFile, open_file
 
 PAGES = 1024
 
@@ -60,68 +60,68 @@ def touch(file: TensorFile, first: int, count: int) -> None:
 @pytest.mark.usefixtures("linux")
 class TestResident:
     def test_counts_what_was_touched_until_it_is_dropped(self, file):
-        assert memory.resident(file) == 0
+        assert file.resident() == 0
         touch(file, 0, PAGES)
         assert (
             PAGES * mmap.PAGESIZE
-            <= memory.resident(file)
+            <= file.resident()
             <= -(-len(file.bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
         )
-        assert memory.advise(file, "MADV_DONTNEED", 0, len(file.bytes))
-        assert memory.resident(file) == 0
+        assert file.drop()
+        assert file.resident() == 0
 
     def test_a_part_can_be_dropped(self, file):
         touch(file, 0, PAGES)
-        before, half = memory.resident(file), PAGES // 2 * mmap.PAGESIZE
-        assert memory.advise(
-            file, "MADV_DONTNEED", half + 5, 3 * mmap.PAGESIZE
+        before, half = file.resident(), PAGES // 2 * mmap.PAGESIZE
+        assert file.drop(half + 5, 3 * mmap.PAGESIZE
         )  # whole pages around that
         assert (
-            before - memory.resident(file) >= 4 * mmap.PAGESIZE
+            before - file.resident() >= 4 * mmap.PAGESIZE
         )  # more, where the system maps larger pages
 
     def test_both_gauges_agree(self, file, monkeypatch):
         touch(file, 0, PAGES)
-        expected = memory.resident(file)
+        expected = file.resident()
 
         def closed(name, *args, **kwargs):
             if "pagemap" in str(name):
                 raise PermissionError(name)
             return builtins.open(name, *args, **kwargs)
 
-        monkeypatch.setattr(memory, "open", closed, raising=False)
-        assert memory.resident(file) == expected > 0
+        monkeypatch.setattr(mapped, "open", closed, raising=False)
+        assert file.resident() == expected > 0
 
     def test_is_unknown_where_proc_is_closed(self, file, monkeypatch):
         def closed(name, *args, **kwargs):
             raise PermissionError(name)
 
-        monkeypatch.setattr(memory, "open", closed, raising=False)
-        assert memory.resident(file) is None
+        for module in (mapped, memory):
+            monkeypatch.setattr(module, "open", closed, raising=False)
+        assert file.resident() is None
         assert memory.process_memory() == {}
 
     def test_prefault_reads_all(self, file):
-        memory.prefault(file)
-        assert memory.resident(file) >= PAGES * mmap.PAGESIZE
-        assert memory.cached(file) >= PAGES * mmap.PAGESIZE
+        file.prefault()
+        assert file.resident() >= PAGES * mmap.PAGESIZE
+        assert file.cached() >= PAGES * mmap.PAGESIZE
 
     def test_the_page_cache_keeps_what_the_process_drops(self, file):
-        memory.prefault(file)
-        cached = memory.cached(file)
-        memory.advise(file, "MADV_DONTNEED", 0, len(file.bytes))
-        assert memory.resident(file) == 0 and memory.cached(file) == cached
+        file.prefault()
+        cached = file.cached()
+        file.drop()
+        assert file.resident() == 0 and file.cached() == cached
 
     def test_the_page_cache_of_a_file_of_somebody_else_is_unknown(self, file, monkeypatch):
-        memory.prefault(file)
-        monkeypatch.setattr(memory.os, "geteuid", lambda: os.stat(file.path).st_uid + 1)
-        monkeypatch.setattr(memory.os, "access", lambda path, mode: path != file.path)
-        assert memory.cached(file) is None
+        file.prefault()
+        monkeypatch.setattr(os, "geteuid", lambda: os.stat(file.path).st_uid + 1)
+        monkeypatch.setattr(os, "access", lambda path, mode: path != file.path)
+        assert file.cached() is None
 
     def test_the_page_cache_can_be_dropped(self, path):
         memory.drop_from_cache(path)
         with open_file(path) as file:
             assert (
-                memory.cached(file) < PAGES * mmap.PAGESIZE / 2
+                file.cached() < PAGES * mmap.PAGESIZE / 2
             )  # all but what opening the file reads ahead
 
     def test_of_this_process(self):
@@ -134,29 +134,29 @@ class TestResident:
 
 def test_unknown_where_the_system_does_not_tell(file, monkeypatch):
     monkeypatch.setattr(memory, "LINUX", False)
-    memory._libc.cache_clear()
+    memory.libc.cache_clear()
     try:
-        assert memory.resident(file) is None and memory.cached(file) is None
-        assert memory.lock(file) is False and memory.process_memory() == {}
+        assert file.resident() is None and file.cached() is None
+        assert file.lock() is False and memory.process_memory() == {}
     finally:
-        memory._libc.cache_clear()
+        memory.libc.cache_clear()
 
 
 def test_advice_that_the_system_lacks_is_no_error(file):
-    assert memory.advise(file, "MADV_NO_SUCH_ADVICE", 0, 4096) is False
-    memory.prefault(file)  # works without advice too
+    assert file.advise("MADV_NO_SUCH_ADVICE", 0, 4096) is False
+    file.prefault()  # works without advice too
 
 
 def test_a_closed_file_is_no_crash(path):
     file = open_file(path)
     file.close()
-    assert memory.advise(file, "MADV_DONTNEED", 0, 4096) is False
-    assert memory.resident(file) in (0, None)
-    assert memory.cached(file) in (0, None)
+    assert file.drop(0, 4096) is False
+    assert file.resident() in (0, None)
+    assert file.cached() in (0, None)
 
 
 def test_lock_tells_whether_it_did(file):
-    assert memory.lock(file) in (True, False)
+    assert file.lock() in (True, False)
 
 
 # The limit.
@@ -230,13 +230,13 @@ def test_the_limit_holds_for_exact_rows_of_a_head_too(with_preview, backend, mon
     pathlib.Path(with_preview).read_bytes()
     model, limit = limited(with_preview, backend)
     model.forward([3])
-    sizes, inner = [], memory.advise
+    sizes, inner = [], MappedFile.advise
 
     def advise(*args):
         sizes.append(model.resident())
         return inner(*args)
 
-    monkeypatch.setattr(memory, "advise", advise)
+    monkeypatch.setattr(MappedFile, "advise", advise)
     ids, hidden = np.random.default_rng(0).integers(0, 16384, 900), np.ones(257, np.float32)
     found = model.exact_logits(ids, np.empty(0), hidden)
     assert np.array_equal(

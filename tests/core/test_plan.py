@@ -103,7 +103,7 @@ def test_what_the_conversion_tells_of_a_head_is_planned(tiny, tmp_path, told):
 def test_nothing_is_read_to_know_the_plan(tiny):
     model = tinyrwkv.load(tiny("v6", "int8"), backend="numpy")
     assert model.plan()["file_bytes"] > 0
-    assert memory.resident(model.file) == 0
+    assert model.file.resident() == 0
 
 
 @pytest.mark.parametrize("arch", VERSIONS)

@@ -201,7 +201,7 @@ def test_from_a_cold_start_only_the_pages_of_chosen_rows_are_read(large, backend
     model = tinyrwkv.load(large, backend=backend)
     # Nothing in memory, and no page comes with another: what is there afterwards was touched.
     for advice in ("MADV_NOHUGEPAGE", "MADV_RANDOM", "MADV_DONTNEED"):
-        memory.advise(model.file, advice, 0, len(model.file.bytes))
+        model.file.advise(advice)
     memory.drop_from_cache(large)
     if model.cached() > 1 << 16:
         pytest.skip("this file system keeps files in memory")

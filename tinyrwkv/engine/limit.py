@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, UnsupportedError
-from ..file import memory
 from ..kernels.abi import MAX_TOKENS
 from ..program.program import HEAD_ROWS
 from .plan import Parts, furthest
@@ -75,7 +74,7 @@ class Limit:
 
     def __init__(self, parts: Parts, limit: int) -> None:
         self.parts, self.file = parts, parts.file
-        if memory.resident(self.file) is None:
+        if self.file.resident() is None:
             found = "a system that does not tell what is resident"
             raise UnsupportedError(
                 "load", "resident_limit", found, "Linux", "load without resident_limit"
@@ -107,13 +106,13 @@ class Limit:
         borders = [border for step in self.parts.extents for extent in step for border in extent]
         for rows in _embedding(self.parts):
             borders += range(rows.offset, rows.offset + rows.nbytes, STRIPE)
-        memory.advise(self.file, "MADV_NOHUGEPAGE", 0, len(self.file.bytes))
+        self.file.advise("MADV_NOHUGEPAGE")
         before, other = 0, False
         for page in sorted({border // PAGE for border in borders if border < len(self.file.bytes)}):
-            memory.advise(self.file, "MADV_DONTDUMP", page * PAGE, 1)
+            self.file.advise("MADV_DONTDUMP", page * PAGE, 1)
             before, other = page, page == before + 1 and not other
             if other:  # two borders side by side need a border too
-                memory.advise(self.file, "MADV_RANDOM", page * PAGE, 1)
+                self.file.advise("MADV_RANDOM", page * PAGE, 1)
 
     def until(self, first: int, last: int) -> int:
         """Return the furthest cut up to `last` that the room is enough for from cut `first`."""
@@ -124,11 +123,11 @@ class Limit:
         """Let go what the steps from cut `first` to cut `last` read, but for what stays; one caller at a time."""
         with self._turn_of_one():
             if self._left:  # an exception ended an earlier call
-                memory.advise(self.file, "MADV_DONTNEED", 0, len(self.file.bytes))
+                self.file.drop()
             self._left = True
             yield
             for start, stop in self._to_drop(first, last, ids):
-                memory.advise(self.file, "MADV_DONTNEED", start, stop - start)
+                self.file.drop(start, stop - start)
             self._left = False
 
     def take(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -143,7 +142,7 @@ class Limit:
             start = tensor.offset + int(piece) * HEAD_ROWS * row_bytes
             with self._turn_of_one():
                 taken[chosen] = source[rows[chosen]]
-                memory.advise(self.file, "MADV_DONTNEED", start, HEAD_ROWS * row_bytes)
+                self.file.drop(start, HEAD_ROWS * row_bytes)
         return taken
 
     def _turn_of_one(self) -> threading.Lock:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..file import memory
 from ..kernels import abi as op
 from ..program.program import Program
 
@@ -173,11 +172,11 @@ class Parts:
         """Tell the system how the file is read."""
         # A page of 2 MB is read faster than 512 small ones, but a row of it would make all of it resident.
         if in_large_pages:
-            memory.advise(self.file, "MADV_HUGEPAGE", 0, len(self.file.bytes))
+            self.file.advise("MADV_HUGEPAGE")
             for region in self.by_row:
-                memory.advise(self.file, "MADV_NOHUGEPAGE", *region)
+                self.file.advise("MADV_NOHUGEPAGE", *region)
         for region in self.scattered:
-            memory.advise(self.file, "MADV_RANDOM", *region)
+            self.file.advise("MADV_RANDOM", *region)
 
     def within_time(self, first: int, last: int, budget: float) -> int:
         """Return the furthest cut up to `last` that reads up to `budget` bytes from cut `first`, at least the next."""

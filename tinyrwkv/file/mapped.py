@@ -1,72 +1,252 @@
-"""Map .trwkv files: a header, aligned tensors, a JSON table at the end (docs/format.md)."""
+"""Map .trwkv files: a header, aligned tensors, a JSON table at the end (docs/format.md).
+
+`MappedFile` is about the pages of a file, `TensorFile` about what is in it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 import os
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ..errors import ArgumentError, ChecksumError, FormatError, os_errors
 from . import memory, table
+from .header import HEADER_BYTES, MINOR, check_header
 from .sha256 import sha256
 from .table import Tensor, path_name
 from .writer import Writer
 
-__all__ = ["Tensor", "TensorFile", "Writer", "open_file"]
+__all__ = ["MappedFile", "Tensor", "TensorFile", "Writer", "open_file"]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes to read at a time
+_PAGE = mmap.PAGESIZE
 
 
-class TensorFile:
-    """A mapped .trwkv file, its header and table checked completely; a context manager, made by `open_file`.
+class MappedFile:
+    """A file that is mapped and read page by page, as its bytes are needed.
+
+    Parameters
+    ----------
+    path : str
+    map : mmap.mmap
 
     Attributes
     ----------
     path : str
+    bytes : ndarray, uint8, shape (file_bytes,)
+        The whole file, read-only, without a copy.
+    map : mmap.mmap or None
+        The map behind `bytes`; None once the file is closed.
+    """
+
+    def __init__(self, path: str, map: mmap.mmap) -> None:
+        self.path = path
+        self.map: mmap.mmap | None = map
+        self.bytes = np.frombuffer(map, np.uint8)  # (file_bytes,)
+
+    def close(self) -> None:
+        """Let go of the map.
+
+        It is closed at once, or together with the last view of it that is still alive.
+        """
+        # not mmap.close(): with older NumPy the map doesn't know of its views, and they would crash
+        self.map = None
+        self.bytes = np.zeros(0, np.uint8)
+
+    def resident_pages(self) -> np.ndarray | None:
+        """Tell which pages of the file this process has in memory now.
+
+        Returns
+        -------
+        ndarray, bool, shape (pages,) or None
+            None where the system does not tell.
+        """
+        with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            pagemap.seek(self._address // _PAGE * 8)  # 8 bytes describe a page
+            entries = np.frombuffer(pagemap.read(self._page_count * 8), np.uint64)
+            is_present: np.ndarray = entries >> np.uint64(63) == 1
+            return is_present
+        return None
+
+    def resident(self) -> int | None:
+        """Count the bytes of the file that this process has in memory now.
+
+        They are those of `resident_pages`, or where that is None the Rss lines of
+        /proc/self/smaps.
+
+        Returns
+        -------
+        int or None
+            A multiple of the page size; None where the system has neither, as on Windows and
+            macOS.
+        """
+        if not memory.LINUX:
+            return None
+        pages = self.resident_pages()
+        if pages is not None:
+            return int(pages.sum()) * _PAGE
+        with contextlib.suppress(OSError):
+            return _resident_between(self._address, self._address + len(self.bytes))
+        return None
+
+    def cached(self) -> int | None:
+        """Count the bytes of the file that are in the page cache, whoever read them.
+
+        Linux tells this to the owner of a file and to those who may write to it. To others it
+        says that all pages are there.
+
+        Returns
+        -------
+        int or None
+            A multiple of the page size; None where the system does not tell.
+        """
+        libc = memory.libc()
+        if libc is None or not self._is_own():
+            return None
+        pages = np.zeros(self._page_count, np.uint8)
+        address, size = self._extent
+        if libc.mincore(address, size, ctypes.c_void_p(pages.ctypes.data)) != 0:
+            return None
+        return int((pages & 1).sum()) * _PAGE
+
+    def advise(self, advice: str, start: int = 0, length: int | None = None) -> bool:
+        """Give the system an advice on whole pages of the file.
+
+        Parameters
+        ----------
+        advice : str
+            Such as "MADV_RANDOM".
+        start : int
+            First byte.
+        length : int, optional
+            Number of bytes; by default all to the end of the file.
+
+        Returns
+        -------
+        bool
+            Whether the system took the advice.
+        """
+        code = getattr(mmap, advice, None)
+        if code is None or self.map is None:
+            return False
+        if length is None:
+            length = len(self.bytes) - start
+        first = start // _PAGE * _PAGE
+        try:
+            self.map.madvise(code, first, start + length - first)
+        except OSError:
+            return False
+        return True
+
+    def drop(self, start: int = 0, length: int | None = None) -> bool:
+        """Let go of whole pages of the file, unless they are locked.
+
+        They stay in the system's cache. Parameters and result are those of `advise`.
+        """
+        return self.advise("MADV_DONTNEED", start, length)
+
+    def lock(self) -> bool:
+        """Keep the file in memory (mlock); return False where limits do not allow it."""
+        libc = memory.libc()
+        return libc is not None and libc.mlock(*self._extent) == 0
+
+    def prefault(self, mapped: bool = True) -> None:
+        """Read the whole file in, so that no later access waits for storage.
+
+        Parameters
+        ----------
+        mapped : bool
+            Read it into this process, not only into the system's cache.
+        """
+        if mapped:
+            self.advise("MADV_WILLNEED")
+            int(self.bytes[::_PAGE].max())
+            return
+        with contextlib.suppress(OSError), open(self.path, "rb", buffering=0) as plain:
+            buffer = bytearray(1 << 18)
+            while plain.readinto(buffer):
+                pass
+
+    @property
+    def _address(self) -> int:
+        return self.bytes.ctypes.data
+
+    @property
+    def _page_count(self) -> int:
+        return -(-len(self.bytes) // _PAGE)
+
+    @property
+    def _extent(self) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
+        return ctypes.c_void_p(self._address), ctypes.c_size_t(len(self.bytes))
+
+    def _is_own(self) -> bool:
+        try:
+            return os.stat(self.path).st_uid == os.geteuid() or os.access(self.path, os.W_OK)
+        except (OSError, AttributeError):  # deleted since; Windows
+            return False
+
+
+def _resident_between(start: int, stop: int) -> int:
+    """Add up the Rss lines in /proc/self/smaps of the mappings that overlap [start, stop)."""
+    total, overlaps = 0, False
+    with open("/proc/self/smaps") as smaps:
+        for line in smaps:
+            first, *rest = line.split()
+            if "-" in first and not first.endswith(":"):  # 7f2e4c000000-7f2e4c021000 r--s ...
+                low, high = (int(address, 16) for address in first.split("-"))
+                overlaps = low < stop and start < high
+            elif overlaps and first == "Rss:":  # Rss:   132 kB
+                total += int(rest[0]) * 1024
+    return total
+
+
+class TensorFile(MappedFile):
+    """A mapped .trwkv file whose header and table have been checked completely.
+
+    It is a context manager; `open_file` makes it.
+
+    Attributes
+    ----------
+    minor : int
+        Minor version of the file's format.
     metadata : dict
         The metadata keys of docs/format.md.
     tensors : dict of str to Tensor
         The table, in file order.
-    bytes : ndarray, uint8, shape (file_bytes,)
-        The whole file, read-only, without a copy.
-    map : mmap.mmap or None
-        The map behind `bytes`, for advice to the system; None once the file is closed.
     hash : str
         SHA-256 of the table, which holds every tensor's checksum: it identifies the contents.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path_name(path)
-        with os_errors(self.path, "read"):
-            if not stat.S_ISREG(
-                os.stat(self.path).st_mode
-            ):  # opening a pipe or a device may block for ever
-                raise OSError("a folder, pipe or device")
-            with open(self.path, "rb") as file:
+        path = path_name(path)
+        with os_errors(path, "read"):
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe may block for ever
+                raise OSError("not a file but a folder, pipe or device")
+            with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                minor, crc, start, self._end = table.check_header(
-                    self.path, file.read(table.HEADER_BYTES), size
-                )
-                file.seek(self._end)
-                raw = file.read(size - self._end)
-                if zlib.crc32(raw) != crc:
-                    raise ChecksumError(
-                        self.path,
-                        "table",
-                        f"CRC-32 {zlib.crc32(raw):08x}",
-                        f"{crc:08x}",
-                        table.FETCH,
-                    )
+                header = check_header(path, file.read(HEADER_BYTES), size)
+                file.seek(header.table_offset)
+                raw = file.read(header.table_bytes)
+                crc = zlib.crc32(raw)
+                if crc != header.table_crc32:
+                    raise _wrong_checksum(path, "table", crc, header.table_crc32)
+                self.minor = header.minor
                 self.metadata, self.tensors = table.check_table(
-                    self.path, raw, minor, start, self._end
+                    path,
+                    raw,
+                    start=header.data_offset,
+                    end=header.table_offset,
+                    newer=header.minor > MINOR,
                 )
-                self.map: mmap.mmap | None = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                super().__init__(path, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
         self.hash = sha256(raw).hexdigest()
-        self.bytes = np.frombuffer(self.map, np.uint8)  # (file_bytes,)
+        self._data_end = header.table_offset
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the file has a tensor of this name."""
@@ -83,16 +263,18 @@ class TensorFile:
             The file is closed.
         """
         if name not in self.tensors:
-            raise FormatError(
-                self.path, f"tensor {table.show(name)}", "none", "one of this name", table.UPDATE
-            )
+            shown = table.show(name)
+            what = (self.path, f"tensor {shown}", "none", "one of this name", table.UPDATE)
+            raise FormatError(*what, sentence=f"{self.path} has no tensor {shown}")
         self.check_open()
         tensor = self.tensors[name]
         data = self.bytes[tensor.offset : tensor.offset + tensor.nbytes]
         return np.frombuffer(data, table.DTYPES[tensor.dtype]).reshape(tensor.shape)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Compare every tensor with its checksum and the padding with zero; pages read for this are let go again.
+        """Compare every tensor with its checksum, and the padding with zeros.
+
+        Pages that are read for this are let go again.
 
         Parameters
         ----------
@@ -102,42 +284,40 @@ class TensorFile:
         Raises
         ------
         ChecksumError
-            A tensor, which the message names, or the padding was altered.
+            The padding or a tensor was altered; the message names the tensor.
         ArgumentError
             The file is closed.
         """
         self.check_open()
-        done = table.HEADER_BYTES
-        for tensor in (*self.tensors.values(), Tensor("the end", "u8", (0,), self._end, 0, 0)):
-            if self.bytes[done : tensor.offset].any():
-                raise ChecksumError(
-                    self.path, f"padding before {tensor.name}", "other bytes", "zeros", table.FETCH
-                )
-            crc, done, stop = 0, tensor.offset, tensor.offset + tensor.nbytes
-            while done < stop:
-                part = self.bytes[done : min(done + _CHUNK, stop)]
-                crc = zlib.crc32(part.data, crc)
-                memory.advise(self, "MADV_DONTNEED", done, len(part))  # locked pages stay
-                done += len(part)
+        done = HEADER_BYTES
+        for tensor in self.tensors.values():
+            self._verify_padding(done, tensor.offset, tensor.name)
+            crc = 0
+            for part in self._parts(tensor):
+                crc = zlib.crc32(self.bytes[part].data, crc)
+                self.drop(part.start, part.stop - part.start)
                 if progress:
-                    progress(done, self._end)
+                    progress(part.stop, self._data_end)
             if crc != tensor.crc32:
-                found, expected = f"CRC-32 {crc:08x}", f"{tensor.crc32:08x}"
-                raise ChecksumError(
-                    self.path, f"tensor '{tensor.name}'", found, expected, table.FETCH
-                )
+                raise _wrong_checksum(self.path, f"tensor '{tensor.name}'", crc, tensor.crc32)
+            done = tensor.offset + tensor.nbytes
+        self._verify_padding(done, self._data_end, "the end")
 
-    def close(self) -> None:
-        """Let go of the map: it is closed at once, or with the last view of it that is still alive."""
-        # not mmap.close(): with older NumPy the map doesn't know of its views, and they would crash
-        self.map, self.bytes = None, np.zeros(0, np.uint8)
+    def _verify_padding(self, start: int, stop: int, name: str) -> None:
+        if self.bytes[start:stop].any():
+            what = f"padding before {name}"
+            raise ChecksumError(self.path, what, "other bytes", "zeros", table.FETCH)
+
+    def _parts(self, tensor: Tensor) -> Iterator[slice]:
+        stop = tensor.offset + tensor.nbytes
+        for start in range(tensor.offset, stop, _CHUNK):
+            yield slice(start, min(start + _CHUNK, stop))
 
     def check_open(self) -> None:
-        """Raise an ArgumentError where the file is closed."""
+        """Raise an ArgumentError if the file is closed."""
         if self.map is None:
-            raise ArgumentError(
-                self.path, "file", "a closed file", "an open one", "use it before it is closed"
-            )
+            what = (self.path, "file", "a closed file", "an open one", "open it again")
+            raise ArgumentError(*what, sentence=f"{self.path} is closed")
 
     def __enter__(self) -> TensorFile:
         """Return the file itself."""
@@ -146,6 +326,10 @@ class TensorFile:
     def __exit__(self, *exc: object) -> None:
         """Close the file."""
         self.close()
+
+
+def _wrong_checksum(path: str, what: str, found: int, expected: int) -> ChecksumError:
+    return ChecksumError(path, what, f"CRC-32 {found:08x}", f"{expected:08x}", table.FETCH)
 
 
 def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
@@ -165,7 +349,8 @@ def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
     Raises
     ------
     FormatError
-        The file is missing, cut, altered or something else; ChecksumError where a checksum tells.
+        The file is missing, or it is not a complete .trwkv file. Where a checksum shows that it
+        was altered, this is a ChecksumError.
     UnsupportedError
         The file's format is newer than this program.
     ArgumentError

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import ArgumentError, UnsupportedError
 
-_BLOCK = 1 << 18  # weights at a time: the float32 temporaries of a block stay under 8 MB
+_BLOCK = 1 << 18  # weights at a time: a block's float32 temporaries stay under 8 MB
+_LARGEST_SCALE = 2.679e36  # 127 times it is still finite in float32
 
 
 def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,33 +37,43 @@ def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> q.tolist(), scale.tolist()
     ([[127, 64, -32], [0, 0, 0]], [0.5, 0.0])
     """
-    if not isinstance(w, np.ndarray) or w.ndim != 2 or w.dtype not in (np.float32, np.float16):
-        found = f"{w.dtype} {w.shape}" if isinstance(w, np.ndarray) else type(w).__name__
-        raise ArgumentError(
-            "quantize_rows", "w", found, "a float32 or float16 matrix", "convert it first"
-        )
-    q, scale = np.empty(w.shape, np.int8), np.empty(w.shape[0], np.float32)
+    _check_matrix(w)
+    q = np.empty(w.shape, np.int8)
+    scale = np.empty(len(w), np.float32)
     step = max(1, _BLOCK // max(1, w.shape[1]))
     for first in range(0, len(w), step):
         rows = slice(first, first + step)
         block = w[rows].astype(np.float32)
         # s_i = max_j |w_ij| / 127
-        top = np.abs(block).max(axis=1, initial=0)  # (rows,)
-        if not np.isfinite(top).all():
-            row = first + int(np.argmin(np.isfinite(top)))
-            raise ArgumentError(
-                "quantize_rows",
-                f"w[{row}]",
-                "NaN or infinity",
-                "finite weights",
-                "repair the matrix",
-            )
-        s = scale[rows] = np.minimum(top / 127, 2.679e36)  # 127 times it is still finite
+        largest = np.abs(block).max(axis=1, initial=0)  # (rows,)
+        _check_finite(largest, first)
+        s = np.minimum(largest / 127, _LARGEST_SCALE)
         # q_ij = round(w_ij / s_i); the clip is for rows so small that s_i is subnormal
         block /= np.where(s > 0, s, np.inf)[:, None]
         np.rint(block, out=block)
         q[rows] = np.clip(block, -127, 127, out=block)
+        scale[rows] = s
     return q, scale
+
+
+def _check_matrix(w: object) -> None:
+    if not isinstance(w, np.ndarray):
+        found = type(w).__name__
+    elif w.ndim != 2 or w.dtype not in (np.float32, np.float16):
+        found = f"{w.dtype} {w.shape}"
+    else:
+        return
+    expected = "a float32 or float16 matrix"
+    raise ArgumentError("quantize_rows", "w", found, expected, "convert it first")
+
+
+def _check_finite(largest: np.ndarray, first: int) -> None:
+    """Refuse a row, counted from `first`, whose largest weight is not finite."""
+    is_finite = np.isfinite(largest)
+    if not is_finite.all():
+        row = f"w[{first + int(np.argmin(is_finite))}]"
+        what = ("quantize_rows", row, "NaN or infinity", "finite weights")
+        raise ArgumentError(*what, "repair the matrix")
 
 
 def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -82,24 +93,21 @@ def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
     ArgumentError
         The dtypes or shapes are not these.
     """
-    pair = isinstance(q, np.ndarray) and isinstance(scale, np.ndarray)
-    if (
-        not pair
-        or q.dtype != np.int8
-        or q.ndim != 2
-        or scale.dtype != np.float32
-        or scale.shape != q.shape[:1]
-    ):
-        found = f"{q.dtype} {q.shape} and {scale.dtype} {scale.shape}" if pair else type(q).__name__
-        raise ArgumentError(
-            "dequantize_rows",
-            "q, scale",
-            found,
-            "int8 (out, in) and float32 (out,)",
-            "give both so",
-        )
+    _check_pair(q, scale)
     w: np.ndarray = np.multiply(q, scale[:, None], dtype=np.float32)
     return w
+
+
+def _check_pair(q: object, scale: object) -> None:
+    found = type(q).__name__
+    if isinstance(q, np.ndarray) and isinstance(scale, np.ndarray):
+        is_matrix = q.dtype == np.int8 and q.ndim == 2
+        if is_matrix and scale.dtype == np.float32 and scale.shape == q.shape[:1]:
+            return
+        found = f"{q.dtype} {q.shape} and {scale.dtype} {scale.shape}"
+    expected = "int8 (out, in) and float32 (out,)"
+    what = ("dequantize_rows", "q, scale", found, expected)
+    raise ArgumentError(*what, "give what quantize_rows returns")
 
 
 def dequantize(tensors: Any) -> dict[str, np.ndarray]:
@@ -118,26 +126,24 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
     Raises
     ------
     UnsupportedError
-        If a tensor has another dtype, or an int8 tensor has no scale.
+        A tensor has another dtype, or an int8 tensor has no scale.
     """
-    file, names = getattr(tensors, "path", "weights"), list(getattr(tensors, "tensors", tensors))
     weights = {}
-    for name in names:
+    for name in getattr(tensors, "tensors", tensors):
         if name.startswith("tokenizer.") or name.endswith("scale"):
             continue
         tensor = tensors[name]
-        if name.endswith(
-            ".rows"
-        ):  # the transposed matrix, with the scales that it has when it is not
-            weights[name.removesuffix("rows") + "weight"] = (tensor * tensors[f"{name}.scale"]).T
-        elif tensor.dtype == np.int8 and f"{name}.scale" in tensors:
-            weights[name] = tensor * tensors[f"{name}.scale"][:, None]
+        scale = tensors[f"{name}.scale"] if f"{name}.scale" in tensors else None
+        if name.endswith(".rows"):  # the transposed matrix: its columns have the scales
+            weights[name.removesuffix("rows") + "weight"] = (tensor * scale).T
+        elif tensor.dtype == np.int8 and scale is not None:
+            weights[name] = tensor * scale[:, None]
         elif tensor.dtype in (np.float16, np.float32):
             weights[name] = tensor.astype(np.float32)
         elif name.startswith("head."):  # codes and numbers of a preview
             weights[name] = tensor.copy()
         else:
-            raise UnsupportedError(
-                file, name, tensor.dtype, "float32, float16 or int8 with a scale", "convert again"
-            )
+            file = getattr(tensors, "path", "weights")
+            expected = "float32, float16 or int8 with a scale"
+            raise UnsupportedError(file, name, tensor.dtype, expected, "convert again")
     return weights

@@ -1,4 +1,7 @@
-"""Check what the header and the table of a .trwkv file say, before any of its data is read (docs/format.md)."""
+"""Check the table of a .trwkv file, its metadata and tensors, before any data is read.
+
+docs/format.md describes the format.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,45 @@ import json
 import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, ChecksumError, FormatError, UnsupportedError
+from ..errors import ArgumentError, FormatError
 
-MAGIC, MAJOR, MINOR = b"\x93TRWKV\r\n", 1, 0
-ALIGN, PAGE, BIG = 64, 4096, 1 << 20  # a tensor of BIG bytes or more begins on a page
-MAX_TABLE = (
-    2 << 20
-)  # parsed JSON takes up to 27 times its text: a hostile table must not fill a small board
-_CODES = {"f32": "<f4", "f16": "<f2", "i8": "i1", "u8": "u1", "i32": "<i4"}
-DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in _CODES.items()}
-# magic, major, minor, flags, table_offset, table_bytes, data_offset, file_bytes, crc32(table), 0; then crc32(the above)
-_HEADER, HEADER_BYTES = struct.Struct("<8sHHIQQQQIQ"), 64
+ALIGN = 64
+"""Every tensor begins at a multiple of it."""
+
+FILE_PAGE = 4096
+"""The page of the format, whatever the pages of the system are.
+
+The first tensor, and every tensor of at least `BIG` bytes, begins at a multiple of it.
+"""
+
+BIG = 1 << 20
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype("<f4"),
+    "f16": np.dtype("<f2"),
+    "i8": np.dtype("i1"),
+    "u8": np.dtype("u1"),
+    "i32": np.dtype("<i4"),
+}
+
+VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
+"""The versions of RWKV, as `arch` in the metadata names them."""
 
 FETCH = "fetch the file again"
 REPAIR = "it was altered, or its writer is broken: fetch or convert it again"
 UPDATE = "update tinyrwkv, or convert the model again with this version"
 
-Check = tuple[Callable[[Any], bool], str]
-
 
 class Tensor(NamedTuple):
-    """One row of the table: `nbytes` bytes at `offset` of the file are the array, C order, little-endian."""
+    """One row of the table.
+
+    The array is the `nbytes` bytes from `offset` of the file on, in C order, little-endian.
+    """
 
     name: str
     dtype: str
@@ -43,65 +57,78 @@ class Tensor(NamedTuple):
     crc32: int
 
 
+class Check(NamedTuple):
+    """What a metadata key requires of its value, as a test and in words."""
+
+    is_good: Callable[[Any], bool]
+    expected: str
+
+
 def _whole(low: int, high: int) -> Check:
-    return (
-        lambda v: type(v) is int and low <= v <= high,
-        f"a whole number from {low} to {high}",
-    )  # bool is an int too
+    def is_good(value: Any) -> bool:
+        return type(value) is int and low <= value <= high  # isinstance would let bool pass
+
+    return Check(is_good, f"a whole number from {low} to {high}")
 
 
 def _one_of(*names: str) -> Check:
-    return lambda v: isinstance(v, str) and v in names, "one of " + ", ".join(names)
+    def is_good(value: Any) -> bool:
+        return isinstance(value, str) and value in names
+
+    return Check(is_good, "one of " + ", ".join(names))
 
 
-def _is_text(v: Any) -> bool:
-    return isinstance(v, str) and 0 < len(v) <= 1000
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 1000
 
 
-def _is_sha256(v: Any) -> bool:
-    return isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
-def _is_source(v: Any) -> bool:
-    keyed = isinstance(v, dict) and {"name", "sha256"} <= set(v) <= {"name", "sha256", "license"}
-    return keyed and all(map(_is_text, v.values())) and _is_sha256(v["sha256"])
+def _is_small(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value <= 1
 
 
-def _is_steps(v: Any) -> bool:
-    keyed = isinstance(v, list) and all(
-        isinstance(s, dict) and set(s) == {"technique", "params", "report"} for s in v
-    )
-    return keyed and all(
-        _is_text(s["technique"]) and type(s["params"]) is type(s["report"]) is dict for s in v
-    )
+def _is_source(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    if not {"name", "sha256"} <= set(value) <= {"name", "sha256", "license"}:
+        return False
+    return all(map(_is_text, value.values())) and _is_sha256(value["sha256"])
 
 
-_TEXT: Check = (_is_text, "text of 1 to 1000 characters")
+def _is_step(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"technique", "params", "report"}:
+        return False
+    objects = type(value["params"]) is type(value["report"]) is dict
+    return objects and _is_text(value["technique"])
+
+
+def _is_list_of_steps(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_step, value))
+
+
+_TEXT = Check(_is_text, "text of 1 to 1000 characters")
+_SOURCE = "an object of name, sha256 (64 lower-case hex digits) and perhaps license"
+_STEPS = "a list of objects of technique (text), params and report (objects)"
+
 METADATA: dict[str, Check] = {
     "kind": _one_of("model", "state"),
-    "arch": _one_of("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"),
+    "arch": _one_of(*VERSIONS),
     "n_layer": _whole(1, 1 << 12),
     "n_embd": _whole(1, 1 << 20),
     "n_ffn": _whole(1, 1 << 22),
     "n_head": _whole(1, 1 << 20),
     "head_size": _whole(1, 1 << 20),
     "vocab_size": _whole(1, 1 << 24),
-    "ln_x_eps": (
-        lambda v: isinstance(v, float) and 0 < v <= 1,
-        "a decimal number above 0, at most 1",
-    ),
+    "ln_x_eps": Check(_is_small, "a decimal number above 0, at most 1"),
     "dtype": _one_of("f32", "f16", "int8"),
     "template": _TEXT,
-    "source": (
-        _is_source,
-        "an object of name, sha256 (64 lower-case hex digits) and perhaps license",
-    ),
-    "compression": (
-        _is_steps,
-        "a list of objects of technique (text), params and report (objects)",
-    ),
+    "source": Check(_is_source, _SOURCE),
+    "compression": Check(_is_list_of_steps, _STEPS),
     "created_by": _TEXT,
-    "model": (_is_sha256, "64 lower-case hex digits"),
+    "model": Check(_is_sha256, "64 lower-case hex digits"),
     "tokens": _whole(0, 1 << 53),
 }
 _BOTH = ("kind", "arch", "n_layer", "n_embd", "n_head", "head_size")
@@ -118,13 +145,172 @@ def show(value: Any) -> str:
 
 
 def path_name(path: str | os.PathLike[str]) -> str:
-    """Return a path as text; ArgumentError where it is none."""
+    """Return a path as text; raise an ArgumentError if it is no path."""
     try:
         return os.fsdecode(path)
     except TypeError:
-        raise ArgumentError(
-            "call", "path", show(path), "a file name", "give a str or a pathlib.Path"
-        ) from None
+        fix = "give a str or a pathlib.Path"
+        raise ArgumentError("call", "path", show(path), "a file name", fix) from None
+
+
+def check_metadata(
+    path: str, metadata: Any, newer: bool = False, complete: bool = True
+) -> dict[str, Any]:
+    """Check the type and the range of every metadata key.
+
+    Parameters
+    ----------
+    path : str
+        The name of the file, for messages.
+    metadata : object
+        Whatever stands in the table.
+    newer : bool
+        The file's minor version is higher than this program's. It may have keys that are unknown
+        here; they are left out.
+    complete : bool
+        Require every key that a file of this kind needs.
+
+    Returns
+    -------
+    dict
+        The known keys.
+    """
+    if not isinstance(metadata, dict):
+        raise FormatError(path, "metadata", show(metadata), "an object", REPAIR)
+    known = {key: value for key, value in metadata.items() if key in METADATA}
+    if len(known) < len(metadata) and not newer:
+        unknown = show(next(key for key in metadata if key not in METADATA))
+        expected = f"one of {', '.join(METADATA)}"
+        what = (path, f"metadata {unknown}", "an unknown key", expected, UPDATE)
+        raise FormatError(*what, sentence=f"{path}: metadata has an unknown key, {unknown}")
+    for key, value in known.items():
+        check = METADATA[key]
+        if not check.is_good(value):
+            raise FormatError(path, f"metadata '{key}'", show(value), check.expected, UPDATE)
+    required = REQUIRED.get(known.get("kind", ""), ("kind",))
+    missing = [key for key in required if key not in known]
+    if missing and complete:
+        names = ", ".join(missing)
+        what = (path, "metadata", f"no {names}", "every required key", REPAIR)
+        raise FormatError(*what, sentence=f"{path}: metadata lacks {names}")
+    return known
+
+
+def check_tensor(path: str, entry: Any, start: int, end: int) -> Tensor:
+    """Check one row of the table.
+
+    Parameters
+    ----------
+    path : str
+        The name of the file, for messages.
+    entry : object
+        Whatever stands in the table.
+    start, end : int
+        The tensor's bytes must lie in [start, end) of the file.
+    """
+    if not isinstance(entry, dict) or set(entry) != set(Tensor._fields):
+        expected = f"an object of {', '.join(Tensor._fields)}"
+        raise FormatError(path, "table", show(entry), expected, REPAIR)
+    tensor = Tensor(**entry)
+
+    def require(holds: bool, found: str, expected: str) -> None:
+        if not holds:
+            raise FormatError(path, f"tensor {show(tensor.name)}", found, expected, REPAIR)
+
+    name, dtype, shape, offset, nbytes, crc32 = tensor
+    is_name = isinstance(name, str) and re.fullmatch("[!-~]{1,200}", name) is not None
+    require(is_name, "a bad name", "1 to 200 printable ASCII characters without spaces")
+
+    is_dtype = isinstance(dtype, str) and dtype in DTYPES
+    require(is_dtype, f"dtype {show(dtype)}", f"one of {', '.join(DTYPES)}")
+
+    require(_is_shape(shape), f"shape {show(shape)}", "1 to 4 whole numbers above 0")
+
+    size = math.prod(shape) * DTYPES[dtype].itemsize
+    is_size = type(nbytes) is int and nbytes == size
+    require(is_size, f"nbytes {show(nbytes)}", f"{size} for {dtype} {shape}")
+
+    align = alignment(nbytes)
+    is_aligned = type(offset) is int and offset % align == 0
+    require(is_aligned, f"offset {show(offset)}", f"a multiple of {align}")
+
+    after = f"at least {start}, the end of what comes before"
+    require(offset >= start, f"offset {offset}", after)
+
+    stop = offset + nbytes
+    require(stop <= end, f"its last byte at {stop}", f"at most {end}, where the table begins")
+
+    is_crc = type(crc32) is int and 0 <= crc32 < 1 << 32
+    require(is_crc, f"crc32 {show(crc32)}", "a whole number of 32 bits")
+    return tensor._replace(shape=tuple(shape))
+
+
+def _is_shape(value: Any) -> bool:
+    if not isinstance(value, list) or not 1 <= len(value) <= 4:
+        return False
+    return all(type(size) is int and size > 0 for size in value)
+
+
+def alignment(nbytes: int) -> int:
+    """Return the number of which the offset of a tensor of `nbytes` bytes is a multiple."""
+    return FILE_PAGE if nbytes >= BIG else ALIGN
+
+
+def check_table(
+    path: str, raw: bytes, start: int, end: int, newer: bool = False
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Check the JSON text of a table.
+
+    Parameters
+    ----------
+    path : str
+        The name of the file, for messages.
+    raw : bytes
+        The text.
+    start, end : int
+        All data lie in [start, end) of the file.
+    newer : bool
+        The file's minor version is higher than this program's, see `check_metadata`.
+
+    Returns
+    -------
+    metadata : dict
+    tensors : dict of str to Tensor
+        In the order of the file.
+    """
+    table = _parse(path, raw)
+    metadata = check_metadata(path, table["metadata"], newer)
+    tensors: dict[str, Tensor] = {}
+    for entry in table["tensors"]:
+        tensor = check_tensor(path, entry, start, end)
+        if tensor.name in tensors:
+            what = (path, f"tensor '{tensor.name}'", "two of this name", "one", REPAIR)
+            raise FormatError(*what, sentence=f"{path}: tensor '{tensor.name}' is listed twice")
+        tensors[tensor.name] = tensor
+        start = tensor.offset + tensor.nbytes
+    return metadata, tensors
+
+
+def _parse(path: str, raw: bytes) -> dict[str, Any]:
+    """Return the JSON object of a table, which has metadata and a list of tensors."""
+    try:
+        table = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_number,
+            parse_float=_number,
+            parse_constant=_number,
+        )
+        if not _is_plain(table):
+            raise ValueError("control characters, or more than 12 levels")
+    except (ValueError, RecursionError) as error:
+        found = f"bad JSON ({show(str(error))})"
+        raise FormatError(path, "table", found, "one UTF-8 JSON object", REPAIR) from error
+    is_object = isinstance(table, dict) and set(table) == {"metadata", "tensors"}
+    if not is_object or not isinstance(table["tensors"], list):
+        expected = "an object of metadata and a list of tensors"
+        raise FormatError(path, "table", show(table), expected, REPAIR)
+    return table
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -133,199 +319,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _number(text: str) -> float:
-    """Read a JSON number; refuse NaN, infinities, overflow and endless digits (quadratic in older Pythons)."""
-    value = (
-        math.inf if len(text) > 40 else int(text) if re.fullmatch("-?[0-9]+", text) else float(text)
-    )
+def _number(text: str) -> Any:
+    """Read a JSON number; refuse NaN, infinities, overflow and endless digits."""
+    value: float = math.inf
+    if len(text) <= 40:  # older Pythons need quadratic time for long integers
+        value = int(text) if re.fullmatch("-?[0-9]+", text) else float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:20]} is not finite or too long")
     return value
 
 
-def _plain(value: Any, depth: int = 12) -> bool:
-    """Tell whether a value nests at most `depth` deep, all text in it free of control codes and lone surrogates."""
+def _is_plain(value: Any, depth: int = 12) -> bool:
+    """Tell whether a JSON value nests at most `depth` deep and its texts are clean.
+
+    A clean text has no control codes and no lone surrogates.
+    """
     if isinstance(value, str):
         return re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value) is None
     if isinstance(value, dict):
         value = [*value, *value.values()]
-    return not isinstance(value, list) or (depth > 0 and all(_plain(v, depth - 1) for v in value))
-
-
-def check_metadata(
-    path: str, metadata: Any, minor: int = MINOR, required: bool = True
-) -> dict[str, Any]:
-    """Return the known keys of `metadata`, each of the right type and range; only a newer minor may have others."""
-    if not isinstance(metadata, dict):
-        raise FormatError(path, "metadata", show(metadata), "an object", REPAIR)
-    known = {key: value for key, value in metadata.items() if key in METADATA}
-    if len(known) < len(metadata) and minor <= MINOR:
-        unknown = show(next(key for key in metadata if key not in METADATA))
-        raise FormatError(
-            path, f"metadata {unknown}", "an unknown key", f"one of {', '.join(METADATA)}", UPDATE
-        )
-    for key, value in known.items():
-        good, expected = METADATA[key]
-        if not good(value):
-            raise FormatError(path, f"metadata '{key}'", show(value), expected, UPDATE)
-    missing = [key for key in REQUIRED.get(known.get("kind", ""), ("kind",)) if key not in known]
-    if missing and required:
-        raise FormatError(
-            path, "metadata", f"no {', '.join(missing)}", "every required key", REPAIR
-        )
-    return known
-
-
-def check_tensor(path: str, entry: Any, start: int, end: int) -> Tensor:
-    """Return a row of the table as a Tensor; its bytes must lie in [start, end) of the file."""
-    if not isinstance(entry, dict) or set(entry) != set(Tensor._fields):
-        raise FormatError(
-            path, "table", show(entry), f"an object of {', '.join(Tensor._fields)}", REPAIR
-        )
-    tensor = Tensor(**entry)
-    name, dtype, shape, offset, nbytes, crc = tensor
-
-    def need(good: bool, found: str, expected: str) -> None:
-        if not good:
-            raise FormatError(path, f"tensor {show(name)}", found, expected, REPAIR)
-
-    named = isinstance(name, str) and re.fullmatch("[!-~]{1,200}", name) is not None
-    need(named, "this name", "1 to 200 printable ASCII characters without spaces")
-    need(
-        isinstance(dtype, str) and dtype in DTYPES,
-        f"dtype {show(dtype)}",
-        f"one of {', '.join(DTYPES)}",
-    )
-    sized = (
-        isinstance(shape, list)
-        and 1 <= len(shape) <= 4
-        and all(type(n) is int and n > 0 for n in shape)
-    )
-    need(sized, f"shape {show(shape)}", "1 to 4 whole numbers above 0")
-    size = math.prod(shape) * DTYPES[dtype].itemsize
-    need(
-        type(nbytes) is int and nbytes == size,
-        f"nbytes {show(nbytes)}",
-        f"{size} for {dtype} {shape}",
-    )
-    align = PAGE if nbytes >= BIG else ALIGN
-    need(
-        type(offset) is int and offset % align == 0,
-        f"offset {show(offset)}",
-        f"a multiple of {align}",
-    )
-    need(offset >= start, f"offset {offset}", f"at least {start}, the end of what comes before")
-    need(
-        offset + nbytes <= end,
-        f"its last byte at {offset + nbytes}",
-        f"at most {end}, where the table begins",
-    )
-    need(type(crc) is int and 0 <= crc < 1 << 32, f"crc32 {show(crc)}", "a whole number of 32 bits")
-    return tensor._replace(shape=tuple(shape))
-
-
-def check_table(
-    path: str, raw: bytes, minor: int, start: int, end: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the metadata and the tensors of the JSON text `raw`; all data lie in [start, end) of the file."""
-    try:
-        hooks: Any = {"parse_int": _number, "parse_float": _number, "parse_constant": _number}
-        table = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, **hooks)
-        if not _plain(table):
-            raise ValueError("control characters, or more than 12 levels")
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            path, "table", f"bad JSON ({show(str(error))})", "one UTF-8 JSON object", REPAIR
-        ) from error
-    if (
-        not isinstance(table, dict)
-        or set(table) != {"metadata", "tensors"}
-        or not isinstance(table["tensors"], list)
-    ):
-        raise FormatError(
-            path, "table", show(table), "an object of metadata and a list of tensors", REPAIR
-        )
-    metadata = check_metadata(path, table["metadata"], minor)
-    tensors: dict[str, Tensor] = {}
-    for entry in table["tensors"]:
-        tensor = check_tensor(path, entry, start, end)
-        if tensor.name in tensors:
-            raise FormatError(path, f"tensor '{tensor.name}'", "two of this name", "one", REPAIR)
-        tensors[tensor.name] = tensor
-        start = tensor.offset + tensor.nbytes
-    return metadata, tensors
-
-
-def _check_magic(path: str, head: bytes) -> None:
-    """Refuse what does not begin like a .trwkv file, and say what it looks like."""
-    if head and MAGIC.startswith(head[: len(MAGIC)]):
-        return
-    found, fix = (
-        f"the first bytes {head[:8]!r}",
-        "give a .trwkv file; checkpoints go through tinyrwkv-convert first",
-    )
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
-        found, fix = "an empty file", FETCH
-    elif text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        found, fix = (
-            "what looks like an HTML page",
-            "download the file itself, not the page about it",
-        )
-    elif text.startswith(b"version https://git-lfs"):
-        found, fix = "a Git LFS pointer", "fetch the file it stands for: git lfs pull"
-    elif b"TRWKV" in head[:16]:
-        found, fix = (
-            f"{found} (changed as if it were text)",
-            "copy or download it again in binary mode",
-        )
-    raise FormatError(path, "header", found, f"the first bytes {MAGIC!r}", fix)
-
-
-def make_header(raw: bytes, table_offset: int) -> bytes:
-    """Return the header of a file whose data begin at PAGE and whose table is `raw` at `table_offset`."""
-    end = table_offset + len(raw)
-    head = _HEADER.pack(
-        MAGIC, MAJOR, MINOR, 0, table_offset, len(raw), PAGE, end, zlib.crc32(raw), 0
-    )
-    return head + zlib.crc32(head).to_bytes(4, "little")
-
-
-def check_header(path: str, head: bytes, size: int) -> tuple[int, int, int, int]:
-    """Return minor, crc32(table), data_offset and table_offset from the first bytes of a file of `size` bytes."""
-    _check_magic(path, head)
-    cut = f"the download or copy was cut: {FETCH}"
-    if size < HEADER_BYTES:
-        raise FormatError(path, "file", f"{size} bytes", f"at least {HEADER_BYTES}", cut)
-    _, major, minor, flags, table, table_bytes, data, file_bytes, crc, zero = _HEADER.unpack(
-        head[: _HEADER.size]
-    )
-    if zlib.crc32(head[: _HEADER.size]) != int.from_bytes(
-        head[_HEADER.size : HEADER_BYTES], "little"
-    ):
-        raise ChecksumError(
-            path, "header", "bytes that differ from their CRC-32", "unchanged bytes", FETCH
-        )
-    if major != MAJOR or flags or zero:
-        found = f"format {major}.{minor}, flags {flags}, reserved {zero}"
-        raise UnsupportedError(
-            path, "header", found, f"format {MAJOR}, flags 0, reserved 0", UPDATE
-        )
-    if size != file_bytes:
-        fix = cut if size < file_bytes else f"something was appended: {FETCH}"
-        raise FormatError(path, "file", f"{size} bytes", f"{file_bytes}", fix)
-    if table_bytes > MAX_TABLE:
-        raise FormatError(
-            path, "header", f"a table of {table_bytes} bytes", f"at most {MAX_TABLE}", REPAIR
-        )
-    if (
-        data % PAGE
-        or table % ALIGN
-        or not PAGE <= data <= table
-        or table + table_bytes != file_bytes
-    ):
-        found = f"data at {data}, a table of {table_bytes} bytes at {table}"
-        raise FormatError(
-            path, "header", found, f"aligned data, then the table up to byte {file_bytes}", REPAIR
-        )
-    return minor, crc, data, table
+    if not isinstance(value, list):
+        return True
+    return depth > 0 and all(_is_plain(item, depth - 1) for item in value)

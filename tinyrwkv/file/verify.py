@@ -1,4 +1,4 @@
-"""Read a whole file and say whether it is as it was written, and whether its weights are numbers."""
+"""Read a whole file; check that it is as it was written, and that its weights are numbers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import FormatError
-from . import memory
 from .mapped import TensorFile
+from .table import Tensor
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # numbers to look at together
 
 
 def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None) -> None:
-    """Compare a file with its checksums, then look for floats that are NaN or infinite; pages are let go again.
+    """Compare a file with its checksums, then look for floats that are NaN or infinite.
 
-    A threshold may be infinite: every neuron, or none, is above it.
+    Pages that are read for this are let go again. A threshold may be infinite: then every neuron,
+    or none, is above it.
 
     Parameters
     ----------
@@ -27,24 +28,29 @@ def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None)
     Raises
     ------
     ChecksumError
-        A tensor, which the message names, or the padding was altered.
+        The padding or a tensor was altered; the message names the tensor.
     FormatError
-        A tensor, which the message names, holds NaN or infinity.
+        A tensor holds NaN or infinity; the message names it.
     ArgumentError
         The file is closed.
     """
     file.verify(progress)
-    for name, tensor in file.tensors.items():
-        numbers = file[name].reshape(-1)
-        bad = np.isnan if name.endswith("threshold") else lambda part: ~np.isfinite(part)
-        for first in range(0, len(numbers) if tensor.dtype in ("f32", "f16") else 0, _CHUNK):
-            found = bad(numbers[first : first + _CHUNK])
-            if found.any():
-                at = first + int(found.argmax())
-                what, fix = (
-                    f"{numbers[at]} at number {at:,}",
-                    "convert again; the checkpoint may be damaged",
-                )
-                raise FormatError(file.path, f"tensor '{name}'", what, "finite numbers", fix)
-            start = tensor.offset + first * numbers.itemsize
-            memory.advise(file, "MADV_DONTNEED", start, found.size * numbers.itemsize)
+    for tensor in file.tensors.values():
+        if tensor.dtype in ("f32", "f16"):
+            _check_numbers(file, tensor)
+
+
+def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
+    """Raise a FormatError if a tensor holds NaN, or infinity where this is no threshold."""
+    numbers = file[tensor.name].reshape(-1)
+    may_be_infinite = tensor.name.endswith("threshold")
+    for first in range(0, len(numbers), _CHUNK):
+        part = numbers[first : first + _CHUNK]
+        is_bad = np.isnan(part) if may_be_infinite else ~np.isfinite(part)
+        if is_bad.any():
+            at = first + int(is_bad.argmax())
+            found = f"{numbers[at]} at number {at:,}"
+            fix = "convert again; the checkpoint may be damaged"
+            what = f"tensor '{tensor.name}'"
+            raise FormatError(file.path, what, found, "finite numbers", fix)
+        file.drop(tensor.offset + first * numbers.itemsize, part.nbytes)

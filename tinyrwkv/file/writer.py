@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError, FormatError, os_errors
 from . import table
+from .header import check_header, make_header
 from .table import Tensor
 
 
@@ -20,7 +21,9 @@ def _round_up(position: int, align: int) -> int:
 
 
 class Writer:
-    """Write a .trwkv file tensor by tensor; it gets its name only when the `with` block ends well.
+    """Write a .trwkv file tensor by tensor.
+
+    The file gets its name only if the `with` block ends without an exception.
 
     Parameters
     ----------
@@ -37,9 +40,10 @@ class Writer:
     --------
     >>> import tempfile
     >>> from tinyrwkv.file import mapped
+    >>> sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
+    >>> metadata = {"kind": "state", "model": 64 * "0", **sizes}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
-    ...     with Writer(folder + "/a.trwkv", {"kind": "state", "model": 64 * "0", **sizes}) as writer:
+    ...     with Writer(folder + "/a.trwkv", metadata) as writer:
     ...         writer.add("state", np.zeros(24, np.float32))
     ...     with mapped.open_file(folder + "/a.trwkv") as file:
     ...         print(file["state"].shape)
@@ -48,22 +52,19 @@ class Writer:
 
     def __init__(self, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
         self.path = table.path_name(path)
-        self.metadata = table.check_metadata(self.path, metadata, required=False)
+        self.metadata = table.check_metadata(self.path, metadata, complete=False)
         self.tensors: dict[str, Tensor] = {}
         self._temp = f"{self.path}.tmp-{os.getpid()}-{id(self)}"
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Writer:
         """Open a temporary file beside the final one."""
-        self.tensors, self._end = (
-            {},
-            table.PAGE,
-        )  # the bytes in use end there; the first page is the header's
+        self.tensors = {}
+        self._end = table.FILE_PAGE  # of the bytes in use; the first page is the header's
         with os_errors(self.path, "write"):
-            if os.path.exists(self.path) and not os.path.isfile(
-                self.path
-            ):  # the last step would replace a device
-                raise OSError("a folder, pipe or device")
+            # The last step would replace a device.
+            if os.path.exists(self.path) and not os.path.isfile(self.path):
+                raise OSError("not a file but a folder, pipe or device")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temp)  # left from a power cut by a process of the same number
             self._file = open(self._temp, "xb")
@@ -87,40 +88,50 @@ class Writer:
         FormatError
             The disk refused the bytes.
         """
-        named = isinstance(name, str) and name not in self.tensors
-        if self._file is None or not named or not isinstance(array, np.ndarray):
-            found = (
-                f"{type(array).__name__} for a writer that is {'open' if self._file else 'closed'}"
-            )
-            expected = "an array under a new name, inside the `with` block"
-            raise ArgumentError(
-                self.path, f"tensor {table.show(name)}", found, expected, "change the call of add"
-            )
-        kind = array.dtype.newbyteorder("<")
-        dtype = next((key for key in table.DTYPES if table.DTYPES[key] == kind), array.dtype.name)
-        offset = _round_up(
-            self._end, table.PAGE if page_aligned or array.nbytes >= table.BIG else table.ALIGN
-        )
-        entry = {
-            **Tensor(name, dtype, array.shape, offset, array.nbytes, 0)._asdict(),
-            "shape": list(array.shape),
-        }
-        try:
-            tensor = table.check_tensor(self.path, entry, self._end, offset + array.nbytes)
-        except FormatError as error:
-            raise ArgumentError(
-                error.file, error.object, error.found, error.expected, "give another"
-            ) from None
-        data = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data
+        if self._file is None:
+            what = (self.path, f"tensor {table.show(name)}", "a closed writer", "an open one")
+            sentence = f"{self.path}: tensor {table.show(name)} comes when the writer is closed"
+            raise ArgumentError(*what, "add it inside the `with` block", sentence)
+        self._check_call(name, array)
+        tensor = self._place(name, array, page_aligned)
+        values = np.ascontiguousarray(array, table.DTYPES[tensor.dtype])
+        data = values.reshape(-1).view(np.uint8).data
         try:
             with os_errors(self.path, "write"):
-                self._file.seek(offset)  # the gap reads as zeros
+                self._file.seek(tensor.offset)  # the gap reads as zeros
                 self._file.write(data)
         except BaseException:
             self._discard()
             raise
         self.tensors[name] = tensor._replace(crc32=zlib.crc32(data))
-        self._end = offset + array.nbytes
+        self._end = tensor.offset + tensor.nbytes
+
+    def _check_call(self, name: str, array: np.ndarray) -> None:
+        shown = table.show(name)
+        if isinstance(name, str) and name in self.tensors:
+            what = (self.path, f"tensor {shown}", "the name of an earlier tensor", "a new name")
+            raise ArgumentError(*what, "give each tensor a name of its own")
+        if not isinstance(name, str) or not isinstance(array, np.ndarray):
+            found = f"{type(array).__name__} under a name of type {type(name).__name__}"
+            what = (self.path, f"tensor {shown}", found, "an array and a name")
+            raise ArgumentError(*what, "give a str and a NumPy array")
+
+    def _place(self, name: str, array: np.ndarray, page_aligned: bool) -> Tensor:
+        """Return the row of the table for an array that is written next; its checksum is 0."""
+        little_endian = array.dtype.newbyteorder("<")
+        dtype = array.dtype.name  # refused below if the format does not have it
+        for key, known in table.DTYPES.items():
+            if known == little_endian:
+                dtype = key
+        align = table.FILE_PAGE if page_aligned else table.alignment(array.nbytes)
+        offset = _round_up(self._end, align)
+        tensor = Tensor(name, dtype, array.shape, offset, array.nbytes, crc32=0)
+        entry = {**tensor._asdict(), "shape": list(array.shape)}
+        try:
+            return table.check_tensor(self.path, entry, self._end, offset + array.nbytes)
+        except FormatError as error:
+            what = (error.file, error.object, error.found, error.expected)
+            raise ArgumentError(*what, "give another") from None
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         """Finish the file and give it its name, or after an exception remove it."""
@@ -133,43 +144,42 @@ class Writer:
 
     def _finish(self) -> None:
         if self._file is None:
-            raise ArgumentError(
-                self.path, "writer", "an earlier failure", "none", "let exceptions leave the block"
-            )
-        contents = {
-            "metadata": self.metadata,
-            "tensors": [t._asdict() for t in self.tensors.values()],
-        }
-        try:  # NumPy numbers, as reports have them, are written as plain ones
-            dense: Any = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
-            raw = json.dumps(contents, default=np.generic.item, **dense).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(
-                self.path, "metadata", str(error), "plain JSON values", "convert the value"
-            ) from None
+            what = (self.path, "writer", "an earlier failure", "none")
+            sentence = f"{self.path} is incomplete after an earlier failure"
+            raise ArgumentError(*what, "let exceptions leave the block", sentence)
+        raw = self._table()
         offset = _round_up(self._end, table.ALIGN)
-        head = table.make_header(raw, offset)
-        # a file that its own reader would refuse never gets the name
-        table.check_header(self.path, head, offset + len(raw))
-        table.check_table(self.path, raw, table.MINOR, table.PAGE, offset)
+        header = make_header(raw, offset)
+        # A file that its own reader would refuse never gets the name.
+        check_header(self.path, header, offset + len(raw))
+        table.check_table(self.path, raw, table.FILE_PAGE, offset)
         self._file.seek(offset)
         self._file.write(raw)
         self._file.seek(0)
-        self._file.write(head)
+        self._file.write(header)
         self._file.flush()
         os.fsync(self._file.fileno())
-        if hasattr(
-            os, "posix_fadvise"
-        ):  # the pages in the cache are cut as it was written, not as it will be read
+        # The cache holds the pages as they were written, in pieces other than those that will be
+        # read.
+        if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
         os.replace(self._temp, self.path)
-        with contextlib.suppress(OSError):  # Windows and some file systems have no fsync of folders
-            folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        _sync_folder(os.path.dirname(self.path) or ".")
+
+    def _table(self) -> bytes:
+        tensors = [tensor._asdict() for tensor in self.tensors.values()]
+        try:
+            return json.dumps(
+                {"metadata": self.metadata, "tensors": tensors},
+                default=np.generic.item,  # reports have NumPy numbers
+                ensure_ascii=False,
+                allow_nan=False,
+                separators=(",", ":"),
+            ).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            what = (self.path, "metadata", str(error), "plain JSON values", "convert the value")
+            raise ArgumentError(*what) from None
 
     def _discard(self) -> None:
         if self._file is not None:
@@ -178,3 +188,12 @@ class Writer:
             with contextlib.suppress(OSError):
                 os.unlink(self._temp)  # gone already where the file has its final name
         self._file = None
+
+
+def _sync_folder(folder: str) -> None:
+    with contextlib.suppress(OSError):  # Windows and some file systems have no fsync of folders
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..file.mapped import TensorFile
+from ..file.table import FILE_PAGE
 from ..kernels import abi as op
-from ..versions.layout import PAGE, SHIFTED, check_tensors, code_qmax, preview_levels
+from ..versions.layout import SHIFTED, check_tensors, code_qmax, preview_levels
 from .builder import Finish, Input
 from .time_mix import TimeMix
 
@@ -91,7 +92,7 @@ class Program(TimeMix):
         xk = self._mixed(0)
         bundles = self.file.tensors.get(ffn + "bundles")
         if bundles:
-            per_page = PAGE // (2 * C) if bundles.shape[1] == PAGE else 0
+            per_page = FILE_PAGE // (2 * C) if bundles.shape[1] == FILE_PAGE else 0
             rows = (2 * C, per_page, 2**32 // per_page + 1 if per_page else 0)
             key_scale, value_scale = (
                 self._vector(f"{bundles.name}.{part}_scale") for part in ("key", "value")
