@@ -1,13 +1,20 @@
-"""The list of tensors: exactly what the formulas of each version use, in an order and with shapes that fit them."""
+"""The list of tensors: what each version uses, in an order and with shapes that fit."""
 
 from __future__ import annotations
+
+import pathlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
 
-from tests.helpers.tiny_models import shape_of
+import tinyrwkv
+from tests.helpers.tiny_models import rewrite, shape_of
+from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.file.mapped import open_file
 from tinyrwkv.versions import reference
-from tinyrwkv.versions.layout import SHIFTED, VERSIONS, tensor_shapes
+from tinyrwkv.versions.layout import SHIFTED, VERSIONS, check_tensors, tensor_shapes
 
 RANKS = {"low": 8, "5 low": 40, "low w": 7, "low a": 5, "low g": 3, "low v": 9}
 
@@ -77,3 +84,76 @@ def test_only_v7_has_a_gate_of_values_and_not_in_layer_0():
 def test_a_hostile_number_of_layers_stays_small(arch):
     config = shape_of(arch, layers=1 << 12)
     assert len(tensor_shapes(config)) < 160_000
+
+
+# Versions of the format.
+
+
+def version_of(path: str) -> tuple[int, int]:
+    return struct.unpack_from("<HH", pathlib.Path(path).read_bytes(), 8)
+
+
+def with_minor(path: str, minor: int) -> str:
+    """Give a file another minor version, as if an older or newer program had written it."""
+    contents = bytearray(pathlib.Path(path).read_bytes())
+    struct.pack_into("<H", contents, 10, minor)
+    struct.pack_into("<I", contents, 60, zlib.crc32(contents[:60]))
+    pathlib.Path(path).write_bytes(contents)
+    return path
+
+
+def ids_instead_of_places(metadata, tensors):
+    tensors["head.ids"] = np.argsort(tensors.pop("head.places")).astype(np.int32)
+
+
+def signs_in_rows(metadata, tensors):
+    tensors["blocks.0.ffn.predictor.signs"] = np.zeros((96, 8), np.uint8)
+
+
+def same(metadata, tensors):
+    pass
+
+
+def test_new_files_have_the_new_minor(tiny, tmp_path):
+    assert version_of(rewrite(tiny("v7"), tmp_path / "a.trwkv", same)) == (1, 1)
+
+
+@pytest.mark.parametrize("form", ["dense", "compressed", "predicted", "previewed"])
+def test_files_of_version_1_0_stay_readable(tiny, tmp_path, form):
+    path = tiny("v7", "int8", form)
+    older = with_minor(rewrite(path, tmp_path / "a.trwkv", same), 0)
+    found, expected = (
+        tinyrwkv.load(name, backend="numpy").forward([3, 7]) for name in (older, path)
+    )
+    assert found[0].tobytes() == expected[0].tobytes()
+    assert found[1].data.tobytes() == expected[1].data.tobytes()
+
+
+def test_the_bundled_model_is_of_version_1_0_and_readable():
+    model = tinyrwkv.load(backend="numpy")
+    assert version_of(model.path) == (1, 0)
+    check_tensors(model.file)
+
+
+@pytest.mark.parametrize(
+    ("form", "change"), [("previewed", ids_instead_of_places), ("predicted", signs_in_rows)]
+)
+def test_compressed_forms_of_earlier_versions_are_refused_by_name(tiny, tmp_path, form, change):
+    path = rewrite(tiny("v7", "int8", form), tmp_path / "a.trwkv", change)
+    with pytest.raises(UnsupportedError) as caught:
+        tinyrwkv.load(with_minor(path, 0), backend="numpy")
+    assert str(caught.value) == (
+        f"{path} was compressed by an earlier version of tinyrwkv; convert the checkpoint again"
+    )
+
+
+@pytest.mark.parametrize(("minor", "fix"), [(1, "convert the checkpoint"), (2, "update tinyrwkv")])
+def test_an_unknown_tensor_may_be_of_a_newer_version(tiny, tmp_path, minor, fix):
+    def more(metadata, tensors):
+        tensors["head.places"] = np.zeros(300, np.int32)
+
+    path = with_minor(rewrite(tiny("v7"), tmp_path / "a.trwkv", more), minor)
+    with open_file(path) as file, pytest.raises(FormatError) as caught:
+        check_tensors(file)
+    assert "v7 models have no tensor 'head.places'; " in str(caught.value)
+    assert fix in str(caught.value)

@@ -1,20 +1,20 @@
-"""Which tensors a model of each version has, with which types and shapes; and whether a file has them."""
+"""Which tensors a model of each version has, their types and shapes; whether a file has them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container
-from typing import Any, NoReturn
+from collections.abc import Container, Mapping
+from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError
+from ..errors import FormatError, UnsupportedError
+from ..file.header import MINOR
 from ..file.mapped import TensorFile
+from ..file.table import FILE_PAGE, UPDATE
+from ..file.table import VERSIONS as VERSIONS  # to be imported from here too
 from ..kernels.abi import BLOCK
 
-VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
-
-# The inputs of time_mix that token_shift makes, in the order of the rows of att.token_shift.
 SHIFTED = {
     "v4": "rkv",
     "v5.0": "rkv",
@@ -23,11 +23,14 @@ SHIFTED = {
     "v6": "rkvwg",
     "v7": "rwkvag",
 }
+"""The inputs of time_mix that token_shift makes, in the order of the rows of att.token_shift."""
 
-# What a model file may hold besides: the layer norm folded into the embedding, with which it can be taken out again.
 KEPT = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
+"""What a model file may have besides: the layer norm that its embedding contains.
 
-# The matrices that may be stored as the product of two factors, b @ a.
+With it the embedding of the checkpoint can be computed again.
+"""
+
 FACTORED = (
     "att.receptance.weight",
     "att.key.weight",
@@ -35,165 +38,214 @@ FACTORED = (
     "att.gate.weight",
     "ffn.receptance.weight",
 )
+"""The matrices that may be stored as the product of two factors, b @ a."""
+
 MATRIX = re.compile(r"\.weight(\.[ab])?$")
 
-PAGE = 4096
-
-CODE_BITS = 4, 2
-"""What a head's preview may have of the rows: the first of all, the second of the likely ones."""
+CODE_BITS = (4, 2)
+"""Bits of the codes of a head's preview: all rows have the first, likely rows also the second."""
 
 TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "i32", "wanted": "i32"}
-"""What is stored in one type, whatever the type of the matrices: the last part of a name; codes are u8 as well."""
+"""What has one type, whatever the type of the matrices, by the last part of its name.
+
+Codes are u8 as well.
+"""
+
+_TOKENIZER = {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
+_DAMAGED = (
+    "the file was not written by tinyrwkv-convert or is damaged; convert the checkpoint again"
+)
 
 Shape = tuple["int | str", ...]
 
 
-def tensor_shapes(config: dict[str, Any], names: Container[str] = ()) -> dict[str, Shape]:
+def tensor_shapes(config: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Shape]:
     """List the tensors of a model: name to shape, in the order of first use.
 
     Parameters
     ----------
-    config : dict
+    config : mapping
         Metadata of the model file: arch, n_layer, n_embd, n_ffn, n_head, head_size, vocab_size.
     names : container of str, optional
-        The tensors of a file, which tell where it has a compressed part in the place of a matrix.
+        The tensors of a file. They tell where it has a compressed form in the place of a matrix.
 
     Returns
     -------
     dict
-        Sizes are numbers, or a string for an inner rank that the file is free to choose; the same string stands for
-        the same number. Names that match ``MATRIX`` with two sizes are matrices ``[out, in]``, stored in float32,
-        float16, or int8 with one float32 scale for each row; the rest are float32 vectors.
+        A size is a number, or a text for an inner rank that the file is free to choose. The same
+        text in one block stands for the same number. Names that match ``MATRIX`` with two sizes
+        are matrices ``[out, in]``, stored in float32, float16, or int8 with one float32 scale for
+        each row. The rest are float32 vectors.
     """
-    arch, C, F, V = config["arch"], config["n_embd"], config["n_ffn"], config["vocab_size"]
+    arch, C, V = config["arch"], config["n_embd"], config["vocab_size"]
     shapes: dict[str, Shape] = {"emb.weight": (V, C)}
     for layer in range(config["n_layer"]):
-        att, ffn = f"blocks.{layer}.att.", f"blocks.{layer}.ffn."
-        shapes |= {f"blocks.{layer}.{name}": (C,) for name in ("ln1.weight", "ln1.bias")}
-        shapes[att + "token_shift"] = (len(SHIFTED[arch]), C)
-        shapes |= {
-            att + name: shape for name, shape in _time_mix(arch, C, first=layer == 0).items()
-        }
-        shapes |= {f"blocks.{layer}.{name}": (C,) for name in ("ln2.weight", "ln2.bias")}
-        shapes[ffn + "token_shift"] = (1 if arch == "v7" else 2, C)
-        shapes |= {ffn + "key.weight": (F, C), ffn + "value.weight": (C, F)}
-        if arch != "v7":
-            shapes[ffn + "receptance.weight"] = (C, C)
-    shapes |= {"ln_out.weight": (C,), "ln_out.bias": (C,), "head.weight": (V, C)}
-    return {
-        new: size
-        for name, shape in shapes.items()
-        for new, size in _compressed(name, shape, names).items()
+        block = _block(arch, C, config["n_ffn"], is_first=layer == 0)
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
+    shapes["ln_out.weight"] = (C,)
+    shapes["ln_out.bias"] = (C,)
+    shapes["head.weight"] = (V, C)
+
+    stored: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        stored |= _stored(name, shape, names)
+    return stored
+
+
+def _block(arch: str, C: int, F: int, is_first: bool) -> dict[str, Shape]:
+    time_mix = _time_mix(arch, C, is_first)
+    shapes: dict[str, Shape] = {
+        "ln1.weight": (C,),
+        "ln1.bias": (C,),
+        "att.token_shift": (len(SHIFTED[arch]), C),
+        **{f"att.{name}": shape for name, shape in time_mix.items()},
+        "ln2.weight": (C,),
+        "ln2.bias": (C,),
+        "ffn.token_shift": (1 if arch == "v7" else 2, C),
+        "ffn.key.weight": (F, C),
+        "ffn.value.weight": (C, F),
     }
+    if arch != "v7":
+        shapes["ffn.receptance.weight"] = (C, C)
+    return shapes
 
 
-def bundle_shape(neurons: int | str, width: int | str) -> tuple[int, int]:
-    """Return the shape of an int8 region that holds neurons, a key row and a value row each, none across two pages."""
-    F, C = int(neurons), int(width)
-    per_page = PAGE // (2 * C)
-    return (-(-F // per_page), PAGE) if per_page > 1 else (F, 2 * C)
+def _time_mix(arch: str, C: int, is_first: bool) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {
+        "receptance.weight": (C, C),
+        "key.weight": (C, C),
+        "value.weight": (C, C),
+        "output.weight": (C, C),
+    }
+    if arch == "v4":
+        return shapes | {"time_decay": (C,), "time_first": (C,)}
+    shapes |= {"ln_x.weight": (C,), "ln_x.bias": (C,)}
+    if arch == "v7":
+        return shapes | _small_matrices_v7(C, is_first) | {"k_k": (C,), "k_a": (C,), "r_k": (C,)}
+    shapes |= {"time_decay": (C,), "bonus": (C,)}
+    if arch != "v5.0":
+        shapes["gate.weight"] = (C, C)
+    if arch == "v6":
+        shapes["time_maa_x"] = (C,)
+        shapes["time_maa_w1.weight"] = ("5 low", C)
+        shapes["time_maa_w2.weight"] = (5 * C, "low")
+        shapes["time_decay_w1.weight"] = ("low w", C)
+        shapes["time_decay_w2.weight"] = (C, "low w")
+    return shapes
+
+
+def _small_matrices_v7(C: int, is_first: bool) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for letter in "wag" if is_first else "wagv":
+        rank = f"low {letter}"
+        shapes[f"{letter}1.weight"] = (rank, C)
+        shapes[f"{letter}2.weight"] = (C, rank)
+        if letter != "g":
+            shapes[f"{letter}0"] = (C,)
+    return shapes
+
+
+def _stored(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
+    """Return what stands in the file for a tensor: itself, or its compressed form."""
+    if name == "head.weight" and "head.rows.weight" in names:
+        return preview_shapes(shape[0], shape[1], names)
+    if name.endswith(FACTORED) and f"{name}.a" in names:
+        return _factor_shapes(name, shape, names)
+    prefix, is_ffn, part = name.rpartition("ffn.")
+    if not is_ffn:
+        return {name: shape}
+    ffn = prefix + is_ffn
+    if f"{ffn}bundles" in names:
+        if part == "key.weight":
+            return _predicted_shapes(ffn, shape, names)
+        if part == "value.weight":  # is in the bundles
+            return {}
+    if part == "value.weight" and f"{ffn}value.rows" in names:
+        return {f"{ffn}value.rows": (shape[1], shape[0])}
+    return {name: shape}
+
+
+def _factor_shapes(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
+    rank = f"rank {name}"
+    shapes: dict[str, Shape] = {f"{name}.a": (rank, shape[1]), f"{name}.b": (shape[0], rank)}
+    diagonal = name.removesuffix("weight") + "diag"
+    if diagonal in names:
+        shapes[diagonal] = (shape[0],)
+    return shapes
+
+
+def _predicted_shapes(ffn: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
+    F, C = int(shape[0]), int(shape[1])
+    shapes: dict[str, Shape] = {
+        f"{ffn}predictor.signs": (-(-F // BLOCK), C // 8, BLOCK),
+        f"{ffn}predictor.threshold": (F,),
+    }
+    if f"{ffn}predictor.fc1.weight" in names:
+        shapes[f"{ffn}predictor.fc1.weight"] = ("hidden", C)
+        shapes[f"{ffn}predictor.fc2.weight"] = (F, "hidden")
+        shapes[f"{ffn}predictor.mlp_threshold"] = (F,)
+    shapes[f"{ffn}bundles"] = bundle_shape(F, C)
+    shapes[f"{ffn}bundles.key_scale"] = (F,)
+    shapes[f"{ffn}bundles.value_scale"] = (C,)
+    return shapes
+
+
+def bundle_shape(neurons: int, width: int) -> tuple[int, int]:
+    """Return the shape of the bundles of a channel mix, int8.
+
+    A neuron is a row of the key and a column of the value, `width` bytes each. A row of the
+    bundles is a page of the file with as many neurons as fit, so that none lies across two pages.
+    Where less than two fit, a row is a neuron.
+    """
+    neuron_bytes = 2 * width
+    per_page = FILE_PAGE // neuron_bytes
+    if per_page > 1:
+        return -(-neurons // per_page), FILE_PAGE
+    return neurons, neuron_bytes
 
 
 def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[str, Shape]:
-    """Return the shapes of a head with a preview: codes of 4 bits for all rows, of 2 bits more for the first ones."""
+    """Return the shapes of a head with a preview.
+
+    All rows have codes of 4 bits; the first ones may have 2 bits more.
+    """
     shapes: dict[str, Shape] = {
         "head.basis.weight": ("ranks", C),
         "head.basis.bias": ("ranks",),
         "head.mean": (C,),
     }
     for bits in CODE_BITS:
-        if f"head.codes.{bits}" in names or bits == CODE_BITS[0]:
+        is_of_all = bits == CODE_BITS[0]
+        if is_of_all or f"head.codes.{bits}" in names:
             shapes[f"head.codes.{bits}"] = (f"blocks {bits}", f"bytes {bits}", BLOCK)
-            shapes[f"head.scale_codes.{bits}"] = (V if bits == CODE_BITS[0] else "likely rows",)
-    shapes |= {f"head.{name}": (V,) for name in ("places", "bias_codes", "spread_codes")}
-    return shapes | {
-        "head.ranges": (2, 2),
-        "head.tables": (2, 256),
-        "head.wanted": (1,),
-        "head.rows.weight": (V, C),
-    }
-
-
-def code_qmax(bits: int) -> int:
-    """Return the largest activation with which no sum in a table of ``kernels/codes.py`` is above 511."""
-    return 511 // ((2**bits - 1) * (4 // bits))
-
-
-def _compressed(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
-    """Return what stands in the file for a tensor: itself, its two factors, or its transpose in int8."""
-    if name == "head.weight" and "head.rows.weight" in names:
-        return preview_shapes(shape[0], shape[1], names)
-    if name.endswith(FACTORED) and name + ".a" in names:
-        rank = "rank " + name
-        factors: dict[str, Shape] = {name + ".a": (rank, shape[1]), name + ".b": (shape[0], rank)}
-        diagonal = name.removesuffix("weight") + "diag"
-        return factors | ({diagonal: (shape[0],)} if diagonal in names else {})
-    if (
-        name.endswith("ffn.key.weight")
-        and (bundles := name.removesuffix("key.weight") + "bundles") in names
-    ):
-        (F, C), ffn = shape, name.removesuffix("key.weight")
-        signs: dict[str, Shape] = {
-            ffn + "predictor.signs": (-(-int(F) // BLOCK), int(C) // 8, BLOCK),
-            ffn + "predictor.threshold": (F,),
-        }
-        if ffn + "predictor.fc1.weight" in names:
-            signs |= {
-                ffn + "predictor.fc1.weight": ("hidden", C),
-                ffn + "predictor.fc2.weight": (F, "hidden"),
-            }
-            signs[ffn + "predictor.mlp_threshold"] = (F,)
-        return signs | {
-            bundles: bundle_shape(F, C),
-            bundles + ".key_scale": (F,),
-            bundles + ".value_scale": (C,),
-        }
-    if name.endswith("ffn.value.weight") and name.removesuffix("value.weight") + "bundles" in names:
-        return {}
-    if (rows := name.removesuffix("weight") + "rows") in names and name.endswith(
-        "ffn.value.weight"
-    ):
-        return {rows: (shape[1], shape[0])}
-    return {name: shape}
-
-
-def _time_mix(arch: str, C: int, first: bool) -> dict[str, Shape]:
-    shapes: dict[str, Shape] = {
-        f"{name}.weight": (C, C) for name in ("receptance", "key", "value", "output")
-    }
-    if arch == "v4":
-        return shapes | {"time_decay": (C,), "time_first": (C,)}
-    shapes |= {"ln_x.weight": (C,), "ln_x.bias": (C,)}
-    if arch == "v7":
-        for name in "wag" if first else "wagv":
-            shapes |= {f"{name}1.weight": (f"low {name}", C), f"{name}2.weight": (C, f"low {name}")}
-            if name != "g":
-                shapes[f"{name}0"] = (C,)
-        return shapes | {"k_k": (C,), "k_a": (C,), "r_k": (C,)}
-    shapes |= {"time_decay": (C,), "bonus": (C,)}
-    if arch != "v5.0":
-        shapes["gate.weight"] = (C, C)
-    if arch == "v6":
-        shapes |= {
-            "time_maa_x": (C,),
-            "time_maa_w1.weight": ("5 low", C),
-            "time_maa_w2.weight": (5 * C, "low"),
-        }
-        shapes |= {"time_decay_w1.weight": ("low w", C), "time_decay_w2.weight": (C, "low w")}
+            shapes[f"head.scale_codes.{bits}"] = (V if is_of_all else "likely rows",)
+    shapes["head.places"] = (V,)
+    shapes["head.bias_codes"] = (V,)
+    shapes["head.spread_codes"] = (V,)
+    shapes["head.ranges"] = (2, 2)
+    shapes["head.tables"] = (2, 256)
+    shapes["head.wanted"] = (1,)
+    shapes["head.rows.weight"] = (V, C)
     return shapes
 
 
-def preview_levels(head: TensorFile) -> list[tuple[int, int, int]]:
+def code_qmax(bits: int) -> int:
+    """Return the largest activation with which no sum in a table of the kernels exceeds 511.
+
+    The tables are those of ``kernels/codes.py``.
+    """
+    return 511 // ((2**bits - 1) * (4 // bits))
+
+
+def preview_levels(file: TensorFile) -> list[tuple[int, int, int]]:
     """Return (rows, rank, bits) of the codes of a head's preview."""
-    size = {
-        bits: head.tensors[f"head.codes.{bits}"].shape[1]
-        for bits in CODE_BITS
-        if f"head.codes.{bits}" in head
-    }
-    return [
-        (head.tensors[f"head.scale_codes.{bits}"].shape[0], n * 8 // bits, bits)
-        for bits, n in size.items()
-    ]
+    levels = []
+    for bits in CODE_BITS:
+        if f"head.codes.{bits}" in file:
+            rows = file.tensors[f"head.scale_codes.{bits}"].shape[0]
+            bytes_of_row = file.tensors[f"head.codes.{bits}"].shape[1]
+            levels.append((rows, bytes_of_row * 8 // bits, bits))
+    return levels
 
 
 def check_tensors(file: TensorFile) -> None:
@@ -203,90 +255,115 @@ def check_tensors(file: TensorFile) -> None:
     ------
     FormatError
         A tensor is missing, unknown, or of the wrong type or shape.
+    UnsupportedError
+        An earlier version of tinyrwkv wrote a compressed form that has changed since.
     """
-    config, ranks = file.metadata, dict[str, int]()
-    fix = "the file was not written by tinyrwkv-convert or is damaged; convert the checkpoint again"
-
-    def fail(name: str, found: object, wanted: object) -> NoReturn:
-        raise FormatError(
-            file.path, name if name == "metadata" else f"tensor '{name}'", found, wanted, fix
-        )
-
-    C, H, N = config["n_embd"], config["n_head"], config["head_size"]
-    if config["arch"] != "v4" and (H * N != C or N % 8):
-        fail(
-            "metadata",
-            f"{H} heads of {N}",
-            f"{C} channels in all, and a multiple of 8, for the kernels",
-        )
-    for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
-        if any(name.endswith(part) for name in file.tensors) and (
-            C % step or config["dtype"] != "int8"
-        ):
-            fail(
-                "metadata",
-                f"{part} {C} wide, {config['dtype']}",
-                f"int8 and a multiple of {step}, for the kernels",
-            )
+    _check_age(file)
+    _check_widths(file)
     expected = _typed_shapes(file)
+    ranks: dict[str, int] = {}
     for name, (dtype, shape) in expected.items():
         if name not in file.tensors:
-            fail(name, "nothing", f"a tensor of shape {shape}, which {config['arch']} models have")
-        tensor, block, sizes = (
-            file.tensors[name],
-            name.split(".")[1] if name.startswith("blocks.") else "",
-            list(shape),
-        )
-        for i, (size, length) in enumerate(zip(shape, tensor.shape, strict=False)):
-            if isinstance(
-                size, str
-            ):  # an inner rank: the first tensor tells it, the others must agree
-                times = 5 if size.startswith("5 ") else 1
-                sizes[i] = times * ranks.setdefault(
-                    f"{block} {size.removeprefix('5 ')}", length // times
-                )
-        if tensor.dtype != dtype or list(tensor.shape) != sizes:
-            fail(name, f"{tensor.dtype} {tensor.shape}", f"{dtype} {shape}")
-    for name in (
-        file.tensors.keys()
-        - expected.keys()
-        - {f"tokenizer.{part}" for part in ("bytes", "starts", "ids")}
-    ):
-        fail(name, "a tensor", f"none of that name in a {config['arch']} model")
+            wanted = f"a tensor of shape {shape}, which {file.metadata['arch']} models have"
+            raise _wrong(file, name, "nothing", wanted)
+        tensor = file.tensors[name]
+        sizes = _sizes(name, shape, tensor.shape, ranks)
+        if tensor.dtype != dtype or tensor.shape != sizes:
+            raise _wrong(file, name, f"{tensor.dtype} {tensor.shape}", f"{dtype} {shape}")
+    for name in file.tensors:
+        if name not in expected and name not in _TOKENIZER:
+            raise _unknown(file, name)
     if "head.rows.weight" in file:
-        levels, V, R = (
-            preview_levels(file),
-            config["vocab_size"],
-            file.tensors["head.basis.weight"].shape[0],
-        )
-        for rows, rank, bits in levels:
-            blocks = file.tensors[f"head.codes.{bits}"].shape[0]
-            if rows > V or blocks != -(-rows // BLOCK) or rank * bits % 32:
-                fail(
-                    f"head.codes.{bits}",
-                    f"{blocks} blocks, {rank} codes a row",
-                    f"those of {min(rows, V)} rows",
-                )
-        if R != sum(rank for _, rank, _ in levels) or not np.array_equal(
-            np.sort(file["head.places"]), np.arange(V)
-        ):
-            fail(
-                "head.places",
-                f"other rows, or a basis of rank {R}",
-                "every row once, a rank for each code of a row",
+        _check_preview(file)
+
+
+def _check_age(file: TensorFile) -> None:
+    """Refuse compressed forms of files of version 1.0 that were changed later."""
+    for name, tensor in file.tensors.items():
+        # Since version 1.1, head.places tells the row of each token; head.ids was the reverse, and
+        # the signs of a neuron lay in one row.
+        if name == "head.ids" or (name.endswith("predictor.signs") and len(tensor.shape) == 2):
+            raise UnsupportedError(
+                file.path,
+                f"tensor '{name}'",
+                "a form of earlier versions of tinyrwkv",
+                "that of this version",
+                "convert the checkpoint again",
+                sentence=f"{file.path} was compressed by an earlier version of tinyrwkv",
             )
+
+
+def _check_widths(file: TensorFile) -> None:
+    """Refuse sizes that the kernels cannot compute with."""
+    config = file.metadata
+    C, H, N = config["n_embd"], config["n_head"], config["head_size"]
+    if config["arch"] != "v4" and (H * N != C or N % 8):
+        wanted = f"{C} channels in all, and a multiple of 8, for the kernels"
+        raise FormatError(file.path, "metadata", f"{H} heads of {N}", wanted, _DAMAGED)
+    for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
+        is_there = any(name.endswith(part) for name in file.tensors)
+        if is_there and (C % step or config["dtype"] != "int8"):
+            found = f"{part} {C} wide, {config['dtype']}"
+            wanted = f"int8 and a multiple of {step}, for the kernels"
+            raise FormatError(file.path, "metadata", found, wanted, _DAMAGED)
+
+
+def _sizes(
+    name: str, shape: Shape, found: tuple[int, ...], ranks: dict[str, int]
+) -> tuple[int | str, ...]:
+    """Return the sizes that a tensor must have, with numbers for inner ranks.
+
+    The first tensor of a block that has a rank tells its number, in `ranks` from then on.
+    """
+    block = name.split(".")[1] if name.startswith("blocks.") else ""
+    sizes = list(shape)
+    for i, (size, length) in enumerate(zip(shape, found, strict=False)):
+        if isinstance(size, str):
+            times = 5 if size.startswith("5 ") else 1
+            rank = f"{block} {size.removeprefix('5 ')}"
+            sizes[i] = times * ranks.setdefault(rank, length // times)
+    return tuple(sizes)
+
+
+def _check_preview(file: TensorFile) -> None:
+    """Refuse codes of a preview that do not fit each other, and places that are no permutation."""
+    V = file.metadata["vocab_size"]
+    levels = preview_levels(file)
+    for rows, rank, bits in levels:
+        blocks = file.tensors[f"head.codes.{bits}"].shape[0]
+        if rows > V or blocks != -(-rows // BLOCK) or rank * bits % 32:
+            found = f"{blocks} blocks, {rank} codes a row"
+            raise _wrong(file, f"head.codes.{bits}", found, f"those of {min(rows, V)} rows")
+    rank = file.tensors["head.basis.weight"].shape[0]
+    is_permutation = np.array_equal(np.sort(file["head.places"]), np.arange(V))
+    if rank != sum(rank for _, rank, _ in levels) or not is_permutation:
+        found = f"other rows, or a basis of rank {rank}"
+        raise _wrong(file, "head.places", found, "every row once, a rank for each code of a row")
+
+
+def _wrong(file: TensorFile, name: str, found: str, expected: str) -> FormatError:
+    return FormatError(file.path, f"tensor '{name}'", found, expected, _DAMAGED)
+
+
+def _unknown(file: TensorFile, name: str) -> FormatError:
+    arch = file.metadata["arch"]
+    fix = UPDATE if file.minor > MINOR else _DAMAGED
+    what = (file.path, f"tensor '{name}'", "a tensor", f"none of that name in a {arch} model")
+    return FormatError(*what, fix, sentence=f"{file.path}: {arch} models have no tensor '{name}'")
 
 
 def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:
-    """Return type and shape of every tensor that a file must have, its tokenizer left out."""
-    config, expected = file.metadata, dict[str, tuple[str, Shape]]()
+    """Return the type and shape of every tensor that a file must have, without its tokenizer."""
+    config = file.metadata
     shapes = tensor_shapes(config, file.tensors)
     shapes |= {name: (config["n_embd"],) for name in KEPT if name in file.tensors}
+    expected: dict[str, tuple[str, Shape]] = {}
     for name, shape in shapes.items():
         dtype = "u8" if "codes" in name else TYPES.get(name.rsplit(".", 1)[1], "f32")
         if len(shape) == 2 and MATRIX.search(name):
-            dtype = {"f32": "f32", "f16": "f16", "int8": "i8"}[config["dtype"]]
-        expected[name] = dtype, shape
+            dtype = "i8" if config["dtype"] == "int8" else config["dtype"]
+        expected[name] = (dtype, shape)
         if dtype == "i8" and not name.endswith(".bundles"):
-            expected[name + ".scale"] = "f32", shape[1:] if name.endswith(".rows") else shape[:1]
+            outputs = shape[1:] if name.endswith(".rows") else shape[:1]
+            expected[name + ".scale"] = ("f32", outputs)
     return expected
