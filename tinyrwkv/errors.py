@@ -27,8 +27,8 @@ class TinyRWKVError(Exception):
     fix : str
         What the reader of the message can do about it.
     sentence : str, optional
-        What is wrong, for people. It names the file, begins with a small letter and has no full
-        stop at the end.
+        What is wrong, for people. It names the file if there is one, begins with a small letter
+        and has no full stop at the end.
 
     Attributes
     ----------

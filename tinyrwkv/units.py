@@ -15,7 +15,8 @@ def parse_size(text: str) -> int:
     Parameters
     ----------
     text : str
-        A number, then B, kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024), in either case.
+        A number, then B, kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024), in upper
+        or lower case.
 
     Returns
     -------
@@ -24,7 +25,7 @@ def parse_size(text: str) -> int:
     Raises
     ------
     ArgumentError
-        It is no such size.
+        The text is not a size.
 
     Examples
     --------
@@ -35,18 +36,14 @@ def parse_size(text: str) -> int:
         r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMG]I?)?B?\s*", text, re.IGNORECASE | re.ASCII
     )
     if not match:
-        raise ArgumentError(
-            "arguments",
-            "size",
-            repr(text),
-            "a number of B, kB, MB, GB or MiB",
-            "write it like 12MB",
-        )
-    return round(float(match[1]) * UNITS[(match[2] or "").upper()])
+        what = ("arguments", "size", repr(text), "a number of B, kB, MB, GB or MiB")
+        raise ArgumentError(*what, "write it like 12MB", f"{text!r} is not a size")
+    number, unit = match.groups(default="")
+    return round(float(number) * UNITS[unit.upper()])
 
 
 def show_size(size: int | None) -> str:
-    """Return a number of bytes for people to read; "unknown" for None.
+    """Return a number of bytes in a form that people read; "unknown" for None.
 
     Examples
     --------

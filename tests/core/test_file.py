@@ -404,7 +404,7 @@ def test_hostile_tables_are_refused_or_harmless(path, data):
 
 
 def test_hostile_tables_take_little_memory(path):
-    """The parsed table may take 27 times its text: the limit on the text is what protects a small board."""
+    """A parsed table may take 27 times its text, so the text is limited for small boards."""
     junk = b'{"metadata":{},"tensors":[' + b"{}," * 100_000 + b"{}]}"
     tracemalloc.start()
     refusal(path, with_table(junk))
@@ -856,7 +856,7 @@ def test_pipes_do_not_block(tmp_path):
 
 
 def test_documentation_lists_every_refusal():
-    """Every message of the tests above stands in docs/format.md, and every message there is tested."""
+    """Every message of the tests above stands in docs/format.md, and the other way round."""
     section = DOCS.split("## Refusals")[1].split("## An example")[0]
     documented = [
         re.findall("`(.+?)`", line)[0] for line in section.splitlines() if re.search(r"\| `", line)
@@ -939,7 +939,7 @@ def test_writer_replaces_files_that_are_mapped(path):
 
 def test_writer_takes_the_place_of_files_only(tmp_path):
     with (
-        pytest.raises(FormatError, match="cannot write .*: not a file but a folder"),
+        pytest.raises(FormatError, match=r"cannot write .*: not a file but a folder"),
         Writer(tmp_path, MODEL),
     ):
         pass

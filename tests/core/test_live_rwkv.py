@@ -27,8 +27,9 @@ pytestmark = pytest.mark.live
 
 PYTHON = os.environ.get("RWKV_PYTHON", sys.executable)
 
-# Usually 1e-6 of the logits' standard deviation. More where a group norm enlarges the rounding of a head that answers
-# next to nothing: 9e-6 was the largest seen, in v5.0, where either of the two was the closer to float64.
+# Usually 1e-6 of the logits' standard deviation. It is more where a group norm enlarges the
+# rounding of a head whose answer is nearly zero: 9e-6 was the largest seen, in v5.0. There, either
+# of the two was closer to float64.
 TOLERANCE = 1e-4
 
 
@@ -51,7 +52,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip("opt in with -m live")
     if not official_version(PYTHON):
         pytest.skip(
-            f"{PYTHON} has no torch or rwkv: install them, or name an interpreter that has them in RWKV_PYTHON"
+            f"{PYTHON} has no torch or rwkv: install them, "
+            "or name an interpreter that has them in RWKV_PYTHON"
         )
     version, N = request.param
     seed = secrets.randbits(32)

@@ -73,8 +73,7 @@ class TestResident:
     def test_a_part_can_be_dropped(self, file):
         touch(file, 0, PAGES)
         before, half = file.resident(), PAGES // 2 * mmap.PAGESIZE
-        assert file.drop(half + 5, 3 * mmap.PAGESIZE
-        )  # whole pages around that
+        assert file.drop(half + 5, 3 * mmap.PAGESIZE)  # whole pages around that
         assert (
             before - file.resident() >= 4 * mmap.PAGESIZE
         )  # more, where the system maps larger pages

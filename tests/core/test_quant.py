@@ -28,7 +28,8 @@ def test_error_is_at_most_half_a_step(w):
         w.shape[:1],
     )
     error = np.abs(dequantize_rows(q, scale).astype(np.float64) - w)  # (out, in)
-    # a float32 step of the largest product, 127 * scale, comes on top; 1e-42 where scale has few digits left
+    # A float32 step of the largest product, 127 * scale, comes on top; and 1e-42, for a scale with
+    # few digits left.
     assert np.all(error <= scale[:, None].astype(np.float64) * (0.5 + 127 * 2**-22) + 1e-42)
 
 

@@ -87,8 +87,8 @@ def test_every_tensor_matters(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_bfloat16_checkpoint_differs_in_the_official_package_by_its_rounded_embedding(version):
-    # The package applies ln0 to the embedding in the type of the file (v4 to v6) or in that of the strategy (v7).
-    # We do it in float32 always: for a bfloat16 file that is the more exact, and not the same.
+    # The package applies ln0 to the embedding in the type of the file (v4 to v6) or in that of the
+    # strategy (v7). We always do it in float32, which is more exact for a bfloat16 file.
     official = golden(version).logits_of_bf16_file
     weights, config = model(version)
     exact, _ = run(weights, config, golden(version).tokens)
@@ -161,14 +161,14 @@ def v4_weights(seed=0, key_offset=0.0):
 
 
 def v4_outputs(att, T=6):
-    memory = np.stack([np.zeros(8), np.zeros(8), np.full(8, -1e30)]).astype(np.float32)
+    state = np.stack([np.zeros(8), np.zeros(8), np.full(8, -1e30)]).astype(np.float32)
     xs = normal(T + 1, 8, seed=9)
     xs[:, -1] = 1
     outs = []
     for x_prev, x in pairwise(xs):
-        out, memory = reference.time_mix_v4(att, x, x_prev, memory)
+        out, state = reference.time_mix_v4(att, x, x_prev, state)
         outs.append(out)
-    return np.stack(outs), memory, xs
+    return np.stack(outs), state, xs
 
 
 def test_v4_is_the_weighted_mean_it_says():
@@ -196,10 +196,10 @@ def test_v4_is_the_weighted_mean_it_says():
 @given(st.floats(-300, 300))
 def test_v4_does_not_depend_on_the_size_of_all_keys(offset):
     # exp(300) is no float32: only ratios of exponentials may be formed.
-    plain, memory, _ = v4_outputs(v4_weights())
-    shifted, shifted_memory, _ = v4_outputs(v4_weights(key_offset=offset))
+    plain, state, _ = v4_outputs(v4_weights())
+    shifted, shifted_state, _ = v4_outputs(v4_weights(key_offset=offset))
     np.testing.assert_allclose(shifted, plain, rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(shifted_memory[2], memory[2] + offset, atol=1e-3)
+    np.testing.assert_allclose(shifted_state[2], state[2] + offset, atol=1e-3)
 
 
 @given(st.floats(-20, 20))
@@ -294,8 +294,9 @@ def v7_part(**changes):
 
 
 @pytest.mark.parametrize("k_k", [1e-4, 1, 100])
-def test_v7_replaces_what_a_key_held(k_k):
-    # With w = 1 and a = 1 the delta rule leaves S^T kk = |k| v, whatever was there; kk has length 1 for any k_k.
+def test_v7_replaces_what_was_under_a_key(k_k):
+    # With w = 1 and a = 1 the delta rule leaves S^T kk = |k| v, whatever was there. kk has length 1
+    # for any k_k.
     att, x, x_prev, S = v7_part(w0=-100, a0=100, v0=-100, k_k=k_k)
     _, _, xk, xv, *_ = reference.token_shift(x, x_prev, att["token_shift"])
     k, v = ((att[f"{name}.weight"] @ z).reshape(4, 16) for name, z in (("key", xk), ("value", xv)))

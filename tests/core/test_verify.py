@@ -1,4 +1,4 @@
-"""Verification: weights that are no numbers are found in files of every kind, and no text is made from them."""
+"""Verification finds weights that are no numbers; no text is made from them."""
 
 from __future__ import annotations
 

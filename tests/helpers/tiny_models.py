@@ -1,4 +1,4 @@
-"""Tiny random model files of every version and type, with a vocabulary, and copies of them with something changed."""
+"""Tiny random model files of every version and type, and copies with something changed."""
 
 from __future__ import annotations
 
@@ -98,59 +98,63 @@ def rewrite(
 
 
 def compress(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Put factored projections, one of them enhanced, and sparse values in the place of dense matrices."""
-    rng, int8 = np.random.default_rng(3), metadata["dtype"] == "int8"
+    """Put factors and sparse values in the place of dense matrices.
+
+    All factored projections but the key are of the enhanced form.
+    """
+    rng = np.random.default_rng(3)
     C = metadata["n_embd"]
 
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
     def add(name: str, array: np.ndarray) -> None:
-        if int8:
+        if metadata["dtype"] == "int8":
             tensors[name], tensors[name + ".scale"] = quantize_rows(array)
         else:
             tensors[name] = array.astype({"f32": np.float32, "f16": np.float16}[metadata["dtype"]])
 
     for layer in range(metadata["n_layer"]):
-        for name in ("att.receptance", "att.key", "att.gate", "ffn.receptance"):
-            if tensors.pop(f"blocks.{layer}.{name}.weight", None) is None:
+        rank = 9 + layer
+        for part in ("att.receptance", "att.key", "att.gate", "ffn.receptance"):
+            name = f"blocks.{layer}.{part}"
+            if tensors.pop(f"{name}.weight", None) is None:
                 continue
-            tensors.pop(f"blocks.{layer}.{name}.weight.scale", None)
-            rank = 9 + layer
-            add(
-                f"blocks.{layer}.{name}.weight.a",
-                rng.standard_normal((rank, C)).astype(np.float32) / np.float32(C**0.5),
-            )
-            add(
-                f"blocks.{layer}.{name}.weight.b",
-                rng.standard_normal((C, rank)).astype(np.float32) / np.float32(3),
-            )
-            if name != "att.key":
-                tensors[f"blocks.{layer}.{name}.diag"] = rng.standard_normal(C).astype(np.float32)
-        if int8:
+            tensors.pop(f"{name}.weight.scale", None)
+            add(f"{name}.weight.a", normal(rank, C) / np.float32(C**0.5))
+            add(f"{name}.weight.b", normal(C, rank) / np.float32(3))
+            if part != "att.key":
+                tensors[f"{name}.diag"] = normal(C)
+        if metadata["dtype"] == "int8":
             name = f"blocks.{layer}.ffn.value."
-            dense = tensors.pop(name + "weight") * tensors.pop(name + "weight.scale")[:, None]
+            dense = dequantize_rows(
+                tensors.pop(name + "weight"), tensors.pop(name + "weight.scale")
+            )
             q, scale = quantize_rows(dense)
-            tensors[name + "rows"], tensors[name + "rows.scale"] = np.ascontiguousarray(q.T), scale
+            tensors[name + "rows"] = np.ascontiguousarray(q.T)
+            tensors[name + "rows.scale"] = scale
 
 
 def predict(
     metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf
 ) -> None:
-    """Put bundles of neurons, and a 1-bit predictor that by default chooses all, in the place of int8 matrices."""
+    """Put bundles of neurons, and a 1-bit predictor, in the place of int8 matrices.
+
+    By default the predictor chooses all neurons.
+    """
     C, F = metadata["n_embd"], metadata["n_ffn"]
     for layer in range(metadata["n_layer"]):
         ffn = f"blocks.{layer}.ffn."
-        key, value = (
-            tensors.pop(ffn + "key.weight"),
-            tensors.pop(ffn + "value.weight"),
-        )  # (F, C), (C, F)
+        key = tensors.pop(ffn + "key.weight")  # (F, C)
+        value = tensors.pop(ffn + "value.weight")  # (C, F)
         tensors[ffn + "predictor.signs"] = pack_codes((key >= 0).astype(np.uint8), 1)
         tensors[ffn + "predictor.threshold"] = np.full(F, threshold, np.float32)
         bundles = np.zeros(bundle_shape(F, C), np.int8)
         per_page = max(bundles.shape[1] // (2 * C), 1)
         for f in range(F):
             page, place = divmod(f, per_page)
-            bundles[page, 2 * C * place : 2 * C * (place + 1)] = np.concatenate(
-                [key[f], value[:, f]]
-            )
+            neuron = np.concatenate([key[f], value[:, f]])
+            bundles[page, 2 * C * place : 2 * C * (place + 1)] = neuron
         tensors[ffn + "bundles"] = bundles
         tensors[ffn + "bundles.key_scale"] = tensors.pop(ffn + "key.weight.scale")
         tensors[ffn + "bundles.value_scale"] = tensors.pop(ffn + "value.weight.scale")
@@ -159,16 +163,20 @@ def predict(
 def network(
     metadata: dict[str, Any], tensors: dict[str, np.ndarray], threshold: float = -np.inf
 ) -> None:
-    """As `predict`, with 1-bit weights that choose no neuron, and small networks that by default choose all."""
-    rng, C, F = np.random.default_rng(4), metadata["n_embd"], metadata["n_ffn"]
+    """Do as `predict`, with small networks besides the 1-bit weights.
+
+    The 1-bit weights choose no neuron; by default the networks choose all.
+    """
+    rng = np.random.default_rng(4)
+    C, F = metadata["n_embd"], metadata["n_ffn"]
     predict(metadata, tensors, np.inf)
     for layer in range(metadata["n_layer"]):
-        predictor, hidden = f"blocks.{layer}.ffn.predictor.", 11 + layer
+        predictor = f"blocks.{layer}.ffn.predictor."
+        hidden = 11 + layer
         for name, shape in (("fc1.weight", (hidden, C)), ("fc2.weight", (F, hidden))):
+            scale = predictor + name + ".scale"
             tensors[predictor + name] = rng.integers(-127, 128, shape).astype(np.int8)
-            tensors[predictor + name + ".scale"] = rng.uniform(
-                1e-3, 1e-2, len(tensors[predictor + name])
-            ).astype(np.float32)
+            tensors[scale] = rng.uniform(1e-3, 1e-2, shape[0]).astype(np.float32)
         tensors[predictor + "mlp_threshold"] = np.full(F, threshold, np.float32)
 
 
@@ -187,7 +195,8 @@ class Oracle:
 
     def __init__(self, path: str | pathlib.Path) -> None:
         with open_file(path) as file:
-            self.config, self.weights = dict(file.metadata), quant.dequantize(file)
+            self.config = dict(file.metadata)
+            self.weights = quant.dequantize(file)
 
     def run(self, tokens: Any, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits after each token (T, V) and the last state."""
@@ -201,17 +210,18 @@ class Oracle:
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference in standard deviations of what is expected."""
-    found, expected = (
-        np.clip(x.astype(np.float64), -1e6, 1e6) for x in (found, expected)
-    )  # v4 begins with -1e30
+    # v4's state begins with -1e30
+    found = np.clip(found.astype(np.float64), -1e6, 1e6)
+    expected = np.clip(expected.astype(np.float64), -1e6, 1e6)
     return float(np.abs(found - expected).max() / max(expected.std(), 1e-30))
 
 
-# Largest errors of logits in standard deviations, about three times what was measured over these models: float
-# sums in another order; float16 is widened without loss; int8 rounds activations to 16 bits.
+# Largest errors of logits in standard deviations, about three times what was measured over these
+# models. Floats are added in another order; float16 is widened without loss; int8 rounds
+# activations to 16 bits.
 BOUNDS = {"f32": 2e-5, "f16": 2e-5, "int8": 5e-3}
 
 
 def is_exact(backend: str) -> bool:
-    """Tell whether a backend computes the same bits however the tokens are cut into calls and threads."""
+    """Tell whether a backend computes the same bits for all cuts into calls and threads."""
     return backend != "numpy"

@@ -1,1 +1,1 @@
-"""The bytes of a .trwkv file: written, checked, mapped, verified, quantised, and what they cost in memory."""
+"""The bytes of a .trwkv file: written, checked, mapped, quantised; what they cost in memory."""

@@ -116,7 +116,8 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
     Parameters
     ----------
     tensors : TensorFile or mapping of str to ndarray
-        Tensors of float32, float16, or int8 with the scale of each row beside them: ``w = q * scale[row]``.
+        Tensors of float32, float16, or int8. An int8 tensor has the scales of its rows beside it:
+        ``w = q * scale[row]``.
 
     Returns
     -------

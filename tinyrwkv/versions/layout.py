@@ -346,10 +346,9 @@ def _wrong(file: TensorFile, name: str, found: str, expected: str) -> FormatErro
 
 
 def _unknown(file: TensorFile, name: str) -> FormatError:
-    arch = file.metadata["arch"]
+    found = f"a tensor that {file.metadata['arch']} models do not have"
     fix = UPDATE if file.minor > MINOR else _DAMAGED
-    what = (file.path, f"tensor '{name}'", "a tensor", f"none of that name in a {arch} model")
-    return FormatError(*what, fix, sentence=f"{file.path}: {arch} models have no tensor '{name}'")
+    return FormatError(file.path, f"tensor '{name}'", found, "none of this name", fix)
 
 
 def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:
