@@ -13,6 +13,8 @@ import tinyrwkv
 from tests.helpers.tiny_models import rewrite, shape_of
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.table import FILE_PAGE
+from tinyrwkv.kernels import abi
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import SHIFTED, VERSIONS, check_tensors, tensor_shapes
 
@@ -84,6 +86,10 @@ def test_only_v7_has_a_gate_of_values_and_not_in_layer_0():
 def test_a_hostile_number_of_layers_stays_small(arch):
     config = shape_of(arch, layers=1 << 12)
     assert len(tensor_shapes(config)) < 160_000
+
+
+def test_a_page_of_bundles_is_a_page_of_the_file():
+    assert abi.PAGE == FILE_PAGE
 
 
 # Versions of the format.
