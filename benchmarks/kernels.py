@@ -22,8 +22,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common
-from tinyrwkv.engine.backends import HEAD_OF_ALL, Workspace
+from tinyrwkv.engine.workspace import Workspace
 from tinyrwkv.kernels import abi
+from tinyrwkv.program.operations import Operation
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,31 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     about = common.machine(options.threads)
     with common.model_path(options) as path:
         runs = [measure(path, options, threads) for threads in options.threads]
-    texts = []
-    for run in runs:
-        rows = [
-            (
-                row["kind"],
-                row["count"],
-                row["us"],
-                row["us"] / row["count"],
-                row["gb_s"],
-                row["gmac_s"],
-            )
-            for row in run["kinds"]
-        ]
-        head = (
-            f"{run['backend']}, {run['threads']} threads",
-            "count",
-            "us",
-            "us each",
-            "GB/s",
-            "GMAC/s",
-        )
-        texts.append(
-            common.table(rows, head)
-            + f"\nall: {run['us'] / 1e3:.2f} ms, a call: {run['call_us']:.1f} us"
-        )
+    texts = [table(run) for run in runs]
     common.finish(
         "kernels",
         options,
@@ -74,19 +51,33 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
+def table(run: dict[str, Any]) -> str:
+    """Return the times of a run as text."""
+    columns = ("kind", "count", "us", "each", "gb_s", "gmac_s")
+    rows = []
+    for kind in run["kinds"]:
+        each = kind["us"] / kind["count"]
+        rows.append(tuple((kind | {"each": each})[column] for column in columns))
+    name = f"{run['backend']}, {run['threads']} threads"
+    head = (name, "count", "us", "us each", "GB/s", "GMAC/s")
+    total = f"all: {run['us'] / 1e3:.2f} ms, a call: {run['call_us']:.1f} us"
+    return f"{common.table(rows, head)}\n{total}"
+
+
 def measure(path: str, options: argparse.Namespace, threads: int) -> dict[str, Any]:
     """Return the times of a model's operations, summed by kind, the slowest first."""
     model = tinyrwkv.load(path, backend=options.backend, threads=threads)
     times, call = operation_times(model, options.tokens, options.repeat)
     kinds: dict[str, dict[str, Any]] = {}
-    for row, touched, seconds in zip(model.program.rows, model.parts.touched, times, strict=True):
-        kind = kinds.setdefault(
-            name_of(row), {"kind": name_of(row), "count": 0, "us": 0.0, "bytes": 0, "macs": 0}
-        )
+    operations, touched = model.program.operations, model.steps.touched
+    for operation, size, seconds in zip(operations, touched, times, strict=True):
+        name = name_of(operation)
+        empty = {"kind": name, "count": 0, "us": 0.0, "bytes": 0, "macs": 0}
+        kind = kinds.setdefault(name, empty)
         kind["count"] += 1
         kind["us"] += seconds * 1e6
-        kind["bytes"] += touched
-        kind["macs"] += macs(row) * options.tokens
+        kind["bytes"] += size
+        kind["macs"] += macs(operation) * options.tokens
     for kind in kinds.values():
         microseconds = max(kind["us"], 1e-3)
         kind["gb_s"] = round(kind["bytes"] / microseconds / 1e3, 2)
@@ -106,33 +97,30 @@ def operation_times(model: tinyrwkv.Model, tokens: int, repeat: int) -> tuple[li
 
     def seconds(first: int, last: int) -> float:
         begin = time.perf_counter()
-        model.backend.run(workspace, first, last, ids, old, new, out, HEAD_OF_ALL)
+        model.backend.run(workspace, first, last, ids, old, new, out, abi.HEAD_OF_ALL)
         return time.perf_counter() - begin
 
     call = min(seconds(0, 0) for _ in range(100))
-    best = [float("inf")] * len(model.program.rows)
+    best = [float("inf")] * len(model.program.operations)
     for _ in range(repeat):
         best = [min(time, seconds(i, i + 1)) for i, time in enumerate(best)]
     return [max(time - call, 0.0) for time in best], call
 
 
-def fields(row: list[int]) -> dict[str, int]:
-    """Return the fields of an operation by name."""
-    return dict(zip(abi.FIELDS[row[0]], row[1:], strict=False))
-
-
-def name_of(row: list[int]) -> str:
+def name_of(operation: Operation) -> str:
     """Return the kind of an operation; products with their shape."""
-    field, name = fields(row), abi.NAMES[row[0]]
-    return (
-        f"{name} {field['units'] * field['unit']}x{field['cols']}" if row[0] == abi.MATMUL else name
-    )
+    name, fields = abi.NAMES[operation.opcode], operation.fields
+    if operation.opcode != abi.MATMUL:
+        return name
+    return f"{name} {fields.units * fields.unit}x{fields.cols}"
 
 
-def macs(row: list[int]) -> int:
+def macs(operation: Operation) -> int:
     """Return the multiply-adds of a product for one token; of others they do not matter."""
-    field = fields(row)
-    return field["units"] * field["unit"] * field["cols"] if row[0] == abi.MATMUL else 0
+    fields = operation.fields
+    if operation.opcode != abi.MATMUL:
+        return 0
+    return int(fields.units * fields.unit * fields.cols)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def needs(arch: str, size: str, folder: str) -> dict[str, Any]:
     f16 = os.path.getsize(path)
     placeholder(path, config, "int8")
     model = tinyrwkv.load(path, backend="numpy")
-    plan, least = model.plan(), least_resident(model.parts)
+    plan, least = model.plan(), least_resident(model.steps)
     model.close()
     beside = plan["workspace_bytes"] + 2 * plan["state_bytes"]  # before a token and after it
     told = {

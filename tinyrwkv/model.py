@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .engine.backends import make
-from .engine.limit import Limit, NoLimit
-from .engine.plan import Parts, plan
+from .engine.limit import NoLimit, ResidentLimit
+from .engine.plan import MemoryPlan, memory_plan
 from .engine.reader import Reader
+from .engine.steps import Steps
 from .errors import ArgumentError, FormatError, UnsupportedError
 from .file.mapped import open_file
 from .file.table import show
@@ -24,7 +25,6 @@ from .sampling import Sampler
 from .score import Scored, score
 from .state import State
 from .tokenizer import Tokenizer
-from .versions.reference import new_state
 
 BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
 
@@ -124,16 +124,18 @@ class Model:
             )
         self.file, self.config, self.path, self.hash = file, file.metadata, file.path, file.hash
         self.program = Program(file)
-        self.parts = Parts(self.program)
+        self.steps = Steps(self.program)
         self.backend = make(self.program, backend, threads)
         self.resident_limit = resident_limit
         self._limit = (
-            NoLimit(self.parts) if resident_limit is None else Limit(self.parts, resident_limit)
+            NoLimit(self.steps)
+            if resident_limit is None
+            else ResidentLimit(self.steps, resident_limit)
         )
-        self.reader = Reader(self.parts, self.backend, self._limit)
+        self.reader = Reader(self.steps, self.backend, self._limit)
         sizes = ("arch", "n_layer", "n_embd", "n_head", "head_size")
         self._origin = {"model": self.hash, **{key: self.config[key] for key in sizes}}
-        self.parts.advise(in_large_pages=resident_limit is None)
+        self.steps.advise(in_large_pages=resident_limit is None)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -164,7 +166,7 @@ class Model:
         >>> load().new_state().tokens
         0
         """
-        return State(new_state(self.config), 0, self._origin)
+        return State(self.program.initial_state(), 0, self._origin)
 
     def forward(
         self,
@@ -324,7 +326,7 @@ class Model:
         """
         return score(self, prompt, choices, state)
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> MemoryPlan:
         """Return the bytes of each part; no weight is read for it.
 
         Returns
@@ -342,7 +344,7 @@ class Model:
         >>> [part["part"] for part in plan["parts"]]
         ['embedding', 'time_mix', 'channel_mix', 'head', 'tokenizer']
         """
-        return plan(self.parts, self.resident_limit)
+        return memory_plan(self.steps, self.resident_limit)
 
     def resident(self) -> int | None:
         """Return how many bytes of the file are in this process's memory now.

@@ -1,14 +1,13 @@
-"""Runs a model by its own kernels and stops at chosen matrix products, to look at what goes in and what comes out."""
+"""Run a model by its own kernels, and look at what goes into chosen products and comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.engine.backends import HEAD_OF_ALL, NO_HEAD, Workspace
+from tinyrwkv.engine.workspace import Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.kernels import abi as op
 
@@ -24,8 +23,9 @@ class Probe:
     model : Model
         It is read with its own backend.
     inputs, outputs : mapping of str to callable, optional
-        For the name of a matrix: called with the inputs, float32, shape (T, in), or with the outputs after the
-        activation, (T, out), of up to 16 tokens at a time. The matrices of the head have no outputs here.
+        For the name of a matrix: called with the inputs, float32, shape (T, in), or with the
+        outputs after the activation, (T, out), of up to 16 tokens at a time. The matrices of the
+        head have no outputs here.
 
     Raises
     ------
@@ -39,19 +39,28 @@ class Probe:
         inputs: Mapping[str, Look] | None = None,
         outputs: Mapping[str, Look] | None = None,
     ) -> None:
-        self.model, self.inputs, self.outputs = model, dict(inputs or {}), dict(outputs or {})
+        self.model = model
+        self.inputs = dict(inputs or {})
+        self.outputs = dict(outputs or {})
         self.workspace = Workspace(model.program, model.backend.threads)
-        self._old, self._new = (np.empty(model.program.state_size, np.float32) for _ in range(2))
+        self._old = np.empty(model.program.state_size, np.float32)
+        self._new = np.empty_like(self._old)
+        self._stops = self._find_stops()
+
+    def _find_stops(self) -> list[int]:
+        """Return the operations that are the products of the chosen matrices, in order."""
         asked = {*self.inputs, *self.outputs}
-        self._stops: list[tuple[int, str]] = []
-        for i, (row, name) in enumerate(zip(model.program.rows, model.program.notes, strict=True)):
-            if row[0] == op.MATMUL and name in asked:
-                asked.remove(name)
-                self._stops.append((i, name))
-                if name in self.outputs and self._product(i).mode != op.STORE:
-                    raise ArgumentError(
-                        "Probe", "outputs", name, "a matrix whose outputs are kept", "leave it out"
-                    )
+        stops: list[int] = []
+        for i, operation in enumerate(self.model.program.operations):
+            name = operation.label
+            if operation.opcode != op.MATMUL or name not in asked:
+                continue
+            asked.remove(name)
+            stops.append(i)
+            if name in self.outputs and operation.fields.mode != op.STORE:
+                raise ArgumentError(
+                    "Probe", "outputs", name, "a matrix whose outputs are kept", "leave it out"
+                )
         if asked:
             raise ArgumentError(
                 "Probe",
@@ -60,6 +69,7 @@ class Probe:
                 "one of the model's",
                 "give the name of a dense matrix",
             )
+        return stops
 
     def read(self, ids: Sequence[int] | Array) -> None:
         """Read a document from a new state.
@@ -69,46 +79,53 @@ class Probe:
         ids : sequence of int
             With the token 0 in front.
         """
-        tokens, select = self.model.check_tokens(ids), self.model.program.select
-        end = max((i for i, _ in self._stops), default=0)
-        head = HEAD_OF_ALL if end > select else NO_HEAD
+        tokens = self.model.check_tokens(ids)
         self._old[:] = self.model.new_state().data
         for start in range(0, len(tokens), op.MAX_TOKENS):
-            chunk, at = tokens[start : start + op.MAX_TOKENS], 0
-            for stop, name in self._stops:
-                self._run(at, stop, chunk, head)
-                at = stop
-                if name in self.inputs:
-                    self.inputs[name](self._input(stop, len(chunk)))
-                if name in self.outputs:
-                    self._run(stop, stop + 1, chunk, head)
-                    at = stop + 1
-                    self.outputs[name](self._output(stop, len(chunk)))
-            self._run(at, max(select, at), chunk, head)
+            self._read_chunk(tokens[start : start + op.MAX_TOKENS])
             self._old, self._new = self._new, self._old
 
+    def _read_chunk(self, chunk: Array) -> None:
+        """Read up to 16 tokens, and stop at the chosen products."""
+        operations, select = self.model.program.operations, self.model.program.select
+        stops_in_head = any(operations[stop].part == "head" for stop in self._stops)
+        head = op.HEAD_OF_ALL if stops_in_head else op.NO_HEAD
+        at = 0
+        for stop in self._stops:
+            name = operations[stop].label
+            self._run(at, stop, chunk, head)
+            at = stop
+            if name in self.inputs:
+                self.inputs[name](self._input(stop, len(chunk)))
+            if name in self.outputs:
+                self._run(stop, stop + 1, chunk, head)
+                at = stop + 1
+                self.outputs[name](self._output(stop, len(chunk)))
+        self._run(at, max(select, at), chunk, head)
+
     def _run(self, first: int, last: int, ids: Array, head: int) -> None:
+        """Run operations `first` to `last` - 1."""
         if last > first:
             self.model.backend.run(
                 self.workspace, first, last, ids, self._old, self._new, None, head
             )
 
-    def _product(self, row: int) -> Any:
-        return op.Fields[op.MATMUL](
-            *self.model.program.rows[row][1 : 1 + len(op.FIELDS[op.MATMUL])]
-        )
-
-    def _input(self, row: int, tokens: int) -> Array:
-        p = self._product(row)
-        memory = self.workspace.shared if p.shared else self.workspace.private[0]
-        dtype = np.dtype(np.int16 if p.kind == op.INT8 else np.float32)
-        x = np.frombuffer(memory, dtype, tokens * p.stride, p.src).reshape(tokens, -1)[:, : p.cols]
-        if p.kind != op.INT8:
+    def _input(self, stop: int, tokens: int) -> Array:
+        """Return what goes into a product, as floats, (T, in)."""
+        fields = self.model.program.operations[stop].fields
+        private = self.workspace.private[0]
+        memory = self.workspace.shared if fields.shared else private
+        dtype = np.dtype(np.int16 if fields.kind == op.INT8 else np.float32)
+        flat = np.frombuffer(memory, dtype, tokens * fields.stride, fields.src)
+        x = flat.reshape(tokens, -1)[:, : fields.cols]
+        if fields.kind != op.INT8:
             return x.copy()
-        scale = np.frombuffer(self.workspace.private[0], np.float32, tokens, p.src_scale)
+        scale = np.frombuffer(private, np.float32, tokens, fields.src_scale)
         return x * scale[:, None]
 
-    def _output(self, row: int, tokens: int) -> Array:
-        p = self._product(row)
-        flat = np.frombuffer(self.workspace.shared, np.float32, tokens * p.dst_stride, p.dst)
-        return flat.reshape(tokens, -1)[:, : p.units * p.unit].copy()
+    def _output(self, stop: int, tokens: int) -> Array:
+        """Return what comes out of a product, (T, out)."""
+        fields = self.model.program.operations[stop].fields
+        count = tokens * fields.dst_stride
+        flat = np.frombuffer(self.workspace.shared, np.float32, count, fields.dst)
+        return flat.reshape(tokens, -1)[:, : fields.units * fields.unit].copy()

@@ -84,7 +84,7 @@ print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
 # bytes for good, as far as there is room, and the others' are let go after use. The answer is the same, bit for bit;
 # what is paid is time. Looking after each call of the kernels shows what was in at the worst moments.
 
-limit = max(least_resident(model.parts), plan["file_bytes"] // 2)
+limit = max(least_resident(model.steps), plan["file_bytes"] // 2)
 small = tinyrwkv.load(path, resident_limit=limit)
 held, call = [], small.backend.run
 

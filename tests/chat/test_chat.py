@@ -326,7 +326,7 @@ def test_wrong_slash_commands_are_explained(model: tinyrwkv.Model, line: str) ->
 
 
 def test_a_limit_is_shown(model: tinyrwkv.Model, linux: None) -> None:
-    limit = least_resident(model.parts)
+    limit = least_resident(model.steps)
     limited = Chat(tinyrwkv.load(model.path, backend="numpy", resident_limit=limit), max_tokens=3)
     answer(limited, "Hello")
     memory = limited.memory()

@@ -356,7 +356,7 @@ def test_plan(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
 def test_plan_within_a_limit(
     tiny: Callable[..., str], linux: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    least = least_resident(tinyrwkv.load(tiny()).parts)
+    least = least_resident(tinyrwkv.load(tiny()).steps)
     assert main(["plan", tiny(), "--json", "--resident-limit", f"{least}B"]) == 0
     assert json.loads(capsys.readouterr().out)["resident_bytes_max"] <= least
     assert main(["plan", tiny(), "--resident-limit", f"{least - 1}B"]) == 1

@@ -21,7 +21,7 @@ from converters.techniques.sparse_ffn import Neurons
 from converters.write.edit import rewrite as write_copy
 from tests.helpers.channel_mixes import TOKENS, Tensors, channel_mix, logits, replaced
 from tests.helpers.tiny_models import shape_of, write_model
-from tinyrwkv.engine.backends import NO_HEAD, Workspace
+from tinyrwkv.engine.workspace import Workspace
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.memory import drop_from_cache
@@ -150,11 +150,11 @@ def test_a_predictor_that_must_keep_all_is_the_dense_form_bit_for_bit(
 
 def hidden(model: tinyrwkv.Model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the inputs of the first key matrix, q and scale, and what comes out."""
-    rows, keys = model.program.rows, ("blocks.0.ffn.key.weight", "blocks.0.ffn.bundles")
-    at = next(i for i, note in enumerate(model.program.notes) if note in keys)
-    p, memory = op.Fields[rows[at][0]](*rows[at][1:]), Workspace(model.program, 1)
+    operations, keys = model.program.operations, ("blocks.0.ffn.key.weight", "blocks.0.ffn.bundles")
+    at = next(i for i, operation in enumerate(operations) if operation.label in keys)
+    p, memory = operations[at].fields, Workspace(model.program, 1)
     new = np.zeros(model.program.state_size, np.float32)
-    model.backend.run(memory, 0, at + 1, ids, model.new_state().data, new, None, NO_HEAD)
+    model.backend.run(memory, 0, at + 1, ids, model.new_state().data, new, None, op.NO_HEAD)
     q = np.frombuffer(memory.private[0], np.int16, len(ids) * p.stride, p.src).reshape(len(ids), -1)
     scale = np.frombuffer(memory.private[0], np.float32, len(ids), p.src_scale)
     y = np.frombuffer(memory.shared, np.float32, len(ids) * p.dst_stride, p.dst).reshape(
@@ -223,10 +223,12 @@ def chosen(model: tinyrwkv.Model, token: int) -> dict[str, np.ndarray]:
     """Return for the bundles of each layer which neurons are chosen for a first token."""
     found, memory = {}, Workspace(model.program, 1)
     state, new, at = model.new_state().data, np.zeros(model.program.state_size, np.float32), 0
-    for i, (row, note) in enumerate(zip(model.program.rows, model.program.notes, strict=True)):
-        if row[0] == op.PREDICT:
-            model.backend.run(memory, at, i, np.array([token], np.int32), state, new, None, NO_HEAD)
-            p, at = op.Fields[op.PREDICT](*row[1:]), i
+    for i, (opcode, p, note, *_) in enumerate(model.program.operations):
+        if opcode == op.PREDICT:
+            model.backend.run(
+                memory, at, i, np.array([token], np.int32), state, new, None, op.NO_HEAD
+            )
+            at = i
             q = np.frombuffer(memory.private[0], np.int16, p.cols, p.src)[None]
             scale = np.frombuffer(memory.private[0], np.float32, 1, p.src_scale)
             predictor = note.replace("bundles", "predictor.")

@@ -16,7 +16,7 @@ import tinyrwkv
 from tests.core.test_pool import ROOT
 from tests.helpers.tiny_models import BACKENDS
 from tinyrwkv.engine import backends
-from tinyrwkv.engine.backends import Workspace
+from tinyrwkv.engine.workspace import Workspace
 from tinyrwkv.errors import ArgumentError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.native.load import Choice
@@ -204,7 +204,7 @@ def test_the_numpy_backend_has_one_thread(tiny):
 
 @pytest.fixture
 def damaged(monkeypatch, tmp_path):
-    """A shared object that the system refuses, as on a file system mounted without permission to execute."""
+    """A shared object that the system refuses, as on a file system mounted noexec."""
     bad = tmp_path / "bad.so"
     bad.write_bytes(b"\x7fELF no more")
     monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
@@ -225,7 +225,7 @@ def test_auto_passes_over_an_object_that_the_system_refuses(program):
 
 @pytest.fixture
 def uncached(monkeypatch):
-    """A Numba that finds no folder to keep code in: an installation and a home that are read-only."""
+    """A Numba that finds no folder to keep code in: installation and home are read-only."""
     pytest.importorskip("numba", reason="numba is not installed")
     from tinyrwkv.engine import numba_backend
 

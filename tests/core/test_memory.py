@@ -1,4 +1,4 @@
-"""The gauges of memory against what the tests touch and drop, and the limit on what may be resident."""
+"""The gauges of memory against what the tests touch and drop, and the limit on it."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def with_preview(large, tmp_path_factory):
 
 
 def limited(path, backend, more=0, threads=1):
-    limit = least_resident(tinyrwkv.load(path, backend=backend).parts) + more
+    limit = least_resident(tinyrwkv.load(path, backend=backend).steps) + more
     return tinyrwkv.load(path, backend=backend, threads=threads, resident_limit=limit), limit
 
 

@@ -224,17 +224,17 @@ def test_pauses_between_layers_change_no_bit(load, backend, which, tokens, seed)
     results = []
     for cut in (False, True):
         new, out = np.empty_like(old), np.empty((len(tokens), VOCAB_SIZE), np.float32)
-        within_time = model.parts.within_time
+        within_time = model.steps.within_time
         try:
             if cut:
-                model.parts.within_time = lambda first, last, budget: (
+                model.steps.within_time = lambda first, last, budget: (
                     int(rng.integers(first, last)) + 1
                 )
             for rows in (out, out[-1:].copy()):
                 assert model.reader.read(tokens, old, new, rows, (lambda: False) if cut else None)
                 results.append((rows.tobytes(), new.tobytes()))
         finally:
-            model.parts.within_time = within_time
+            model.steps.within_time = within_time
     assert results[0] == results[2] and results[1] == results[3]
 
 

@@ -1,4 +1,4 @@
-"""The NumPy backend: each operation against its formula, block by block, and never a float copy of the model."""
+"""The NumPy backend: each operation is its formula, and there is no float copy of the model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from hypothesis.extra.numpy import arrays
 
 import tinyrwkv
 from tests.helpers.tiny_models import DTYPES, error, shape_of, write_model
-from tinyrwkv.engine import numpy_backend
-from tinyrwkv.engine.numpy_backend import ACTIVATIONS, _normalise, _quantize
+from tinyrwkv.engine import numpy_call
+from tinyrwkv.engine.numpy_backend import FORMS
+from tinyrwkv.engine.numpy_matmul import ACTIVATIONS
+from tinyrwkv.engine.numpy_pointwise import normalise, quantize
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import VERSIONS
 
 
-def test_every_operation_is_there(tiny):
-    for code, name in op.NAMES.items():
-        assert callable(getattr(numpy_backend, f"_{name.lower()}")), code
+def test_every_operation_is_there():
+    assert FORMS.keys() == op.NAMES.keys()
+    assert all(callable(form) for form in FORMS.values())
 
 
 @given(arrays(np.float32, 20, elements=st.floats(-50, 50, width=32)))
@@ -48,7 +50,7 @@ def test_activations_are_their_formulas(x):
 @given(arrays(np.float32, (3, 24), elements=st.floats(-9, 9, width=32)))
 def test_norm_is_that_of_the_reference(x):
     eps = np.float32(64e-5)
-    for row, found in zip(x, _normalise(x, eps), strict=True):
+    for row, found in zip(x, normalise(x, eps), strict=True):
         expected = reference.layer_norm(row, np.float32(1), np.float32(0), 64e-5)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -78,7 +80,7 @@ class Call:
 def test_activations_are_rounded_to_the_nearest_step(x, qmax):
     call = Call(x)
     with np.errstate(all="ignore"):
-        _quantize(call, op.Fields[op.QUANTIZE](1, 0, x.shape[1], x.shape[1], 0, 0, qmax))
+        quantize(call, op.Fields[op.QUANTIZE](1, 0, x.shape[1], x.shape[1], 0, 0, qmax))
     assert np.abs(call.q.astype(int)).max() <= qmax
     scale = call.scale.astype(np.float64)
     largest = np.abs(x).max(axis=1, keepdims=True)
@@ -99,12 +101,12 @@ def test_blocks_of_any_size_give_the_same(load, data):
         data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=5)),
     )
     expected, whole = model.forward(tokens, logits="all")
-    before = numpy_backend.BLOCK
+    before = numpy_call.BLOCK_WEIGHTS
     try:
-        numpy_backend.BLOCK = data.draw(st.integers(1, 5000))
+        numpy_call.BLOCK_WEIGHTS = data.draw(st.integers(1, 5000))
         found, state = model.forward(tokens, logits="all")
     finally:
-        numpy_backend.BLOCK = before
+        numpy_call.BLOCK_WEIGHTS = before
     assert error(found, expected) < (1e-5 if dtype != "int8" else 1e-3)
     assert np.abs(state.data - whole.data).max() < 1e-3
 
@@ -116,7 +118,7 @@ def test_no_float_copy_of_the_model(tmp_path, dtype):
     )
     model = tinyrwkv.load(path, backend="numpy")
     model.forward([1])
-    assert 16384 * 256 * 4 > 3 * 4 * numpy_backend.BLOCK  # the head alone, as floats
+    assert 16384 * 256 * 4 > 3 * 4 * numpy_call.BLOCK_WEIGHTS  # the head alone, as floats
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -125,7 +127,7 @@ def test_no_float_copy_of_the_model(tmp_path, dtype):
         peak = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
-    assert peak < 4 * numpy_backend.BLOCK
+    assert peak < 4 * numpy_call.BLOCK_WEIGHTS
 
 
 def test_numbers_that_overflow_make_no_warnings(tiny, load):

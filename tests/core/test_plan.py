@@ -1,4 +1,4 @@
-"""The memory plan: dense parts are touched whole and once, the embedding one row, and nothing is read to know it."""
+"""The memory plan: a token reads dense parts whole and one row of the embedding."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from tests.helpers.tiny_models import (
     shape_of,
     write_model,
 )
-from tinyrwkv.engine.plan import Parts, plan
+from tinyrwkv.engine.plan import memory_plan
+from tinyrwkv.engine.steps import Steps
 from tinyrwkv.file import memory
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.program.program import Program
 from tinyrwkv.versions.layout import VERSIONS
 
 
-def parts_of(path: str) -> Parts:
-    return Parts(Program(open_file(path)))
+def steps_of(path: str) -> Steps:
+    return Steps(Program(open_file(path)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, arch, dtype):
     row = 64 * {"f32": 4, "f16": 2, "int8": 1}[dtype] + 4 * (dtype == "int8")
-    for part in plan(parts_of(tiny(arch, dtype)), None)["parts"]:
+    for part in memory_plan(steps_of(tiny(arch, dtype)), None)["parts"]:
         expected = {"embedding": row, "tokenizer": 0}.get(part["part"], part["file_bytes"])
         assert part["touched_bytes_per_token"] == expected, part["part"]
 
@@ -43,23 +44,26 @@ def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, ar
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_totals_are_sums(tiny, arch, dtype):
-    parts = parts_of(tiny(arch, dtype))
-    found = plan(parts, None)
+    steps = steps_of(tiny(arch, dtype))
+    found = memory_plan(steps, None)
     assert json.loads(json.dumps(found)) == found
     assert found["touched_bytes_per_token"] == sum(
         part["touched_bytes_per_token"] for part in found["parts"]
     )
-    tensors = sum(tensor.nbytes for tensor in parts.file.tensors.values())
+    tensors = sum(tensor.nbytes for tensor in steps.file.tensors.values())
     assert sum(part["file_bytes"] for part in found["parts"]) == tensors < found["file_bytes"]
-    assert found["file_bytes"] == len(parts.file.bytes) <= found["resident_bytes_max"]
+    assert found["file_bytes"] == len(steps.file.bytes) <= found["resident_bytes_max"]
     assert found["resident_bytes_max"] % mmap.PAGESIZE == 0
-    assert found["state_bytes"] == 4 * parts.program.state_size
+    assert found["state_bytes"] == 4 * steps.program.state_size
 
 
 def test_a_limit_bounds_what_is_resident(tiny):
-    parts = parts_of(tiny("v7", "int8"))
-    assert plan(parts, 8192)["resident_bytes_max"] == 8192
-    assert plan(parts, 1 << 40)["resident_bytes_max"] == plan(parts, None)["resident_bytes_max"]
+    steps = steps_of(tiny("v7", "int8"))
+    assert memory_plan(steps, 8192)["resident_bytes_max"] == 8192
+    assert (
+        memory_plan(steps, 1 << 40)["resident_bytes_max"]
+        == memory_plan(steps, None)["resident_bytes_max"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +96,11 @@ def test_what_the_conversion_tells_of_a_head_is_planned(tiny, tmp_path, told):
             {"technique": "head", "params": {}, "report": {"seen_bytes": told}}
         ]
 
-    parts = parts_of(rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", tell))
-    found, rows = plan(parts, None), parts.file.tensors["head.rows.weight"].nbytes
+    steps = steps_of(rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", tell))
+    found, rows = memory_plan(steps, None), steps.file.tensors["head.rows.weight"].nbytes
     assert 0 < found["resident_bytes_typical"] <= found["resident_bytes_max"]
     assert (found["resident_bytes_typical"] < found["resident_bytes_max"] - 5000) == (told == 12345)
-    assert rows > 17345 and plan(parts, 9000)["resident_bytes_typical"] == 9000
+    assert rows > 17345 and memory_plan(steps, 9000)["resident_bytes_typical"] == 9000
 
 
 @pytest.mark.usefixtures("linux")
@@ -108,29 +112,30 @@ def test_nothing_is_read_to_know_the_plan(tiny):
 
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_cuts_cover_the_program(tiny, arch):
-    parts = parts_of(tiny(arch, "int8"))
-    assert parts.cuts[0] == 0 and parts.cuts[-1] == len(parts.program.rows)
-    assert sorted(set(parts.cuts)) == parts.cuts
-    assert parts.cuts[parts.head_cut] == parts.program.select
+    steps = steps_of(tiny(arch, "int8"))
+    assert steps.cuts[0] == 0 and steps.cuts[-1] == len(steps.program.operations)
+    assert sorted(set(steps.cuts)) == steps.cuts
+    assert steps.cuts[steps.head_cut] == steps.program.select
     assert (
-        parts.bytes_between(0, len(parts.cuts) - 1) == plan(parts, None)["touched_bytes_per_token"]
+        steps.bytes_between(0, len(steps.cuts) - 1)
+        == memory_plan(steps, None)["touched_bytes_per_token"]
     )
     assert all(
-        parts.bytes_between(i, i + 1) <= parts.layer_bytes for i in range(len(parts.cuts) - 1)
+        steps.bytes_between(i, i + 1) <= steps.largest_step for i in range(len(steps.cuts) - 1)
     )
 
 
 @given(st.data())
 def test_a_step_goes_as_far_as_its_budget(tiny, data):
-    parts = parts_of(tiny(data.draw(st.sampled_from(VERSIONS)), "int8"))
-    last = data.draw(st.integers(1, len(parts.cuts) - 1))
+    steps = steps_of(tiny(data.draw(st.sampled_from(VERSIONS)), "int8"))
+    last = data.draw(st.integers(1, len(steps.cuts) - 1))
     first = data.draw(st.integers(0, last - 1))
     budget = data.draw(st.floats(0, 2e6))
-    until = parts.within_time(first, last, budget)
+    until = steps.within_time(first, last, budget)
     assert first < until <= last
-    assert until == first + 1 or parts.bytes_between(first, until) <= budget
-    assert until == last or parts.bytes_between(first, until + 1) > budget
+    assert until == first + 1 or steps.bytes_between(first, until) <= budget
+    assert until == last or steps.bytes_between(first, until + 1) > budget
     assert (
-        parts.within_time(first, last, float("inf")) == last
-        and parts.within_time(first, last, -1.0) == first + 1
+        steps.within_time(first, last, float("inf")) == last
+        and steps.within_time(first, last, -1.0) == first + 1
     )

@@ -19,12 +19,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run_script(code: str, *args: str, seconds: float = 90) -> str:
-    """Run a script in a process of its own, which a hang ends with a traceback; return what it prints.
+    """Run a script in a process of its own; return what it prints. A hang ends with a traceback.
 
     The first one may have to compile the kernels.
     """
     start = "import faulthandler, os, sys, warnings\n"
-    start += f"faulthandler.dump_traceback_later({seconds}, exit=True)\nwarnings.simplefilter('ignore')\n"
+    start += f"faulthandler.dump_traceback_later({seconds}, exit=True)\n"
+    start += "warnings.simplefilter('ignore')\n"
     done = subprocess.run(
         [sys.executable, "-c", start + textwrap.dedent(code), *args],
         cwd=ROOT,
@@ -154,7 +155,8 @@ INTERRUPTS = """
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except Raised:
             hits += 1
-        assert model.forward(tokens)[0].tobytes() == expected, f"another answer after {hits} interrupts"
+        found = model.forward(tokens)[0].tobytes()
+        assert found == expected, f"another answer after {hits} interrupts"
     assert hits
     os.write(1, b"done")
     os._exit(0)
@@ -174,7 +176,7 @@ TORRENT = """
     class Alarm(Exception): pass
     armed = False
     def handler(_, frame):
-        if armed and frame.f_globals is not globals():  # in the library alone: this script is no example of patience
+        if armed and frame.f_globals is not globals():  # only in the library
             raise Alarm
     signal.signal(signal.SIGALRM, handler)
     model = tinyrwkv.load(path, backend=backend, threads=2)

@@ -218,7 +218,7 @@ def test_from_a_cold_start_only_the_pages_of_chosen_rows_are_read(large, backend
 def test_a_limit_changes_no_bit_and_is_held(large, backend, monkeypatch):
     pathlib.Path(large).read_bytes()
     free = tinyrwkv.load(large, backend=backend)
-    limit = least_resident(free.parts)
+    limit = least_resident(free.steps)
     model = tinyrwkv.load(large, backend=backend, resident_limit=limit)
     inner, sizes = model.backend.run, []
 
@@ -237,7 +237,7 @@ def test_a_limit_changes_no_bit_and_is_held(large, backend, monkeypatch):
 def test_exact_logits_leave_little_of_what_they_read_where_there_is_a_limit(large, backend):
     pathlib.Path(large).read_bytes()
     free = tinyrwkv.load(large, backend=backend)
-    model = tinyrwkv.load(large, backend=backend, resident_limit=least_resident(free.parts))
+    model = tinyrwkv.load(large, backend=backend, resident_limit=least_resident(free.steps))
     (logits, hidden, _), some = read_one(model, 7, model.new_state()), np.arange(0, 16384, 3)
     assert (
         model.exact_logits(some, logits, hidden).tobytes()

@@ -1,6 +1,8 @@
-"""Programs: every offset inside its memory, no races between threads, and hostile model files refused by name."""
+"""Programs: offsets inside their memory, no races, and hostile model files refused by name."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from tinyrwkv.file.mapped import open_file
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NAMES, NONE
 from tinyrwkv.program.builder import qmax
-from tinyrwkv.program.program import HEAD_ROWS, Program
+from tinyrwkv.program.head import HEAD_ROWS
+from tinyrwkv.program.program import Program
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 
@@ -33,7 +36,7 @@ def program_of(path: str) -> Program:
 
 def operations(program: Program) -> list[tuple[int, dict[str, int]]]:
     """Return opcode and fields by name of each operation."""
-    return [(row[0], dict(zip(FIELDS[row[0]], row[1:], strict=True))) for row in program.rows]
+    return [(one.opcode, one.fields._asdict()) for one in program.operations]
 
 
 # Programs.
@@ -61,24 +64,46 @@ def program(request, tiny):
 
 
 def test_the_table_is_the_rows(program):
-    assert program.table.dtype == np.int64 and program.table.shape == (len(program.rows), op.WIDTH)
+    operations = program.operations
+    assert program.table.dtype == np.int64 and program.table.shape == (len(operations), op.WIDTH)
     assert program.table.flags["C_CONTIGUOUS"]
-    for row, listed in zip(program.table.tolist(), program.rows, strict=True):
-        assert row[: len(listed)] == listed and len(listed) == 1 + len(FIELDS[listed[0]])
+    for row, operation in zip(program.table.tolist(), operations, strict=True):
+        listed = [operation.opcode, *operation.fields]
+        assert operation.fields._fields == FIELDS[operation.opcode]
+        assert row == listed + [0] * (op.WIDTH - len(listed))
     lines = list(describe(program))
-    assert len(lines) == len(program.rows) == len(program.notes)
-    assert all(NAMES[row[0]] in line for row, line in zip(program.rows, lines, strict=True))
+    assert len(lines) == len(operations)
+    assert all(NAMES[one.opcode] in line for one, line in zip(operations, lines, strict=True))
 
 
 def test_tokens_can_pause_where_threads_have_met(program):
-    codes = [row[0] for row in program.rows]
+    codes = [operation.opcode for operation in program.operations]
     assert codes[0] == op.EMBED and codes[1] == op.SYNC
-    assert (
-        len(program.layer_ends) == program.config["n_layer"]
-        and sorted(program.layer_ends) == program.layer_ends
-    )
-    assert all(codes[end - 1] == op.SYNC for end in program.layer_ends)
-    assert program.layer_ends[-1] == program.select and codes[program.select] == op.SELECT
+    pauses = [i for i, operation in enumerate(program.operations) if operation.pausable]
+    in_layers = [(i, program.operations[i]) for i in pauses if 1 < i < program.select]
+    parts = [(operation.layer, operation.part) for _, operation in in_layers]
+    layers = range(program.config["n_layer"])
+    assert parts == [(i, part) for i in layers for part in ("time_mix", "channel_mix")]
+    assert all(codes[i] == op.SYNC for i, _ in in_layers)
+    assert in_layers[-1][0] + 1 == program.select and codes[program.select] == op.SELECT
+    assert pauses[0] == 1 and pauses[-1] == len(codes) - 1
+
+
+def test_every_operation_says_where_it_belongs(program):
+    found = [(operation.part, operation.layer) for operation in program.operations]
+    layers = [
+        (part, i) for i in range(program.config["n_layer"]) for part in ("time_mix", "channel_mix")
+    ]
+    assert list(dict.fromkeys(found)) == [("embedding", None), *layers, ("head", None)]
+    assert found == sorted(found, key=list(dict.fromkeys(found)).index)  # each part in one piece
+    for operation in program.operations:
+        if operation.layer is not None and operation.label:
+            part = {"ln1": "time_mix", "att": "time_mix"}.get(
+                operation.label.split(".")[2], "channel_mix"
+            )
+            assert (
+                operation.label.startswith(f"blocks.{operation.layer}.") and operation.part == part
+            )
 
 
 def test_the_head_is_cut_so_that_a_deadline_is_looked_at(tmp_path):
@@ -104,113 +129,183 @@ def test_the_first_state_is_that_of_the_reference(tiny, arch):
     program = program_of(tiny(arch, "f32"))
     expected = reference.new_state(program.config)
     assert program.state_size == expected.size
-    if hasattr(program, "initial_state"):
-        assert program.initial_state().tobytes() == expected.tobytes()
+    assert program.initial_state().tobytes() == expected.tobytes()
 
 
-WHOLE, SPLIT = "whole", "split"  # read or written by every thread, or each thread its part
+# What each operation uses of the workspaces. A use is whole, by every thread, or split: each thread
+# has its part, and two operations that split the same place in the same way have the same parts.
+
+WHOLE, SPLIT = "whole", "split"
+TOKENS = 4 * MAX_TOKENS  # bytes of a float32 of each token
 
 
-def spans(
-    program: Program, code: int, field: dict[str, int]
-) -> list[tuple[str, str, str, int, int]]:
-    """Return what an operation uses of the workspaces: (place, read or write, WHOLE or how split, first, end)."""
-    tokens, used = 4 * MAX_TOKENS, []
+class Use(NamedTuple):
+    """Bytes of a workspace that an operation reads or writes."""
 
-    def use(place, access, how, first, size):
-        used.append((place, access, how, first, first + size))
+    place: str
+    access: str
+    how: str
+    first: int
+    end: int
 
-    if code == op.EMBED:
-        use("shared", "write", SPLIT, field["dst"], tokens * field["width"])
-    elif code == op.NORM:
-        use("shared", "read", WHOLE, field["src"], tokens * field["width"])
-        use("private", "write", WHOLE, field["dst"], tokens * field["width"])
-    elif code == op.SHIFT:
-        use("private", "read", WHOLE, field["src"], tokens * field["width"])
-        use("private", "write", WHOLE, field["dst"], tokens * field["width"] * field["count"])
-        if field["delta"] != NONE:
-            use("shared", "read", WHOLE, field["delta"], tokens * field["width"] * field["count"])
-    elif code == op.QUANTIZE:
-        extent = 4 * ((MAX_TOKENS - 1) * field["stride"] + field["width"])
-        use("shared" if field["shared"] else "private", "read", WHOLE, field["src"], extent)
-        use("private", "write", WHOLE, field["dst"], tokens // 2 * field["width"])
-        use("private", "write", WHOLE, field["dst_scale"], tokens)
-    elif code in (op.MATMUL, op.PREDICT, op.SPARSE):
-        rows, by_unit = field["units"] * field["unit"], f"by {field['unit']}"
-        by_unit = "by block of neurons" if code == op.PREDICT else by_unit
-        # The last token's part of a row ends before its stride does.
-        extent = (2 if field["kind"] == op.INT8 else 4) * (
-            (MAX_TOKENS - 1) * field["stride"] + field["cols"]
-        )
-        use("shared" if field["shared"] else "private", "read", WHOLE, field["src"], extent)
-        if field["src_scale"] != NONE:
-            use("private", "read", WHOLE, field["src_scale"], tokens)
-        if field["mode"] != op.LOGITS:
-            use("shared", "write", by_unit, field["dst"], tokens * rows)
-        if field["mode"] == op.GATED_ADD:
-            use("shared", "read", by_unit, field["gate"], tokens * rows)
-        if field["diag"] != NONE:
-            use("private", "read", WHOLE, field["diag_src"], tokens * rows)
-        if code == op.PREDICT:
-            use("private", "write", WHOLE, field["sums"], 8 * field["cols"])
-            if field["network"] != NONE:
-                use("shared", "read", by_unit, field["network"], tokens * rows)
-        if code == op.SPARSE:
-            use("private", "write", WHOLE, field["list"], 12 * field["cols"] + 4 * rows)
-    elif code == op.SELECT:
-        use("shared", "write", SPLIT, field["src"], tokens * field["width"])
-    elif code in (op.WKV4, op.WKV5, op.WKV7):
-        width = field.get("width") or field["heads"] * field["size"]
-        unit = field.get("size", 1)
-        names = {op.WKV4: "rkv", op.WKV5: "rkvg", op.WKV7: "rkvwag"}[code]
-        inputs = [field[name] for name in names] + [field.get("v_gate", NONE)]
-        if field.get("per_token"):
-            inputs.append(field["decay"])
-        if field.get("v_gate", NONE) != NONE:
-            inputs.append(field["v_first"])
-        for start in inputs:
-            if start != NONE:
-                use("shared", "read", f"by {unit}", start, tokens * width)
-        if code == op.WKV7 and field["v_gate"] != NONE:
-            use("shared", "write", f"by {unit}", field["v"], tokens * width)
-        use("shared", "write", f"by {unit}", field["dst"], tokens * width)
-    elif code == op.LEVEL:
-        use("private", "read", WHOLE, field["src"], tokens // 2 * field["rank"])
-        use("private", "read", WHOLE, field["src_scale"], tokens)
-        use(
-            "shared",
-            "write",
-            f"by block of {field['rows']} rows",
-            field["dst"],
-            tokens * field["dst_stride"],
-        )
-    elif code == op.PREVIEW:
-        use("private", "read", WHOLE, field["src"], tokens * field["cols"])
-        use("shared", "write", "by row of the head", field["dst"], tokens * field["rows"])
-        use("shared", "write", "by row of the head", field["scores"], tokens // 2 * field["rows"])
-    elif code == op.CHOOSE:
-        use("shared", "read", WHOLE, field["scores"], tokens // 2 * field["rows"])
-        use("private", "write", WHOLE, field["dst"], tokens)
-    elif code == op.EXACT:
-        use("private", "read", WHOLE, field["src"], tokens // 2 * field["cols"])
-        use("private", "read", WHOLE, field["lowest"], tokens)
-        use(
-            "shared",
-            "read",
-            "by unit of the head",
-            field["scores"],
-            tokens // 2 * field["dst_stride"],
-        )
-        use("shared", "write", "by unit of the head", field["dst"], tokens * field["dst_stride"])
-    elif code == op.GATHER:
-        use("shared", "read", WHOLE, field["src"], tokens * field["rows"])
-    return used
+
+def read(place, how, first, size):
+    return Use(place, "read", how, first, first + size)
+
+
+def write(place, how, first, size):
+    return Use(place, "write", how, first, first + size)
+
+
+def uses_of_embed(f):
+    yield write("shared", SPLIT, f["dst"], TOKENS * f["width"])
+
+
+def uses_of_norm(f):
+    yield read("shared", WHOLE, f["src"], TOKENS * f["width"])
+    yield write("private", WHOLE, f["dst"], TOKENS * f["width"])
+
+
+def uses_of_shift(f):
+    yield read("private", WHOLE, f["src"], TOKENS * f["width"])
+    yield write("private", WHOLE, f["dst"], TOKENS * f["width"] * f["count"])
+    if f["delta"] != NONE:
+        yield read("shared", WHOLE, f["delta"], TOKENS * f["width"] * f["count"])
+
+
+def uses_of_quantize(f):
+    extent = 4 * ((MAX_TOKENS - 1) * f["stride"] + f["width"])
+    yield read("shared" if f["shared"] else "private", WHOLE, f["src"], extent)
+    yield write("private", WHOLE, f["dst"], TOKENS // 2 * f["width"])
+    yield write("private", WHOLE, f["dst_scale"], TOKENS)
+
+
+def uses_of_product(f, how):
+    rows = f["units"] * f["unit"]
+    # The last token's part of a row ends before its stride does.
+    item = 2 if f["kind"] == op.INT8 else 4
+    extent = item * ((MAX_TOKENS - 1) * f["stride"] + f["cols"])
+    yield read("shared" if f["shared"] else "private", WHOLE, f["src"], extent)
+    if f["src_scale"] != NONE:
+        yield read("private", WHOLE, f["src_scale"], TOKENS)
+    if f["mode"] != op.LOGITS:
+        yield write("shared", how, f["dst"], TOKENS * rows)
+    if f["mode"] == op.GATED_ADD:
+        yield read("shared", how, f["gate"], TOKENS * rows)
+    if f["diag"] != NONE:
+        yield read("private", WHOLE, f["diag_src"], TOKENS * rows)
+
+
+def uses_of_matmul(f):
+    yield from uses_of_product(f, f"by {f['unit']}")
+
+
+def uses_of_predict(f):
+    how = "by block of neurons"
+    yield from uses_of_product(f, how)
+    yield write("private", WHOLE, f["sums"], 8 * f["cols"])
+    if f["network"] != NONE:
+        yield read("shared", how, f["network"], TOKENS * f["units"] * f["unit"])
+
+
+def uses_of_sparse(f):
+    yield from uses_of_product(f, f"by {f['unit']}")
+    size = 12 * f["cols"] + 4 * f["units"] * f["unit"]
+    yield write("private", WHOLE, f["list"], size)
+
+
+def uses_of_wkv4(f):
+    yield from (read("shared", "by 1", f[name], TOKENS * f["width"]) for name in "rkv")
+    yield write("shared", "by 1", f["dst"], TOKENS * f["width"])
+
+
+def uses_of_wkv5(f):
+    how, size = f"by {f['size']}", TOKENS * f["heads"] * f["size"]
+    places = [f[name] for name in "rkvg"]
+    if f["per_token"]:
+        places.append(f["decay"])
+    yield from (read("shared", how, place, size) for place in places if place != NONE)
+    yield write("shared", how, f["dst"], size)
+
+
+def uses_of_wkv7(f):
+    how, size = f"by {f['size']}", TOKENS * f["heads"] * f["size"]
+    places = [f[name] for name in "rkvwag"]
+    if f["v_gate"] != NONE:
+        places += [f["v_gate"], f["v_first"]]
+        yield write("shared", how, f["v"], size)
+    yield from (read("shared", how, place, size) for place in places)
+    yield write("shared", how, f["dst"], size)
+
+
+def uses_of_select(f):
+    yield write("shared", SPLIT, f["src"], TOKENS * f["width"])
+
+
+def uses_of_sync(f):
+    yield from ()
+
+
+def uses_of_level(f):
+    how = f"by block of {f['rows']} rows"
+    yield read("private", WHOLE, f["src"], TOKENS // 2 * f["rank"])
+    yield read("private", WHOLE, f["src_scale"], TOKENS)
+    yield write("shared", how, f["dst"], TOKENS * f["dst_stride"])
+
+
+def uses_of_preview(f):
+    how = "by row of the head"
+    yield read("private", WHOLE, f["src"], TOKENS * f["cols"])
+    yield write("shared", how, f["dst"], TOKENS * f["rows"])
+    yield write("shared", how, f["scores"], TOKENS // 2 * f["rows"])
+
+
+def uses_of_choose(f):
+    yield read("shared", WHOLE, f["scores"], TOKENS // 2 * f["rows"])
+    yield write("private", WHOLE, f["dst"], TOKENS)
+
+
+def uses_of_exact(f):
+    how = "by unit of the head"
+    yield read("private", WHOLE, f["src"], TOKENS // 2 * f["cols"])
+    yield read("private", WHOLE, f["lowest"], TOKENS)
+    yield read("shared", how, f["scores"], TOKENS // 2 * f["dst_stride"])
+    yield write("shared", how, f["dst"], TOKENS * f["dst_stride"])
+
+
+def uses_of_gather(f):
+    yield read("shared", WHOLE, f["src"], TOKENS * f["rows"])
+
+
+USES = {
+    op.EMBED: uses_of_embed,
+    op.NORM: uses_of_norm,
+    op.SHIFT: uses_of_shift,
+    op.QUANTIZE: uses_of_quantize,
+    op.MATMUL: uses_of_matmul,
+    op.PREDICT: uses_of_predict,
+    op.SPARSE: uses_of_sparse,
+    op.WKV4: uses_of_wkv4,
+    op.WKV5: uses_of_wkv5,
+    op.WKV7: uses_of_wkv7,
+    op.SELECT: uses_of_select,
+    op.SYNC: uses_of_sync,
+    op.LEVEL: uses_of_level,
+    op.PREVIEW: uses_of_preview,
+    op.CHOOSE: uses_of_choose,
+    op.EXACT: uses_of_exact,
+    op.GATHER: uses_of_gather,
+}
+
+
+def test_every_operation_tells_what_it_uses():
+    assert USES.keys() == NAMES.keys()
 
 
 def test_workspaces_hold_all_that_operations_use(program):
     size = {"shared": program.shared_bytes, "private": program.private_bytes}
     for code, field in operations(program):
-        for place, _, _, first, end in spans(program, code, field):
+        for place, _, _, first, end in USES[code](field):
             assert 0 < first < end <= size[place], (NAMES[code], field)
             assert first % 4 == 0 or field.get("kind") == op.INT8, "float32 must be aligned"
 
@@ -253,7 +348,7 @@ def test_no_thread_reads_what_another_may_be_writing(program):
         if code in (op.SYNC, op.SELECT):  # threads meet in SELECT too
             since = []
             continue
-        for place, access, how, first, end in spans(program, code, field):
+        for place, access, how, first, end in USES[code](field):
             if place == "private":
                 continue
             for other_code, other_access, other_how, other_first, other_end in since:
@@ -270,7 +365,7 @@ def test_no_thread_reads_what_another_may_be_writing(program):
 
 
 def test_quantised_activations_outlive_no_sync(program):
-    """What QUANTIZE writes is in the private workspace until the next SYNC, and no two live ones overlap."""
+    """What QUANTIZE writes stays until the next SYNC, and no two live ones overlap."""
     live: list[tuple[int, int]] = []
     for code, field in operations(program):
         if code == op.SYNC:

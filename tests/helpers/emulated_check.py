@@ -31,7 +31,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from benchmarks.random_model import sizes, write
 from tests.helpers.tiny_models import compress, predict, preview, rewrite
 from tinyrwkv import Sampler, load
-from tinyrwkv.engine.backends import Compiled, has_numba
+from tinyrwkv.engine.backends import has_numba
+from tinyrwkv.engine.compiled import Compiled
 from tinyrwkv.model import BUNDLED, Model
 from tinyrwkv.native.load import RECORD, SYMBOL, choose
 from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable

@@ -81,11 +81,11 @@ def test_kernels(run, backend, tiny):
     (only,) = told["runs"]
     model = tinyrwkv.load(tiny("v6"), backend=backend)
     assert only["backend"] == backend
-    assert sum(kind["count"] for kind in only["kinds"]) == len(model.program.rows)
+    assert sum(kind["count"] for kind in only["kinds"]) == len(model.program.operations)
     assert sum(kind["bytes"] for kind in only["kinds"]) == model.plan()["touched_bytes_per_token"]
     products = {kind["kind"]: kind["macs"] for kind in only["kinds"] if kind["macs"]}
     assert set(products) == {
-        kernels.name_of(row) for row in model.program.rows if row[0] == abi.MATMUL
+        kernels.name_of(one) for one in model.program.operations if one.opcode == abi.MATMUL
     }
     assert products["MATMUL 300x64"] == 2 * 300 * 64
     assert told["tokens"] == 2

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..chat import settings
+from ..engine.plan import together
 from ..errors import ArgumentError
 from ..generate import END_OF_DOCUMENT
 from ..units import show_size
@@ -170,7 +171,7 @@ def _memory(chat: Chat, argument: str) -> str:
     rows += [("  in the page cache", show_size(now["cached"])), ("process", show_size(now["rss"]))]
     rows += [("  its own", show_size(now["anon"])), ("  at most so far", show_size(now["peak"]))]
     parts = [("part", "in file", "a token")]
-    for part in (*plan["parts"], plan | {"part": "together"}):
+    for part in (*plan["parts"], together(plan)):
         parts.append(
             (
                 part["part"],

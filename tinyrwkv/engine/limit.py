@@ -1,23 +1,23 @@
-"""Hold what is resident of a model file to a limit: some of its parts stay, the others are let go right after use."""
+"""Hold what is resident of a model file to a limit: some steps stay, the others are dropped."""
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import ArgumentError, UnsupportedError
 from ..kernels.abi import MAX_TOKENS
-from ..program.program import HEAD_ROWS
-from .plan import Parts, furthest
+from ..program.head import HEAD_ROWS
+from ..program.operations import Extent
+from .steps import EMBEDDING_STEP, SYSTEM_PAGE, Steps, furthest, pages
 
-PAGE = mmap.PAGESIZE
-STRIPE = max(1 << 16, 2 * PAGE)
+STRIPE = max(1 << 16, 2 * SYSTEM_PAGE)
+"""Bytes between two borders in a tensor of which a token reads one row."""
 
 
 class _Rows(NamedTuple):
@@ -27,40 +27,51 @@ class _Rows(NamedTuple):
     row_bytes: int
     nbytes: int
 
-    def most(self, tokens: int) -> int:
-        """Return the most bytes that so many rows make resident."""
-        return min(
-            _pages(self.offset, self.offset + self.nbytes),
-            tokens * (STRIPE + -(-self.row_bytes // STRIPE) * STRIPE),
-        )
+    def most_resident(self, rows: int) -> int:
+        """Return the most bytes that reading this number of rows makes resident."""
+        stripes_of_a_row = 1 + -(-self.row_bytes // STRIPE)
+        all_of_it = pages(self.offset, self.offset + self.nbytes)
+        return min(all_of_it, rows * stripes_of_a_row * STRIPE)
 
-    def around(self, row: int) -> tuple[int, int]:
+    def stripes(self, row: int) -> Extent:
         """Return the stripes that a row lies in."""
-        start = self.offset // PAGE * PAGE
-        first = (self.offset + row * self.row_bytes - start) // STRIPE
-        last = (self.offset + (row + 1) * self.row_bytes - 1 - start) // STRIPE
-        return start + first * STRIPE, start + (last + 1) * STRIPE + PAGE
+        start = self.offset // SYSTEM_PAGE * SYSTEM_PAGE
+        begin = self.offset + row * self.row_bytes - start
+        first = begin // STRIPE
+        last = (begin + self.row_bytes - 1) // STRIPE
+        return start + first * STRIPE, start + (last + 1) * STRIPE + SYSTEM_PAGE
 
 
-def _pages(start: int, stop: int) -> int:
-    """Return the bytes of the pages that a part of the file lies in."""
-    return (-(-stop // PAGE) - start // PAGE) * PAGE
+class Limit(Protocol):
+    """What decides how far a call of the kernels may go, and what stays in memory after it."""
+
+    def until(self, first: int, last: int) -> int:
+        """Return the furthest cut up to `last` that a call from cut `first` may go to."""
+
+    def step(
+        self, first: int, last: int, ids: np.ndarray
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return the context of a call that runs the steps from cut `first` to cut `last`."""
+
+    def take(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return copies of some rows of a tensor of the head."""
 
 
-class Limit:
-    """Runs a token in steps that together with what stays resident never exceed a limit.
+class ResidentLimit:
+    """Runs a token in calls that, with what stays resident, never need more than a limit.
 
-    A token reads the file from its first step to its last, again and again. To keep what was used last would be of no
-    use to the next token, so some steps keep their bytes for good, as far as the limit leaves room for the largest of
-    the others, and the others' are let go after use.
+    Layers are read cyclically, so keeping the steps that ran last never helps the next token.
+    Instead as many steps as fit stay resident for good. The others are dropped after use, and the
+    largest of them always has room.
 
-    The system maps more than the page that is touched: its neighbours, or all of the piece of up to 2 MB that its
-    cache holds together; but nothing beyond a border of different advice. So at each border between two steps, and
-    every 64 KB of the rows that single tokens need, one page gets an advice that means nothing here, MADV_DONTDUMP.
+    The system maps more than the page that is touched: its neighbours, or a whole piece of up to
+    2 MB that its cache holds together. But it never maps beyond a border between two kinds of
+    advice. So there is such a border between any two steps, and every 64 KB in tensors of which a
+    token reads one row: one page gets MADV_DONTDUMP, an advice that means nothing here.
 
     Parameters
     ----------
-    parts : Parts
+    steps : Steps
     limit : int
         Bytes.
 
@@ -72,47 +83,74 @@ class Limit:
         The system does not tell what is resident.
     """
 
-    def __init__(self, parts: Parts, limit: int) -> None:
-        self.parts, self.file = parts, parts.file
+    def __init__(self, steps: Steps, limit: int) -> None:
+        self.steps = steps
+        self.file = steps.file
+        self._check(limit)
+        once = _bytes_of_one_run(steps)
+        self.room = limit - _always_resident(steps)
+        self._drops = self._choose_dropped(once)
+        dropped = [size if drops else 0 for size, drops in zip(once, self._drops, strict=True)]
+        self._sums = [0, *np.cumsum(dropped).tolist()]
+        self._turn = threading.Lock()
+        self._process = os.getpid()
+        self._interrupted = False
+        self._mark_borders()
+
+    def _check(self, limit: int) -> None:
         if self.file.resident() is None:
             found = "a system that does not tell what is resident"
             raise UnsupportedError(
-                "load", "resident_limit", found, "Linux", "load without resident_limit"
+                "load",
+                "resident_limit",
+                found,
+                "Linux",
+                "load without resident_limit",
+                sentence=f"resident_limit needs Linux, and this is {found}",
             )
-        least = least_resident(parts)
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
-            expected = f"at least {least} bytes, what the largest step of this model reads"
+        least = least_resident(self.steps)
+        expected = f"at least {least} bytes, what the largest step of this model reads"
+        is_number = isinstance(limit, int) and not isinstance(limit, bool)
+        if not is_number or limit < least:
             raise ArgumentError(
-                "load", "resident_limit", limit, expected, "raise the limit or compress the model"
+                "load",
+                "resident_limit",
+                limit,
+                expected,
+                "raise the limit or compress the model",
+                sentence=f"resident_limit={limit!r} is not {expected}",
             )
-        held = [sum(_pages(*extent) for extent in step) for step in parts.extents]
-        once = _once(parts)
-        self.room = limit - _always(parts)
-        self._let_go = [True] * len(held)
-        for step in [
-            *range(1, len(held)),
-            0,
-        ]:  # of the embedding, the first step, a token needs next to nothing
-            others = [bytes for i, bytes in enumerate(once) if self._let_go[i] and i != step]
-            if held[step] + max(others, default=0) <= self.room:
-                self._let_go[step] = False
-                self.room -= held[step]
-        passing = [bytes * flag for bytes, flag in zip(once, self._let_go, strict=True)]
-        self._sums = [0, *np.cumsum(passing).tolist()]
-        self._turn, self._process, self._left = threading.Lock(), os.getpid(), False
-        self._mark_borders()
+
+    def _choose_dropped(self, once: list[int]) -> list[bool]:
+        """Tell for each step whether its bytes are dropped after use; take the rest from the room.
+
+        Steps are kept in order, if the largest of the dropped ones still has room.
+        """
+        sizes = [sum(pages(*extent) for extent in step) for step in self.steps.extents]
+        drops = [True] * len(sizes)
+        # The embedding comes last: it is large, and a token needs next to nothing of it.
+        for step in [*range(EMBEDDING_STEP + 1, len(sizes)), EMBEDDING_STEP]:
+            others = [once[i] for i in range(len(sizes)) if drops[i] and i != step]
+            if sizes[step] + max(others, default=0) <= self.room:
+                drops[step] = False
+                self.room -= sizes[step]
+        return drops
 
     def _mark_borders(self) -> None:
-        borders = [border for step in self.parts.extents for extent in step for border in extent]
-        for rows in _embedding(self.parts):
-            borders += range(rows.offset, rows.offset + rows.nbytes, STRIPE)
+        """Give single pages an advice that keeps the system from mapping beyond them."""
+        borders = [place for step in self.steps.extents for extent in step for place in extent]
+        for tensor in _embedding(self.steps):
+            borders += range(tensor.offset, tensor.offset + tensor.nbytes, STRIPE)
+        size = len(self.file.bytes)
         self.file.advise("MADV_NOHUGEPAGE")
-        before, other = 0, False
-        for page in sorted({border // PAGE for border in borders if border < len(self.file.bytes)}):
-            self.file.advise("MADV_DONTDUMP", page * PAGE, 1)
-            before, other = page, page == before + 1 and not other
-            if other:  # two borders side by side need a border too
-                self.file.advise("MADV_RANDOM", page * PAGE, 1)
+        last, last_is_random = 0, False
+        for page in sorted({place // SYSTEM_PAGE for place in borders if place < size}):
+            self.file.advise("MADV_DONTDUMP", page * SYSTEM_PAGE, 1)
+            # Two such pages side by side need a border between them, too.
+            last_is_random = page == last + 1 and not last_is_random
+            last = page
+            if last_is_random:
+                self.file.advise("MADV_RANDOM", page * SYSTEM_PAGE, 1)
 
     def until(self, first: int, last: int) -> int:
         """Return the furthest cut up to `last` that the room is enough for from cut `first`."""
@@ -120,25 +158,24 @@ class Limit:
 
     @contextlib.contextmanager
     def step(self, first: int, last: int, ids: np.ndarray) -> Iterator[None]:
-        """Let go what the steps from cut `first` to cut `last` read, but for what stays; one caller at a time."""
+        """Drop afterwards what these steps read and need not keep; one caller at a time."""
         with self._turn_of_one():
-            if self._left:  # an exception ended an earlier call
+            if self._interrupted:  # an exception ended an earlier call
                 self.file.drop()
-            self._left = True
+            self._interrupted = True
             yield
             for start, stop in self._to_drop(first, last, ids):
                 self.file.drop(start, stop - start)
-            self._left = False
+            self._interrupted = False
 
     def take(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return copies of some rows of a tensor of the head; no more of it stays than before."""
         tensor, source = self.file.tensors[name], self.file[name]
-        taken, row_bytes = (
-            np.empty((len(rows), *source.shape[1:]), source.dtype),
-            tensor.nbytes // tensor.shape[0],
-        )
-        for piece in np.unique(rows // HEAD_ROWS):
-            chosen = rows // HEAD_ROWS == piece
+        row_bytes = tensor.nbytes // tensor.shape[0]
+        taken = np.empty((len(rows), *source.shape[1:]), source.dtype)
+        piece_of_row = rows // HEAD_ROWS
+        for piece in np.unique(piece_of_row):
+            chosen = piece_of_row == piece
             start = tensor.offset + int(piece) * HEAD_ROWS * row_bytes
             with self._turn_of_one():
                 taken[chosen] = source[rows[chosen]]
@@ -146,20 +183,23 @@ class Limit:
         return taken
 
     def _turn_of_one(self) -> threading.Lock:
-        if (
-            self._process != os.getpid()
-        ):  # the child of a fork: another thread may have had the lock
-            self._turn, self._process = threading.Lock(), os.getpid()
+        """Return the lock; in the child of a fork a new one, since a thread may have held it."""
+        if self._process != os.getpid():
+            self._turn = threading.Lock()
+            self._process = os.getpid()
         return self._turn
 
-    def _to_drop(self, first: int, last: int, ids: np.ndarray) -> Iterator[tuple[int, int]]:
-        if first == 0 and self._let_go[0]:
-            for rows in _embedding(self.parts):
-                yield from {rows.around(int(token)) for token in ids}
+    def _to_drop(self, first: int, last: int, ids: np.ndarray) -> Iterator[Extent]:
+        """Yield what to drop after the steps from cut `first` to cut `last`."""
+        if first == EMBEDDING_STEP and self._drops[EMBEDDING_STEP]:
+            for tensor in _embedding(self.steps):
+                yield from {tensor.stripes(int(token)) for token in ids}
+        # Extents side by side are dropped by one call.
         begin = end = 0
-        for step in range(max(first, 1), last):
-            for start, stop in self.parts.extents[step] if self._let_go[step] else ():
-                if not end <= start <= end + PAGE:  # not next to what came before
+        for step in range(max(first, EMBEDDING_STEP + 1), last):
+            for start, stop in self.steps.extents[step] if self._drops[step] else ():
+                is_next = end <= start <= end + SYSTEM_PAGE
+                if not is_next:
                     if end > begin:
                         yield begin, end
                     begin = start
@@ -169,15 +209,15 @@ class Limit:
 
 
 class NoLimit:
-    """Does what a `Limit` does where nothing need be let go.
+    """Lets every call go as far as it likes, and all that was read stay.
 
     Parameters
     ----------
-    parts : Parts
+    steps : Steps
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.file = parts.file
+    def __init__(self, steps: Steps) -> None:
+        self.file = steps.file
 
     def until(self, first: int, last: int) -> int:
         """Return `last`."""
@@ -192,27 +232,32 @@ class NoLimit:
         return self.file[name][rows]
 
 
-def _embedding(parts: Parts) -> list[_Rows]:
-    tensors = (parts.file.tensors.get(name) for name in ("emb.weight", "emb.weight.scale"))
+def least_resident(steps: Steps) -> int:
+    """Return the smallest limit, in bytes, that a model can be held to."""
+    needed = _always_resident(steps) + max(_bytes_of_one_run(steps))
+    return min(needed, pages(0, len(steps.file.bytes)))
+
+
+def _embedding(steps: Steps) -> list[_Rows]:
+    """Return the tensors of the embedding."""
+    tensors = (steps.file.tensors.get(name) for name in ("emb.weight", "emb.weight.scale"))
     return [_Rows(t.offset, t.nbytes // t.shape[0], t.nbytes) for t in tensors if t]
 
 
-def _once(parts: Parts) -> list[int]:
+def _bytes_of_one_run(steps: Steps) -> list[int]:
     """Return the most bytes that each step makes resident when it runs."""
-    embedding = sum(rows.most(MAX_TOKENS) for rows in _embedding(parts))
-    return [embedding, *(sum(_pages(*extent) for extent in step) for step in parts.extents[1:])]
+    embedding = sum(tensor.most_resident(MAX_TOKENS) for tensor in _embedding(steps))
+    others = steps.extents[EMBEDDING_STEP + 1 :]
+    return [embedding, *(sum(pages(*extent) for extent in step) for step in others)]
 
 
-def _always(parts: Parts) -> int:
-    """Return the bytes that no step lets go: the tokenizer, and what several steps read."""
-    used = sorted(extent for step in parts.extents for extent in step)
-    total, at = 0, 0
-    for start, stop in [*used, (len(parts.file.bytes), len(parts.file.bytes))]:
-        total += _pages(at, start) if start > at else 0
-        at = max(at, stop)
+def _always_resident(steps: Steps) -> int:
+    """Return the bytes that no step drops: the tokenizer, and what several steps read."""
+    size = len(steps.file.bytes)
+    read_by_one = sorted(extent for step in steps.extents for extent in step)
+    total, end = 0, 0
+    for start, stop in [*read_by_one, (size, size)]:
+        if start > end:
+            total += pages(end, start)
+        end = max(end, stop)
     return total
-
-
-def least_resident(parts: Parts) -> int:
-    """Return the smallest limit that a model can be held to."""
-    return min(_always(parts) + max(_once(parts)), _pages(0, len(parts.file.bytes)))

@@ -1,4 +1,4 @@
-"""Compile the kernels with Numba, once for each version of their source, and call them through ctypes."""
+"""Compile the kernels with Numba, once for each version of their source."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..native.load import source_hash
 def compiled_run() -> Any:
     """Return the kernels' ``run`` as a ctypes function of one address; calls release the GIL.
 
-    Numba keeps compiled code on disk and looks only at the file of the function itself, so the function closes over
-    a hash of every source file of the kernels: where one changes, it is another function.
+    Numba keeps compiled code on disk. It notices changes of the file of this function, not of the
+    files of the kernels. So the function closes over a hash of all their files: after a change of
+    any of them it is another function.
     """
     version = int(source_hash()[:12], 16)
 

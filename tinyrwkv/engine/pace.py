@@ -1,12 +1,18 @@
-"""How fast tokens are read, and how many may be read before the clock is looked at again."""
+"""How fast tokens are read, and how far a call may go before the clock is looked at again."""
 
 from __future__ import annotations
 
 from ..kernels.abi import MAX_TOKENS
-from .plan import Parts
+from .steps import Steps
 
 PAUSE = 0.002
 """Seconds between looks at the clock while a deadline or a cancellation may end a token."""
+
+PATIENCE = 20
+"""How many times longer a cancellation may have to wait than a deadline."""
+
+NEWEST = 0.2
+"""Weight of the newest measurement in the speed."""
 
 
 class Pace:
@@ -14,44 +20,68 @@ class Pace:
 
     Parameters
     ----------
-    parts : Parts
+    steps : Steps
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self._seconds = {
-            True: 0.0,
-            False: 0.0,
-        }  # of one token for each byte of weights; of a chunk, for each token too
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        # Seconds for each byte of weights and each token; 0 before the first measurement.
+        self._of_one_token = 0.0
+        self._of_a_chunk = 0.0
 
     def chunk(self, seconds: float | None) -> int:
         """Return how many prompt tokens to read at once, 1 to 16.
 
-        A chunk is lost where a deadline cuts it, and looked at only after each layer.
+        The clock is looked at only between steps, and a chunk that a deadline cuts is lost. So a
+        step must not take too long for the whole chunk.
 
         Parameters
         ----------
         seconds : float or None
-            Time until a deadline; None where only a cancellation may come, which may wait a little longer.
+            Time until a deadline. None if only a cancellation may come: that may wait longer.
         """
-        pace = self._seconds[False] or self._seconds[True]
+        pace = self._of_a_chunk or self._of_one_token
         if pace == 0:
             return MAX_TOKENS if seconds is None else 1
-        tokens = (20 if seconds is None else 1) * PAUSE / (pace * self.parts.layer_bytes)
-        if seconds is not None:
-            tokens = min(
-                tokens, seconds / (pace * self.parts.bytes_between(0, len(self.parts.cuts) - 1))
-            )
+        step = pace * self.steps.largest_step
+        if seconds is None:
+            tokens = PATIENCE * PAUSE / step
+        else:
+            whole = pace * self.steps.bytes_between(0, len(self.steps.cuts) - 1)
+            tokens = min(PAUSE / step, seconds / whole)
         return int(min(max(tokens, 1), MAX_TOKENS))
 
     def until(self, first: int, last: int, tokens: int) -> int:
-        """Return the furthest cut up to `last` that so many tokens reach in time from cut `first`."""
-        pace = self._seconds[tokens == 1] * tokens
-        return self.parts.within_time(first, last, PAUSE / pace if pace else 1)
+        """Return the furthest cut up to `last` that can be reached in time from cut `first`.
+
+        Parameters
+        ----------
+        first, last : int
+        tokens : int
+            How many are read at once.
+        """
+        pace = tokens * (self._of_one_token if tokens == 1 else self._of_a_chunk)
+        budget = PAUSE / pace if pace else 1  # a byte: one step
+        return self.steps.within_time(first, last, budget)
 
     def learn(self, tokens: int, seconds: float, work: float) -> None:
-        """Take in how long so many tokens took; `work` is the bytes of weights that each read, together."""
-        one, found = tokens == 1, seconds / work
-        self._seconds[one] = (
-            found if self._seconds[one] == 0 else 0.8 * self._seconds[one] + 0.2 * found
-        )
+        """Take in how long a read took.
+
+        Parameters
+        ----------
+        tokens : int
+            How many were read at once.
+        seconds : float
+        work : float
+            The bytes of weights that each of them needed, together.
+        """
+        found = seconds / work
+        if tokens == 1:
+            self._of_one_token = _mean(self._of_one_token, found)
+        else:
+            self._of_a_chunk = _mean(self._of_a_chunk, found)
+
+
+def _mean(known: float, found: float) -> float:
+    """Return a mean in which older measurements count less and less."""
+    return found if known == 0 else (1 - NEWEST) * known + NEWEST * found

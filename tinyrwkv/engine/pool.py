@@ -14,25 +14,49 @@ from ..errors import UnsupportedError
 
 
 class _Work(NamedTuple):
+    """One call of a function by every thread.
+
+    Attributes
+    ----------
+    function, arguments
+        Thread i calls ``function(arguments[i])``.
+    memory : object
+        What the function writes to. It must live as long as the work.
+    errors : list of BaseException
+        What the threads raised.
+    running : list of int
+        One entry for each thread that has not ended yet. ``pop`` is atomic, unlike ``-= 1``.
+    done : lock
+        Held until all threads have ended.
+    """
+
     function: Callable[[Any], None]
     arguments: Sequence[Any]
-    memory: Any  # what the function writes to, which must live as long
+    memory: Any
     errors: list[BaseException]
-    running: list[int]  # those who have not ended yet, only counted
+    running: list[int]
     done: _thread.LockType
 
 
 class Pool:
-    """Threads which enter a function at the same time while the caller waits.
+    """Threads that enter a function at the same time while the caller waits.
 
-    The kernels' threads wait for each other in a barrier, so all get a work or none, one work at a time.
-    A signal's handler may raise in the caller at any moment, but never in these threads: it ends the waiting, not the
-    work, which goes on to its end before the next one begins and until then keeps the memory that it writes to.
+    The kernels' threads wait for each other in a barrier. So either all threads get a work or none,
+    and there is one work at a time.
+
+    The handler of a signal may raise an exception in the caller at any moment, but never in these
+    threads. It ends the waiting, not the work: this goes on to its end, and keeps alive the memory
+    that it writes to. The next work only begins then.
 
     Parameters
     ----------
     size : int
         Number of threads.
+
+    Raises
+    ------
+    UnsupportedError
+        The system does not allow that many threads.
     """
 
     def __init__(self, size: int) -> None:
@@ -42,43 +66,65 @@ class Pool:
         try:
             for i in range(size):
                 _thread.start_new_thread(self._follow, (i,))
-        except RuntimeError as error:  # those that were started only sleep
-            fix = "load the model with fewer, or raise the limits of the system"
+        except RuntimeError as error:  # the threads that were started only sleep
             raise UnsupportedError(
-                "load", "threads", str(error), f"{size} more threads", fix
+                "load",
+                "threads",
+                str(error),
+                f"{size} more threads",
+                "load the model with fewer, or raise the limits of the system",
+                sentence=f"the system does not give {size} more threads: {error}",
             ) from error
 
     def call(
         self, function: Callable[[Any], None], arguments: Sequence[Any], memory: Any = None
     ) -> None:
-        """Run ``function(arguments[i])`` in thread i; return when all have, or when a signal's handler raises."""
-        work = _Work(
-            function, arguments, memory, [], list(range(self.size)), _thread.allocate_lock()
-        )
+        """Run ``function(arguments[i])`` in thread i, and wait until all have ended.
+
+        An exception of a signal's handler ends the waiting.
+
+        Parameters
+        ----------
+        function : callable
+        arguments : sequence
+            One for each thread.
+        memory : object, optional
+            What the function writes to; kept alive until all threads have ended.
+        """
+        still_running = list(range(self.size))
+        work = _Work(function, arguments, memory, [], still_running, _thread.allocate_lock())
         work.done.acquire()
-        # One call of C, which a handler ends only while it waits: all threads get the work, or none.
+        # Wait until the threads are idle, then give the work to each: all in one call of C, which a
+        # signal's handler can end only while it waits. So all threads get the work, or none.
+        wait = iter(self._idle.acquire, True)  # ends at once: acquire returns True
         give = map(queue.SimpleQueue.put, self._given, itertools.repeat(work))
-        collections.deque(itertools.chain(iter(self._idle.acquire, True), give), 0)
+        collections.deque(itertools.chain(wait, give), maxlen=0)
         work.done.acquire()
         if work.errors:
             raise work.errors[0]
 
     def _follow(self, i: int) -> None:
+        """Do every work that is given to thread i."""
         while True:
             work = self._given[i].get()
             try:
                 work.function(work.arguments[i])
             except BaseException as error:
                 work.errors.append(error)
-            if work.running.pop() == 0:  # the last
+            is_last = work.running.pop() == 0
+            if is_last:
                 self._idle.release()
                 work.done.release()
-            del work
+            del work  # its memory must not wait for the next work
 
 
 _pools: dict[tuple[int, int], Pool] = {}
 
 
 def pool(size: int) -> Pool:
-    """Return the process's pool of this size; a forked child gets its own, because threads do not survive a fork."""
-    return _pools.get((size, os.getpid())) or _pools.setdefault((size, os.getpid()), Pool(size))
+    """Return the process's pool of this size.
+
+    A forked child gets its own, since threads do not survive a fork.
+    """
+    key = size, os.getpid()
+    return _pools.get(key) or _pools.setdefault(key, Pool(size))

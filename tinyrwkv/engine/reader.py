@@ -1,4 +1,4 @@
-"""Read tokens: each group of them in as many calls of the kernels as a deadline and a memory limit ask for."""
+"""Read tokens: each group in as many calls of the kernels as a deadline and a limit ask for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .backends import HEAD_OF_ALL, HEAD_OF_LAST, NO_HEAD, Backend, Workspace
-from .limit import Limit, NoLimit
+from ..kernels.abi import HEAD_OF_ALL, HEAD_OF_LAST, NO_HEAD
+from .limit import Limit
 from .pace import Pace
-from .plan import Parts
+from .steps import Steps
+from .workspace import Backend, Workspace
 
 
 class Reader:
@@ -19,21 +20,25 @@ class Reader:
 
     Parameters
     ----------
-    parts : Parts
+    steps : Steps
     backend : Backend
-    limit : Limit or NoLimit
+    limit : Limit
+
+    Attributes
+    ----------
+    workspaces : list of Workspace
+        Those that nobody is using.
+    pace : Pace
     """
 
-    def __init__(self, parts: Parts, backend: Backend, limit: Limit | NoLimit) -> None:
-        self.parts, self.program, self.file, self.backend, self.limit = (
-            parts,
-            parts.program,
-            parts.file,
-            backend,
-            limit,
-        )
-        self.workspaces: list[Workspace] = []  # those that nobody is using
-        self.pace = Pace(parts)
+    def __init__(self, steps: Steps, backend: Backend, limit: Limit) -> None:
+        self.steps = steps
+        self.program = steps.program
+        self.file = steps.file
+        self.backend = backend
+        self.limit = limit
+        self.workspaces: list[Workspace] = []
+        self.pace = Pace(steps)
 
     def read(
         self,
@@ -44,7 +49,7 @@ class Reader:
         stopped: Callable[[], Any] | None = None,
         hidden: np.ndarray | None = None,
     ) -> bool:
-        """Read up to 16 tokens at once, in as many kernel calls as `stopped` and the memory limit ask for.
+        """Read up to 16 tokens at once, in as many calls as `stopped` and the limit ask for.
 
         Parameters
         ----------
@@ -61,16 +66,13 @@ class Reader:
         Returns
         -------
         bool
-            False where `stopped` ended it: `new` and `out` then hold nothing of use.
+            False if `stopped` ended it: `new` and `out` then hold nothing of use.
         """
         self.file.check_open()
-        try:
-            workspace = self.workspaces.pop()
-        except IndexError:
-            workspace = Workspace(self.program, self.backend.threads)
-        cuts, V = self.parts.cuts, self.program.config["vocab_size"]
-        head = NO_HEAD if out is None else HEAD_OF_LAST if out.size == V else HEAD_OF_ALL
-        end = len(cuts) - 1 if out is not None else self.parts.head_cut
+        workspace = self._take_workspace()
+        cuts, head_cut = self.steps.cuts, self.steps.head_cut
+        head = self._head_mode(out)
+        end = head_cut if head == NO_HEAD else len(cuts) - 1
         at, seconds, work, tokens = 0, 0.0, 0.0, len(ids)
         while at < end:
             until = self.limit.until(at, end)
@@ -78,21 +80,42 @@ class Reader:
                 if stopped():
                     break
                 until = min(until, self.pace.until(at, end, len(ids)))
-            begin, before = time.perf_counter(), workspace.touched
+            begin, touched_before = time.perf_counter(), workspace.touched
             with self.limit.step(at, until, ids):
                 self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
             seconds += time.perf_counter() - begin
-            work += self.parts.bytes_between(at, until) * len(ids) + workspace.touched - before
-            if at <= self.parts.head_cut < until and head == HEAD_OF_LAST:
-                ids = ids[-1:]
+            work += self.steps.bytes_between(at, until) * len(ids)
+            work += workspace.touched - touched_before
+            if head == HEAD_OF_LAST and at <= head_cut < until:
+                ids = ids[-1:]  # SELECT has run
             at = until
-        if hidden is not None and "head.rows.weight" in self.file:
-            x, C, place = self.program.head_input, self.program.config["n_embd"], len(ids) - 1
-            hidden[:C] = workspace.private[0][x.src :].view(np.int16)[place * C : (place + 1) * C]
-            hidden[C] = workspace.private[0][x.scale :].view(np.float32)[place]
-        self.workspaces.append(
-            workspace
-        )  # not after an exception: worker threads may still be using it
-        if at == end:  # one step alone may take its time for something else than bytes of weights
+        if hidden is not None:
+            self._copy_head_input(workspace, hidden, place=len(ids) - 1)
+        # Not after an exception: threads of the pool may still be using it.
+        self.workspaces.append(workspace)
+        complete = at == end
+        if complete:  # what one step takes may have other causes than bytes of weights
             self.pace.learn(tokens, seconds, work)
-        return at == end
+        return complete
+
+    def _take_workspace(self) -> Workspace:
+        """Return a workspace that nobody else is using."""
+        try:
+            return self.workspaces.pop()
+        except IndexError:
+            return Workspace(self.program, self.backend.threads)
+
+    def _head_mode(self, out: np.ndarray | None) -> int:
+        """Return for which tokens the head is run, by the size of the memory for logits."""
+        if out is None:
+            return NO_HEAD
+        return HEAD_OF_LAST if out.size == self.program.config["vocab_size"] else HEAD_OF_ALL
+
+    def _copy_head_input(self, workspace: Workspace, hidden: np.ndarray, place: int) -> None:
+        """Copy what went into a head with a preview, C activations and their scale, for a token."""
+        if "head.rows.weight" not in self.file:
+            return
+        x, C = self.program.head_input, self.program.config["n_embd"]
+        private = workspace.private[0]
+        hidden[:C] = private[x.src :].view(np.int16)[place * C : (place + 1) * C]
+        hidden[C] = private[x.scale :].view(np.float32)[place]

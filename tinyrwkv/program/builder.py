@@ -6,19 +6,41 @@ from typing import NamedTuple
 
 from ..file.mapped import TensorFile
 from ..kernels import abi as op
-from ..versions.reference import new_state
+from ..versions.layout import SHIFTED
+from ..versions.state_shape import layer_state_size
+from .operations import Operation, Part
+
+FLOATS = 4 * op.MAX_TOKENS
+"""Bytes of one float32 for each token that a call may read."""
+
+MOST_INPUTS = 8
+"""Inputs that are quantised between two SYNCs at most; v7 has most, six."""
 
 
 def qmax(cols: int) -> int:
-    """Return the largest int16 activation for which a sum over `cols` int8 weights stays inside int32.
+    """Return the largest int16 activation that keeps sums over `cols` int8 weights inside int32.
 
-    Not above 127 * 256, so that its upper byte, rounded, is a byte again: PREDICT works on that.
+    It is at most 127 * 256, so that its upper byte, rounded, is a byte again: PREDICT needs that.
     """
     return min(127 * 256, (2**31 - 1) // (127 * cols))
 
 
 class Input(NamedTuple):
-    """Activations as MATMUL reads them: where, elements between tokens, scales of quantised ones, the floats."""
+    """Activations as a matrix product reads them.
+
+    Attributes
+    ----------
+    shared : int
+        1 if they lie in the shared workspace, 0 if in the private one.
+    src : int
+        Where they lie.
+    stride : int
+        Elements from one token to the next.
+    scale : int
+        Where the scales of quantised activations lie; NONE if they are floats.
+    floats : int
+        Where the same activations lie as floats.
+    """
 
     shared: int
     src: int
@@ -41,109 +63,257 @@ class Finish(NamedTuple):
 PLAIN = Finish()
 
 
+class Matrix(NamedTuple):
+    """Where the weights and scales of a matrix lie in the file, and of which kind they are."""
+
+    weight: int
+    scale: int
+    kind: int
+
+
+class SecondFactor(NamedTuple):
+    """The second factor of a matrix, which has to wait for the first one.
+
+    Its input is the product of the first factor: `rank` numbers for each token, at `src`.
+    """
+
+    name: str
+    src: int
+    rank: int
+    dst: int
+    finish: Finish
+
+
+class Places:
+    """The places of a workspace, given out one after the other.
+
+    Parameters
+    ----------
+    first_free : int
+        Bytes at the beginning that are in use already.
+
+    Attributes
+    ----------
+    bytes : int
+        The size of the workspace so far.
+    """
+
+    def __init__(self, first_free: int) -> None:
+        self.bytes = first_free
+        self._named: dict[str, int] = {}
+
+    def reserve(self, size: int) -> int:
+        """Return a new place of `size` bytes."""
+        place = self.bytes
+        self.bytes += size
+        return place
+
+    def floats(self, name: str, width: int) -> int:
+        """Return the place of this name, `width` float32 for each token; new at the first call."""
+        if name not in self._named:
+            self._named[name] = self.reserve(FLOATS * width)
+        return self._named[name]
+
+
+class QuantisedInputs:
+    """Places for quantised activations, which only live until the next SYNC.
+
+    They lie at the end of the private workspace, which `finish` makes as long as was needed.
+
+    Parameters
+    ----------
+    private : Places
+        The private workspace, complete but for these.
+    """
+
+    def __init__(self, private: Places) -> None:
+        self._private = private
+        self._scales = private.reserve(MOST_INPUTS * FLOATS)
+        self._scales_used = 0
+        self._used = 0
+        self._most_used = 0
+
+    def activations(self, width: int) -> int:
+        """Return a place for `width` int16 of each token."""
+        place = self._private.bytes + self._used
+        self._used += op.MAX_TOKENS * 2 * width
+        self._most_used = max(self._most_used, self._used)
+        return place
+
+    def number(self) -> int:
+        """Return a place for one number of each token, a scale for example."""
+        place = self._scales + self._scales_used
+        self._scales_used += FLOATS
+        return place
+
+    def forget(self) -> None:
+        """Let the places be used again."""
+        self._used = 0
+        self._scales_used = 0
+
+    def finish(self) -> None:
+        """Make the private workspace so long that they all fit."""
+        self._private.reserve(self._most_used)
+
+
 class Builder:
-    """The operations so far, and the buffers that they use; `Program` says which operations these are.
+    """The operations so far, and the workspaces that they use.
+
+    `program`, `time_mix`, `channel_mix` and `head` say which operations these are.
 
     Parameters
     ----------
     file : TensorFile
+
+    Attributes
+    ----------
+    operations : list of Operation
+    shared, private : Places
+        The workspace that all threads use, and the one that each has for itself.
+    quantised : QuantisedInputs
+    listed, tables : int
+        Where in the private workspace SPARSE lists the rows that some tokens need; and where
+        PREDICT and LEVEL put the tables of sums that they make for each byte of codes.
     """
 
     def __init__(self, file: TensorFile) -> None:
-        self.file, self.config, self.C = file, file.metadata, file.metadata["n_embd"]
-        self.rows: list[list[int]] = []
-        self.notes: list[str] = []
-        self.state_size = new_state(self.config).size
-        self.state_stride = self.state_size // self.config["n_layer"]
-        # Fixed places that the kernels know: ln_x_eps and a vector of ones in the shared workspace,
-        # results of dot products and three rows for the wkv kernels in the private one.
-        self.shared_bytes = 64 + 4 * self.C
-        self.private_bytes = 4 * 64 * op.MAX_TOKENS + 12 * self.config["head_size"]
-        self.private_bytes += -self.private_bytes % 64
-        self._buffers: dict[str, int] = {}
-        # Quantised activations and their scales, to the end of the private workspace: used anew after each SYNC.
-        self._quantised_scales, self._quantised, self._used, self._scales_used, self._most_used = (
-            0,
-            0,
-            0,
-            0,
-            0,
-        )
-        self._waiting: list[tuple[str, int, int, int, Finish]] = []
-        ranks = [
-            t.shape[0] for t in file.tensors.values() if t.name.endswith(("1.weight", "weight.a"))
-        ]
-        self._widest_rank = max(ranks, default=0)
+        self.file = file
+        self.config = file.metadata
+        self.C = self.config["n_embd"]
+        self.operations: list[Operation] = []
+        self._part: Part = "embedding"
+        self._layer: int | None = None
+        self._waiting: list[SecondFactor] = []
+        self._widest_rank = max(_inner_ranks(file), default=0)
+        self.shared = Places(op.fixed_shared_bytes(self.C))
+        self.private = Places(op.fixed_private_bytes(self.config["head_size"]))
+        self.private.floats("xn", self.C)
+        self.private.floats("mixed", self.C * len(SHIFTED[self.config["arch"]]))
+        self.listed = self.private.reserve(op.list_bytes(self.config["n_ffn"], self.C))
+        self.tables = self.private.reserve(op.TABLE_BYTES * self._longest_codes())
+        self.quantised = QuantisedInputs(self.private)
 
-    def _emit(self, opcode: int, note: str, *fields: int) -> None:
-        self.rows.append([opcode, *map(int, op.Fields[opcode](*fields))])
-        self.notes.append(note)
+    def _longest_codes(self) -> int:
+        """Return the most bytes of codes that a row has: one bit for each channel, or a head's."""
+        heads = [tensor for name, tensor in self.file.tensors.items() if "head.codes" in name]
+        return max([self.C // 8, *(codes.shape[1] for codes in heads)])
 
-    def _sync(self) -> None:
-        self._emit(op.SYNC, "")
-        self._used = self._scales_used = 0
+    def begin(self, part: Part, layer: int | None = None) -> None:
+        """Begin a part of the model: the operations that follow belong to it."""
+        self._part = part
+        self._layer = layer
 
-    def _shared(self, name: str, width: int) -> int:
-        if name not in self._buffers:
-            self._buffers[name] = self.shared_bytes
-            self.shared_bytes += op.MAX_TOKENS * width * 4
-        return self._buffers[name]
+    def emit(self, opcode: int, label: str = "", **fields: int) -> None:
+        """Add an operation, its fields by the names that ``abi`` gives them."""
+        numbers = {name: int(value) for name, value in fields.items()}
+        complete = op.Fields[opcode](**numbers)
+        self.operations.append(Operation(opcode, complete, label, self._part, self._layer))
 
-    def _private(self, name: str, width: int) -> int:
-        if name not in self._buffers:
-            self._buffers[name] = self.private_bytes
-            self.private_bytes += op.MAX_TOKENS * width * 4
-        return self._buffers[name]
+    def pause(self) -> None:
+        """Say that a call of the kernels may end here, so that a deadline is looked at."""
+        self.operations[-1] = self.operations[-1]._replace(pausable=True)
 
-    def _vector(self, name: str) -> int:
+    def sync(self, keep_inputs: bool = False) -> None:
+        """Let the threads meet; quantised inputs end here, unless they are still needed."""
+        self.emit(op.SYNC)
+        if not keep_inputs:
+            self.quantised.forget()
+
+    def vector(self, name: str) -> int:
+        """Return where a tensor lies in the file."""
         return self.file.tensors[name].offset
 
-    def _matrix(self, name: str) -> tuple[int, int, int]:
-        """Return (weight, scale, kind) of a matrix."""
+    def matrix(self, name: str) -> Matrix:
+        """Return where a matrix lies, and its kind."""
         tensor = self.file.tensors[name]
-        scale = self.file.tensors[name + ".scale"].offset if tensor.dtype == "i8" else op.NONE
-        return tensor.offset, scale, op.KINDS[tensor.dtype]
+        scale = self.vector(f"{name}.scale") if tensor.dtype == "i8" else op.NONE
+        return Matrix(tensor.offset, scale, op.KINDS[tensor.dtype])
 
-    def _norm(self, name: str) -> None:
-        weight, bias = self._vector(name + ".weight"), self._vector(name + ".bias")
-        self._emit(
+    def norm(self, name: str) -> None:
+        """Add xn = layer_norm(x)."""
+        self.emit(
             op.NORM,
             name,
-            self._shared("x", self.C),
-            weight,
-            bias,
-            self._private("xn", self.C),
-            self.C,
+            src=self.shared.floats("x", self.C),
+            weight=self.vector(f"{name}.weight"),
+            bias=self.vector(f"{name}.bias"),
+            dst=self.private.floats("xn", self.C),
+            width=self.C,
         )
 
-    def _shift(self, layer: int, part: str, tensor: str, count: int, delta: int = op.NONE) -> None:
-        state = 4 * (layer * self.state_stride + (self.C if part == "ffn" else 0))
-        name = f"blocks.{layer}.{part}.{tensor}"
-        src, dst = self._private("xn", self.C), self._private("mixed", self.C)
-        self._emit(op.SHIFT, name, src, state, self._vector(name), count, delta, dst, self.C)
+    def shift(self, tensor: str, count: int, state: int, delta: int = op.NONE) -> None:
+        """Add x_j = xn + (xn_prev - xn) * (mu_j + delta_j) for `count` rows mu_j of a tensor.
 
-    def _input(
-        self, src: int, width: int, shared: bool, stride: int = 0, largest: int = 0
+        Parameters
+        ----------
+        tensor : str
+        count : int
+        state : int
+            Where in the state, in bytes, the xn of the token before lies.
+        delta : int
+            Where in the shared workspace the delta_j of each token lie.
+        """
+        self.emit(
+            op.SHIFT,
+            tensor,
+            src=self.private.floats("xn", self.C),
+            state=state,
+            mu=self.vector(tensor),
+            count=count,
+            delta=delta,
+            dst=self.private.floats("mixed", self.C),
+            width=self.C,
+        )
+
+    def layer_state(self, layer: int) -> int:
+        """Return where in the state, in bytes, that of a layer begins."""
+        return 4 * layer * layer_state_size(self.config)
+
+    def input(
+        self,
+        src: int,
+        width: int,
+        shared: bool,
+        stride: int | None = None,
+        largest: int | None = None,
     ) -> Input:
-        """Prepare `width` activations of each token for op.MATMUL: quantised, where the weights are int8."""
+        """Prepare activations for a matrix product: quantise them if the weights are int8.
+
+        Parameters
+        ----------
+        src : int
+            Where the floats lie.
+        width : int
+            Activations of each token.
+        shared : bool
+            Whether they lie in the shared workspace.
+        stride : int, optional
+            Floats from one token to the next; without it, `width`.
+        largest : int, optional
+            The largest quantised activation; without it, as `qmax` says.
+        """
         if self.config["dtype"] != "int8":
             return Input(int(shared), src, width, op.NONE, src)
-        dst, scale = self._quantised + self._used, self._quantised_scales + self._scales_used
-        self._used += op.MAX_TOKENS * 2 * width
-        self._scales_used += op.MAX_TOKENS * 4
-        self._most_used = max(self._most_used, self._used)
-        self._emit(
-            op.QUANTIZE, "", shared, src, stride or width, width, dst, scale, largest or qmax(width)
+        dst = self.quantised.activations(width)
+        scale = self.quantised.number()
+        self.emit(
+            op.QUANTIZE,
+            shared=shared,
+            src=src,
+            stride=stride or width,
+            width=width,
+            dst=dst,
+            dst_scale=scale,
+            qmax=largest or qmax(width),
         )
         return Input(0, dst, width, scale, src)
 
-    def _mixed(self, j: int) -> Input:
-        """Prepare the j-th result of token_shift."""
-        return self._input(
-            self._private("mixed", self.C) + j * op.MAX_TOKENS * 4 * self.C, self.C, shared=False
-        )
+    def mixed_input(self, j: int) -> Input:
+        """Prepare the j-th result of a token shift."""
+        src = self.private.floats("mixed", self.C) + j * FLOATS * self.C
+        return self.input(src, self.C, shared=False)
 
-    def _matmul(
+    def matmul(
         self,
         name: str,
         x: Input,
@@ -152,51 +322,91 @@ class Builder:
         unit: int = 1,
         part: tuple[int, int] | None = None,
     ) -> None:
-        """Emit the product with all rows of W, or (first, count) of them, split between threads by `unit` rows."""
-        weight, scale, kind = self._matrix(name)
+        """Add a matrix product.
+
+        Parameters
+        ----------
+        name : str
+            The matrix W.
+        x : Input
+        dst : int
+            Where in the shared workspace the result goes; with LOGITS, where in the logits.
+        finish : Finish
+        unit : int
+            Threads split the rows at multiples of this number.
+        part : (int, int), optional
+            The first row and the number of rows; without it, all.
+        """
+        matrix = self.matrix(name)
         total, cols = self.file.tensors[name].shape
         first, rows = part or (0, total)
-        weight += first * cols * (4, 2, 1)[kind]
-        scale += 4 * first if scale != op.NONE else 0
+        scale = matrix.scale if matrix.scale == op.NONE else matrix.scale + 4 * first
         stride = self.config["vocab_size"] if finish.mode == op.LOGITS else rows
-        self._emit(
-            op.MATMUL,
-            name,
-            weight,
-            scale,
-            kind,
-            rows // unit,
-            cols,
-            unit,
-            *x[:4],
-            dst,
-            stride,
-            *finish,
+        part_of_matrix = Matrix(
+            matrix.weight + first * cols * op.ITEM_BYTES[matrix.kind], scale, matrix.kind
         )
+        fields = product_fields(part_of_matrix, rows, cols, unit, x, dst, stride, finish)
+        self.emit(op.MATMUL, name, **fields)
 
-    def _project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY) -> None:
-        """Emit dst = activation(W @ x), of a factored W only the first factor: ``_second_factors`` does the rest."""
-        inner, finish = PLAIN, Finish(activation)
+    def project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY) -> None:
+        """Add dst = activation(W @ x); of a factored W the first factor only.
+
+        `second_factors` adds the rest.
+        """
+        finish = Finish(activation)
         if name in self.file.tensors:
-            return self._matmul(name, x, dst, finish)
-        if (enhanced := name.removesuffix("weight") + "diag") in self.file.tensors:
+            self.matmul(name, x, dst, finish)
+            return
+        inner = PLAIN
+        diagonal = name.removesuffix("weight") + "diag"
+        if diagonal in self.file.tensors:  # B @ relu(A @ x)^2 + diag * x
             inner = Finish(op.SQUARED_RELU)
-            finish = finish._replace(diag=self._vector(enhanced), diag_src=x.floats)
-        self._factors(f"{name}.a", f"{name}.b", x, dst, inner, finish)
+            finish = finish._replace(diag=self.vector(diagonal), diag_src=x.floats)
+        self.factors(f"{name}.a", f"{name}.b", x, dst, inner, finish)
 
-    def _factors(
+    def factors(
         self, first: str, second: str, x: Input, dst: int, inner: Finish, finish: Finish
     ) -> None:
-        """Emit low = inner(A @ x); after the next SYNC follows dst = finish(B @ low)."""
-        low, rank = (
-            self._shared(f"low {len(self._waiting)}", self._widest_rank),
-            self.file.tensors[first].shape[0],
-        )
-        self._matmul(first, x, low, inner)
-        self._waiting.append((second, low, rank, dst, finish))
+        """Add low = inner(A @ x); after the next SYNC follows dst = finish(B @ low)."""
+        low = self.shared.floats(f"low {len(self._waiting)}", self._widest_rank)
+        rank = self.file.tensors[first].shape[0]
+        self.matmul(first, x, low, inner)
+        self._waiting.append(SecondFactor(second, low, rank, dst, finish))
 
-    def _second_factors(self, unit: int = 1) -> None:
-        """Emit the second factors of the matrices since the last SYNC, split between threads by `unit` rows."""
-        for name, low, rank, dst, finish in self._waiting:
-            self._matmul(name, self._input(low, rank, shared=True), dst, finish, unit)
+    def second_factors(self, unit: int = 1) -> None:
+        """Add the second factors that wait, split between threads at multiples of `unit` rows."""
+        for factor in self._waiting:
+            x = self.input(factor.src, factor.rank, shared=True)
+            self.matmul(factor.name, x, factor.dst, factor.finish, unit)
         self._waiting.clear()
+
+    def low(self, name: str) -> int:
+        """Return a place in the shared workspace that the result of any first factor fits in."""
+        return self.shared.floats(name, self._widest_rank)
+
+
+def product_fields(
+    matrix: Matrix,
+    rows: int,
+    cols: int,
+    unit: int,
+    x: Input,
+    dst: int,
+    dst_stride: int,
+    finish: Finish,
+) -> dict[str, int]:
+    """Return the fields of a matrix product by name, which PREDICT and SPARSE begin with too."""
+    where = {"weight": matrix.weight, "scale": matrix.scale, "kind": matrix.kind}
+    shape = {"units": rows // unit, "cols": cols, "unit": unit}
+    activations = {"shared": x.shared, "src": x.src, "stride": x.stride, "src_scale": x.scale}
+    result = {"dst": dst, "dst_stride": dst_stride, **finish._asdict()}
+    return {**where, **shape, **activations, **result}
+
+
+def _inner_ranks(file: TensorFile) -> list[int]:
+    """Return the rank of every first factor."""
+    return [
+        tensor.shape[0]
+        for tensor in file.tensors.values()
+        if tensor.name.endswith(("1.weight", "weight.a"))
+    ]

@@ -1,112 +1,193 @@
-"""Write the operations of a time mix: for each version the lines of its function in ``reference``."""
+"""Write the operations of a time mix: for each version those of its function in ``reference``."""
 
 from __future__ import annotations
 
 from ..kernels import abi as op
 from ..versions.layout import SHIFTED
-from .builder import Builder, Finish, Input
+from .builder import FLOATS, Builder, Finish, Input
 
 
-class TimeMix(Builder):
-    """A `Builder` that knows the time mix of every version."""
+def time_mix(builder: Builder, layer: int) -> None:
+    """Add x = x + O @ wkv(projections of LN(x) and of that of the token before)."""
+    builder.begin("time_mix", layer)
+    TimeMix(builder, layer).write()
 
-    def _time_mix(self, layer: int) -> None:
-        """Emit x = x + O @ wkv(projections of LN(x) and of that of the token before)."""
-        arch, C, att = self.config["arch"], self.C, f"blocks.{layer}.att."
-        heads = (C,) if arch == "v4" else (self.config["n_head"], self.config["head_size"])
-        self._norm(f"blocks.{layer}.ln1")
-        delta = self._delta_v6(layer) if arch == "v6" else op.NONE
-        self._shift(layer, "att", "token_shift", len(SHIFTED[arch]), delta)
-        opcode, *inputs = {"v4": self._time_mix_v4, "v7": self._time_mix_v7}.get(
-            arch, self._time_mix_v5
-        )(layer)
-        self._sync()
-        self._second_factors(1 if arch == "v4" else self.config["head_size"])
-        state, y = 4 * (layer * self.state_stride + 2 * C), self._shared("y", C)
-        self._emit(opcode, att + "wkv", *inputs, state, y, *heads)
-        self._sync()
-        self._matmul(
-            att + "output.weight",
-            self._input(y, C, shared=True),
-            self._shared("x", C),
-            Finish(mode=op.ADD),
+
+class TimeMix:
+    """The time mix of one layer.
+
+    Parameters
+    ----------
+    builder : Builder
+        What it is written to.
+    layer : int
+    """
+
+    def __init__(self, builder: Builder, layer: int) -> None:
+        self.builder = builder
+        self.layer = layer
+        self.arch = builder.config["arch"]
+        self.C = builder.C
+        self.att = f"blocks.{layer}.att."
+        self.heads = {"heads": builder.config["n_head"], "size": builder.config["head_size"]}
+        self.att_x = builder.layer_state(layer)
+        self.wkv_state = self.att_x + 4 * 2 * self.C  # after att_x and ffn_x
+
+    def write(self) -> None:
+        """Write all of it."""
+        builder = self.builder
+        builder.norm(f"blocks.{self.layer}.ln1")
+        delta = self.token_shift_v6() if self.arch == "v6" else op.NONE
+        builder.shift(self.att + "token_shift", len(SHIFTED[self.arch]), self.att_x, delta)
+        if self.arch == "v4":
+            self.wkv4()
+        elif self.arch == "v7":
+            self.wkv7()
+        else:
+            self.wkv5()
+        builder.sync()
+        y = builder.input(self.result(), self.C, shared=True)
+        x = builder.shared.floats("x", self.C)
+        builder.matmul(self.att + "output.weight", y, x, Finish(mode=op.ADD))
+        builder.sync()
+        builder.pause()
+
+    def wkv4(self) -> None:
+        """Write the projections of v4, and what is made of them."""
+        r = self.projection("receptance", op.SIGMOID)
+        k = self.projection("key")
+        v = self.projection("value")
+        self.builder.sync()
+        self.builder.second_factors()
+        self.builder.emit(
+            op.WKV4,
+            self.att + "wkv",
+            r=r,
+            k=k,
+            v=v,
+            decay=self.vector("time_decay"),
+            first=self.vector("time_first"),
+            state=self.wkv_state,
+            dst=self.result(),
+            width=self.C,
         )
-        self._sync()
 
-    def _time_mix_v4(self, layer: int) -> tuple[int, ...]:
-        """Emit the projections; return the operation that uses them and its first fields."""
-        r = self._projection(layer, "receptance", op.SIGMOID)
-        k, v = self._projection(layer, "key"), self._projection(layer, "value")
-        return op.WKV4, r, k, v, *self._vectors(layer, "time_decay", "time_first")
-
-    def _time_mix_v5(self, layer: int) -> tuple[int, ...]:
+    def wkv5(self) -> None:
         """Do it for v5, and for v6, where the decay is a projection too."""
-        shifted = SHIFTED[self.config["arch"]]
-        r, k, v = (self._projection(layer, name) for name in ("receptance", "key", "value"))
-        g = self._projection(layer, "gate", op.SILU) if "g" in shifted else op.NONE
-        w, *rest = self._vectors(layer, "time_decay", "bonus", "ln_x.weight", "ln_x.bias")
-        if "w" in shifted:
-            w = self._low_rank(layer, "time_decay_w", op.TANH, op.DECAY_V6, bias=w)
-        return op.WKV5, r, k, v, g, w, "w" in shifted, *rest
+        r = self.projection("receptance")
+        k = self.projection("key")
+        v = self.projection("value")
+        g = op.NONE
+        if "g" in SHIFTED[self.arch]:
+            g = self.projection("gate", op.SILU)
+        decay = self.vector("time_decay")
+        per_token = "w" in SHIFTED[self.arch]
+        if per_token:
+            decay = self.low_rank("time_decay_w", op.TANH, op.DECAY_V6, bias=decay)
+        self.builder.sync()
+        self.builder.second_factors(unit=self.heads["size"])
+        self.builder.emit(
+            op.WKV5,
+            self.att + "wkv",
+            r=r,
+            k=k,
+            v=v,
+            g=g,
+            decay=decay,
+            per_token=per_token,
+            bonus=self.vector("bonus"),
+            ln_weight=self.vector("ln_x.weight"),
+            ln_bias=self.vector("ln_x.bias"),
+            state=self.wkv_state,
+            dst=self.result(),
+            **self.heads,
+        )
 
-    def _delta_v6(self, layer: int) -> int:
-        """Emit what v6 adds to token_shift for each token: W2_j @ tanh(W1_j @ z)."""
-        C, att = self.C, f"blocks.{layer}.att."
-        self._shift(layer, "att", "time_maa_x", 1)
-        five_ranks = self.file.tensors[att + "time_maa_w1.weight"].shape[0]
-        low, delta = self._shared("low mix", five_ranks), self._shared("delta", 5 * C)
-        self._matmul(att + "time_maa_w1.weight", self._mixed(0), low, Finish(op.TANH))
-        self._sync()
-        x = self._input(low, five_ranks, shared=True)
+    def wkv7(self) -> None:
+        """Do it for v7."""
+        r = self.projection("receptance")
+        k = self.projection("key")
+        # Layer 0 leaves its value where the other layers find it.
+        v_first = self.builder.shared.floats("v_first", self.C)
+        v = self.projection("value", into="value" if self.layer else "v_first")
+        w = self.low_rank("w", op.TANH, op.DECAY_V7, bias=self.vector("w0"))
+        a = self.low_rank("a", op.IDENTITY, op.SIGMOID, bias=self.vector("a0"))
+        g = self.low_rank("g", op.SIGMOID, op.IDENTITY)
+        v_gate = op.NONE
+        if self.layer:
+            v_gate = self.low_rank("v", op.IDENTITY, op.SIGMOID, bias=self.vector("v0"))
+        self.builder.sync()
+        self.builder.second_factors(unit=self.heads["size"])
+        self.builder.emit(
+            op.WKV7,
+            self.att + "wkv",
+            r=r,
+            k=k,
+            v=v,
+            w=w,
+            a=a,
+            g=g,
+            v_gate=v_gate,
+            v_first=v_first,
+            k_k=self.vector("k_k"),
+            k_a=self.vector("k_a"),
+            r_k=self.vector("r_k"),
+            ln_weight=self.vector("ln_x.weight"),
+            ln_bias=self.vector("ln_x.bias"),
+            state=self.wkv_state,
+            dst=self.result(),
+            **self.heads,
+        )
+
+    def token_shift_v6(self) -> int:
+        """Write what v6 adds to token_shift for each token; return where it is.
+
+        delta_j = W2_j @ tanh(W1_j @ z) for j = 0 to 4, z = xn + (xn_prev - xn) * time_maa_x
+        """
+        builder = self.builder
+        five_ranks = builder.file.tensors[self.att + "time_maa_w1.weight"].shape[0]
+        D = five_ranks // 5
+        builder.shift(self.att + "time_maa_x", 1, self.att_x)
+        low = builder.shared.floats("low mix", five_ranks)
+        delta = builder.shared.floats("delta", 5 * self.C)
+        z = builder.mixed_input(0)
+        builder.matmul(self.att + "time_maa_w1.weight", z, low, Finish(op.TANH))
+        builder.sync()
+        all_five = builder.input(low, five_ranks, shared=True)
+        item = 4 if all_five.scale == op.NONE else 2
         for j in range(5):
-            part = x._replace(src=x.src + j * (five_ranks // 5) * (2 if x.scale != op.NONE else 4))
-            self._matmul(
-                att + "time_maa_w2.weight", part, delta + j * op.MAX_TOKENS * 4 * C, part=(j * C, C)
-            )
-        self._sync()
+            x = all_five._replace(src=all_five.src + j * D * item)
+            dst = delta + j * FLOATS * self.C
+            rows = (j * self.C, self.C)
+            builder.matmul(self.att + "time_maa_w2.weight", x, dst, part=rows)
+        builder.sync()
         return delta
 
-    def _time_mix_v7(self, layer: int) -> tuple[int, ...]:
-        """Do it for v7."""
-        r, k = self._projection(layer, "receptance"), self._projection(layer, "key")
-        v_first = self._shared("v_first", self.C)  # layer 0 leaves its value there for the others
-        v = self._projection(layer, "value", into="value" if layer else "v_first")
-        w = self._low_rank(layer, "w", op.TANH, op.DECAY_V7, *self._vectors(layer, "w0"))
-        a = self._low_rank(layer, "a", op.IDENTITY, op.SIGMOID, *self._vectors(layer, "a0"))
-        g = self._low_rank(layer, "g", op.SIGMOID, op.IDENTITY)
-        v_gate = (
-            self._low_rank(layer, "v", op.IDENTITY, op.SIGMOID, *self._vectors(layer, "v0"))
-            if layer
-            else op.NONE
-        )
-        rest = self._vectors(layer, "k_k", "k_a", "r_k", "ln_x.weight", "ln_x.bias")
-        return op.WKV7, r, k, v, w, a, g, v_gate, v_first, *rest
+    def result(self) -> int:
+        """Return where wkv puts its result."""
+        return self.builder.shared.floats("y", self.C)
 
-    def _vectors(self, layer: int, *names: str) -> list[int]:
-        return [self._vector(f"blocks.{layer}.att.{name}") for name in names]
+    def vector(self, name: str) -> int:
+        """Return where a tensor of this time mix lies in the file."""
+        return self.builder.vector(self.att + name)
 
-    def _shifted(self, letter: str) -> Input:
+    def shifted(self, letter: str) -> Input:
         """Prepare the input of this letter that token_shift makes."""
-        return self._mixed(SHIFTED[self.config["arch"]].index(letter))
+        return self.builder.mixed_input(SHIFTED[self.arch].index(letter))
 
-    def _projection(
-        self, layer: int, name: str, activation: int = op.IDENTITY, into: str = ""
-    ) -> int:
-        """Emit activation(W @ x), x by the first letter of the name; return where it goes."""
-        dst = self._shared(into or name, self.C)
-        self._project(f"blocks.{layer}.att.{name}.weight", self._shifted(name[0]), dst, activation)
+    def projection(self, name: str, activation: int = op.IDENTITY, into: str = "") -> int:
+        """Write activation(W @ x), x by the first letter of the name; return where it goes."""
+        dst = self.builder.shared.floats(into or name, self.C)
+        self.builder.project(f"{self.att}{name}.weight", self.shifted(name[0]), dst, activation)
         return dst
 
-    def _low_rank(
-        self, layer: int, name: str, inner: int, activation: int, bias: int = op.NONE
-    ) -> int:
-        """Emit activation(bias + W2 @ inner(W1 @ x)), x by the last letter of the name; return where it goes."""
-        W, x, dst = (
-            f"blocks.{layer}.att.{name}",
-            self._shifted(name[-1]),
-            self._shared(name, self.C),
-        )
-        self._factors(
-            f"{W}1.weight", f"{W}2.weight", x, dst, Finish(inner), Finish(activation, bias)
-        )
+    def low_rank(self, name: str, inner: int, activation: int, bias: int = op.NONE) -> int:
+        """Write activation(bias + W2 @ inner(W1 @ x)); return where it goes.
+
+        x is chosen by the last letter of the name.
+        """
+        x = self.shifted(name[-1])
+        dst = self.builder.shared.floats(name, self.C)
+        first, second = f"{self.att}{name}1.weight", f"{self.att}{name}2.weight"
+        self.builder.factors(first, second, x, dst, Finish(inner), Finish(activation, bias))
         return dst

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from ...engine.plan import together
 from ...model import load
 from ...units import show_size
 from .. import options as shared
@@ -36,10 +37,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"{model.path}: {shared.describe(model.config)}\n")
     print(f"{'part':<14} {'in the file':>12} {'every token':>13} {'at most in memory':>18}")
-    for part in (*plan["parts"], plan | {"part": "together"}):
+    for part in (*plan["parts"], together(plan)):
         sizes = [
-            show_size(part[key])
-            for key in ("file_bytes", "touched_bytes_per_token", "resident_bytes_max")
+            show_size(part["file_bytes"]),
+            show_size(part["touched_bytes_per_token"]),
+            show_size(part["resident_bytes_max"]),
         ]
         print(f"{part['part']:<14} {sizes[0]:>12} {sizes[1]:>13} {sizes[2]:>18}")
     told = [

@@ -1,0 +1,85 @@
+"""Run a program with compiled kernels: those of the package, or those that Numba makes."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from ..errors import UnsupportedError
+from ..kernels import abi as op
+from ..program.program import Program
+from .pool import pool
+from .workspace import Workspace
+
+
+class Compiled:
+    """Runs compiled kernels, with one ctypes call for each thread.
+
+    Parameters
+    ----------
+    name : str
+        "native" or "numba".
+    program : Program
+    function : ctypes function
+        The kernels' ``run``, which takes the address of its arguments.
+    threads : int
+    """
+
+    def __init__(self, name: str, program: Program, function: Any, threads: int) -> None:
+        self.name = name
+        self.threads = threads
+        self.function = function
+        self._keep = program, program.file.bytes  # the kernels only have their addresses
+
+    def run(
+        self,
+        workspace: Workspace,
+        first: int,
+        last: int,
+        ids: np.ndarray,
+        old: np.ndarray,
+        new: np.ndarray,
+        out: np.ndarray | None,
+        head: int,
+    ) -> None:
+        """Run operations ``first`` to ``last - 1``, see ``workspace.Backend``."""
+        logits = 0 if out is None else out.ctypes.data
+        states = old.ctypes.data, new.ctypes.data
+        tokens = len(ids), ids.ctypes.data
+        of_this_call: list[ctypes.c_int64 | int] = [first, last, *tokens, *states]
+        for arguments in workspace.arguments:
+            arguments[op.FIRST : op.NEW + 1] = of_this_call
+            arguments[op.OUT : op.HEAD + 1] = [logits, head]
+        if self.threads == 1:
+            self.function(workspace.addresses[0])
+        else:
+            memory = (self, workspace, ids, old, new, out)
+            pool(self.threads).call(self.function, workspace.addresses, memory)
+        for arguments in workspace.arguments:
+            workspace.touched += arguments[op.TOUCHED]
+            arguments[op.TOUCHED] = 0
+
+
+def numba_run() -> Any:
+    """Return the kernels' ``run`` as Numba compiles it on this machine.
+
+    Raises
+    ------
+    UnsupportedError
+        Numba is not installed, does not fit this NumPy, or finds no folder to keep its code in.
+    """
+    try:
+        from .numba_backend import compiled_run
+
+        return compiled_run()
+    except (ImportError, RuntimeError) as error:
+        raise UnsupportedError(
+            "load",
+            "backend 'numba'",
+            str(error),
+            "a working numba",
+            'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"',
+            sentence=f"backend 'numba' needs a working numba: {error}",
+        ) from error

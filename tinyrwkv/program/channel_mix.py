@@ -1,0 +1,157 @@
+"""Write the operations of a channel mix, in each of the forms that a file may hold it in.
+
+::
+
+    x = x + gate * (V @ relu(K @ xk)^2)        v7 has no gate
+
+There are three forms. K and V are dense matrices. Or V is a table of rows, and only those are read
+whose neuron is not 0. Or a row of K and a row of V lie together for each neuron, and a predictor
+chooses the rows of K.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..file.table import Tensor
+from ..kernels import abi as op
+from .builder import Builder, Finish, Input, Matrix, product_fields
+
+
+class Rows(NamedTuple):
+    """How rows lie in a region of pages: the fields of PREDICT and SPARSE.
+
+    Row i begins at ``page * 4096 + (i - page * per_page) * row_bytes`` with
+    ``page = i * reciprocal >> 32``. Where rows simply follow each other, per_page is 0.
+    """
+
+    row_bytes: int
+    per_page: int = 0
+    reciprocal: int = 0
+
+
+class Network(NamedTuple):
+    """Where the scores of a predictor's network and their thresholds lie; NONE without one."""
+
+    network: int = op.NONE
+    network_threshold: int = op.NONE
+
+
+def channel_mix(builder: Builder, layer: int) -> None:
+    """Add the channel mix of a layer."""
+    builder.begin("channel_mix", layer)
+    C, F = builder.C, builder.config["n_ffn"]
+    ffn = f"blocks.{layer}.ffn."
+    gated = builder.config["arch"] != "v7"
+    ffn_x = builder.layer_state(layer) + 4 * C  # after att_x
+    builder.norm(f"blocks.{layer}.ln2")
+    builder.shift(ffn + "token_shift", 2 if gated else 1, ffn_x)
+    hidden = builder.shared.floats("hidden", F)
+    gate = builder.shared.floats("ffn gate", C) if gated else op.NONE
+    _write_keys(builder, ffn, hidden)
+    if gated:
+        builder.project(ffn + "receptance.weight", builder.mixed_input(1), gate, op.SIGMOID)
+    builder.sync()
+    _write_values(builder, ffn, hidden, gate)
+    builder.sync()
+    builder.pause()
+
+
+def _write_keys(builder: Builder, ffn: str, hidden: int) -> None:
+    """Add hidden = relu(K @ xk)^2."""
+    network = _predictor_network(builder, ffn)
+    xk = builder.mixed_input(0)
+    bundles = builder.file.tensors.get(ffn + "bundles")
+    if bundles:
+        predicted_key(builder, ffn, bundles, xk, network, hidden)
+    else:
+        builder.matmul(ffn + "key.weight", xk, hidden, Finish(op.SQUARED_RELU))
+
+
+def _write_values(builder: Builder, ffn: str, hidden: int, gate: int) -> None:
+    """Add x = x + gate * (V @ hidden), and before it the second factor of the gate."""
+    C, F = builder.C, builder.config["n_ffn"]
+    bundles = builder.file.tensors.get(ffn + "bundles")
+    values = builder.file.tensors.get(ffn + "value.rows")
+    unit = 1
+    if bundles or values:
+        unit = 64 if C % 64 == 0 else 8
+    # A thread's rows of the gate are those of the value that it multiplies.
+    builder.second_factors(unit)
+    h = builder.input(hidden, F, shared=True)
+    finish = Finish(mode=op.ADD if gate == op.NONE else op.GATED_ADD, gate=gate)
+    if bundles:
+        # A row of a bundle is a row of K and then one of V, C bytes each.
+        scale = builder.vector(f"{bundles.name}.value_scale")
+        matrix = Matrix(bundles.offset + C, scale, op.INT8)
+        sparse_value(builder, bundles.name, matrix, _bundled_rows(bundles, C), h, unit, finish)
+    elif values:
+        matrix = builder.matrix(values.name)
+        sparse_value(builder, values.name, matrix, Rows(C), h, unit, finish)
+    else:
+        x = builder.shared.floats("x", C)
+        builder.matmul(ffn + "value.weight", h, x, finish)
+
+
+def predicted_key(
+    builder: Builder, ffn: str, bundles: Tensor, xk: Input, network: Network, hidden: int
+) -> None:
+    """Add hidden = relu(K @ xk)^2 for the neurons that a predictor chooses; 0 for the others."""
+    C, F = builder.C, builder.config["n_ffn"]
+    matrix = Matrix(bundles.offset, builder.vector(f"{bundles.name}.key_scale"), op.INT8)
+    finish = Finish(op.SQUARED_RELU)
+    builder.emit(
+        op.PREDICT,
+        bundles.name,
+        **product_fields(matrix, F, C, 1, xk, hidden, F, finish),
+        **_bundled_rows(bundles, C)._asdict(),
+        signs=builder.vector(ffn + "predictor.signs"),
+        threshold=builder.vector(ffn + "predictor.threshold"),
+        sums=builder.tables,
+        **network._asdict(),
+    )
+
+
+def sparse_value(
+    builder: Builder,
+    name: str,
+    matrix: Matrix,
+    rows: Rows,
+    hidden: Input,
+    unit: int,
+    finish: Finish,
+) -> None:
+    """Add x = x + gate * sum of hidden_f V_f, for the rows V_f whose neuron is not 0."""
+    C, F = builder.C, builder.config["n_ffn"]
+    x = builder.shared.floats("x", C)
+    builder.emit(
+        op.SPARSE,
+        name,
+        **product_fields(matrix, C, F, unit, hidden, x, C, finish),
+        **rows._asdict(),
+        list=builder.listed,
+    )
+
+
+def _bundled_rows(bundles: Tensor, C: int) -> Rows:
+    """Return how bundles lie: several in a page, or one after the other if a page is too small."""
+    row_bytes = 2 * C
+    if bundles.shape[1] != op.PAGE:
+        return Rows(row_bytes)
+    per_page = op.PAGE // row_bytes
+    return Rows(row_bytes, per_page, 2**32 // per_page + 1)
+
+
+def _predictor_network(builder: Builder, ffn: str) -> Network:
+    """Add scores = fc2 @ relu(fc1 @ xk), if the predictor has a network."""
+    first, second = ffn + "predictor.fc1.weight", ffn + "predictor.fc2.weight"
+    if first not in builder.file.tensors:
+        return Network()
+    low = builder.low("low network")
+    scores = builder.shared.floats("scores", builder.config["n_ffn"])
+    builder.matmul(first, builder.mixed_input(0), low, Finish(op.RELU))
+    builder.sync()
+    width = builder.file.tensors[first].shape[0]
+    builder.matmul(second, builder.input(low, width, shared=True), scores)
+    builder.sync()  # threads share out the rows of a matrix otherwise than neurons
+    return Network(scores, builder.vector(ffn + "predictor.mlp_threshold"))
