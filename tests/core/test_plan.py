@@ -20,6 +20,7 @@ from tests.helpers.tiny_models import (
     shape_of,
     write_model,
 )
+from tinyrwkv.engine.pace import PAUSE, Pace
 from tinyrwkv.engine.plan import memory_plan
 from tinyrwkv.engine.steps import Steps
 from tinyrwkv.file import memory
@@ -120,9 +121,25 @@ def test_cuts_cover_the_program(tiny, arch):
         steps.bytes_between(0, len(steps.cuts) - 1)
         == memory_plan(steps, None)["touched_bytes_per_token"]
     )
-    assert all(
-        steps.bytes_between(i, i + 1) <= steps.largest_step for i in range(len(steps.cuts) - 1)
-    )
+    in_layers = [steps.bytes_between(i, i + 1) for i in range(steps.head_cut)]
+    assert max(in_layers) == steps.largest_layer_step
+
+
+def test_a_large_head_makes_no_chunk_shorter(tmp_path):
+    """The head is read for one token of a chunk, the layers for all."""
+    chunks = []
+    for vocab in (300, 20_000):
+        shape = shape_of("v7", layers=1, width=64, vocab=vocab, ffn=96)
+        path = write_model(tmp_path / f"{vocab}.trwkv", shape, "int8")
+        steps = steps_of(path)
+        pace = Pace(steps)
+        of_a_layer = steps.largest_layer_step
+        # So slow that eight tokens go through the largest step of a layer between two pauses.
+        pace.learn(16, PAUSE / 8.5, of_a_layer)
+        chunks.append((of_a_layer, pace.chunk(1e9)))
+        head = steps.bytes_between(steps.head_cut, steps.head_cut + 1)
+        assert (head > of_a_layer) == (vocab == 20_000)
+    assert chunks[0] == chunks[1] and chunks[0][1] == 8
 
 
 @given(st.data())

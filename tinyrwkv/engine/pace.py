@@ -33,7 +33,8 @@ class Pace:
         """Return how many prompt tokens to read at once, 1 to 16.
 
         The clock is looked at only between steps, and a chunk that a deadline cuts is lost. So a
-        step must not take too long for the whole chunk.
+        step of the layers must not take too long for the whole chunk. The head is read for one
+        token of a chunk at most, however long that is.
 
         Parameters
         ----------
@@ -43,7 +44,7 @@ class Pace:
         pace = self._of_a_chunk or self._of_one_token
         if pace == 0:
             return MAX_TOKENS if seconds is None else 1
-        step = pace * self.steps.largest_step
+        step = pace * self.steps.largest_layer_step
         if seconds is None:
             tokens = PATIENCE * PAUSE / step
         else:

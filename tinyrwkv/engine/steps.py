@@ -38,8 +38,8 @@ class Steps:
         The index in `cuts` of the SELECT operation, where the layers end.
     touched : list of int
         For each operation the bytes of weights that every token reads.
-    largest_step : int
-        The most bytes that a token reads between two cuts.
+    largest_layer_step : int
+        The most bytes that a token reads between two cuts before the head.
     extents : list of list of (int, int)
         For each step where the bytes begin and end that no other step reads.
     scattered : list of (int, int)
@@ -57,7 +57,8 @@ class Steps:
         self.touched = [OPERATIONS[one.opcode].touched(one.fields) for one in operations]
         before = [0, *itertools.accumulate(self.touched)]
         self._touched_sums = [before[cut] for cut in self.cuts]
-        self.largest_step = int(np.diff(self._touched_sums).max())
+        layer_steps = np.diff(self._touched_sums[: self.head_cut + 1])
+        self.largest_layer_step = int(layer_steps.max())
         self._tensors = self._tensors_by_owner()
         self.extents = [self._extents(*step) for step in itertools.pairwise(self.cuts)]
         self.scattered = self._regions("emb.weight", "head.rows.weight")
