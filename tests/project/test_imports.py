@@ -29,7 +29,7 @@ ROOMS = {
     "tinyrwkv": (
         *("__main__", "cli", "robot", "chat", "constraints", "native.build", "__init__"),
         *("model", "generate", "score", "core", "state", "sampling", "tokenizer"),
-        *("engine", "program", "kernels", "native", "versions", "file", "units", "errors"),
+        *("engine", "program", "versions", "kernels", "native", "file", "units", "errors"),
     ),
 }
 """The rooms of each package from the top to the bottom: a room imports only those below it.
