@@ -67,7 +67,7 @@ def test_the_walk_has_all_its_stops() -> None:
     assert len(STOPS) == 7 and [stop[:2] for stop in list(STOPS)[1:]] == [
         f"{n}." for n in range(1, 7)
     ]
-    assert {"Reader.read", "_time_mix_v7", "blocks.3.att.key.weight"} <= set(
+    assert {"Reader.read", "time_mix_v7", "blocks.3.att.key.weight"} <= set(
         quoted("".join(STOPS.values()))
     )
 
