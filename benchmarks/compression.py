@@ -37,7 +37,7 @@ from converters.judge import cost as measure
 from converters.judge.metrics import Score, Scorer, exact_match
 from converters.judge.texts import read_text, split_documents, windows
 from converters.write.convert import convert
-from converters.write.edit import rewrite
+from converters.write.edit import edit
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "compression.md"
 STEPS = ("make", "judge", "speed")
@@ -166,7 +166,7 @@ def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, fol
                 pipeline.reset()
                 for stage in pipeline.stages(TECHNIQUES[name]):
                     pipeline.apply(stage, TECHNIQUES[name].most)
-                rewrite(pipeline.model.file, path, {}, pipeline.metadata)
+                edit(pipeline.model.file, path, {}, pipeline.metadata)
                 print(f"{path}: {name}", file=sys.stderr)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.random_model import sizes
-from converters.checkpoint.raw_shapes import raw_shapes
+from converters.checkpoint.raw_shapes import Sizes, raw_shapes
 from tinyrwkv.versions.layout import VERSIONS
 
 RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
@@ -53,7 +53,8 @@ def values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
 def write(path: str, config: dict, seed: int = 0, ranks: dict[str, int] | None = None) -> None:
     """Write a random checkpoint, float32, one tensor at a time."""
     rng = np.random.default_rng(seed)
-    shapes = raw_shapes(config, RANKS.get(config["arch"], {}) if ranks is None else ranks)
+    ranks = RANKS.get(config["arch"], {}) if ranks is None else ranks
+    shapes = raw_shapes(Sizes.of(config), ranks)
     header, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 4 * int(np.prod(shape))

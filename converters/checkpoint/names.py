@@ -1,4 +1,4 @@
-"""Translate the names and values of every checkpoint format to one: those of a BlinkDL .pth ("raw")."""
+"""Translate the tensors of every checkpoint format to raw ones: as a BlinkDL .pth has them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FACTORS = {"1.weight": ".weight.a", "2.weight": ".weight.b", "_diag": ".diag"}
 _WRAPPER = re.compile(r"^(_forward_module|module|_orig_mod)\.")
 
 
-def canonical(source: Source) -> dict[str, SourceTensor]:
-    """Return the tensors of a checkpoint under raw names, their values as a .pth has them.
+def raw_tensors(source: Source) -> dict[str, SourceTensor]:
+    """Return the tensors of a checkpoint with raw names and values: those of a BlinkDL .pth.
 
-    Factors of RWKV-Lite get the names that they have in a model file. Names that no rule knows stay as they are, for
-    the next step to refuse; sizes of 1 may come or go.
+    Factors of RWKV-Lite get the names that they have in a model file. Names that no rule knows stay
+    as they are: `check` refuses them. Sizes of 1 may come or go.
 
     Parameters
     ----------
@@ -47,15 +47,14 @@ def canonical(source: Source) -> dict[str, SourceTensor]:
         for raw, value in translate(old, tensor):
             name = _FACTOR.sub(lambda m: m[1] + _FACTORS[m[2]], raw)
             if name in result:
+                what, found = f"tensor {show(old)}", f"a second {show(name)}"
                 fix = "give a checkpoint that has it once"
-                raise FormatError(
-                    source.path, f"tensor {show(old)}", f"a second {show(name)}", "one", fix
-                )
+                raise FormatError(source.path, what, found, "one", fix)
             result[name] = value
     return result
 
 
-def is_fla(source: Source) -> bool:
+def is_flash_linear_attention(source: Source) -> bool:
     """Tell whether a checkpoint has the names of flash-linear-attention."""
     return any(name.startswith("model.layers.") for name in source.tensors)
 
@@ -68,8 +67,8 @@ def _dialect(source: Source) -> Callable[[str, SourceTensor], Renamed]:
         return Ggmf(source)
     if any(name.startswith("rwkv.blocks.") for name in names):
         return _hugging_face
-    if is_fla(source):
-        return _fla
+    if is_flash_linear_attention(source):
+        return _flash_linear_attention
     if "blocks.0.att.time_mix_w1" in names:
         return _web_rwkv6
     emb = names.get("emb.weight")
@@ -80,34 +79,50 @@ def _dialect(source: Source) -> Callable[[str, SourceTensor], Renamed]:
 
 def _hugging_face(name: str, tensor: SourceTensor) -> Renamed:
     """Translate the RWKV-4 of transformers, and the RWKV-5 and 6 that bring their own code."""
-    parts = [_HUGGING_FACE.get(part, part) for part in name.split(".")]
-    return [(".".join(parts[parts[0] == "rwkv" :]), tensor)]
+    parts = name.removeprefix("rwkv.").split(".")
+    return [(".".join(_HUGGING_FACE.get(part, part) for part in parts), tensor)]
 
 
 _HUGGING_FACE = {
-    **{"embeddings": "emb", "pre_ln": "ln0", "attention": "att", "feed_forward": "ffn"},
-    **{"time_mix_key": "time_mix_k", "time_mix_value": "time_mix_v"},
-    **{"time_mix_receptance": "time_mix_r", "time_mix_gate": "time_mix_g"},
+    "embeddings": "emb",
+    "pre_ln": "ln0",
+    "attention": "att",
+    "feed_forward": "ffn",
+    "time_mix_key": "time_mix_k",
+    "time_mix_value": "time_mix_v",
+    "time_mix_receptance": "time_mix_r",
+    "time_mix_gate": "time_mix_g",
 }
 
 
-def _fla(name: str, tensor: SourceTensor) -> Renamed:
-    """Translate RWKV-7 of flash-linear-attention: low-rank matrices are linear layers, [out, in]."""
-    name = re.sub(r"^(model\.)?", "", name)
-    name = re.sub(
-        r"([wavg])_lora\.lora\.(0\.weight|2\.weight|2\.bias)$", lambda m: m[1] + _LORA[m[2]], name
-    )
-    name = ".".join(_FLA.get(part, part) for part in name.split("."))
+def _flash_linear_attention(name: str, tensor: SourceTensor) -> Renamed:
+    """Translate RWKV-7 of flash-linear-attention.
+
+    Its low-rank matrices are linear layers, [out, in]; older files have all mixes in one tensor.
+    """
+    name = _LORA.sub(lambda m: m[1] + _LORA_NUMBERS[m[2]], name.removeprefix("model."))
+    name = ".".join(_FLASH_LINEAR_ATTENTION.get(part, part) for part in name.split("."))
     if name.endswith(".att.x_x"):
         return split(tensor, name[:-1], "rwkvag")
     return [(name, transposed(tensor) if LOW_RANK_V7.search(name) else tensor)]
 
 
-_LORA = {"0.weight": "1", "2.weight": "2", "2.bias": "0"}
-_FLA = {
-    **{"layers": "blocks", "embeddings": "emb", "norm": "ln_out", "lm_head": "head", "attn": "att"},
-    **{"pre_norm": "ln0", "attn_norm": "ln1", "ffn_norm": "ln2", "g_norm": "ln_x"},
-    **{"r_proj": "receptance", "k_proj": "key", "v_proj": "value", "o_proj": "output"},
+_LORA = re.compile(r"([wavg])_lora\.lora\.(0\.weight|2\.weight|2\.bias)$")
+_LORA_NUMBERS = {"0.weight": "1", "2.weight": "2", "2.bias": "0"}
+_FLASH_LINEAR_ATTENTION = {
+    "embeddings": "emb",
+    "layers": "blocks",
+    "pre_norm": "ln0",
+    "attn_norm": "ln1",
+    "ffn_norm": "ln2",
+    "attn": "att",
+    "r_proj": "receptance",
+    "k_proj": "key",
+    "v_proj": "value",
+    "o_proj": "output",
+    "g_norm": "ln_x",
+    "norm": "ln_out",
+    "lm_head": "head",
 }
 
 
@@ -118,15 +133,23 @@ def _web_rwkv6(name: str, tensor: SourceTensor) -> Renamed:
 
 
 class _Safetensors:
-    """Raw names in a safetensors file: a plain copy of a .pth, or web-rwkv's .st of RWKV-7, which transposes."""
+    """Translate raw names in a safetensors file.
+
+    It is a plain copy of a .pth, or web-rwkv's .st of RWKV-7, in which the low-rank matrices are
+    transposed: their shapes tell.
+    """
 
     def __init__(self, n_embd: int) -> None:
         self.n_embd = n_embd
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
-        shape = tensor.shape
-        if LOW_RANK_V7.search(name) and len(shape) == 2 and shape[0] != shape[1]:
-            outer = 0 if name.endswith("1") else 1  # raw: [C, rank], [rank, C]
-            if shape[1 - outer] == self.n_embd:
-                tensor = transposed(tensor)
+        """Return the raw names and values of a tensor."""
+        if LOW_RANK_V7.search(name) and self._is_transposed(name, tensor.shape):
+            tensor = transposed(tensor)
         return [(_WRAPPER.sub("", name), tensor)]
+
+    def _is_transposed(self, name: str, shape: tuple[int, ...]) -> bool:
+        if len(shape) != 2 or shape[0] == shape[1]:
+            return False
+        rank_axis = 1 if name.endswith("1") else 0  # raw: [C, rank], [rank, C]
+        return shape[rank_axis] == self.n_embd

@@ -11,32 +11,35 @@ from .rename import LOW_RANK_V7, Renamed, split, transposed
 
 
 class Ggmf:
-    """rwkv.cpp: decays and bonuses already exponentiated, small matrices transposed, mixes of v7 joined."""
+    """Translate the tensors of rwkv.cpp.
+
+    Decays and bonuses are already exponentiated there, the small matrices are transposed, and the
+    mixes of v7 are joined.
+
+    Parameters
+    ----------
+    source : Source
+    """
 
     def __init__(self, source: Source) -> None:
-        first = {
-            name[len("blocks.0.att.") :]
-            for name in source.tensors
-            if name.startswith("blocks.0.att.")
-        }
-        self.v7, self.v6, self.v4 = (
-            "k_k" in first,
-            "time_maa_x" in first,
-            "ln_x.weight" not in first,
-        )
+        att = "blocks.0.att."
+        first = {name.removeprefix(att) for name in source.tensors if name.startswith(att)}
+        self.is_v7 = "k_k" in first
+        self.is_v6 = "time_maa_x" in first
+        self.is_v4 = "ln_x.weight" not in first
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
         """Return the raw names and values of a tensor."""
-        if self.v7:
+        if self.is_v7:
             if name.endswith(".att.x_rwkvag"):
-                return split(tensor, name[: -len("rwkvag")], "rwkvag")
+                return split(tensor, name.removesuffix("rwkvag"), "rwkvag")
             return [(name, transposed(tensor) if LOW_RANK_V7.search(name) else tensor)]
-        if self.v6:
-            if re.search(r"\.time_(maa|decay)_w[12]$", name):
-                return [(name, transposed(tensor))]
-        elif name.endswith(".att.time_decay"):
-            return [(name, tensor.map(_undo_decay_v4 if self.v4 else _undo_decay_v5))]
-        elif name.endswith(".att.time_first") and not self.v4:
+        if self.is_v6:
+            is_small = re.search(r"\.time_(maa|decay)_w[12]$", name)
+            return [(name, transposed(tensor) if is_small else tensor)]
+        if name.endswith(".att.time_decay"):
+            return [(name, tensor.map(_undo_decay_v4 if self.is_v4 else _undo_decay_v5))]
+        if name.endswith(".att.time_first") and not self.is_v4:
             return [(name, tensor.map(_undo_exp))]
         return [(name, tensor)]
 
@@ -60,84 +63,104 @@ def _undo_decay_v5(w: np.ndarray) -> np.ndarray:
 
 
 class Gguf:
-    """llama.cpp: its own names, small matrices transposed, mixes joined, v6 rescaled against float16 overflow."""
+    """Translate the tensors of llama.cpp.
+
+    It has its own names and joins the mixes; the small matrices are transposed, and the weights of
+    v6 are scaled against an overflow of float16.
+
+    Parameters
+    ----------
+    source : Source
+    """
 
     def __init__(self, source: Source) -> None:
-        self.v7 = source.settings["architecture"] == "rwkv7"
-        self.head_size, self.every = (
-            source.settings.get("head_size"),
-            source.settings.get("rescale_every"),
-        )
+        self.is_v7 = source.about.architecture == "rwkv7"
+        self.head_size = source.about.head_size or 0
+        self.rescale_every = source.about.rescale_every or 0
 
     def __call__(self, name: str, tensor: SourceTensor) -> Renamed:
         """Return the raw names and values of a tensor."""
         if name in _GGUF_GLOBAL:
             return [(_GGUF_GLOBAL[name], tensor)]
-        match = re.fullmatch(r"blk\.(\d{1,4})\.(.+?)(\.weight|\.bias)", name)
-        if not match:
+        match = re.fullmatch(r"blk\.(\d{1,4})\.(.+?)\.(weight|bias)", name)
+        if match is None:
             return [(name, tensor)]
-        block, word, end = f"blocks.{int(match[1])}.", match[2], match[3]
-        if word in ("attn_norm", "attn_norm_2"):
-            return [(f"{block}ln{2 if word.endswith('2') else 1}{end}", tensor)]
-        if word == "time_mix_ln":
-            return [(f"{block}att.ln_x{end}", tensor)]
-        if end == ".bias":
+        layer, word, end = int(match[1]), match[2], match[3]
+        block = f"blocks.{layer}."
+        if word in _GGUF_NORMS:
+            return [(f"{block}{_GGUF_NORMS[word]}.{end}", tensor)]
+        if end == "bias":
             return [(name, tensor)]
+        found = self._shared(layer, word, tensor)
+        if found is None:
+            found = self._v7(word, tensor) if self.is_v7 else _v6(word, tensor)
+        if found is None:
+            return [(name, tensor)]
+        return [(block + new, value) for new, value in found]
+
+    def _shared(self, layer: int, word: str, tensor: SourceTensor) -> Renamed | None:
+        """Return what v6 and v7 have in common; None for another word."""
+        mix = "x_" if self.is_v7 else "time_maa_"
         if match := re.fullmatch(r"(time|channel)_mix_(receptance|key|value|gate|output)", word):
-            if (
-                word in ("time_mix_output", "channel_mix_value")
-                and not self.v7
-                and self._halved(block)
-            ):
-                tensor = tensor.scaled(2.0 ** self._halved(block))
-            return [(f"{block}{'att' if match[1] == 'time' else 'ffn'}.{match[2]}.weight", tensor)]
+            part = "att" if match[1] == "time" else "ffn"
+            halvings = self._halvings(layer)
+            if word in ("time_mix_output", "channel_mix_value") and halvings:
+                tensor = tensor.scaled(2.0**halvings)
+            return [(f"{part}.{match[2]}.weight", tensor)]
         if match := re.fullmatch(r"channel_mix_lerp_([kr])", word):
-            return [(f"{block}ffn.{'x_' if self.v7 else 'time_maa_'}{match[1]}", tensor)]
+            return [(f"ffn.{mix}{match[1]}", tensor)]
         if word == "time_mix_lerp_fused":
-            return split(
-                tensor,
-                f"{block}att.{'x_' if self.v7 else 'time_maa_'}",
-                "rwkvag" if self.v7 else "wkvrg",
-            )
-        if self.v7 and word.startswith("time_mix_"):
-            return [self._v7(f"{block}att.{word[len('time_mix_') :]}", tensor)]
-        if self.v7 or word not in _GGUF_V6:
-            return [(name, tensor)]
-        word = _GGUF_V6[word]
-        return [
-            (f"{block}att.{word}", transposed(tensor) if re.search(r"_w[12]$", word) else tensor)
-        ]
+            return split(tensor, f"att.{mix}", "rwkvag" if self.is_v7 else "wkvrg")
+        return None
 
-    def _v7(self, name: str, tensor: SourceTensor) -> tuple[str, SourceTensor]:
-        if (
-            name.endswith(".r_k")
-            and len(tensor.shape) == 1
-            and isinstance(self.head_size, int)
-            and self.head_size > 0
-        ):
-            heads = max(1, tensor.shape[0] // self.head_size)
-            if heads * self.head_size == tensor.shape[0]:
-                shape = (heads, self.head_size)
-                tensor = tensor.map(lambda w: w.reshape(shape), shape)
-        return name, transposed(tensor) if LOW_RANK_V7.search(name) else tensor
+    def _halvings(self, layer: int) -> int:
+        """Return how often the residual stream of v6 was halved before a layer."""
+        if self.is_v7 or self.rescale_every <= 0:
+            return 0
+        return min(layer // self.rescale_every, 64)
 
-    def _halved(self, block: str) -> int:
-        """Return how often the residual stream was halved before this block."""
-        every = self.every if isinstance(self.every, int) else 0
-        return min(int(block.split(".")[1]) // every, 64) if every > 0 else 0
+    def _v7(self, word: str, tensor: SourceTensor) -> Renamed | None:
+        if not word.startswith("time_mix_"):
+            return None
+        name = "att." + word.removeprefix("time_mix_")
+        if name == "att.r_k":
+            tensor = self._in_heads(tensor)
+        return [(name, transposed(tensor) if LOW_RANK_V7.search(f".{name}") else tensor)]
+
+    def _in_heads(self, tensor: SourceTensor) -> SourceTensor:
+        """Return a vector in the shape (H, N) where it has that many numbers."""
+        if len(tensor.shape) != 1 or self.head_size <= 0:
+            return tensor
+        (size,) = tensor.shape
+        heads = max(1, size // self.head_size)
+        if heads * self.head_size != size:
+            return tensor
+        shape = (heads, self.head_size)
+        return tensor.map(lambda w: w.reshape(shape), shape)
+
+
+def _v6(word: str, tensor: SourceTensor) -> Renamed | None:
+    if word not in _GGUF_V6:
+        return None
+    name = _GGUF_V6[word]
+    return [(f"att.{name}", transposed(tensor) if re.search(r"_w[12]$", name) else tensor)]
 
 
 _GGUF_GLOBAL = {
-    **{"token_embd.weight": "emb.weight", "output.weight": "head.weight"},
-    **{f"token_embd_norm.{end}": f"blocks.0.ln0.{end}" for end in ("weight", "bias")},
-    **{f"output_norm.{end}": f"ln_out.{end}" for end in ("weight", "bias")},
+    "token_embd.weight": "emb.weight",
+    "token_embd_norm.weight": "blocks.0.ln0.weight",
+    "token_embd_norm.bias": "blocks.0.ln0.bias",
+    "output_norm.weight": "ln_out.weight",
+    "output_norm.bias": "ln_out.bias",
+    "output.weight": "head.weight",
 }
+_GGUF_NORMS = {"attn_norm": "ln1", "attn_norm_2": "ln2", "time_mix_ln": "att.ln_x"}
 _GGUF_V6 = {
     **{f"time_mix_lerp_{letter}": f"time_maa_{letter}" for letter in "xwkvrg"},
-    **{"time_mix_w1": "time_maa_w1", "time_mix_w2": "time_maa_w2", "time_mix_first": "time_faaaa"},
-    **{
-        "time_mix_decay": "time_decay",
-        "time_mix_decay_w1": "time_decay_w1",
-        "time_mix_decay_w2": "time_decay_w2",
-    },
+    "time_mix_w1": "time_maa_w1",
+    "time_mix_w2": "time_maa_w2",
+    "time_mix_first": "time_faaaa",
+    "time_mix_decay": "time_decay",
+    "time_mix_decay_w1": "time_decay_w1",
+    "time_mix_decay_w2": "time_decay_w2",
 }

@@ -2,118 +2,200 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from tinyrwkv.versions.layout import FACTORED
 
 from ..read.source import SourceTensor
 
 Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
+
+# Where the low-rank matrices of v6 are whose inner sizes a checkpoint chooses.
+_RANKS_V6 = {"D": "blocks.0.att.time_maa_w2", "E": "blocks.0.att.time_decay_w2"}
+# Those of v7; layer 0 has no v2.
+_RANKS_V7 = {
+    "w": "blocks.0.att.w2",
+    "a": "blocks.0.att.a2",
+    "v": "blocks.1.att.v2",
+    "g": "blocks.0.att.g2",
+}
+
+
+class Sizes(NamedTuple):
+    """The version and the sizes of a model, as in the metadata of a model file.
+
+    Attributes
+    ----------
+    arch : str
+        "v4", "v5.0", "v5.1", "v5.2", "v6" or "v7".
+    n_layer, n_embd, n_ffn, n_head, head_size, vocab_size : int
+    """
+
+    arch: str
+    n_layer: int
+    n_embd: int
+    n_ffn: int
+    n_head: int
+    head_size: int
+    vocab_size: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Sizes:
+        """Return the sizes in the metadata of a model."""
+        return cls(*(config[name] for name in cls._fields))
 
 
 def ranks_of(tensors: dict[str, SourceTensor], arch: str) -> dict[str, int]:
-    """Return the inner sizes of the low-rank matrices, which each checkpoint chooses."""
-    names = {"v6": {"D": "0.att.time_maa_w2", "E": "0.att.time_decay_w2"}}.get(arch, {})
-    if arch == "v7":
-        names = {letter: f"{'1' if letter == 'v' else '0'}.att.{letter}2" for letter in "wavg"}
-    shapes = {
-        letter: tensors[f"blocks.{name}"].shape
-        for letter, name in names.items()
-        if f"blocks.{name}" in tensors
-    }
-    return {letter: shape[-2] for letter, shape in shapes.items() if len(shape) >= 2}
+    """Return the inner sizes of the low-rank matrices, which each checkpoint chooses.
+
+    Parameters
+    ----------
+    tensors : dict of str to SourceTensor
+        Under raw names.
+    arch : str
+
+    Returns
+    -------
+    dict of str to int
+        As `raw_shapes` takes them; what can't be told is left out.
+    """
+    names = {"v6": _RANKS_V6, "v7": _RANKS_V7}.get(arch, {})
+    ranks = {}
+    for letter, name in names.items():
+        if name in tensors and len(tensors[name].shape) >= 2:
+            ranks[letter] = tensors[name].shape[-2]
+    return ranks
 
 
-def raw_shapes(
-    config: dict[str, Any], ranks: dict[str, int], first: str = "time_faaaa"
-) -> dict[str, Shape]:
+def raw_shapes(sizes: Sizes, ranks: dict[str, int], bonus: str = "time_faaaa") -> Shapes:
     """Return the names and shapes of a BlinkDL .pth.
 
     Parameters
     ----------
-    config : dict
-    ranks : dict
+    sizes : Sizes
+    ranks : dict of str to int
         ``D`` and ``E`` of v6; ``w``, ``a``, ``v``, ``g`` of v7.
-    first : str
+    bonus : str
         The name of v5's bonus, "time_first" or "time_faaaa".
+
+    Returns
+    -------
+    dict of str to tuple of int
     """
-    arch, C, F, V = config["arch"], config["n_embd"], config["n_ffn"], config["vocab_size"]
-    shapes: dict[str, Shape] = {
-        "emb.weight": (V, C),
-        "blocks.0.ln0.weight": (C,),
-        "blocks.0.ln0.bias": (C,),
-    }
-    for i in range(config["n_layer"]):
-        block = f"blocks.{i}."
-        shapes |= {
-            block + name: (C,) for name in ("ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias")
-        }
-        att = _att_v7(config, ranks, i) if arch == "v7" else _att(config, ranks, first)
-        shapes |= {f"{block}att.{name}": shape for name, shape in att.items()}
-        shapes |= {
-            f"{block}att.{name}.weight": (C, C) for name in ("receptance", "key", "value", "output")
-        }
-        ffn: dict[str, Shape] = {"key.weight": (F, C), "value.weight": (C, F)}
-        if arch == "v7":
-            ffn["x_k"] = (1, 1, C)
-        else:
-            ffn["receptance.weight"] = (C, C)
-            ffn |= {
-                f"{'time_maa_' if arch == 'v6' else 'time_mix_'}{letter}": (1, 1, C)
-                for letter in "kr"
-            }
-        shapes |= {f"{block}ffn.{name}": shape for name, shape in ffn.items()}
-    return shapes | {"ln_out.weight": (C,), "ln_out.bias": (C,), "head.weight": (V, C)}
+    C, V = sizes.n_embd, sizes.vocab_size
+    shapes: Shapes = {"emb.weight": (V, C), **_norm("blocks.0.ln0", C)}
+    for layer in range(sizes.n_layer):
+        block = f"blocks.{layer}."
+        shapes |= _norm(block + "ln1", C)
+        shapes |= _norm(block + "ln2", C)
+        time_mix = _time_mix(sizes, ranks, bonus, layer)
+        shapes |= {f"{block}att.{name}": shape for name, shape in time_mix.items()}
+        channel_mix = _channel_mix(sizes)
+        shapes |= {f"{block}ffn.{name}": shape for name, shape in channel_mix.items()}
+    shapes |= _norm("ln_out", C)
+    shapes["head.weight"] = (V, C)
+    return shapes
 
 
-def factored(shapes: dict[str, Shape], tensors: dict[str, SourceTensor]) -> dict[str, Shape]:
-    """Return the shapes with factors, and perhaps a diagonal, where a checkpoint has them in place of a matrix."""
-    found: dict[str, Shape] = {}
+def factored(shapes: Shapes, tensors: dict[str, SourceTensor]) -> Shapes:
+    """Return the shapes with factors where a checkpoint has them in place of a matrix.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+    tensors : dict of str to SourceTensor
+        Of the checkpoint: ``X.weight.a``, ``X.weight.b`` and perhaps ``X.diag`` for ``X.weight``.
+
+    Returns
+    -------
+    dict of str to tuple of int
+    """
+    found: Shapes = {}
     for name, shape in shapes.items():
         first = tensors.get(name + ".a")
         if first is None or not name.endswith(FACTORED):
             found[name] = shape
             continue
-        rank, diagonal = first.shape[0] if first.shape else 0, name.removesuffix("weight") + "diag"
-        found |= {name + ".a": (rank, shape[1]), name + ".b": (shape[0], rank)}
-        found |= {diagonal: (shape[0],)} if diagonal in tensors else {}
+        rows, columns = shape
+        rank = first.shape[0] if first.shape else 0
+        found[name + ".a"] = (rank, columns)
+        found[name + ".b"] = (rows, rank)
+        diagonal = name.removesuffix("weight") + "diag"
+        if diagonal in tensors:
+            found[diagonal] = (rows,)
     return found
 
 
-def _att(config: dict[str, Any], ranks: dict[str, int], first: str) -> dict[str, Shape]:
-    arch, C, H, N = config["arch"], config["n_embd"], config["n_head"], config["head_size"]
-    if arch == "v4":
-        shapes: dict[str, Shape] = {"time_decay": (C,), "time_first": (C,)}
-        return shapes | {f"time_mix_{letter}": (1, 1, C) for letter in "kvr"}
-    shapes = {"ln_x.weight": (C,), "ln_x.bias": (C,)}
-    if arch != "v5.0":
-        shapes["gate.weight"] = (C, C)
-    if arch != "v6":
-        decays = (H, N) if arch == "v5.2" else (H,)
-        mixes = "kvr" if arch == "v5.0" else "kvrg"
-        return (
-            shapes
-            | {"time_decay": decays, first: decays}
-            | {f"time_mix_{m}": (1, 1, C) for m in mixes}
-        )
+def _norm(name: str, C: int) -> Shapes:
+    return {name + ".weight": (C,), name + ".bias": (C,)}
+
+
+def _mixes(prefix: str, letters: str, C: int) -> Shapes:
+    """Return the coefficients of token shifts."""
+    return {prefix + letter: (1, 1, C) for letter in letters}
+
+
+def _channel_mix(sizes: Sizes) -> Shapes:
+    C, F = sizes.n_embd, sizes.n_ffn
+    shapes: Shapes = {"key.weight": (F, C), "value.weight": (C, F)}
+    if sizes.arch == "v7":
+        return shapes | _mixes("x_", "k", C)
+    prefix = "time_maa_" if sizes.arch == "v6" else "time_mix_"
+    return shapes | {"receptance.weight": (C, C)} | _mixes(prefix, "kr", C)
+
+
+def _time_mix(sizes: Sizes, ranks: dict[str, int], bonus: str, layer: int) -> Shapes:
+    C = sizes.n_embd
+    if sizes.arch == "v4":
+        shapes = _time_mix_v4(C)
+    elif sizes.arch == "v6":
+        shapes = _norm("ln_x", C) | _time_mix_v6(sizes, ranks)
+    elif sizes.arch == "v7":
+        shapes = _norm("ln_x", C) | _time_mix_v7(sizes, ranks, layer)
+    else:
+        shapes = _norm("ln_x", C) | _time_mix_v5(sizes, bonus)
+    projections = ("receptance", "key", "value", "output")
+    return shapes | {name + ".weight": (C, C) for name in projections}
+
+
+def _time_mix_v4(C: int) -> Shapes:
+    return {"time_decay": (C,), "time_first": (C,), **_mixes("time_mix_", "kvr", C)}
+
+
+def _time_mix_v5(sizes: Sizes, bonus: str) -> Shapes:
+    C, H, N = sizes.n_embd, sizes.n_head, sizes.head_size
+    decay = (H, N) if sizes.arch == "v5.2" else (H,)
+    shapes: Shapes = {"time_decay": decay, bonus: decay}
+    if sizes.arch == "v5.0":
+        return shapes | _mixes("time_mix_", "kvr", C)
+    return {"gate.weight": (C, C)} | shapes | _mixes("time_mix_", "kvrg", C)
+
+
+def _time_mix_v6(sizes: Sizes, ranks: dict[str, int]) -> Shapes:
+    C, H, N = sizes.n_embd, sizes.n_head, sizes.head_size
     D, E = ranks.get("D", 0), ranks.get("E", 0)
-    shapes |= {f"time_maa_{letter}": (1, 1, C) for letter in "xwkvrg"}
-    shapes |= {
+    return {
+        "gate.weight": (C, C),
+        **_mixes("time_maa_", "xwkvrg", C),
         "time_maa_w1": (C, 5 * D),
         "time_maa_w2": (5, D, C),
         "time_decay": (1, 1, C),
         "time_faaaa": (H, N),
+        "time_decay_w1": (C, E),
+        "time_decay_w2": (E, C),
     }
-    return shapes | {"time_decay_w1": (C, E), "time_decay_w2": (E, C)}
 
 
-def _att_v7(config: dict[str, Any], ranks: dict[str, int], layer: int) -> dict[str, Shape]:
-    C, H, N = config["n_embd"], config["n_head"], config["head_size"]
-    shapes: dict[str, Shape] = {"ln_x.weight": (C,), "ln_x.bias": (C,), "r_k": (H, N)}
-    shapes |= {name: (1, 1, C) for name in (*(f"x_{letter}" for letter in "rwkvag"), "k_k", "k_a")}
+def _time_mix_v7(sizes: Sizes, ranks: dict[str, int], layer: int) -> Shapes:
+    C, H, N = sizes.n_embd, sizes.n_head, sizes.head_size
+    shapes: Shapes = {"r_k": (H, N), **_mixes("x_", "rwkvag", C), **_mixes("k_", "ka", C)}
+    # Layer 0 makes the first value, so it has none to mix with.
     for letter in "wag" if layer == 0 else "wavg":
         rank = ranks.get(letter, 0)
-        shapes |= {f"{letter}1": (C, rank), f"{letter}2": (rank, C)}
+        shapes[letter + "1"] = (C, rank)
+        shapes[letter + "2"] = (rank, C)
         if letter != "g":
             shapes[letter + "0"] = (1, 1, C)
     return shapes

@@ -14,7 +14,8 @@ from ..read.source import SourceTensor
 # What one tensor of a file becomes: raw names and values.
 Renamed = Iterable[tuple[str, SourceTensor]]
 
-# Low-rank matrices of RWKV-7 by their raw names. Raw ones are [in, rank] and [rank, out], unlike all others.
+# Low-rank matrices of RWKV-7 by their raw names. Raw ones are [in, rank] and [rank, out]; all other
+# matrices are [out, in].
 LOW_RANK_V7 = re.compile(r"\.att\.[wavg][12]$")
 
 
@@ -27,11 +28,16 @@ def transposed(tensor: SourceTensor) -> SourceTensor:
 
 
 def split(tensor: SourceTensor, prefix: str, letters: str) -> Iterator[tuple[str, SourceTensor]]:
-    """Yield the vectors that a tensor (len(letters), ..., C) was stacked from."""
+    """Yield the vectors that a tensor (len(letters), ..., C) was stacked from.
+
+    Raises
+    ------
+    FormatError
+        The tensor has another number of vectors.
+    """
     if tensor.shape[0] != len(letters):
-        expected, fix = f"{len(letters)} vectors, {', '.join(letters)}", "give the original .pth"
-        raise FormatError(
-            tensor.path, f"tensor {show(tensor.name)}", f"shape {tensor.shape}", expected, fix
-        )
+        what, found = f"tensor {show(tensor.name)}", f"shape {tensor.shape}"
+        expected = f"{len(letters)} vectors, {', '.join(letters)}"
+        raise FormatError(tensor.path, what, found, expected, "give the original .pth")
     for i, letter in enumerate(letters):
         yield prefix + letter, tensor.map(operator.itemgetter(i), tensor.shape[1:])

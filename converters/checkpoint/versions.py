@@ -1,4 +1,4 @@
-"""Tell which RWKV a checkpoint is from its tensors alone, and check that nothing is missing, odd or misshapen."""
+"""Tell which RWKV a checkpoint is from its tensors alone, and check that it is complete."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.table import show
 
 from ..read.source import SourceTensor
-from .raw_shapes import Shape, factored, ranks_of, raw_shapes
+from .raw_shapes import Shape, Sizes, factored, ranks_of, raw_shapes
 
+Tensors = dict[str, SourceTensor]
+
+# Patterns of names that only such a relative of RWKV has, and what it is.
 _OTHERS = (
     (r"\.s_emb", "RWKV-7 with DeepEmbed (x070a)"),
     (r"\.qkv\.", "RWKV-7 with DEA attention (x070b)"),
@@ -28,8 +31,10 @@ _FIXES = {
     "a LoRA adapter": "merge it into its model first",
     "RWKV-6 of flash-linear-attention": "give the original .pth",
 }
-# What RWKV-Lite keeps beside the weights: a predictor of neurons, the head of the clusters.
+# What RWKV-Lite keeps beside the weights: a predictor of neurons, and the head of the clusters.
 _PREDICTORS = re.compile(r"\.mlp\.fc[12]\.weight$|^head_l1\.weight$")
+# Layer 0 of v7 has no first value to mix with: what some checkpoints have there is never used.
+_UNUSED_V7 = ("blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2")
 _SUPPORTED = "plain RWKV-4, 5.0, 5.1, 5.2, 6 or 7"
 
 
@@ -40,17 +45,21 @@ class Checkpoint:
     Attributes
     ----------
     path : str
-    config : dict
-        arch, n_layer, n_embd, n_ffn, n_head, head_size, vocab_size, as in the metadata of a model file.
+    sizes : Sizes
     tensors : dict of str to SourceTensor
     notes : list of str
         What a reader of the report should know.
     """
 
     path: str
-    config: dict[str, Any]
-    tensors: dict[str, SourceTensor]
+    sizes: Sizes
+    tensors: Tensors
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The version and the sizes, as the metadata of a model file has them."""
+        return self.sizes._asdict()
 
 
 def refuse_variants(path: str, names: list[str]) -> None:
@@ -74,7 +83,7 @@ def refuse_variants(path: str, names: list[str]) -> None:
             raise UnsupportedError(path, f"tensor {show(name)}", variant, _SUPPORTED, fix)
 
 
-def detect(tensors: dict[str, SourceTensor]) -> str:
+def detect(tensors: Tensors) -> str:
     """Return the version: "v4", "v5.0", "v5.1", "v5.2", "v6" or "v7".
 
     Parameters
@@ -97,7 +106,7 @@ def detect(tensors: dict[str, SourceTensor]) -> str:
     return "v5.2" if decay is not None and math.prod(decay.shape) == gate.shape[-1] else "v5.1"
 
 
-def check(path: str, tensors: dict[str, SourceTensor], kind: str = "pth") -> Checkpoint:
+def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
     """Find the version and sizes of a checkpoint and check every tensor against them.
 
     Parameters
@@ -121,103 +130,116 @@ def check(path: str, tensors: dict[str, SourceTensor], kind: str = "pth") -> Che
         The name of a tensor has two meanings in this format.
     """
     if "emb.weight" not in tensors or not any(name.startswith("blocks.0.") for name in tensors):
-        found = f"{len(tensors)} tensors, {_some(list(tensors))}"
-        raise FormatError(
-            path,
-            "checkpoint",
-            found,
-            "emb.weight, blocks.0.ln1.weight, ...",
-            "give an RWKV checkpoint",
-        )
+        found, expected = f"{len(tensors)} tensors, {_some(list(tensors))}", _FIRST_NAMES
+        raise FormatError(path, "checkpoint", found, expected, "give an RWKV checkpoint")
     arch = detect(tensors)
-    config = _sizes(path, tensors, arch)
-    first = "time_faaaa" if "blocks.0.att.time_faaaa" in tensors else "time_first"
-    if kind == "safetensors" and arch == "v5.2" and first == "time_first":
-        found, expected = "a name that some converters give to time_faaaa", "time_faaaa"
-        raise UnsupportedError(
-            path, "tensor 'blocks.0.att.time_first'", found, expected, "give the original .pth"
+    sizes = _sizes(path, tensors, arch)
+    bonus = "time_faaaa" if "blocks.0.att.time_faaaa" in tensors else "time_first"
+    if kind == "safetensors" and arch == "v5.2" and bonus == "time_first":
+        what, found = (
+            "tensor 'blocks.0.att.time_first'",
+            "a name that some converters give to time_faaaa",
         )
+        raise UnsupportedError(path, what, found, "time_faaaa", "give the original .pth")
+    tensors, notes = _without_unused(tensors, arch)
+    shapes = factored(raw_shapes(sizes, ranks_of(tensors, arch), bonus), tensors)
+    _check_names(path, tensors, shapes, arch)
+    shaped = {
+        name: _shaped(path, name, tensors[name], shape, arch) for name, shape in shapes.items()
+    }
+    return Checkpoint(path, sizes, shaped, notes)
+
+
+_FIRST_NAMES = "emb.weight, blocks.0.ln1.weight, ..."
+
+
+def _without_unused(tensors: Tensors, arch: str) -> tuple[Tensors, list[str]]:
+    """Return the tensors that the model uses, and notes about the others."""
     notes = []
-    if arch == "v7":
-        # Layer 0 has no first value to mix with: what some checkpoints have there is never used.
-        unused = [f"blocks.0.att.v{i}" for i in "012"]
-        if any(name in tensors for name in unused):
-            notes.append("the unused tensors blocks.0.att.v0, v1, v2 were left out")
-            tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+    if arch == "v7" and any(name in tensors for name in _UNUSED_V7):
+        notes.append("the unused tensors blocks.0.att.v0, v1, v2 were left out")
+        tensors = {name: one for name, one in tensors.items() if name not in _UNUSED_V7}
     if any(_PREDICTORS.search(name) for name in tensors):
         notes.append(
-            "RWKV-Lite's predictors were left out; --sparse-ffn predict and --head preview make others"
+            "RWKV-Lite's predictors were left out; "
+            "--sparse-ffn predict and --head preview make others"
         )
-        tensors = {name: tensor for name, tensor in tensors.items() if not _PREDICTORS.search(name)}
-    expected_shapes = factored(raw_shapes(config, ranks_of(tensors, arch), first), tensors)
-    missing = [name for name in expected_shapes if name not in tensors]
-    unknown = [name for name in tensors if name not in expected_shapes]
-    if missing or unknown:
-        both = (("missing", missing), ("unknown", unknown))
-        found = " and ".join(
-            f"{len(names)} {word} ({_some(names)})" for word, names in both if names
-        )
-        fix = f"it looks like {arch}; give a complete checkpoint of a supported version"
-        raise FormatError(
-            path, "tensors", found, f"the {len(expected_shapes)} of {_SUPPORTED}", fix
-        )
-    shaped = {
-        name: _shaped(path, name, tensors[name], shape, arch)
-        for name, shape in expected_shapes.items()
-    }
-    return Checkpoint(path, config, shaped, notes)
+        tensors = {name: one for name, one in tensors.items() if not _PREDICTORS.search(name)}
+    return tensors, notes
+
+
+def _check_names(path: str, tensors: Tensors, shapes: dict[str, Shape], arch: str) -> None:
+    """Refuse a checkpoint that lacks tensors or has others."""
+    missing = [name for name in shapes if name not in tensors]
+    unknown = [name for name in tensors if name not in shapes]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing ({_some(missing)})")
+    if unknown:
+        parts.append(f"{len(unknown)} unknown ({_some(unknown)})")
+    if parts:
+        found, expected = " and ".join(parts), f"the {len(shapes)} of {_SUPPORTED}"
+        raise FormatError(path, "tensors", found, expected, _complete(arch))
+
+
+def _complete(arch: str) -> str:
+    return f"it looks like {arch}; give a complete checkpoint of a supported version"
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(show(name)[1:-1] for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    """Return the first few of a list of names."""
+    shown = [show(name)[1:-1] for name in names[:5]]
+    return ", ".join([*shown, "..."] if len(names) > 5 else shown)
 
 
 def _shaped(path: str, name: str, tensor: SourceTensor, shape: Shape, arch: str) -> SourceTensor:
-    """Return the tensor in `shape`; formats differ in sizes of 1, and in whether vectors are cut into heads."""
+    """Return the tensor in `shape`.
+
+    Formats differ in sizes of 1, and in whether vectors are cut into heads.
+    """
     if tensor.shape == shape:
         return tensor
-    old, new = ([n for n in sizes if n != 1] for sizes in (tensor.shape, shape))
-    flat = (
-        not name.endswith(".weight")
-        and min(len(old), len(new)) == 1
-        and math.prod(old) == math.prod(new)
-    )
-    if old != new and not flat:
+    old = [n for n in tensor.shape if n != 1]
+    new = [n for n in shape if n != 1]
+    is_vector = not name.endswith(".weight") and min(len(old), len(new)) == 1
+    same_vector = is_vector and math.prod(old) == math.prod(new)
+    if old != new and not same_vector:
         fix = f"it looks like {arch}; give a checkpoint of a supported version"
         raise FormatError(path, f"tensor {show(name)}", f"shape {tensor.shape}", f"{shape}", fix)
     return tensor.map(lambda w: w.reshape(shape), shape)
 
 
-def _sizes(path: str, tensors: dict[str, SourceTensor], arch: str) -> dict[str, Any]:
+def _sizes(path: str, tensors: Tensors, arch: str) -> Sizes:
+    """Read the sizes of a model off its tensors."""
+
     def shape(name: str, dims: int = 1) -> Shape:
         found = tensors[name].shape if name in tensors else ()
         if len(found) < dims:
             what = f"shape {found}" if name in tensors else "nothing"
-            fix = f"it looks like {arch}; give a complete checkpoint of a supported version"
-            raise FormatError(path, f"tensor '{name}'", what, f"{dims} sizes or more", fix)
+            expected = f"{dims} sizes or more"
+            raise FormatError(path, f"tensor '{name}'", what, expected, _complete(arch))
         return found
 
     V, C = shape("emb.weight", 2)[-2:]
-    layers = {int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d{1,4})\.", name))}
-    # One stray number must not make thousands of layers: it is an unknown name then.
-    n_layer = max(layers) + 1 if max(layers) < 2 * len(layers) else len(layers)
-    H = 1
-    if arch in ("v5.0", "v5.1"):
+    if arch == "v4":
+        H = 1
+    elif arch in ("v5.0", "v5.1"):
         H = math.prod(shape("blocks.0.att.time_decay"))
-    elif arch != "v4":
-        name = {"v5.2": "time_decay", "v6": "time_faaaa", "v7": "r_k"}[arch]
-        H = shape("blocks.0.att." + name, 2)[0]
-        # rwkv.cpp squeezes [1, N] to [N] and adds a size at the end: that is one head, not N of one channel.
+    else:
+        by_head = {"v5.2": "time_decay", "v6": "time_faaaa", "v7": "r_k"}[arch]
+        H = shape("blocks.0.att." + by_head, 2)[0]
+        # rwkv.cpp squeezes [1, N] to [N] and adds a size at the end: that is one head, not N of one
+        # channel.
         H = 1 if H == C else H
     if C % H:
+        expected = f"a divisor of {C}, the embedding size"
         fix = "give a checkpoint of a supported version"
-        raise FormatError(path, "heads", f"{H}", f"a divisor of {C}, the embedding size", fix)
-    return {
-        **{
-            "arch": arch,
-            "n_layer": n_layer,
-            "n_embd": C,
-            "n_ffn": shape("blocks.0.ffn.key.weight", 2)[0],
-        },
-        **{"n_head": H, "head_size": C // H, "vocab_size": V},
-    }
+        raise FormatError(path, "heads", f"{H}", expected, fix)
+    F = shape("blocks.0.ffn.key.weight", 2)[0]
+    return Sizes(arch, _n_layer(tensors), C, F, H, C // H, V)
+
+
+def _n_layer(tensors: Tensors) -> int:
+    layers = {int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d{1,4})\.", name))}
+    # One stray number must not make thousands of layers: it is an unknown name then.
+    return max(layers) + 1 if max(layers) < 2 * len(layers) else len(layers)

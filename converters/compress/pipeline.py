@@ -17,7 +17,7 @@ from ..judge.compare import differing
 from ..judge.cost import chosen_bytes
 from ..judge.metrics import Score
 from ..techniques.predict_ffn import Settings
-from ..write.edit import rewrite
+from ..write.edit import edit
 from . import stages
 from .stages import Stage
 
@@ -208,7 +208,7 @@ class Pipeline:
         """Write the model that a stage makes of the present one, and return its path."""
         self._made += 1
         path = os.path.join(self.folder, f"{self._made}.trwkv")
-        rewrite(self.model.file, path, stage.edits, self.metadata)
+        edit(self.model.file, path, stage.edits, self.metadata)
         return path
 
     def judge(self, path: str) -> float:

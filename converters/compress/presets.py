@@ -17,7 +17,7 @@ from ..calibrate.calibration import Tell
 from ..judge.texts import read_text
 from ..report import report as pages
 from ..write.convert import PathLike, check_arguments, convert
-from ..write.edit import rewrite
+from ..write.edit import edit
 from . import search
 from .pipeline import Options, Pipeline
 
@@ -100,7 +100,7 @@ def compress(
             else:
                 for stage in pipeline.stages(options):
                     pipeline.apply(stage, options.most)
-            sizes = rewrite(pipeline.model.file, output, {}, pipeline.metadata)
+            sizes = edit(pipeline.model.file, output, {}, pipeline.metadata)
         found |= {**pipeline.metadata, "input": input, "output": output, "tensors": len(sizes)}
         found |= {
             "file_bytes": os.path.getsize(output),

@@ -45,7 +45,7 @@ class Stage(NamedTuple):
     ----------
     technique : str
     edits : mapping
-        See `rewrite`.
+        See `edit`.
     params, report : dict
         For the metadata: what was asked for, and the error of what was done.
     figures : dict

@@ -12,7 +12,8 @@ from .source import FETCH, InputFile, Source, SourceTensor
 
 MAGIC = b"fmgg"  # 0x67676d66, little-endian
 
-_HEADER, _TENSOR = struct.Struct("<6i"), struct.Struct("<3i")
+_HEADER = struct.Struct("<6i")  # magic, version, vocabulary, width, layers, type
+_TENSOR = struct.Struct("<3i")  # dimensions, length of the name, type
 _KINDS = {0: ggml.F32, 1: ggml.F16, 7: ggml.Q5_0, 8: ggml.Q5_1, 9: ggml.Q8_0}
 _REFUSED = {2: "Q4_0", 3: "Q4_1", 4: "Q4_1_O", 5: "Q4_2", 6: "Q4_3"}
 _VERSIONS = (100, 101)
@@ -26,12 +27,16 @@ def read_ggmf(file: InputFile) -> Source:
     ----------
     file : InputFile
 
+    Returns
+    -------
+    Source
+
     Raises
     ------
     FormatError
         The file is cut or damaged.
     UnsupportedError
-        Its version or a tensor's type is not one that can be read.
+        The file's version or the type of a tensor can't be read.
     """
     header = file.read(0, _HEADER.size, "header").tobytes()
     _, version, n_vocab, n_embed, n_layer, _ = _HEADER.unpack(header)
@@ -44,22 +49,23 @@ def read_ggmf(file: InputFile) -> Source:
         if name in tensors:
             raise FormatError(file.path, f"tensor {show(name)}", "two of this name", "one", FETCH)
         tensors[name] = tensor
-    # The header must agree with what follows; it is the only check that the format offers.
-    found = tensors["emb.weight"].shape if "emb.weight" in tensors else "no tensor"
-    if found != (n_vocab, n_embed):
-        raise FormatError(
-            file.path,
-            "tensor 'emb.weight'",
-            found,
-            f"shape {(n_vocab, n_embed)} of the header",
-            FETCH,
-        )
+    _check_sizes(file, tensors, (n_vocab, n_embed), n_layer)
+    return Source(file, "ggmf", tensors)
+
+
+def _check_sizes(
+    file: InputFile, tensors: dict[str, SourceTensor], shape: tuple[int, int], n_layer: int
+) -> None:
+    """Compare the sizes in the header with the tensors: the format offers no other check."""
+    emb = tensors.get("emb.weight")
+    found = "no tensor" if emb is None else emb.shape
+    if found != shape:
+        expected = f"shape {shape} of the header"
+        raise FormatError(file.path, "tensor 'emb.weight'", found, expected, FETCH)
     layers = sum(name.endswith(".ln1.weight") for name in tensors)
     if layers != n_layer:
-        raise FormatError(
-            file.path, "header", f"{n_layer} layers", f"{layers}, those of the tensors", FETCH
-        )
-    return Source(file, "ggmf", tensors)
+        expected = f"{layers}, those of the tensors"
+        raise FormatError(file.path, "header", f"{n_layer} layers", expected, FETCH)
 
 
 def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, int]:
@@ -83,11 +89,7 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
         raise UnsupportedError(file.path, what, found, "FP32, FP16, Q5_0, Q5_1 or Q8_0", _FIX)
     kind = _KINDS[number]
     if version == 100 and kind.numbers > 1:
-        raise UnsupportedError(
-            file.path, what, f"{kind.name} of file version 100", "of version 101", _FIX
-        )
-    return (
-        name,
-        ggml.tensor(file, name, kind, shape, at),
-        at + ggml.size_of(file, name, kind, shape),
-    )
+        found = f"{kind.name} of file version 100"
+        raise UnsupportedError(file.path, what, found, "of version 101", _FIX)
+    tensor = ggml.tensor(file, name, kind, shape, at)
+    return name, tensor, at + ggml.size_of(file, name, kind, shape)

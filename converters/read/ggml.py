@@ -15,7 +15,18 @@ from .source import FETCH, InputFile, SourceTensor, row_blocks, to_float32
 
 
 class Kind(NamedTuple):
-    """A type: `numbers` in `nbytes` bytes, and how (n, nbytes) bytes become (n, numbers) floats."""
+    """A number type of ggml, which stores numbers in blocks.
+
+    Attributes
+    ----------
+    name : str
+    numbers : int
+        How many numbers a block has.
+    nbytes : int
+        How many bytes a block has.
+    decode : callable
+        Maps blocks, uint8 (n, nbytes), to float32 (n, numbers).
+    """
 
     name: str
     numbers: int
@@ -24,16 +35,25 @@ class Kind(NamedTuple):
 
 
 def _float(name: str, dtype: str) -> Kind:
+    """Return the kind of plain floats: a block is one number."""
     return Kind(name, 1, np.dtype(dtype).itemsize, lambda raw: to_float32(raw.view(dtype), name))
 
 
 def _field(raw: np.ndarray, first: int, last: int, dtype: str) -> np.ndarray:
+    """Return bytes `first` to `last` of each block as numbers."""
     return np.ascontiguousarray(raw[:, first:last]).view(dtype)
+
+
+def _half(raw: np.ndarray, first: int) -> np.ndarray:
+    """Return the float16 at byte `first` of each block, as float32, shape (n, 1)."""
+    return _field(raw, first, first + 2, "<f2").astype(np.float32)
 
 
 def _q8_0(raw: np.ndarray) -> np.ndarray:
     """Return w = d * q: f16 d, 32 int8 q."""
-    return _field(raw, 0, 2, "<f2").astype(np.float32) * _field(raw, 2, 34, "i1")
+    d = _half(raw, 0)
+    q = _field(raw, 2, 34, "i1")
+    return d * q
 
 
 def _five_bits(raw: np.ndarray, start: int) -> np.ndarray:
@@ -45,23 +65,24 @@ def _five_bits(raw: np.ndarray, start: int) -> np.ndarray:
 
 def _q5_0(raw: np.ndarray) -> np.ndarray:
     """Return w = d * (q - 16): f16 d, 32 high bits, 32 nibbles."""
-    return _field(raw, 0, 2, "<f2").astype(np.float32) * (
-        _five_bits(raw, 2).astype(np.float32) - 16
-    )
+    d = _half(raw, 0)
+    q = _five_bits(raw, 2).astype(np.float32)
+    return d * (q - 16)
 
 
 def _q5_1(raw: np.ndarray) -> np.ndarray:
     """Return w = d * q + m: f16 d, f16 m, 32 high bits, 32 nibbles."""
-    d, m = (_field(raw, at, at + 2, "<f2").astype(np.float32) for at in (0, 2))
-    return d * _five_bits(raw, 4) + m
+    d, m = _half(raw, 0), _half(raw, 2)
+    q = _five_bits(raw, 4)
+    return d * q + m
 
 
-F32, F16, BF16 = _float("F32", "<f4"), _float("F16", "<f2"), _float("BF16", "<u2")
-Q8_0, Q5_0, Q5_1 = (
-    Kind("Q8_0", 32, 34, _q8_0),
-    Kind("Q5_0", 32, 22, _q5_0),
-    Kind("Q5_1", 32, 24, _q5_1),
-)
+F32 = _float("F32", "<f4")
+F16 = _float("F16", "<f2")
+BF16 = _float("BF16", "<u2")
+Q8_0 = Kind("Q8_0", 32, 34, _q8_0)
+Q5_0 = Kind("Q5_0", 32, 22, _q5_0)
+Q5_1 = Kind("Q5_1", 32, 24, _q5_1)
 
 
 def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> int:
@@ -72,11 +93,10 @@ def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> i
     FormatError
         A row is not a whole number of blocks.
     """
-    if shape[-1] % kind.numbers:
+    width = shape[-1]
+    if width % kind.numbers:
         expected = f"a multiple of {kind.numbers} for {kind.name}"
-        raise FormatError(
-            file.path, f"tensor {show(name)}", f"rows of {shape[-1]}", expected, FETCH
-        )
+        raise FormatError(file.path, f"tensor {show(name)}", f"rows of {width}", expected, FETCH)
     return math.prod(shape) // kind.numbers * kind.nbytes
 
 
@@ -84,21 +104,21 @@ def tensor(
     file: InputFile, name: str, kind: Kind, shape: tuple[int, ...], offset: int
 ) -> SourceTensor:
     """Return the tensor of `shape` (slowest size first) whose data begin at byte `offset`."""
+    what = f"tensor {show(name)}"
     nbytes = size_of(file, name, kind, shape)
     if offset + nbytes > file.size:
         found = f"its end at byte {offset + nbytes}"
-        raise FormatError(file.path, f"tensor {show(name)}", found, f"at most {file.size}", FETCH)
-    rows = (
-        shape if len(shape) > 1 else (1, *shape)
-    )  # blocks go along the last axis: a vector is one row
-    row_bytes = nbytes // rows[0]
+        raise FormatError(file.path, what, found, f"at most {file.size}", FETCH)
+    is_vector = len(shape) == 1
+    # Blocks go along the last axis: a vector is one row.
+    row_shape = (1, *shape) if is_vector else shape
+    row_bytes = nbytes // row_shape[0]
 
     def read() -> Iterator[np.ndarray]:
-        for first, last in row_blocks(rows):
-            raw = file.read(
-                offset + first * row_bytes, (last - first) * row_bytes, f"tensor {show(name)}"
-            )
+        for first, last in row_blocks(row_shape):
+            n = last - first
+            raw = file.read(offset + first * row_bytes, n * row_bytes, what)
             values = kind.decode(raw.reshape(-1, kind.nbytes))
-            yield values.reshape((last - first, *shape[1:]) if len(shape) > 1 else shape)
+            yield values.reshape(shape if is_vector else (n, *shape[1:]))
 
     return SourceTensor(file.path, name, shape, read)

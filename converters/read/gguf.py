@@ -1,57 +1,56 @@
-"""Read GGUF files of llama.cpp: typed settings, a table of tensors, aligned data. Architectures rwkv6 and rwkv7."""
+"""Read GGUF files of llama.cpp: typed settings, a table of tensors, aligned data.
+
+The architectures rwkv6 and rwkv7 can be read.
+"""
 
 from __future__ import annotations
 
 import math
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.table import show
 
 from . import ggml
-from .source import FETCH, InputFile, Source, SourceTensor
+from .source import FETCH, About, InputFile, Source, SourceTensor
 
 MAGIC = b"GGUF"
 ARCHITECTURES = ("rwkv6", "rwkv7")
 
 _KINDS = {0: ggml.F32, 1: ggml.F16, 8: ggml.Q8_0, 30: ggml.BF16}
+# Names of the types that can't be read, for messages.
 _REFUSED = {
-    **{
-        2: "Q4_0",
-        3: "Q4_1",
-        6: "Q5_0",
-        7: "Q5_1",
-        9: "Q8_1",
-        10: "Q2_K",
-        11: "Q3_K",
-        12: "Q4_K",
-        13: "Q5_K",
-    },
-    **{
-        14: "Q6_K",
-        15: "Q8_K",
-        16: "IQ2_XXS",
-        17: "IQ2_XS",
-        18: "IQ3_XXS",
-        19: "IQ1_S",
-        20: "IQ4_NL",
-        21: "IQ3_S",
-    },
-    **{
-        22: "IQ2_S",
-        23: "IQ4_XS",
-        24: "I8",
-        25: "I16",
-        26: "I32",
-        27: "I64",
-        28: "F64",
-        29: "IQ1_M",
-        34: "TQ1_0",
-    },
-    **{35: "TQ2_0", 39: "MXFP4"},
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    9: "Q8_1",
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+    14: "Q6_K",
+    15: "Q8_K",
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    20: "IQ4_NL",
+    21: "IQ3_S",
+    22: "IQ2_S",
+    23: "IQ4_XS",
+    24: "I8",
+    25: "I16",
+    26: "I32",
+    27: "I64",
+    28: "F64",
+    29: "IQ1_M",
+    34: "TQ1_0",
+    35: "TQ2_0",
+    39: "MXFP4",
 }
-# Types of settings; 8 is text, 9 an array of one type.
+# Types of settings, as struct writes them; 8 is text, 9 an array of one type.
 _SCALARS = {
     0: "<B",
     1: "<b",
@@ -81,8 +80,6 @@ def read_gguf(file: InputFile) -> Source:
     Returns
     -------
     Source
-        Its settings have ``architecture`` and, where the file says so, ``head_size``, ``license`` and
-        ``rescale_every`` (layers after which the residual stream is halved, baked into the weights).
 
     Raises
     ------
@@ -92,22 +89,18 @@ def read_gguf(file: InputFile) -> Source:
         Another architecture, or a tensor of a type that can't be read; both by name.
     """
     cursor = _Cursor(file)
-    _, version, n_tensors, n_settings = (cursor.scalar(code) for code in ("<I", "<I", "<Q", "<Q"))
+    cursor.take(len(MAGIC))
+    version = cursor.scalar("<I")
+    n_tensors, n_settings = cursor.scalar("<Q"), cursor.scalar("<Q")
     if version not in (2, 3):
-        raise UnsupportedError(
-            file.path, "header", f"GGUF version {version}", "2 or 3, little-endian", _FIX
-        )
+        found = f"GGUF version {version}"
+        raise UnsupportedError(file.path, "header", found, "2 or 3, little-endian", _FIX)
     if max(n_tensors, n_settings) > _MAX_COUNT:
         found = f"{n_tensors} tensors and {n_settings} settings"
         raise FormatError(file.path, "header", found, f"at most {_MAX_COUNT}", FETCH)
     settings = {cursor.text(): cursor.value(cursor.scalar("<I")) for _ in range(n_settings)}
-    arch = settings.get("general.architecture")
-    if arch not in ARCHITECTURES:
-        fix = "give an RWKV-6 or RWKV-7 file"
-        raise UnsupportedError(
-            file.path, "architecture", show(arch), " or ".join(ARCHITECTURES), fix
-        )
-    entries = [cursor.tensor() for _ in range(n_tensors)]
+    about = _about(file, settings)
+    entries = [cursor.entry() for _ in range(n_tensors)]
     alignment = settings.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= 1 << 16:
         raise FormatError(file.path, "alignment", show(alignment), "a small whole number", FETCH)
@@ -117,21 +110,46 @@ def read_gguf(file: InputFile) -> Source:
         if name in tensors:
             raise FormatError(file.path, f"tensor {show(name)}", "two of this name", "one", FETCH)
         tensors[name] = ggml.tensor(file, name, kind, shape, base + offset)
-    known = {
-        "architecture": arch,
-        "head_size": settings.get(f"{arch}.wkv.head_size"),
-        "rescale_every": settings.get(f"{arch}.rescale_every_n_layers"),
-        "license": settings.get("general.license"),
-    }
-    return Source(file, "gguf", tensors, known)
+    return Source(file, "gguf", tensors, about)
+
+
+def _about(file: InputFile, settings: dict[str, Any]) -> About:
+    """Return the settings that matter here; refuse architectures that can't be read."""
+    arch = settings.get("general.architecture")
+    if arch not in ARCHITECTURES:
+        fix = "give an RWKV-6 or RWKV-7 file"
+        expected = " or ".join(ARCHITECTURES)
+        raise UnsupportedError(file.path, "architecture", show(arch), expected, fix)
+
+    def whole(name: str) -> int | None:
+        value = settings.get(f"{arch}.{name}")
+        return value if isinstance(value, int) else None
+
+    return About(
+        architecture=arch,
+        head_size=whole("wkv.head_size"),
+        rescale_every=whole("rescale_every_n_layers"),
+        license=str(settings.get("general.license") or ""),
+    )
+
+
+class _Entry(NamedTuple):
+    """A line of the table of tensors; the offset counts from the first byte of data."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: ggml.Kind
+    offset: int
 
 
 class _Cursor:
-    """Read the head of the file from the front, never past its end."""
+    """Read the fields before the data one after another, never past the end of the file."""
 
     def __init__(self, file: InputFile) -> None:
-        self.file, self.at = file, 0
-        self._chunk, self._start = b"", 0
+        self.file = file
+        self.at = 0
+        self._chunk = b""
+        self._start = 0  # of the chunk, in the file
 
     def take(self, nbytes: int) -> bytes:
         # One read for many small fields: the vocabulary alone has 65,536 of them.
@@ -139,19 +157,14 @@ class _Cursor:
         if first + nbytes > len(self._chunk):
             self._start, first = self.at, 0
             size = max(nbytes, min(1 << 16, self.file.size - self.at))
-            self._chunk = self.file.read(self.at, size, "head of the file").tobytes()
+            self._chunk = self.file.read(self.at, size, "header").tobytes()
         self.at += nbytes
         return self._chunk[first : first + nbytes]
 
     def skip(self, nbytes: int) -> None:
         if self.at + nbytes > self.file.size:
-            raise FormatError(
-                self.file.path,
-                "head of the file",
-                f"{nbytes} bytes at {self.at}",
-                f"{self.file.size} in all",
-                FETCH,
-            )
+            found = f"its end at byte {self.at + nbytes}"
+            raise FormatError(self.file.path, "header", found, f"at most {self.file.size}", FETCH)
         self.at += nbytes
 
     def scalar(self, code: str) -> Any:
@@ -170,36 +183,36 @@ class _Cursor:
             return self.scalar(_SCALARS[kind])
         if kind == _TEXT:
             return self.text()
-        if kind != _ARRAY:
-            raise FormatError(self.file.path, "settings", f"type {kind}", "0 to 12", FETCH)
-        kind, count = self.scalar("<I"), self.scalar("<Q")
+        if kind == _ARRAY:
+            self._skip_array()
+            return None
+        raise FormatError(self.file.path, "settings", f"type {kind}", "0 to 12", FETCH)
+
+    def _skip_array(self) -> None:
+        kind = self.scalar("<I")
+        count = self.scalar("<Q")
         if kind in _SCALARS:
             self.skip(count * struct.calcsize(_SCALARS[kind]))
         elif kind == _TEXT and count <= self.file.size // 8:
             for _ in range(count):
                 self.skip(self.scalar("<Q"))
         else:
-            raise FormatError(
-                self.file.path,
-                "settings",
-                f"an array of {count} of type {kind}",
-                "a flat one",
-                FETCH,
-            )
-        return None
+            found = f"an array of {count} of type {kind}"
+            raise FormatError(self.file.path, "settings", found, "a flat one", FETCH)
 
-    def tensor(self) -> tuple[str, tuple[int, ...], ggml.Kind, int]:
+    def entry(self) -> _Entry:
+        """Return the next line of the table of tensors."""
         name = self.text()
-        n_dims, what = self.scalar("<I"), f"tensor {show(name)}"
+        what = f"tensor {show(name)}"
+        n_dims = self.scalar("<I")
         if not 1 <= n_dims <= 4:
             raise FormatError(self.file.path, what, f"{n_dims} dimensions", "1 to 4", FETCH)
         shape = tuple(self.scalar("<Q") for _ in range(n_dims))[::-1]  # stored fastest first
         number, offset = self.scalar("<I"), self.scalar("<Q")
         if min(shape) < 1 or math.prod(shape) > self.file.size:
-            raise FormatError(
-                self.file.path, what, f"shape {shape}", "one that fits the file", FETCH
-            )
+            expected = "one that fits the file"
+            raise FormatError(self.file.path, what, f"shape {shape}", expected, FETCH)
         if number not in _KINDS:
             found = f"type {_REFUSED.get(number, number)}"
             raise UnsupportedError(self.file.path, what, found, "F32, F16, BF16 or Q8_0", _FIX)
-        return name, shape, _KINDS[number], offset
+        return _Entry(name, shape, _KINDS[number], offset)

@@ -13,20 +13,20 @@ from .safetensors import is_safetensors, read_safetensors
 from .source import InputFile, Source
 
 _EXPECTED = "a .pth, .safetensors, .gguf, rwkv.cpp .bin or .trwkv file"
+_ORIGINAL = "convert the original .pth"
+_RESAVE = "load it with PyTorch and save it again with torch.save"
+_UNPACK = "unpack it first"
+# First bytes of files that are not checkpoints, what they are, and how to fix it.
 _OTHERS = (
-    (
-        b"\x80",
-        "a bare pickle, as PyTorch wrote before 1.6",
-        "load it with PyTorch and save it again with torch.save",
-    ),
-    (b"ggmf", "a big-endian rwkv.cpp file", "convert the original .pth"),
-    (b"FUGG", "a big-endian GGUF file", "convert the original .pth"),
-    (b"lmgg", "an unversioned ggml file", "convert the original .pth"),
-    (b"tjgg", "a GGJT file of an old llama.cpp", "convert the original .pth"),
-    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
-    (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
-    (b"\x89HDF", "an HDF5 file", "convert the original .pth"),
-    (b"\x93NUMPY", "a NumPy array", "convert the original .pth"),
+    (b"\x80", "a bare pickle, as PyTorch wrote before 1.6", _RESAVE),
+    (b"ggmf", "a big-endian rwkv.cpp file", _ORIGINAL),
+    (b"FUGG", "a big-endian GGUF file", _ORIGINAL),
+    (b"lmgg", "an unversioned ggml file", _ORIGINAL),
+    (b"tjgg", "a GGJT file of an old llama.cpp", _ORIGINAL),
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
+    (b"\x89HDF", "an HDF5 file", _ORIGINAL),
+    (b"\x93NUMPY", "a NumPy array", _ORIGINAL),
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the file it stands for: git lfs pull"),
 )
 
@@ -41,7 +41,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     Returns
     -------
     Source
-        A context manager. For a .trwkv file, `kind` is "trwkv" and there are no tensors: see `repack`.
+        A context manager. For a .trwkv file, `kind` is "trwkv" and there are no tensors: see
+        `converters.write.from_trwkv`.
 
     Raises
     ------
@@ -82,21 +83,17 @@ def _refusal(path: str, head: bytes) -> Exception:
         fix = "download the file itself, not the page about it"
         return FormatError(path, "file", "what looks like an HTML page", _EXPECTED, fix)
     if text.startswith(b"{"):
-        found, fix = "a JSON file", "give the checkpoint itself"
         if b"weight_map" in text or path.endswith(".index.json"):
-            found, fix = (
-                "the index of a checkpoint in several files",
-                "join them, or give the .pth of the model",
-            )
+            found = "the index of a checkpoint in several files"
+            fix = "join them, or give the .pth of the model"
+        else:
+            found, fix = "a JSON file", "give the checkpoint itself"
         return UnsupportedError(path, "file", found, _EXPECTED, fix)
     if head[257:262] == b"ustar":
-        fix = "load it with PyTorch and save it again with torch.save"
-        return UnsupportedError(
-            path, "file", "a tar archive, as PyTorch wrote before 0.1.10", _EXPECTED, fix
-        )
+        found = "a tar archive, as PyTorch wrote before 0.1.10"
+        return UnsupportedError(path, "file", found, _EXPECTED, _RESAVE)
     for magic, found, fix in _OTHERS:
         if head.startswith(magic):
             return UnsupportedError(path, "file", found, _EXPECTED, fix)
-    return FormatError(
-        path, "file", f"the first bytes {head[:8]!r}", _EXPECTED, "check that this is a checkpoint"
-    )
+    fix = "check that this is a checkpoint"
+    return FormatError(path, "file", f"the first bytes {head[:8]!r}", _EXPECTED, fix)

@@ -1,4 +1,7 @@
-"""Read PyTorch .pth checkpoints without PyTorch: a zip of one pickle and one stored member per storage."""
+"""Read PyTorch .pth checkpoints without PyTorch.
+
+Such a file is a zip archive of one pickle and, for each storage of numbers, one stored member.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def read_pth(file: InputFile) -> Source:
     Returns
     -------
     Source
-        Names as in the checkpoint; one ``{"state_dict": ...}`` around them is taken off.
+        Names are as in the checkpoint, without a ``{"state_dict": ...}`` around them.
 
     Raises
     ------
@@ -39,97 +42,117 @@ def read_pth(file: InputFile) -> Source:
         It holds something else than plain tensors, or compressed members.
     """
     archive = _Checkpoint(file)
-    content = unpickle(file.path, archive.zip.read(archive.root + "data.pkl", MAX_PICKLE))
-    if isinstance(content, dict) and not any(isinstance(v, StoredTensor) for v in content.values()):
-        content = next(
-            (content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), content
-        )
+    content = _unwrap(unpickle(file.path, archive.zip.read(archive.root + "data.pkl", MAX_PICKLE)))
     if not isinstance(content, dict) or not content:
         found = "an empty dict" if content == {} else _named(content)
-        raise FormatError(
-            file.path, "data.pkl", found, "a dict of tensors", _RESAVE + "(model.state_dict(), ...)"
-        )
+        fix = _RESAVE + "(model.state_dict(), ...)"
+        raise FormatError(file.path, "data.pkl", found, "a dict of tensors", fix)
     if "_strategy" in content:
-        found, expected = (
-            "weights already converted by ChatRWKV (key '_strategy')",
-            "the original checkpoint",
-        )
-        raise UnsupportedError(
-            file.path, "data.pkl", found, expected, "give the .pth that they were made from"
-        )
+        found = "weights already converted by ChatRWKV (key '_strategy')"
+        fix = "give the .pth that they were made from"
+        raise UnsupportedError(file.path, "data.pkl", found, "the original checkpoint", fix)
     tensors = {}
     for name, value in content.items():
         if not isinstance(value, StoredTensor) or not isinstance(name, str):
-            raise UnsupportedError(
-                file.path, f"key {show(name)}", _named(value), "a tensor", "save the weights alone"
-            )
+            fix = "save the weights alone"
+            raise UnsupportedError(file.path, f"key {show(name)}", _named(value), "a tensor", fix)
         tensors[name] = archive.tensor(name, value)
     return Source(file, "pth", tensors)
 
 
+def _unwrap(content: Any) -> Any:
+    """Return the dict inside a dict such as ``{"state_dict": ...}``, or the content itself."""
+    if not isinstance(content, dict):
+        return content
+    if any(isinstance(value, StoredTensor) for value in content.values()):
+        return content
+    for key in _WRAPPERS:
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return content
+
+
 def _named(value: Any) -> str:
-    return (
-        "a tensor"
-        if isinstance(value, StoredTensor)
-        else f"an object of type {type(value).__name__}"
-    )
+    if isinstance(value, StoredTensor):
+        return "a tensor"
+    return f"an object of type {type(value).__name__}"
 
 
 class _Checkpoint:
     """The archive of a checkpoint: everything lies under the folder `root`."""
 
     def __init__(self, file: InputFile) -> None:
-        self.file, self.zip = file, Zip(file)
-        roots = [
-            name[: -len("data.pkl")] for name in self.zip.members if name.endswith("/data.pkl")
-        ]
+        self.file = file
+        self.zip = Zip(file)
+        pickle = "data.pkl"
+        roots = [name[: -len(pickle)] for name in self.zip.members if name.endswith("/" + pickle)]
         if len(roots) != 1:
-            raise FormatError(
-                file.path, "data.pkl", f"{len(roots)} in the zip archive", "one", _RESAVE
-            )
+            found = f"{len(roots)} in the zip archive"
+            raise FormatError(file.path, pickle, found, "one", _RESAVE)
         self.root = roots[0]
         order = self.root + "byteorder"
         if order in self.zip.members and self.zip.read(order, 16).strip() != b"little":
-            raise UnsupportedError(
-                file.path, "byteorder", "big-endian numbers", "little-endian ones", _RESAVE
-            )
+            found, expected = "big-endian numbers", "little-endian ones"
+            raise UnsupportedError(file.path, "byteorder", found, expected, _RESAVE)
 
     def tensor(self, name: str, stored: StoredTensor) -> SourceTensor:
-        """Check a tensor against its storage and the storage against its member, in Python's own integers."""
+        """Return a tensor, after checking it against its storage and the storage against the zip.
+
+        Python's own integers do not overflow, so no size in the file can get around the checks.
+        """
         storage, offset, shape, stride = stored
-        what, numel = f"tensor {show(name)}", storage.numel
-        item = STORED[storage.kind].itemsize
-        member = self.zip.members.get(f"{self.root}data/{storage.key}")
-        if member is None or member.size != numel * item:
+        what = f"tensor {show(name)}"
+        numel = storage.numel
+        nbytes = numel * STORED[storage.kind].itemsize
+        member = self.zip.members.get(self._member(stored))
+        if member is None or member.size != nbytes:
             found = "none" if member is None else f"{member.size} bytes"
-            raise FormatError(
-                self.file.path, what, f"a storage of {found}", f"{numel * item} bytes", FETCH
-            )
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+            expected = f"{nbytes} bytes"
+            raise FormatError(self.file.path, what, f"a storage of {found}", expected, FETCH)
+        last = _last(stored)
         inside = 0 <= offset and last < numel and math.prod(shape) <= numel
         if not inside or not all(n > 0 for n in shape) or not all(step >= 0 for step in stride):
             found = f"offset {offset}, shape {show(shape)}, stride {show(stride)}"
             raise FormatError(self.file.path, what, found, f"a view of {numel} numbers", _RESAVE)
+        read = self._rows if _contiguous(shape, stride) else self._strided_rows
+        return SourceTensor(self.file.path, name, shape, lambda: read(stored, what))
 
-        def read() -> Iterator[np.ndarray]:
-            start, _ = self.zip.place(f"{self.root}data/{storage.key}")
-            start += offset * item
-            if _contiguous(shape, stride):
-                width = math.prod(shape[1:])
-                for first, end in row_blocks(shape):
-                    values = self.file.values(
-                        start + first * width * item, (end - first) * width, storage.kind, what
-                    )
-                    yield values.reshape((end - first, *shape[1:]) if shape else ())
-                return
-            # A transposed view: every row is spread over the whole storage, so read that once.
-            raw = self.file.read(start, (last - offset + 1) * item, what).view(STORED[storage.kind])
-            steps = tuple(step * item for step in stride)
-            view: Any = np.lib.stride_tricks.as_strided(raw, shape, steps, writeable=False)
-            for first, end in row_blocks(shape):
-                yield np.ascontiguousarray(to_float32(view[first:end], storage.kind))
+    def _member(self, stored: StoredTensor) -> str:
+        return f"{self.root}data/{stored.storage.key}"
 
-        return SourceTensor(self.file.path, name, shape, read)
+    def _begin(self, stored: StoredTensor) -> int:
+        """Return where in the file the first number of a tensor is."""
+        start, _ = self.zip.place(self._member(stored))
+        return start + stored.offset * STORED[stored.storage.kind].itemsize
+
+    def _rows(self, stored: StoredTensor, what: str) -> Iterator[np.ndarray]:
+        """Yield blocks of rows of a tensor whose numbers lie one after another."""
+        kind, shape = stored.storage.kind, stored.shape
+        begin = self._begin(stored)
+        width = math.prod(shape[1:])
+        row_bytes = width * STORED[kind].itemsize
+        for first, last in row_blocks(shape):
+            n = last - first
+            values = self.file.values(begin + first * row_bytes, n * width, kind, what)
+            yield values.reshape((n, *shape[1:]) if shape else ())
+
+    def _strided_rows(self, stored: StoredTensor, what: str) -> Iterator[np.ndarray]:
+        """Yield blocks of rows of a transposed view."""
+        # Every row is spread over the whole storage, so read that once.
+        kind, shape = stored.storage.kind, stored.shape
+        dtype = STORED[kind]
+        nbytes = (_last(stored) - stored.offset + 1) * dtype.itemsize
+        raw = self.file.read(self._begin(stored), nbytes, what).view(dtype)
+        steps = tuple(step * dtype.itemsize for step in stored.stride)
+        view: Any = np.lib.stride_tricks.as_strided(raw, shape, steps, writeable=False)
+        for first, last in row_blocks(shape):
+            yield np.ascontiguousarray(to_float32(view[first:last], kind))
+
+
+def _last(stored: StoredTensor) -> int:
+    """Return the place in the storage of the last number of a view."""
+    steps = zip(stored.shape, stored.stride, strict=True)
+    return stored.offset + sum((n - 1) * step for n, step in steps)
 
 
 def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

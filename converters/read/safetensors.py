@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,12 @@ from tinyrwkv.file.table import show
 
 from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks
 
-# The format allows 100 MB; an RWKV checkpoint has some 200 kB, and parsed JSON takes many times its text.
+# The format allows 100 MB, an RWKV checkpoint needs 200 kB. Parsed JSON takes many times its text.
 MAX_HEADER = 8 << 20
 
 
 def is_safetensors(file: InputFile) -> bool:
-    """Tell whether a file begins with the length of a header that fits it, and with that header's brace."""
+    """Tell whether a file begins with the length of a header that fits, then with a brace."""
     if file.size < 10:
         return False
     head = file.read(0, 9, "header").tobytes()
@@ -32,6 +32,10 @@ def read_safetensors(file: InputFile) -> Source:
     Parameters
     ----------
     file : InputFile
+
+    Returns
+    -------
+    Source
 
     Raises
     ------
@@ -46,26 +50,28 @@ def read_safetensors(file: InputFile) -> Source:
     header = _parse(file, file.read(8, length, "header").tobytes())
     header.pop("__metadata__", None)
     if not header:
-        raise FormatError(
-            file.path, "header", "no tensors", "some", "give a checkpoint with weights"
-        )
-    base, end = 8 + length, 0
-    tensors: dict[str, SourceTensor] = {}
-    for name, entry in sorted(header.items(), key=lambda item: _begin(file, *item)):
-        tensors[name], first, last = _tensor(file, name, entry, base)
-        if first != end:
-            raise FormatError(
-                file.path, f"tensor {show(name)}", f"its first byte at {first}", f"{end}", FETCH
-            )
-        end = last
-    if base + end != file.size:
-        raise FormatError(file.path, "file", f"{file.size} bytes", f"{base + end}", FETCH)
-    return Source(file, "safetensors", {name: tensors[name] for name in header})
+        fix = "give a checkpoint with weights"
+        raise FormatError(file.path, "header", "no tensors", "some", fix)
+    base = 8 + length
+    entries = {name: _entry(file, name, value) for name, value in header.items()}
+    _check_places(file, entries, base)
+    tensors = {name: _tensor(file, name, entry, base) for name, entry in entries.items()}
+    return Source(file, "safetensors", tensors)
+
+
+class _Entry(NamedTuple):
+    """What the header says of a tensor; its bytes are `begin` to `end` of the data."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    begin: int
+    end: int
 
 
 def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
             raise ValueError("a name stands twice in one object")
         return found
 
@@ -79,56 +85,57 @@ def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            file.path, "header", f"bad JSON ({show(str(error))})", "one JSON object", FETCH
-        ) from error
+        found = f"bad JSON ({show(str(error))})"
+        raise FormatError(file.path, "header", found, "one JSON object", FETCH) from error
     return header
 
 
-def _begin(file: InputFile, name: str, entry: Any) -> int:
-    """Return where a tensor begins, after checking that its entry has the right fields."""
-    good = isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} == set(entry)
-    if good:
-        shape, offsets = entry["shape"], entry["data_offsets"]
-        good = (
-            isinstance(shape, list)
-            and isinstance(offsets, list)
-            and len(offsets) == 2
-            and len(shape) <= 8
-        )
-        good = (
-            good
-            and all(type(n) is int and 0 <= n <= file.size for n in (*shape, *offsets))
-            and 0 not in shape
-        )
-    if not good:
-        expected = "dtype, shape and data_offsets within the file"
-        raise FormatError(
-            file.path, f"tensor {show(name)}", "another entry in the header", expected, FETCH
-        )
-    return entry["data_offsets"][0]
+def _entry(file: InputFile, name: str, value: Any) -> _Entry:
+    """Return the entry of a tensor, after checking that it has the right fields."""
+    if isinstance(value, dict) and set(value) == {"dtype", "shape", "data_offsets"}:
+        shape, offsets = value["shape"], value["data_offsets"]
+        if _are_sizes(shape, file.size) and _are_sizes(offsets, file.size):
+            if len(shape) <= 8 and 0 not in shape and len(offsets) == 2:
+                return _Entry(value["dtype"], tuple(shape), *offsets)
+    found, expected = "another entry in the header", "dtype, shape and data_offsets within the file"
+    raise FormatError(file.path, f"tensor {show(name)}", found, expected, FETCH)
 
 
-def _tensor(
-    file: InputFile, name: str, entry: dict[str, Any], base: int
-) -> tuple[SourceTensor, int, int]:
-    what, kind, shape = f"tensor {show(name)}", entry["dtype"], tuple(entry["shape"])
-    first, last = entry["data_offsets"]
-    if not isinstance(kind, str) or kind not in STORED:
-        fix = "give a checkpoint in one of these types"
-        raise UnsupportedError(
-            file.path, what, f"dtype {show(kind)}", f"one of {', '.join(STORED)}", fix
-        )
-    item, width = STORED[kind].itemsize, math.prod(shape[1:])
-    if last - first != math.prod(shape) * item or base + last > file.size:
-        found = f"bytes {first} to {last} of {file.size - base}"
-        raise FormatError(file.path, what, found, f"{math.prod(shape) * item} bytes of them", FETCH)
+def _are_sizes(value: Any, most: int) -> bool:
+    """Tell whether a value from the header is a list of numbers from 0 to `most`."""
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= most for n in value)
+
+
+def _check_places(file: InputFile, entries: dict[str, _Entry], base: int) -> None:
+    """Refuse types that can't be read, and data that overlap, leave gaps or end elsewhere."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].begin):
+        what = f"tensor {show(name)}"
+        if not isinstance(entry.dtype, str) or entry.dtype not in STORED:
+            found, expected = f"dtype {show(entry.dtype)}", f"one of {', '.join(STORED)}"
+            fix = "give a checkpoint in one of these types"
+            raise UnsupportedError(file.path, what, found, expected, fix)
+        nbytes = math.prod(entry.shape) * STORED[entry.dtype].itemsize
+        if entry.end - entry.begin != nbytes or base + entry.end > file.size:
+            found = f"bytes {entry.begin} to {entry.end} of {file.size - base}"
+            raise FormatError(file.path, what, found, f"{nbytes} bytes of them", FETCH)
+        if entry.begin != end:
+            raise FormatError(file.path, what, f"its first byte at {entry.begin}", f"{end}", FETCH)
+        end = entry.end
+    if base + end != file.size:
+        raise FormatError(file.path, "file", f"{file.size} bytes", f"{base + end}", FETCH)
+
+
+def _tensor(file: InputFile, name: str, entry: _Entry, base: int) -> SourceTensor:
+    shape = entry.shape
+    width = math.prod(shape[1:])
+    row_bytes = width * STORED[entry.dtype].itemsize
 
     def read() -> Iterator[np.ndarray]:
-        for start, end in row_blocks(shape):
-            values = file.values(
-                base + first + start * width * item, (end - start) * width, kind, what
-            )
-            yield values.reshape((end - start, *shape[1:]) if shape else ())
+        for first, last in row_blocks(shape):
+            n = last - first
+            offset = base + entry.begin + first * row_bytes
+            values = file.values(offset, n * width, entry.dtype, f"tensor {show(name)}")
+            yield values.reshape((n, *shape[1:]) if shape else ())
 
-    return SourceTensor(file.path, name, shape, read), first, last
+    return SourceTensor(file.path, name, shape, read)

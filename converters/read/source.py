@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -49,13 +49,15 @@ def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 class InputFile:
-    """A regular file, read by position and never mapped: one that is cut meanwhile gives an error, not a crash.
+    """A regular file, read by position and never mapped.
+
+    A mapped file that somebody cuts meanwhile would end the process; this one gives an error.
 
     Parameters
     ----------
     path : str or path-like
     expected : str
-        What it should be, for the message.
+        What the file should be, for the message.
 
     Raises
     ------
@@ -100,11 +102,13 @@ class InputFile:
                 self.path, what, f"its end at byte {offset + nbytes}", f"at most {self.size}", FETCH
             )
         data = np.empty(nbytes, np.uint8)
-        view, done = data.data, 0
+        view = data.data
+        done = 0
         try:
             self.handle.seek(offset)
             while done < nbytes:
-                if not (got := self.handle.readinto(view[done:])):  # type: ignore[attr-defined]
+                got = self.handle.readinto(view[done:])  # type: ignore[attr-defined]
+                if not got:
                     raise OSError(f"its end at byte {offset + done}")
                 done += got
         except OSError as error:
@@ -115,9 +119,9 @@ class InputFile:
 
     def values(self, offset: int, count: int, kind: str, what: str) -> np.ndarray:
         """Return `count` numbers stored as `kind` from `offset` on, as float32."""
-        return to_float32(
-            self.read(offset, count * STORED[kind].itemsize, what).view(STORED[kind]), kind
-        )
+        dtype = STORED[kind]
+        raw = self.read(offset, count * dtype.itemsize, what)
+        return to_float32(raw.view(dtype), kind)
 
     def close(self) -> None:
         """Close the file."""
@@ -175,12 +179,21 @@ class SourceTensor:
     def load(self) -> np.ndarray:
         """Return all values, float32, in `shape`: for the small tensors."""
         blocks = list(self.blocks())
-        return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)).reshape(self.shape)
+        values = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return values.reshape(self.shape)
 
     def map(
         self, function: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...] | None = None
     ) -> SourceTensor:
-        """Return a tensor whose values are `function` of all of this one's: for the small tensors."""
+        """Return `function` of this tensor, which is read in one piece: for the small tensors.
+
+        Parameters
+        ----------
+        function : callable
+            Maps an array of this tensor's shape to one of the new shape.
+        shape : tuple of int, optional
+            The new shape. Default: that of this tensor.
+        """
 
         def read() -> Iterator[np.ndarray]:
             yield np.ascontiguousarray(function(self.load()), np.float32)
@@ -189,12 +202,32 @@ class SourceTensor:
 
     def scaled(self, factor: float) -> SourceTensor:
         """Return this tensor times a number."""
-        return SourceTensor(
-            self.path,
-            self.name,
-            self.shape,
-            lambda: (block * np.float32(factor) for block in self.blocks()),
-        )
+
+        def read() -> Iterator[np.ndarray]:
+            for block in self.blocks():
+                yield block * np.float32(factor)
+
+        return SourceTensor(self.path, self.name, self.shape, read)
+
+
+class About(NamedTuple):
+    """What a file says about its model besides the tensors; the defaults where it says nothing.
+
+    Attributes
+    ----------
+    architecture : str
+        Such as "rwkv7".
+    head_size : int or None
+    rescale_every : int or None
+        The residual stream is halved after this many layers, and the weights are scaled to match.
+    license : str
+        Licence of the weights.
+    """
+
+    architecture: str = ""
+    head_size: int | None = None
+    rescale_every: int | None = None
+    license: str = ""
 
 
 @dataclass
@@ -208,14 +241,14 @@ class Source:
         "pth", "safetensors", "gguf", "ggmf" or "trwkv".
     tensors : dict of str to SourceTensor
         Under the names that the file gives them.
-    settings : dict
-        What the file says besides: ``head_size``, ``license`` and the like.
+    about : About
+        What the file says besides.
     """
 
     file: InputFile
     kind: str
     tensors: dict[str, SourceTensor]
-    settings: dict[str, Any] = field(default_factory=dict)
+    about: About = field(default_factory=About)
 
     @property
     def path(self) -> str:

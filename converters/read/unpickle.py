@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.table import show
 
-# A real one has some hundred bytes per tensor. Each byte of a hostile one can cost about a hundred of memory.
+# A real one has about a hundred bytes for each tensor. A hostile one can take about a hundred bytes
+# of memory for each of its own.
 MAX_PICKLE = 4 << 20
 
 STORAGES = {
@@ -16,11 +18,9 @@ STORAGES = {
     "torch.HalfStorage": "F16",
     "torch.BFloat16Storage": "BF16",
 }
-_ORDERED_DICT, _TENSOR, _PARAMETER = (
-    "collections.OrderedDict",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-)
+_ORDERED_DICT = "collections.OrderedDict"
+_TENSOR = "torch._utils._rebuild_tensor_v2"
+_PARAMETER = "torch._utils._rebuild_parameter"
 _GLOBALS = {*STORAGES, _ORDERED_DICT, _TENSOR, _PARAMETER}
 _FIX = (
     "save the weights alone as a state dict of float32, float16 or bfloat16 tensors with torch.save"
@@ -57,8 +57,8 @@ class _Bad(Exception):
 def unpickle(path: str, data: bytes) -> Any:
     """Return the object in `data`: dicts, lists, tuples, strings, numbers and `StoredTensor`.
 
-    The opcodes are decoded by the standard library's disassembler, which runs nothing, and interpreted here. So a
-    pickle that names any other global is refused by that name before anything has happened.
+    The standard library's disassembler decodes the opcodes and runs nothing; they are interpreted
+    here. A pickle that names any other global is refused by that name before anything happens.
 
     Parameters
     ----------
@@ -74,28 +74,29 @@ def unpickle(path: str, data: bytes) -> Any:
         Not a pickle, a cut one, or one that torch.save does not write.
     """
     if len(data) > MAX_PICKLE:
-        raise UnsupportedError(
-            path, "data.pkl", f"{len(data)} bytes", f"at most {MAX_PICKLE}", _FIX
-        )
+        found, expected = f"{len(data)} bytes", f"at most {MAX_PICKLE}"
+        raise UnsupportedError(path, "data.pkl", found, expected, _FIX)
     try:
         return _Machine(path).run(data)
     except _Bad as error:
         found = str(error)
-    except (
-        *_DAMAGE,
-        DeprecationWarning,
-    ) as error:  # the warning is of an odd escape in a text, where it is an error
+    except _DAMAGE as error:
         found = f"a damaged pickle ({show(str(error))})"
     raise FormatError(path, "data.pkl", found, "a state dict as torch.save writes it", _FIX)
 
 
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError)
+_DAMAGE = (
+    *(ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError),
+    # An odd escape in a text, where warnings are errors.
+    DeprecationWarning,
+)
 
 
 class _Machine:
     """The stack machine: `stack` above the last mark, `below` the stacks under each mark.
 
-    Values may share parts without end (a tuple of two of the same tuple, and so on), so none is ever printed.
+    A method that stands in `_STEPS` does one opcode; it gets the argument of the opcode. Values may
+    share parts without end (a tuple of two of the same tuple, and so on), so none is ever printed.
     """
 
     def __init__(self, path: str) -> None:
@@ -106,78 +107,96 @@ class _Machine:
         self.pairs = 0  # that may still be put into an OrderedDict
 
     def run(self, data: bytes) -> Any:
-        argument: Any
+        """Return what the pickle leaves on the stack."""
         self.pairs = len(data)
         for opcode, argument, _ in pickletools.genops(data):
-            name = opcode.name
-            if name == "STOP":
+            if opcode.name == "STOP":
                 if len(self.stack) != 1 or self.below:
                     raise _Bad("leftovers on its stack")
                 return self.stack.pop()
-            if name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name])
-            elif name in _LITERALS:
-                if type(argument) is int and argument.bit_length() > 63:
-                    raise _Bad("a number of more than 64 bits")
-                self.stack.append(argument)
-            elif name in ("BINPUT", "LONG_BINPUT"):
-                self.memo[argument] = self.stack[-1]
-            elif name in ("BINGET", "LONG_BINGET"):
-                self.stack.append(self.memo[argument])
-            elif name == "MEMOIZE":
-                self.memo[len(self.memo)] = self.stack[-1]
-            elif name not in ("PROTO", "FRAME"):
-                self.step(name, argument)
+            step = _STEPS.get(opcode.name)
+            if step is None:
+                raise _Bad(f"the opcode {opcode.name}")
+            step(self, argument)
         raise _Bad("no end")
 
-    def step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        if name == "MARK":
-            self.below.append(stack)
-            self.stack = []
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "TUPLE":
-            items = self.marked()
-            self.stack.append(tuple(items))
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[-1])
-            if len(stack) < count:
-                raise _Bad("too few items for a tuple")
-            stack[-count:] = [tuple(stack[-count:])]
-        elif name in ("SETITEM", "SETITEMS"):
-            items = self.marked() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            self.set_items(self.stack[-1], items)
-        elif name in ("APPEND", "APPENDS"):
-            items = self.marked() if name == "APPENDS" else [stack.pop()]
-            if type(self.stack[-1]) is not list:
-                raise _Bad("an append to something else than a list")
-            self.stack[-1].extend(items)
-        elif name == "GLOBAL":
-            stack.append(self.find(argument.replace(" ", ".", 1)))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            if type(attribute) is not str or type(module) is not str:
-                raise _Bad("a global without a name")
-            stack.append(self.find(f"{module}.{attribute}"))
-        elif name == "BINPERSID":
-            stack.append(_storage(stack.pop()))
-        elif name == "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(self.call(function, arguments))
-        elif name == "BUILD":
-            # Attributes of a state dict, such as _metadata: of no use here.
-            stack.pop()
-            if type(stack[-1]) is not dict:
-                raise _Bad("attributes of something else than a dict")
-        else:
-            raise _Bad(f"the opcode {name}")
+    def ignore(self, argument: Any) -> None:
+        pass
+
+    def literal(self, value: Any) -> None:
+        if type(value) is int and value.bit_length() > 63:
+            raise _Bad("a number of more than 64 bits")
+        self.stack.append(value)
+
+    def put(self, place: int) -> None:
+        self.memo[place] = self.stack[-1]
+
+    def get(self, place: int) -> None:
+        self.stack.append(self.memo[place])
+
+    def memoize(self, argument: None) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def mark(self, argument: None) -> None:
+        self.below.append(self.stack)
+        self.stack = []
 
     def marked(self) -> list[Any]:
+        """Return the items above the last mark, and take the mark away."""
         items, self.stack = self.stack, self.below.pop()
         return items
+
+    def marked_tuple(self, argument: None) -> None:
+        items = self.marked()
+        self.stack.append(tuple(items))
+
+    def short_tuple(self, count: int) -> None:
+        if len(self.stack) < count:
+            raise _Bad("too few items for a tuple")
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def set_item(self, argument: None) -> None:
+        key, value = self.stack.pop(-2), self.stack.pop()
+        self.set_items(self.stack[-1], [key, value])
+
+    def set_marked(self, argument: None) -> None:
+        items = self.marked()
+        self.set_items(self.stack[-1], items)
+
+    def append(self, argument: None) -> None:
+        item = self.stack.pop()
+        self.extend([item])
+
+    def append_marked(self, argument: None) -> None:
+        items = self.marked()
+        self.extend(items)
+
+    def extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise _Bad("an append to something else than a list")
+        self.stack[-1].extend(items)
+
+    def named_global(self, words: str) -> None:
+        self.stack.append(self.find(words.replace(" ", ".", 1)))
+
+    def stacked_global(self, argument: None) -> None:
+        attribute, module = self.stack.pop(), self.stack.pop()
+        if type(attribute) is not str or type(module) is not str:
+            raise _Bad("a global without a name")
+        self.stack.append(self.find(f"{module}.{attribute}"))
+
+    def persistent_id(self, argument: None) -> None:
+        self.stack.append(_storage(self.stack.pop()))
+
+    def reduce(self, argument: None) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(self.call(function, arguments))
+
+    def build(self, argument: None) -> None:
+        # Attributes of a state dict, such as _metadata: of no use here.
+        self.stack.pop()
+        if type(self.stack[-1]) is not dict:
+            raise _Bad("attributes of something else than a dict")
 
     def set_items(self, target: Any, items: list[Any]) -> None:
         if type(target) is not dict or len(items) % 2:
@@ -190,10 +209,9 @@ class _Machine:
     def find(self, name: str) -> Global:
         if name in _GLOBALS:
             return Global(name)
+        found = f"the global {show(name)[1:-1]}"
         expected = "only plain float32, float16 and bfloat16 tensors; nothing of it was run"
-        raise UnsupportedError(
-            self.path, "data.pkl", f"the global {show(name)[1:-1]}", expected, _FIX
-        )
+        raise UnsupportedError(self.path, "data.pkl", found, expected, _FIX)
 
     def call(self, function: Any, arguments: Any) -> Any:
         if type(function) is not Global or type(arguments) is not tuple:
@@ -205,16 +223,13 @@ class _Machine:
         if function.name == _TENSOR:
             storage, offset, shape, stride = arguments[:4]
             numbers = [offset, *shape, *stride]
-            if (
-                type(storage) is Storage
-                and len(shape) == len(stride) <= 8
-                and all(type(n) is int for n in numbers)
-            ):
+            whole = all(type(n) is int for n in numbers)
+            if whole and type(storage) is Storage and len(shape) == len(stride) <= 8:
                 return StoredTensor(storage, offset, tuple(shape), tuple(stride))
         raise _Bad(f"unusual arguments of {function.name}")
 
     def ordered(self, pairs: Any) -> dict[Any, Any]:
-        # Many calls may share one list, so that a small pickle would make any number of large dicts.
+        # Many calls may share one list: a small pickle could make any number of large dicts.
         self.pairs -= len(pairs)
         if self.pairs < 0:
             raise _Bad("more pairs than bytes")
@@ -229,20 +244,53 @@ class _Machine:
 def _storage(identity: Any) -> Storage:
     """Return what a persistent id ``("storage", type, key, location, numel)`` stands for."""
     word, kind, key, _, numel = identity
-    if (
-        word != "storage"
-        or type(kind) is not Global
-        or type(key) is not str
-        or type(numel) is not int
-    ):
+    typed = type(kind) is Global and type(key) is str and type(numel) is int
+    if word != "storage" or not typed:
         raise _Bad("an unusual storage")
     if kind.name not in STORAGES:
         raise _Bad(f"a storage of type {kind.name}")
     return Storage(STORAGES[kind.name], key, numel)
 
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = {
+_Step = Callable[[_Machine, Any], None]
+
+
+def _constant(value: Any) -> _Step:
+    return lambda machine, argument: machine.stack.append(value)
+
+
+_LITERALS = (
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+)
+# All opcodes that a checkpoint needs; a pickle with any other is refused.
+_STEPS: dict[str, _Step] = {
+    "PROTO": _Machine.ignore,
+    "FRAME": _Machine.ignore,
+    "NONE": _constant(None),
+    "NEWTRUE": _constant(True),
+    "NEWFALSE": _constant(False),
+    "EMPTY_TUPLE": _constant(()),
+    "EMPTY_DICT": lambda machine, argument: machine.stack.append({}),
+    "EMPTY_LIST": lambda machine, argument: machine.stack.append([]),
+    **dict.fromkeys(_LITERALS, _Machine.literal),
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "MEMOIZE": _Machine.memoize,
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.marked_tuple,
+    "TUPLE1": lambda machine, argument: machine.short_tuple(1),
+    "TUPLE2": lambda machine, argument: machine.short_tuple(2),
+    "TUPLE3": lambda machine, argument: machine.short_tuple(3),
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_marked,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.append_marked,
+    "GLOBAL": _Machine.named_global,
+    "STACK_GLOBAL": _Machine.stacked_global,
+    "BINPERSID": _Machine.persistent_id,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
 }

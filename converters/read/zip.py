@@ -11,17 +11,20 @@ from tinyrwkv.file.table import show
 
 from .source import FETCH, InputFile
 
-# The directory of a real checkpoint has some 70 bytes per tensor; a hostile one becomes many objects.
+# A real checkpoint has some 70 bytes for a tensor here; a hostile directory becomes many objects.
 MAX_DIRECTORY = 2 << 20
 
-_END = struct.Struct(
-    "<4s4H2LH"
-)  # signature, 2 disks, 2 counts, directory size, its offset, comment length
-_END64_PLACE = struct.Struct("<4sLQL")  # signature, disk, offset of the record below, disks
-_END64 = struct.Struct("<4sQ2H2L4Q")  # signature, ..., 2 counts, directory size, its offset
-_ENTRY = struct.Struct("<4s6H3L5H2L")  # signature, ..., offset of the member's own header
-_LOCAL = struct.Struct("<4s5H3L2H")  # signature, ..., name length, extra length
+# The records of a zip archive; x stands for bytes that do not matter here.
+_END = struct.Struct("<4s8xLL2x")  # signature, size of the directory, its offset
+_END64_PLACE = struct.Struct("<4s4xQ4x")  # signature, offset of the record below
+_END64 = struct.Struct("<4s36xQQ")  # signature, size of the directory, its offset
+# signature, flags, method, CRC-32, stored size, size, lengths of name, extra field and comment,
+# offset of the member's own header
+_ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")
+_LOCAL = struct.Struct("<4s22x2H")  # signature, lengths of name and extra field
+
 _FULL = 0xFFFFFFFF  # stands for a number that is kept, with 64 bits, in the extra field
+_CHUNK = 1 << 20
 _RESAVE = "load it with PyTorch and save it again with torch.save"
 
 
@@ -54,67 +57,32 @@ class Zip:
         self._checked: set[str] = set()
         offset, size = self._directory()
         if size > MAX_DIRECTORY:
-            raise FormatError(
-                file.path, "zip directory", f"{size} bytes", f"at most {MAX_DIRECTORY}", _RESAVE
-            )
+            found, expected = f"{size} bytes", f"at most {MAX_DIRECTORY}"
+            raise FormatError(file.path, "zip directory", found, expected, _RESAVE)
         try:
-            self.members = self._entries(file.read(offset, size, "zip directory").tobytes())
+            self.members = _entries(file.read(offset, size, "zip directory").tobytes())
         except (struct.error, ValueError) as error:
-            raise FormatError(
-                file.path, "zip directory", show(str(error)), "a whole one", FETCH
-            ) from error
+            found = show(str(error))
+            raise FormatError(file.path, "zip directory", found, "a whole one", FETCH) from error
 
     def _directory(self) -> tuple[int, int]:
         """Return (offset, size) of the directory from the record at the end of the file."""
-        tail_bytes = min(self.file.size, _END.size + 0xFFFF)
-        tail = self.file.read(self.file.size - tail_bytes, tail_bytes, "zip archive").tobytes()
-        at = tail.rfind(b"PK\5\6")
-        if at < 0 or at + _END.size > len(tail):
-            raise FormatError(
-                self.file.path, "zip archive", "no directory at its end", "one", FETCH
-            )
-        *_, size, offset, _ = _END.unpack_from(tail, at)
-        if at >= _END64_PLACE.size and tail.startswith(b"PK\6\7", at - _END64_PLACE.size):
-            _, _, place, _ = _END64_PLACE.unpack_from(tail, at - _END64_PLACE.size)
+        path = self.file.path
+        nbytes = min(self.file.size, _END.size + 0xFFFF)  # the longest comment is behind the record
+        suffix = self.file.read(self.file.size - nbytes, nbytes, "zip archive").tobytes()
+        at = suffix.rfind(b"PK\5\6")
+        if at < 0 or at + _END.size > len(suffix):
+            raise FormatError(path, "zip archive", "no directory at its end", "one", FETCH)
+        _, size, offset = _END.unpack_from(suffix, at)
+        before = at - _END64_PLACE.size
+        if before >= 0 and suffix.startswith(b"PK\6\7", before):
+            _, place = _END64_PLACE.unpack_from(suffix, before)
             record = self.file.read(place, _END64.size, "zip directory").tobytes()
-            signature, *_, size, offset = _END64.unpack(record)
+            signature, size, offset = _END64.unpack(record)
             if signature != b"PK\6\6":
-                raise FormatError(
-                    self.file.path, "zip directory", f"the signature {signature!r}", "PK 6 6", FETCH
-                )
+                found = f"the signature {signature!r}"
+                raise FormatError(path, "zip directory", found, "PK 6 6", FETCH)
         return offset, size
-
-    def _entries(self, data: bytes) -> dict[str, Member]:
-        members: dict[str, Member] = {}
-        at = 0
-        while at < len(data):
-            (
-                signature,
-                _,
-                _,
-                flags,
-                method,
-                _,
-                _,
-                crc,
-                stored,
-                size,
-                names,
-                extras,
-                comments,
-                *_,
-                header,
-            ) = _ENTRY.unpack_from(data, at)
-            end = at + _ENTRY.size + names
-            name = data[at + _ENTRY.size : end].decode("utf-8")
-            if signature != b"PK\1\2" or end + extras + comments > len(data):
-                raise ValueError(f"a damaged entry at byte {at}")
-            size, stored, header = _widen(data[end : end + extras], size, stored, header)
-            if name in members:
-                raise ValueError(f"two members {name}")
-            members[name] = Member(method, flags, crc, stored, size, header)
-            at = end + extras + comments
-        return members
 
     def place(self, name: str) -> tuple[int, int]:
         """Return (offset, size) of the bytes of a member, their checksum verified the first time.
@@ -126,44 +94,65 @@ class Zip:
         UnsupportedError
             It is compressed or encrypted.
         """
-        what, path, member = f"member {show(name)}", self.file.path, self.members.get(name)
+        path, what = self.file.path, f"member {show(name)}"
+        member = self.members.get(name)
         if member is None:
             raise FormatError(path, what, "nothing", "it in the archive", FETCH)
-        if member.method or member.flags & 1:
-            found = (
-                "encrypted bytes"
-                if member.flags & 1
-                else f"bytes compressed by method {member.method}"
-            )
+        if member.flags & 1:
+            found = "encrypted bytes"
             raise UnsupportedError(path, what, found, "bytes stored as they are", _RESAVE)
-        signature, *_, names, extras = _LOCAL.unpack(
-            self.file.read(member.header, _LOCAL.size, what).tobytes()
-        )
-        offset = member.header + _LOCAL.size + names + extras
+        if member.method:
+            found = f"bytes compressed by method {member.method}"
+            raise UnsupportedError(path, what, found, "bytes stored as they are", _RESAVE)
+        header = self.file.read(member.header, _LOCAL.size, what).tobytes()
+        signature, name_bytes, extra_bytes = _LOCAL.unpack(header)
+        offset = member.header + _LOCAL.size + name_bytes + extra_bytes
         if signature != b"PK\3\4" or member.stored != member.size:
-            raise FormatError(
-                path, what, "a damaged header", "one that agrees with the directory", FETCH
-            )
+            expected = "one that agrees with the directory"
+            raise FormatError(path, what, "a damaged header", expected, FETCH)
         if name not in self._checked:
             self._check(what, offset, member)
             self._checked.add(name)
         return offset, member.size
 
     def _check(self, what: str, offset: int, member: Member) -> None:
-        crc, end = 0, offset + member.size
-        for start in range(offset, end, 1 << 20):
-            crc = zlib.crc32(self.file.read(start, min(1 << 20, end - start), what).data, crc)
+        crc = 0
+        end = offset + member.size
+        for start in range(offset, end, _CHUNK):
+            chunk = self.file.read(start, min(_CHUNK, end - start), what)
+            crc = zlib.crc32(chunk.data, crc)
         # PyTorch writes zeros where it was told not to compute checksums.
         if member.crc not in (0, crc):
             raise FormatError(self.file.path, what, f"CRC-32 {crc:08x}", f"{member.crc:08x}", FETCH)
 
     def read(self, name: str, limit: int) -> bytes:
         """Return the bytes of a member of at most `limit` bytes."""
-        if (member := self.members.get(name)) is not None and member.size > limit:
-            raise UnsupportedError(
-                self.file.path, name, f"{member.size} bytes", f"at most {limit}", _RESAVE
-            )
-        return self.file.read(*self.place(name), f"member {show(name)}").tobytes()
+        member = self.members.get(name)
+        if member is not None and member.size > limit:
+            found, expected = f"{member.size} bytes", f"at most {limit}"
+            raise UnsupportedError(self.file.path, name, found, expected, _RESAVE)
+        offset, size = self.place(name)
+        return self.file.read(offset, size, f"member {show(name)}").tobytes()
+
+
+def _entries(data: bytes) -> dict[str, Member]:
+    """Return the members in the bytes of a directory; ValueError or struct.error if damaged."""
+    members: dict[str, Member] = {}
+    at = 0
+    while at < len(data):
+        signature, flags, method, crc, stored, size, *lengths, header = _ENTRY.unpack_from(data, at)
+        name_bytes, extra_bytes, comment_bytes = lengths
+        name_end = at + _ENTRY.size + name_bytes
+        extra_end = name_end + extra_bytes
+        name = data[at + _ENTRY.size : name_end].decode("utf-8")
+        if signature != b"PK\1\2" or extra_end + comment_bytes > len(data):
+            raise ValueError(f"a damaged entry at byte {at}")
+        size, stored, header = _widen(data[name_end:extra_end], size, stored, header)
+        if name in members:
+            raise ValueError(f"two members {name}")
+        members[name] = Member(method, flags, crc, stored, size, header)
+        at = extra_end + comment_bytes
+    return members
 
 
 def _widen(extra: bytes, *numbers: int) -> list[int]:
@@ -172,9 +161,8 @@ def _widen(extra: bytes, *numbers: int) -> list[int]:
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            wide = iter(
-                struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4)
-            )
+            count = min(length, len(extra) - at - 4) // 8
+            wide = iter(struct.unpack_from(f"<{count}Q", extra, at + 4))
             return [next(wide, _FULL) if n == _FULL else n for n in numbers]
         at += 4 + length
     return list(numbers)

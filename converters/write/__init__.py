@@ -1,1 +1,1 @@
-"""Writers of .trwkv files: the recipe from a checkpoint's tensors to the file's, int8, the vocabulary."""
+"""Writers of .trwkv files: how each tensor is made, in which type, and the vocabulary."""

@@ -13,17 +13,21 @@ import tinyrwkv
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.mapped import Writer
 
-from ..checkpoint.names import canonical, is_fla
+from ..checkpoint.names import is_flash_linear_attention, raw_tensors
 from ..checkpoint.versions import check, refuse_variants
 from ..read.open import open_source
 from ..read.source import Source
-from .encode import DTYPES, Loss, store
-from .from_trwkv import Copy, repack
-from .recipe import Entry, plan
+from .content import Content, Copy, Recipe
+from .encode import DTYPES, Loss, encode
+from .from_trwkv import from_trwkv
+from .recipe import recipes
 from .vocab import Vocabulary, read_vocab
 
 Progress = Callable[[int, int], None]
+Step = Callable[[int], None]
 PathLike = str | os.PathLike[str]
+
+_CHUNK = 1 << 20
 
 
 def convert(
@@ -71,53 +75,55 @@ def convert(
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_arguments(input, output, vocab, dtype, ln_x_eps, template, license)
     with open_source(input) as source:
-        entries: list[Entry | Copy]
         if source.kind == "trwkv":
-            metadata, entries = repack(source.file, dtype, vocab is not None)
-            notes: list[str] = []
+            content = from_trwkv(source.file, dtype, vocab is not None)
         else:
-            metadata, entries, notes = _plan(source)
+            content = _from_checkpoint(source)
+        metadata = content.metadata
         vocabulary = None if vocab is None else read_vocab(vocab, metadata["vocab_size"])
-        step = _steps(progress, source.file.size + sum(_size(entry) for entry in entries))
-        found = {"name": _plain(os.path.basename(input)), "sha256": _sha256(source, step)}
-        metadata["source"] = metadata.get("source", found)
-        if license is None and source.kind != "trwkv":
-            license = _plain(str(source.settings.get("license") or "")) or None
-        if license is not None:
-            metadata["source"] = {**metadata["source"], "license": license}
-        metadata |= {
-            "dtype": dtype,
-            "created_by": f"tinyrwkv-convert {getattr(tinyrwkv, '__version__', '')}".strip(),
-        }
-        metadata |= {} if ln_x_eps is None else {"ln_x_eps": float(ln_x_eps)}
-        metadata |= {} if template is None else {"template": template}
+        work = source.file.size + sum(tensor.work for tensor in content.tensors)
+        step = _steps(progress, work)
+        metadata["source"] = _origin(source, metadata, license, step)
+        metadata["dtype"] = dtype
+        version = getattr(tinyrwkv, "__version__", "")
+        metadata["created_by"] = f"tinyrwkv-convert {version}".strip()
+        if ln_x_eps is not None:
+            metadata["ln_x_eps"] = float(ln_x_eps)
+        if template is not None:
+            metadata["template"] = template
         with Writer(output, metadata) as writer:
-            loss = _write(writer, entries, dtype, step)
+            _write(writer, content.tensors, dtype, step)
             if vocabulary is not None:
                 _write_vocabulary(writer, vocabulary)
-            if loss is not None:
-                steps = writer.metadata.get("compression", [])
-                params = {"scale": "one per row"} if dtype == "int8" else {}
-                writer.metadata["compression"] = [
-                    *steps,
-                    {"technique": dtype, "params": params, "report": loss},
-                ]
             metadata, names = dict(writer.metadata), set(writer.tensors)
+    notes = list(content.notes)
     has_tokenizer = "tokenizer.ids" in names
     if not has_tokenizer:
         notes.append(
             "no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one"
         )
     return {
-        **{"input": input, "output": output, "format": source.kind, **metadata},
-        **{
-            "tensors": len(names),
-            "tokenizer": has_tokenizer,
-            "file_bytes": os.path.getsize(output),
-            "notes": notes,
-        },
+        "input": input,
+        "output": output,
+        "format": source.kind,
+        **metadata,
+        "tensors": len(names),
+        "tokenizer": has_tokenizer,
+        "file_bytes": os.path.getsize(output),
+        "notes": notes,
         "seconds": round(time.monotonic() - begin, 3),
     }
+
+
+def _origin(
+    source: Source, metadata: dict[str, Any], license: str | None, step: Step
+) -> dict[str, str]:
+    """Return what the metadata say about the checkpoint: its name, its hash and its licence."""
+    found = {"name": _plain(os.path.basename(source.path)), "sha256": _sha256(source, step)}
+    origin: dict[str, str] = metadata.get("source", found)
+    if license is None and source.kind != "trwkv":
+        license = _plain(source.about.license) or None
+    return origin if license is None else {**origin, "license": license}
 
 
 def _plain(text: str) -> str:
@@ -134,58 +140,54 @@ def check_arguments(
     template: str | None,
     license: str | None,
 ) -> None:
-    """Refuse arguments of `convert` that are out of range, before anything is read: ArgumentError."""
+    """Refuse arguments of `convert` that are out of range, before anything is read.
+
+    Raises
+    ------
+    ArgumentError
+        One of them is.
+    """
     if dtype not in DTYPES:
-        raise ArgumentError(
-            "arguments", "dtype", dtype, "one of " + ", ".join(DTYPES), "choose one of these"
-        )
+        expected = "one of " + ", ".join(DTYPES)
+        raise ArgumentError("arguments", "dtype", dtype, expected, "choose one of these")
     if ln_x_eps is not None and not 0 < ln_x_eps <= 1:
-        raise ArgumentError(
-            "arguments", "ln_x_eps", ln_x_eps, "a number above 0, at most 1", "64e-5 is usual"
-        )
+        expected = "a number above 0, at most 1"
+        raise ArgumentError("arguments", "ln_x_eps", ln_x_eps, expected, "64e-5 is usual")
     if template is not None and not re.fullmatch("[A-Za-z0-9_.-]{1,64}", template):
-        raise ArgumentError(
-            "arguments", "template", ascii(template), "the name of a template", "such as chat"
-        )
+        found, expected = ascii(template), "the name of a template"
+        raise ArgumentError("arguments", "template", found, expected, "such as chat")
     if license is not None and not (0 < len(license) <= 200 and license == _plain(license)):
         found, expected = ascii(license[:80]), "1 to 200 printable ASCII characters"
         raise ArgumentError("arguments", "license", found, expected, "such as Apache-2.0")
-    for path in (input, *([] if vocab is None else [os.fsdecode(vocab)])):
-        try:
-            same = os.path.realpath(path) == os.path.realpath(output) or os.path.samefile(
-                path, output
-            )
-        except (OSError, ValueError):
-            same = False  # one of them does not exist
-        if same:
-            raise ArgumentError(
-                "arguments", "output", output, "another file than the input", "choose a new name"
-            )
+    inputs = [input] if vocab is None else [input, os.fsdecode(vocab)]
+    if any(_is_same(path, output) for path in inputs):
+        expected = "another file than the input"
+        raise ArgumentError("arguments", "output", output, expected, "choose a new name")
 
 
-def _plan(source: Source) -> tuple[dict[str, Any], list[Entry | Copy], list[str]]:
-    """Return the metadata, the tensors to make, and notes, for a checkpoint of any foreign format."""
+def _is_same(path: str, output: str) -> bool:
+    try:
+        if os.path.realpath(path) == os.path.realpath(output):
+            return True
+        return os.path.samefile(path, output)
+    except (OSError, ValueError):
+        return False  # one of them does not exist
+
+
+def _from_checkpoint(source: Source) -> Content:
+    """Return what a model file gets from a checkpoint of any foreign format."""
     refuse_variants(source.path, list(source.tensors))
-    checkpoint = check(source.path, canonical(source), source.kind)
-    # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x; flash-linear-attention goes by the head size.
-    eps = checkpoint.config["head_size"] * 1e-5 if is_fla(source) else 64e-5
-    return (
-        {"kind": "model", **checkpoint.config, "ln_x_eps": eps},
-        [*plan(checkpoint)],
-        checkpoint.notes,
-    )
+    checkpoint = check(source.path, raw_tensors(source), source.kind)
+    # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x; flash-linear-attention goes by the
+    # head size.
+    by_head = is_flash_linear_attention(source)
+    eps = checkpoint.sizes.head_size * 1e-5 if by_head else 64e-5
+    metadata = {"kind": "model", **checkpoint.config, "ln_x_eps": eps}
+    return Content(metadata, [*recipes(checkpoint)], checkpoint.notes)
 
 
-def _size(entry: Entry | Copy) -> int:
-    if isinstance(entry, Copy):
-        return entry.tensor.nbytes
-    size = 1
-    for n in entry.raw[0].shape:
-        size *= n
-    return size * len(entry.raw)
-
-
-def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+def _steps(progress: Progress | None, total: int) -> Step:
+    """Return a function that adds to what is done and tells the progress."""
     done = 0
 
     def step(amount: int) -> None:
@@ -197,28 +199,31 @@ def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
     return step
 
 
-def _sha256(source: Source, step: Callable[[int], None]) -> str:
-    digest, chunk = hashlib.sha256(), 1 << 20
-    for start in range(0, source.file.size, chunk):
-        part = source.file.read(start, min(chunk, source.file.size - start), "file")
+def _sha256(source: Source, step: Step) -> str:
+    digest = hashlib.sha256()
+    size = source.file.size
+    for start in range(0, size, _CHUNK):
+        part = source.file.read(start, min(_CHUNK, size - start), "file")
         digest.update(part.data)
         step(len(part))
     return digest.hexdigest()
 
 
-def _write(
-    writer: Writer, entries: list[Entry | Copy], dtype: str, step: Callable[[int], None]
-) -> dict[str, Any] | None:
-    """Write all tensors; return the loss of those stored in a smaller type, None if there are none."""
-    loss, lossy = Loss(), False
-    for entry in entries:
-        if isinstance(entry, Copy):
-            writer.add(entry.name, entry.load(), page_aligned=entry.page_aligned)
+def _write(writer: Writer, tensors: list[Recipe | Copy], dtype: str, step: Step) -> None:
+    """Write all tensors; note in the metadata what a smaller type cost."""
+    loss = Loss()
+    encoded = False
+    for tensor in tensors:
+        if isinstance(tensor, Copy):
+            writer.add(tensor.name, tensor.load(), page_aligned=tensor.page_aligned)
         else:
-            store(writer, entry, dtype, loss)
-            lossy = dtype != "f32"
-        step(_size(entry))
-    return loss.report() if lossy else None
+            encode(writer, tensor, dtype, loss)
+            encoded = True
+        step(tensor.work)
+    if encoded and dtype != "f32":
+        params = {"scale": "one per row"} if dtype == "int8" else {}
+        done = {"technique": dtype, "params": params, "report": loss.report()}
+        writer.metadata["compression"] = [*writer.metadata.get("compression", []), done]
 
 
 def _write_vocabulary(writer: Writer, vocabulary: Vocabulary) -> None:

@@ -14,16 +14,16 @@ from tinyrwkv.file.table import FILE_PAGE
 Array = np.ndarray
 
 Edits = Mapping[str, Callable[[], Mapping[str, Array]]]
-"""For the name of a matrix, which goes with its scale: makes the tensors that take its place."""
+"""The name of a matrix, and what makes the tensors that take its place; its scale goes with it."""
 
 SPARSE = (".rows", ".bundles", "head.rows.weight")
-"""Ends of the names of tensors that are read here and there: each begins on a page."""
+"""Suffixes of tensors of which a token reads a few rows only: each tensor begins on a page."""
 
 
-def rewrite(
+def edit(
     file: TensorFile, path: str | os.PathLike[str], edits: Edits, metadata: dict[str, Any]
 ) -> dict[str, int]:
-    """Copy a model tensor by tensor, in its order.
+    """Copy a model tensor by tensor, in its order, with some matrices replaced.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def rewrite(
     path : str or path-like
         Gets its name only when it is complete.
     edits : mapping of str to callable
-        See `Edits`; each is called once, when its place has come.
+        See `Edits`; each is called once, at the place of its matrix.
     metadata : dict
-        Of the new file.
+        The metadata of the new file.
 
     Returns
     -------

@@ -13,13 +13,13 @@ from tinyrwkv.file.quant import quantize_rows
 from tinyrwkv.file.table import show
 from tinyrwkv.versions.layout import MATRIX
 
-from .recipe import Entry
+from .content import Recipe
 
 DTYPES = ("f32", "f16", "int8")
 
 
 class Loss:
-    """Relative error of stored matrices: of all together and of the worst, ``|w - stored| / |w|``."""
+    """Relative error ``|w - stored| / |w|`` of matrices: of all together, and of the worst."""
 
     def __init__(self) -> None:
         self._error = self._norm = 0.0
@@ -27,7 +27,8 @@ class Loss:
 
     def add(self, name: str, error: float, norm: float) -> None:
         """Count a matrix by the squared norms of its error and of itself."""
-        self._error, self._norm = self._error + error, self._norm + norm
+        self._error += error
+        self._norm += norm
         self._worst = max(self._worst, (math.sqrt(error / norm), name))
 
     def report(self) -> dict[str, Any]:
@@ -40,13 +41,13 @@ class Loss:
         }
 
 
-def store(writer: Writer, entry: Entry, dtype: str, loss: Loss) -> None:
+def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss) -> None:
     """Make one tensor and write it: matrices as `dtype`, vectors as float32.
 
     Parameters
     ----------
     writer : Writer
-    entry : Entry
+    recipe : Recipe
     dtype : str
         One of `DTYPES`.
     loss : Loss
@@ -57,42 +58,42 @@ def store(writer: Writer, entry: Entry, dtype: str, loss: Loss) -> None:
     FormatError
         A value is not finite, or too large for `dtype`.
     """
-    out, scales, error, norm, first = np.empty(0), [], 0.0, 0.0, 0
-    for block in entry.blocks():
-        small = dtype != "f32" and MATRIX.search(entry.name) and block.ndim == 2
-        part, scale = _encode(entry, block, dtype) if small else (block, None)
-        if small:
-            back = part if scale is None else part * scale[:, None]
-            error, norm = error + _squares(block - back), norm + _squares(block)
-        if scale is not None:
-            scales.append(scale)
+    out = np.empty(0)
+    scales = []
+    error = norm = 0.0
+    first = 0
+    for block in recipe.blocks():
+        part = block
+        if dtype != "f32" and MATRIX.search(recipe.name) and block.ndim == 2:
+            part, scale = _narrow(recipe, block, dtype)
+            back = part
+            if scale is not None:
+                scales.append(scale)
+                back = part * scale[:, None]
+            error += _squares(block - back)
+            norm += _squares(block)
         if first == 0:
-            rows = entry.raw[0].shape[0] if entry.by_rows else len(part)
+            rows = recipe.raw[0].shape[0] if recipe.by_rows else len(part)
             out = np.empty((rows, *part.shape[1:]), part.dtype)
         out[first : first + len(part)] = part
         first += len(part)
-    writer.add(entry.name, out)
+    writer.add(recipe.name, out)
     if scales:
-        writer.add(entry.name + ".scale", np.concatenate(scales))
+        writer.add(recipe.name + ".scale", np.concatenate(scales))
     if norm:
-        loss.add(entry.name, error, norm)
+        loss.add(recipe.name, error, norm)
 
 
-def _encode(entry: Entry, block: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _narrow(recipe: Recipe, block: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Return rows of a matrix as int8 and their scales, or as float16 and None."""
     if dtype == "int8":
         return quantize_rows(block)
     with np.errstate(over="ignore"):
         half = block.astype(np.float16)
     if not np.isfinite(half).all():
-        raw, found = entry.raw[0], f"a value of {np.abs(block).max():.6g}"
-        raise FormatError(
-            raw.path,
-            f"tensor {show(raw.name)}",
-            found,
-            "at most 65504 for f16",
-            "store int8 or f32",
-        )
+        raw, found = recipe.raw[0], f"a value of {np.abs(block).max():.6g}"
+        expected, fix = "at most 65504 for f16", "store int8 or f32"
+        raise FormatError(raw.path, f"tensor {show(raw.name)}", found, expected, fix)
     return half, None
 
 

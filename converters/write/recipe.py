@@ -1,73 +1,31 @@
-"""From raw checkpoint tensors to those of a .trwkv file: everything that can be computed beforehand is.
+"""From raw checkpoint tensors to those of a .trwkv file.
 
-Matrices become [out, in], the first layer norm goes into the embedding, decays lose their exponentials, and the
-coefficients of a token shift stand in one matrix, all meaning ``x + (x_prev - x) * mu``.
+Everything that can be computed beforehand is: matrices become [out, in], the first layer norm goes
+into the embedding, decays lose their exponentials, and the coefficients of a token shift stand in
+one matrix, all meaning ``x + (x_prev - x) * mu``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError
-from tinyrwkv.file.table import show
 from tinyrwkv.versions.layout import KEPT, MATRIX, SHIFTED, tensor_shapes
 
-from ..checkpoint.versions import Checkpoint
-from ..read.source import SourceTensor
+from ..checkpoint.raw_shapes import Sizes
+from ..checkpoint.versions import Checkpoint, Tensors
+from .content import Function, Recipe
 
 # The order in which RWKV-6 checkpoints stack the five mixes.
 RAW_MIXES_V6 = "wkvrg"
-
-Function = Callable[..., np.ndarray]
-
-
-class Entry(NamedTuple):
-    """How one tensor of the file is made.
-
-    Attributes
-    ----------
-    name : str
-        In the file.
-    raw : tuple of SourceTensor
-        What it is made from.
-    function : callable
-        The arrays of `raw` to the array of the file.
-    by_rows : bool
-        `function` maps rows of the first array to rows of the result, so that a few can be done at a time.
-    """
-
-    name: str
-    raw: tuple[SourceTensor, ...]
-    function: Function
-    by_rows: bool = False
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield float32 arrays of consecutive rows; one array of all, unless `by_rows`.
-
-        Raises
-        ------
-        FormatError
-            A value is not finite, or too large to have a finite result.
-        """
-        first, *others = self.raw
-        arrays = [tensor.load() for tensor in others]
-        for block in first.blocks() if self.by_rows else (first.load(),):
-            with np.errstate(all="ignore"):  # what overflows is refused just below
-                result = np.ascontiguousarray(self.function(block, *arrays), np.float32)
-            if not np.isfinite(result).all():
-                fix = "the checkpoint is damaged: take another"
-                raise FormatError(
-                    first.path, f"tensor {show(first.name)}", "huge values", "usual ones", fix
-                )
-            yield result
+# Where they are in the order of a model file.
+_ORDER_V6 = [RAW_MIXES_V6.index(letter) for letter in SHIFTED["v6"]]
 
 
-def plan(checkpoint: Checkpoint) -> list[Entry]:
+def recipes(checkpoint: Checkpoint) -> list[Recipe]:
     """List the tensors of the model file in their order, each with the raw ones it is made from.
 
     Parameters
@@ -76,44 +34,70 @@ def plan(checkpoint: Checkpoint) -> list[Entry]:
 
     Returns
     -------
-    list of Entry
+    list of Recipe
     """
-    entries = []
-    for name, sizes in tensor_shapes(checkpoint.config, checkpoint.tensors).items():
-        raw, function = _recipe(name, checkpoint.config, checkpoint.tensors)
-        # Big matrices keep their rows; the small ones, transposed or stacked, are made in one piece.
-        by_rows = function in (_same, fold_ln0) and len(sizes) == 2
-        entries.append(
-            Entry(name, tuple(checkpoint.tensors[one] for one in raw), function, by_rows)
-        )
-    return entries + [Entry(name, (checkpoint.tensors[name],), np.ravel) for name in KEPT]
+    tensors = checkpoint.tensors
+    found = []
+    for name, shape in tensor_shapes(checkpoint.config, tensors).items():
+        names, function = _way(name, checkpoint.sizes, tensors)
+        raw = tuple(tensors[one] for one in names)
+        # Big matrices keep their rows; small ones, transposed or stacked, are made in one piece.
+        by_rows = function in (_same, fold_ln0) and len(shape) == 2
+        found.append(Recipe(name, raw, function, by_rows))
+    for name in KEPT:
+        found.append(Recipe(name, (tensors[name],), np.ravel))
+    return found
 
 
-def _recipe(
-    name: str, config: dict[str, Any], tensors: dict[str, SourceTensor]
-) -> tuple[list[str], Function]:
-    """Return the raw names and the function for a name of the file."""
+class _Way(NamedTuple):
+    """How a tensor of the file is made: the raw names, and the function of their arrays."""
+
+    names: list[str]
+    function: Function
+
+
+def _way(name: str, sizes: Sizes, tensors: Tensors) -> _Way:
+    """Return how a tensor of the file is made."""
     if name == "emb.weight":
-        return ["emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias"], fold_ln0
-    arch, (_, dot, word) = config["arch"], name.rpartition("att.")
-    att = name[: len(name) - len(word)]
-    if name.endswith(".token_shift"):
-        prefix = {"v6": "time_maa_", "v7": "x_"}.get(arch, "time_mix_")
-        letters = SHIFTED[arch] if dot else "k" if arch == "v7" else "kr"
-        function = _stack if arch in ("v6", "v7") else _shift
-        return [name[: -len("token_shift")] + prefix + one for one in letters], function
-    if dot and word == "time_decay" and arch != "v6":
-        return [name], _decay_v4 if arch == "v4" else partial(_decay_v5, config)
-    if dot and word == "bonus":
-        raw = att + ("time_faaaa" if att + "time_faaaa" in tensors else "time_first")
-        return [raw], partial(_per_channel, config) if raw.endswith("a") else partial(
-            _exp_per_channel, config
-        )
-    if dot and word in ("time_maa_w1.weight", "time_maa_w2.weight"):
-        return [att + word[:-7]], _mixes_down if "w1" in word else _mixes_up
-    if dot and re.fullmatch(r"(time_decay_w|[wavg])[12]\.weight", word):
-        return [att + word[:-7]], np.transpose
-    return [name], _same if MATRIX.search(name) else np.ravel
+        return _Way(["emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias"], fold_ln0)
+    if name.endswith("ffn.token_shift"):
+        return _token_shift(name, sizes.arch, "k" if sizes.arch == "v7" else "kr")
+    if name.endswith("att.token_shift"):
+        return _token_shift(name, sizes.arch, SHIFTED[sizes.arch])
+    block, att, word = name.rpartition("att.")
+    if att:
+        found = _time_mix(word, block + att, sizes, tensors)
+        if found is not None:
+            return found
+    return _Way([name], _same if MATRIX.search(name) else np.ravel)
+
+
+def _token_shift(name: str, arch: str, letters: str) -> _Way:
+    """Return the raw coefficients of a token shift, a vector for each letter."""
+    prefix = {"v6": "time_maa_", "v7": "x_"}.get(arch, "time_mix_")
+    part = name.removesuffix("token_shift")
+    function = _stack if arch in ("v6", "v7") else _shift
+    return _Way([part + prefix + letter for letter in letters], function)
+
+
+def _time_mix(word: str, att: str, sizes: Sizes, tensors: Tensors) -> _Way | None:
+    """Return how a part of the time mix is computed beforehand; None for those that stay."""
+    raw = att + word.removesuffix(".weight")
+    if word == "time_decay" and sizes.arch == "v4":
+        return _Way([raw], _decay_v4)
+    if word == "time_decay" and sizes.arch != "v6":
+        return _Way([raw], partial(_decay_v5, sizes))
+    if word == "bonus":
+        if att + "time_faaaa" in tensors:
+            return _Way([att + "time_faaaa"], partial(_per_channel, sizes))
+        return _Way([att + "time_first"], partial(_exp_per_channel, sizes))
+    if word == "time_maa_w1.weight":
+        return _Way([raw], _mixes_down)
+    if word == "time_maa_w2.weight":
+        return _Way([raw], _mixes_up)
+    if re.fullmatch(r"(time_decay_w|[wavg])[12]\.weight", word):
+        return _Way([raw], np.transpose)
+    return None
 
 
 def _same(w: np.ndarray) -> np.ndarray:
@@ -154,33 +138,42 @@ def _shift(*mixes: np.ndarray) -> np.ndarray:
 
 
 def _decay_v4(raw: np.ndarray) -> np.ndarray:
-    return -np.exp(raw.astype(np.float64)).reshape(-1)
+    w = -np.exp(raw.astype(np.float64))
+    return w.reshape(-1)
 
 
-def _decay_v5(config: dict[str, Any], raw: np.ndarray) -> np.ndarray:
-    return _per_channel(config, np.exp(-np.exp(raw.astype(np.float64))))
+def _decay_v5(sizes: Sizes, raw: np.ndarray) -> np.ndarray:
+    w = np.exp(-np.exp(raw.astype(np.float64)))
+    return _per_channel(sizes, w)
 
 
-def _exp_per_channel(config: dict[str, Any], raw: np.ndarray) -> np.ndarray:
-    return _per_channel(config, np.exp(raw.astype(np.float64)))
+def _exp_per_channel(sizes: Sizes, raw: np.ndarray) -> np.ndarray:
+    u = np.exp(raw.astype(np.float64))
+    return _per_channel(sizes, u)
 
 
-def _per_channel(config: dict[str, Any], w: np.ndarray) -> np.ndarray:
+def _per_channel(sizes: Sizes, w: np.ndarray) -> np.ndarray:
     """Repeat what a head has once for each of its channels: (H,) or (H, N) to (C,)."""
-    H, N = config["n_head"], config["head_size"]
-    return np.broadcast_to(w.reshape(H, -1), (H, N)).reshape(-1)
-
-
-def _order() -> list[int]:
-    return [RAW_MIXES_V6.index(letter) for letter in SHIFTED["v6"]]
+    H, N = sizes.n_head, sizes.head_size
+    by_head = np.broadcast_to(w.reshape(H, -1), (H, N))
+    return by_head.reshape(-1)  # (C,)
 
 
 def _mixes_down(w1: np.ndarray) -> np.ndarray:
-    """(C, 5 D), used as x @ w1, to (5 D, C) in the order of the file."""
+    """Put the first factors of the mixes in the order of the file.
+
+    (C, 5 D), used as x @ w1, becomes (5 D, C).
+    """
     C = w1.shape[0]
-    return w1.T.reshape(5, -1, C)[_order()].reshape(-1, C)
+    factors = w1.T.reshape(5, -1, C)  # (5, D, C)
+    return factors[_ORDER_V6].reshape(-1, C)
 
 
 def _mixes_up(w2: np.ndarray) -> np.ndarray:
-    """(5, D, C), used as m_j @ w2[j], to (5 C, D) in the order of the file."""
-    return w2.swapaxes(1, 2)[_order()].reshape(-1, w2.shape[1])
+    """Put the second factors of the mixes in the order of the file.
+
+    (5, D, C), used as m_j @ w2[j], becomes (5 C, D).
+    """
+    D = w2.shape[1]
+    factors = w2.swapaxes(1, 2)  # (5, C, D)
+    return factors[_ORDER_V6].reshape(-1, D)

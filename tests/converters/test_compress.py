@@ -424,16 +424,16 @@ def test_an_interrupt_leaves_nothing(files, tmp_path, monkeypatch, stage):
             raise KeyboardInterrupt
 
     if stage == "write":
-        rewrite = compress.rewrite
+        edit = compress.edit
 
         def interrupted(file, path, edits, metadata):
-            rewrite(file, path + "-part", edits, metadata)
+            edit(file, path + "-part", edits, metadata)
             if path == files["out.trwkv"]:
                 os.unlink(path + "-part")
                 raise KeyboardInterrupt
             os.replace(path + "-part", path)
 
-        monkeypatch.setattr(compress, "rewrite", interrupted)
+        monkeypatch.setattr(compress, "edit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compress.compress(
             files["model.pth"],

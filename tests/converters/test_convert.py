@@ -12,7 +12,7 @@ import pytest
 
 from converters.read import source
 from converters.write.convert import convert
-from tests.helpers.checkpoint_files import ggmf, gguf, read_file_form, safetensors, write
+from tests.helpers.checkpoint_files import ggmf, gguf, model_tensors, safetensors, write
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tests.helpers.dialects import to_fla, to_ggmf, to_gguf
 from tests.helpers.pth_writer import members, pickle_and_storages, write_pth, zip_archive
@@ -50,7 +50,7 @@ def test_tensors(checkpoint, output, version, dtype):
     convert(path, output, dtype=dtype)
     with open_file(output, verify=True) as file:
         names = list(file.tensors)
-        for name, x in read_file_form(path).items():
+        for name, x in model_tensors(path).items():
             if dtype == "int8" and is_matrix(name, x):
                 q, scale = quantize_rows(x)
                 np.testing.assert_array_equal(file[name], q)
@@ -114,7 +114,7 @@ def test_the_error_is_measured(checkpoint, output, dtype):
     error = norm = 0.0
     worst = (0.0, "")
     with open_file(output) as file:
-        for name, x in read_file_form(path).items():
+        for name, x in model_tensors(path).items():
             if is_matrix(name, x):
                 back = (
                     file[name] * file[name + ".scale"][:, None] if dtype == "int8" else file[name]

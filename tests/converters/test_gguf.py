@@ -41,9 +41,9 @@ def test_reads_every_type(tmp_path, kind):
 def test_settings(tmp_path):
     with open_source(write(tmp_path / "a", TINY_BYTES)) as source:
         assert source.kind == "gguf"
-        assert source.settings["architecture"] == "rwkv7"
-        assert source.settings["head_size"] == 16
-        assert source.settings["license"] == "apache-2.0"
+        assert source.about.architecture == "rwkv7"
+        assert source.about.head_size == 16
+        assert source.about.license == "apache-2.0"
 
 
 @pytest.mark.parametrize("alignment", [1, 32, 4096])

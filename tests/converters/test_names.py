@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from converters.checkpoint.names import canonical, is_fla
+from converters.checkpoint.names import raw_tensors, is_flash_linear_attention
 from converters.read.open import open_source
 from tests.helpers.checkpoint_files import ggmf, gguf, read_raw, safetensors, write
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
@@ -68,7 +68,7 @@ def test_fla(tmp_path, fused):
     path = write(tmp_path / "a", safetensors(to_fla(raw, fused)))
     check(path, raw)
     with open_source(path) as source:
-        assert is_fla(source)
+        assert is_flash_linear_attention(source)
 
 
 def test_fla_low_rank_matrices_as_large_as_the_embedding(tmp_path):
@@ -194,4 +194,4 @@ def test_unknown_names_stay(tmp_path, version):
     }
     arrays |= {name: np.ones(3, np.float32) for name in odd}
     with open_source(write(tmp_path / "a", gguf(arrays, settings))) as source:
-        assert set(canonical(source)) - set(raw) == odd
+        assert set(raw_tensors(source)) - set(raw) == odd

@@ -18,7 +18,7 @@ from converters.techniques.mlp_predictor import Network
 from converters.techniques.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
 from converters.techniques.sign_predictor import scores
 from converters.techniques.sparse_ffn import Neurons
-from converters.write.edit import rewrite as write_copy
+from converters.write.edit import edit
 from tests.helpers.channel_mixes import TOKENS, Tensors, channel_mix, logits, replaced
 from tests.helpers.tiny_models import shape_of, write_model
 from tinyrwkv.engine.workspace import Workspace
@@ -259,7 +259,7 @@ def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, c
                 ffn + end: array for end, array in made.items()
             }
             edits[matrices[1]] = dict
-        write_copy(file, path, edits, dict(file.metadata))
+        edit(file, path, edits, dict(file.metadata))
     drop_from_cache(path)
     with contextlib.closing(tinyrwkv.load(path, backend=compiled)) as model:
         regions = {name: t for name, t in model.file.tensors.items() if name.endswith(".bundles")}

@@ -8,7 +8,7 @@ import pytest
 from converters.checkpoint.versions import check
 from converters.read import source
 from converters.read.source import SourceTensor, row_blocks
-from converters.write.recipe import fold_ln0, plan
+from converters.write.recipe import fold_ln0, recipes
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tinyrwkv.versions.layout import KEPT, SHIFTED, tensor_shapes
 
@@ -27,10 +27,10 @@ def sources(raw):
     return {name: SourceTensor("a.pth", name, x.shape, reader(x)) for name, x in raw.items()}
 
 
-def file_form(raw):
+def model_tensors(raw):
     return {
         entry.name: np.concatenate(list(entry.blocks()))
-        for entry in plan(check("a.pth", sources(raw)))
+        for entry in recipes(check("a.pth", sources(raw)))
     }
 
 
@@ -39,7 +39,7 @@ def file_form(raw):
 def test_names_order_and_shapes_are_those_of_the_layout(monkeypatch, version, block):
     monkeypatch.setattr(source, "BLOCK", block)
     raw = raw_of(version)
-    found, expected = file_form(raw), tensor_shapes(check("a.pth", sources(raw)).config)
+    found, expected = model_tensors(raw), tensor_shapes(check("a.pth", sources(raw)).config)
     assert list(found) == [*expected, *KEPT]
     for name, shape in expected.items():
         assert found[name].dtype == np.float32
@@ -58,7 +58,7 @@ def test_nothing_is_read_before_it_is_needed():
     tensors = {
         name: SourceTensor("a.pth", name, x.shape, unread) for name, x in raw_of("v6").items()
     }
-    assert len(plan(check("a.pth", tensors))) == len(
+    assert len(recipes(check("a.pth", tensors))) == len(
         tensor_shapes(check("a.pth", tensors).config)
     ) + len(KEPT)
 
@@ -66,7 +66,7 @@ def test_nothing_is_read_before_it_is_needed():
 @pytest.mark.parametrize("version", VERSIONS)
 def test_matrices_and_norms_stay_as_they_are(version):
     raw = raw_of(version)
-    found = file_form(raw)
+    found = model_tensors(raw)
     same = [
         name for name in raw if name in found and name != "emb.weight" and "time_decay" not in name
     ]
@@ -87,7 +87,7 @@ def test_the_first_norm_is_folded_into_the_embedding():
     x = raw["emb.weight"].astype(np.longdouble)
     x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
     x = x * raw["blocks.0.ln0.weight"] + raw["blocks.0.ln0.bias"]
-    found = file_form(raw)
+    found = model_tensors(raw)
     np.testing.assert_allclose(found["emb.weight"], x.astype(np.float32), rtol=2e-7, atol=1e-7)
     for name in KEPT:  # kept to take it out again
         np.testing.assert_array_equal(found[name], raw[name])
@@ -101,7 +101,7 @@ def test_a_row_of_equal_numbers_has_a_norm():
 @pytest.mark.parametrize("version", VERSIONS)
 def test_token_shift(version):
     raw, prefix = raw_of(version), MIXES.get(version, "time_mix_")
-    found = file_form(raw)
+    found = model_tensors(raw)
     x, x_prev = np.random.default_rng(1).standard_normal((2, C))
     for part, letters in (("att", SHIFTED[version]), ("ffn", "k" if version == "v7" else "kr")):
         rows = found[f"blocks.1.{part}.token_shift"]
@@ -115,7 +115,7 @@ def test_token_shift(version):
 
 def test_decay_and_first_of_v4():
     raw = raw_of("v4")
-    found = file_form(raw)
+    found = model_tensors(raw)
     np.testing.assert_allclose(
         found["blocks.1.att.time_decay"], -np.exp(raw["blocks.1.att.time_decay"]), rtol=1e-6
     )
@@ -129,7 +129,7 @@ def test_decay_and_bonus_of_v5(version, first):
         name.replace("time_faaaa", first).replace("time_first", first): x
         for name, x in raw_of(version).items()
     }
-    found = file_form(raw)
+    found = model_tensors(raw)
 
     def per_channel(x):
         return x.reshape(C) if version == "v5.2" else np.repeat(x, N)
@@ -145,7 +145,7 @@ def test_decay_and_bonus_of_v5(version, first):
 
 def test_low_rank_of_v6():
     raw = raw_of("v6")
-    found = file_form(raw)
+    found = model_tensors(raw)
     att, new = (
         "blocks.1.att.",
         {name[13:]: x for name, x in found.items() if name.startswith("blocks.1.att.")},
@@ -169,7 +169,7 @@ def test_low_rank_of_v6():
 
 def test_low_rank_of_v7():
     raw = raw_of("v7")
-    found, att = file_form(raw), "blocks.1.att."
+    found, att = model_tensors(raw), "blocks.1.att."
     x = np.random.default_rng(1).standard_normal(C).astype(np.float32)
     for letter in "wavg":
         expected = x @ raw[att + letter + "1"] @ raw[att + letter + "2"]
@@ -185,7 +185,7 @@ def test_bad_numbers_are_named():
     raw["blocks.1.att.x_a"][0, 0, 5] = np.nan
     entry = next(
         entry
-        for entry in plan(check("a.pth", sources(raw)))
+        for entry in recipes(check("a.pth", sources(raw)))
         if entry.name == "blocks.1.att.token_shift"
     )
     with pytest.raises(

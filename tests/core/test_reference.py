@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from converters.checkpoint.versions import check
 from converters.read.source import SourceTensor
-from converters.write.recipe import plan
+from converters.write.recipe import recipes
 from tests.helpers.checkpoints import VERSIONS
 from tests.helpers.golden_files import bf16, read_golden
 from tinyrwkv.errors import UnsupportedError
@@ -40,7 +40,7 @@ def model(version):
     }
     checkpoint = check("golden", tensors)
     assert checkpoint.config["arch"] == version
-    weights = {entry.name: np.concatenate(list(entry.blocks())) for entry in plan(checkpoint)}
+    weights = {entry.name: np.concatenate(list(entry.blocks())) for entry in recipes(checkpoint)}
     return quant.dequantize(weights), checkpoint.config | {"ln_x_eps": EPS}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.checkpoint.names import canonical
+from converters.checkpoint.names import raw_tensors
 from converters.checkpoint.versions import check, refuse_variants
 from converters.read.open import open_source
-from converters.write.recipe import plan
+from converters.write.recipe import recipes
 from tests.helpers.pth_writer import stored
 from tinyrwkv.errors import TinyRWKVError
 
@@ -144,17 +144,17 @@ def read_raw(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np
     """Return the sizes and the raw tensors of a checkpoint of any format."""
     with open_source(path) as source:
         refuse_variants(source.path, list(source.tensors))
-        checkpoint = check(source.path, canonical(source), source.kind)
+        checkpoint = check(source.path, raw_tensors(source), source.kind)
         return checkpoint.config, {
             name: tensor.load() for name, tensor in checkpoint.tensors.items()
         }
 
 
-def read_file_form(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def model_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the tensors that a model file made from a checkpoint has."""
     with open_source(path) as source:
-        checkpoint = check(source.path, canonical(source), source.kind)
-        return {entry.name: np.concatenate(list(entry.blocks())) for entry in plan(checkpoint)}
+        checkpoint = check(source.path, raw_tensors(source), source.kind)
+        return {one.name: np.concatenate(list(one.blocks())) for one in recipes(checkpoint)}
 
 
 def survives(path: str, data: bytes) -> str:

@@ -1,0 +1,106 @@
+"""What goes into a model file: its metadata, and how each of its tensors is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyrwkv.errors import FormatError
+from tinyrwkv.file.table import DTYPES, FILE_PAGE, Tensor, show
+
+from ..read.source import InputFile, SourceTensor
+
+Function = Callable[..., np.ndarray]
+
+
+class Recipe(NamedTuple):
+    """A tensor that is computed from those of a checkpoint.
+
+    Attributes
+    ----------
+    name : str
+        The name in the file.
+    raw : tuple of SourceTensor
+        What the tensor is made from.
+    function : callable
+        Maps the arrays of `raw` to the array of the file.
+    by_rows : bool
+        `function` maps rows of the first array to rows of the result, so that a few can be done at
+        a time.
+    """
+
+    name: str
+    raw: tuple[SourceTensor, ...]
+    function: Function
+    by_rows: bool = False
+
+    @property
+    def work(self) -> int:
+        """About how many numbers are read, to tell the progress."""
+        return math.prod(self.raw[0].shape) * len(self.raw)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield float32 arrays of consecutive rows; one array of all, unless `by_rows`.
+
+        Raises
+        ------
+        FormatError
+            A value is not finite, or too large to have a finite result.
+        """
+        first, *others = self.raw
+        arrays = [tensor.load() for tensor in others]
+        for block in first.blocks() if self.by_rows else (first.load(),):
+            with np.errstate(all="ignore"):  # what overflows is refused just below
+                result = np.ascontiguousarray(self.function(block, *arrays), np.float32)
+            if not np.isfinite(result).all():
+                what = f"tensor {show(first.name)}"
+                fix = "the checkpoint is damaged: take another"
+                raise FormatError(first.path, what, "huge values", "usual ones", fix)
+            yield result
+
+
+class Copy(NamedTuple):
+    """A tensor that goes into the new file as it is in an old one."""
+
+    file: InputFile
+    tensor: Tensor
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor."""
+        return self.tensor.name
+
+    @property
+    def page_aligned(self) -> bool:
+        """Whether it begins on a page."""
+        return self.tensor.offset % FILE_PAGE == 0
+
+    @property
+    def work(self) -> int:
+        """How many bytes are read, to tell the progress."""
+        return self.tensor.nbytes
+
+    def load(self) -> np.ndarray:
+        """Return the tensor."""
+        raw = self.file.read(self.tensor.offset, self.tensor.nbytes, f"tensor '{self.name}'")
+        return raw.view(DTYPES[self.tensor.dtype]).reshape(self.tensor.shape)
+
+
+class Content(NamedTuple):
+    """All of a model file, before anything is written.
+
+    Attributes
+    ----------
+    metadata : dict
+    tensors : list of Recipe or Copy
+        In the order of the file.
+    notes : list of str
+        What a reader of the report should know.
+    """
+
+    metadata: dict[str, Any]
+    tensors: list[Recipe | Copy]
+    notes: list[str]
