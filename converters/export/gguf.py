@@ -1,4 +1,7 @@
-"""Write a model file as GGUF, which llama.cpp runs: RWKV-6 and 7, in float32, float16, or int8 as Q8_0."""
+"""Write a model file as GGUF, which llama.cpp runs.
+
+RWKV-6 and 7 are possible, in float32, float16, or int8 as Q8_0.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +18,8 @@ from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.file.mapped import TensorFile, open_file
 from tinyrwkv.versions.layout import KEPT, check_tensors, tensor_shapes
 
-from .gguf_settings import ARCHITECTURES, settings
-from .gguf_tensors import Item, items
+from .gguf_settings import ARCHITECTURES, key_values
+from .gguf_tensors import GgufTensor, gguf_tensors
 
 LN_X_EPS = 64e-5  # llama.cpp has it fixed
 
@@ -28,9 +31,10 @@ def export(
 ) -> dict[str, Any]:
     """Write a model file as GGUF.
 
-    Files of floats keep their numbers. In those of int8 the integers stay, a row's scale is rounded to float16 and
-    stands in each of its blocks, and the small matrices become float16. The layer norm `ln0`, which llama.cpp
-    applies itself, is taken out of the embedding; that one is rounded anew.
+    Files of floats keep their numbers. In those of int8 the integers stay, the scale of a row is
+    rounded to float16 and written in each of its blocks, and the small matrices become float16.
+    llama.cpp applies the layer norm `ln0` itself: it is taken out of the embedding, which is then
+    rounded anew.
 
     Parameters
     ----------
@@ -56,25 +60,24 @@ def export(
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
     if _is_same(input, output):
-        raise ArgumentError(
-            "arguments", "output", output, "another file than the input", "choose a new name"
-        )
+        expected = "another file than the input"
+        raise ArgumentError("arguments", "output", output, expected, "choose a new name")
     with open_file(input, verify=True) as file:
         check(file)
-        listed, metadata = items(file), dict(file.metadata)
-        _write(file, listed, output, progress or (lambda done, total: None))
-        notes = (
-            []
-            if "tokenizer.ids" in file
-            else ["no vocabulary: llama.cpp takes and gives tokens, not text"]
-        )
+        tensors, metadata = gguf_tensors(file), dict(file.metadata)
+        _write(file, tensors, output, progress or (lambda done, total: None))
+        notes = []
+        if "tokenizer.ids" not in file:
+            notes.append("no vocabulary: llama.cpp takes and gives tokens, not text")
     return {
-        **{"input": input, "output": output, "format": "gguf", **metadata, "tensors": len(listed)},
-        **{
-            "file_bytes": os.path.getsize(output),
-            "notes": notes,
-            "seconds": round(time.monotonic() - begin, 3),
-        },
+        "input": input,
+        "output": output,
+        "format": "gguf",
+        **metadata,
+        "tensors": len(tensors),
+        "file_bytes": os.path.getsize(output),
+        "notes": notes,
+        "seconds": round(time.monotonic() - begin, 3),
     }
 
 
@@ -93,86 +96,54 @@ def check(file: TensorFile) -> None:
     FormatError
         The file holds no model, or not the tensors of one.
     UnsupportedError
-        Another version, another epsilon, a compressed part, or an embedding whose norm can't be taken out.
+        Another version, another epsilon, a compressed part, or an embedding whose norm can't be
+        taken out.
     """
     config = file.metadata
-
-    def refuse(object: str, found: object, expected: object, fix: str) -> NoReturn:
-        raise UnsupportedError(file.path, object, found, expected, fix)
-
     if config["kind"] != "model":
-        raise FormatError(
-            file.path, "metadata 'kind'", config["kind"], "model", "give the file of a model"
-        )
+        fix = "give the file of a model"
+        raise FormatError(file.path, "metadata 'kind'", config["kind"], "model", fix)
     if config["arch"] not in ARCHITECTURES:
-        refuse(
-            "arch",
-            config["arch"],
-            " or ".join(ARCHITECTURES),
-            "llama.cpp runs no other: use this file as it is",
-        )
+        expected = " or ".join(ARCHITECTURES)
+        fix = "llama.cpp runs no other: use this file as it is"
+        raise UnsupportedError(file.path, "arch", config["arch"], expected, fix)
     check_tensors(file)
     known = {*tensor_shapes(config), *KEPT}
     for name in file.tensors:
         if name.removesuffix(".scale") not in known and not name.startswith("tokenizer."):
-            refuse(
-                f"tensor '{name}'",
-                "a compressed part",
-                "a dense model",
-                "convert the checkpoint without options",
-            )
+            found, expected = "a compressed part", "a dense model"
+            fix = "convert the checkpoint without options"
+            raise UnsupportedError(file.path, f"tensor '{name}'", found, expected, fix)
     for name in KEPT:
         if name not in file:
             expected = "the layer norm that was folded into the embedding"
-            refuse(f"tensor '{name}'", "none", expected, "convert the checkpoint again")
+            fix = "convert the checkpoint again"
+            raise UnsupportedError(file.path, f"tensor '{name}'", "none", expected, fix)
     if not math.isclose(config["ln_x_eps"], LN_X_EPS, rel_tol=1e-6):
-        refuse(
-            "ln_x_eps",
-            config["ln_x_eps"],
-            f"{LN_X_EPS}, as llama.cpp has it",
-            "use this file as it is",
-        )
+        expected = f"{LN_X_EPS}, as llama.cpp has it"
+        fix = "use this file as it is"
+        raise UnsupportedError(file.path, "ln_x_eps", config["ln_x_eps"], expected, fix)
 
 
-def _write(file: TensorFile, listed: list[Item], output: str, progress: Progress) -> None:
+def _write(file: TensorFile, tensors: list[GgufTensor], output: str, progress: Progress) -> None:
     """Write the file under another name first; one tensor at a time is in memory."""
-    gguf = _package()
     temp = f"{output}.tmp-{os.getpid()}"
-    writer = gguf.GGUFWriter(temp, ARCHITECTURES[file.metadata["arch"]])
-    for key, value in settings(file).items():
-        add = {
-            int: writer.add_uint32,
-            float: writer.add_float32,
-            str: writer.add_string,
-            list: writer.add_array,
-        }
-        add[type(value)](key, value)
-    for item in listed:
-        kind = gguf.GGMLQuantizationType[item.kind]
-        writer.add_tensor_info(item.name, item.stored, item.dtype, item.nbytes, kind)
+    writer = _writer(file, tensors, temp)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for done, item in enumerate(listed, 1):
-            with np.errstate(over="raise", invalid="raise"):
-                data = np.ascontiguousarray(item.make(), item.dtype)
-            writer.write_tensor_data(data)
-            progress(done, len(listed))
+        for done, tensor in enumerate(tensors, 1):
+            writer.write_tensor_data(_data(file, tensor))
+            progress(done, len(tensors))
         writer.close()
         with open(temp, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temp, output)
     except OSError as error:
-        found = error.strerror or str(error)
-        raise FormatError(
-            output, "file", found, "a place to write", "check the folder and the free space"
-        ) from error
-    except FloatingPointError as error:
-        found, fix = f"a number that is too large for {item.kind}", "use this file as it is"
-        raise UnsupportedError(
-            file.path, f"tensor for {item.name}", found, "at most 65504", fix
-        ) from error
+        found, expected = error.strerror or str(error), "a place to write"
+        fix = "check the folder and the free space"
+        raise FormatError(output, "file", found, expected, fix) from error
     finally:
         with suppress(OSError):
             writer.close()
@@ -180,12 +151,39 @@ def _write(file: TensorFile, listed: list[Item], output: str, progress: Progress
             os.unlink(temp)
 
 
+def _writer(file: TensorFile, tensors: list[GgufTensor], path: str) -> Any:
+    """Return a GGUFWriter that knows the settings and what tensors will come."""
+    gguf = _package()
+    writer = gguf.GGUFWriter(path, ARCHITECTURES[file.metadata["arch"]])
+    add = {
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for key, value in key_values(file).items():
+        add[type(value)](key, value)
+    for tensor in tensors:
+        kind = gguf.GGMLQuantizationType[tensor.kind]
+        writer.add_tensor_info(tensor.name, tensor.stored, tensor.dtype, tensor.nbytes, kind)
+    return writer
+
+
+def _data(file: TensorFile, tensor: GgufTensor) -> np.ndarray:
+    """Return the array of a tensor."""
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            return np.ascontiguousarray(tensor.make(), tensor.dtype)
+    except FloatingPointError as error:
+        what, found = f"tensor for {tensor.name}", f"a number that is too large for {tensor.kind}"
+        fix = "use this file as it is"
+        raise UnsupportedError(file.path, what, found, "at most 65504", fix) from error
+
+
 def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        found, fix = "none", "pip install gguf"
-        raise UnsupportedError(
-            "export", "package 'gguf'", found, "it, to write GGUF files", fix
-        ) from None
+        expected, fix = "it, to write GGUF files", "pip install gguf"
+        raise UnsupportedError("export", "package 'gguf'", "none", expected, fix) from None
     return gguf

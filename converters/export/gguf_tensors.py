@@ -24,33 +24,44 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("f2"),
     "Q8_0": np.dtype("u1"),
 }
-_STEP = {"f32": 2.0**-24, "f16": 2.0**-11, "i8": 1 / 127}  # of a row whose largest number is 1
+# How exactly a type keeps the numbers of a row whose largest is 1.
+_STEP = {"f32": 2.0**-24, "f16": 2.0**-11, "i8": 1 / 127}
 
 _GLOBAL = {
+    "blocks.0.ln0.weight": "token_embd_norm.weight",
+    "blocks.0.ln0.bias": "token_embd_norm.bias",
+    "ln_out.weight": "output_norm.weight",
+    "ln_out.bias": "output_norm.bias",
     "head.weight": "output.weight",
-    **{f"ln_out.{end}": f"output_norm.{end}" for end in ("weight", "bias")},
-    **{f"blocks.0.ln0.{end}": f"token_embd_norm.{end}" for end in ("weight", "bias")},
 }
 _WORDS = {
-    **{
-        "ln1": "attn_norm",
-        "ln2": "attn_norm_2",
-        "att.ln_x": "time_mix_ln",
-        "att.time_maa_x": "time_mix_lerp_x",
-    },
-    **{
-        "att.time_maa_w1": "time_mix_w1",
-        "att.time_maa_w2": "time_mix_w2",
-        "att.bonus": "time_mix_first",
-    },
-    **{f"att.time_decay{end}": f"time_mix_decay{end}" for end in ("", "_w1", "_w2")},
+    "ln1": "attn_norm",
+    "ln2": "attn_norm_2",
+    "att.ln_x": "time_mix_ln",
+    "att.time_maa_x": "time_mix_lerp_x",
+    "att.time_maa_w1": "time_mix_w1",
+    "att.time_maa_w2": "time_mix_w2",
+    "att.bonus": "time_mix_first",
+    "att.time_decay": "time_mix_decay",
+    "att.time_decay_w1": "time_mix_decay_w1",
+    "att.time_decay_w2": "time_mix_decay_w2",
 }
 # Where the parts of RWKV-6 that llama.cpp stacks in the order w, k, v, r, g are in a model file.
 _ORDER_V6 = [SHIFTED["v6"].index(letter) for letter in "wkvrg"]
 
 
-class Item(NamedTuple):
-    """A tensor of the GGUF file: its name, shape and type ("F32", "F16", "Q8_0"), and what makes its data."""
+class GgufTensor(NamedTuple):
+    """A tensor of the GGUF file.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    kind : str
+        Its type: "F32", "F16" or "Q8_0".
+    make : callable
+        Returns the data, an array of `dtype` and of the shape `stored`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -65,8 +76,10 @@ class Item(NamedTuple):
     @property
     def stored(self) -> tuple[int, ...]:
         """Shape of the array that `make` returns."""
+        if self.kind != "Q8_0":
+            return self.shape
         *outer, inner = self.shape
-        return (*outer, inner // BLOCK * _Q8_0.itemsize) if self.kind == "Q8_0" else self.shape
+        return (*outer, inner // BLOCK * _Q8_0.itemsize)
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +87,7 @@ class Item(NamedTuple):
         return math.prod(self.stored) * self.dtype.itemsize
 
 
-def items(file: TensorFile) -> list[Item]:
+def gguf_tensors(file: TensorFile) -> list[GgufTensor]:
     """List the tensors of the GGUF file; nothing is read yet.
 
     Parameters
@@ -84,29 +97,28 @@ def items(file: TensorFile) -> list[Item]:
 
     Returns
     -------
-    list of Item
+    list of GgufTensor
     """
+    found = [_embedding(file)]
     shapes = tensor_shapes(file.metadata)
-    low_rank = {
-        name for name, shape in shapes.items() if any(isinstance(size, str) for size in shape)
-    }
-    listed = [_embedding(file)]
+    others = {*_GLOBAL, *shapes} - {"emb.weight"}
     for name in file.tensors:
-        if name in _GLOBAL or name in shapes.keys() - {"emb.weight"}:
-            listed += _renamed(file, name, _kind(file, name, name in low_rank))
+        if name in others:
+            is_low_rank = any(isinstance(size, str) for size in shapes.get(name, ()))
+            found += _renamed(file, name, _kind(file, name, is_low_rank))
     if file.metadata["arch"] == "v7":
-        # llama.cpp asks for these in layer 0, in the shapes of a0 to a2, and never uses them.
-        for end, like in enumerate(("a0", "a1.weight", "a2.weight")):
-            shape = file.tensors[f"blocks.0.att.{like}"].shape
-            listed.append(
-                Item(
-                    f"blk.0.time_mix_v{end}.weight",
-                    shape,
-                    "F32",
-                    partial(np.zeros, shape, np.float32),
-                )
-            )
-    return listed
+        found += _unused(file)
+    return found
+
+
+def _unused(file: TensorFile) -> list[GgufTensor]:
+    """Return what llama.cpp asks for in layer 0 of RWKV-7 and never uses: v0 to v2."""
+    found = []
+    for end, like in enumerate(("a0", "a1.weight", "a2.weight")):
+        shape = file.tensors[f"blocks.0.att.{like}"].shape
+        zeros = partial(np.zeros, shape, np.float32)
+        found.append(GgufTensor(f"blk.0.time_mix_v{end}.weight", shape, "F32", zeros))
+    return found
 
 
 def unfold_ln0(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray, step: float) -> np.ndarray:
@@ -119,7 +131,7 @@ def unfold_ln0(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray, step: flo
     weight, bias : ndarray, float32, shape (C,)
         Of the norm.
     step : float
-        To which the rows are known, relative to the largest number of each.
+        How exactly the rows are known, relative to the largest number of each.
 
     Returns
     -------
@@ -133,10 +145,11 @@ def unfold_ln0(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray, step: flo
     y = rows.astype(np.float64)
     # Where a weight is below the step of a row, nothing of that channel is left in it.
     known = np.abs(weight) > step * np.abs(y).max(axis=1, keepdims=True)  # (n, C)
-    # n = (y - bias) / weight has mean 0 and variance v / (v + eps), where v is that of the row before the norm
+    # n = (y - bias) / weight has mean 0 and variance v / (v + eps), where v is the variance of the
+    # row before the norm
     n = np.divide(y - bias, weight, out=np.zeros_like(y), where=known)
     n -= n.mean(axis=1, keepdims=True)
-    # x = n sqrt(v + eps) = n sqrt(eps / (1 - var n)); where v is large its rounding matters to nothing
+    # x = n sqrt(v + eps) = n sqrt(eps / (1 - var n)); the rounding of a large v does not matter
     rest = np.maximum(1 - np.square(n).mean(axis=1, keepdims=True), 1e-6)
     return (n * np.sqrt(LN_EPS / rest)).astype(np.float32)
 
@@ -176,29 +189,25 @@ def quantize_q8_0(x: np.ndarray) -> np.ndarray:
     return q8_0(np.rint(q).clip(-127, 127).astype(np.int8), scale).reshape(len(x), -1)
 
 
-def _kind(file: TensorFile, name: str, low_rank: bool = False) -> str:
-    """Return the type in the GGUF file; matrices of low rank stay floats, as where llama.cpp quantises."""
+def _kind(file: TensorFile, name: str, is_low_rank: bool = False) -> str:
+    """Return the type in the GGUF file; matrices of low rank stay floats, as in llama.cpp."""
     tensor = file.tensors[name]
     if tensor.dtype != "i8":
         return tensor.dtype.upper()
-    return "F16" if low_rank or tensor.shape[1] % BLOCK else "Q8_0"
+    return "F16" if is_low_rank or tensor.shape[1] % BLOCK else "Q8_0"
 
 
 def _floats(file: TensorFile, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Return rows of a tensor as floats."""
-    scale = name + ".scale"
-    return (
-        dequantize_rows(file[name][rows], file[scale][rows]) if scale in file else file[name][rows]
-    )
+    values, scale = file[name][rows], name + ".scale"
+    return dequantize_rows(values, file[scale][rows]) if scale in file else values
 
 
-def _embedding(file: TensorFile) -> Item:
+def _embedding(file: TensorFile) -> GgufTensor:
     name = "emb.weight"
-    tensor, kind, (weight, bias) = (
-        file.tensors[name],
-        _kind(file, name),
-        (file[one] for one in KEPT),
-    )
+    tensor = file.tensors[name]
+    kind = _kind(file, name)
+    weight, bias = (file[kept] for kept in KEPT)
 
     def part(first: int) -> np.ndarray:
         y = _floats(file, name, slice(first, first + ROWS))
@@ -208,39 +217,37 @@ def _embedding(file: TensorFile) -> Item:
     def make() -> np.ndarray:
         return np.concatenate([part(first) for first in range(0, tensor.shape[0], ROWS)])
 
-    return Item("token_embd.weight", tensor.shape, kind, make)
+    return GgufTensor("token_embd.weight", tensor.shape, kind, make)
 
 
-def _renamed(file: TensorFile, name: str, kind: str) -> list[Item]:
-    """Return what a tensor becomes."""
+def _renamed(file: TensorFile, name: str, kind: str) -> list[GgufTensor]:
+    """Return what a tensor becomes: one of another name, perhaps of another order, or several."""
     shape = file.tensors[name].shape
-
-    def item(
-        new: str, change: Callable[[np.ndarray], np.ndarray] = np.asarray, *sizes: int
-    ) -> Item:
-        return Item(new, sizes or shape, kind, lambda: change(_floats(file, name)))
-
+    new = _GLOBAL.get(name) or _word(name)
     if kind == "Q8_0":
-        new = _GLOBAL.get(name) or _word(name)
-        return [Item(new, shape, kind, lambda: q8_0(file[name], file[name + ".scale"]))]
-    if name in _GLOBAL:
-        return [item(_GLOBAL[name])]
-    v6, C = file.metadata["arch"] == "v6", file.metadata["n_embd"]
+        return [GgufTensor(new, shape, kind, lambda: q8_0(file[name], file[name + ".scale"]))]
+
+    def changed(
+        new: str, sizes: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray] = np.asarray
+    ) -> GgufTensor:
+        return GgufTensor(new, sizes, kind, lambda: change(_floats(file, name)))
+
+    is_v6, C = file.metadata["arch"] == "v6", file.metadata["n_embd"]
     if name.endswith("att.token_shift"):
-        new = _word(name).replace("token_shift", "lerp_fused")
-        return [item(new, lambda x: x[_ORDER_V6] if v6 else x, shape[0], 1, 1, C)]
+        new = new.replace("token_shift", "lerp_fused")
+        order = _ORDER_V6 if is_v6 else slice(None)
+        return [changed(new, (shape[0], 1, 1, C), itemgetter(order))]
     if name.endswith("ffn.token_shift"):
-        new = _word(name).replace("token_shift", "lerp_{}")
-        return [
-            item(new.format(letter), itemgetter(i), C) for i, letter in enumerate("kr"[: shape[0]])
-        ]
+        names = [new.replace("token_shift", f"lerp_{letter}") for letter in "kr"[: shape[0]]]
+        return [changed(one, (C,), itemgetter(i)) for i, one in enumerate(names)]
     if name.endswith("att.time_maa_w1.weight"):
-        return [item(_word(name), lambda x: x.reshape(5, -1, C)[_ORDER_V6].reshape(-1, C))]
+        return [changed(new, shape, lambda x: x.reshape(5, -1, C)[_ORDER_V6].reshape(-1, C))]
     if name.endswith("att.time_maa_w2.weight"):
-        return [item(_word(name), lambda x: x.reshape(5, C, -1)[_ORDER_V6], 5, C, shape[1])]
+        sizes = (5, C, shape[1])
+        return [changed(new, sizes, lambda x: x.reshape(sizes)[_ORDER_V6])]
     if name.endswith("att.bonus"):
-        return [item(_word(name), np.asarray, file.metadata["n_head"], file.metadata["head_size"])]
-    return [item(_word(name))]
+        return [changed(new, (file.metadata["n_head"], file.metadata["head_size"]))]
+    return [changed(new, shape)]
 
 
 def _word(name: str) -> str:
