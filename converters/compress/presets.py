@@ -15,7 +15,7 @@ from tinyrwkv.errors import ArgumentError, FormatError
 
 from ..calibrate.calibration import Tell
 from ..judge.texts import read_text
-from ..report import report as pages
+from ..report.report import write_report
 from ..write.convert import PathLike, check_arguments, convert
 from ..write.edit import edit
 from . import search
@@ -108,7 +108,7 @@ def compress(
         }
         found |= {"figures": pipeline.figures, "notes": [*found["notes"], *pipeline.notes]}
     if report is not None:
-        found["report"] = [os.fsdecode(report), pages.write(os.fsdecode(report), found)]
+        found["report"] = [os.fsdecode(report), write_report(os.fsdecode(report), found)]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -13,28 +13,51 @@ from tinyrwkv.units import show_size
 
 from . import svg
 
+Json = Mapping[str, Any]
+
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --soft: #667085; --line: #d7dce5; --paper: #ffffff; }
+:root { color-scheme: light dark;
+  --ink: #1c2330; --soft: #667085; --line: #d7dce5; --paper: #ffffff; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8ebf1; --soft: #9aa4b5; --line: #3a4250; --paper: #14181f; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 760px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; } p, figcaption { color: var(--soft); }
-svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
-.grid { stroke: var(--line); } .axis { stroke: var(--soft); } .line { fill: none; stroke-width: 1.6; }
-.mark { fill: var(--ink); } .row { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.1rem; margin-top: 2.2rem; }
+p, figcaption { color: var(--soft); }
+svg { max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
+.grid { stroke: var(--line); }
+.axis { stroke: var(--soft); }
+.line { fill: none; stroke-width: 1.6; }
+.mark { fill: var(--ink); }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; }
 .c0 { fill: #3b76c4; } .c1 { fill: #d9822b; } .c2 { fill: #3f9b6b; }
 .c3 { fill: #9264b8; } .c4 { fill: #c24d52; } .c5 { fill: #7a8796; }
 .s0 { stroke: #3b76c4; } .s1 { stroke: #d9822b; } .s2 { stroke: #3f9b6b; }
 .s3 { stroke: #9264b8; } .s4 { stroke: #c24d52; } .s5 { stroke: #7a8796; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 td:first-child, th:first-child { text-align: left; }
 @media (max-width: 500px) { svg text { font-size: 15px; } }
 """
 
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title>\
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
 
-def write(path: str, report: Mapping[str, Any]) -> str:
+
+def write_report(path: str, report: Json) -> str:
     """Write the page, and the numbers beside it under the same name with .json.
 
     Parameters
@@ -54,133 +77,168 @@ def write(path: str, report: Mapping[str, Any]) -> str:
         A file can't be written.
     """
     beside = os.path.splitext(path)[0] + ".json"
-    for name, text in ((beside, json.dumps(report, indent=1) + "\n"), (path, page(report))):
-        try:
-            with open(name, "w", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            found = error.strerror or str(error)
-            raise FormatError(
-                name, "report", found, "a file to write", "check the path and its folder"
-            ) from None
+    _write(beside, json.dumps(report, indent=1) + "\n")
+    _write(path, page(report))
     return beside
 
 
-def page(report: Mapping[str, Any]) -> str:
-    """Return one page of HTML that needs nothing else."""
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        found = error.strerror or str(error)
+        fix = "check the path and its folder"
+        raise FormatError(path, "report", found, "a file to write", fix) from None
+
+
+def page(report: Json) -> str:
+    """Return one page of HTML that needs nothing else.
+
+    Parameters
+    ----------
+    report : mapping
+        As `compress` returns it.
+
+    Returns
+    -------
+    str
+    """
     title = f"{os.path.basename(report['output'])}: what compression did"
     sections = [_summary(report), _notes(report), _bytes(report), _losses(report)]
+    drawings = {"low rank": _low_rank, "sparse ffn": _sparse, "head": _head}
     for step in report["compression"]:
-        draw = {"low rank": _low_rank, "sparse ffn": _sparse, "head": _head}.get(step["technique"])
-        if draw is not None:
-            sections.append(draw(step, report["figures"].get(step["technique"], {})))
+        technique = step["technique"]
+        if technique in drawings:
+            figures = report["figures"].get(technique, {})
+            sections.append(drawings[technique](step, figures))
     if "search" in report:
         sections.append(_search(report["search"]))
-    body = "\n".join(sections)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(sections))
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; its cells are text, not markup."""
+    first = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(_row(cells) for cells in rows)
+    return f'<div class="scroll"><table><tr>{first}</tr>{body}</table></div>'
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _summary(report: Json) -> str:
+    shape = (
+        f"RWKV {report['arch']}, {report['n_layer']} layers of {report['n_embd']}, "
+        f"vocabulary {report['vocab_size']}"
     )
-
-
-def _summary(report: Mapping[str, Any]) -> str:
-    shape = f"RWKV {report['arch']}, {report['n_layer']} layers of {report['n_embd']}, vocabulary {report['vocab_size']}"
-    calibration = next(step for step in report["compression"] if step["technique"] == "calibration")
+    steps = report["compression"]
+    calibration = next(step for step in steps if step["technique"] == "calibration")
     text, counts = calibration["params"]["text"], calibration["report"]
-    read = [
-        show_size(round(sum(found["touched"].values())))
-        for found in report["figures"]["bytes"].values()
-    ]
-    lost = sum(step["report"].get("nll_delta", 0.0) for step in report["compression"])
+    stages = list(report["figures"]["bytes"].values())
+    before, after = (_read_bytes(stage) for stage in (stages[0], stages[-1]))
+    lost = sum(step["report"].get("nll_delta", 0.0) for step in steps)
+    loss = f"{lost:+.4f} nats a token" if lost else "none"
     return (
         f"<p>{escape(shape)}, from {escape(os.path.basename(report['input']))}. "
         f"Fitted to {counts['fit_tokens']:,} tokens of {escape(text)}; "
-        f"every loss below was measured on {counts['held_tokens']:,} tokens held back from it.</p>\n"
-        f"<p><strong>Each token reads {read[-1]} of weights, {read[0]} before (dense, int8). "
-        f"Loss: {f'{lost:+.4f} nats a token' if lost else 'none'}.</strong></p>"
+        f"every loss below was measured on {counts['held_tokens']:,} held-out tokens of it.</p>\n"
+        f"<p><strong>Each token reads {after} of weights, {before} before (dense, int8). "
+        f"Loss: {loss}.</strong></p>"
     )
 
 
-def _notes(report: Mapping[str, Any]) -> str:
+def _read_bytes(stage: Json) -> str:
+    """Return the bytes of weights that a token reads, for people."""
+    return show_size(round(sum(stage["touched"].values())))
+
+
+def _notes(report: Json) -> str:
     rows = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
     return f"<ul>{rows}</ul>" if rows else ""
 
 
-def _bytes(report: Mapping[str, Any]) -> str:
-    stages = report["figures"]["bytes"]
-    charts = []
-    for key, heading in (
-        ("touched", "Bytes of weights read for a token"),
-        ("file", "Bytes in the file"),
-    ):
-        rows = {
-            stage: {part.replace("_", " "): n for part, n in found[key].items()}
-            for stage, found in stages.items()
-        }
-        charts.append(
-            f"<h2>{heading}</h2>\n{svg.bars(heading, rows, lambda n: show_size(round(n)))}"
-        )
-    return "\n".join(charts)
+def _bytes(report: Json) -> str:
+    touched = _stacked_bytes(report, "touched", "Bytes of weights read for a token")
+    return touched + "\n" + _stacked_bytes(report, "file", "Bytes in the file")
 
 
-def _losses(report: Mapping[str, Any]) -> str:
+def _stacked_bytes(report: Json, key: str, heading: str) -> str:
+    """Return a chart with a bar for each stage."""
+    rows = {}
+    for stage, found in report["figures"]["bytes"].items():
+        rows[stage] = {part.replace("_", " "): nbytes for part, nbytes in found[key].items()}
+    chart = svg.bars(heading, rows, lambda nbytes: show_size(round(nbytes)))
+    return f"<h2>{heading}</h2>\n{chart}"
+
+
+def _losses(report: Json) -> str:
     steps = [step for step in report["compression"] if "nll_delta" in step["report"]]
     if not steps:
-        return "<h2>Loss</h2>\n<p>None: the logits are the same bits as those of the dense int8 file.</p>"
-    found = {step["technique"]: step["report"]["nll_delta"] for step in steps}
-    rows = "".join(
-        f"<tr><td>{escape(step['technique'])}</td><td>{step['report']['nll']:.4f}</td>"
-        f"<td>{step['report']['nll_delta']:+.4f}</td><td>{100 * step['report']['top1_delta']:+.2f}</td></tr>"
-        for step in steps
-    )
+        none = "None: the logits are the same bits as those of the dense int8 file."
+        return f"<h2>Loss</h2>\n<p>{none}</p>"
+    deltas = {step["technique"]: step["report"]["nll_delta"] for step in steps}
+    rows = []
+    for step in steps:
+        found = step["report"]
+        numbers = (
+            f"{found['nll']:.4f}",
+            f"{found['nll_delta']:+.4f}",
+            f"{100 * found['top1_delta']:+.2f}",
+        )
+        rows.append((step["technique"], *numbers))
     return (
-        f"<h2>Loss by technique</h2>\n{svg.deltas('nll by technique', found, '{:+.4f}'.format)}\n"
-        "<p>nll is the mean of minus the logarithm of the probability that the model gives the token which follows: "
-        "less is better, and 0.01 more makes each such token 1 % less probable. top-1 is how often that token is the "
-        "most probable one, in points of per cent. Each technique comes on top of those before.</p>\n"
-        '<div class="scroll"><table><tr><th>technique</th><th>nll</th>'
-        f"<th>more than before</th><th>top-1, points</th></tr>{rows}</table></div>"
+        "<h2>Loss by technique</h2>\n"
+        + svg.deltas("nll by technique", deltas, "{:+.4f}".format)
+        + "\n<p>nll is the mean of minus the logarithm of the probability that the model gives to "
+        "the token that follows: less is better, and 0.01 more makes each such token 1 % less "
+        "probable. top-1 is how often that token is the most probable one, in percentage points. "
+        "Each technique comes on top of those before.</p>\n"
+        + _table(("technique", "nll", "more than before", "top-1, points"), rows)
     )
 
 
-def _low_rank(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+def _low_rank(step: Json, figures: Json) -> str:
+    kinds = _by_kind(figures["spectra"])
+    charts = []
+    for kind, names in kinds.items():
+        chart = _spectra(kind, names, figures)
+        charts.append(f"<figure>{chart}<figcaption>{escape(kind)}</figcaption></figure>")
+    rows = []
+    for layer in sorted({layer for names in kinds.values() for layer in names}, key=int):
+        ranks = [figures["ranks"].get(names.get(layer, ""), "") for names in kinds.values()]
+        rows.append([f"layer {layer}", *(str(rank or "dense") for rank in ranks)])
+    return (
+        "<h2>Spectra and ranks</h2>\n<p>Singular values by their number, the first as 1; a line "
+        "for each layer, a dot at the rank that was kept.</p>\n"
+        f'<div class="row">{"".join(charts)}</div>\n' + _table(["", *kinds], rows)
+    )
+
+
+def _by_kind(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the names of matrices by their kind, such as att.key, and by their layer."""
     kinds: dict[str, dict[str, str]] = {}
-    for name in figures["spectra"]:
+    for name in names:
         _, layer, rest = name.split(".", 2)
         kinds.setdefault(rest.removesuffix(".weight"), {})[layer] = name
-    charts, layers = (
-        [],
-        sorted({layer for by_layer in kinds.values() for layer in by_layer}, key=int),
-    )
-    for kind, by_layer in kinds.items():
-        series, marks = {}, []
-        for layer, name in by_layer.items():
-            values = figures["spectra"][name]
-            top = max(values[0], 1e-30)
-            series[f"layer {layer}"] = [(i + 1, value / top) for i, value in enumerate(values)]
-            if rank := figures["ranks"][name]:
-                marks.append((rank, values[rank - 1] / top))
-        chart = svg.curves(kind, series, marks, log_y=True, width=350, legend=False)
-        charts.append(f"<figure>{chart}<figcaption>{escape(kind)}</figcaption></figure>")
-    head = "".join(f"<th>{escape(kind)}</th>" for kind in kinds)
-    rows = "".join(
-        f"<tr><td>layer {layer}</td>"
-        + "".join(
-            f"<td>{figures['ranks'].get(names.get(layer, ''), '') or 'dense'}</td>"
-            for names in kinds.values()
-        )
-        + "</tr>"
-        for layer in layers
-    )
-    return (
-        "<h2>Spectra and ranks</h2>\n<p>Singular values by their number, the first as 1; a line for each layer, "
-        f'a dot at the rank that was kept.</p>\n<div class="row">{"".join(charts)}</div>\n'
-        f'<div class="scroll"><table><tr><th></th>{head}</tr>{rows}</table></div>'
-    )
+    return kinds
 
 
-def _sparse(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+def _spectra(kind: str, names: Mapping[str, str], figures: Json) -> str:
+    """Return a chart of the singular values of one kind of matrix in all layers."""
+    series, marks = {}, []
+    for layer, name in names.items():
+        values = figures["spectra"][name]
+        top = max(values[0], 1e-30)
+        series[f"layer {layer}"] = [(i + 1, value / top) for i, value in enumerate(values)]
+        rank = figures["ranks"][name]
+        if rank:
+            marks.append((rank, values[rank - 1] / top))
+    return svg.curves(kind, series, marks, log_y=True, width=350, legend=False)
+
+
+def _sparse(step: Json, figures: Json) -> str:
     layers = step["report"]["layers"]
     names = {
         "sparsity": "do not fire",
@@ -188,31 +246,35 @@ def _sparse(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         "recall": "found of those that fire",
         "energy": "energy",
     }
-    series = {names[key]: [layer[key] for layer in layers] for key in names if key in layers[0]}
+    series = {}
+    for key, name in names.items():
+        if key in layers[0]:
+            series[name] = [layer[key] for layer in layers]
     chart = svg.columns("sparsity by layer", [str(i) for i in range(len(layers))], series)
     note = (
-        "Of the neurons of each layer: how many do not fire, and how many are chosen and read. Found of those that "
-        "fire: how many of them are among the chosen. Energy: how much of what the layer adds the chosen carry."
+        "Shares of the neurons of each layer: those that do not fire, and those that are chosen "
+        "and read. Found of those that fire: the share of them that is chosen. Energy: the share "
+        "of what the layer adds that comes from the chosen ones."
     )
     return f"<h2>Neurons by layer</h2>\n{chart}\n<p>{note}</p>"
 
 
-def _head(step: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    chart = svg.curves("coverage", {"of the most probable tokens": figures["coverage"]}, log_x=True)
+def _head(step: Json, figures: Json) -> str:
+    series = {"of the most probable tokens": figures["coverage"]}
+    chart = svg.curves("coverage", series, log_x=True)
     rows = step["params"]["rows"]
     return (
-        f"<h2>Head</h2>\n{chart}\n<p>Probability held by so many of the most probable tokens, on average: what a fixed "
-        f"short list would cover. {rows:,} rows are read exactly for each token, chosen by a preview of all.</p>"
+        f"<h2>Head</h2>\n{chart}\n<p>The probability that the most probable tokens hold together, "
+        "by their number, on average: what a fixed short list would cover. "
+        f"{rows:,} rows are read exactly for each token, chosen by a preview of all.</p>"
     )
 
 
-def _search(search: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(one['options'])}</td><td>{one['nll']:.4f}</td><td>{show_size(one['resident'])}</td></tr>"
-        for one in search["tried"]
-    )
+def _search(search: Json) -> str:
+    rows = []
+    for tried in search["tried"]:
+        rows.append((tried["options"], f"{tried['nll']:.4f}", show_size(tried["resident"])))
     return (
         f"<h2>Search</h2>\n<p>The best that stays within {show_size(search['budget'])} resident: "
-        f'{escape(search["chosen"])}.</p>\n<div class="scroll"><table><tr><th>options</th><th>nll</th>'
-        f"<th>resident</th></tr>{rows}</table></div>"
+        f"{escape(search['chosen'])}.</p>\n" + _table(("options", "nll", "resident"), rows)
     )

@@ -1,4 +1,7 @@
-"""Small charts as SVG text, to stand inside a page: they take its colours and need nothing from outside."""
+"""Small charts as SVG text.
+
+They stand inside a page, take its colours and need nothing from outside.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from html import escape
 WIDTH = 640
 COLOURS = 6
 """Classes c0 to c5, which the page gives colours to."""
+
+Points = Sequence[tuple[float, float]]
+Axis = Callable[[float], float]
 
 
 def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[float], str]) -> str:
@@ -31,7 +37,8 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
     left, right = 130, 90
     body = []
     for i, (label, parts) in enumerate(rows.items()):
-        y, x = 8 + 30 * i, float(left)
+        y = 8 + 30 * i
+        x = float(left)
         body.append(_text(left - 8, y + 15, label, "end"))
         for name, value in parts.items():
             width = (WIDTH - left - right) * value / most
@@ -49,92 +56,126 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
 def columns(
     title: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], top: float = 1.0
 ) -> str:
-    """Draw upright bars side by side, a group for each label, from 0 to `top`."""
-    left, low, height = 44, 170, 220
+    """Draw upright bars side by side, a group for each label, from 0 to `top`.
+
+    Parameters
+    ----------
+    title : str
+    groups : sequence of str
+        Labels of the groups.
+    series : mapping of str to sequence of float
+        For each colour a value in each group.
+    top : float
+
+    Returns
+    -------
+    str
+    """
+    left, high, low = 44, 10, 170
     span = (WIDTH - left - 10) / max(1, len(groups))
     wide = 0.8 * span / max(1, len(series))
-    body = [*_grid(left, 10, low, [top * i / 4 for i in range(5)], lambda v: v / top)]
+    ticks = [top * i / 4 for i in range(5)]
+    body = _grid(left, high, low, ticks, lambda value: value / top)
     for k, (name, values) in enumerate(series.items()):
         for i, value in enumerate(values):
-            tall = (low - 10) * min(1.0, max(0.0, value / top))
+            tall = (low - high) * min(1.0, max(0.0, value / top))
+            x = left + span * i + wide * k + 0.1 * span
             tip = f"{name}, {groups[i]}: {value:.3f}"
-            body.append(
-                _rect(left + span * i + wide * k + 0.1 * span, low - tall, wide, tall, k, tip)
-            )
-    body += [
-        _text(left + span * (i + 0.5), low + 16, label, "middle") for i, label in enumerate(groups)
-    ]
+            body.append(_rect(x, low - tall, wide, tall, k, tip))
+    for i, label in enumerate(groups):
+        body.append(_text(left + span * (i + 0.5), low + 16, label, "middle"))
     body.append(_legend(list(series), left, low + 26))
-    return _svg(title, height, body)
+    return _svg(title, 220, body)
 
 
 def deltas(title: str, values: Mapping[str, float], show: Callable[[float], str]) -> str:
-    """Draw horizontal bars to both sides of 0."""
+    """Draw horizontal bars to both sides of 0.
+
+    Parameters
+    ----------
+    title : str
+    values : mapping of str to float
+    show : callable
+        Writes a number for people.
+
+    Returns
+    -------
+    str
+    """
     left, right = 190, 90
+    height = 8 + 30 * len(values)
     most = max((abs(value) for value in values.values()), default=0) or 1
-    zero = left + (WIDTH - left - right) * (0.0 if min(values.values(), default=0) >= 0 else 0.5)
+    one_sided = min(values.values(), default=0) >= 0
+    zero = left + (WIDTH - left - right) * (0.0 if one_sided else 0.5)
     scale = (WIDTH - right - zero) / most
-    body = [
-        f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="4" y2="{4 + 30 * len(values)}"/>'
-    ]
+    body = [f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="4" y2="{height - 4}"/>']
     for i, (label, value) in enumerate(values.items()):
         y = 8 + 30 * i
+        end = zero + value * scale
+        tip = f"{label}: {show(value)}"
         body.append(_text(left - 60, y + 15, label, "end"))
-        body.append(
-            _rect(
-                min(zero, zero + value * scale),
-                y,
-                abs(value) * scale,
-                22,
-                0,
-                f"{label}: {show(value)}",
-            )
-        )
-        body.append(_text(max(zero, zero + value * scale) + 6, y + 15, show(value)))
-    return _svg(title, 8 + 30 * len(values), body)
+        body.append(_rect(min(zero, end), y, abs(value) * scale, 22, 0, tip))
+        body.append(_text(max(zero, end) + 6, y + 15, show(value)))
+    return _svg(title, height, body)
 
 
 def curves(
     title: str,
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    marks: Sequence[tuple[float, float]] = (),
+    series: Mapping[str, Points],
+    marks: Points = (),
     log_x: bool = False,
     log_y: bool = False,
     width: int = WIDTH,
     legend: bool = True,
 ) -> str:
-    """Draw lines through points (x, y), and marked points; logarithmic axes begin at the least positive value."""
+    """Draw lines through points (x, y), and marked points.
+
+    Parameters
+    ----------
+    title : str
+    series : mapping of str to sequence of (float, float)
+        The points of each line.
+    marks : sequence of (float, float)
+        Points that get a dot.
+    log_x, log_y : bool
+        Whether an axis is logarithmic; it begins at the least positive value then.
+    width : int
+    legend : bool
+
+    Returns
+    -------
+    str
+        Empty where there is nothing to draw.
+    """
     left, right, top, low = 52, 12, 10, 170
-    points = [point for line in series.values() for point in line if not (log_y and point[1] <= 0)]
-    if not points:
+    lines = {name: _drawable(line, log_y) for name, line in series.items()}
+    xs = [x for line in lines.values() for x, _ in line]
+    ys = [y for line in lines.values() for _, y in line]
+    if not xs:
         return ""
-    place_x = _axis([x for x, _ in points], log_x)
-    place_y = _axis([y for _, y in points], log_y)
+    axis_x, axis_y = _axis(xs, log_x), _axis(ys, log_y)
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + (width - left - right) * place_x(x), low - (low - top) * place_y(y)
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + (width - left - right) * axis_x(x), low - (low - top) * axis_y(y)
 
-    body = _grid(left, top, low, _ticks([y for _, y in points], log_y), place_y, width)
-    for x in _ticks([x for x, _ in points], log_x):
-        body.append(_text(at(x, points[0][1])[0], low + 16, _number(x), "middle"))
-    for k, (name, line) in enumerate(series.items()):
-        path = " ".join(
-            "{:.1f},{:.1f}".format(*at(x, y)) for x, y in line if not (log_y and y <= 0)
-        )
-        body.append(
-            f'<polyline class="line s{k % COLOURS}" points="{path}"><title>{escape(name)}</title></polyline>'
-        )
+    body = _grid(left, top, low, _ticks(ys, log_y), axis_y, width)
+    for x in _ticks(xs, log_x):
+        body.append(_text(place(x, ys[0])[0], low + 16, _number(x), "middle"))
+    for k, (name, line) in enumerate(lines.items()):
+        body.append(_polyline([place(x, y) for x, y in line], k, name))
     for x, y in marks:
-        px, py = at(x, y)
-        body.append(
-            f'<circle class="mark" cx="{px:.1f}" cy="{py:.1f}" r="3"><title>{x:g}: {y:.4g}</title></circle>'
-        )
+        body.append(_dot(*place(x, y), f"{x:g}: {y:.4g}"))
     if legend:
         body.append(_legend(list(series), left, low + 26))
     return _svg(title, low + (46 if legend else 24), body, width)
 
 
-def _axis(values: Sequence[float], log: bool) -> Callable[[float], float]:
+def _drawable(line: Points, log_y: bool) -> Points:
+    """Return the points that have a place on the axes."""
+    return [(x, y) for x, y in line if y > 0 or not log_y]
+
+
+def _axis(values: Sequence[float], log: bool) -> Axis:
     """Return the map from values to 0 to 1."""
     if log:
         values = [math.log(value) for value in values if value > 0]
@@ -150,20 +191,24 @@ def _axis(values: Sequence[float], log: bool) -> Callable[[float], float]:
 
 
 def _ticks(values: Sequence[float], log: bool) -> list[float]:
-    """Return round numbers within the values: of a linear axis 1, 2 or 5 times a power of ten apart, two to six."""
+    """Return round numbers within the values.
+
+    On a linear axis there are two to six, 1, 2 or 5 times a power of ten apart; on a logarithmic
+    one they are powers of ten.
+    """
     low, high = min(values), max(values)
-    if not log:
-        span = high - low
-        if span <= max(1e-9 * abs(high), 1e-300):
-            return [low]
-        step = 10.0 ** math.floor(math.log10(span / 4))
-        step *= next(times for times in (1, 2, 5, 10) if span <= 5 * times * step)
-        return [
-            i * step
-            for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-        ]
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    return [10.0**i for i in range(first, last + 1, max(1, (last - first) // 4))]
+    if log:
+        first = math.ceil(math.log10(low) - 1e-9)
+        last = math.floor(math.log10(high) + 1e-9)
+        return [10.0**i for i in range(first, last + 1, max(1, (last - first) // 4))]
+    span = high - low
+    if span <= max(1e-9 * abs(high), 1e-300):
+        return [low]
+    step = 10.0 ** math.floor(math.log10(span / 4))
+    step *= next(times for times in (1, 2, 5, 10) if span <= 5 * times * step)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
 
 
 def _number(value: float) -> str:
@@ -171,17 +216,14 @@ def _number(value: float) -> str:
 
 
 def _grid(
-    left: int,
-    top: int,
-    low: int,
-    ticks: Sequence[float],
-    place: Callable[[float], float],
-    width: int = WIDTH,
+    left: int, top: int, low: int, ticks: Sequence[float], axis: Axis, width: int = WIDTH
 ) -> list[str]:
+    """Return a line across the chart for each tick, with its number."""
+    right = width - 10
     body = []
     for tick in ticks:
-        y = low - (low - top) * place(tick)
-        body.append(f'<line class="grid" x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        y = low - (low - top) * axis(tick)
+        body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         body.append(_text(left - 6, y + 4, _number(tick), "end"))
     return body
 
@@ -189,14 +231,30 @@ def _grid(
 def _legend(names: Sequence[str], x: float, y: float) -> str:
     parts = []
     for k, name in enumerate(names):
-        parts.append(_rect(x, y, 12, 12, k, name) + _text(x + 17, y + 11, name))
+        parts.append(_rect(x, y, 12, 12, k, name))
+        parts.append(_text(x + 17, y + 11, name))
         x += 36 + 8 * len(name)
     return "".join(parts)
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: int, tip: str) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
-    return f'<rect class="c{colour % COLOURS}" {place}><title>{escape(tip)}</title></rect>'
+    sides = f'width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
+    place = f'x="{x:.1f}" y="{y:.1f}" {sides}'
+    return f'<rect class="c{colour % COLOURS}" {place}>{_tip(tip)}</rect>'
+
+
+def _polyline(points: Points, colour: int, tip: str) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline class="line s{colour % COLOURS}" points="{path}">{_tip(tip)}</polyline>'
+
+
+def _dot(x: float, y: float, tip: str) -> str:
+    return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="3">{_tip(tip)}</circle>'
+
+
+def _tip(text: str) -> str:
+    """Return what a browser shows under the pointer."""
+    return f"<title>{escape(text)}</title>"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
@@ -204,5 +262,5 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 
 def _svg(title: str, height: float, body: Sequence[str], width: int = WIDTH) -> str:
-    head = f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" role="img" aria-label="{escape(title)}">'
-    return head + "".join(body) + "</svg>"
+    box = f'viewBox="0 0 {width} {height:.0f}" width="{width}"'
+    return f'<svg {box} role="img" aria-label="{escape(title)}">' + "".join(body) + "</svg>"
