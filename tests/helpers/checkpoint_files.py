@@ -1,4 +1,7 @@
-"""Write safetensors, GGUF and rwkv.cpp files, and read checkpoints of any kind: what the readers are tested with."""
+"""Write safetensors, GGUF and rwkv.cpp files, and read checkpoints of any kind.
+
+The readers are tested with these.
+"""
 
 from __future__ import annotations
 
@@ -48,25 +51,33 @@ def blocks(array: np.ndarray, kind: str) -> bytes:
     x = np.asarray(array, np.float32).reshape(-1, 32)
     if kind == "q8_0":
         d = (np.abs(x).max(axis=1) / 127).astype("<f2")
-        q = np.rint(x / np.where(d, d, 1).astype(np.float32)[:, None]).astype("i1")
+        q = np.rint(x / _divisor(d)).astype("i1")
         return b"".join(d[i].tobytes() + q[i].tobytes() for i in range(len(x)))
-    low = x.min(axis=1) if kind == "q5_1" else -np.abs(x).max(axis=1)
-    high = x.max(axis=1) if kind == "q5_1" else -low
+    if kind == "q5_1":
+        low, high = x.min(axis=1), x.max(axis=1)
+    else:
+        high = np.abs(x).max(axis=1)
+        low = -high
     d = ((high - low) / 31).astype("<f2")
     m = low.astype("<f2") if kind == "q5_1" else -16 * d.astype(np.float32)
-    q = np.rint((x - m.astype(np.float32)[:, None]) / np.where(d, d, 1).astype(np.float32)[:, None])
-    q = np.clip(q, 0, 31).astype(int)
+    q = np.rint((x - m.astype(np.float32)[:, None]) / _divisor(d))
     out = b""
-    for i, row in enumerate(q):
-        fifth = sum(int(n >> 4) << j for j, n in enumerate(row))
-        nibbles = bytes(int(row[j] & 15 | (row[j + 16] & 15) << 4) for j in range(16))
-        out += (
-            d[i].tobytes()
-            + (m[i].tobytes() if kind == "q5_1" else b"")
-            + struct.pack("<I", fifth)
-            + nibbles
-        )
+    for i, row in enumerate(np.clip(q, 0, 31).astype(int)):
+        offset = m[i].tobytes() if kind == "q5_1" else b""
+        out += d[i].tobytes() + offset + _five_bits(row)
     return out
+
+
+def _divisor(d: np.ndarray) -> np.ndarray:
+    """Return scales to divide rows by; 1 for 0."""
+    return np.where(d, d, 1).astype(np.float32)[:, None]
+
+
+def _five_bits(row: np.ndarray) -> bytes:
+    """Return 32 numbers of 5 bits: first the high bits, then the low halves as nibbles."""
+    high = sum(int(n >> 4) << j for j, n in enumerate(row))
+    low = row & 15
+    return struct.pack("<I", high) + bytes(int(low[j] | low[j + 16] << 4) for j in range(16))
 
 
 GGMF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 7, "q5_1": 8, "q8_0": 9}
@@ -75,12 +86,11 @@ GGUF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 6, "q8_0": 8, "bf16": 30}
 
 def kinds(arrays: Arrays, kind: str) -> dict[str, str]:
     """Return the kind of every tensor: big matrices as `kind`, the rest float32."""
-    return {
-        name: kind
-        if array.ndim == 2 and name.endswith(".weight") and array.shape[1] % 32 == 0
-        else "f32"
-        for name, array in arrays.items()
-    }
+    found = {}
+    for name, array in arrays.items():
+        is_big = array.ndim == 2 and name.endswith(".weight") and array.shape[1] % 32 == 0
+        found[name] = kind if is_big else "f32"
+    return found
 
 
 def ggmf(arrays: Arrays, n_layer: int, kind: str = "f32", version: int = 101) -> bytes:
@@ -90,9 +100,8 @@ def ggmf(arrays: Arrays, n_layer: int, kind: str = "f32", version: int = 101) ->
     for name, one in kinds(arrays, kind).items():
         array = arrays[name]
         out += struct.pack("<3i", array.ndim, len(name), GGMF_TYPES[one])
-        out += (
-            struct.pack(f"<{array.ndim}i", *array.shape[::-1]) + name.encode() + blocks(array, one)
-        )
+        out += struct.pack(f"<{array.ndim}i", *array.shape[::-1])
+        out += name.encode() + blocks(array, one)
     return out
 
 
@@ -101,14 +110,18 @@ def _text(text: str) -> bytes:
 
 
 def _setting(name: str, value: Any) -> bytes:
+    """Return a setting with its type: whole number, decimal number, text or list."""
     if isinstance(value, str):
-        return _text(name) + struct.pack("<I", 8) + _text(value)
-    if isinstance(value, list):
-        kind, pack = (8, _text) if isinstance(value[0], str) else (5, struct.Struct("<i").pack)
-        return _text(name) + struct.pack("<IIQ", 9, kind, len(value)) + b"".join(map(pack, value))
-    return _text(name) + (
-        struct.pack("<If", 6, value) if isinstance(value, float) else struct.pack("<II", 4, value)
-    )
+        data = struct.pack("<I", 8) + _text(value)
+    elif isinstance(value, float):
+        data = struct.pack("<If", 6, value)
+    elif isinstance(value, int):
+        data = struct.pack("<II", 4, value)
+    elif isinstance(value[0], str):
+        data = struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_text(one) for one in value)
+    else:
+        data = struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
+    return _text(name) + data
 
 
 def gguf(

@@ -38,28 +38,39 @@ def read_golden(version: str) -> Golden:
     """Read tests/golden/<version>.npz."""
     with np.load(FOLDER / f"{version}.npz") as file:
         arrays = dict(file)
-    raw = {name[4:]: widen(x) for name, x in arrays.items() if name.startswith("raw.")}
-    logits = {int(name[7:]): x for name, x in arrays.items() if name.startswith("logits.")}
-    return Golden(
-        raw, arrays["tokens"].tolist(), logits, arrays["bf16_file"], file_state(arrays, version)
-    )
+    raw, logits = {}, {}
+    for name, x in arrays.items():
+        kind, _, rest = name.partition(".")
+        if kind == "raw":
+            raw[rest] = widen(x)
+        elif kind == "logits":
+            logits[int(rest)] = x
+    tokens, state = arrays["tokens"].tolist(), file_state(arrays, version)
+    return Golden(raw, tokens, logits, arrays["bf16_file"], state)
 
 
 def file_state(official: Mapping[str, np.ndarray], version: str) -> np.ndarray:
-    """Lay out a state of the official package as ours: flat, layer by layer, att_x, ffn_x, then the memory."""
+    """Lay out a state of the official package as ours.
+
+    It is flat, layer by layer: att_x, ffn_x, then the state of the WKV operator.
+    """
     if version == "v4":
-        memory = [official[name] for name in ("aa", "bb", "pp")]  # (L, C) each
+        wkv = [official[name] for name in ("aa", "bb", "pp")]  # (L, C) each
+    elif version == "v7":
+        wkv = [official["wkv"].swapaxes(2, 3)]  # (L, H, key, value)
     else:
-        wkv = official["wkv"]
-        memory = [wkv.swapaxes(2, 3) if version == "v7" else wkv]  # (L, H, key, value)
-    parts = [official["att_x"], official["ffn_x"], *memory]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).reshape(-1)
+        wkv = [official["wkv"]]  # (L, H, key, value)
+    parts = [official["att_x"], official["ffn_x"], *wkv]
+    by_layer = [part.reshape(len(part), -1) for part in parts]
+    return np.concatenate(by_layer, axis=1).reshape(-1)
 
 
 def bf16(x: np.ndarray) -> np.ndarray:
     """Round float32 to the nearest bfloat16, ties to even; the result is float32."""
     bits = x.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    even = (bits >> 16) & 1
+    rounded = (bits + 0x7FFF + even) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32)
 
 
 def narrow(x: np.ndarray) -> np.ndarray:

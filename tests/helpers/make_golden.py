@@ -1,7 +1,8 @@
 """Write tests/golden/*.npz: tiny random checkpoints and what the official package makes of them.
 
-Run it with an interpreter that has torch and rwkv, when a version is added or the format of the files changes:
-``python -m tests.helpers.make_golden``. The files in the repository come from rwkv 0.8.32 and torch 2.13.0 on x86-64.
+Run it when a version is added or the format of the files changes, with an interpreter that has
+torch and rwkv: ``python -m tests.helpers.make_golden``. The files in the repository come from rwkv
+0.8.32 and torch 2.13.0 on x86-64.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tests.helpers.golden_files import FOLDER, bf16, narrow
 from tests.helpers.official import official_version, run_official
 
-KEPT = (1, 2, 17)  # logits are kept after so many tokens
+KEPT = (1, 2, 17)  # the numbers of tokens after which logits are kept
 
 
 def main() -> None:
@@ -36,9 +37,8 @@ def main() -> None:
         arrays |= {f"raw.{name}": narrow(x) for name, x in raw.items()}
         path = FOLDER / f"{version}.npz"
         np.savez_compressed(path, **arrays | answer)
-        print(
-            f"{path.name}: {path.stat().st_size} bytes, logits std {logits.std():.3f}, {official_version()}"
-        )
+        size, spread = path.stat().st_size, logits.std()
+        print(f"{path.name}: {size} bytes, logits std {spread:.3f}, {official_version()}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Run the official ``rwkv`` package on a raw checkpoint: ``python official.py IN.npz OUT.npz``.
 
-The package decides at import which versions it can load, so every checkpoint gets a process of its own; that also lets
-an interpreter with torch serve tests that run in one without. IN holds the tensors by their raw names, ``version``,
-``tokens`` and ``dtype``, the type of the .pth that the package reads. OUT gets ``logits`` (T, V), one row for each
-token, and the state after the last, each tensor in the package's own orientation: ``att_x`` and ``ffn_x`` (L, C) with
-``aa``, ``bb``, ``pp`` (L, C) for v4, with ``wkv`` (L, H, key, value) for v5 and v6, (L, H, value, key) for v7.
+The package decides at import which versions it can load, so every checkpoint gets a process of its
+own. That also lets an interpreter with torch serve tests that run in one without.
+
+IN holds the tensors by their raw names, ``version``, ``tokens`` and ``dtype``, the type of the .pth
+that the package reads. OUT gets ``logits`` (T, V), one row for each token, and the state after the
+last token, each tensor in the package's own orientation: ``att_x`` and ``ffn_x`` (L, C), and
+``aa``, ``bb``, ``pp`` (L, C) for v4, ``wkv`` (L, H, key, value) for v5 and v6, (L, H, value, key)
+for v7.
 """
 
 from __future__ import annotations
@@ -61,7 +64,10 @@ def run_official(
 
 def official_version(python: str = sys.executable) -> str:
     """Return the versions of rwkv and torch that an interpreter has, or an empty string."""
-    code = "from importlib.metadata import version; print('rwkv', version('rwkv'), 'torch', version('torch'))"
+    code = (
+        "from importlib.metadata import version; "
+        "print('rwkv', version('rwkv'), 'torch', version('torch'))"
+    )
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True)
     except OSError:
@@ -73,11 +79,8 @@ def main(given: str, answer: str) -> None:
     """Do the work in the child process."""
     with np.load(given) as arrays:
         raw = dict(arrays)
-    tokens, version, dtype = (
-        raw.pop("tokens").tolist(),
-        str(raw.pop("version")),
-        str(raw.pop("dtype")),
-    )
+    tokens = raw.pop("tokens").tolist()
+    version, dtype = str(raw.pop("version")), str(raw.pop("dtype"))
     os.environ.update(RWKV_V7_ON=str(int(version == "v7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
 
     import torch  # type: ignore[import-not-found]
@@ -85,10 +88,9 @@ def main(given: str, answer: str) -> None:
 
     torch.set_num_threads(1)
     path = Path(given).with_name("checkpoint")  # the package appends .pth
-    torch.save(
-        {name: torch.from_numpy(x).to(getattr(torch, dtype)) for name, x in raw.items()},
-        f"{path}.pth",
-    )
+    kind = getattr(torch, dtype)
+    tensors = {name: torch.from_numpy(x).to(kind) for name, x in raw.items()}
+    torch.save(tensors, f"{path}.pth")
     model = RWKV(str(path), "cpu fp32")
     logits: list[np.ndarray] = []
     state: Any = None

@@ -1,4 +1,7 @@
-"""Write .pth files as torch.save does, byte for byte but for its random serialization id, without torch."""
+"""Write .pth files without torch, as torch.save does.
+
+The files are the same byte for byte, but for torch's random serialization id.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def stored(array: np.ndarray, dtype: str) -> bytes:
 
 
 class View(NamedTuple):
-    """A tensor that is not its whole storage in C order: ``storage`` is flat; offset and stride count elements."""
+    """A tensor that is not its whole storage in C order.
+
+    ``storage`` is flat; offset and stride count elements.
+    """
 
     storage: np.ndarray
     offset: int
@@ -51,9 +57,8 @@ class Pickle:
     def put(self, key: Any = None) -> None:
         if key is not None:
             self.memo[key] = self.count
-        self.out += (
-            b"q" + bytes([self.count]) if self.count < 256 else b"r" + struct.pack("<I", self.count)
-        )
+        short = self.count < 256
+        self.out += b"q" + bytes([self.count]) if short else b"r" + struct.pack("<I", self.count)
         self.count += 1
 
     def got(self, key: Any) -> bool:
@@ -143,8 +148,13 @@ def pickle_and_storages(
     parameters: bool = False,
     wrap: str = "",
 ) -> tuple[bytes, list[bytes]]:
-    """Return data.pkl and the bytes of each storage, for arrays or `View`s that share storages by identity."""
-    pickle, storages, keys = Pickle(), [], {}
+    """Return data.pkl and the bytes of each storage.
+
+    The tensors are arrays, or `View`s that share storages by identity.
+    """
+    pickle = Pickle()
+    storages: list[bytes] = []
+    keys: dict[int, str] = {}
     if wrap:
         pickle.out += b"}"
         pickle.put()
@@ -159,47 +169,41 @@ def pickle_and_storages(
         batch = items[start : start + 1000]
         pickle.out += b"(" * (len(batch) > 1)
         for name, value in batch:
-            view = (
-                value
-                if isinstance(value, View)
-                else View(value, 0, value.shape, c_stride(value.shape))
-            )
-            if id(view.storage) not in keys:
-                keys[id(view.storage)] = str(len(storages))
-                storages.append(stored(view.storage, dtype))
+            view = value
+            if not isinstance(value, View):
+                view = View(value, 0, value.shape, c_stride(value.shape))
+            storage = view.storage
+            if id(storage) not in keys:
+                keys[id(storage)] = str(len(storages))
+                storages.append(stored(storage, dtype))
             pickle.text(name)
-            pickle.tensor(
-                keys[id(view.storage)], STORAGES[dtype], view.storage.size, view, parameters
-            )
+            pickle.tensor(keys[id(storage)], STORAGES[dtype], storage.size, view, parameters)
         pickle.out += b"u" if len(batch) > 1 else b"s"
     pickle.out += b"s" * bool(wrap) + b"."
     return bytes(pickle.out), storages
 
 
 def zip_archive(members: Mapping[str, bytes], crc: bool = True, align: int = 64) -> bytes:
-    """Return an archive as torch's writer makes it: stored members, each at a multiple of `align`."""
+    """Return an archive as torch's writer makes it: stored members, at multiples of `align`."""
     out, directory = bytearray(), bytearray()
     for name, data in members.items():
-        start, encoded, check = len(out), name.encode(), zlib.crc32(data) if crc else 0
+        start, encoded = len(out), name.encode()
+        check = zlib.crc32(data) if crc else 0
+        sizes = (check, len(data), len(data))
         padding = -(start + 30 + len(encoded) + 4) % align
-        out += struct.pack(
-            "<4s5H3L2H", b"PK\3\4", 0, 0x808, 0, 0, 0, 0, 0, 0, len(encoded), padding + 4
-        )
+        # Signature, version, flags (the sizes come after the data; UTF-8), 12 bytes that don't
+        # matter, sizes of 0, lengths of the name and of the extra field.
+        out += struct.pack("<4s2H6x12x", b"PK\3\4", 0, 0x808)
+        out += struct.pack("<2H", len(encoded), padding + 4)
         out += encoded + b"FB" + struct.pack("<H", padding) + b"Z" * padding + data
-        out += struct.pack("<4s3L", b"PK\7\10", check, len(data), len(data))
-        sizes = (check, len(data), len(data), len(encoded))
-        directory += (
-            struct.pack(
-                "<4s6H3L5H2L", b"PK\1\2", 0, 0, 0x808, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, start
-            )
-            + encoded
-        )
+        out += struct.pack("<4s3L", b"PK\7\10", *sizes)
+        directory += struct.pack("<4s2H", b"PK\1\2", 0, 0)
+        directory += struct.pack("<H6x3LH12xL", 0x808, *sizes, len(encoded), start) + encoded
     count, offset = len(members), len(out)
     out += directory
     end64 = len(out)
-    out += struct.pack(
-        "<4sQ2H2L4Q", b"PK\6\6", 44, 0x31E, 45, 0, 0, count, count, len(directory), offset
-    )
+    out += struct.pack("<4sQ2H2L", b"PK\6\6", 44, 0x31E, 45, 0, 0)
+    out += struct.pack("<4Q", count, count, len(directory), offset)
     out += struct.pack("<4sLQL", b"PK\6\7", 0, end64, 1)
     out += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), offset, 0)
     return bytes(out)
@@ -207,15 +211,16 @@ def zip_archive(members: Mapping[str, bytes], crc: bool = True, align: int = 64)
 
 def members(pickle: bytes, storages: list[bytes], root: str = "archive") -> dict[str, bytes]:
     """Return the members of a checkpoint in torch's order."""
-    head = {
+    found = {
         "data.pkl": pickle,
         ".format_version": b"1",
         ".storage_alignment": b"64",
         "byteorder": b"little",
+        **{f"data/{i}": storage for i, storage in enumerate(storages)},
+        "version": b"3\n",
+        ".data/serialization_id": b"0" * 40,
     }
-    data = {f"data/{i}": storage for i, storage in enumerate(storages)}
-    tail = {"version": b"3\n", ".data/serialization_id": b"0" * 40}
-    return {f"{root}/{name}": value for name, value in {**head, **data, **tail}.items()}
+    return {f"{root}/{name}": value for name, value in found.items()}
 
 
 def write_pth(
