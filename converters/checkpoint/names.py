@@ -49,7 +49,8 @@ def raw_tensors(source: Source) -> dict[str, SourceTensor]:
             if name in result:
                 what, found = f"tensor {show(old)}", f"a second {show(name)}"
                 fix = "give a checkpoint that has it once"
-                raise FormatError(source.path, what, found, "one", fix)
+                sentence = f"{source.path}: {what} is {found}"
+                raise FormatError(source.path, what, found, "one", fix, sentence)
             result[name] = value
     return result
 

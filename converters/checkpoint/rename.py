@@ -38,6 +38,7 @@ def split(tensor: SourceTensor, prefix: str, letters: str) -> Iterator[tuple[str
     if tensor.shape[0] != len(letters):
         what, found = f"tensor {show(tensor.name)}", f"shape {tensor.shape}"
         expected = f"{len(letters)} vectors, {', '.join(letters)}"
-        raise FormatError(tensor.path, what, found, expected, "give the original .pth")
+        sentence = f"{tensor.path}: {what} has {found}, but stands for {expected}"
+        raise FormatError(tensor.path, what, found, expected, "give the original .pth", sentence)
     for i, letter in enumerate(letters):
         yield prefix + letter, tensor.map(operator.itemgetter(i), tensor.shape[1:])

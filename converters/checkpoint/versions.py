@@ -79,8 +79,10 @@ def refuse_variants(path: str, names: list[str]) -> None:
     for pattern, variant in _OTHERS:
         name = next((name for name in names if re.search(pattern, name)), None)
         if name is not None:
-            fix = _FIXES.get(variant, "give a checkpoint of a supported version")
-            raise UnsupportedError(path, f"tensor {show(name)}", variant, _SUPPORTED, fix)
+            what = f"tensor {show(name)}"
+            fix = _FIXES.get(variant, f"give a checkpoint of {_SUPPORTED}")
+            sentence = f"{path} holds {variant}, which can't be converted: see {what}"
+            raise UnsupportedError(path, what, variant, _SUPPORTED, fix, sentence)
 
 
 def detect(tensors: Tensors) -> str:
@@ -131,7 +133,9 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
     """
     if "emb.weight" not in tensors or not any(name.startswith("blocks.0.") for name in tensors):
         found, expected = f"{len(tensors)} tensors, {_some(list(tensors))}", _FIRST_NAMES
-        raise FormatError(path, "checkpoint", found, expected, "give an RWKV checkpoint")
+        sentence = f"{path} is no RWKV checkpoint: it has {found}"
+        fix = f"give one that has {_FIRST_NAMES}"
+        raise FormatError(path, "checkpoint", found, expected, fix, sentence)
     arch = detect(tensors)
     sizes = _sizes(path, tensors, arch)
     bonus = "time_faaaa" if "blocks.0.att.time_faaaa" in tensors else "time_first"
@@ -140,7 +144,8 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
             "tensor 'blocks.0.att.time_first'",
             "a name that some converters give to time_faaaa",
         )
-        raise UnsupportedError(path, what, found, "time_faaaa", "give the original .pth")
+        fix, sentence = "give the original .pth", f"{path}: {what} has {found}"
+        raise UnsupportedError(path, what, found, "time_faaaa", fix, sentence)
     tensors, notes = _without_unused(tensors, arch)
     shapes = factored(raw_shapes(sizes, ranks_of(tensors, arch), bonus), tensors)
     _check_names(path, tensors, shapes, arch)
@@ -150,6 +155,7 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
     return Checkpoint(path, sizes, shaped, notes)
 
 
+_COMPLETE = f"give a complete checkpoint of {_SUPPORTED}"
 _FIRST_NAMES = "emb.weight, blocks.0.ln1.weight, ..."
 
 
@@ -174,16 +180,17 @@ def _check_names(path: str, tensors: Tensors, shapes: dict[str, Shape], arch: st
     unknown = [name for name in tensors if name not in shapes]
     parts = []
     if missing:
-        parts.append(f"{len(missing)} missing ({_some(missing)})")
+        parts.append(f"{len(missing)} {_are(missing)} missing ({_some(missing)})")
     if unknown:
-        parts.append(f"{len(unknown)} unknown ({_some(unknown)})")
+        parts.append(f"{len(unknown)} {_are(unknown)} unknown ({_some(unknown)})")
     if parts:
         found, expected = " and ".join(parts), f"the {len(shapes)} of {_SUPPORTED}"
-        raise FormatError(path, "tensors", found, expected, _complete(arch))
+        sentence = f"{path} looks like {arch}, but of its tensors {found}"
+        raise FormatError(path, "tensors", found, expected, _COMPLETE, sentence)
 
 
-def _complete(arch: str) -> str:
-    return f"it looks like {arch}; give a complete checkpoint of a supported version"
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _some(names: list[str]) -> str:
@@ -204,8 +211,9 @@ def _shaped(path: str, name: str, tensor: SourceTensor, shape: Shape, arch: str)
     is_vector = not name.endswith(".weight") and min(len(old), len(new)) == 1
     same_vector = is_vector and math.prod(old) == math.prod(new)
     if old != new and not same_vector:
-        fix = f"it looks like {arch}; give a checkpoint of a supported version"
-        raise FormatError(path, f"tensor {show(name)}", f"shape {tensor.shape}", f"{shape}", fix)
+        what, found, expected = f"tensor {show(name)}", f"shape {tensor.shape}", f"{shape}"
+        sentence = f"{path} looks like {arch}, but {what} has {found}, not {expected}"
+        raise FormatError(path, what, found, expected, _COMPLETE, sentence)
     return tensor.map(lambda w: w.reshape(shape), shape)
 
 
@@ -215,9 +223,14 @@ def _sizes(path: str, tensors: Tensors, arch: str) -> Sizes:
     def shape(name: str, dims: int = 1) -> Shape:
         found = tensors[name].shape if name in tensors else ()
         if len(found) < dims:
-            what = f"shape {found}" if name in tensors else "nothing"
             expected = f"{dims} sizes or more"
-            raise FormatError(path, f"tensor '{name}'", what, expected, _complete(arch))
+            if name in tensors:
+                wrong, sentence = f"shape {found}", f"has shape {found}, not {expected}"
+            else:
+                wrong, sentence = "nothing", "is missing"
+            what = f"tensor '{name}'"
+            sentence = f"{path} looks like {arch}, but {what} {sentence}"
+            raise FormatError(path, what, wrong, expected, _COMPLETE, sentence)
         return found
 
     V, C = shape("emb.weight", 2)[-2:]
@@ -233,8 +246,8 @@ def _sizes(path: str, tensors: Tensors, arch: str) -> Sizes:
         H = 1 if H == C else H
     if C % H:
         expected = f"a divisor of {C}, the embedding size"
-        fix = "give a checkpoint of a supported version"
-        raise FormatError(path, "heads", f"{H}", expected, fix)
+        sentence = f"{path} would have {H} heads, which is not {expected}"
+        raise FormatError(path, "heads", f"{H}", expected, _COMPLETE, sentence)
     F = shape("blocks.0.ffn.key.weight", 2)[0]
     return Sizes(arch, _n_layer(tensors), C, F, H, C // H, V)
 

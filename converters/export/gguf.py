@@ -23,6 +23,8 @@ from .gguf_tensors import GgufTensor, gguf_tensors
 
 LN_X_EPS = 64e-5  # llama.cpp has it fixed
 
+_FIX = "use this file as it is, with tinyrwkv"
+
 Progress = Callable[[int, int], None]
 
 
@@ -61,7 +63,8 @@ def export(
     input, output = os.fsdecode(input), os.fsdecode(output)
     if _is_same(input, output):
         expected = "another file than the input"
-        raise ArgumentError("arguments", "output", output, expected, "choose a new name")
+        sentence = f"the output {output} would replace the input"
+        raise ArgumentError("arguments", "output", output, expected, "choose a new name", sentence)
     with open_file(input, verify=True) as file:
         check(file)
         tensors, metadata = gguf_tensors(file), dict(file.metadata)
@@ -99,30 +102,33 @@ def check(file: TensorFile) -> None:
         Another version, another epsilon, a compressed part, or an embedding whose norm can't be
         taken out.
     """
-    config = file.metadata
+    path, config = file.path, file.metadata
     if config["kind"] != "model":
-        fix = "give the file of a model"
-        raise FormatError(file.path, "metadata 'kind'", config["kind"], "model", fix)
+        kind, fix = config["kind"], "give the file of a model"
+        sentence = f"{path} holds a {kind}, not a model"
+        raise FormatError(path, "metadata 'kind'", kind, "model", fix, sentence)
     if config["arch"] not in ARCHITECTURES:
         expected = " or ".join(ARCHITECTURES)
-        fix = "llama.cpp runs no other: use this file as it is"
-        raise UnsupportedError(file.path, "arch", config["arch"], expected, fix)
+        sentence = f"{path} is RWKV {config['arch']}, but llama.cpp runs only {expected}"
+        raise UnsupportedError(path, "arch", config["arch"], expected, _FIX, sentence)
     check_tensors(file)
     known = {*tensor_shapes(config), *KEPT}
     for name in file.tensors:
         if name.removesuffix(".scale") not in known and not name.startswith("tokenizer."):
-            found, expected = "a compressed part", "a dense model"
+            what, found, expected = f"tensor '{name}'", "a compressed part", "a dense model"
             fix = "convert the checkpoint without options"
-            raise UnsupportedError(file.path, f"tensor '{name}'", found, expected, fix)
+            sentence = f"{path}: {what} is {found}, but llama.cpp runs only {expected}"
+            raise UnsupportedError(path, what, found, expected, fix, sentence)
     for name in KEPT:
         if name not in file:
-            expected = "the layer norm that was folded into the embedding"
+            what, expected = f"tensor '{name}'", "the layer norm that was folded into the embedding"
             fix = "convert the checkpoint again"
-            raise UnsupportedError(file.path, f"tensor '{name}'", "none", expected, fix)
+            sentence = f"{path} lacks {what}, {expected}"
+            raise UnsupportedError(path, what, "none", expected, fix, sentence)
     if not math.isclose(config["ln_x_eps"], LN_X_EPS, rel_tol=1e-6):
-        expected = f"{LN_X_EPS}, as llama.cpp has it"
-        fix = "use this file as it is"
-        raise UnsupportedError(file.path, "ln_x_eps", config["ln_x_eps"], expected, fix)
+        found, expected = config["ln_x_eps"], f"{LN_X_EPS}, as llama.cpp has it"
+        sentence = f"{path} has an ln_x_eps of {found}, but llama.cpp has {LN_X_EPS}"
+        raise UnsupportedError(path, "ln_x_eps", found, expected, _FIX, sentence)
 
 
 def _write(file: TensorFile, tensors: list[GgufTensor], output: str, progress: Progress) -> None:
@@ -142,8 +148,8 @@ def _write(file: TensorFile, tensors: list[GgufTensor], output: str, progress: P
         os.replace(temp, output)
     except OSError as error:
         found, expected = error.strerror or str(error), "a place to write"
-        fix = "check the folder and the free space"
-        raise FormatError(output, "file", found, expected, fix) from error
+        fix, sentence = "check the folder and the free space", f"cannot write {output}: {found}"
+        raise FormatError(output, "file", found, expected, fix, sentence) from error
     finally:
         with suppress(OSError):
             writer.close()
@@ -176,14 +182,17 @@ def _data(file: TensorFile, tensor: GgufTensor) -> np.ndarray:
             return np.ascontiguousarray(tensor.make(), tensor.dtype)
     except FloatingPointError as error:
         what, found = f"tensor for {tensor.name}", f"a number that is too large for {tensor.kind}"
-        fix = "use this file as it is"
-        raise UnsupportedError(file.path, what, found, "at most 65504", fix) from error
+        sentence = f"{file.path}: the {what} has {found}"
+        raise UnsupportedError(file.path, what, found, "at most 65504", _FIX, sentence) from error
 
 
 def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        expected, fix = "it, to write GGUF files", "pip install gguf"
-        raise UnsupportedError("export", "package 'gguf'", "none", expected, fix) from None
+        what, expected = "package 'gguf'", "it, to write GGUF files"
+        sentence = f"the {what} is not installed; it writes GGUF files"
+        raise UnsupportedError(
+            "export", what, "none", expected, "pip install gguf", sentence
+        ) from None
     return gguf

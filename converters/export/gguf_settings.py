@@ -85,9 +85,10 @@ def _rank(file: TensorFile, word: str) -> int:
     ranks = {file.tensors[name].shape[1] for name in names if name in file.tensors}
     if len(ranks) > 1:
         found = ", ".join(str(rank) for rank in sorted(ranks))
-        fix = "llama.cpp can't run it: use this file as it is"
         what, expected = f"rank of att.{word}", "the same in all layers"
-        raise UnsupportedError(file.path, what, found, expected, fix)
+        fix = "use this file as it is, with tinyrwkv"
+        sentence = f"{file.path}: the {what} is {found} by layer, but llama.cpp has one for all"
+        raise UnsupportedError(file.path, what, found, expected, fix, sentence)
     return ranks.pop() if ranks else 1
 
 

@@ -47,7 +47,7 @@ def read_ggmf(file: InputFile) -> Source:
     while at < file.size:
         name, tensor, at = _tensor(file, at, version)
         if name in tensors:
-            raise FormatError(file.path, f"tensor {show(name)}", "two of this name", "one", FETCH)
+            raise ggml.same_name(file, name)
         tensors[name] = tensor
     _check_sizes(file, tensors, (n_vocab, n_embed), n_layer)
     return Source(file, "ggmf", tensors)
@@ -60,12 +60,16 @@ def _check_sizes(
     emb = tensors.get("emb.weight")
     found = "no tensor" if emb is None else emb.shape
     if found != shape:
-        expected = f"shape {shape} of the header"
-        raise FormatError(file.path, "tensor 'emb.weight'", found, expected, FETCH)
+        what, expected = "tensor 'emb.weight'", f"shape {shape} of the header"
+        sentence = f"{file.path}: {what} has shape {found}, but the header says {shape}"
+        if emb is None:
+            sentence = f"{file.path} has no {what}"
+        raise FormatError(file.path, what, found, expected, FETCH, sentence)
     layers = sum(name.endswith(".ln1.weight") for name in tensors)
     if layers != n_layer:
-        expected = f"{layers}, those of the tensors"
-        raise FormatError(file.path, "header", f"{n_layer} layers", expected, FETCH)
+        found, expected = f"{n_layer} layers", f"{layers}, those of the tensors"
+        sentence = f"{file.path}: the header says {found}, but the tensors have {layers}"
+        raise FormatError(file.path, "header", found, expected, FETCH, sentence)
 
 
 def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, int]:
@@ -74,8 +78,9 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
     n_dims, name_bytes, number = _TENSOR.unpack(file.read(at, _TENSOR.size, what).tobytes())
     at += _TENSOR.size
     if not 1 <= n_dims <= 4 or not 1 <= name_bytes <= 200:
-        found = f"{n_dims} dimensions, a name of {name_bytes} bytes"
-        raise FormatError(file.path, what, found, "1 to 4, and 1 to 200", FETCH)
+        found = f"{n_dims} dimensions and a name of {name_bytes} bytes"
+        sentence = f"{file.path}: the {what} would have {found}"
+        raise FormatError(file.path, what, found, "1 to 4, and 1 to 200", FETCH, sentence)
     # Sizes are stored fastest first.
     shape = struct.unpack(f"<{n_dims}i", file.read(at, 4 * n_dims, what).tobytes())[::-1]
     at += 4 * n_dims
@@ -85,11 +90,12 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
     if min(shape) < 1:
         raise FormatError(file.path, what, f"shape {shape}", "sizes above 0", FETCH)
     if number not in _KINDS:
-        found = f"type {_REFUSED.get(number, number)}"
-        raise UnsupportedError(file.path, what, found, "FP32, FP16, Q5_0, Q5_1 or Q8_0", _FIX)
+        refused = str(_REFUSED.get(number, number))
+        raise ggml.unreadable(file, name, refused, "FP32, FP16, Q5_0, Q5_1 and Q8_0", _FIX)
     kind = _KINDS[number]
     if version == 100 and kind.numbers > 1:
         found = f"{kind.name} of file version 100"
-        raise UnsupportedError(file.path, what, found, "of version 101", _FIX)
+        sentence = f"{file.path}: {what} has type {found}; only that of version 101 can be read"
+        raise UnsupportedError(file.path, what, found, "of version 101", _FIX, sentence)
     tensor = ggml.tensor(file, name, kind, shape, at)
     return name, tensor, at + ggml.size_of(file, name, kind, shape)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError
+from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.table import show
 
-from .source import FETCH, InputFile, SourceTensor, row_blocks, to_float32
+from .source import FETCH, InputFile, SourceTensor, cut, row_blocks, to_float32
 
 
 class Kind(NamedTuple):
@@ -85,6 +85,20 @@ Q5_0 = Kind("Q5_0", 32, 22, _q5_0)
 Q5_1 = Kind("Q5_1", 32, 24, _q5_1)
 
 
+def same_name(file: InputFile, name: str) -> FormatError:
+    """Return the error that a file has two tensors of one name."""
+    what = f"tensor {show(name)}"
+    sentence = f"{file.path}: two tensors are named {show(name)}"
+    return FormatError(file.path, what, "two of this name", "one", FETCH, sentence)
+
+
+def unreadable(file: InputFile, name: str, kind: str, kinds: str, fix: str) -> UnsupportedError:
+    """Return the error that a tensor is stored in a type that can't be read."""
+    what = f"tensor {show(name)}"
+    sentence = f"{file.path}: {what} has type {kind}; only {kinds} can be read"
+    return UnsupportedError(file.path, what, f"type {kind}", kinds, fix, sentence)
+
+
 def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> int:
     """Return the bytes of a tensor.
 
@@ -107,8 +121,7 @@ def tensor(
     what = f"tensor {show(name)}"
     nbytes = size_of(file, name, kind, shape)
     if offset + nbytes > file.size:
-        found = f"its end at byte {offset + nbytes}"
-        raise FormatError(file.path, what, found, f"at most {file.size}", FETCH)
+        raise cut(file.path, what, offset + nbytes, file.size)
     is_vector = len(shape) == 1
     # Blocks go along the last axis: a vector is one row.
     row_shape = (1, *shape) if is_vector else shape

@@ -13,7 +13,7 @@ from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.table import show
 
 from . import ggml
-from .source import FETCH, About, InputFile, Source, SourceTensor
+from .source import FETCH, About, InputFile, Source, SourceTensor, cut
 
 MAGIC = b"GGUF"
 ARCHITECTURES = ("rwkv6", "rwkv7")
@@ -108,7 +108,7 @@ def read_gguf(file: InputFile) -> Source:
     tensors: dict[str, SourceTensor] = {}
     for name, shape, kind, offset in entries:
         if name in tensors:
-            raise FormatError(file.path, f"tensor {show(name)}", "two of this name", "one", FETCH)
+            raise ggml.same_name(file, name)
         tensors[name] = ggml.tensor(file, name, kind, shape, base + offset)
     return Source(file, "gguf", tensors, about)
 
@@ -163,8 +163,7 @@ class _Cursor:
 
     def skip(self, nbytes: int) -> None:
         if self.at + nbytes > self.file.size:
-            found = f"its end at byte {self.at + nbytes}"
-            raise FormatError(self.file.path, "header", found, f"at most {self.file.size}", FETCH)
+            raise cut(self.file.path, "header", self.at + nbytes, self.file.size)
         self.at += nbytes
 
     def scalar(self, code: str) -> Any:
@@ -197,8 +196,9 @@ class _Cursor:
             for _ in range(count):
                 self.skip(self.scalar("<Q"))
         else:
-            found = f"an array of {count} of type {kind}"
-            raise FormatError(self.file.path, "settings", found, "a flat one", FETCH)
+            found = f"an array of {count} items of type {kind}"
+            expected = "arrays of numbers or of texts"
+            raise FormatError(self.file.path, "settings", found, expected, FETCH)
 
     def entry(self) -> _Entry:
         """Return the next line of the table of tensors."""
@@ -213,6 +213,6 @@ class _Cursor:
             expected = "one that fits the file"
             raise FormatError(self.file.path, what, f"shape {shape}", expected, FETCH)
         if number not in _KINDS:
-            found = f"type {_REFUSED.get(number, number)}"
-            raise UnsupportedError(self.file.path, what, found, "F32, F16, BF16 or Q8_0", _FIX)
+            kind = str(_REFUSED.get(number, number))
+            raise ggml.unreadable(self.file, name, kind, "F32, F16, BF16 and Q8_0", _FIX)
         return _Entry(name, shape, _KINDS[number], offset)

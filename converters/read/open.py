@@ -78,22 +78,32 @@ def _refusal(path: str, head: bytes) -> Exception:
     """Say what a file that is no checkpoint looks like."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
-        return FormatError(path, "file", "0 bytes", _EXPECTED, "fetch the file again")
+        sentence = f"{path} is empty"
+        return FormatError(path, "file", "0 bytes", _EXPECTED, "fetch the file again", sentence)
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        fix = "download the file itself, not the page about it"
-        return FormatError(path, "file", "what looks like an HTML page", _EXPECTED, fix)
+        found, fix = "an HTML page", "download the file itself, not the page about it"
+        sentence = f"{path} is {found}, not a checkpoint"
+        return FormatError(path, "file", found, _EXPECTED, fix, sentence)
+    relative = _relative(path, head, text)
+    if relative is not None:
+        found, fix = relative
+        sentence = f"{path} is {found}; such a file can't be read"
+        return UnsupportedError(path, "file", found, _EXPECTED, fix, sentence)
+    found = f"the first bytes {head[:8]!r}"
+    sentence = f"{path} is no known kind of checkpoint: it has {found}"
+    return FormatError(path, "file", found, _EXPECTED, f"give {_EXPECTED}", sentence)
+
+
+def _relative(path: str, head: bytes, text: bytes) -> tuple[str, str] | None:
+    """Return what a file is that is almost a checkpoint, and how to fix it; None for others."""
     if text.startswith(b"{"):
         if b"weight_map" in text or path.endswith(".index.json"):
-            found = "the index of a checkpoint in several files"
-            fix = "join them, or give the .pth of the model"
-        else:
-            found, fix = "a JSON file", "give the checkpoint itself"
-        return UnsupportedError(path, "file", found, _EXPECTED, fix)
+            fix = "join the files, or give the .pth of the model"
+            return "the index of a checkpoint in several files", fix
+        return "a JSON file", "give the checkpoint itself"
     if head[257:262] == b"ustar":
-        found = "a tar archive, as PyTorch wrote before 0.1.10"
-        return UnsupportedError(path, "file", found, _EXPECTED, _RESAVE)
+        return "a tar archive, as PyTorch wrote before 0.1.10", _RESAVE
     for magic, found, fix in _OTHERS:
         if head.startswith(magic):
-            return UnsupportedError(path, "file", found, _EXPECTED, fix)
-    fix = "check that this is a checkpoint"
-    return FormatError(path, "file", f"the first bytes {head[:8]!r}", _EXPECTED, fix)
+            return found, fix
+    return None

@@ -46,16 +46,20 @@ def read_pth(file: InputFile) -> Source:
     if not isinstance(content, dict) or not content:
         found = "an empty dict" if content == {} else _named(content)
         fix = _RESAVE + "(model.state_dict(), ...)"
-        raise FormatError(file.path, "data.pkl", found, "a dict of tensors", fix)
+        sentence = f"{file.path} holds {found}, not a dict of tensors"
+        raise FormatError(file.path, "data.pkl", found, "a dict of tensors", fix, sentence)
     if "_strategy" in content:
         found = "weights already converted by ChatRWKV (key '_strategy')"
         fix = "give the .pth that they were made from"
-        raise UnsupportedError(file.path, "data.pkl", found, "the original checkpoint", fix)
+        what, expected = "data.pkl", "the original checkpoint"
+        raise UnsupportedError(file.path, what, found, expected, fix, f"{file.path} holds {found}")
     tensors = {}
     for name, value in content.items():
         if not isinstance(value, StoredTensor) or not isinstance(name, str):
+            what, found = f"key {show(name)}", _named(value)
+            sentence = f"{file.path}: {what} holds {found}, not a tensor"
             fix = "save the weights alone"
-            raise UnsupportedError(file.path, f"key {show(name)}", _named(value), "a tensor", fix)
+            raise UnsupportedError(file.path, what, found, "a tensor", fix, sentence)
         tensors[name] = archive.tensor(name, value)
     return Source(file, "pth", tensors)
 
@@ -88,12 +92,14 @@ class _Checkpoint:
         roots = [name[: -len(pickle)] for name in self.zip.members if name.endswith("/" + pickle)]
         if len(roots) != 1:
             found = f"{len(roots)} in the zip archive"
-            raise FormatError(file.path, pickle, found, "one", _RESAVE)
+            sentence = f"{file.path}: the zip archive has {len(roots)} members {pickle}, not one"
+            raise FormatError(file.path, pickle, found, "one", _RESAVE, sentence)
         self.root = roots[0]
         order = self.root + "byteorder"
         if order in self.zip.members and self.zip.read(order, 16).strip() != b"little":
             found, expected = "big-endian numbers", "little-endian ones"
-            raise UnsupportedError(file.path, "byteorder", found, expected, _RESAVE)
+            sentence = f"{file.path} holds {found}"
+            raise UnsupportedError(file.path, "byteorder", found, expected, _RESAVE, sentence)
 
     def tensor(self, name: str, stored: StoredTensor) -> SourceTensor:
         """Return a tensor, after checking it against its storage and the storage against the zip.
@@ -106,14 +112,15 @@ class _Checkpoint:
         nbytes = numel * STORED[storage.kind].itemsize
         member = self.zip.members.get(self._member(stored))
         if member is None or member.size != nbytes:
-            found = "none" if member is None else f"{member.size} bytes"
-            expected = f"{nbytes} bytes"
-            raise FormatError(self.file.path, what, f"a storage of {found}", expected, FETCH)
+            found = "no storage" if member is None else f"a storage of {member.size} bytes"
+            raise FormatError(self.file.path, what, found, f"one of {nbytes} bytes", FETCH)
         last = _last(stored)
         inside = 0 <= offset and last < numel and math.prod(shape) <= numel
         if not inside or not all(n > 0 for n in shape) or not all(step >= 0 for step in stride):
             found = f"offset {offset}, shape {show(shape)}, stride {show(stride)}"
-            raise FormatError(self.file.path, what, found, f"a view of {numel} numbers", _RESAVE)
+            expected = f"a view of {numel} numbers"
+            sentence = f"{self.file.path}: {what} is not {expected}: {found}"
+            raise FormatError(self.file.path, what, found, expected, _RESAVE, sentence)
         read = self._rows if _contiguous(shape, stride) else self._strided_rows
         return SourceTensor(self.file.path, name, shape, lambda: read(stored, what))
 

@@ -50,8 +50,8 @@ def read_safetensors(file: InputFile) -> Source:
     header = _parse(file, file.read(8, length, "header").tobytes())
     header.pop("__metadata__", None)
     if not header:
-        fix = "give a checkpoint with weights"
-        raise FormatError(file.path, "header", "no tensors", "some", fix)
+        fix, sentence = "give a checkpoint with weights", f"{file.path} has no tensors"
+        raise FormatError(file.path, "header", "no tensors", "some", fix, sentence)
     base = 8 + length
     entries = {name: _entry(file, name, value) for name, value in header.items()}
     _check_places(file, entries, base)
@@ -86,7 +86,8 @@ def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
         found = f"bad JSON ({show(str(error))})"
-        raise FormatError(file.path, "header", found, "one JSON object", FETCH) from error
+        sentence = f"{file.path}: the header is {found}"
+        raise FormatError(file.path, "header", found, "one JSON object", FETCH, sentence) from error
     return header
 
 
@@ -97,8 +98,10 @@ def _entry(file: InputFile, name: str, value: Any) -> _Entry:
         if _are_sizes(shape, file.size) and _are_sizes(offsets, file.size):
             if len(shape) <= 8 and 0 not in shape and len(offsets) == 2:
                 return _Entry(value["dtype"], tuple(shape), *offsets)
-    found, expected = "another entry in the header", "dtype, shape and data_offsets within the file"
-    raise FormatError(file.path, f"tensor {show(name)}", found, expected, FETCH)
+    what, found = f"tensor {show(name)}", "another entry in the header"
+    expected = "dtype, shape and data_offsets within the file"
+    sentence = f"{file.path}: the header does not give {what} {expected}"
+    raise FormatError(file.path, what, found, expected, FETCH, sentence)
 
 
 def _are_sizes(value: Any, most: int) -> bool:
@@ -118,12 +121,17 @@ def _check_places(file: InputFile, entries: dict[str, _Entry], base: int) -> Non
         nbytes = math.prod(entry.shape) * STORED[entry.dtype].itemsize
         if entry.end - entry.begin != nbytes or base + entry.end > file.size:
             found = f"bytes {entry.begin} to {entry.end} of {file.size - base}"
-            raise FormatError(file.path, what, found, f"{nbytes} bytes of them", FETCH)
+            sentence = f"{file.path}: {what} has {found}, but needs {nbytes} bytes of them"
+            raise FormatError(file.path, what, found, f"{nbytes} bytes of them", FETCH, sentence)
         if entry.begin != end:
-            raise FormatError(file.path, what, f"its first byte at {entry.begin}", f"{end}", FETCH)
+            found, expected = f"its first byte at {entry.begin}", f"{end}"
+            sentence = f"{file.path}: {what} begins at byte {entry.begin} of the data, not at {end}"
+            raise FormatError(file.path, what, found, expected, FETCH, sentence)
         end = entry.end
     if base + end != file.size:
-        raise FormatError(file.path, "file", f"{file.size} bytes", f"{base + end}", FETCH)
+        found, expected = f"{file.size} bytes", f"{base + end}"
+        sentence = f"{file.path} has {file.size} bytes, but its header describes {base + end}"
+        raise FormatError(file.path, "file", found, expected, FETCH, sentence)
 
 
 def _tensor(file: InputFile, name: str, entry: _Entry, base: int) -> SourceTensor:

@@ -27,6 +27,13 @@ STORED: dict[str, np.dtype[Any]] = {
 FETCH = "the file is cut or damaged: fetch it again"
 
 
+def cut(path: str, what: str, end: int, size: int) -> FormatError:
+    """Return the error that a part of a file ends at byte `end`, behind the end of the file."""
+    found, expected = f"its end at byte {end}", f"at most {size}"
+    sentence = f"{path}: {what} ends at byte {end}, but the file has {size} bytes"
+    return FormatError(path, what, found, expected, FETCH, sentence)
+
+
 def to_float32(array: np.ndarray, kind: str) -> np.ndarray:
     """Widen an array read as ``STORED[kind]`` to float32, exactly.
 
@@ -75,15 +82,21 @@ class InputFile:
         try:
             if os.path.isdir(self.path):
                 found, fix = "a folder", "give a file in it"
+                sentence = f"{self.path} is a folder"
             elif not stat.S_ISREG(os.stat(self.path).st_mode):  # opening a pipe may block for ever
                 found = "a pipe or device"
+                sentence = f"{self.path} is a pipe or device"
             else:
                 self.handle: BinaryIO = open(self.path, "rb", buffering=0)
                 self.size = os.fstat(self.handle.fileno()).st_size
                 return
+        except FileNotFoundError:
+            found = "nothing"
+            sentence = f"no such file: {self.path}"
         except (OSError, ValueError) as error:
             found = getattr(error, "strerror", None) or str(error)
-        raise FormatError(self.path, "file", found, expected, fix)
+            sentence = f"cannot read {self.path}: {found}"
+        raise FormatError(self.path, "file", found, expected, fix, sentence)
 
     def read(self, offset: int, nbytes: int, what: str) -> np.ndarray:
         """Return `nbytes` bytes from `offset` on.
@@ -98,9 +111,7 @@ class InputFile:
             The file ends before; nothing is allocated then.
         """
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
-            raise FormatError(
-                self.path, what, f"its end at byte {offset + nbytes}", f"at most {self.size}", FETCH
-            )
+            raise cut(self.path, what, offset + nbytes, self.size)
         data = np.empty(nbytes, np.uint8)
         view = data.data
         done = 0
@@ -109,12 +120,13 @@ class InputFile:
             while done < nbytes:
                 got = self.handle.readinto(view[done:])  # type: ignore[attr-defined]
                 if not got:
-                    raise OSError(f"its end at byte {offset + done}")
+                    raise OSError(f"the file ends at byte {offset + done}")
                 done += got
         except OSError as error:
-            raise FormatError(
-                self.path, what, error.strerror or str(error), f"{nbytes} bytes", FETCH
-            ) from error
+            found = error.strerror or str(error)
+            sentence = f"{self.path}: cannot read {what}: {found}"
+            expected = f"{nbytes} bytes"
+            raise FormatError(self.path, what, found, expected, FETCH, sentence) from error
         return data
 
     def values(self, offset: int, count: int, kind: str, what: str) -> np.ndarray:
@@ -170,10 +182,10 @@ class SourceTensor:
             if block is None:
                 return
             if not np.isfinite(block).all():
+                what, found = f"tensor {show(self.name)}", "NaN or infinity"
                 fix = "training diverged or the file is damaged: take another checkpoint"
-                raise FormatError(
-                    self.path, f"tensor {show(self.name)}", "NaN or infinity", "finite numbers", fix
-                )
+                sentence = f"{self.path}: {what} holds {found}"
+                raise FormatError(self.path, what, found, "finite numbers", fix, sentence)
             yield block
 
     def load(self) -> np.ndarray:

@@ -82,7 +82,9 @@ def unpickle(path: str, data: bytes) -> Any:
         found = str(error)
     except _DAMAGE as error:
         found = f"a damaged pickle ({show(str(error))})"
-    raise FormatError(path, "data.pkl", found, "a state dict as torch.save writes it", _FIX)
+    expected = "a state dict as torch.save writes it"
+    sentence = f"{path}: data.pkl is not {expected}: found {found}"
+    raise FormatError(path, "data.pkl", found, expected, _FIX, sentence)
 
 
 _DAMAGE = (
@@ -210,8 +212,9 @@ class _Machine:
         if name in _GLOBALS:
             return Global(name)
         found = f"the global {show(name)[1:-1]}"
-        expected = "only plain float32, float16 and bfloat16 tensors; nothing of it was run"
-        raise UnsupportedError(self.path, "data.pkl", found, expected, _FIX)
+        expected = "only plain float32, float16 and bfloat16 tensors"
+        sentence = f"{self.path}: data.pkl refers to {found}; nothing of it was run"
+        raise UnsupportedError(self.path, "data.pkl", found, expected, _FIX, sentence)
 
     def call(self, function: Any, arguments: Any) -> Any:
         if type(function) is not Global or type(arguments) is not tuple:

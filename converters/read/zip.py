@@ -63,7 +63,9 @@ class Zip:
             self.members = _entries(file.read(offset, size, "zip directory").tobytes())
         except (struct.error, ValueError) as error:
             found = show(str(error))
-            raise FormatError(file.path, "zip directory", found, "a whole one", FETCH) from error
+            sentence = f"{file.path}: the zip directory is damaged: {found}"
+            what, expected = "zip directory", "a whole one"
+            raise FormatError(file.path, what, found, expected, FETCH, sentence) from error
 
     def _directory(self) -> tuple[int, int]:
         """Return (offset, size) of the directory from the record at the end of the file."""
@@ -72,7 +74,9 @@ class Zip:
         suffix = self.file.read(self.file.size - nbytes, nbytes, "zip archive").tobytes()
         at = suffix.rfind(b"PK\5\6")
         if at < 0 or at + _END.size > len(suffix):
-            raise FormatError(path, "zip archive", "no directory at its end", "one", FETCH)
+            found = "no directory at its end"
+            sentence = f"{path}: the zip archive has {found}"
+            raise FormatError(path, "zip archive", found, "one", FETCH, sentence)
         _, size, offset = _END.unpack_from(suffix, at)
         before = at - _END64_PLACE.size
         if before >= 0 and suffix.startswith(b"PK\6\7", before):
@@ -97,19 +101,22 @@ class Zip:
         path, what = self.file.path, f"member {show(name)}"
         member = self.members.get(name)
         if member is None:
-            raise FormatError(path, what, "nothing", "it in the archive", FETCH)
-        if member.flags & 1:
-            found = "encrypted bytes"
-            raise UnsupportedError(path, what, found, "bytes stored as they are", _RESAVE)
-        if member.method:
-            found = f"bytes compressed by method {member.method}"
-            raise UnsupportedError(path, what, found, "bytes stored as they are", _RESAVE)
+            sentence = f"{path}: the zip archive has no {what}"
+            raise FormatError(path, what, "nothing", "it in the archive", FETCH, sentence)
+        if member.method or member.flags & 1:
+            found = f"compressed by method {member.method}"
+            if member.flags & 1:
+                found = "encrypted"
+            sentence = f"{path}: {what} is {found}"
+            expected = "stored as it is"
+            raise UnsupportedError(path, what, found, expected, _RESAVE, sentence)
         header = self.file.read(member.header, _LOCAL.size, what).tobytes()
         signature, name_bytes, extra_bytes = _LOCAL.unpack(header)
         offset = member.header + _LOCAL.size + name_bytes + extra_bytes
         if signature != b"PK\3\4" or member.stored != member.size:
-            expected = "one that agrees with the directory"
-            raise FormatError(path, what, "a damaged header", expected, FETCH)
+            found, expected = "a damaged header", "one that agrees with the directory"
+            sentence = f"{path}: {what} has {found}"
+            raise FormatError(path, what, found, expected, FETCH, sentence)
         if name not in self._checked:
             self._check(what, offset, member)
             self._checked.add(name)

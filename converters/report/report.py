@@ -88,8 +88,8 @@ def _write(path: str, text: str) -> None:
             file.write(text)
     except OSError as error:
         found = error.strerror or str(error)
-        fix = "check the path and its folder"
-        raise FormatError(path, "report", found, "a file to write", fix) from None
+        fix, sentence = "check the path and its folder", f"cannot write {path}: {found}"
+        raise FormatError(path, "report", found, "a file to write", fix, sentence) from None
 
 
 def page(report: Json) -> str:

@@ -58,7 +58,8 @@ class Recipe(NamedTuple):
             if not np.isfinite(result).all():
                 what = f"tensor {show(first.name)}"
                 fix = "the checkpoint is damaged: take another"
-                raise FormatError(first.path, what, "huge values", "usual ones", fix)
+                sentence = f"{first.path}: {what} has huge values, which would become infinity"
+                raise FormatError(first.path, what, "huge values", "usual ones", fix, sentence)
             yield result
 
 

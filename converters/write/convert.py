@@ -149,20 +149,28 @@ def check_arguments(
     """
     if dtype not in DTYPES:
         expected = "one of " + ", ".join(DTYPES)
-        raise ArgumentError("arguments", "dtype", dtype, expected, "choose one of these")
+        sentence = f"there is no dtype {dtype}"
+        raise ArgumentError("arguments", "dtype", dtype, expected, f"choose {expected}", sentence)
     if ln_x_eps is not None and not 0 < ln_x_eps <= 1:
         expected = "a number above 0, at most 1"
-        raise ArgumentError("arguments", "ln_x_eps", ln_x_eps, expected, "64e-5 is usual")
+        sentence = f"ln_x_eps is {ln_x_eps}, but must be {expected}"
+        raise ArgumentError("arguments", "ln_x_eps", ln_x_eps, expected, "64e-5 is usual", sentence)
     if template is not None and not re.fullmatch("[A-Za-z0-9_.-]{1,64}", template):
         found, expected = ascii(template), "the name of a template"
-        raise ArgumentError("arguments", "template", found, expected, "such as chat")
+        sentence = f"{found} is not {expected}"
+        raise ArgumentError(
+            "arguments", "template", found, expected, "give one such as chat", sentence
+        )
     if license is not None and not (0 < len(license) <= 200 and license == _plain(license)):
         found, expected = ascii(license[:80]), "1 to 200 printable ASCII characters"
-        raise ArgumentError("arguments", "license", found, expected, "such as Apache-2.0")
+        sentence = f"the license is {found}, but must be {expected}"
+        fix = "give one such as Apache-2.0"
+        raise ArgumentError("arguments", "license", found, expected, fix, sentence)
     inputs = [input] if vocab is None else [input, os.fsdecode(vocab)]
     if any(_is_same(path, output) for path in inputs):
         expected = "another file than the input"
-        raise ArgumentError("arguments", "output", output, expected, "choose a new name")
+        sentence = f"the output {output} would replace the input"
+        raise ArgumentError("arguments", "output", output, expected, "choose a new name", sentence)
 
 
 def _is_same(path: str, output: str) -> bool:

@@ -44,19 +44,22 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
     with open_file(path, verify=True) as old:
         metadata, tensors = old.metadata, list(old.tensors.values())
     if metadata["kind"] != "model":
-        fix = "give the file of a model"
-        raise FormatError(path, "metadata 'kind'", metadata["kind"], "model", fix)
+        kind, fix = metadata["kind"], "give the file of a model"
+        sentence = f"{path} holds a {kind}, not a model"
+        raise FormatError(path, "metadata 'kind'", kind, "model", fix, sentence)
     if new_vocab:
         tensors = [tensor for tensor in tensors if not tensor.name.startswith("tokenizer.")]
     if metadata["dtype"] == dtype:
         return Content(metadata, [Copy(file, tensor) for tensor in tensors], [])
     if metadata["dtype"] == "int8":
-        fix = "what int8 lost can't be had back: " + _FIX
-        raise UnsupportedError(path, "dtype", "int8", dtype, fix)
+        sentence = f"{path} is int8 and can't become {dtype}: what int8 lost is gone"
+        raise UnsupportedError(path, "dtype", "int8", dtype, _FIX, sentence)
     techniques = [step["technique"] for step in metadata.get("compression", [])]
     others = [technique for technique in techniques if technique not in DTYPES]
     if others:
-        raise UnsupportedError(path, "compression", ", ".join(others), "a plain model", _FIX)
+        found = ", ".join(others)
+        sentence = f"{path} is compressed ({found}): only a plain model can become {dtype}"
+        raise UnsupportedError(path, "compression", found, "a plain model", _FIX, sentence)
     metadata.pop("compression", None)
     return Content(metadata, [_retyped(file, tensor) for tensor in tensors], [])
 

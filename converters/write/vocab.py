@@ -73,11 +73,12 @@ def find_world(checkpoint: str | os.PathLike[str]) -> str:
             return path
     searched = " or ".join([places[0], *(places[1:] or ["an installed rwkv package"])])
     found, expected = f"no {WORLD} in {searched}", "the vocabulary of World models"
+    sentence = f"there is {found}"
     fix = (
         "put it there from BlinkDL's ChatRWKV on GitHub, or pip install --no-deps rwkv, "
         "or give --vocab FILE"
     )
-    raise ArgumentError("arguments", "--vocab world", found, expected, fix)
+    raise ArgumentError("arguments", "--vocab world", found, expected, fix, sentence)
 
 
 def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
@@ -108,11 +109,14 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
         where = f"line {number}"
         token, id = _parse(path, where, line)
         if not 0 < id < vocab_size:
-            expected = f"1 to {vocab_size - 1}, the rows of the model; 0 ends a document"
-            raise FormatError(path, where, f"id {id}", expected, _FIX)
+            found, expected = f"id {id}", f"1 to {vocab_size - 1}"
+            sentence = f"{path}: {where} has {found}, but the model has the ids {expected}"
+            raise FormatError(path, where, found, expected, _FIX, sentence)
         if id in ids or token in tokens:
-            twice = f"id {id}" if id in ids else f"the token {show(token)}"
-            raise FormatError(path, where, f"{twice} for the second time", "each once", _FIX)
+            found = f"id {id}" if id in ids else f"the token {show(token)}"
+            found += " for the second time"
+            sentence = f"{path}: {where} has {found}"
+            raise FormatError(path, where, found, "each once", _FIX, sentence)
         tokens[token] = id
         ids.add(id)
     _check_whole(path, tokens, vocab_size)
@@ -145,7 +149,10 @@ def _parse(path: str, where: str, line: bytes) -> tuple[bytes, int]:
         raise FormatError(path, where, show(line), _FORM, _FIX) from error
     if len(token) != int(match[3]) or not token:
         found, expected = f"a token of {len(token)} bytes", f"{match[3]}, and at least 1"
-        raise FormatError(path, where, found, expected, _FIX)
+        sentence = f"{path}: {where} has {found}, but gives its length as {match[3]}"
+        if not token:
+            sentence = f"{path}: {where} has an empty token"
+        raise FormatError(path, where, found, expected, _FIX, sentence)
     return token, int(match[1])
 
 
@@ -157,11 +164,13 @@ def _check_whole(path: str, tokens: dict[bytes, int], vocab_size: int) -> None:
         if len(missing) > 1:
             found += f" and {len(missing) - 1} others"
         expected = "all 256 single bytes, so that any text has an encoding"
-        raise FormatError(path, "tokens", found, expected, _FIX)
+        sentence = f"{path} has {found}, so some text has no encoding"
+        raise FormatError(path, "tokens", found, expected, _FIX, sentence)
     most = max(tokens.values())
     if most < vocab_size // 2:
-        expected = f"most of the {vocab_size} rows of the model"
-        raise FormatError(path, "tokens", f"ids up to {most}", expected, _FIX)
+        found, expected = f"ids up to {most}", f"most of the {vocab_size} rows of the model"
+        sentence = f"{path} has {found}, but the model has {vocab_size} rows"
+        raise FormatError(path, "tokens", found, expected, _FIX, sentence)
 
 
 def _pack(tokens: dict[bytes, int]) -> Vocabulary:

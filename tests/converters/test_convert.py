@@ -1,4 +1,4 @@
-"""Whole conversions: what the file holds, what the report says, and that a failure leaves nothing."""
+"""Whole conversions: what the file holds, what the report says, what a failure leaves: nothing."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_vocabulary(checkpoint, output, tmp_path):
         assert file["tokenizer.starts"].tolist() == list(range(257))
         assert file["tokenizer.ids"].tolist() == list(range(1, 257))
     wrong = write(tmp_path / "wrong.txt", VOCAB + b"999 'ab' 2\n")
-    with pytest.raises(FormatError, match=r"wrong\.txt: line 257: found id 999"):
+    with pytest.raises(FormatError, match=r"wrong\.txt: line 257 has id 999"):
         convert(checkpoint(), tmp_path / "other", vocab=wrong)
     assert not (tmp_path / "other").exists()
 
@@ -200,13 +200,13 @@ def test_odd_file_names(tmp_path, output):
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"dtype": "int4"}, "dtype: found int4, expected one of f32, f16, int8"),
-        ({"ln_x_eps": 0.0}, "ln_x_eps: found 0.0"),
-        ({"ln_x_eps": float("nan")}, "ln_x_eps: found nan"),
-        ({"ln_x_eps": 2.0}, "ln_x_eps: found 2.0"),
-        ({"template": "a b"}, "template: found 'a b'"),
-        ({"license": ""}, "license: found ''"),
-        ({"license": "a\nb"}, "license: found 'a.*b', expected 1 to 200 printable"),
+        ({"dtype": "int4"}, "there is no dtype int4; choose one of f32, f16, int8"),
+        ({"ln_x_eps": 0.0}, "ln_x_eps is 0.0"),
+        ({"ln_x_eps": float("nan")}, "ln_x_eps is nan"),
+        ({"ln_x_eps": 2.0}, "ln_x_eps is 2.0"),
+        ({"template": "a b"}, "'a b' is not the name of a template"),
+        ({"license": ""}, "the license is '', but"),
+        ({"license": "a\nb"}, "the license is 'a.*b', but must be 1 to 200 printable"),
     ],
 )
 def test_arguments_are_checked(checkpoint, output, options, found):
@@ -227,9 +227,9 @@ def test_the_output_is_not_the_input(checkpoint, tmp_path):
         (path, tmp_path / "hard"),
         (path, vocab),
     ):
-        with pytest.raises(ArgumentError, match="another file than the input"):
+        with pytest.raises(ArgumentError, match="would replace the input"):
             convert(input, output, vocab=vocab)
-    with pytest.raises(ArgumentError, match="another file than the input"):
+    with pytest.raises(ArgumentError, match="would replace the input"):
         convert(path, os.path.join(tmp_path, ".", "model.pth"))
     assert path.read_bytes() == before
 
@@ -247,7 +247,7 @@ def broken(name, value):
 def test_a_bad_number_stops_the_conversion(tmp_path, output, name, value):
     output.write_bytes(b"older")
     path = write(tmp_path / "bad.pth", broken(name, value))
-    with pytest.raises(FormatError, match=rf"bad\.pth: tensor '{name}': found NaN or infinity"):
+    with pytest.raises(FormatError, match=rf"bad\.pth: tensor '{name}' holds NaN or infinity"):
         convert(path, output)
     assert output.read_bytes() == b"older"
     assert sorted(os.listdir(tmp_path)) == ["bad.pth", "model.trwkv"]
@@ -264,7 +264,7 @@ def test_numbers_too_large_for_float16(tmp_path, output):
     raw = raw_checkpoint("v4", **SIZES)
     raw["blocks.1.att.time_decay"][3] = 100  # finite, but exp(100) is not
     write_pth(tmp_path / "huge.pth", raw)
-    with pytest.raises(FormatError, match=r"'blocks\.1\.att\.time_decay': found huge values"):
+    with pytest.raises(FormatError, match=r"'blocks\.1\.att\.time_decay' has huge values"):
         convert(tmp_path / "huge.pth", output)
 
 

@@ -88,14 +88,14 @@ def test_quiet(paths, capsys):
 
 def test_errors_give_1_and_one_line(paths, capsys, tmp_path):
     for arguments, found in (
-        ([str(tmp_path / "none.pth"), paths[1]], "none.pth: file: found No such file"),
-        ([paths[0], paths[0]], "another file than the input"),
+        ([str(tmp_path / "none.pth"), paths[1]], "none.pth; check the name"),
+        ([paths[0], paths[0]], "would replace the input"),
         ([*paths, "--template", "a b"], "template"),
         ([write(tmp_path / "page", b"<html>"), paths[1]], "an HTML page"),
         ([*paths, "--vocab", write(tmp_path / "v", b"1 'a' 1\n")], "no token for the byte 0x00"),
         (
             [*paths, "--vocab", str(tmp_path / "none.txt")],
-            "No such file or directory, expected a vocabulary;",
+            "none.txt; check the name",
         ),
     ):
         assert cli.main(arguments) == 1
@@ -187,4 +187,4 @@ def test_as_a_module(paths):
         [*command[:3], "missing", paths[1]], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("tinyrwkv-convert: missing: file: ")
+    assert done.stderr.startswith("tinyrwkv-convert: no such file: missing;")

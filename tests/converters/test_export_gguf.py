@@ -212,7 +212,8 @@ def test_a_vocabulary(gguf, model, tmp_path):
     assert found["tokenizer.ggml.model"] == "rwkv"
     assert len(tokens) == len(set(tokens)) == len(types) == SIZES["vocab_size"]
     for i, token in WORDS.items():
-        # llama.cpp undoes these four escapes, and takes the character after any other backslash as it is
+        # llama.cpp undoes these four escapes; it takes the character after any other backslash as
+        # it is.
         text = tokens[i].encode().decode("unicode_escape").encode("latin-1")
         assert (text, types[i]) == (token, 1)
     assert (tokens[0], types[0], tokens[299], types[299]) == ("[<s>]", 3, "[[PAD299]]", 5)
@@ -295,7 +296,7 @@ def refusal(path, tmp_path, kind=UnsupportedError):
 
 @pytest.mark.parametrize("arch", ["v4", "v5.0", "v5.1", "v5.2"])
 def test_other_versions_are_refused_by_name(model, tmp_path, arch):
-    assert f"arch: found {arch}, expected v6 or v7" in refusal(model(arch), tmp_path)
+    assert f"is RWKV {arch}, but llama.cpp runs only v6 or v7" in refusal(model(arch), tmp_path)
 
 
 def test_what_llama_cpp_can_not_run_is_refused(model, tmp_path):
@@ -305,15 +306,15 @@ def test_what_llama_cpp_can_not_run_is_refused(model, tmp_path):
         return rewrite(path, tmp_path / "b.trwkv", change)
 
     without = changed(lambda metadata, tensors: tensors.pop("blocks.0.ln0.bias"))
-    assert "tensor 'blocks.0.ln0.bias': found none" in refusal(without, tmp_path)
-    assert "ln_x_eps: found 1e-05" in refusal(model("v7", ln_x_eps=1e-5), tmp_path)
+    assert "lacks tensor 'blocks.0.ln0.bias'" in refusal(without, tmp_path)
+    assert "has an ln_x_eps of 1e-05" in refusal(model("v7", ln_x_eps=1e-5), tmp_path)
     gone = changed(lambda metadata, tensors: tensors.pop("head.weight"))
     assert "tensor 'head.weight'" in refusal(gone, tmp_path, FormatError)
     assert f"no such file: {tmp_path / 'none'}" in refusal(tmp_path / "none", tmp_path, FormatError)
     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
     with Writer(tmp_path / "state", {"kind": "state", "model": 64 * "0", **sizes}) as writer:
         writer.add("state", np.zeros(24, np.float32))
-    assert "metadata 'kind': found state" in refusal(tmp_path / "state", tmp_path, FormatError)
+    assert "holds a state, not a model" in refusal(tmp_path / "state", tmp_path, FormatError)
 
 
 def test_a_compressed_part_is_refused(model, tmp_path):
@@ -331,7 +332,7 @@ def test_ranks_that_differ_are_refused(gguf, model, tmp_path):
         tensors["blocks.1.att.g2.weight"] = tensors["blocks.1.att.g2.weight"][:, :5].copy()
 
     path = rewrite(model(), tmp_path / "b.trwkv", change)
-    assert "rank of att.g2: found 5, 24, expected the same in all layers" in refusal(path, tmp_path)
+    assert "the rank of att.g2 is 5, 24 by layer, but" in refusal(path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ def test_numbers_too_large_for_float16_are_refused(gguf, model, tmp_path, name):
         tensors[name][3] = 1e38
 
     path = rewrite(model("v7", "int8"), tmp_path / "b.trwkv", change)
-    assert "found a number that is too large for " in refusal(path, tmp_path)
+    assert "has a number that is too large for " in refusal(path, tmp_path)
 
 
 def test_without_the_package(model, tmp_path, monkeypatch):
@@ -353,11 +354,11 @@ def test_without_the_package(model, tmp_path, monkeypatch):
 def test_a_failure_leaves_the_old_file(gguf, model, tmp_path, monkeypatch):
     path = model()
     write(tmp_path / "a.gguf", b"old")
-    with pytest.raises(ArgumentError, match="another file than the input"):
+    with pytest.raises(ArgumentError, match="would replace the input"):
         export(path, path)
     with pytest.raises(
         FormatError,
-        match=r"a\.gguf: file: found No such file or directory, expected a place to write",
+        match=r"cannot write .*a\.gguf: No such file or directory",
     ):
         export(path, tmp_path / "none" / "a.gguf")
 

@@ -99,7 +99,7 @@ def test_options_change_the_metadata(model, tmp_path):
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_int8_does_not_become_float_again(model, tmp_path, dtype):
     with pytest.raises(
-        UnsupportedError, match=rf"dtype: found int8, expected {dtype}; what int8 lost"
+        UnsupportedError, match=rf"is int8 and can't become {dtype}: what int8 lost is gone"
     ):
         convert(model("int8"), tmp_path / "out", dtype=dtype)
     assert not (tmp_path / "out").exists()
@@ -112,7 +112,7 @@ def test_other_techniques_keep_their_type(model, tmp_path):
         for name, x in tensors.items():
             writer.add(name, x, page_aligned=name == "head.weight")
     with pytest.raises(
-        UnsupportedError, match="compression: found low-rank, expected a plain model"
+        UnsupportedError, match=r"is compressed \(low-rank\): only a plain model can become int8"
     ):
         convert(tmp_path / "odd.trwkv", tmp_path / "out", dtype="int8")
     convert(tmp_path / "odd.trwkv", tmp_path / "out", dtype="f32")
@@ -137,5 +137,5 @@ def test_a_state_is_no_model(tmp_path):
     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
     with Writer(tmp_path / "state", {"kind": "state", "model": 64 * "0", **sizes}) as writer:
         writer.add("state", np.zeros(24, np.float32))
-    with pytest.raises(FormatError, match="found state, expected model"):
+    with pytest.raises(FormatError, match="holds a state, not a model"):
         convert(tmp_path / "state", tmp_path / "out")

@@ -68,7 +68,8 @@ def test_block_layouts_by_hand():
     assert ggml.Q8_0.decode(np.frombuffer(q8, np.uint8)[None]).tolist() == [
         [0.5 * q for q in range(-16, 16)]
     ]
-    # number j: low nibble of byte j, for the second half the high nibble of byte j - 16; fifth bit: bit j
+    # number j: the low nibble of byte j, or for the second half the high nibble of byte j - 16; its
+    # fifth bit: bit j
     nibbles = bytes((j & 15) | (15 - j) << 4 for j in range(16))
     q = [j + 16 * (j % 2) for j in range(16)] + [15 - j + 16 * (j % 3 == 0) for j in range(16)]
     fifth = struct.pack("<I", sum((n >> 4) << j for j, n in enumerate(q)))
@@ -84,7 +85,7 @@ def test_what_is_refused_by_name(tmp_path):
     parts = {"emb.weight": TINY["emb.weight"]}
     good = ggmf(parts, 0)
     q4 = good[:32] + struct.pack("<i", 2) + good[36:]
-    assert "tensor 'emb.weight': found type Q4_0" in refusal(tmp_path, q4, UnsupportedError)
+    assert "tensor 'emb.weight' has type Q4_0" in refusal(tmp_path, q4, UnsupportedError)
     old = ggmf(TINY, 1, "q5_1", 100)
     assert "Q5_1 of file version 100" in refusal(tmp_path, old, UnsupportedError)
     version = struct.pack("<4si", b"fmgg", 102) + good[8:]
@@ -96,12 +97,14 @@ def test_what_is_damaged(tmp_path):
     emb = TINY["emb.weight"]
     good = ggmf({"emb.weight": emb}, 0)
     twice = good + good[24:]
-    assert "two of this name" in refusal(tmp_path, twice, FormatError)
+    assert "two tensors are named 'emb.weight'" in refusal(tmp_path, twice, FormatError)
     assert "0 layers" not in refusal(tmp_path, ggmf(TINY, 2), FormatError)
-    assert "2 layers, expected 1" in refusal(tmp_path, ggmf(TINY, 2), FormatError)
+    assert "the header says 2 layers, but the tensors have 1" in refusal(
+        tmp_path, ggmf(TINY, 2), FormatError
+    )
     other = good[:8] + struct.pack("<i", 41) + good[12:]
-    assert "shape (41, 32) of the header" in refusal(tmp_path, other, FormatError)
-    assert "no tensor" in refusal(tmp_path, good[:24], FormatError)
+    assert "shape (40, 32), but the header says (41, 32)" in refusal(tmp_path, other, FormatError)
+    assert "no tensor 'emb.weight'" in refusal(tmp_path, good[:24], FormatError)
     dims = good[:24] + struct.pack("<i", 1 << 30) + good[28:]
     assert "1073741824 dimensions" in refusal(tmp_path, dims, FormatError)
     ragged = ggmf({"emb.weight": np.zeros((4, 33), np.float32)}, 0)
@@ -115,7 +118,7 @@ def test_huge_counts_allocate_nothing(tmp_path):
     good = ggmf({"emb.weight": TINY["emb.weight"]}, 0)
     huge = good[:36] + struct.pack("<2i", 0x7FFFFFFF, 0x7FFFFFFF) + good[44:]
     tracemalloc.start()
-    assert "its end at byte" in refusal(tmp_path, huge, FormatError)
+    assert "ends at byte" in refusal(tmp_path, huge, FormatError)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
@@ -125,7 +128,7 @@ def test_infinite_scales_are_refused(tmp_path):
     data = ggmf(TINY, 1, "q8_0")
     at = data.index(blocks(TINY["head.weight"], "q8_0"))
     data = data[:at] + np.float16(np.inf).tobytes() + data[at + 2 :]
-    assert "tensor 'head.weight': found NaN or infinity" in refusal(tmp_path, data, FormatError)
+    assert "tensor 'head.weight' holds NaN or infinity" in refusal(tmp_path, data, FormatError)
 
 
 def test_every_cut_is_refused(tmp_path):

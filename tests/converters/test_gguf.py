@@ -85,7 +85,7 @@ def test_what_is_refused_by_name(tmp_path):
     at = TINY_BYTES.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 16
     for number, name in ((2, "Q4_0"), (12, "Q4_K"), (99, "99")):
         data = TINY_BYTES[:at] + struct.pack("<I", number) + TINY_BYTES[at + 4 :]
-        assert f"'token_embd.weight': found type {name}, expected F32" in refusal(
+        assert f"'token_embd.weight' has type {name}; only F32, F16, BF16 and Q8_0" in refusal(
             tmp_path, data, UnsupportedError
         )
     assert "GGUF version 1" in refusal(tmp_path, b"GGUF\1" + TINY_BYTES[5:], UnsupportedError)
@@ -124,7 +124,7 @@ def test_hostile_counts_allocate_nothing(tmp_path):
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     double = TINY_BYTES.replace(b"blk.0.attn_norm_2.bias", b"blk.0.time_mix_ln.bias")
-    assert "'blk.0.time_mix_ln.bias': found two of this name" in refusal(
+    assert "two tensors are named 'blk.0.time_mix_ln.bias'" in refusal(
         tmp_path, double, FormatError
     )
 

@@ -1,4 +1,4 @@
-"""The page of pictures: complete, well-formed, from nothing outside, with the numbers of the report."""
+"""The page of pictures: whole, well-formed, from nothing outside, with the report's numbers."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_page_that_cannot_be_written(files, tmp_path, capsys):
     assert not os.path.exists(paths["out.trwkv"])
     os.mkdir(tmp_path / "b.html")
     assert run(paths, "--preset", "exact", "--report", str(tmp_path / "b.html")) == 1
-    assert "a file to write" in capsys.readouterr().err
+    assert "cannot write" in capsys.readouterr().err
 
 
 @given(

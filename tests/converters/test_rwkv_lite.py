@@ -161,10 +161,13 @@ def test_exact_values_besides(tmp_path):
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda raw: raw.pop("blocks.1.att.key2.weight"), "1 missing (blocks.1.att.key.weight.b)"),
+        (
+            lambda raw: raw.pop("blocks.1.att.key2.weight"),
+            "1 is missing (blocks.1.att.key.weight.b)",
+        ),
         (
             lambda raw: raw.update({"blocks.1.att.key.weight": np.ones((64, 64), np.float32)}),
-            "1 unknown",
+            "1 is unknown",
         ),
         (
             lambda raw: raw.update({"blocks.0.att.key2.weight": np.ones((64, 5), np.float32)}),

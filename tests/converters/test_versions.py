@@ -94,14 +94,16 @@ def test_missing_and_unknown_tensors_are_listed():
     with pytest.raises(FormatError) as error:
         check("a", tensors)
     for part in (
-        "2 missing (",
+        "2 are missing (",
         "blocks.1.ffn.key.weight",
         "ln_out.bias",
-        "2 unknown (pos_emb, blocks.0.att.extra)",
+        "2 are unknown (pos_emb, blocks.0.att.extra)",
         "v6",
     ):
         assert part in str(error.value)
-    with pytest.raises(FormatError, match=r"9 unknown \(odd0, odd1, odd2, odd3, odd4, \.\.\.\)"):
+    with pytest.raises(
+        FormatError, match=r"9 are unknown \(odd0, odd1, odd2, odd3, odd4, \.\.\.\)"
+    ):
         check("a", checkpoint("v6", {f"odd{i}": ones(3) for i in range(9)}))
 
 
@@ -121,7 +123,8 @@ def test_missing_and_unknown_tensors_are_listed():
 def test_shapes_are_checked(version, name, shape, expected):
     with pytest.raises(FormatError) as error:
         check("a.pth", checkpoint(version, {name: ones(*shape)}))
-    assert f"a.pth: tensor '{name}': found shape {shape}, expected {expected}" in str(error.value)
+    wrong = f"tensor '{name}' has shape {shape}, not {expected}"
+    assert f"a.pth looks like {version}, but {wrong}" in str(error.value)
 
 
 def test_sizes_of_1_come_and_go():
@@ -135,7 +138,7 @@ def test_heads_must_divide_the_embedding():
     decays = {
         f"blocks.{i}.att.{name}": ones(5) for i in (0, 1) for name in ("time_decay", "time_faaaa")
     }
-    with pytest.raises(FormatError, match="heads: found 5, expected a divisor of 32"):
+    with pytest.raises(FormatError, match="5 heads, which is not a divisor of 32"):
         check("a", checkpoint("v5.1", decays))
 
 
@@ -169,21 +172,21 @@ def test_what_is_no_rwkv_at_all():
         check("a", sources({"fc.weight": ones(3, 3), "fc.bias": ones(3)}))
     with pytest.raises(FormatError, match="0 tensors"):
         check("a", {})
-    with pytest.raises(FormatError, match=r"'emb\.weight': found shape \(32,\)"):
+    with pytest.raises(FormatError, match=r"'emb\.weight' has shape \(32,\)"):
         check("a", checkpoint("v4", {"emb.weight": ones(32)}))
-    with pytest.raises(FormatError, match=r"'blocks\.0\.att\.r_k': found nothing"):
+    with pytest.raises(FormatError, match=r"'blocks\.0\.att\.r_k' is missing"):
         tensors = checkpoint("v7")
         del tensors["blocks.0.att.r_k"]
         check("a", tensors)
 
 
 def test_a_stray_layer_number_makes_no_layers():
-    with pytest.raises(FormatError, match=r"1 unknown \(blocks\.9999\.ln1\.weight\)"):
+    with pytest.raises(FormatError, match=r"1 is unknown \(blocks\.9999\.ln1\.weight\)"):
         check("a", checkpoint("v4", {"blocks.9999.ln1.weight": ones(32)}))
     tensors = {
         name: x for name, x in checkpoint("v4").items() if not name.startswith("blocks.0.ln1")
     }
     with pytest.raises(
-        FormatError, match=r"2 missing \(blocks\.0\.ln1\.weight, blocks\.0\.ln1\.bias\)"
+        FormatError, match=r"2 are missing \(blocks\.0\.ln1\.weight, blocks\.0\.ln1\.bias\)"
     ):
         check("a", tensors)

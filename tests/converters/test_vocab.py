@@ -74,12 +74,12 @@ def test_order_and_gaps_of_ids_are_free(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "found"),
     [
-        (b"257 'ab' 3\n", "line 257: found a token of 2 bytes, expected 3"),
-        (b"257 '' 0\n", "line 257: found a token of 0 bytes"),
-        (b"257 'a' 1\n", "line 257: found the token b'a' for the second time"),
-        (b"7 'ab' 2\n", "line 257: found id 7 for the second time"),
-        (b"0 'ab' 2\n", "line 257: found id 0, expected 1 to 299"),
-        (b"300 'ab' 2\n", "line 257: found id 300, expected 1 to 299"),
+        (b"257 'ab' 3\n", "line 257 has a token of 2 bytes, but gives its length as 3"),
+        (b"257 '' 0\n", "line 257 has an empty token"),
+        (b"257 'a' 1\n", "line 257 has the token b'a' for the second time"),
+        (b"7 'ab' 2\n", "line 257 has id 7 for the second time"),
+        (b"0 'ab' 2\n", "line 257 has id 0, but the model has the ids 1 to 299"),
+        (b"300 'ab' 2\n", "line 257 has id 300, but the model has the ids 1 to 299"),
         (b"-1 'ab' 2\n", "expected <id> <Python literal> <length in bytes>"),
         (b"257 ab 2\n", "line 257"),
         (b"257 'ab'\n", "line 257"),
@@ -106,15 +106,17 @@ def test_lines_that_are_refused(tmp_path, extra, found):
 
 
 def test_vocabularies_that_do_not_fit_the_model(tmp_path):
-    with pytest.raises(FormatError, match="no token for the byte 0x00, expected all 256"):
+    with pytest.raises(
+        FormatError, match="no token for the byte 0x00, so some text has no encoding"
+    ):
         read(tmp_path, text(BYTES[1:]))
     with pytest.raises(FormatError, match="no token for the byte 0xfe and 1 others"):
         read(tmp_path, text(BYTES[:-2]))
-    with pytest.raises(FormatError, match="ids up to 256, expected most of the 65536 rows"):
+    with pytest.raises(FormatError, match="ids up to 256, but the model has 65536 rows"):
         read(tmp_path, text(BYTES), 65536)
     with pytest.raises(FormatError, match="no token for the byte"):
         read(tmp_path, b"")
-    with pytest.raises(FormatError, match="No such file"):
+    with pytest.raises(FormatError, match="no such file"):
         read_vocab(tmp_path / "missing.txt", 300)
 
 
