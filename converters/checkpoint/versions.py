@@ -36,6 +36,8 @@ _PREDICTORS = re.compile(r"\.mlp\.fc[12]\.weight$|^head_l1\.weight$")
 # Layer 0 of v7 has no first value to mix with: what some checkpoints have there is never used.
 _UNUSED_V7 = ("blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2")
 _SUPPORTED = "plain RWKV-4, 5.0, 5.1, 5.2, 6 or 7"
+_COMPLETE = f"give a complete checkpoint of {_SUPPORTED}"
+_FIRST_NAMES = "emb.weight, blocks.0.ln1.weight, ..."
 
 
 @dataclass(frozen=True)
@@ -140,23 +142,17 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
     sizes = _sizes(path, tensors, arch)
     bonus = "time_faaaa" if "blocks.0.att.time_faaaa" in tensors else "time_first"
     if kind == "safetensors" and arch == "v5.2" and bonus == "time_first":
-        what, found = (
-            "tensor 'blocks.0.att.time_first'",
-            "a name that some converters give to time_faaaa",
-        )
+        what = "tensor 'blocks.0.att.time_first'"
+        found = "a name that some converters give to time_faaaa"
         fix, sentence = "give the original .pth", f"{path}: {what} has {found}"
         raise UnsupportedError(path, what, found, "time_faaaa", fix, sentence)
     tensors, notes = _without_unused(tensors, arch)
     shapes = factored(raw_shapes(sizes, ranks_of(tensors, arch), bonus), tensors)
     _check_names(path, tensors, shapes, arch)
-    shaped = {
-        name: _shaped(path, name, tensors[name], shape, arch) for name, shape in shapes.items()
-    }
+    shaped: Tensors = {}
+    for name, shape in shapes.items():
+        shaped[name] = _shaped(path, name, tensors[name], shape, arch)
     return Checkpoint(path, sizes, shaped, notes)
-
-
-_COMPLETE = f"give a complete checkpoint of {_SUPPORTED}"
-_FIRST_NAMES = "emb.weight, blocks.0.ln1.weight, ..."
 
 
 def _without_unused(tensors: Tensors, arch: str) -> tuple[Tensors, list[str]]:

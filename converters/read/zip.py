@@ -104,12 +104,10 @@ class Zip:
             sentence = f"{path}: the zip archive has no {what}"
             raise FormatError(path, what, "nothing", "it in the archive", FETCH, sentence)
         if member.method or member.flags & 1:
-            found = f"compressed by method {member.method}"
-            if member.flags & 1:
-                found = "encrypted"
+            is_encrypted = member.flags & 1
+            found = "encrypted" if is_encrypted else f"compressed by method {member.method}"
             sentence = f"{path}: {what} is {found}"
-            expected = "stored as it is"
-            raise UnsupportedError(path, what, found, expected, _RESAVE, sentence)
+            raise UnsupportedError(path, what, found, "stored as it is", _RESAVE, sentence)
         header = self.file.read(member.header, _LOCAL.size, what).tobytes()
         signature, name_bytes, extra_bytes = _LOCAL.unpack(header)
         offset = member.header + _LOCAL.size + name_bytes + extra_bytes

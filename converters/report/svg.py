@@ -34,14 +34,14 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
     """
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     most = max((sum(parts.values()) for parts in rows.values()), default=0) or 1
-    left, right = 130, 90
+    left, right = 130, WIDTH - 90
     body = []
     for i, (label, parts) in enumerate(rows.items()):
         y = 8 + 30 * i
         x = float(left)
         body.append(_text(left - 8, y + 15, label, "end"))
         for name, value in parts.items():
-            width = (WIDTH - left - right) * value / most
+            width = (right - left) * value / most
             tip = f"{label}, {name}: {show(value)}"
             body.append(_rect(x, y, width, 22, names.index(name), tip))
             x += width
@@ -78,7 +78,8 @@ def columns(
     body = _grid(left, high, low, ticks, lambda value: value / top)
     for k, (name, values) in enumerate(series.items()):
         for i, value in enumerate(values):
-            tall = (low - high) * min(1.0, max(0.0, value / top))
+            share = min(1.0, max(0.0, value / top))
+            tall = (low - high) * share
             x = left + span * i + wide * k + 0.1 * span
             tip = f"{name}, {groups[i]}: {value:.3f}"
             body.append(_rect(x, low - tall, wide, tall, k, tip))
@@ -102,12 +103,12 @@ def deltas(title: str, values: Mapping[str, float], show: Callable[[float], str]
     -------
     str
     """
-    left, right = 190, 90
+    left, right = 190, WIDTH - 90
     height = 8 + 30 * len(values)
     most = max((abs(value) for value in values.values()), default=0) or 1
     one_sided = min(values.values(), default=0) >= 0
-    zero = left + (WIDTH - left - right) * (0.0 if one_sided else 0.5)
-    scale = (WIDTH - right - zero) / most
+    zero = left if one_sided else (left + right) / 2
+    scale = (right - zero) / most
     body = [f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="4" y2="{height - 4}"/>']
     for i, (label, value) in enumerate(values.items()):
         y = 8 + 30 * i
@@ -147,7 +148,8 @@ def curves(
     str
         Empty where there is nothing to draw.
     """
-    left, right, top, low = 52, 12, 10, 170
+    left, right = 52, width - 12
+    top, low = 10, 170
     lines = {name: _drawable(line, log_y) for name, line in series.items()}
     xs = [x for line in lines.values() for x, _ in line]
     ys = [y for line in lines.values() for _, y in line]
@@ -155,16 +157,21 @@ def curves(
         return ""
     axis_x, axis_y = _axis(xs, log_x), _axis(ys, log_y)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return left + (width - left - right) * axis_x(x), low - (low - top) * axis_y(y)
+    def across(x: float) -> float:
+        return left + (right - left) * axis_x(x)
+
+    def down(y: float) -> float:
+        return low - (low - top) * axis_y(y)
 
     body = _grid(left, top, low, _ticks(ys, log_y), axis_y, width)
     for x in _ticks(xs, log_x):
-        body.append(_text(place(x, ys[0])[0], low + 16, _number(x), "middle"))
+        body.append(_text(across(x), low + 16, _number(x), "middle"))
     for k, (name, line) in enumerate(lines.items()):
-        body.append(_polyline([place(x, y) for x, y in line], k, name))
+        points = [(across(x), down(y)) for x, y in line]
+        body.append(_polyline(points, k, name))
     for x, y in marks:
-        body.append(_dot(*place(x, y), f"{x:g}: {y:.4g}"))
+        tip = f"{x:g}: {y:.4g}"
+        body.append(_dot(across(x), down(y), tip))
     if legend:
         body.append(_legend(list(series), left, low + 26))
     return _svg(title, low + (46 if legend else 24), body, width)
@@ -238,8 +245,8 @@ def _legend(names: Sequence[str], x: float, y: float) -> str:
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: int, tip: str) -> str:
-    sides = f'width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
-    place = f'x="{x:.1f}" y="{y:.1f}" {sides}'
+    width, height = max(0.0, width), max(0.0, height)
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
     return f'<rect class="c{colour % COLOURS}" {place}>{_tip(tip)}</rect>'
 
 
@@ -263,4 +270,5 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 def _svg(title: str, height: float, body: Sequence[str], width: int = WIDTH) -> str:
     box = f'viewBox="0 0 {width} {height:.0f}" width="{width}"'
-    return f'<svg {box} role="img" aria-label="{escape(title)}">' + "".join(body) + "</svg>"
+    content = "".join(body)
+    return f'<svg {box} role="img" aria-label="{escape(title)}">{content}</svg>'
