@@ -237,9 +237,10 @@ def _sizes(path: str, tensors: Tensors, arch: str) -> Sizes:
     else:
         by_head = {"v5.2": "time_decay", "v6": "time_faaaa", "v7": "r_k"}[arch]
         H = shape("blocks.0.att." + by_head, 2)[0]
-        # rwkv.cpp squeezes [1, N] to [N] and adds a size at the end: that is one head, not N of one
-        # channel.
-        H = 1 if H == C else H
+        # rwkv.cpp squeezes [1, N] to [N] and adds a size at the end: that is one head, not N heads
+        # of one channel.
+        if H == C:
+            H = 1
     if C % H:
         expected = f"a divisor of {C}, the embedding size"
         sentence = f"{path} would have {H} heads, which is not {expected}"

@@ -60,50 +60,50 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 
 
 def _open(file: InputFile) -> Source:
-    head = file.read(0, min(512, file.size), "header").tobytes()
-    if head.startswith(b"PK\3\4"):
+    start = file.read(0, min(512, file.size), "header").tobytes()
+    if start.startswith(b"PK\3\4"):
         return read_pth(file)
-    if head.startswith(gguf.MAGIC):
+    if start.startswith(gguf.MAGIC):
         return gguf.read_gguf(file)
-    if head.startswith(ggmf.MAGIC):
+    if start.startswith(ggmf.MAGIC):
         return ggmf.read_ggmf(file)
-    if head.startswith(TRWKV):
+    if start.startswith(TRWKV):
         return Source(file, "trwkv", {})
     if is_safetensors(file):
         return read_safetensors(file)
-    raise _refusal(file.path, head)
+    raise _refusal(file.path, start)
 
 
-def _refusal(path: str, head: bytes) -> Exception:
+def _refusal(path: str, start: bytes) -> Exception:
     """Say what a file that is no checkpoint looks like."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
         sentence = f"{path} is empty"
         return FormatError(path, "file", "0 bytes", _EXPECTED, "fetch the file again", sentence)
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         found, fix = "an HTML page", "download the file itself, not the page about it"
         sentence = f"{path} is {found}, not a checkpoint"
         return FormatError(path, "file", found, _EXPECTED, fix, sentence)
-    relative = _relative(path, head, text)
+    relative = _relative(path, start, text)
     if relative is not None:
         found, fix = relative
         sentence = f"{path} is {found}; such a file can't be read"
         return UnsupportedError(path, "file", found, _EXPECTED, fix, sentence)
-    found = f"the first bytes {head[:8]!r}"
+    found = f"the first bytes {start[:8]!r}"
     sentence = f"{path} is no known kind of checkpoint: it has {found}"
     return FormatError(path, "file", found, _EXPECTED, f"give {_EXPECTED}", sentence)
 
 
-def _relative(path: str, head: bytes, text: bytes) -> tuple[str, str] | None:
+def _relative(path: str, start: bytes, text: bytes) -> tuple[str, str] | None:
     """Return what a file is that is almost a checkpoint, and how to fix it; None for others."""
     if text.startswith(b"{"):
         if b"weight_map" in text or path.endswith(".index.json"):
             fix = "join the files, or give the .pth of the model"
             return "the index of a checkpoint in several files", fix
         return "a JSON file", "give the checkpoint itself"
-    if head[257:262] == b"ustar":
+    if start[257:262] == b"ustar":
         return "a tar archive, as PyTorch wrote before 0.1.10", _RESAVE
     for magic, found, fix in _OTHERS:
-        if head.startswith(magic):
+        if start.startswith(magic):
             return found, fix
     return None

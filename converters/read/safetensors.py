@@ -22,8 +22,9 @@ def is_safetensors(file: InputFile) -> bool:
     """Tell whether a file begins with the length of a header that fits, then with a brace."""
     if file.size < 10:
         return False
-    head = file.read(0, 9, "header").tobytes()
-    return int.from_bytes(head[:8], "little") <= file.size - 8 and head[8:] == b"{"
+    start = file.read(0, 9, "header").tobytes()
+    length, brace = int.from_bytes(start[:8], "little"), start[8:]
+    return length <= file.size - 8 and brace == b"{"
 
 
 def read_safetensors(file: InputFile) -> Source:

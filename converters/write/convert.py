@@ -186,8 +186,8 @@ def _from_checkpoint(source: Source) -> Content:
     """Return what a model file gets from a checkpoint of any foreign format."""
     refuse_variants(source.path, list(source.tensors))
     checkpoint = check(source.path, raw_tensors(source), source.kind)
-    # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x; flash-linear-attention goes by the
-    # head size.
+    # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x. flash-linear-attention multiplies
+    # by the size of a head.
     by_head = is_flash_linear_attention(source)
     eps = checkpoint.sizes.head_size * 1e-5 if by_head else 64e-5
     metadata = {"kind": "model", **checkpoint.config, "ln_x_eps": eps}
