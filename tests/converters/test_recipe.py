@@ -1,4 +1,4 @@
-"""The file form computes the same as the raw checkpoint, piece by piece."""
+"""The tensors of a model file compute the same as the raw checkpoint, piece by piece."""
 
 from __future__ import annotations
 
