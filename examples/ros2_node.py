@@ -53,7 +53,7 @@ class Brain(Node):
         }
         if form := told["constraint"]:
             self.how["constraint"] = (
-                Scripts() if form == "scripts" else tinyrwkv.Choice(form.split("|"), lead=" ")
+                Scripts() if form == "scripts" else tinyrwkv.Choice(form.split("|"), prefix=" ")
             )
         self.partial, self.response = (
             self.create_publisher(String, "~/" + x, 10) for x in ("partial", "response")

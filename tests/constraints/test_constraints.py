@@ -23,11 +23,13 @@ import tinyrwkv
 from tests.helpers.tiny_models import VOCABULARY
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv import ArgumentError, Choice, Regex, Sampler, TinyRWKVError, UnsupportedError
-from tinyrwkv.constraints import automaton, constraint
-from tinyrwkv.constraints.automaton import Automaton, Machine, Parts
+from tinyrwkv.constraints import automaton, masks
+from tinyrwkv.constraints.automaton import Automaton, Machine
 from tinyrwkv.constraints.characters import LAST, byte_sequences, complement, normalise
+from tinyrwkv.constraints.filter import Filter
+from tinyrwkv.constraints.nfa import Nfa
 from tinyrwkv.constraints.pattern import parse
-from tinyrwkv.constraints.trie import LONGEST, Filter, Trie
+from tinyrwkv.constraints.trie import LONGEST, Trie, trie_of
 
 # ---- UTF-8 ----
 
@@ -266,10 +268,18 @@ def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
 def test_a_pattern_is_text(value):
     with pytest.raises(ArgumentError):
         Regex(value)
-    for name in ("lead", "tail"):
+    for name in ("prefix", "suffix"):
         if not isinstance(value, str):
             with pytest.raises(ArgumentError, match=name):
                 Regex("a", **{name: value})
+
+
+def test_the_names_of_the_first_version_still_work():
+    with pytest.warns(DeprecationWarning, match="write prefix= instead"):
+        found = Choice(["a"], lead=" ")
+    with pytest.warns(DeprecationWarning, match="write suffix= instead"):
+        also = Regex("a", tail=" ")
+    assert (found.prefix, found.suffix, also.prefix, also.suffix) == (" ", "", "", " ")
 
 
 @pytest.mark.parametrize("value", [[], "yes", b"yes", None, [1], ["a", None]])
@@ -283,11 +293,11 @@ def test_choices_are_texts(value):
     st.text(max_size=5),
     st.sampled_from(["", " ", "\n("]),
 )
-def test_a_choice_matches_its_texts(choices, text, lead):
-    found = Choice(choices, lead=lead, tail=lead)
-    assert all(found.matches(lead + choice + lead) for choice in choices)
-    assert found.matches(lead + text + lead) == (text in choices)
-    assert lead == "" or not found.matches(lead + choices[0])
+def test_a_choice_matches_its_texts(choices, text, around):
+    found = Choice(choices, prefix=around, suffix=around)
+    assert all(found.matches(around + choice + around) for choice in choices)
+    assert found.matches(around + text + around) == (text in choices)
+    assert around == "" or not found.matches(around + choices[0])
 
 
 # ---- hostile patterns ----
@@ -354,8 +364,8 @@ def accepts(place: automaton.Place) -> bool:
     return place.automaton.accepts(place.state)
 
 
-def allowed_by(masks: constraint._Masks, place: automaton.Place, size: int) -> set[int]:
-    tokens = masks.allowed(place)
+def allowed_by(found: masks.Masks, place: automaton.Place, size: int) -> set[int]:
+    tokens = found.allowed(place)
     if tokens.dtype == np.int32:
         return set(tokens.tolist())
     return set(np.flatnonzero(np.unpackbits(tokens, count=size) == 0).tolist())
@@ -378,15 +388,13 @@ def test_masks_are_those_of_every_token_tried(vocabulary, pattern, text):
         token: data for data, token in {data: token for token, data in vocabulary.items()}.items()
     }
     data, starts, ids = pack(vocabulary)
-    masks = constraint._Masks(
-        Parts(parse(pattern)), Trie(np.frombuffer(data, np.uint8), starts, ids, 400)
-    )
+    made = masks.Masks(Nfa(parse(pattern)), Trie(np.frombuffer(data, np.uint8), starts, ids, 400))
     for length in range(len(text.encode()) + 1):
-        place = masks.read(masks.begin(), text.encode()[:length])
+        place = made.read(made.begin(), text.encode()[:length])
         if place:
-            expected = {token for token, entry in vocabulary.items() if masks.read(place, entry)}
+            expected = {token for token, entry in vocabulary.items() if made.read(place, entry)}
             expected |= {0} if accepts(place) else set()
-            assert allowed_by(masks, place, 400) == allowed_by(masks, place, 400) == expected
+            assert allowed_by(made, place, 400) == allowed_by(made, place, 400) == expected
             assert expected  # never a dead end
 
 
@@ -419,7 +427,7 @@ def test_masks_allow_what_some_text_of_the_language_begins_with(load, data):
     assume(len(language) <= 200)
     words = {text.encode() for text in language}
     model = load("numpy")
-    masks = constraint._Masks(Parts(parse(pattern)), constraint._trie(model))
+    made = masks.Masks(Nfa(parse(pattern)), trie_of(model))
     word = data.draw(st.sampled_from(sorted(words)))
     before = word[: data.draw(st.integers(0, len(word)))]
     expected = {
@@ -428,8 +436,8 @@ def test_masks_allow_what_some_text_of_the_language_begins_with(load, data):
         if any(word.startswith(before + entry) for word in words)
     }
     expected |= {0} if before in words else set()
-    place = masks.read(masks.begin(), before)
-    assert allowed_by(masks, place, model.config["vocab_size"]) == expected
+    place = made.read(made.begin(), before)
+    assert allowed_by(made, place, model.config["vocab_size"]) == expected
     assert place.automaton.goes_on(place.state) == any(
         word.startswith(before) and word != before for word in words
     )
@@ -455,18 +463,16 @@ def test_masks_allow_what_some_text_of_the_language_begins_with(load, data):
     st.text("abé日", max_size=12),
 )
 @settings(max_examples=200)
-def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, tail, text):
+def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, rest, text):
     """The same tokens may follow, wherever in a repetition, as are found when each state is looked at alone."""
     model = load("numpy")
-    trie = constraint._trie(model)
-    masks = constraint._Masks(Parts(parse(f"(?:{part}){{{least},{least + more}}}{tail}")), trie)
-    place = masks.begin()
+    trie = trie_of(model)
+    made = masks.Masks(Nfa(parse(f"(?:{part}){{{least},{least + more}}}{rest}")), trie)
+    place = made.begin()
     for byte in text.encode():
-        expected = set(masks._machine.ask(place, masks._filter.tokens).tolist()) | (
-            {0} if accepts(place) else set()
-        )
-        assert allowed_by(masks, place, model.config["vocab_size"]) == expected
-        if not (place := masks.read(place, bytes([byte]))):
+        expected = set(made.candidates(place).tolist()) | ({0} if accepts(place) else set())
+        assert allowed_by(made, place, model.config["vocab_size"]) == expected
+        if not (place := made.read(place, bytes([byte]))):
             return
 
 
@@ -479,29 +485,28 @@ def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, ta
     ],
 )
 def test_the_things_of_a_list_share_their_states(pattern, one, further):
-    machine = Machine(Parts(parse(pattern)))
+    machine = Machine(Nfa(parse(pattern)))
     once = machine.read(machine.begin(), one.encode())
     assert once.state == machine.read(once, further.encode()).state
 
 
 def test_a_long_repetition_needs_few_masks(load):
     model = load("numpy")
-    masks = constraint._Masks(Parts(parse('"[^"]{0,500}"')), constraint._trie(model))
+    made = masks.Masks(Nfa(parse('"[^"]{0,500}"')), trie_of(model))
     for length in range(400):
-        masks.allowed(masks.read(masks.begin(), b'"' + b"a" * length))
-    assert len(masks._kept) == 2  # before the first copy, and between copies
+        made.allowed(made.read(made.begin(), b'"' + b"a" * length))
+    assert len(made.cache) == 2  # before the first copy, and between copies
 
 
 def test_what_was_prepared_has_nothing_to_learn(load):
     model, constraint = load("numpy"), Regex("[ab]{0,60}c")
     assert constraint.prepare(model) == 62
-    masks = constraint._masks(model)
-    made, known = list(masks._kept), masks._machine.automaton.table.copy()
+    made = constraint.masks(model)
+    names, known = list(made.cache), made.machine.automaton.table.copy()
     for length in range(61):
-        assert masks.allowed(masks.read(masks.begin(), b"a" * length)).size
-    assert sorted(masks._kept) == sorted(made) and np.array_equal(
-        masks._machine.automaton.table, known
-    )
+        assert made.allowed(made.read(made.begin(), b"a" * length)).size
+    assert sorted(made.cache) == sorted(names)
+    assert np.array_equal(made.machine.automaton.table, known)
     assert constraint.prepare(model, most=7) == 7
 
 
@@ -509,36 +514,34 @@ def test_tokens_of_great_length_are_left_out():
     vocabulary = single_bytes() | {300: b" " * 24, 301: b" " * 25, 302: b" " * 30 + b"a"}
     data, starts, ids = pack(vocabulary)
     trie = Trie(np.frombuffer(data, np.uint8), starts, ids, 400)
-    masks = constraint._Masks(Parts(parse(" *a")), trie)
-    assert allowed_by(masks, masks.begin(), 400) == {1 + ord(" "), 1 + ord("a"), 300}
+    made = masks.Masks(Nfa(parse(" *a")), trie)
+    assert allowed_by(made, made.begin(), 400) == {1 + ord(" "), 1 + ord("a"), 300}
 
 
 def test_masks_that_are_kept_have_a_bound(load, monkeypatch):
-    monkeypatch.setattr(constraint, "MASK_BYTES", 5000)
-    monkeypatch.setattr(constraint, "FEW", 10)
+    monkeypatch.setattr(masks, "CACHE_BYTES", 5000)
+    monkeypatch.setattr(masks, "FEW", 10)
     model = load("numpy")
-    masks = constraint._Masks(
-        Parts(parse("".join(f"[^{i}]" for i in "0123456789" * 10))), constraint._trie(model)
-    )
+    made = masks.Masks(Nfa(parse("".join(f"[^{i}]" for i in "0123456789" * 10))), trie_of(model))
     for i in itertools.chain(range(50), range(50)):
-        assert len(allowed_by(masks, masks.read(masks.begin(), b"a" * i), 300)) > 100
-        assert masks._bytes <= 5000 and 0 < len(masks._kept) < 50
+        assert len(allowed_by(made, made.read(made.begin(), b"a" * i), 300)) > 100
+        assert made.cache.n_bytes <= 5000 and 0 < len(made.cache) < 50
 
 
 def test_the_tree_of_the_bundled_vocabulary_has_every_token():
     model = tinyrwkv.load()
-    trie = constraint._trie(model)
+    trie = trie_of(model)
     assert trie.longest < LONGEST
     assert sorted(trie.tokens[trie.tokens >= 0].tolist()) == sorted(
         model.file["tokenizer.ids"].tolist()
     )
-    everything = Automaton(Parts(parse("[\\x00-\\x7f]*")))
+    everything = Automaton(Nfa(parse("[\\x00-\\x7f]*")))
     found = Filter(trie, everything.classes).tokens(everything, everything.begin)
     ascii_tokens = {
         t for t in model.file["tokenizer.ids"].tolist() if model.tokenizer.token_bytes(t).isascii()
     }
     assert set(found.tolist()) == ascii_tokens
-    assert constraint._trie(model) is trie
+    assert trie_of(model) is trie
 
 
 # ---- generation ----
@@ -568,7 +571,7 @@ def test_what_is_generated_matches(load, pattern, seed, temperature, max_tokens)
             generation.result.stop_reason == "length"
             and len(generation.result.tokens) == max_tokens
         )
-    machine = Machine(Parts(parse(pattern)))
+    machine = Machine(Nfa(parse(pattern)))
     assert machine.read(machine.begin(), data)  # some end can still be reached
 
 

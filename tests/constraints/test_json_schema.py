@@ -160,7 +160,7 @@ def test_what_is_valid_is_allowed_as_json_dumps_writes_it(schema, data):
     value = data.draw(value_of(schema))
     assert valid(value, schema) or isinstance(schema.get("type"), list)
     text = json.dumps(value, ensure_ascii=False)
-    constraint = JsonSchema(schema, lead=" ", tail="\n")
+    constraint = JsonSchema(schema, prefix=" ", suffix="\n")
     assert constraint.matches(f" {text}\n")
     assert not constraint.matches(f" {text}") and not constraint.matches(f" {text}x\n")
 

@@ -102,10 +102,10 @@ def test_a_new_command_takes_the_place_of_the_old(model):
 def test_a_grammar_can_be_prepared(model):
     scripts = Scripts({"move": VERBS["move"], "goto": Names(["kitchen", "user"])})
     count = scripts.prepare(model)
-    masks = scripts._masks(model)
-    made = len(masks._kept)
+    masks = scripts.masks(model)
+    made = len(masks.cache)
     assert 20 < count < 200
     for command in ("go to the kitchen", "go forward two meters"):
         decide(Commander(model, scripts), command)
-    assert len(masks._kept) == made
+    assert len(masks.cache) == made
     assert scripts.prepare(model) == count and Scripts().prepare(model, most=7) == 7

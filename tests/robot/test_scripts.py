@@ -71,8 +71,8 @@ def test_what_is_no_script_is_refused(text):
 def test_a_world_has_its_own_names_and_bounds():
     scripts = Scripts(
         {**VERBS, "goto": Names(["kitchen (north)", "user"]), "move": Number(0, 2, 0)},
-        lead="",
-        tail="",
+        prefix="",
+        suffix="",
     )
     assert scripts.parse('goto("kitchen (north)"); move(2)') == [
         Call("goto", "kitchen (north)"),
@@ -81,7 +81,7 @@ def test_a_world_has_its_own_names_and_bounds():
     assert not any(
         map(scripts.matches, ['goto("kitchen")', "move(2.5)", "move(-1)", ' goto("user")'])
     )
-    assert Scripts({"say": Words()}, lead="").verbs == {"say": Words()}
+    assert Scripts({"say": Words()}, prefix="").verbs == {"say": Words()}
 
 
 @pytest.mark.parametrize("names", [[], [""], ['a"b'], ["a\\"], ["a\n"], [3], 5, None])
@@ -97,7 +97,7 @@ def test_verbs_are_names(verbs):
 
 
 def test_verbs_that_take_the_same_share_what_is_learnt():
-    machine = Machine(SCRIPTS._parts)
+    machine = Machine(SCRIPTS.nfa)
     places = [
         machine.read(machine.begin(), f' {before}("the red c'.encode())
         for before in ("goto", "pick", "place", "follow", "photo(); pick", 'goto("lab"); place')

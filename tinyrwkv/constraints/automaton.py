@@ -1,243 +1,93 @@
-"""A pattern as an automaton over the bytes of UTF-8, whose states are made as they are needed.
+"""The deterministic automaton (DFA) that is walked: for each byte there is one next state at most.
 
-A tree becomes an automaton with several possible next states (Thompson's construction), and sets of those states are
-the states of the automaton that is walked: for each byte there is one next state at most. Every state made leads to an
-end of the pattern, because every part of a tree matches some text; so a walk that is alive can always be completed.
+Each of its states is a set of states of an `Nfa`. They are made only when a text comes to them, so
+a pattern with millions of possible states costs what is used of it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from ..errors import ArgumentError
-from .characters import byte_sequences
-from .pattern import Characters, Either, Node, Repeat, Sequence
-
-MOST_PARTS = 50_000
-"""States of the automaton with several next states; a character takes as many as it has bytes, a set up to 20."""
-
-MOST_STEPS = 100_000
-"""Steps of its construction."""
+from .nfa import Nfa
 
 MOST_STATES = 16_384
-"""States that are kept of the automaton that is walked."""
+"""States that an `Automaton` keeps."""
 
 MOST_WORK = 200_000
-"""Next states looked at for one token; a pattern that needs more is one that was made to be slow."""
+"""Next states to look at for one token; only a pattern that was made to be slow needs more."""
 
 DEAD = 0
 """The state from which nothing matches."""
 
 UNKNOWN = -1
-"""In the table: what follows this state was not looked at yet."""
+"""In the table, where the next states were not looked at yet."""
 
+FIRST_CAPACITY = 64
+"""Rows of the table at the beginning."""
 
 T = TypeVar("T")
 
-SIMPLER = "let fewer alternatives begin alike, or repeat fewer parts that may be empty"
+Members = tuple[int, ...]
+"""The states of an `Nfa` that are one state here, sorted."""
 
 
 class FullError(Exception):
     """`MOST_STATES` are kept: begin a new `Automaton`."""
 
 
-class Parts:
-    """The automaton with several next states.
-
-    Attributes
-    ----------
-    moves : list of list of (int, int, int)
-        For each state: from this byte to that one, both included, leads to a state.
-    jumps : list of list of int
-        For each state those that are reached without a byte.
-    start, end : int
-    runs : list of (int, int, int)
-        Of each repeated part: its first state, the states of one copy, the number of copies. A copy reads a byte at
-        least, and what may follow one is what may follow any other, until the last.
-    """
-
-    def __init__(self, tree: Node) -> None:
-        self.moves: list[list[tuple[int, int, int]]] = []
-        self.jumps: list[list[int]] = []
-        self.runs: list[tuple[int, int, int]] = []
-        self._steps = 0
-        self.start = self._state()
-        self.end = self._add(tree, self.start)
-
-    def _state(self) -> int:
-        if len(self.moves) == MOST_PARTS:
-            self._refuse(f"more than {MOST_PARTS:,} states")
-        self.moves.append([])
-        self.jumps.append([])
-        return len(self.moves) - 1
-
-    def _refuse(self, found: str) -> None:
-        raise ArgumentError(
-            "constraint", "pattern", found, "a smaller automaton", "repeat less, or shorten it"
-        )
-
-    def _add(self, node: Node, start: int) -> int:
-        """Add what matches a node from `start` on; return where it ends."""
-        self._steps += 1
-        if self._steps > MOST_STEPS:
-            self._refuse(f"more than {MOST_STEPS:,} steps of construction")
-        if isinstance(node, Characters):
-            return self._characters(node, start)
-        if isinstance(node, Sequence):
-            return self._sequence(node.parts, start)
-        if isinstance(node, Either):
-            end = self._state()
-            for part in node.parts:
-                self._jump(self._add(part, start), end)
-            return end
-        return self._repeat(node, start)
-
-    def _sequence(self, parts: tuple[Node, ...], start: int) -> int:
-        at = 0
-        while at < len(parts):
-            between = _joins(*parts[at : at + 2])
-            if between is None:
-                start = self._add(parts[at], start)
-                at += 1
-            else:  # the way back leads to the first x: there need not be two of it
-                again = self._state()
-                self._jump(start, again)
-                end = self._add(parts[at], again)
-                self._jump(self._sequence(between, end), again)
-                start = self._state()  # whoever skips the list must not come to where it goes on
-                self._jump(end, start)
-                at += 2
-        return start
-
-    def _repeat(self, node: Repeat, start: int) -> int:
-        start = self._copies(node.part, node.least, start)[-1]
-        if node.most is None:
-            again, end = self._state(), self._state()
-            self._jump(start, again)
-            self._jump(self._add(node.part, again), again)
-            self._jump(again, end)
-            return end
-        *places, end = self._copies(node.part, node.most - node.least, start)
-        for place in places:
-            self._jump(place, end)
-        return end
-
-    def _copies(self, part: Node, count: int, start: int) -> list[int]:
-        """Add a part several times; return where each begins, and the end."""
-        places, first = [start], len(self.moves)
-        for _ in range(count):
-            places.append(self._add(part, places[-1]))
-        if count > 1 and not may_be_empty(part):
-            self.runs.append((first, (len(self.moves) - first) // count, count))
-        return places
-
-    def _jump(self, start: int, end: int) -> None:
-        if start != end:
-            self.jumps[start].append(end)
-
-    def _characters(self, node: Characters, start: int) -> int:
-        end = self._state()
-        shared: dict[
-            tuple[tuple[int, int], int], int
-        ] = {}  # what the last bytes of several sequences have in common
-        for low, high in node.ranges:
-            for first, *rest in byte_sequences(low, high):
-                self._steps += 1
-                place = end
-                for span in reversed(rest):
-                    if (span, place) not in shared:
-                        shared[span, place] = self._state()
-                        self.moves[shared[span, place]].append((*span, place))
-                    place = shared[span, place]
-                self.moves[start].append((*first, place))
-        return end
-
-    def alike(self, longest: int) -> list[int]:
-        """Return for each state one from which the same can be read, as far as so many bytes go; often itself."""
-        states = np.arange(len(self.moves))
-        for first, size, count in self.runs:  # those inside of others come before them
-            copies = count - longest  # that do not see the end
-            if copies > 1:
-                states[first : first + copies * size] = first + np.arange(copies * size) % size
-        while not np.array_equal(states[states], states):
-            states = states[states]
-        return states.tolist()
-
-
-def _joins(part: Node, following: Node | None = None) -> tuple[Node, ...] | None:
-    """Return what comes between the parts of a list ``x(?:, x)*``, or None where these two parts are none."""
-    if isinstance(following, Repeat) and (following.least, following.most) == (0, None):
-        again = following.part
-        if isinstance(again, Sequence) and again.parts and again.parts[-1] == part:
-            return again.parts[:-1]
-    return None
-
-
-def may_be_empty(node: Node) -> bool:
-    """Tell whether the empty text matches."""
-    if isinstance(node, Characters):
-        return False
-    if isinstance(node, Repeat):
-        return node.least == 0 or may_be_empty(node.part)
-    return (all if isinstance(node, Sequence) else any)(map(may_be_empty, node.parts))
-
-
 class Automaton:
-    """The automaton that is walked: one next state for each byte. State 0 is `DEAD`. Not for several threads at once.
+    """A table of next states. Not for several threads at once.
 
-    Bytes that no part tells apart are one class, so that rows of the table are short.
+    Bytes between which no state distinguishes are one class: that keeps the rows of the table
+    short.
 
     Parameters
     ----------
-    parts : Parts
+    nfa : Nfa
 
     Attributes
     ----------
     classes : bytes
         The class of each of the 256 bytes.
+    n_classes : int
     table : ndarray, int32, shape (capacity, n_classes)
-        The next state; `UNKNOWN` in whole rows, until `know` fills them.
+        The next state; `UNKNOWN` in whole rows, until `explore` fills them.
     members : list of tuple of int
-        The states of `parts` that each state stands for.
+        The states of `nfa` that each state stands for.
     begin : int
         The first state.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        borders = {
-            border for moves in parts.moves for low, high, _ in moves for border in (low, high + 1)
-        }
-        numbers = np.zeros(257, np.uint8)
-        numbers[sorted(borders - {0})] = 1
-        classes = np.cumsum(numbers[:256], dtype=np.uint8)
-        self.classes, self.n_classes = classes.tobytes(), int(classes[-1]) + 1
-        self.table = np.full((64, self.n_classes), UNKNOWN, np.int32)
+    def __init__(self, nfa: Nfa) -> None:
+        self.nfa = nfa
+        classes = _byte_classes(nfa)
+        self.classes = classes.tobytes()
+        self.n_classes = int(classes[-1]) + 1
+        self.table = np.full((FIRST_CAPACITY, self.n_classes), UNKNOWN, np.int32)
         self.table[DEAD] = DEAD
-        self.members: list[tuple[int, ...]] = [()]
-        self._ids: dict[tuple[int, ...], int] = {(): DEAD}
-        self._after: dict[
-            tuple[int, ...], int
-        ] = {}  # states of parts that a byte leads to: the state they are
-        self._closures: dict[int, tuple[int, ...]] = {}
+        self.members: list[Members] = [()]
+        self._numbers: dict[Members, int] = {(): DEAD}  # of states, by their members
+        self._after: dict[tuple[int, ...], int] = {}  # the state, by the targets of a byte
+        self._closures: dict[int, Members] = {}
         self._work = 0
-        self.begin = self.find(self._closure(parts.start))
+        self.begin = self.number_of(self._closure(nfa.start))
 
     def new_token(self) -> None:
-        """Begin to count the work anew."""
+        """Count the work from 0 again."""
         self._work = 0
 
     def accepts(self, state: int) -> bool:
-        """Tell whether what has been read matches the whole pattern."""
-        return self.parts.end in self.members[state]
+        """Tell whether the text so far matches the whole pattern."""
+        return self.nfa.end in self.members[state]
 
     def goes_on(self, state: int) -> bool:
         """Tell whether any byte may follow."""
-        return any(map(self.parts.moves.__getitem__, self.members[state]))
+        return any(map(self.nfa.moves.__getitem__, self.members[state]))
 
     def read(self, state: int, data: bytes) -> int:
         """Return the state after some bytes."""
@@ -248,11 +98,11 @@ class Automaton:
     def row(self, state: int) -> np.ndarray:
         """Return the next state for each class, int32, shape (n_classes,)."""
         if self.table[state, 0] == UNKNOWN:
-            self.know(state)
+            self.explore(state)
         return self.table[state]
 
-    def know(self, state: int) -> None:
-        """Fill a state's row of the table.
+    def explore(self, state: int) -> None:
+        """Fill the row of a state in the table.
 
         Raises
         ------
@@ -261,73 +111,99 @@ class Automaton:
         ArgumentError
             The pattern needs too much work.
         """
-        classes, parts = self.classes, self.parts.moves
-        moves = [  # from the first class up to another one
+        moves = self._class_moves(state)
+        self._count_work(sum([end - begin for begin, end, _ in moves]))
+        apart = all([one[1] <= other[0] for one, other in itertools.pairwise(moves)])
+        if apart:
+            self._explore_apart(state, moves)
+        else:
+            self._explore_overlapping(state, moves)
+
+    def _class_moves(self, state: int) -> list[tuple[int, int, int]]:
+        """Return what the members can read, sorted: first class, class after the last, target."""
+        classes, all_moves = self.classes, self.nfa.moves
+        moves = [
             (classes[low], classes[high] + 1, target)
             for member in self.members[state]
-            for low, high, target in parts[member]
+            for low, high, target in all_moves[member]
         ]
         moves.sort()
-        self._count(sum([last - first for first, last, _ in moves]))
-        if all([one[1] <= other[0] for one, other in itertools.pairwise(moves)]):
-            spans = [(first, last, self._state_after(target)) for first, last, target in moves]
-            row = self.table[state]  # only now: the table may have moved
-            row.fill(DEAD)
-            for first, last, target in spans:
-                row[first:last] = target
-        else:
-            targets: list[tuple[int, ...]] = [()] * self.n_classes
-            for first, last, target in moves:
-                for number in range(first, last):
-                    targets[number] += (target,)
-            states = [self._state_after(*several) if several else DEAD for several in targets]
-            self.table[state] = states
+        return moves
+
+    def _explore_apart(self, state: int, moves: list[tuple[int, int, int]]) -> None:
+        """Fill the row of a state where each class leads to one target at most."""
+        spans = [(begin, end, self._state_after(target)) for begin, end, target in moves]
+        row = self.table[state]  # not before here: a new state may have moved the table
+        row.fill(DEAD)
+        for begin, end, following in spans:
+            row[begin:end] = following
+
+    def _explore_overlapping(self, state: int, moves: list[tuple[int, int, int]]) -> None:
+        targets: list[tuple[int, ...]] = [()] * self.n_classes
+        for begin, end, target in moves:
+            for number in range(begin, end):
+                targets[number] += (target,)
+        row = [self._state_after(*several) if several else DEAD for several in targets]
+        self.table[state] = row
 
     def _state_after(self, *targets: int) -> int:
         if targets not in self._after:
-            self._after[targets] = self.find(
-                self._closure(targets[0]) if len(targets) == 1 else self._union(targets)
-            )
+            members = self._closure(targets[0]) if len(targets) == 1 else self._union(targets)
+            self._after[targets] = self.number_of(members)
         return self._after[targets]
 
-    def _count(self, work: int) -> None:
+    def _count_work(self, work: int) -> None:
         self._work += work
         if self._work > MOST_WORK:
-            raise ArgumentError(
-                "constraint", "pattern", "too much work for one token", "a simpler one", SIMPLER
-            )
+            _refuse("too much work for one token")
 
-    def _union(self, targets: tuple[int, ...]) -> tuple[int, ...]:
+    def _union(self, targets: tuple[int, ...]) -> Members:
         closures = [self._closure(target) for target in set(targets)]
-        self._count(sum(map(len, closures)))
+        self._count_work(sum(map(len, closures)))
         return tuple(sorted(set().union(*closures)))
 
-    def _closure(self, start: int) -> tuple[int, ...]:
-        """Return the states that are reached without a byte and either read one or are the end."""
-        if not self.parts.jumps[start]:
+    def _closure(self, start: int) -> Members:
+        """Return what follows without a byte, as far as it reads one or is the end."""
+        jumps, moves = self.nfa.jumps, self.nfa.moves
+        if not jumps[start]:
             return (start,)
         if start not in self._closures:
             seen, waiting = {start}, [start]
             while waiting:
-                new = [place for place in self.parts.jumps[waiting.pop()] if place not in seen]
+                new = [state for state in jumps[waiting.pop()] if state not in seen]
                 seen.update(new)
                 waiting.extend(new)
-            self._count(len(seen))
-            kept = (place for place in seen if self.parts.moves[place] or place == self.parts.end)
+            self._count_work(len(seen))
+            kept = (state for state in seen if moves[state] or state == self.nfa.end)
             self._closures[start] = tuple(sorted(kept))
         return self._closures[start]
 
-    def find(self, members: tuple[int, ...]) -> int:
-        """Return the number of a state, a new one where it has none."""
-        if members not in self._ids:
+    def number_of(self, members: Members) -> int:
+        """Return the state that stands for some states of the NFA; a new one where there is none.
+
+        Raises
+        ------
+        FullError
+            There is no room for it.
+        """
+        if members not in self._numbers:
             number = len(self.members)
             if number == MOST_STATES:
                 raise FullError
             if number == len(self.table):
                 self.table = np.concatenate([self.table, np.full_like(self.table, UNKNOWN)])
-            self._ids[members] = number
+            self._numbers[members] = number
             self.members.append(members)
-        return self._ids[members]
+        return self._numbers[members]
+
+
+def _byte_classes(nfa: Nfa) -> np.ndarray:
+    """Return the class of each byte, uint8, shape (256,): a new one begins where a move does."""
+    spans = {(low, high) for moves in nfa.moves for low, high, _ in moves}
+    borders = {border for low, high in spans for border in (low, high + 1)}
+    is_border = np.zeros(257, np.uint8)
+    is_border[sorted(borders - {0})] = 1
+    return np.cumsum(is_border[:256], dtype=np.uint8)
 
 
 class Place(NamedTuple):
@@ -342,10 +218,13 @@ class Place(NamedTuple):
 
 
 class Machine:
-    """An automaton that begins anew when it is full; places in the old one are found again in the new."""
+    """An automaton that begins anew when it is full.
 
-    def __init__(self, parts: Parts) -> None:
-        self.automaton = Automaton(parts)
+    Places in the old automaton are found again in the new one.
+    """
+
+    def __init__(self, nfa: Nfa) -> None:
+        self.automaton = Automaton(nfa)
 
     def begin(self) -> Place:
         """Return where texts begin."""
@@ -353,9 +232,11 @@ class Machine:
 
     def read(self, place: Place, data: bytes) -> Place:
         """Return the place after some bytes; false where they do not fit."""
-        return self.ask(
-            place, lambda automaton, state: Place(automaton, automaton.read(state, data))
-        )
+
+        def read(automaton: Automaton, state: int) -> Place:
+            return Place(automaton, automaton.read(state, data))
+
+        return self.ask(place, read)
 
     def ask(self, place: Place, question: Callable[[Automaton, int], T]) -> T:
         """Answer a question about a state.
@@ -366,16 +247,17 @@ class Machine:
             Not even a new automaton has room for the answer.
         """
         for _ in range(2):
+            automaton, state = place
             self.automaton.new_token()
             try:
-                same = place.automaton is self.automaton
-                state = (
-                    place.state
-                    if same
-                    else self.automaton.find(place.automaton.members[place.state])
-                )
+                if automaton is not self.automaton:
+                    state = self.automaton.number_of(automaton.members[state])
                 return question(self.automaton, state)
             except FullError:
-                self.automaton = Automaton(self.automaton.parts)
-        found = f"{MOST_STATES:,} states for one token"
-        raise ArgumentError("constraint", "pattern", found, "a simpler one", SIMPLER)
+                self.automaton = Automaton(self.automaton.nfa)
+        _refuse(f"{MOST_STATES:,} states for one token")
+
+
+def _refuse(found: str) -> NoReturn:
+    fix = "let fewer alternatives begin alike, or repeat fewer parts that may be empty"
+    raise ArgumentError("constraint", "pattern", found, "a simpler one", fix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 Ranges = tuple[tuple[int, int], ...]
-"""Code points from the first to the second of each pair, both included; sorted, apart, without surrogates."""
+"""Pairs of code points, both included. Sorted, with gaps between them, without surrogates."""
 
 LAST = 0x10FFFF
 SURROGATES = (0xD800, 0xDFFF)
@@ -13,7 +13,9 @@ _ENDS = (0x7F, 0x7FF, 0xFFFF, LAST)  # the last code points of 1, 2, 3 and 4 byt
 
 
 def normalise(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return the same code points as sorted ranges that neither touch nor hold surrogates, which UTF-8 cannot spell.
+    """Return the same code points as sorted ranges that do not touch.
+
+    Surrogates are left out, because UTF-8 cannot spell them.
 
     Examples
     --------
@@ -42,16 +44,12 @@ def complement(ranges: Ranges) -> Ranges:
     for low, high in ranges:
         rest.append((begin, low - 1))
         begin = high + 1
-    return normalise(
-        [
-            *((low, high) for low, high in rest if low <= high),
-            *([(begin, LAST)] if begin <= LAST else []),
-        ]
-    )
+    rest.append((begin, LAST))
+    return normalise([(low, high) for low, high in rest if low <= high])
 
 
 def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield byte ranges, one for each byte of a character, that together spell the code points from `low` to `high`.
+    """Yield the sequences of byte ranges that together spell the code points from `low` to `high`.
 
     Parameters
     ----------
@@ -61,7 +59,7 @@ def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]
     Yields
     ------
     tuple of (int, int)
-        From the first byte to the last.
+        For each byte of a character, from which byte to which, both included.
 
     Examples
     --------
@@ -69,15 +67,12 @@ def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]
     [((97, 127),), ((194, 195), (128, 191))]
     """
     for end in _ENDS:
-        if low <= end < high:  # spelled with different numbers of bytes
+        if low <= end < high:  # these take different numbers of bytes
             yield from byte_sequences(low, end)
             yield from byte_sequences(end + 1, high)
             return
-    for bits in (
-        6,
-        12,
-        18,
-    ):  # of the last one, two, three bytes, which must run through all of their values
+    for bits in (6, 12, 18):  # of the last one, two or three bytes
+        # Where earlier bytes change, these must run through all of their values.
         rest = (1 << bits) - 1
         if low | rest < high | rest:
             if low & rest:

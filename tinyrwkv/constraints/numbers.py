@@ -7,11 +7,13 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from ..errors import ArgumentError
 
 MOST_DIGITS = 15
-"""Before and after the point together; more do not survive a float64."""
+"""Before and after the point together; a float64 does not keep more."""
 
 
 def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> str:
-    r"""Return a pattern of the decimal numbers from `low` to `high`, without leading or trailing zeros.
+    r"""Return a pattern of the decimal numbers from `low` to `high`.
+
+    The numbers have no leading and no trailing zeros.
 
     Parameters
     ----------
@@ -53,21 +55,26 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
 
 
 def _positive(first: int, last: int, decimals: int) -> str:
-    """Return a pattern of the numbers from `first` to `last` in units of the last decimal, 0 <= first <= last."""
+    """Return a pattern of the numbers from `first` to `last`, 0 <= first <= last.
+
+    Both are in units of the last decimal.
+    """
     scale = 10**decimals
-    begin, end = (
-        -(-first // scale),
-        (last + 1) // scale,
-    )  # whole parts with every fraction: begin <= n < end
+    # Whole parts begin <= n < end have every fraction.
+    begin = -(-first // scale)
+    end = (last + 1) // scale
     parts = []
     if begin < end:
         parts.append(_whole(begin, end - 1) + _any_fraction(decimals))
     for whole in sorted({first // scale, last // scale}):
         if not begin <= whole < end:
-            low, high = max(first - whole * scale, 0), min(last - whole * scale, scale - 1)
+            low = max(first - whole * scale, 0)
+            high = min(last - whole * scale, scale - 1)
             fraction = _fraction(low, high, decimals)
-            parts += [str(whole)] if low == 0 else []
-            parts += [f"{whole}\\.{fraction}"] if fraction else []
+            if low == 0:
+                parts.append(str(whole))
+            if fraction:
+                parts.append(f"{whole}\\.{fraction}")
     return _either(parts)
 
 
@@ -76,14 +83,19 @@ def _any_fraction(decimals: int) -> str:
 
 
 def _fraction(low: int, high: int, digits: int) -> str:
-    """Return a pattern of numbers of so many digits without the zeros at their ends; "" where only 0 is one."""
+    """Return a pattern of the digits after the point, without the zeros at the end.
+
+    `low` and `high` have this number of digits. The pattern is empty where only 0 lies between.
+    """
     if digits == 0 or high == 0:
         return ""
     if low == 0 and high == 10**digits - 1:
         return "[1-9]" if digits == 1 else f"[0-9]{{0,{digits - 1}}}[1-9]"
-    scale, parts = 10 ** (digits - 1), []
+    parts = []
+    scale = 10 ** (digits - 1)
     for first in range(low // scale, high // scale + 1):
-        least, most = max(low - first * scale, 0), min(high - first * scale, scale - 1)
+        least = max(low - first * scale, 0)
+        most = min(high - first * scale, scale - 1)
         rest = _fraction(least, most, digits - 1)
         if first and least == 0:
             parts.append(f"{first}(?:{rest})?" if rest else str(first))
@@ -94,19 +106,24 @@ def _fraction(low: int, high: int, digits: int) -> str:
 
 def _merged(parts: list[str]) -> list[str]:
     """Put neighbours that differ in their first digit only into one set."""
-    merged: list[tuple[str, str, str]] = []
+    merged: list[tuple[str, str, str]] = []  # first digits from, to, and what follows
     for part in parts:
         if merged and merged[-1][2] == part[1:]:
             merged[-1] = (merged[-1][0], part[0], part[1:])
         else:
             merged.append((part[0], part[0], part[1:]))
-    return [(one if one == other else f"[{one}-{other}]") + rest for one, other, rest in merged]
+    return [_digits(first, last) + rest for first, last, rest in merged]
+
+
+def _digits(first: str, last: str) -> str:
+    return first if first == last else f"[{first}-{last}]"
 
 
 def _whole(first: int, last: int) -> str:
     """Return a pattern of the whole numbers from `first` to `last`."""
-    parts, begin = [], first
-    full = len(str(last + 1)) - 1  # digits of the longest numbers that are all within
+    parts = []
+    begin = first
+    full = len(str(last + 1)) - 1  # up to this length, all numbers are small enough
     while begin <= last:
         length = len(str(begin))
         if begin == 10 ** (length - 1) and length < full:
@@ -121,7 +138,7 @@ def _whole(first: int, last: int) -> str:
 
 def _same_length(low: str, high: str) -> str:
     if len(low) == 1:
-        return low if low == high else f"[{low}-{high}]"
+        return _digits(low, high)
     if low == "0" * len(low) and high == "9" * len(low):
         return f"[0-9]{{{len(low)}}}"
     parts = []
@@ -133,4 +150,6 @@ def _same_length(low: str, high: str) -> str:
 
 
 def _either(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})" if parts else ""
+    if len(parts) <= 1:
+        return "".join(parts)
+    return f"(?:{'|'.join(parts)})"

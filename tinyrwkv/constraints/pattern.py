@@ -1,19 +1,19 @@
 r"""Regular expressions as trees.
 
-What is understood, with the meaning that Python's ``re.fullmatch`` with ``re.ASCII`` gives it:
+What is understood has the meaning that ``re.fullmatch`` with ``re.ASCII`` gives it in Python:
 
-=============================================  ===============================================================
+=============================================  ====================================================
 ``a``  ``\.``  ``\n \t \r \f \v \a``           a character
 ``\x41``  ``\u20ac``  ``\U0001f642``           a character by its code
 ``.``                                          any character but a newline
 ``[a-z_]``  ``[^"]``                           one of a set, one of all others
 ``\d \w \s``  ``\D \W \S``                     ASCII digits, letters, blanks; all others
 ``xy``  ``x|y``  ``(x)``  ``(?:x)``            both, either, a group; ``(?P<name>x)`` too
-``x*``  ``x+``  ``x?``  ``x{2}``  ``x{2,5}``   repeated; ``x*?`` and its like mean the same here
+``x*``  ``x+``  ``x?``  ``x{2}``  ``x{2,5}``   repeated; ``x*?`` and the like mean the same here
 ``^`` first and ``$`` last                     nothing: the whole text must match anyway
-=============================================  ===============================================================
+=============================================  ====================================================
 
-References back, looking around, word borders, flags and possessive repetition are refused.
+Refused: references back, lookahead and lookbehind, word borders, flags, possessive repetition.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def parse(pattern: str) -> Node:
     Raises
     ------
     ArgumentError
-        It is no regular expression, or too long, too deep, repeated too often, or matches no text at all.
+        It is no regular expression, or too long, too deep, repeated too often, or matches no text.
     UnsupportedError
         It has something that no automaton can do, or this one does not.
 
@@ -181,7 +181,7 @@ class _Parser:
         return Repeat(node, *bounds)
 
     def bounds(self) -> tuple[int, int | None] | None:
-        """Read how often something is repeated; None where nothing says so. Braces that say nothing are characters."""
+        """Read how often something is repeated; None where nothing says so."""
         if self.pattern[self.at : self.at + 1] not in ("*", "+", "?", "{"):
             return None
         if self.take("*"):
@@ -190,22 +190,30 @@ class _Parser:
             return 1, None
         if self.take("?"):
             return 0, 1
+        return self.braces()
+
+    def braces(self) -> tuple[int, int | None] | None:
+        """Read ``{2}``, ``{2,}``, ``{,5}`` or ``{2,5}``; other braces are characters."""
         found = _BRACES.match(self.pattern, self.at)
         if found is None or found[0] == "{}":
             return None
-        if (
-            max(len(found[1]), len(found[3])) > 9
-            or max(int(found[1] or 0), int(found[3] or 0)) > MOST_REPEATS
-        ):
-            self.wrong(f"more than {MOST_REPEATS:,} repetitions", "fewer, or * for any number")
+        low, comma, high = found.groups()
+        least = self.repeats(low) if low else 0
+        most: int | None = None  # no limit
+        if high:
+            most = self.repeats(high)
+        elif not comma:
+            most = least
         self.at = found.end()
-        least, most = (
-            int(found[1] or 0),
-            int(found[3]) if found[3] else None if found[2] else int(found[1]),
-        )
         if most is not None and most < least:
             self.wrong(f"{{{least},{most}}}", "the smaller number first")
         return least, most
+
+    def repeats(self, digits: str) -> int:
+        # Python refuses to convert thousands of digits.
+        if len(digits) > 9 or int(digits) > MOST_REPEATS:
+            self.wrong(f"more than {MOST_REPEATS:,} repetitions", "fewer, or * for any number")
+        return int(digits)
 
     def single(self, depth: int) -> Node:
         if self.bounds() is not None:
@@ -248,43 +256,52 @@ class _Parser:
         if name in _CONTROLS:
             return self.one(ord(_CONTROLS[name])).ranges
         if name in _CODES:
-            count = _CODES[name]
-            digits = self.pattern[self.at : self.at + count]
-            if (
-                len(digits) < count
-                or not set(digits) <= set(string.hexdigits)
-                or int(digits, 16) > LAST
-            ):
-                self.wrong(f"\\{name}{digits}", f"{count} hexadecimal digits of a character")
-            self.at += count
-            return self.one(int(digits, 16)).ranges
+            return self.one(self.code(name)).ranges
         if name in "123456789":
             self.cannot("a reference back")
         if name.isascii() and name.isalnum():
             self.cannot(f"\\{name}")
         return self.one(ord(name)).ranges
 
+    def code(self, name: str) -> int:
+        """Return the code point whose hexadecimal digits follow."""
+        count = _CODES[name]
+        digits = self.pattern[self.at : self.at + count]
+        is_hex = len(digits) == count and set(digits) <= set(string.hexdigits)
+        if not is_hex or int(digits, 16) > LAST:
+            self.wrong(f"\\{name}{digits}", f"{count} hexadecimal digits of a character")
+        self.at += count
+        return int(digits, 16)
+
     def set(self) -> Ranges:
         """Return the characters of a set whose [ has been read."""
-        negated, ranges, first = self.take("^"), list[tuple[int, int]](), True
-        while first or not self.peek("]"):
-            first = False
-            low = self.member()
-            if len(low) == 1 and low[0][0] == low[0][1] and self.peek("-") and not self.peek("-]"):
-                self.at += 1
-                high = self.member()
-                if len(high) != 1 or high[0][0] != high[0][1] or high < low:
-                    self.wrong("a range that goes nowhere", "from one character up to another")
-                ranges.append((low[0][0], high[0][1]))
-            else:
-                ranges.extend(low)
+        negated = self.take("^")
+        ranges = self.range()  # a ] that comes first is a character
+        while not self.peek("]"):
+            ranges += self.range()
         self.at += 1
         characters = normalise(ranges)
-        characters = complement(characters) if negated else characters
+        if negated:
+            characters = complement(characters)
         if not characters:
             self.wrong("a set without characters", "at least one, or no text matches")
         return characters
 
+    def range(self) -> Ranges:
+        r"""Return a part of a set: a character, a class such as \d, or a range of characters."""
+        low = self.member()
+        if not _is_single(low) or not self.peek("-") or self.peek("-]"):
+            return low
+        self.at += 1
+        high = self.member()
+        if not _is_single(high) or high < low:
+            self.wrong("a range that goes nowhere", "from one character up to another")
+        return ((low[0][0], high[0][1]),)
+
     def member(self) -> Ranges:
         character = self.next("a ] that closes the set")
         return self.escape() if character == "\\" else self.one(ord(character)).ranges
+
+
+def _is_single(ranges: Ranges) -> bool:
+    return len(ranges) == 1 and ranges[0][0] == ranges[0][1]

@@ -1,4 +1,4 @@
-"""Scripts for robots, ``move(2); goto("kitchen")``: what may be in them, as a constraint, and what they say."""
+"""Scripts for robots, such as ``move(2); goto("kitchen")``: as a constraint, and as calls."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..constraints.constraint import Regex
+from ..constraints.constraint import Constraint
 from ..constraints.numbers import pattern as number_pattern
+from ..constraints.old_names import accept_old_names
 from ..errors import ArgumentError
 
 
@@ -43,28 +44,23 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names = (
-            tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
-        )
-        bad = [
-            name
-            for name in self.names
-            if not isinstance(name, str) or re.search(r'["\\\x00-\x1f]', name) or not name
-        ]
+        several = isinstance(names, Iterable) and not isinstance(names, str)
+        self.names: tuple[str, ...] = tuple(names) if several else (names,)
+        bad = [name for name in self.names if not _can_be_quoted(name)]
         if bad or not self.names:
             found = f"{(bad or self.names)!r}"[:80]
-            raise ArgumentError(
-                "scripts",
-                "names",
-                found,
-                "texts without quotes and backslashes",
-                "name at least one",
-            )
+            expected = "texts without quotes and backslashes"
+            raise ArgumentError("scripts", "names", found, expected, "name at least one")
 
     @property
     def pattern(self) -> str:
         """The pattern of the argument."""
-        return f'"(?:{"|".join(map(re.escape, self.names))})"'
+        names = "|".join(re.escape(name) for name in self.names)
+        return f'"(?:{names})"'
+
+
+def _can_be_quoted(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r'[^"\\\x00-\x1f]+', name) is not None
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,13 @@ class Words:
     pattern: str = "\"[A-Za-z0-9',.?!-]+(?: [A-Za-z0-9',.?!-]+)*\""
 
 
+Argument = Number | Names | Words
+"""What a call takes."""
+
 NOUNS = Words("\"[a-z0-9'-]+(?: [a-z0-9'-]+)*\"")
 """Nouns with their adjectives, in small letters."""
 
-VERBS: Mapping[str, Number | Names | Words | None] = {
+VERBS: Mapping[str, Argument | None] = {
     "move": Number(-20, 20),  # metres; negative is backward
     "turn": Number(-720, 720, decimals=1),  # degrees; positive is to the left
     "wait": Number(0, 3600, decimals=1),  # seconds
@@ -98,7 +97,7 @@ VERBS: Mapping[str, Number | Names | Words | None] = {
 """What the bundled model was taught to say, and its arguments."""
 
 UNKNOWN = "unknown()"
-"""The whole script of a command that has none."""
+"""The whole script for an order that the robot cannot do."""
 
 
 class Call(NamedTuple):
@@ -111,14 +110,12 @@ class Call(NamedTuple):
         """Return the call as it stands in a script."""
         if self.argument is None:
             return f"{self.verb}()"
-        return (
-            f"{self.verb}({self.argument:g})"
-            if isinstance(self.argument, float)
-            else f'{self.verb}("{self.argument}")'
-        )
+        if isinstance(self.argument, float):
+            return f"{self.verb}({self.argument:g})"
+        return f'{self.verb}("{self.argument}")'
 
 
-class Scripts(Regex):
+class Scripts(Constraint):
     r"""Scripts of calls, for ``model.generate(..., constraint=)``.
 
     A script is ``unknown()`` alone, or calls joined by ``"; "``.
@@ -126,9 +123,11 @@ class Scripts(Regex):
     Parameters
     ----------
     verbs : mapping of str to Number, Names, Words or None, optional
-        What each call takes, None for nothing. `VERBS` with a world's own names: ``VERBS | {"goto": Names(places)}``.
-    lead, tail : str, optional
-        What comes before and after a script: the bundled model was taught to write a blank and an empty line.
+        What each call takes, None for nothing. To give `VERBS` the names of your own world, write
+        ``{**VERBS, "goto": Names(places)}``.
+    prefix, suffix : str, optional
+        What comes before and after a script. The bundled model was taught to write a space before
+        it and an empty line after it.
 
     Raises
     ------
@@ -138,40 +137,43 @@ class Scripts(Regex):
     Examples
     --------
     >>> scripts = Scripts({**VERBS, "goto": Names(["kitchen", "user"])})
-    >>> scripts.parse('move(-0.5); goto("kitchen"); photo()')
-    [Call(verb='move', argument=-0.5), Call(verb='goto', argument='kitchen'), Call(verb='photo', argument=None)]
-    >>> scripts.matches(" move(20)\n\n"), scripts.matches(" move(21)\n\n"), scripts.matches(' goto("moon")\n\n')
-    (True, False, False)
+    >>> scripts.parse('move(-0.5); goto("kitchen")')
+    [Call(verb='move', argument=-0.5), Call(verb='goto', argument='kitchen')]
+    >>> scripts.parse("photo()")
+    [Call(verb='photo', argument=None)]
+    >>> scripts.matches(" move(20)\n\n"), scripts.matches(" move(21)\n\n")
+    (True, False)
+    >>> scripts.matches(' goto("kitchen")\n\n'), scripts.matches(' goto("moon")\n\n')
+    (True, False)
     """
 
+    @accept_old_names
     def __init__(
         self,
-        verbs: Mapping[str, Number | Names | Words | None] = VERBS,
-        lead: str = " ",
-        tail: str = "\n\n",
+        verbs: Mapping[str, Argument | None] = VERBS,
+        prefix: str = " ",
+        suffix: str = "\n\n",
     ) -> None:
-        bad = [
-            verb
-            for verb in verbs
-            if not (isinstance(verb, str) and verb.isascii() and verb.isidentifier())
-        ]
+        bad = [verb for verb in verbs if not _is_name(verb)]
         if bad or not verbs:
-            raise ArgumentError(
-                "scripts", "verbs", f"{bad!r}"[:80], "names of calls", "give at least one"
-            )
+            found = f"{bad!r}"[:80]
+            raise ArgumentError("scripts", "verbs", found, "names of calls", "give at least one")
         self.verbs = dict(verbs)
-        alike: dict[
-            str, list[str]
-        ] = {}  # verbs that take the same: the automaton has that once, and learns it once
-        for verb, argument in verbs.items():
-            alike.setdefault(argument.pattern if argument else "", []).append(verb)
-        calls = "|".join(
-            f"(?:{'|'.join(names)})\\({argument}\\)" for argument, names in alike.items()
-        )
-        super().__init__(f"unknown\\(\\)|(?:{calls})(?:; (?:{calls}))*", lead, tail)
+        call = _call_pattern(self.verbs)
+        super().__init__(f"unknown\\(\\)|(?:{call})(?:; (?:{call}))*", prefix, suffix)
 
     def parse(self, script: str) -> list[Call]:
-        """Return the calls of a script, with or without lead and tail; none for ``unknown()``.
+        """Return the calls of a script.
+
+        Parameters
+        ----------
+        script : str
+            With or without prefix and suffix.
+
+        Returns
+        -------
+        list of Call
+            None for ``unknown()``.
 
         Raises
         ------
@@ -179,14 +181,37 @@ class Scripts(Regex):
             The text is no such script.
         """
         text = script.strip()
-        if not self.matches(self.lead + text + self.tail):
-            raise ArgumentError(
-                "scripts", "script", f"{script!r}"[:80], "calls joined by '; '", "check the text"
-            )
+        if not self.matches(self.prefix + text + self.suffix):
+            found = f"{script!r}"[:80]
+            fix = "check the text"
+            raise ArgumentError("scripts", "script", found, "calls joined by '; '", fix)
         if text == UNKNOWN:
             return []
-        found = re.findall(r'([A-Za-z_]\w*)\((?:"([^"]*)"|([^)"]*))\)(?:; |$)', text)
-        return [
-            Call(verb, name or (float(number) if number else None))  # no name is empty
-            for verb, name, number in found
-        ]
+        return [_call(*parts) for parts in _CALL.findall(text)]
+
+
+_CALL = re.compile(r'([A-Za-z_]\w*)\((?:"([^"]*)"|([^)"]*))\)(?:; |$)')
+"""A call of a script: its verb, then a name without quotes or a number, both empty for none."""
+
+
+def _call(verb: str, name: str, number: str) -> Call:
+    if name:
+        return Call(verb, name)
+    return Call(verb, float(number) if number else None)
+
+
+def _is_name(verb: object) -> bool:
+    return isinstance(verb, str) and verb.isascii() and verb.isidentifier()
+
+
+def _call_pattern(verbs: Mapping[str, Argument | None]) -> str:
+    """Return the pattern of one call.
+
+    Verbs with the same argument stand together: so the automaton has that argument once, and
+    learns it once.
+    """
+    by_argument: dict[str, list[str]] = {}
+    for verb, argument in verbs.items():
+        by_argument.setdefault(argument.pattern if argument else "", []).append(verb)
+    calls = [f"(?:{'|'.join(names)})\\({pattern}\\)" for pattern, names in by_argument.items()]
+    return "|".join(calls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..constraints.constraint import Regex
+from ..constraints.constraint import Constraint
 from ..sampling import Sampler
 from .confidence import Weighed
 
@@ -25,8 +25,8 @@ class Slices:
     sampler : Sampler, optional
         Greedy by default. Penalties count within a slice only.
     max_tokens : int, optional
-    constraint : Regex, optional
-        `Choice`, `JsonSchema` and `Scripts` are some too.
+    constraint : Constraint, optional
+        A `Choice`, `Regex`, `JsonSchema` or `Scripts`.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Slices:
         state: State | None = None,
         sampler: Sampler | None = None,
         max_tokens: int = 100,
-        constraint: Regex | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         self.model, self.max_tokens, self.constraint = model, max_tokens, constraint
         self.tokens: list[int] = []

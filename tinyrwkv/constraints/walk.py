@@ -1,0 +1,88 @@
+"""How far one generation has come under a constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import TinyRWKVError
+from ..tokenizer import Tokenizer
+from .masks import FEW, Masks
+
+NEAR = 4.0
+"""Of more than `FEW` allowed tokens, those get exact logits that come so near to the largest."""
+
+
+class Walk:
+    """A way through the automaton of a constraint, token by token.
+
+    Parameters
+    ----------
+    masks : Masks
+    tokenizer : Tokenizer
+    """
+
+    def __init__(self, masks: Masks, tokenizer: Tokenizer) -> None:
+        self._masks, self._tokenizer = masks, tokenizer
+        self._place = masks.begin()
+
+    def mask(
+        self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
+        """Put ``-inf`` in the place of the logits of tokens that may not follow.
+
+        Parameters
+        ----------
+        logits : ndarray, float32, shape (V,)
+            At least one stays. Where a byte can follow, that byte is a token; where none can, the
+            text is complete and token 0 can follow.
+        exact : callable, optional
+            Takes ids and returns better logits for them. It is asked for those that stay; where
+            these are more than `FEW`, for the best of them.
+        """
+        allowed = self._masks.allowed(self._place)
+        if allowed.dtype == np.int32:
+            kept = logits.take(allowed) if exact is None else exact(allowed)
+            logits.fill(-np.inf)
+            logits.put(allowed, kept)
+            return
+        forbidden = np.unpackbits(allowed, count=len(logits)).view(bool)
+        np.copyto(logits, -np.inf, where=forbidden)
+        if exact is not None:
+            best = _best(logits)
+            logits[best] = exact(best)
+
+    def advance(self, token: int) -> bool:
+        """Go on by a token that was chosen.
+
+        Returns
+        -------
+        bool
+            False where nothing can follow: the text is complete.
+
+        Raises
+        ------
+        TinyRWKVError
+            The token was not allowed.
+        """
+        data = self._tokenizer.token_bytes(token)
+        if not data or not self.read(data):
+            found = f"token {token}, {data[:40]!r}"
+            expected = "a token that the constraint allows"
+            fix = "let it choose only where logits are not -inf"
+            raise TinyRWKVError("generate", "sampler", found, expected, fix)
+        return self._place.automaton.goes_on(self._place.state)
+
+    def read(self, data: bytes) -> bool:
+        """Go on by some bytes; False where they do not fit."""
+        self._place = self._masks.read(self._place, data)
+        return bool(self._place)
+
+
+def _best(logits: np.ndarray) -> np.ndarray:
+    """Return the ids of the largest logits, at most `FEW`, int64."""
+    best = np.flatnonzero(logits > logits.max() - NEAR)
+    if len(best) > FEW:
+        best = best[np.argpartition(logits[best], -FEW)[-FEW:]]
+    return best
