@@ -111,27 +111,17 @@ class Automaton:
         ArgumentError
             The pattern needs too much work.
         """
-        moves = self._class_moves(state)
-        self._count_work(sum([end - begin for begin, end, _ in moves]))
-        apart = all([one[1] <= other[0] for one, other in itertools.pairwise(moves)])
-        if apart:
-            self._explore_apart(state, moves)
-        else:
-            self._explore_overlapping(state, moves)
-
-    def _class_moves(self, state: int) -> list[tuple[int, int, int]]:
-        """Return what the members can read, sorted: first class, class after the last, target."""
         classes, all_moves = self.classes, self.nfa.moves
-        moves = [
+        moves = [  # from a class up to another one, not included, and the target
             (classes[low], classes[high] + 1, target)
             for member in self.members[state]
             for low, high, target in all_moves[member]
         ]
         moves.sort()
-        return moves
-
-    def _explore_apart(self, state: int, moves: list[tuple[int, int, int]]) -> None:
-        """Fill the row of a state where each class leads to one target at most."""
+        self._count_work(sum([end - begin for begin, end, _ in moves]))
+        if any([one[1] > other[0] for one, other in itertools.pairwise(moves)]):
+            self._explore_overlapping(state, moves)
+            return
         spans = [(begin, end, self._state_after(target)) for begin, end, target in moves]
         row = self.table[state]  # not before here: a new state may have moved the table
         row.fill(DEAD)
@@ -139,6 +129,7 @@ class Automaton:
             row[begin:end] = following
 
     def _explore_overlapping(self, state: int, moves: list[tuple[int, int, int]]) -> None:
+        """Fill the row of a state where some classes lead to several targets."""
         targets: list[tuple[int, ...]] = [()] * self.n_classes
         for begin, end, target in moves:
             for number in range(begin, end):
@@ -164,10 +155,10 @@ class Automaton:
 
     def _closure(self, start: int) -> Members:
         """Return what follows without a byte, as far as it reads one or is the end."""
-        jumps, moves = self.nfa.jumps, self.nfa.moves
-        if not jumps[start]:
+        if not self.nfa.jumps[start]:
             return (start,)
         if start not in self._closures:
+            jumps, moves = self.nfa.jumps, self.nfa.moves
             seen, waiting = {start}, [start]
             while waiting:
                 new = [state for state in jumps[waiting.pop()] if state not in seen]

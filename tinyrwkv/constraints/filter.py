@@ -78,7 +78,7 @@ class Filter:
         """Return what is alive of the first level, given the next state for each class."""
         nodes, states = list[int](), list[int]()
         for following, of_class in zip(row.tolist(), self._first_level, strict=True):
-            if following != DEAD:
+            if following:  # not DEAD, which is 0
                 nodes += of_class
                 states += [following] * len(of_class)
         return Alive(nodes, states, sum(map(self._n_children.__getitem__, nodes)))

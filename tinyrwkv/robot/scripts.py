@@ -45,11 +45,11 @@ class Names:
 
     def __init__(self, names: Iterable[str]) -> None:
         several = isinstance(names, Iterable) and not isinstance(names, str)
-        self.names: tuple[str, ...] = tuple(names) if several else (names,)
+        self.names = tuple(names) if several else ()
         bad = [name for name in self.names if not _can_be_quoted(name)]
         if bad or not self.names:
-            found = f"{(bad or self.names)!r}"[:80]
-            expected = "texts without quotes and backslashes"
+            found = f"{bad or names!r}"[:80]
+            expected = "a list of texts without quotes and backslashes"
             raise ArgumentError("scripts", "names", found, expected, "name at least one")
 
     @property
