@@ -152,6 +152,22 @@ def test_settings_change_between_turns(model: tinyrwkv.Model) -> None:
     assert chat.settings()["seed"] is None
 
 
+def test_a_setting_leaves_the_random_numbers_alone(model: tinyrwkv.Model) -> None:
+    def talk(*settings: tuple[str, float]) -> list[str]:
+        chat = Chat(model, "none", temperature=2, top_p=1, max_tokens=20, seed=1)
+        answers = [answer(chat, "a")]
+        chat.undo()
+        for key, value in settings:
+            chat.set(key, value)
+        return [*answers, answer(chat, "a")]
+
+    plain = talk()
+    assert plain[0] != plain[1]
+    assert talk(("top_p", 1), ("max_tokens", 20), ("temperature", 2)) == plain
+    again = talk(("seed", 1))
+    assert again == [plain[0], plain[0]]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -266,6 +282,13 @@ def test_commands_are_answered_greedily_and_apart(tmp_path: pathlib.Path) -> Non
     long = "far " * 70
     answer(chat, long)
     assert chat.last is not None and not chat.last.command
+
+
+def test_stats_do_not_count_a_turn_that_came_to_nothing(model: tinyrwkv.Model) -> None:
+    chat = Chat(model, "robot", max_tokens=3)
+    chat.ask("too late", deadline=time.monotonic() - 1)
+    told = slash.run(chat, "/stats")[0]
+    assert "turns        0\n" in told and "last answer" not in told
 
 
 def test_why_tells_the_last_step(talkers: Callable[..., str]) -> None:

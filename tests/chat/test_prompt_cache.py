@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import tinyrwkv
 from tinyrwkv.chat.chat import Chat
 from tinyrwkv.chat.prompt_cache import PromptCache
 from tinyrwkv.chat.templates import template
+from tinyrwkv.cli import slash
 
 
 @pytest.fixture
@@ -45,6 +47,14 @@ def chat(model: tinyrwkv.Model, system: str, cache: PromptCache | None) -> Chat:
 
 def answer(talk: Chat, text: str) -> str:
     return "".join(piece.text for piece in talk.ask(text))
+
+
+def test_nothing_comes_from_the_cache_before_it_was_looked_up(
+    model: tinyrwkv.Model, cache: PromptCache
+) -> None:
+    talk = chat(model, "Be kind.", cache)
+    assert list(talk.ask("Hello", deadline=time.monotonic() - 1)) == []
+    assert talk.system_source == "" and "cache" not in slash.run(talk, "/stats")[0]
 
 
 def test_a_state_comes_back_as_it_was(model: tinyrwkv.Model, cache: PromptCache) -> None:

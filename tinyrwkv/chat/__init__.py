@@ -1,1 +1,1 @@
-"""A chat: templates, settings that can be changed, turns that can be undone, conversations that can be kept."""
+"""A chat: templates, settings, turns that can be taken back, conversations that can be saved."""

@@ -1,4 +1,4 @@
-"""Tell commands, which a robot model answers with calls such as ``move(1)``, from conversation."""
+"""Tell orders to a robot, which are answered with calls such as ``move(1)``, from conversation."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from ..model import Model
 
 LONGEST = 256
-"""Tokens of a command at most; longer texts are conversation, and not read twice."""
+"""Tokens of an order at most; longer texts are conversation, and not read twice."""
 
 
 class Calls:
     """Asks the model itself how probable it is that the answer begins with the name of a call.
 
-    The question is put as if nothing had been said before, because that is how models learn commands, and small ones
-    lose them after a chat.
+    The question is put as if nothing had been said before. Models learn orders that way, and small
+    ones no longer understand them after a conversation.
 
     Parameters
     ----------
     model : Model
     names : iterable of str
-        The calls, for instance ("move", "turn"); without any, nothing is a command.
+        The calls, for instance ("move", "turn"); without any, nothing is an order.
     """
 
     def __init__(self, model: Model, names: Iterable[str]) -> None:

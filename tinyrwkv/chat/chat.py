@@ -1,17 +1,17 @@
-"""A conversation with a model: its turns, what each of them began from, and how answers are chosen."""
+"""A conversation with a model: its turns, where each began, and how answers are chosen."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ..file import memory
-from ..generate import Generation
+from ..generate import Generation, Result
 from ..state import State
-from . import session, settings
+from . import answer_settings, session
 from .calls import Calls
 from .prompt_cache import PromptCache
 from .recorder import Recorder
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ..model import Model
 
 KEPT = 4
-"""Turns that can be taken back: each keeps a state, 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B."""
+"""Turns that can be taken back.
+
+Each keeps a state: 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B.
+"""
 
 SAID = 1000
 """Turns in the transcript, the last ones."""
@@ -36,7 +39,7 @@ class Turn:
     text : str
         What the user said.
     command : bool
-        Whether it was answered as a command, apart from the conversation.
+        Whether it was answered as an order to a robot, apart from the conversation.
     generation : Generation
         The answer.
     """
@@ -54,19 +57,21 @@ class Turn:
 class Chat:
     """Talks with a model, turn by turn.
 
-    Commands stand alone: where the model would answer what is said with a call of `commands`, had nothing been said
-    before, it answers so, greedily, and the conversation goes on as if the command had not been given.
+    Some models answer an order to a robot with calls such as ``move(1)``. Orders stand apart from
+    the conversation. A text is an order if the model, asked as if nothing had been said before,
+    would answer it with one of the `commands`. Then the answer is greedy, and the conversation
+    goes on as if the order had not been given.
 
     Parameters
     ----------
     model : Model
         One with a tokenizer.
-    template : str, optional
+    template_name : str, optional
         Name of a built-in template; by default the one that the file names, or "chat".
     system : str, optional
         Instructions before the first turn.
     commands : iterable of str, optional
-        Names of the calls that answer commands.
+        Names of the calls that answer orders.
     cache : PromptCache, optional
         Where the state after the system text is kept between runs; nowhere by default.
     **values
@@ -75,13 +80,15 @@ class Chat:
     Attributes
     ----------
     sampler : Recorder
-        How tokens of conversation are chosen. With a seed, a conversation can be repeated as a whole.
+        How tokens of conversation are chosen. With a seed, a conversation can be repeated as a
+        whole.
     max_tokens : int
         Tokens of an answer at most.
     turns : int
-        Turns so far.
+        Turns so far. A turn that comes to nothing counts until the next call of a method, or
+        until `state` or `transcript` is read.
     system_source : str
-        Where the state after the system text came from: "" (there is none yet), "read" or "cache".
+        Where the state after the system text came from: "read" or "cache"; "" while there is none.
     last : Turn or None
         The turn before.
 
@@ -102,24 +109,24 @@ class Chat:
         cache: PromptCache | None = None,
         **values: float | None,
     ) -> None:
-        self.model, self.tokenizer, self.system = model, model.tokenizer, system
+        self.model, self.tokenizer = model, model.tokenizer
         self.template = template(template_name or model.config.get("template") or "chat")
+        self.system, self.system_source = system, ""
         self.calls, self.cache = Calls(model, commands), cache
         self._after_system: State | None = None
-        self.system_source = ""
         self.sampler, self.max_tokens = Recorder(), 0
         self.reset()
-        for key, value in (settings.DEFAULTS | values).items():
+        for key, value in (answer_settings.DEFAULTS | values).items():
             self.set(key, value)
 
     def reset(self) -> None:
         """Begin a new conversation."""
-        self._continue(None)
+        self._begin(None)
 
-    def _continue(self, state: State | None) -> None:
+    def _begin(self, state: State | None) -> None:
         self._state, self.turns = state, 0
         self.last: Turn | None = None
-        self._open = False  # whether what the last turn came to has not been looked at
+        self._open = False  # whether the last turn still has to be settled
         self._kept: deque[tuple[str, State | None]] = deque(maxlen=KEPT)
         self._transcript: deque[session.Said] = deque(maxlen=SAID)
 
@@ -147,17 +154,19 @@ class Chat:
         Returns
         -------
         Generation
-            Iterate over it for the pieces of the answer. One that is cancelled counts as far as it has come; where
-            nothing has been answered, the turn has not been.
+            Iterate over it for the pieces of the answer. An answer that is cancelled counts as far
+            as it has come. If there is none at all, the turn does not count.
         """
         self._settle()
-        prompt, state, sampler = self.template.prompt(text), None, Recorder(temperature=0)
-        command = self.calls.expected(prompt, deadline)
-        if not command:
-            state, sampler = self._state or self._begun(deadline), self.sampler
-            prompt = self.template.prompt(
-                text, self._state is None, "" if state is not None else self.system
-            )
+        prompt = self.template.prompt(text)
+        is_order = self.calls.expected(prompt, deadline)
+        state, sampler = None, Recorder(temperature=0)
+        if not is_order:
+            sampler = self.sampler
+            state = self._state or self._read_system(deadline)
+            # Without a state, this prompt begins with the system text.
+            system = self.system if state is None else ""
+            prompt = self.template.prompt(text, first=self._state is None, system=system)
         generation = self.model.generate(
             prompt,
             state=state,
@@ -166,56 +175,62 @@ class Chat:
             stop=self.template.stop,
             deadline=deadline,
         )
-        self.last, self._open = Turn(text, command, generation), True
+        self.last, self._open = Turn(text, is_order, generation), True
         self._kept.append((text, self._state))
         self.turns += 1
         return generation
 
-    def _begun(self, deadline: float | None) -> State | None:
-        """Return the state after the system text; None where there is no such text, or no time to read it."""
+    def _read_system(self, deadline: float | None) -> State | None:
+        """Return the state after the system text.
+
+        None where there is no such text, or no time to read it.
+        """
         text = self.template.system(self.system)
-        if self._after_system is None and text:
-            state = self.cache.get(self.model, text) if self.cache else None
-            self.system_source = "cache"
-            if state is None:
-                reading = self.model.generate(text, max_tokens=0, deadline=deadline)
-                for _ in reading:
-                    pass
-                if reading.result.stop_reason != "length":
-                    return None
-                state, self.system_source = reading.result.state, "read"
-                if self.cache:
-                    self.cache.put(self.model, text, state)
-            self._after_system = state
+        if self._after_system is not None or not text:
+            return self._after_system
+        cached = self.cache.get(self.model, text) if self.cache else None
+        if cached is not None:
+            self._after_system, self.system_source = cached, "cache"
+            return cached
+        reading = self.model.generate(text, max_tokens=0, deadline=deadline)
+        for _ in reading:
+            pass
+        if reading.result.stop_reason != "length":
+            return None
+        self._after_system, self.system_source = reading.result.state, "read"
+        if self.cache:
+            self.cache.put(self.model, text, self._after_system)
         return self._after_system
 
     def _settle(self) -> None:
         """Take over what the last turn came to."""
         if not self._open or self.last is None:
             return
-        generation, self._open = self.last.generation, False
-        generation.cancel()  # whoever left it half way
-        for _ in generation:
+        turn, self._open = self.last, False
+        turn.generation.cancel()  # whoever asked may have left it half way
+        for _ in turn.generation:
             pass
-        result = generation.result
-        if result.stop_reason is None or (
-            not result.tokens and result.stop_reason in ("cancelled", "deadline")
-        ):
+        result = turn.generation.result
+        if _came_to_nothing(result):
             self._take_back()
             return
-        self._transcript.append(
-            session.Said(self.last.text, result.text.strip(), self.last.command)
-        )
-        if not self.last.command:
-            state, unread = result.state, result.unread
-            self._state = self.model.forward(unread, state, logits=None)[1] if unread else state
-            self.sampler = self.last.sampler  # it goes on drawing where this turn ended
+        if not turn.command:
+            self._state = result.state
+            if result.unread:
+                _, self._state = self.model.forward(result.unread, result.state, logits=None)
+            self.sampler = turn.sampler  # it goes on drawing where this turn ended
+        self._transcript.append(session.Said(turn.text, result.text.strip(), turn.command))
 
     def undo(self) -> str | None:
-        """Take back the last turn, up to 4 times; return what the user had said, None where nothing is left.
+        """Take back the last turn, up to 4 times.
 
-        The state is again the one that the turn began from, bit for bit. The random numbers go on: the same question
-        can get another answer.
+        The state is again the one that the turn began from, bit for bit. The random numbers go on:
+        the same question can get another answer.
+
+        Returns
+        -------
+        str or None
+            What the user had said; None where nothing is left to take back.
         """
         self._settle()
         if not self._kept:
@@ -229,27 +244,50 @@ class Chat:
         return text
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state and the transcript to a file; raises what `session.save` does."""
+        """Write the state and the transcript to a file.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        FormatError
+            The file cannot be written.
+        ArgumentError
+            The file exists and is not a state.
+        """
         session.save(path, self.state, self.transcript)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a saved state, which this model made; raises FormatError where it is not such a file.
+        """Go on from a saved conversation.
 
         What was said comes back with it, but no turn of it can be taken back.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        FormatError
+            The file is damaged, is not a state, or another model made it.
         """
         state, said = session.load(path, self.model)
-        self._continue(state if state.tokens else None)
+        self._begin(state if state.tokens else None)
         self._transcript.extend(said)
         self.turns = len(said)
 
     def set(self, key: str, value: float | str | None) -> None:
         """Change a setting of the sampler or `max_tokens`.
 
+        The random numbers go on; only a seed begins them anew.
+
         Parameters
         ----------
         key : str
-            temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty, penalty_decay,
-            seed or max_tokens.
+            temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty,
+            repetition_penalty, penalty_decay, seed or max_tokens.
         value : number, or str that is one; for the seed also None or "none"
 
         Raises
@@ -258,25 +296,40 @@ class Chat:
             There is no such setting, or the value is out of its range.
         """
         self._settle()
-        number = settings.parse(key, value)
+        number = answer_settings.parse(key, value)
         if key == "max_tokens":
             self.max_tokens = number
         else:
-            self.sampler = replace(self.sampler, **{key: number})
+            self.sampler = self.sampler.with_setting(key, number)
 
     def settings(self) -> dict[str, float | None]:
         """Return every setting and its value."""
-        return {key: getattr(self.sampler, key) for key in settings.SAMPLER_SETTINGS} | {
-            "max_tokens": self.max_tokens
-        }
+        values = {key: getattr(self.sampler, key) for key in answer_settings.OF_SAMPLER}
+        return values | {"max_tokens": self.max_tokens}
 
     def memory(self) -> dict[str, int | None]:
-        """Return bytes: resident and cached of the file, its resident_limit, rss, anon and peak of the process."""
+        """Return how many bytes are where.
+
+        Returns
+        -------
+        dict of str to int or None
+            Of the model file: resident, cached, resident_limit. Of the process: rss, anon, peak.
+            None where the system does not say, or where there is no limit.
+        """
         model = self.model
-        counts = {
+        process = memory.process_memory()
+        return {
             "resident": model.resident(),
             "cached": model.cached(),
             "resident_limit": model.resident_limit,
+            "rss": process.get("rss"),
+            "anon": process.get("anon"),
+            "peak": process.get("peak"),
         }
-        process = memory.process_memory()
-        return counts | {key: process.get(key) for key in ("rss", "anon", "peak")}
+
+
+def _came_to_nothing(result: Result) -> bool:
+    """Tell whether an answer failed, or was stopped before its first token."""
+    if result.stop_reason is None:
+        return True
+    return not result.tokens and result.stop_reason in ("cancelled", "deadline")

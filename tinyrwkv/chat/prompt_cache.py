@@ -1,10 +1,10 @@
-"""States after texts that conversations begin with, kept on disk: a system prompt is read once."""
+"""States after system texts, kept on disk: so each of these texts is read only once."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
 from ..errors import TinyRWKVError
@@ -16,18 +16,23 @@ if TYPE_CHECKING:
     from ..model import Model
 
 LIMIT = 64 << 20
-"""Bytes of all entries together: 27 states of a model of 0.1 B parameters, 5 of one of 1.5 B, 1 of one of 7 B."""
+"""Bytes of all entries together.
+
+27 states of a model of 0.1 B parameters, 5 of one of 1.5 B, 1 of one of 7 B.
+"""
 
 
 class PromptCache:
     """A folder of state files, each named by a hash of the model, the text and what computed it.
 
-    Nothing here fails: where the folder cannot be used, nothing is kept, and a damaged entry is as good as none.
+    Nothing here fails. Where the folder cannot be used, nothing is kept. A damaged entry counts as
+    missing.
 
     Parameters
     ----------
     folder : path, optional
-        By default the user's cache folder, or where there is none ``.tinyrwkv-cache`` beside each model.
+        By default the user's cache folder; where there is none, ``.tinyrwkv-cache`` beside each
+        model.
     limit : int
         Bytes of all entries together; those not used for longest go first.
     """
@@ -37,9 +42,9 @@ class PromptCache:
         self.limit = limit
 
     def path(self, model: Model, text: str) -> str:
-        """Return where the state after a text is, if it is kept."""
+        """Return the path of the state after a text, whether it is kept or not."""
         folder = self.folder or os.path.join(os.path.dirname(model.path), ".tinyrwkv-cache")
-        # numpy rounds other sums than the compiled kernels, which agree with each other in every bit
+        # NumPy rounds differently than the compiled kernels. These agree in every bit.
         rounding = "numpy" if model.backend.name == "numpy" else "compiled"
         key = f"{__version__} {model.hash} {rounding}\n{text}".encode("utf-8", "surrogatepass")
         return os.path.join(folder, f"{sha256(key).hexdigest()[:40]}.state")
@@ -56,7 +61,7 @@ class PromptCache:
         return state
 
     def put(self, model: Model, text: str, state: State) -> None:
-        """Keep the state after a text, and let go of what was not used for longest."""
+        """Keep the state after a text, and remove those that were not used for longest."""
         if state.data.nbytes > self.limit:
             return
         path = self.path(model, text)
@@ -64,20 +69,33 @@ class PromptCache:
             folder = os.path.dirname(path)
             os.makedirs(folder, mode=0o700, exist_ok=True)
             state.save(path)
-            self._let_go(folder)
+            self._remove_oldest(folder)
 
-    def _let_go(self, folder: str) -> None:
-        files = []
-        for name in os.listdir(folder):
-            if ".state" in name:  # with what a power cut left of half a file
-                with contextlib.suppress(OSError):
-                    path = os.path.join(folder, name)
-                    about = os.stat(path)
-                    files.append((about.st_mtime_ns, about.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
+    def _remove_oldest(self, folder: str) -> None:
+        entries = _entries(folder)
+        total = sum(entry.size for entry in entries)
+        for entry in sorted(entries):
             if total <= self.limit:
                 return
             with contextlib.suppress(OSError):
-                os.unlink(path)
-                total -= size
+                os.unlink(entry.path)
+                total -= entry.size
+
+
+class _Entry(NamedTuple):
+    """A file of the cache; the one that was used longest ago is the smallest."""
+
+    used_ns: int
+    size: int
+    path: str
+
+
+def _entries(folder: str) -> list[_Entry]:
+    entries = []
+    for name in os.listdir(folder):
+        if ".state" in name:  # a power cut may have left half a file, with a longer name
+            with contextlib.suppress(OSError):
+                path = os.path.join(folder, name)
+                about = os.stat(path)
+                entries.append(_Entry(about.st_mtime_ns, about.st_size, path))
+    return entries

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 
 from ..sampling import Sampler
@@ -29,10 +32,29 @@ class Recorder(Sampler):
         self.chosen = token
         return token, logprob
 
-    def likeliest(self, n: int = 5) -> list[tuple[int, float, bool]]:
-        """Return the n likeliest tokens of the last step as (id, probability, whether it was chosen).
+    def with_setting(self, key: str, value: float | None) -> Recorder:
+        """Return a sampler with one setting changed.
 
-        The probabilities are the model's own, before temperature and the rest.
+        It draws the random numbers that this one would draw next, unless the setting is the seed.
+
+        Raises
+        ------
+        ArgumentError
+            The value is out of its range.
+        """
+        other = replace(self, **{key: value})  # type: ignore[arg-type]
+        if key != "seed":
+            other._random = deepcopy(self._random)
+        return other
+
+    def likeliest(self, n: int = 5) -> list[tuple[int, float, bool]]:
+        """Return the n likeliest tokens of the last step.
+
+        Returns
+        -------
+        list of (int, float, bool)
+            The id, the probability that the model itself gave it, before temperature and the rest,
+            and whether it was chosen.
         """
         if self.seen is None:
             return []

@@ -1,4 +1,4 @@
-"""A conversation in a file: the state, and beside it in the same file what was said."""
+"""A conversation in a file: the state, and what was said."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from ..model import Model
 
 TRANSCRIPT = "transcript"
-"""The tensor beside ``state``: UTF-8 JSON, a list of [question, answer, whether it was a command]."""
+"""The tensor beside ``state``: UTF-8 JSON, a list of [question, answer, whether it was an order]."""
 
 
 class Said(NamedTuple):
-    """A question and its answer; commands stand apart from the conversation and are not in the state."""
+    """A question and its answer.
+
+    Attributes
+    ----------
+    question, answer : str
+    command : bool
+        Whether it was an order to a robot; orders are not in the state.
+    """
 
     question: str
     answer: str
@@ -30,7 +37,7 @@ class Said(NamedTuple):
 
 
 def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] = ()) -> None:
-    """Write a conversation to a file, a new one or another state's; ``State.load`` reads it too.
+    """Write a conversation to a new file, or over a state. ``State.load`` reads it too.
 
     Raises
     ------
@@ -44,9 +51,8 @@ def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] 
         with contextlib.suppress(FormatError), open_file(path) as file:
             kind = file.metadata["kind"]
         if kind != "state":
-            raise ArgumentError(
-                os.fspath(path), "file", kind, "none, or a state", "choose another name"
-            )
+            name = os.fspath(path)
+            raise ArgumentError(name, "file", kind, "none, or a state", "choose another name")
     said = json.dumps([list(one) for one in transcript]).encode()
     with Writer(path, {"kind": "state", "tokens": state.tokens, **state.origin}) as writer:
         writer.add("state", state.data)
@@ -71,14 +77,21 @@ def load(path: str | os.PathLike[str], model: Model) -> tuple[State, list[Said]]
     with open_file(path) as file:
         if TRANSCRIPT not in file:
             return state, []
-        try:
-            told = json.loads(file[TRANSCRIPT].tobytes())
-            said = [Said(question, answer, command) for question, answer, command in told]
-        except (ValueError, TypeError, RecursionError):
-            said = [Said("", "", None)]  # type: ignore[arg-type]
-        if not all(list(map(type, one)) == [str, str, bool] for one in said):
-            expected = "JSON, a list of [question, answer, whether it was a command]"
-            raise FormatError(
-                file.path, TRANSCRIPT, "something else", expected, "save the conversation again"
-            )
+        said = _parse(file[TRANSCRIPT].tobytes())
+        if said is None:
+            expected = "JSON, a list of [question, answer, whether it was an order]"
+            fix = "save the conversation again"
+            raise FormatError(file.path, TRANSCRIPT, "something else", expected, fix)
     return state, said
+
+
+def _parse(data: bytes) -> list[Said] | None:
+    """Return the transcript in a file; None where it is something else."""
+    try:
+        told = json.loads(data)
+        said = [Said(question, answer, command) for question, answer, command in told]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not all([type(value) for value in one] == [str, str, bool] for one in said):
+        return None
+    return said

@@ -5,7 +5,7 @@ name   a turn, up to where the answer     the answer ends at   for
        begins
 ====== ================================== ==================== ====================================
 chat   ``User: ...\n\nAssistant:``        ``\n\nUser:``        World and G1 models
-robot  ``User: ...\n\nAssistant:``        ``\n\n``             models of answers in one paragraph
+robot  ``User: ...\n\nAssistant:``        ``\n\n``             models that answer in one paragraph
 raven  ``Bob: ...\n\nAlice:``             ``\n\n``             Raven models (v4)
 none   the text as it is                  nothing              plain continuation
 ====== ================================== ==================== ====================================
@@ -26,8 +26,9 @@ from ..errors import ArgumentError
 class Template:
     r"""The texts around the turns of a conversation.
 
-    A conversation is ``system(...)`` if wanted, then for every turn ``user(...)``, `answer_prefix`, the model's answer
-    up to a stop, and `between` before the next turn.
+    A conversation begins with ``system(...)``, if there is such a text. Every turn is
+    ``user(...)``, `answer_prefix`, then the model's answer up to a stop. `between` stands between
+    turns.
 
     Parameters
     ----------
@@ -68,26 +69,26 @@ class Template:
         return self.user_form.replace("{}", self._clean(text))
 
     def prompt(self, text: str, first: bool = True, system: str = "") -> str:
-        """Return what to send for a turn: `system` before the first one, `between` before the others.
+        """Return what to send for a turn.
 
         Parameters
         ----------
         text : str
             What the user says.
         first : bool, optional
-            Whether the conversation begins here. If not, the state has read it up to the end of the last answer,
-            without the stop string.
+            Whether the conversation begins here. If not, the state has read it up to the end of
+            the last answer, without the stop string.
         system : str, optional
             Instructions before the first turn.
         """
-        return (
-            (self.system(system) if first else self.between) + self.user(text) + self.answer_prefix
-        )
+        before = self.system(system) if first else self.between
+        return before + self.user(text) + self.answer_prefix
 
     def _clean(self, text: str) -> str:
         if not self.clean:
             return text
-        return re.sub(r"\n\s*\n", "\n", text.replace("\r\n", "\n").replace("\r", "\n").strip())
+        text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+        return re.sub(r"\n\s*\n", "\n", text)
 
 
 TEMPLATES = {

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from ..model import Model, load
 from ..units import parse_size
 
 SAMPLING = (
-    *(
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-    ),
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
     "seed",
 )
 
@@ -30,9 +28,8 @@ def size(text: str) -> int:
     try:
         return parse_size(text)
     except ArgumentError as error:
-        raise argparse.ArgumentTypeError(
-            f"found {error.found}, expected {error.expected}; {error.fix}"
-        ) from None
+        message = f"found {error.found}, expected {error.expected}; {error.fix}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -58,36 +55,54 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         "--resident-limit",
         type=size,
         metavar="SIZE",
-        help="memory that the file may take, e.g. 12MB: slower, no worse",
+        help="memory for the file, e.g. 12MB: slower, with the same results",
     )
 
 
 def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add how tokens are chosen; `default` is said in the help."""
-    group = parser.add_argument_group("choosing tokens", f"Those left out: {default}.")
+    """Add how tokens are chosen; the help says `default`."""
+    group = parser.add_argument_group("choosing tokens", f"Default: {default}.")
     group.add_argument(
-        "--temperature", type=float, metavar="T", help="0 is greedy: always the likeliest token"
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="higher is more random; 0 always takes the likeliest token",
     )
-    group.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest")
+    group.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens")
     group.add_argument(
-        "--top-p", type=float, metavar="P", help="choose among the likeliest with this share"
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="choose among the likeliest tokens that have this probability together",
     )
     group.add_argument(
-        "--min-p", type=float, metavar="P", help="leave out what is so many times less likely"
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="leave out tokens with less than P times the probability of the likeliest",
     )
-    group.add_argument("--presence-penalty", type=float, metavar="X", help="against tokens seen")
     group.add_argument(
-        "--frequency-penalty", type=float, metavar="X", help="against tokens seen, each time"
+        "--presence-penalty",
+        type=float,
+        metavar="X",
+        help="make tokens of the answer so far less likely",
     )
     group.add_argument(
-        "--repetition-penalty", type=float, metavar="X", help="the same, as a factor"
+        "--frequency-penalty",
+        type=float,
+        metavar="X",
+        help="the same, for each time that a token is there",
+    )
+    group.add_argument(
+        "--repetition-penalty", type=float, metavar="X", help="make them less likely by a factor"
     )
     group.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same text")
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of `add_sampling` that were given."""
-    return {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
+    values = {name: getattr(options, name) for name in SAMPLING}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def path(options: argparse.Namespace) -> str:
@@ -97,13 +112,23 @@ def path(options: argparse.Namespace) -> str:
 
 def loaded(options: argparse.Namespace) -> Model:
     """Load the model as the options say."""
-    limit = options.resident_limit
     return load(
-        options.model, backend=options.backend, threads=options.threads, resident_limit=limit
+        options.model,
+        backend=options.backend,
+        threads=options.threads,
+        resident_limit=options.resident_limit,
     )
 
 
 def describe(config: dict[str, Any]) -> str:
+    """Return a model's version, shape and vocabulary in a few words."""
+    return f"{_layers(config)}, vocabulary {config['vocab_size']:,}, {config['dtype']}"
+
+
+def shape(config: dict[str, Any]) -> str:
     """Return a model's version and shape in a few words."""
-    shape = f"RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}"
-    return f"{shape}, vocabulary {config['vocab_size']:,}, {config['dtype']}"
+    return f"{_layers(config)}, {config['dtype']}"
+
+
+def _layers(config: dict[str, Any]) -> str:
+    return f"RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}"

@@ -1,4 +1,4 @@
-"""What can be typed in a chat besides prompts: /reset, /save and the like."""
+"""Slash commands: what can be typed in a chat besides prompts, such as /reset and /save."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..chat import settings
+from ..chat import answer_settings
 from ..engine.plan import together
 from ..errors import ArgumentError
 from ..generate import END_OF_DOCUMENT
 from ..units import show_size
+from . import options
 from .terminal import columns
 
 if TYPE_CHECKING:
-    from ..chat.chat import Chat
+    from ..chat.chat import Chat, Turn
     from ..tokenizer import Tokenizer
 
 
 class Slash(NamedTuple):
-    """A command.
+    """A slash command.
 
     Attributes
     ----------
     run : callable
-        Does it with the argument given, and returns what to show.
+        Takes the chat and the argument, and returns what to show.
     argument, purpose : str
         For /help.
     report : bool
-        Whether what it shows is what it is for.
+        Whether the user asks for what it shows. Others show that something was done.
     """
 
     run: Callable[[Chat, str], str]
@@ -55,24 +56,27 @@ def run(chat: Chat, line: str) -> tuple[str, bool]:
     text : str
         What to show.
     report : bool
-        Whether that is what the command is for, and not a confirmation.
+        Whether the user asked for that text. If not, it says that something was done.
 
     Raises
     ------
     TinyRWKVError
-        There is no such command, or it could not be done.
+        There is no such slash command, or it could not be done.
     Leave
         It was /quit.
     """
-    name, _, argument = line.strip().partition(" ")
-    command, argument = COMMANDS.get(name), argument.strip()
-    if command is None:
-        fix = "/help explains them; begin with a space to say something that begins with a slash"
-        raise ArgumentError("chat", "command", repr(name), f"one of {' '.join(COMMANDS)}", fix)
-    if bool(argument) != bool(command.argument) and name != "/set":
-        expected = f"{name} {command.argument}".strip()
-        raise ArgumentError("chat", "command", repr(line.strip()), repr(expected), "write it so")
-    return command.run(chat, argument), command.report or line.strip() == "/set"
+    line = line.strip()
+    name, _, argument = line.partition(" ")
+    argument = argument.strip()
+    slash = COMMANDS.get(name)
+    if slash is None:
+        expected = f"one of {' '.join(COMMANDS)}"
+        fix = "type /help; to send a text that begins with a slash, begin it with a space"
+        raise ArgumentError("chat", "slash command", repr(name), expected, fix)
+    if bool(argument) != bool(slash.argument) and name != "/set":
+        expected = f"{name} {slash.argument}".strip()
+        raise ArgumentError("chat", "slash command", repr(line), repr(expected), "type that")
+    return slash.run(chat, argument), slash.report or line == "/set"
 
 
 def _reset(chat: Chat, argument: str) -> str:
@@ -100,63 +104,54 @@ def _undo(chat: Chat, argument: str) -> str:
 def _set(chat: Chat, argument: str) -> str:
     key, _, value = argument.replace("=", " ", 1).partition(" ")
     if not key:
-        return _table([(name, settings.show(number)) for name, number in chat.settings().items()])
+        values = chat.settings()
+        return _table([(name, answer_settings.show(values[name])) for name in values])
     chat.set(key, value.strip())
-    return f"{key} is {settings.show(chat.settings()[key])} now."
+    return f"{key} is {answer_settings.show(chat.settings()[key])} now."
 
 
 def _stats(chat: Chat, argument: str) -> str:
-    model, config = chat.model, chat.model.config
-    shape = f"RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}, {config['dtype']}"
+    model, state = chat.model, chat.state  # which also settles whether the last turn counts
     rows = [
-        ("model", shape),
+        ("model", options.shape(model.config)),
         ("backend", f"{model.backend.name}, threads: {model.backend.threads}"),
-    ]
-    rows += [
         ("template", chat.template.name),
         ("turns", f"{chat.turns}"),
-        ("tokens read", f"{chat.state.tokens:,}"),
+        ("tokens read", f"{state.tokens:,}"),
+        ("state", show_size(state.data.nbytes)),
     ]
-    rows += [("state", show_size(chat.state.data.nbytes))]
     if chat.system_source:
-        rows += [
-            (
-                "system text",
-                {"cache": "from the cache", "read": "read in this run"}[chat.system_source],
-            )
-        ]
+        rows.append(("system text", SYSTEM_SOURCES[chat.system_source]))
     if chat.last is not None:
-        result = chat.last.generation.result
-        times = result.timings
-        rows += [
-            (
-                "last answer",
-                f"{'command' if chat.last.command else 'conversation'}, ended by {result.stop_reason}",
-            )
-        ]
-        for name, count, seconds in (
-            ("  prompt", times["prompt_tokens"], times["prompt_seconds"]),
-            ("  answer", times["tokens"], times["seconds"]),
-        ):
-            rows.append(
-                (
-                    name,
-                    f"{count} tokens, {count / seconds:.1f} tok/s"
-                    if seconds
-                    else f"{count} tokens",
-                )
-            )
+        rows += _last_answer(chat.last)
     return _table(rows)
+
+
+def _last_answer(turn: Turn) -> list[tuple[str, str]]:
+    result = turn.generation.result
+    times = result.timings
+    kind = "order to a robot" if turn.command else "conversation"
+    return [
+        ("last answer", f"{kind}, ended by {result.stop_reason}"),
+        ("  prompt", _speed(times["prompt_tokens"], times["prompt_seconds"])),
+        ("  answer", _speed(times["tokens"], times["seconds"])),
+    ]
+
+
+def _speed(tokens: float, seconds: float) -> str:
+    if not seconds:
+        return f"{tokens} tokens"
+    return f"{tokens} tokens, {tokens / seconds:.1f} tok/s"
 
 
 def _why(chat: Chat, argument: str) -> str:
     likeliest = chat.last.sampler.likeliest() if chat.last is not None else []
     if not likeliest:
         return "There is no answer yet."
-    rows = [
-        (f"{100 * p:6.2f} %", show_token(chat.tokenizer, token) + ("  <- chosen" if chosen else ""))
-        for token, p, chosen in likeliest
-    ]
+    rows = []
+    for token, share, chosen in likeliest:
+        mark = "  <- chosen" if chosen else ""
+        rows.append((f"{100 * share:6.2f} %", show_token(chat.tokenizer, token) + mark))
     return "The last step, before temperature and the rest:\n" + _table(rows)
 
 
@@ -167,50 +162,52 @@ def _memory(chat: Chat, argument: str) -> str:
         ("  in this process", show_size(now["resident"])),
     ]
     if now["resident_limit"] is not None:
-        rows += [("  limit", show_size(now["resident_limit"]))]
-    rows += [("  in the page cache", show_size(now["cached"])), ("process", show_size(now["rss"]))]
-    rows += [("  its own", show_size(now["anon"])), ("  at most so far", show_size(now["peak"]))]
+        rows.append(("  limit", show_size(now["resident_limit"])))
+    rows += [
+        ("  in the page cache", show_size(now["cached"])),
+        ("process", show_size(now["rss"])),
+        ("  its own", show_size(now["anon"])),
+        ("  at most so far", show_size(now["peak"])),
+    ]
     parts = [("part", "in file", "a token")]
     for part in (*plan["parts"], together(plan)):
-        parts.append(
-            (
-                part["part"],
-                show_size(part["file_bytes"]),
-                show_size(part["touched_bytes_per_token"]),
-            )
-        )
+        in_file = show_size(part["file_bytes"])
+        touched = show_size(part["touched_bytes_per_token"])
+        parts.append((part["part"], in_file, touched))
     return _table(rows) + "\n" + _table(parts)
 
 
 def _help(chat: Chat, argument: str) -> str:
-    rows = [
-        (f"{name} {command.argument}".strip(), command.purpose)
-        for name, command in COMMANDS.items()
-    ]
-    keys = "Ctrl-C stops an answer; twice at the prompt, or Ctrl-D once, it leaves."
-    return "\n".join(f"{name}: {purpose}" for name, purpose in rows) + "\n" + keys
+    lines = []
+    for name, slash in COMMANDS.items():
+        usage = f"{name} {slash.argument}".strip()
+        lines.append(f"{usage}: {slash.purpose}")
+    lines.append("Ctrl-C stops an answer. At the prompt, Ctrl-C twice or Ctrl-D once leaves.")
+    return "\n".join(lines)
 
 
 def _quit(chat: Chat, argument: str) -> str:
     raise Leave
 
 
+SYSTEM_SOURCES = {"cache": "from the cache", "read": "read in this run"}
+
 COMMANDS = {
     "/reset": Slash(_reset, "", "begin a new conversation"),
     "/undo": Slash(_undo, "", "take back the last question and its answer"),
     "/save": Slash(_save, "FILE", "save the conversation"),
-    "/load": Slash(_load, "FILE", "go on from a saved conversation"),
-    "/set": Slash(_set, "KEY VALUE", "change a setting; alone, list them"),
+    "/load": Slash(_load, "FILE", "continue a saved conversation"),
+    "/set": Slash(_set, "KEY VALUE", "change a setting; /set alone lists them"),
     "/stats": Slash(_stats, "", "speed and settings", report=True),
     "/why": Slash(_why, "", "the five likeliest tokens of the last step", report=True),
-    "/memory": Slash(_memory, "", "what is in memory, and the plan", report=True),
+    "/memory": Slash(_memory, "", "how much memory the model and the process take", report=True),
     "/help": Slash(_help, "", "this list", report=True),
     "/quit": Slash(_quit, "", "leave"),
 }
 
 
 def show_token(tokenizer: Tokenizer, token: int) -> str:
-    """Return a token in quotes, its bytes where they are no UTF-8 by themselves."""
+    """Return a token in quotes: as text, or as bytes where these are no UTF-8 by themselves."""
     if token == END_OF_DOCUMENT:
         return "end of the document"
     data = tokenizer.token_bytes(token)
@@ -222,9 +219,13 @@ def show_token(tokenizer: Tokenizer, token: int) -> str:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows whose columns are lined up."""
-    sizes = [max(columns(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = (zip(row, sizes, strict=True) for row in rows)
-    return "\n".join(
-        "  ".join(cell + " " * (size - columns(cell)) for cell, size in line).rstrip()
-        for line in lines
-    )
+    sizes = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = map(_pad, row, sizes)
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _pad(cell: str, size: int) -> str:
+    return cell + " " * (size - columns(cell))

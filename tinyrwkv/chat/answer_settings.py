@@ -1,4 +1,7 @@
-"""The settings of a chat that can be changed on the way, as numbers or as what was typed."""
+"""The settings that say how a chat answers: those of its sampler, and the length of answers.
+
+They come as numbers from a program, or as text from what a user types.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,20 @@ DEFAULTS = {
     "frequency_penalty": 0.2,
     "max_tokens": 400,
 }
-SAMPLER_SETTINGS = (
-    *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty"),
-    *("repetition_penalty", "penalty_decay", "seed"),
+OF_SAMPLER = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "penalty_decay",
+    "seed",
 )
-NAMES = (*SAMPLER_SETTINGS, "max_tokens")
+NAMES = (*OF_SAMPLER, "max_tokens")
 WHOLE = ("top_k", "seed", "max_tokens")
+"""Those whose values are whole numbers."""
 MOST_TOKENS = 10**9
 
 
@@ -30,8 +41,7 @@ def parse(key: str, value: float | str | None) -> Any:
     Parameters
     ----------
     key : str
-        temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty, penalty_decay, seed
-        or max_tokens. The sampler checks the ranges of its own.
+        One of `NAMES`. The sampler checks the ranges of its settings itself.
     value : number, str or None
 
     Raises
@@ -45,33 +55,34 @@ def parse(key: str, value: float | str | None) -> Any:
     (0.5, None)
     """
     if key not in NAMES:
-        raise ArgumentError(
-            "settings", "name", repr(key), f"one of {', '.join(NAMES)}", "choose one of them"
-        )
-    number: Any = value
-    if isinstance(value, str):
-        try:
-            number = (
-                None
-                if (key, value) == ("seed", "none")
-                else int(value)
-                if key in WHOLE
-                else float(value)
-            )
-        except ValueError:
-            expected = "a whole number" if key in WHOLE else "a number"
-            raise ArgumentError(
-                "settings", key, repr(value), expected, f"write it like /set {key} 1"
-            ) from None
+        expected = f"one of {', '.join(NAMES)}"
+        raise ArgumentError("settings", "name", repr(key), expected, "choose one of them")
+    number = _number(key, value) if isinstance(value, str) else value
     if key == "max_tokens" and not (type(number) is int and 1 <= number <= MOST_TOKENS):
-        raise ArgumentError(
-            "settings", key, repr(value), f"1 to {MOST_TOKENS:,}", "choose one in that range"
-        )
+        expected = f"1 to {MOST_TOKENS:,}"
+        raise ArgumentError("settings", key, repr(value), expected, "choose one in that range")
     return number
 
 
+def _number(key: str, text: str) -> float | None:
+    if (key, text) == ("seed", "none"):
+        return None
+    try:
+        return int(text) if key in WHOLE else float(text)
+    except ValueError:
+        expected = "a whole number" if key in WHOLE else "a number"
+        fix = f"write it like /set {key} 1"
+        raise ArgumentError("settings", key, repr(text), expected, fix) from None
+
+
 def check(values: Mapping[str, float | str | None]) -> dict[str, Any]:
-    """Return settings as numbers, each within its range; raises ArgumentError as `parse` and `Sampler` do."""
+    """Return settings as numbers, each within its range.
+
+    Raises
+    ------
+    ArgumentError
+        As `parse` and `Sampler` raise it.
+    """
     numbers = {key: parse(key, value) for key, value in values.items()}
     Sampler(**{key: number for key, number in numbers.items() if key != "max_tokens"})
     return numbers
