@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyrwkv
+from tests.helpers.places import ROOT
 from tests.helpers.talkers import END, write_talker
-from tests.helpers.terminals import ROOT, Terminal, run
+from tests.helpers.terminals import Terminal, run
 from tinyrwkv.cli.events import Events
 from tinyrwkv.generate import Piece
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tests.core.test_pool import ROOT
+from tests.helpers.places import ROOT
 from tests.helpers.tiny_models import BACKENDS
 from tinyrwkv.engine import backends
 from tinyrwkv.engine.workspace import Workspace

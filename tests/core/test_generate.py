@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tests.core.test_pool import run_script
+from tests.helpers.scripts import run_script
 from tests.helpers.tiny_models import BOUNDS, VOCAB_SIZE, VOCABULARY, WORDS, error, is_exact
 from tinyrwkv import ArgumentError, Sampler, State
 from tinyrwkv import generate as module

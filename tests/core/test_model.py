@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tests.core.test_pool import run_script
+from tests.helpers.scripts import run_script
 from tests.helpers.tiny_models import (
     BACKENDS,
     BOUNDS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import select
 import struct
 import subprocess
@@ -12,7 +11,7 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.helpers.places import ROOT
 
 
 def environment(**extra: str) -> dict[str, str]:

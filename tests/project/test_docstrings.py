@@ -16,7 +16,7 @@ from converters.calibrate import collect, documents, effects
 from converters.judge import metrics as score
 from converters.techniques import low_rank, predict_ffn, sparse_ffn
 from converters.techniques import preview_head as head
-from tests.helpers.terminals import ROOT
+from tests.helpers.places import ROOT
 
 CONVERTERS = {  # the functions that docs/api-mathematics.md shows
     documents: ("choose_documents", "sample_documents"),

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 import tinyrwkv
+from tests.helpers.places import ROOT
 from tests.helpers.talkers import write_talker
-from tests.helpers.terminals import ROOT, environment
+from tests.helpers.terminals import environment
 from tinyrwkv.robot.scripts import Scripts
 
 BROKER = shutil.which(

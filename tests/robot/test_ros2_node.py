@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import pytest
 
 import tinyrwkv
+from tests.helpers.places import ROOT
 from tests.helpers.talkers import write_talker
-from tests.helpers.terminals import ROOT
 from tinyrwkv.robot.scripts import Scripts
 
 NODE = ROOT / "examples" / "ros2_node.py"

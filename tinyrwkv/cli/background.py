@@ -1,4 +1,4 @@
-"""Run a generation in a thread of its own, so that Ctrl-C ends it between tokens and never in the middle of one."""
+"""Run a generation in a thread of its own, so that Ctrl-C never ends it within a token."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ END = None
 def stream(generation: Generation) -> Generator[Piece, None, None]:
     """Yield the pieces of a generation that another thread makes.
 
-    A KeyboardInterrupt is raised where it finds the caller, as ever; it and every other way of leaving the iteration
-    first cancel the generation and wait until it has ended, so that its ``result.state`` is whole.
+    A KeyboardInterrupt is raised in the thread of the caller, as always. Every way of leaving the
+    iteration, this one too, cancels the generation and waits until it has ended: then its
+    ``result.state`` is whole.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def stream(generation: Generation) -> Generator[Piece, None, None]:
         worker.start()
         while True:
             try:
-                piece = pieces.get(timeout=0.2)  # Windows hears Ctrl-C only in between
+                piece = pieces.get(timeout=0.2)  # on Windows, Ctrl-C waits for this
             except queue.Empty:
                 continue
             if piece is END:
@@ -60,7 +61,7 @@ def stream(generation: Generation) -> Generator[Piece, None, None]:
 
 
 def _wait(worker: threading.Thread) -> None:
-    """Wait for a thread that ends in milliseconds; another Ctrl-C in the meantime says nothing new."""
+    """Wait for a thread that ends in milliseconds; another Ctrl-C changes nothing."""
     while worker.is_alive():
         try:
             worker.join(1)

@@ -1,18 +1,17 @@
-"""The command ``tinyrwkv``: chat, generate, info, plan, verify, bench."""
+"""The command line ``tinyrwkv`` and its commands."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import functools
-import io
-import os
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import TinyRWKVError
 from .commands import bench, chat, generate, info, plan, verify
+from .streams import CLOSED_OUTPUT, drop_output, flush_output, open_streams
 from .terminal import width
 
 COMMANDS = {
@@ -27,12 +26,12 @@ COMMANDS = {
 EXAMPLES = """\
 examples:
   tinyrwkv chat
-      talk with the small model that ships in the package
+      talk with the small model that comes with the package
   tinyrwkv generate model.trwkv -p "Once upon a time" -n 200
   tinyrwkv plan model.trwkv
-      does it fit?
+      does the model fit in memory?
   tinyrwkv COMMAND --help
-      explains a command
+      explain a command
 
 tinyrwkv-convert makes a .trwkv file from any RWKV checkpoint.
 """
@@ -49,28 +48,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 after an error; 2 after a mistake in the arguments; 130 after Ctrl-C; 141 where nobody reads the output.
+        The exit status: 0; 1 after an error; 2 after a mistake in the arguments; 130 after Ctrl-C;
+        141 where nobody reads the output.
     """
-    _open_streams()
+    open_streams()
     try:
-        options = _parser().parse_args(argv)
-        status = int(options.run(options))
-        sys.stdout.flush()
-        return status
+        return _run(argv)
     except KeyboardInterrupt:
-        print("\ntinyrwkv: interrupted", file=sys.stderr)
+        _complain("\ntinyrwkv: interrupted")
+        flush_output()
         return 130
     except BrokenPipeError:
-        _drop_output()
-        return 141
+        drop_output()
+        return CLOSED_OUTPUT
     except (TinyRWKVError, OSError) as error:
-        with contextlib.suppress(OSError):
-            print(f"tinyrwkv: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        _complain(f"tinyrwkv: {' '.join(str(error).splitlines())}")
+        flush_output()
         return 1
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(argv)
+        status = int(options.run(options))
+    except SystemExit:  # from --help, --version and mistakes in the arguments
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    # Without a width, argparse imports shutil and with it bz2 and lzma, to find one.
+    # Without a width, argparse imports shutil to find one, and with it bz2 and lzma.
     form = functools.partial(argparse.RawDescriptionHelpFormatter, width=width())
     parser = argparse.ArgumentParser(
         prog="tinyrwkv",
@@ -81,34 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tinyrwkv {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        about = command.HELP[0].upper() + command.HELP[1:] + "."
         added = commands.add_parser(
             name,
             help=command.HELP,
-            description=about,
+            description=_sentence(command.HELP),
             epilog=command.EXAMPLES,
             formatter_class=form,
         )
         command.configure(added)
         added.set_defaults(run=command.run)
     return parser
-
-
-def _open_streams() -> None:
-    """Let any text in and out: UTF-8 through pipes, what a terminal can show on terminals."""
-    for stream, errors in (
-        (sys.stdin, "surrogateescape"),
-        (sys.stdout, "replace"),
-        (sys.stderr, "replace"),
-    ):
-        if isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(OSError, ValueError):
-                stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=errors)
-
-
-def _drop_output() -> None:
-    """Send what is still to be written nowhere, so that the interpreter does not complain when it ends."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

@@ -1,8 +1,9 @@
-"""The chat that people see: prompts in, answers out as they come, on a terminal or through a pipe."""
+"""The chat that people see, on a terminal or through a pipe: prompts in, answers out."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..errors import TinyRWKVError
 from ..units import show_size
-from . import slash
+from . import options, slash
 from .background import stream
 from .events import Events
 from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, wrap
@@ -18,18 +19,20 @@ from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, wrap
 if TYPE_CHECKING:
     from ..chat.chat import Chat
     from ..generate import Result
+    from ..model import Model
 
 SHOWN = 3
 """Turns of an earlier conversation that are shown again."""
 
-AGAIN = "Ctrl-C once more, or Ctrl-D, leaves."
+AGAIN = "Ctrl-C once more leaves, and so does Ctrl-D."
 
 
 class Console:
     """Reads prompts and shows answers.
 
-    Between two terminals it converses: a banner, a prompt, lines broken between words, what an answer cost.
-    Otherwise every line of the input is a prompt, and the output holds the answers and nothing else.
+    On a terminal there are a banner, a prompt, lines broken between words, and what an answer
+    cost. Through a pipe every line of the input is a prompt, and the output has the answers and
+    nothing else.
 
     Parameters
     ----------
@@ -49,14 +52,13 @@ class Console:
         notes: TextIO | None = None,
     ) -> None:
         self.chat, self.prompts = chat, prompts
-        self.source, self.out, self.notes = (
-            source or sys.stdin,
-            out or sys.stdout,
-            notes or sys.stderr,
-        )
+        self.source = source or sys.stdin
+        self.out = out or sys.stdout
+        self.notes = notes or sys.stderr
         self.terminal = is_terminal(self.source) and is_terminal(self.out)
         self.colours = self.terminal and has_colours(self.out)
         self._at_prompt = False
+        self._leaving = False  # whether another Ctrl-C at the prompt leaves
 
     def run(self) -> None:
         """Talk until the input ends or the user leaves.
@@ -64,39 +66,38 @@ class Console:
         Raises
         ------
         TinyRWKVError
-            A line could not be answered; raised only through a pipe, others show it and go on.
+            A line could not be answered. Only through a pipe; a terminal shows it and goes on.
         KeyboardInterrupt
-            Ctrl-C, only through a pipe.
+            Ctrl-C. Only through a pipe.
         """
         if self.terminal:
             with contextlib.suppress(ImportError):
-                import readline  # noqa: F401 - gives input() its line editing and history
+                importlib.import_module("readline")  # gives input() line editing and a history
             self._banner()
-        leaving = False
-        while True:
-            try:
-                line = self._read()
-                if line is None:
-                    return
-                leaving = False
-                self.handle(line)
-            except slash.Leave:
-                return
-            except KeyboardInterrupt:
-                if not self.terminal:
-                    raise
-                self._write("\n")
-                if self._at_prompt and leaving:
-                    return
-                leaving = self._at_prompt
-                self._note(AGAIN if leaving else "")
-            except UnicodeDecodeError:
-                self._note("That was no text in the terminal's encoding.")
-            except TinyRWKVError as error:
-                self._failed(error)
+        with contextlib.suppress(slash.Leave):
+            while True:
+                try:
+                    self.handle(self._read())
+                except KeyboardInterrupt:
+                    if not self.terminal:
+                        raise
+                    self._interrupted()
+                except UnicodeDecodeError:
+                    self._note("That was no text in the terminal's encoding.")
+                except TinyRWKVError as error:
+                    self._failed(error)
+
+    def _interrupted(self) -> None:
+        """Take a Ctrl-C: the second one at the prompt leaves."""
+        self._write("\n")
+        if self._at_prompt and self._leaving:
+            raise slash.Leave
+        self._leaving = self._at_prompt
+        if self._leaving:
+            self._note(AGAIN)
 
     def handle(self, line: str) -> None:
-        """Answer one line: a prompt, or a command that begins with a slash."""
+        """Answer one line: a prompt, or a slash command."""
         if line.startswith("/"):
             self._show(*slash.run(self.chat, line))
         elif line.strip():
@@ -108,24 +109,29 @@ class Console:
         self._write(wrap(str(error)) + "\n")
 
     def _show(self, text: str, report: bool) -> None:
-        """Show what a command returned: through a pipe only what it was asked for, the rest as a note."""
+        """Show what a slash command returned.
+
+        Through a pipe, only a report goes to the output; the rest are notes.
+        """
         if self.terminal:
             self._write(wrap(text) + "\n")
         else:
             print(text, file=self.out if report else self.notes, flush=True)
 
-    def _read(self) -> str | None:
-        """Return a line; None at the end."""
+    def _read(self) -> str:
+        """Return a line; raise `slash.Leave` at the end of the input."""
         if not self.terminal:
             line = self.source.readline()
-            return line.rstrip("\r\n") if line else None
+            if not line:
+                raise slash.Leave
+            return line.rstrip("\r\n")
         self._at_prompt = True
         try:
             line = input("> ")
         except EOFError:
             self._write("\n")
-            return None
-        self._at_prompt = False
+            raise slash.Leave from None
+        self._at_prompt = self._leaving = False
         return line
 
     def _answer(self, line: str) -> None:
@@ -147,19 +153,16 @@ class Console:
 
     def _after(self, result: Result, interrupted: bool) -> None:
         """Say what an answer cost, and why it ended where that is not plain to see."""
-        times, notes = result.timings, []
-        if interrupted:
-            notes.append(
-                "stopped"
-                if result.tokens
-                else "stopped before it was read: no part of the conversation"
-            )
+        notes = []
+        if interrupted and result.tokens:
+            notes.append("stopped")
+        elif interrupted:
+            notes.append("stopped before the prompt was read; turn discarded")
         elif result.stop_reason == "length":
             notes.append(f"cut at {self.chat.max_tokens} tokens, /set max_tokens allows more")
-        if times["seconds"]:
-            notes.append(
-                f"{times['tokens']} tokens, {times['tokens'] / times['seconds']:.1f} tok/s"
-            )
+        tokens, seconds = result.timings["tokens"], result.timings["seconds"]
+        if seconds:
+            notes.append(f"{tokens} tokens, {tokens / seconds:.1f} tok/s")
         now = self.chat.memory()
         if now["rss"] is not None:
             notes.append(f"RSS {show_size(now['rss'])}")
@@ -168,16 +171,16 @@ class Console:
         self._note("; ".join(notes))
 
     def _banner(self) -> None:
-        model, config = self.chat.model, self.chat.model.config
-        name = os.path.splitext(
-            os.path.basename(config.get("source", {}).get("name", "") or model.path)
-        )[0]
+        model = self.chat.model
+        shape = options.shape(model.config)
         size = show_size(model.plan()["resident_bytes_max"])
-        text = f"{name}: RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}, {config['dtype']}, "
-        self._note(text + f"at most {size} of it in memory, backend {model.backend.name}")
+        backend = model.backend.name
+        self._note(f"{_name(model)}: {shape}, at most {size} of it in memory, backend {backend}")
         if self.prompts:
-            self._write("Try:\n" + "".join(wrap(f"  {prompt}") + "\n" for prompt in self.prompts))
-        self._note("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+            self._write("Try:\n")
+        for prompt in self.prompts:
+            self._write(wrap(f"  {prompt}") + "\n")
+        self._note("/help lists the slash commands, Ctrl-C stops an answer, Ctrl-D leaves.")
         for said in self.chat.transcript[-SHOWN:]:
             self._note(f"> {said.question}\n{said.answer}")
 
@@ -189,6 +192,12 @@ class Console:
         if text:
             self.out.write(text)
             self.out.flush()
+
+
+def _name(model: Model) -> str:
+    """Return what the model was converted from, or the name of its file, without the ending."""
+    source = model.config.get("source", {}).get("name", "")
+    return os.path.splitext(os.path.basename(source or model.path))[0]
 
 
 class EventConsole(Console):
@@ -208,9 +217,8 @@ class EventConsole(Console):
     def _answer(self, line: str) -> None:
         generation = self.chat.ask(line)
         turn = self.chat.last
-        self.events(
-            "begin", turn=self.chat.turns, prompt=line, command=turn is not None and turn.command
-        )
+        is_order = turn is not None and turn.command
+        self.events("begin", turn=self.chat.turns, prompt=line, command=is_order)
         with contextlib.closing(stream(generation)) as pieces:
             for piece in pieces:
                 self.events.piece(piece)

@@ -1,4 +1,4 @@
-"""What happens, for programs: JSON, one object a line, as docs/events.md describes it."""
+"""Events for programs: JSON, one object a line, as docs/events.md describes them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ class Events:
         self.out = out
 
     def __call__(self, event: str, **values: Any) -> None:
-        """Write an event with its values; text is escaped to ASCII, so that no encoding can hurt it."""
+        """Write an event with its values; text is escaped to ASCII, so any encoding will do."""
         print(json.dumps({"event": event, **values}), file=self.out, flush=True)
 
     def piece(self, piece: Piece) -> None:
-        """Write ``piece``: text, token, logprob; the last two are null where text comes without a token."""
+        """Write ``piece``: text, token, logprob.
+
+        Token and logprob are null where text comes without a token.
+        """
         token = None if piece.token == NO_TOKEN else piece.token
         logprob = piece.logprob if token is not None and math.isfinite(piece.logprob) else None
         self("piece", text=piece.text, token=token, logprob=logprob)
@@ -36,5 +39,9 @@ class Events:
         result = generation.result
         self("end", stop_reason=result.stop_reason, text=result.text, **more)
         process = memory.process_memory()
-        bytes_now = {"resident_bytes": generation.model.resident(), "rss_bytes": process.get("rss")}
-        self("stats", **result.timings, **bytes_now)
+        self(
+            "stats",
+            **result.timings,
+            resident_bytes=generation.model.resident(),
+            rss_bytes=process.get("rss"),
+        )

@@ -39,7 +39,7 @@ class Slash(NamedTuple):
 
 
 class Leave(Exception):
-    """The user wants to leave."""
+    """The user wants to leave, or the input has ended."""
 
 
 def run(chat: Chat, line: str) -> tuple[str, bool]:

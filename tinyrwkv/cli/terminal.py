@@ -1,4 +1,4 @@
-"""What a command line needs of a terminal: colours, wrapped lines, a progress bar."""
+"""What a command line shows on a terminal: colours, wrapped lines, a progress bar."""
 
 from __future__ import annotations
 
@@ -18,23 +18,32 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def has_colours(stream: TextIO | None) -> bool:
-    """Tell whether to colour what goes to a stream: a terminal that knows how, and no NO_COLOR in the environment."""
-    capable = bool(os.environ.get("WT_SESSION")) if os.name == "nt" else not is_dumb()
-    return is_terminal(stream) and capable and not os.environ.get("NO_COLOR")
+    """Tell whether to colour what goes to a stream.
+
+    It must be a terminal that knows colours, and NO_COLOR must not be in the environment.
+    """
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return False
+    if os.name == "nt":
+        return bool(os.environ.get("WT_SESSION"))
+    return not is_dumb()
 
 
 def is_dumb() -> bool:
-    """Tell whether the terminal says that it only writes one character after another."""
+    """Tell whether the terminal can only write one character after another."""
     return os.name != "nt" and os.environ.get("TERM", "") in ("", "dumb")
 
 
 def dim(text: str, colours: bool) -> str:
-    """Return text to be shown faintly, as it is without colours."""
+    """Return text that a terminal shows faintly; the text as it is, if there are no colours."""
     return f"\x1b[2m{text}\x1b[0m" if colours and text else text
 
 
 def width() -> int:
-    """Return the columns to fill: one is left free, because terminals differ in what they do after a full line."""
+    """Return the columns to fill.
+
+    One is left free, because terminals differ in what they do after a full line.
+    """
     try:
         told = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
     except (OSError, ValueError):  # standard output is no terminal, or COLUMNS no number
@@ -43,7 +52,7 @@ def width() -> int:
 
 
 def printable(text: str) -> str:
-    """Return text without the control characters that terminals obey, but with its line breaks and tabs."""
+    """Return text in which U+FFFD stands for control characters, except line breaks and tabs."""
     return "".join("\ufffd" if _is_control(character) else character for character in text)
 
 
@@ -52,7 +61,9 @@ def _is_control(character: str) -> bool:
 
 
 def columns(text: str) -> int:
-    """Return how many columns a text takes: two for wide East Asian characters, none for combining ones.
+    """Return how many columns a text takes.
+
+    Wide East Asian characters take two, combining characters none.
 
     Examples
     --------
@@ -93,12 +104,15 @@ class Trimmer:
 
 
 class Wrapper:
-    r"""Breaks a stream of text into lines between words, and lets no control character through to the terminal.
+    r"""Breaks a stream of text into lines between words.
+
+    It lets no control character through to the terminal.
 
     Parameters
     ----------
     limit : callable
-        Returns the columns of a line; asked anew, because windows change their size.
+        Returns the columns of a line. It is called for each piece, because windows can change
+        their size.
 
     Examples
     --------
@@ -127,36 +141,42 @@ class Wrapper:
             elif character in " \t":
                 yield self._place(limit)
                 self._space += " " if character == " " else "    "
+            elif not character.isascii() and _columns(character) == 2:
+                yield self._place(limit)
+                self._word = character
+                yield self._place(limit)  # wide scripts have no spaces: a line may end anywhere
             elif character != "\r":
-                wide = not character.isascii() and _columns(character) == 2
-                if wide:  # such scripts have no spaces: a line may end after every character
-                    yield self._place(limit)
                 self._word += "\ufffd" if _is_control(character) else character
-                if wide:
-                    yield self._place(limit)
 
     def _place(self, limit: int) -> str:
-        """Return the word, on a new line where it does not fit on this one, cut where it fits on none."""
-        space, word, self._space, self._word = self._space, self._word, "", ""
-        if not word:
-            self._space = space
+        """Return the spaces and the word that wait, on a new line where they do not fit."""
+        if not self._word:
             return ""
-        if self._column + len(space) + columns(word) > limit and self._column:
-            space = "\n"
-            self._column = 0
-        else:
-            space = (
-                space if self._column + len(space) <= limit else ""
-            )  # an indentation wider than the line
-            self._column += len(space)
-        parts = [space]
-        for character in word if self._column + columns(word) > limit else (word,):
+        space, word = self._space, self._word
+        self._space = self._word = ""
+        fits = self._column + len(space) + columns(word) <= limit
+        if not fits and self._column:
+            return "\n" + self._cut(word, limit, column=0)
+        column = self._column + len(space)
+        if column > limit:  # an indentation that is wider than the line
+            return self._cut(word, limit, self._column)
+        return space + self._cut(word, limit, column)
+
+    def _cut(self, word: str, limit: int, column: int) -> str:
+        """Return a word that begins at a column, with line breaks where it fits on no line."""
+        size = columns(word)
+        if column + size <= limit:
+            self._column = column + size
+            return word
+        parts = []
+        for character in word:
             size = columns(character)
-            if self._column and self._column + size > limit:
+            if column and column + size > limit:
                 parts.append("\n")
-                self._column = 0
+                column = 0
             parts.append(character)
-            self._column += size
+            column += size
+        self._column = column
         return "".join(parts)
 
 
@@ -167,7 +187,9 @@ def wrap(text: str, limit: Callable[[], int] = width) -> str:
 
 
 class Progress:
-    """A bar on a terminal, drawn at most ten times a second, and gone afterwards; elsewhere, and on dumb ones, nothing.
+    """A progress bar on a terminal, which goes away at the end.
+
+    It is drawn at most ten times a second. On dumb terminals and elsewhere there is none.
 
     Parameters
     ----------
@@ -177,7 +199,8 @@ class Progress:
     """
 
     def __init__(self, label: str, stream: TextIO | None = None) -> None:
-        self.label, self.stream = label, sys.stderr if stream is None else stream
+        self.label = label
+        self.stream = sys.stderr if stream is None else stream
         self.shown = is_terminal(self.stream) and not is_dumb()
         self._last, self._drawn = -1.0, 0
 
@@ -195,8 +218,10 @@ class Progress:
             return
         self._last = time.monotonic()
         size = max(4, min(40, width() - len(self.label) - 10))
-        filled = size * done // max(1, total)
-        bar = f"{self.label} [{'#' * filled}{'.' * (size - filled)}] {100 * done // max(1, total):3d} %"
-        self._drawn = len(bar)
-        self.stream.write("\r" + bar)
+        total = max(1, total)
+        filled = size * done // total
+        bar = "#" * filled + "." * (size - filled)
+        line = f"{self.label} [{bar}] {100 * done // total:3d} %"
+        self._drawn = len(line)
+        self.stream.write("\r" + line)
         self.stream.flush()

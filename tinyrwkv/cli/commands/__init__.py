@@ -1,1 +1,4 @@
-"""The commands of ``tinyrwkv``, one file each: ``configure`` adds its options to a parser, ``run`` does it."""
+"""The commands of ``tinyrwkv``, one file each.
+
+``configure`` adds the options of a command to a parser, ``run`` runs it.
+"""

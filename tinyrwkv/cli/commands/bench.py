@@ -1,4 +1,4 @@
-"""``tinyrwkv bench``: how fast a model is here, and what it takes of the memory."""
+"""``tinyrwkv bench``: how fast a model is here, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,17 +26,22 @@ examples:
   tinyrwkv bench model.trwkv --prompt-tokens 64 --tokens 16 --repeat 3
       on a slow board
 
-Speeds are medians of the repetitions, on whatever else the machine does. The first token is timed from the beginning
-of load() in new processes, with the file in the page cache.
+Speeds are medians of the repetitions; other work on the machine slows them. The time to the first
+token begins with load() in a new process, with the file in the page cache.
 """
 
-# Prints the seconds of load() and one token: package, path, backend, threads, limit.
+FIRST_TOKENS = 3
+"""Repetitions that time the first token too."""
+
+# Prints the seconds of load() and one token.
 FIRST_TOKEN = """
 import importlib, sys, time
 package, path, backend, threads, limit = sys.argv[1:]
 tinyrwkv = importlib.import_module(package)
 begin = time.perf_counter()
-model = tinyrwkv.load(path, backend=backend, threads=int(threads), resident_limit=int(limit) or None)
+model = tinyrwkv.load(
+    path, backend=backend, threads=int(threads), resident_limit=int(limit) or None
+)
 model.forward([0])
 print(time.perf_counter() - begin)
 """
@@ -45,7 +51,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
     parser.add_argument(
-        "--prompt-tokens", type=int, default=256, metavar="N", help="prompt to read (default: 256)"
+        "--prompt-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="length of the prompt (default: 256)",
     )
     parser.add_argument(
         "--tokens", type=int, default=64, metavar="N", help="tokens to generate (default: 64)"
@@ -61,10 +71,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     for name, least in (("prompt_tokens", 1), ("tokens", 2), ("repeat", 1)):
         if getattr(options, name) < least:
-            found, expected = getattr(options, name), f"at least {least}"
-            raise ArgumentError(
-                "bench", f"--{name.replace('_', '-')}", found, expected, "give a larger number"
-            )
+            option = f"--{name.replace('_', '-')}"
+            expected = f"at least {least}"
+            found = getattr(options, name)
+            raise ArgumentError("bench", option, found, expected, "give a larger number")
     model = shared.loaded(options)
     report = measure(model, options.prompt_tokens, options.tokens, options.repeat)
     if options.json:
@@ -85,63 +95,88 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
     repeat : int
         Repetitions; the medians count.
     """
-    first, decode, prefill, chosen = [], [], [], []
-    sampler = Sampler(temperature=0, logit_bias={0: -float("inf")})  # token 0 would end the text
     prompt = [i % (model.config["vocab_size"] - 1) + 1 for i in range(prompt_tokens)]
+    first_tokens, runs = [], []
     with Progress("bench") as progress:
         for i in range(repeat):
             progress(i, repeat)
-            if i < 3:
-                first.append(_first_token(model))
-            generation = model.generate(prompt, sampler=sampler, max_tokens=tokens)
-            read = [
-                sum(workspace.touched for workspace in model.reader.workspaces) for _ in generation
-            ]
-            times = generation.result.timings
-            chosen.append(
-                (read[-1] - read[0]) / (times["tokens"] - 1)
-            )  # bytes of weights that not every token needs
-            prefill.append(times["prompt_tokens"] / times["prompt_seconds"])
-            decode.append(
-                (times["tokens"] - 1) / times["seconds"]
-            )  # the last one is only chosen, not read
+            if i < FIRST_TOKENS:
+                first_tokens.append(_first_token(model))
+            runs.append(_run_once(model, prompt, tokens))
+    touched = model.plan()["touched_bytes_per_token"] + _median(run.chosen for run in runs)
     process = memory.process_memory()
     return {
         "backend": model.backend.name,
         "threads": model.backend.threads,
-        "decode_tok_s": round(float(np.median(decode)), 2),
-        "prefill_tok_s": round(float(np.median(prefill)), 2),
-        "first_token_s": round(float(np.median(first)), 4),
+        "decode_tok_s": round(_median(run.decode for run in runs), 2),
+        "prefill_tok_s": round(_median(run.prefill for run in runs), 2),
+        "first_token_s": round(_median(first_tokens), 4),
         "peak_rss_bytes": process.get("peak"),
         "rss_anon_bytes": process.get("anon"),
         "resident_bytes": model.resident(),
-        "touched_bytes_per_token": round(
-            model.plan()["touched_bytes_per_token"] + float(np.median(chosen))
-        ),
+        "touched_bytes_per_token": round(touched),
     }
+
+
+class _Run(NamedTuple):
+    """What one repetition measured.
+
+    Attributes
+    ----------
+    prefill, decode : float
+        Tokens a second.
+    chosen : float
+        Bytes a token of those weights that not every token needs.
+    """
+
+    prefill: float
+    decode: float
+    chosen: float
+
+
+def _run_once(model: Model, prompt: list[int], tokens: int) -> _Run:
+    sampler = Sampler(temperature=0, logit_bias={0: -float("inf")})  # token 0 would end the text
+    generation = model.generate(prompt, sampler=sampler, max_tokens=tokens)
+    touched = []  # after each token
+    for _ in generation:
+        touched.append(sum(workspace.touched for workspace in model.reader.workspaces))
+    times = generation.result.timings
+    steps = times["tokens"] - 1  # the model does not read the last token
+    return _Run(
+        prefill=times["prompt_tokens"] / times["prompt_seconds"],
+        decode=steps / times["seconds"],
+        chosen=(touched[-1] - touched[0]) / steps,
+    )
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
 
 
 def _first_token(model: Model) -> float:
     """Return the seconds of load() and one token in a new process."""
     import subprocess  # here, because it is large and no other command needs it
 
-    package = __package__.rsplit(".", 2)[0]
-    settings = (
+    arguments = [
+        __package__.rsplit(".", 2)[0],
         model.path,
         model.backend.name,
         str(model.backend.threads),
         str(model.resident_limit or 0),
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", FIRST_TOKEN, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", FIRST_TOKEN, package, *settings]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     try:
         return float(ended.stdout)
     except ValueError:
-        found = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
-        raise UnsupportedError(
-            "bench", "new process", found, "a time", "try the same model with generate"
-        ) from None
+        complaints = ended.stderr.strip().splitlines()
+        found = complaints[-1] if complaints else f"exit status {ended.returncode}"
+        fix = "try the same model with generate"
+        raise UnsupportedError("bench", "new process", found, "a time", fix) from None
 
 
 def _text(model: Model, report: dict[str, Any]) -> str:
@@ -151,11 +186,14 @@ def _text(model: Model, report: dict[str, Any]) -> str:
         ("prefill", f"{report['prefill_tok_s']:.1f} tok/s"),
         ("first token", f"{report['first_token_s']:.3f} s from load()"),
         ("peak RSS", show_size(report["peak_rss_bytes"])),
-        ("RssAnon", f"{show_size(report['rss_anon_bytes'])}, what is not the file or a library"),
+        ("RssAnon", f"{show_size(report['rss_anon_bytes'])}, without the file and libraries"),
         ("resident", f"{show_size(report['resident_bytes'])} of the file"),
-        ("touched", f"{show_size(report['touched_bytes_per_token'])} of weights a token"),
+        ("touched", f"{show_size(report['touched_bytes_per_token'])} of weights for each token"),
     ]
-    head = (
-        f"{model.path}: {shared.describe(model.config)}\nbackend {report['backend']}, {threads}\n\n"
-    )
-    return head + "\n".join(f"{name:<12} {value}" for name, value in rows)
+    lines = [
+        f"{model.path}: {shared.describe(model.config)}",
+        f"backend {report['backend']}, {threads}",
+        "",
+        *(f"{name:<12} {value}" for name, value in rows),
+    ]
+    return "\n".join(lines)

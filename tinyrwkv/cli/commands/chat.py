@@ -24,18 +24,18 @@ HELP = "talk with a model"
 EXAMPLES = """\
 examples:
   tinyrwkv chat
-      with the small model that ships in the package
+      with the small model that comes with the package
   tinyrwkv chat model.trwkv --system "Answer in one sentence." --threads 4
   tinyrwkv chat model.trwkv --resident-limit 12MB
       on a board with little memory
   tinyrwkv chat model.trwkv --resume
-      keeps the conversation when it ends, and goes on with it the next time
+      save the conversation at the end, and continue it the next time
   echo "turn left, then come back" | tinyrwkv chat
       through a pipe every line is a prompt, and only the answers come out
   tinyrwkv chat --json < prompts.txt
       for programs: JSON objects, one a line, piece by piece (docs/events.md)
 
-Ctrl-C stops an answer. Ctrl-D or /quit leaves. /help lists the commands.
+Ctrl-C stops an answer. Ctrl-D or /quit leaves. /help lists the slash commands.
 """
 
 
@@ -54,24 +54,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-tokens",
         type=int,
         metavar="N",
-        help="tokens of an answer at most (default: 400)",
+        help="most tokens of an answer (default: 400)",
     )
     begin = parser.add_mutually_exclusive_group()
-    begin.add_argument("--load", metavar="FILE", help="go on from a conversation that /save wrote")
+    begin.add_argument("--load", metavar="FILE", help="continue a conversation that /save wrote")
     begin.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="FILE",
-        help="go on from FILE if it is there, and save the conversation to it in the end (default: one for each model)",
+        help="continue the conversation in FILE, if it exists, and save it there at the end "
+        "(default: one file for each model)",
     )
     parser.add_argument(
-        "--no-cache", action="store_true", help="neither look for nor keep the state after --system"
+        "--no-cache",
+        action="store_true",
+        help="do not keep the state after --system on disk, and read none from there",
     )
     parser.add_argument(
         "--json", action="store_true", help="print events: begin, piece, end, stats, report, error"
     )
-    shared.add_sampling(parser, "what suits the model, shown by /set")
+    shared.add_sampling(parser, "what suits the model; /set shows it")
     shared.add_loading(parser)
 
 
@@ -92,8 +95,13 @@ def run(options: argparse.Namespace) -> int:
         chat.load(options.load)
     if options.resume is None:
         console.run()
-        return 0
-    path = os.fspath(options.resume or _own_file(chat))
+    else:
+        _resume(chat, console, os.fspath(options.resume or _own_file(chat)))
+    return 0
+
+
+def _resume(chat: Chat, console: Console, path: str) -> None:
+    """Continue the conversation in a file, if it exists, and save it there at the end."""
     if os.path.lexists(path):
         chat.load(path)
     with _hang_up_leaves():
@@ -102,23 +110,21 @@ def run(options: argparse.Namespace) -> int:
         finally:
             if chat.transcript or os.path.lexists(path):
                 chat.save(path)
-    return 0
 
 
 def _map_large_memory() -> None:
-    """Have the C library take states from the system and give them back, not keep some for each thread (mallopt)."""
+    """Let the C library (mallopt) give the memory of old states back to the system at once."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
         ctypes.CDLL(None).mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD
 
 
 def _own_file(chat: Chat) -> str:
-    """Return where the conversations with a model go on when no file is named; its folder is made."""
+    """Return the file of a model's conversation where no other is named, and make its folder."""
     folder = state_folder()
     if folder is None:
         fix = "name a file: --resume FILE"
-        raise ArgumentError(
-            "arguments", "--resume", "no home folder", "one to keep the conversation in", fix
-        )
+        expected = "one to keep the conversation in"
+        raise ArgumentError("arguments", "--resume", "no home folder", expected, fix)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return os.path.join(folder, f"{chat.model.hash[:16]}.state")
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ... import Sampler, State
+from ...generate import Generation, Result
 from .. import options as shared
 from ..events import Events
 from ..terminal import is_terminal, printable
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--prompt",
         required=True,
         metavar="TEXT",
-        help="what to continue, sent as it is; - reads standard input",
+        help="the text to continue, sent as it is; - reads it from standard input",
     )
     parser.add_argument(
         "-n",
@@ -41,24 +42,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=100,
         metavar="N",
-        help="tokens at most (default: 100)",
+        help="most tokens to generate (default: 100)",
     )
     parser.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="S",
-        help="end before this text; may be given several times",
+        help="stop before this text; may be given several times",
     )
     parser.add_argument(
-        "--state", metavar="FILE", help="go on from a saved state instead of a new document"
+        "--state", metavar="FILE", help="continue from a saved state instead of a new document"
     )
     parser.add_argument("--save-state", metavar="FILE", help="save the state after the text")
     parser.add_argument(
         "--json", action="store_true", help="print events: piece, end, stats; no notes"
     )
     parser.add_argument("--quiet", action="store_true", help="no notes on standard error")
-    shared.add_sampling(parser, "temperature 1, nothing left out, another seed each time")
+    shared.add_sampling(parser, "temperature 1, no token left out, another seed each time")
     shared.add_loading(parser)
 
 
@@ -66,30 +67,44 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     sampler = Sampler(**shared.sampling(options))
     model = shared.loaded(options)
-    prompt = options.prompt
-    if prompt == "-":
-        prompt = sys.stdin.read()
-    state = None if options.state is None else State.load(options.state, model)
-    settings = {"sampler": sampler, "max_tokens": options.max_tokens, "stop": options.stop}
-    generation = model.generate(prompt, state=state, **settings)
-    terminal, events = is_terminal(sys.stdout), Events(sys.stdout)
-    for piece in generation:
-        if options.json:
-            events.piece(piece)
-        else:
-            print(printable(piece.text) if terminal else piece.text, end="", flush=True)
+    generation = model.generate(
+        sys.stdin.read() if options.prompt == "-" else options.prompt,
+        state=None if options.state is None else State.load(options.state, model),
+        sampler=sampler,
+        max_tokens=options.max_tokens,
+        stop=options.stop,
+    )
     if options.json:
-        events.end(generation)
-    elif terminal:
-        print()
-    result, times = generation.result, generation.result.timings
+        _print_events(generation)
+    else:
+        _print_text(generation)
     if options.save_state is not None:
-        result.state.save(options.save_state)
+        generation.result.state.save(options.save_state)
     if not (options.quiet or options.json):
-        speeds = [f"prompt {times['prompt_tokens']} tokens in {times['prompt_seconds']:.2f} s"]
-        speeds += [
-            f"{times['tokens']} tokens in {times['seconds']:.2f} s",
-            f"ended by {result.stop_reason}",
-        ]
-        print("; ".join(speeds), file=sys.stderr)
+        print(_speeds(generation.result), file=sys.stderr)
     return 0
+
+
+def _print_events(generation: Generation) -> None:
+    events = Events(sys.stdout)
+    for piece in generation:
+        events.piece(piece)
+    events.end(generation)
+
+
+def _print_text(generation: Generation) -> None:
+    terminal = is_terminal(sys.stdout)
+    for piece in generation:
+        print(printable(piece.text) if terminal else piece.text, end="", flush=True)
+    if terminal:
+        print()
+
+
+def _speeds(result: Result) -> str:
+    times = result.timings
+    notes = [
+        f"prompt {times['prompt_tokens']} tokens in {times['prompt_seconds']:.2f} s",
+        f"{times['tokens']} tokens in {times['seconds']:.2f} s",
+        f"ended by {result.stop_reason}",
+    ]
+    return "; ".join(notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from ...engine import backends
@@ -20,7 +21,7 @@ EXAMPLES = """\
 examples:
   tinyrwkv info model.trwkv
   tinyrwkv info model.trwkv --program
-      the operations of one token, a formula in every line
+      show the operations of one token, with their formulas
   tinyrwkv info model.trwkv --json
 """
 
@@ -37,28 +38,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     with open_file(shared.path(options)) as file:
-        if options.program and file.metadata["kind"] != "model":
-            raise FormatError(
-                file.path,
-                "kind",
-                "a state",
-                "a model",
-                "states have no program: leave out --program",
-            )
-        lines = list(describe(Program(file))) if options.program else []
+        program = _program(file) if options.program else None
         if options.json:
-            print(
-                json.dumps(_facts(file) | ({"program": lines} if options.program else {}), indent=1)
-            )
-        elif options.program:
-            print("\n".join(lines))
+            print(json.dumps(_facts(file, program), indent=1))
+        elif program is not None:
+            print("\n".join(program))
         else:
             print(_text(file))
     return 0
 
 
-def _facts(file: TensorFile) -> dict[str, Any]:
-    return {
+def _program(file: TensorFile) -> list[str]:
+    """Return a line for each operation."""
+    if file.metadata["kind"] != "model":
+        fix = "states have no program: leave out --program"
+        raise FormatError(file.path, "kind", "a state", "a model", fix)
+    return list(describe(Program(file)))
+
+
+def _facts(file: TensorFile, program: list[str] | None) -> dict[str, Any]:
+    facts = {
         "file": file.path,
         "file_bytes": len(file.bytes),
         "hash": file.hash,
@@ -66,23 +65,17 @@ def _facts(file: TensorFile) -> dict[str, Any]:
         "tensors": [tensor._asdict() for tensor in file.tensors.values()],
         "backends": backends.reasons(),
     }
+    if program is not None:
+        facts["program"] = program
+    return facts
 
 
 def _text(file: TensorFile) -> str:
-    head = [("file", file.path), ("size", show_size(len(file.bytes))), ("hash", file.hash)]
-    rows = [*head, *((key, value) for key, value in file.metadata.items() if key != "compression")]
-    for step in file.metadata.get("compression", ()):
-        rows.append(("compression", f"{step['technique']}: {_brief(step['params'])}"))
-        rows += [("", report)] if (report := _brief(step["report"])) else []
-    rows += [(f"backend {name}", reason) for name, reason in backends.reasons().items()]
-    lines = [
-        f"{key:<16} {printable(value) if isinstance(value, str) else json.dumps(value)}".rstrip()
-        for key, value in rows
-    ]
-    lines += [
-        "",
-        f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}",
-    ]
+    lines = [f"{key:<16} {_shown(value)}".rstrip() for key, value in _rows(file)]
+    lines.append("")
+    lines.append(
+        f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}"
+    )
     for tensor in file.tensors.values():
         shape = " x ".join(map(str, tensor.shape))
         place = f"{tensor.offset:>12} {tensor.nbytes:>12} {tensor.crc32:08x}"
@@ -90,8 +83,29 @@ def _text(file: TensorFile) -> str:
     return "\n".join(lines)
 
 
+def _rows(file: TensorFile) -> Iterator[tuple[str, Any]]:
+    """Yield what stands above the tensors."""
+    yield "file", file.path
+    yield "size", show_size(len(file.bytes))
+    yield "hash", file.hash
+    for key, value in file.metadata.items():
+        if key != "compression":
+            yield key, value
+    for step in file.metadata.get("compression", ()):
+        yield "compression", f"{step['technique']}: {_brief(step['params'])}"
+        report = _brief(step["report"])
+        if report:
+            yield "", report
+    for name, reason in backends.reasons().items():
+        yield f"backend {name}", reason
+
+
+def _shown(value: Any) -> str:
+    return printable(value) if isinstance(value, str) else json.dumps(value)
+
+
 def _brief(values: dict[str, Any]) -> str:
-    """Return the single values; what there is of each layer and tensor only ``--json`` shows."""
+    """Return the single values; only ``--json`` shows those of each layer and tensor."""
     parts = []
     for key, value in values.items():
         if isinstance(value, float):

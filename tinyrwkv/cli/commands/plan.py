@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from ...engine.plan import together
 from ...model import load
@@ -22,14 +23,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
     parser.add_argument(
-        "--resident-limit", type=shared.size, metavar="SIZE", help="plan for this limit, e.g. 12MB"
+        "--resident-limit",
+        type=shared.size,
+        metavar="SIZE",
+        help="plan for this --resident-limit of the other commands, e.g. 12MB",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    # the plan is the same for every backend, and this one is here at once
+    # The plan is the same for every backend, and NumPy is there without compiling anything.
     model = load(options.model, backend="numpy", resident_limit=options.resident_limit)
     plan = model.plan()
     if options.json:
@@ -38,23 +42,26 @@ def run(options: argparse.Namespace) -> int:
     print(f"{model.path}: {shared.describe(model.config)}\n")
     print(f"{'part':<14} {'in the file':>12} {'every token':>13} {'at most in memory':>18}")
     for part in (*plan["parts"], together(plan)):
-        sizes = [
-            show_size(part["file_bytes"]),
-            show_size(part["touched_bytes_per_token"]),
-            show_size(part["resident_bytes_max"]),
-        ]
-        print(f"{part['part']:<14} {sizes[0]:>12} {sizes[1]:>13} {sizes[2]:>18}")
-    told = [
-        step["report"].get("touched_bytes_per_token")
-        for step in model.config.get("compression", [])
-    ]
-    if measured := [read for read in told if isinstance(read, (int, float))]:
-        print(
-            f"\nWith the rows that it chooses a token read {show_size(round(measured[-1]))} when the file was made."
-        )
-    print(
-        f"\nAfter 200 tokens from a cold start, typically {show_size(plan['resident_bytes_typical'])} in memory."
-    )
+        in_file = show_size(part["file_bytes"])
+        every_token = show_size(part["touched_bytes_per_token"])
+        at_most = show_size(part["resident_bytes_max"])
+        print(f"{part['part']:<14} {in_file:>12} {every_token:>13} {at_most:>18}")
+    measured = _measured(model.config)
+    if measured is not None:
+        read = f"With the rows that it chooses, a token read {show_size(measured)}"
+        print(f"\n{read} when the file was made.")
+    typical = show_size(plan["resident_bytes_typical"])
+    print(f"\nAfter 200 tokens from a cold start, typically {typical} in memory.")
     state, workspace = show_size(plan["state_bytes"]), show_size(plan["workspace_bytes"])
     print(f"Besides: {state} for each state, {workspace} of activations, and Python with NumPy.")
     return 0
+
+
+def _measured(config: dict[str, Any]) -> int | None:
+    """Return the bytes a token that the last step of compression measured, if any did."""
+    measured = None
+    for step in config.get("compression", []):
+        read = step["report"].get("touched_bytes_per_token")
+        if isinstance(read, (int, float)):
+            measured = round(read)
+    return measured

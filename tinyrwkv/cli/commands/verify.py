@@ -1,4 +1,4 @@
-"""``tinyrwkv verify``: compare a file with its checksums, and look for weights that are no numbers."""
+"""``tinyrwkv verify``: compare a file with its checksums, and find weights that are no numbers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ...units import show_size
 from .. import options as shared
 from ..terminal import Progress
 
-HELP = "compare every byte of a file with its checksums, and look for weights that are no numbers"
+HELP = "compare every byte of a file with its checksums, and find weights that are no numbers"
 EXAMPLES = """\
 examples:
   tinyrwkv verify model.trwkv
   tinyrwkv verify model.trwkv --json
-      "ok", and where it is false the "error"; the exit status tells as well
+      print "ok", and the "error" if that is false; the exit status says it too
 """
 
 
@@ -30,7 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    path, begin = shared.path(options), time.monotonic()
+    path = shared.path(options)
+    begin = time.monotonic()
     try:
         with open_file(path) as file, Progress("verify") as progress:
             verify(file, progress)
@@ -50,7 +51,6 @@ def run(options: argparse.Namespace) -> int:
         }
         print(json.dumps(report, indent=1))
     else:
-        print(
-            f"{path}: every checksum is right: {count} tensors, {show_size(size)}, {seconds:.1f} s"
-        )
+        found = f"{count} tensors, {show_size(size)}, {seconds:.1f} s"
+        print(f"{path}: every checksum is right: {found}")
     return 0
