@@ -1,11 +1,11 @@
-"""Talk with a model in this terminal, from a plain checkout: nothing needs to be installed but Python and NumPy.
+"""Talk with a model in this terminal, from a checkout, with nothing but Python and NumPy.
 
     python3 examples/chat.py
     python3 examples/chat.py model.trwkv --system "Answer in one sentence." --resident-limit 12MB
     echo "bring me the red cup" | python3 examples/chat.py
 
-The same as ``tinyrwkv chat``; all options: ``python3 examples/chat.py --help``. The conversation itself is
-``tinyrwkv.chat.chat.Chat``, and what an answer is made of is ``Model.generate``::
+It is the same as ``tinyrwkv chat``, and ``--help`` shows all options. The conversation itself is
+``tinyrwkv.chat.chat.Chat``, which calls ``Model.generate`` for each answer::
 
     model = tinyrwkv.load()
     chat = Chat(model)

@@ -1,11 +1,12 @@
-r"""Put a text into one of several classes, by what a model expects to be said about it.
+r"""Put a text into one of several classes, by what a model would say about it.
 
     python3 examples/classify.py "could you have a look behind you"
     python3 examples/classify.py < lines.txt --json
-    python3 examples/classify.py "I loved it" --model m.trwkv --prompt "Review: {}\nIt is" --choices good bad
+    python3 examples/classify.py "I loved it" \
+        --model m.trwkv --prompt "Review: {}\nIt is" --choices good bad
 
-Without a model file the bundled one tells what a robot is asked for first. Two ways of asking, of which the first
-compares whole answers and the second takes the most probable token wherever there is a choice::
+The bundled model, which is the default, tells what a robot is asked to do first. There are two ways
+to ask. The first compares whole answers. The second takes the most probable token each time::
 
     scores = model.score(prompt, [" positive", " negative"])
     for piece in model.generate(prompt, constraint=tinyrwkv.Choice([" positive", " negative"])): ...
@@ -37,7 +38,7 @@ BY = {
 
 
 def classify(model, text, prompt, choices, by="total"):
-    """Return the choices with their shares of the probability, the best first, and what the model itself would write.
+    """Return the choices with their shares of the probability, and the one that the model writes.
 
     Parameters
     ----------
@@ -52,23 +53,36 @@ def classify(model, text, prompt, choices, by="total"):
 
     Returns
     -------
-    list of (str, float)
-    str
+    ranked : list of (str, float)
+        The best first.
+    written : str
+        The class whose text the model writes, token by token.
     """
     prompt = prompt.replace("{}", text)
-    scores = dict(zip(choices, map(BY[by], model.score(prompt, choices.values())), strict=True))
+    scored = model.score(prompt, choices.values())
+    scores = {name: BY[by](one) for name, one in zip(choices, scored, strict=True)}
     best = max(scores.values())
-    shares = {name: math.exp(score - best) for name, score in scores.items()}
-    total = sum(shares.values())
-    ranked = sorted(
-        ((name, share / total) for name, share in shares.items()), key=lambda pair: -pair[1]
-    )
+    weights = {name: math.exp(score - best) for name, score in scores.items()}
+    total = sum(weights.values())
+    ranked = [(name, weight / total) for name, weight in weights.items()]
+    ranked.sort(key=lambda pair: -pair[1])
+
     constraint = tinyrwkv.Choice(choices.values())
     greedy = tinyrwkv.Sampler(temperature=0)
-    written = "".join(
-        piece.text for piece in model.generate(prompt, constraint=constraint, sampler=greedy)
-    )
+    pieces = model.generate(prompt, constraint=constraint, sampler=greedy)
+    written = "".join(piece.text for piece in pieces)
     return ranked, next(name for name, said in choices.items() if said == written)
+
+
+def show(text, ranked, written, as_json):
+    """Print what was found about a text."""
+    best = ranked[0][0]
+    if as_json:
+        found = {"text": text, "class": best, "shares": dict(ranked), "written": written}
+        print(json.dumps(found))
+    else:
+        print(f"{best:12} {text}")
+        print(" " * 13 + ", ".join(f"{name} {share:.1%}" for name, share in ranked[:4]))
 
 
 def main(argv=None):
@@ -89,7 +103,10 @@ def main(argv=None):
         "--choices", nargs="+", metavar="C", help="the answers (default: verbs of scripts)"
     )
     parser.add_argument(
-        "--by", choices=BY, default="total", help="what of the log-probability to compare"
+        "--by",
+        choices=BY,
+        default="total",
+        help="compare whole log-probabilities, or their mean over tokens or bytes",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for every text")
     options = parser.parse_args(argv)
@@ -97,26 +114,11 @@ def main(argv=None):
     choices = {name: f" {name}" for name in names}
     try:
         model = tinyrwkv.load(options.model)
-        for text in [options.text] if options.text is not None else map(str.strip, sys.stdin):
-            ranked, written = classify(
-                model, text, options.prompt.replace("\\n", "\n"), choices, options.by
-            )
-            if options.json:
-                print(
-                    json.dumps(
-                        {
-                            "text": text,
-                            "class": ranked[0][0],
-                            "shares": dict(ranked),
-                            "written": written,
-                        }
-                    )
-                )
-            else:
-                print(f"{ranked[0][0]:12} {text}")
-                print(
-                    "             " + ", ".join(f"{name} {share:.1%}" for name, share in ranked[:4])
-                )
+        texts = map(str.strip, sys.stdin) if options.text is None else [options.text]
+        prompt = options.prompt.replace("\\n", "\n")
+        for text in texts:
+            ranked, written = classify(model, text, prompt, choices, options.by)
+            show(text, ranked, written, options.json)
     except tinyrwkv.TinyRWKVError as error:
         print(f"classify: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,6 @@
-"""Answer requests over MQTT: one model, a bounded queue, partial answers on the way, cancel, deadlines, reconnection.
+"""Answer requests over MQTT.
+
+One model, a bounded queue, partial answers, cancelling, deadlines, connecting again.
 
     sudo apt install mosquitto mosquitto-clients python3-numpy
     pip install "paho-mqtt>=2"                              # or: pip install ".[mqtt]"
@@ -7,9 +9,9 @@
     mosquitto_pub -t robot/brain/request -m '{"id": "1", "prompt": "turn left", "deadline": 2}'
     mosquitto_pub -t robot/brain/cancel -n                  # an empty message cancels all
 
-docs/mqtt.md describes the topics and the keys of requests. Every request gets exactly one response, under
-PREFIX/response/ID, while the broker is there. A message that was retained is no request: the broker would send it
-again to every bridge that starts.
+docs/mqtt.md describes the topics and the keys of requests. While the broker is there, every request
+gets exactly one response, under PREFIX/response/ID. A retained message is no request: the broker
+would send it again to every bridge that starts.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
-from tinyrwkv.chat import settings
+from tinyrwkv.chat import answer_settings
 from tinyrwkv.chat.templates import template
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
-from tinyrwkv.robot.scripts import VERBS, Names, Number, Scripts
+from tinyrwkv.robot.scripts import VERBS, Argument, Names, Number, Scripts
 
 try:
     import paho.mqtt.client as mqtt
@@ -45,28 +47,50 @@ except ModuleNotFoundError:
 
 MOST_BYTES = 1 << 16  # of a request
 KEYS = ("id", "prompt", "stop", "max_tokens", "deadline", "reset", "sampling_config", "constraint")
+TYPES = {
+    "prompt": str,
+    "reset": bool,
+    "sampling_config": dict,
+    "max_tokens": int,
+    "constraint": dict,
+}
 
 
-def scripts(told: dict[str, Any], lead: str) -> Scripts:
-    """Return the grammar of robot scripts, some calls with other arguments: names, [low, high], null for none."""
-    verbs = dict(VERBS)
-    for verb, argument in told.items():
-        is_range = isinstance(argument, list) and [type(x) in (int, float) for x in argument] == [
-            True,
-            True,
-        ]
-        verbs[verb] = (
-            None if argument is None else Number(*argument) if is_range else Names(argument)
-        )
-    return Scripts(verbs, lead)
+def scripts(told: dict[str, Any], prefix: str) -> Scripts:
+    """Return the grammar of robot scripts, in which some calls have other arguments.
+
+    Parameters
+    ----------
+    told : dict
+        For each of these calls: names, [low, high], or None for no argument.
+    prefix : str
+        What comes before a script.
+    """
+    return Scripts(VERBS | {verb: argument(value) for verb, value in told.items()}, prefix)
+
+
+def argument(value: Any) -> Argument | None:
+    """Return what a call takes."""
+    if value is None:
+        return None
+    if isinstance(value, list) and len(value) == 2 and all(map(is_number, value)):
+        return Number(*value)
+    return Names(value)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether JSON has a number here."""
+    return type(value) in (int, float)
 
 
 CONSTRAINTS = {
-    "choice": lambda told, lead: tinyrwkv.Choice(told, lead),
-    "regex": lambda told, lead: tinyrwkv.Regex(told, lead),
-    "json_schema": lambda told, lead: tinyrwkv.JsonSchema(told, lead),
+    "choice": tinyrwkv.Choice,
+    "regex": tinyrwkv.Regex,
+    "json_schema": tinyrwkv.JsonSchema,
     "scripts": scripts,
 }
+KINDS = {"choice": list, "regex": str, "json_schema": dict, "scripts": dict}
+"""What each of them is made from."""
 
 
 @dataclass
@@ -135,38 +159,15 @@ def parse(told: dict[str, Any], longest: float) -> Request:
     longest : float
         Seconds that a request may take at most, and takes where it says nothing.
     """
-    if unknown := sorted(told.keys() - set(KEYS)):
-        raise refuse("key", unknown[0], f"one of {', '.join(KEYS)}")
-    if "prompt" not in told:
-        raise refuse("prompt", None, "what is said")
-    kinds = {
-        "prompt": str,
-        "reset": bool,
-        "sampling_config": dict,
-        "max_tokens": int,
-        "constraint": dict,
-    }
-    for key, kind in kinds.items():
-        if key in told and type(told[key]) is not kind:
-            raise refuse(key, told[key], f"a {kind.__name__}")
+    check_keys(told)
     seconds = told.get("deadline", longest)
-    if type(seconds) not in (int, float) or not (math.isfinite(seconds) and 0 < seconds <= longest):
+    if not is_number(seconds) or not (math.isfinite(seconds) and 0 < seconds <= longest):
         raise refuse("deadline", seconds, f"seconds up to {longest:g}")
-    sampling = {"temperature": 0.0, **told.get("sampling_config", {})}
-    if (
-        not all(type(value) in (int, float) for value in sampling.values())
-        or "max_tokens" in sampling
-    ):
-        raise refuse(
-            "sampling_config",
-            sampling,
-            f"numbers by the names {', '.join(settings.SAMPLER_SETTINGS)}",
-        )
     constraint = told.get("constraint")
-    if constraint is not None and not (
-        len(constraint) == 1 and constraint.keys() <= CONSTRAINTS.keys()
-    ):
-        raise refuse("constraint", constraint, f"an object of one of {', '.join(CONSTRAINTS)}")
+    if constraint is not None:
+        is_known = constraint.keys() <= CONSTRAINTS.keys()
+        if len(constraint) != 1 or not is_known:
+            raise refuse("constraint", constraint, f"an object of one of {', '.join(CONSTRAINTS)}")
     return Request(
         id=told["id"],
         prompt=told["prompt"],
@@ -174,9 +175,30 @@ def parse(told: dict[str, Any], longest: float) -> Request:
         max_tokens=told.get("max_tokens", 200),
         until=time.monotonic() + seconds,
         reset=told.get("reset", True),
-        sampler=tinyrwkv.Sampler(**settings.check(sampling)),
+        sampler=sampler(told.get("sampling_config", {})),
         constraint=constraint,
     )
+
+
+def check_keys(told: dict[str, Any]) -> None:
+    """Raise ArgumentError where a key is missing or unknown, or its value is of another type."""
+    unknown = sorted(told.keys() - set(KEYS))
+    if unknown:
+        raise refuse("key", unknown[0], f"one of {', '.join(KEYS)}")
+    if "prompt" not in told:
+        raise refuse("prompt", None, "what is said")
+    for key, kind in TYPES.items():
+        if key in told and type(told[key]) is not kind:
+            raise refuse(key, told[key], f"a {kind.__name__}")
+
+
+def sampler(told: dict[str, Any]) -> tinyrwkv.Sampler:
+    """Return the sampler of a request, greedy where it says nothing."""
+    values = {"temperature": 0.0, **told}
+    if "max_tokens" in values or not all(map(is_number, values.values())):
+        expected = f"numbers by the names {', '.join(answer_settings.OF_SAMPLER)}"
+        raise refuse("sampling_config", values, expected)
+    return tinyrwkv.Sampler(**answer_settings.check(values))
 
 
 def valid_id(text: object) -> str:
@@ -184,6 +206,11 @@ def valid_id(text: object) -> str:
     if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
         raise refuse("id", text, "1 to 64 letters, digits, _ . or -")
     return text
+
+
+def note(text: str) -> None:
+    """Tell the person who started the bridge."""
+    print(f"mqtt_bridge: {text}", file=sys.stderr, flush=True)
 
 
 class Bridge:
@@ -216,21 +243,18 @@ class Bridge:
         self.pending: dict[str, Request] = {}  # waiting, and the one being answered
         self.lock = threading.Lock()
         self.stopping = self.told_of_no_broker = False
-        self.said: tuple[tinyrwkv.State, list[int]] | None = (
-            None  # what the last answer left, and what it left unread
-        )
-        client.on_connect, client.on_message, client.on_disconnect = (
-            self._connected,
-            self._received,
-            self._lost,
-        )
+        # The state after the last answer, and its tokens that the model has not read.
+        self.said: tuple[tinyrwkv.State, list[int]] | None = None
+        client.on_connect = self._connected
+        client.on_message = self._received
+        client.on_disconnect = self._lost
         client.on_connect_fail = self._not_there
         client.reconnect_delay_set(1, 30)
         client.max_queued_messages_set(100)  # responses that wait for the broker to come back
         client.will_set(f"{prefix}/status", json.dumps({"online": False}), qos=1, retain=True)
 
     def run(self) -> None:
-        """Answer until `stop`, then say that nobody is here any more."""
+        """Answer requests until `stop`, then publish that the bridge is not online."""
         try:
             while not self.stopping:
                 try:
@@ -270,11 +294,12 @@ class Bridge:
 
     def _generate(self, request: Request) -> dict[str, Any]:
         begin = time.monotonic()
-        state, unread = (None, []) if request.reset or self.said is None else self.said
-        prompt = self.template.prompt(request.prompt, first=state is None)
+        said = None if request.reset else self.said
+        state, unread = said or (self.model.new_state(), [0])  # token 0 begins a document
+        prompt = self.template.prompt(request.prompt, first=said is None)
         generation = self.model.generate(
-            [*([0] if state is None else unread), *self.model.tokenizer.encode(prompt)],
-            state=state or self.model.new_state(),
+            [*unread, *self.model.tokenizer.encode(prompt)],
+            state=state,
             sampler=request.sampler,
             max_tokens=request.max_tokens,
             stop=self.template.stop if request.stop is None else request.stop,
@@ -286,13 +311,7 @@ class Bridge:
             generation.cancel()
         for number, piece in enumerate(generation):
             if piece.text:
-                told = {
-                    "id": request.id,
-                    "number": number,
-                    "text": piece.text,
-                    "logprob": round(piece.logprob, 4),
-                }
-                self._publish(f"partial/{request.id}", told)
+                self._publish_piece(request, number, piece)
         result = generation.result
         self.said = result.state, result.unread
         return {
@@ -304,14 +323,23 @@ class Bridge:
         }
 
     def _constraint(self, told: dict[str, Any] | None) -> Any:
-        lead = (
-            " " if self.template.answer_prefix else ""
-        )  # the models write a blank after "Assistant:"
-        for name, value in (told or {}).items():
-            if type(value) is not {"choice": list, "regex": str}.get(name, dict):
-                raise refuse("constraint", told, "what docs/mqtt.md says")
-            return CONSTRAINTS[name](value, lead)
-        return None
+        if told is None:
+            return None
+        ((name, value),) = told.items()
+        if type(value) is not KINDS[name]:
+            raise refuse("constraint", told, "what docs/mqtt.md says")
+        # The models write a space after "Assistant:".
+        prefix = " " if self.template.answer_prefix else ""
+        return CONSTRAINTS[name](value, prefix)
+
+    def _publish_piece(self, request: Request, number: int, piece: tinyrwkv.Piece) -> None:
+        told = {
+            "id": request.id,
+            "number": number,
+            "text": piece.text,
+            "logprob": round(piece.logprob, 4),
+        }
+        self._publish(f"partial/{request.id}", told)
 
     def _publish(
         self, topic: str, told: dict[str, Any], qos: int = 0, retain: bool = False, wait: float = 0
@@ -321,44 +349,34 @@ class Bridge:
             with contextlib.suppress(RuntimeError, ValueError):  # the broker is not there
                 sent.wait_for_publish(wait)
 
-    # What the network's thread calls: nothing here may wait, and no exception may leave it.
+    # The network's thread calls what follows: nothing there may wait or raise an exception.
 
     def _connected(
         self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
     ) -> None:
         if reason.is_failure:
-            print(f"mqtt_bridge: refused: {reason}", file=sys.stderr)
+            note(f"refused: {reason}")
             return
         client.subscribe([(f"{self.prefix}/request", 1), (f"{self.prefix}/cancel", 1)])
         self._publish("status", {"online": True, "model": self.model.hash}, qos=1, retain=True)
-        print(f"mqtt_bridge: ready, {self.prefix}/request", file=sys.stderr, flush=True)
+        note(f"ready, {self.prefix}/request")
 
     def _not_there(self, client: mqtt.Client, data: object) -> None:
         if not self.told_of_no_broker:
-            print(
-                f"mqtt_bridge: no broker at {client.host}:{client.port} yet; trying on",
-                file=sys.stderr,
-                flush=True,
-            )
+            note(f"no broker at {client.host}:{client.port} yet; trying again")
         self.told_of_no_broker = True
 
     def _lost(
         self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
     ) -> None:
         if not self.stopping:
-            print(
-                f"mqtt_bridge: connection lost: {reason}; connecting again",
-                file=sys.stderr,
-                flush=True,
-            )
+            note(f"connection lost: {reason}; connecting again")
 
     def _received(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         topic, id = "error", None
         try:
             if message.topic.endswith("/cancel"):
-                self.cancel(
-                    valid_id(json.loads(message.payload)["id"]) if message.payload else None
-                )
+                self._cancel_request(message.payload)
             elif not message.retain:
                 told = read(message.payload)
                 topic, id = f"response/{told['id']}", told["id"]
@@ -366,60 +384,52 @@ class Bridge:
         except TinyRWKVError as error:
             self._publish(topic, {"id": id, "error": str(error)}, qos=1)
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._publish(
-                "error",
-                {"id": None, "error": str(refuse("cancel", message.payload[:60], '{"id": "..."}'))},
-            )
+            wrong = refuse("cancel", message.payload[:60], '{"id": "..."}')
+            self._publish("error", {"id": None, "error": str(wrong)})
+
+    def _cancel_request(self, payload: bytes) -> None:
+        """Cancel the request that a message names; all, if it is empty."""
+        self.cancel(valid_id(json.loads(payload)["id"]) if payload else None)
 
     def _accept(self, request: Request) -> None:
         if self.stopping:
-            raise ArgumentError(
-                "bridge", "request", "a bridge that is ending", "one that runs", "ask again later"
-            )
+            found = "a bridge that is ending"
+            raise ArgumentError("bridge", "request", found, "one that runs", "ask again later")
         with self.lock:
-            if (
-                request.id in self.pending
-            ):  # sent again by the broker, which has not heard that it arrived
-                return
+            if request.id in self.pending:
+                return  # the broker sent it again, because it did not hear that it arrived
             self.pending[request.id] = request
         try:
             self.requests.put_nowait(request)
         except queue.Full:
             with self.lock:
                 del self.pending[request.id]
-            found, expected = f"{self.requests.maxsize} requests that wait", "fewer"
-            raise ArgumentError(
-                "bridge", "queue", found, expected, "cancel some, or ask again later"
-            ) from None
+            found = f"{self.requests.maxsize} requests that wait"
+            fix = "cancel some, or ask again later"
+            raise ArgumentError("bridge", "queue", found, "fewer", fix) from None
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the bundled model)")
+    add("--host", default="localhost", help="host of the broker (default: localhost)")
+    add("--port", type=int, default=1883, help="port of the broker (default: 1883)")
+    add("--prefix", default="tinyrwkv", help="beginning of all topics (default: tinyrwkv)")
+    add("--username", help="the environment variable MQTT_PASSWORD has the password")
+    add("--tls", action="store_true", help="encrypt, with the system's certificates")
+    add("--waiting", type=int, default=8, metavar="N", help="most requests to wait (default: 8)")
+    add("--longest", type=float, default=30, metavar="S", help="seconds a request (default: 30)")
+    add("--threads", type=int, default=1, metavar="N", help="threads for a token (default: 1)")
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the small bundled model)"
-    )
-    parser.add_argument("--host", default="localhost", help="of the broker (default: localhost)")
-    parser.add_argument("--port", type=int, default=1883, help="default: 1883")
-    parser.add_argument("--prefix", default="tinyrwkv", help="of all topics (default: tinyrwkv)")
-    parser.add_argument(
-        "--username", help="the password is read from the environment: MQTT_PASSWORD"
-    )
-    parser.add_argument(
-        "--tls", action="store_true", help="encrypt, with the system's certificates"
-    )
-    parser.add_argument(
-        "--waiting", type=int, default=8, metavar="N", help="requests that may wait (default: 8)"
-    )
-    parser.add_argument(
-        "--longest", type=float, default=30, metavar="S", help="seconds for a request (default: 30)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads for each token (default: 1)"
-    )
-    options = parser.parse_args(argv)
+    options = parse_options(argv)
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
     if options.username:
         client.username_pw_set(options.username, os.environ.get("MQTT_PASSWORD"))

@@ -1,20 +1,24 @@
-"""A robot that listens while it moves: a control loop of 20 Hz, and a model that thinks in what each tick leaves over.
+"""A robot that listens while it moves: a control loop of 20 Hz, and a model in what time is left.
 
-    python3 examples/robot_loop.py                                  # type commands; an empty line ends
+    python3 examples/robot_loop.py                                  # type orders; empty line ends
     python3 examples/robot_loop.py --say "bring me the red cup from the kitchen" --say "stop"
-    python3 examples/robot_loop.py --measure 60                     # the latency of the loop over a minute
-    python3 examples/robot_loop.py --judge commands.txt --json      # right scripts, precision against coverage
-    python3 examples/robot_loop.py --choose some.txt --judge others.txt    # with a threshold chosen on other text
+    python3 examples/robot_loop.py --measure 60                     # latency of the loop, a minute
+    python3 examples/robot_loop.py --judge commands.txt --json      # right scripts, precision
+    python3 examples/robot_loop.py --choose some.txt --judge others.txt    # with a threshold
 
-The heart of it: the loop keeps its period whatever the model does, because the model stops when it is told to::
+The heart of it: the loop keeps its period whatever the model does, because the model stops when it
+is told to::
 
-    robot.step(period)                                  # what must be done in every tick
+    robot.step(period)                                  # what every tick must do
     decision = commander.work(due + period - margin)    # what may take as long as it likes
 
-Only scripts come out that the grammar allows, with the world's own names and bounds (`simulated_robot.py`). A text with
-the word stop halts the robot at once, without asking the model. What the model is not sure of is only a question:
-Did you mean ...? A file to judge has documents of "User: ...", "Assistant: ..." and lines <|doc|> between them, as
-benchmarks/commands.py writes them; what it tells of a threshold says something only if that was chosen on other text.
+Only scripts come out that the grammar allows, with the world's own names and bounds
+(`simulated_robot.py`). A text with the word stop halts the robot at once: nobody asks the model.
+Where the model is not sure, the robot asks first: Did you mean ...?
+
+A file to judge has documents of "User: ..." and "Assistant: ...", with lines <|doc|> between them,
+as benchmarks/commands.py writes them. What it says of a threshold counts only if that threshold was
+chosen on other text.
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ class Loop:
         self._asked = None
 
     def tick(self) -> None:
-        """Wait for the time of the next tick, control, and think until the margin."""
+        """Wait for the time of the next tick, control, then think until the margin."""
         self._due += self.period
         wait = self._due - time.monotonic()
         if wait > 0:
@@ -128,25 +132,29 @@ class Loop:
 
 
 def percentiles(late: list[float]) -> dict[str, float]:
-    """Return how late ticks were, in milliseconds; the first, in which memory is still cold, is left out."""
+    """Return how late ticks were, in milliseconds.
+
+    The first tick is left out: the memory that it uses is still cold.
+    """
     ordered = sorted(late[1:])
-    parts = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-    return {
-        name: round(1e3 * ordered[min(int(part * len(ordered)), len(ordered) - 1)], 3)
-        for name, part in parts.items()
-    }
+    last = len(ordered) - 1
+    found = {}
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)):
+        place = min(int(share * len(ordered)), last)
+        found[name] = round(1e3 * ordered[place], 3)
+    return found
 
 
 def documents(path: str) -> Iterator[tuple[str, str]]:
-    """Yield the commands of a file and their scripts."""
+    """Yield the orders of a file and their scripts."""
     for document in pathlib.Path(path).read_text("utf-8").split("<|doc|>"):
         if document.strip():
-            command, _, script = document.strip().partition("\n\nAssistant:")
-            yield command.removeprefix("User:").strip(), script.strip()
+            order, _, script = document.strip().partition("\n\nAssistant:")
+            yield order.removeprefix("User:").strip(), script.strip()
 
 
 class Answer(NamedTuple):
-    """What the model made of a command whose script is known."""
+    """What the model made of an order whose script is known."""
 
     logprob: float
     right: bool
@@ -154,11 +162,12 @@ class Answer(NamedTuple):
 
 
 def answers(model: tinyrwkv.Model, path: str) -> list[Answer]:
-    """Return what comes of the commands of a file, by the grammar of any world."""
+    """Return the model's answers to the orders of a file, under the grammar of any world."""
     scripts = Scripts()  # not this world's names: the file is not about it
-    commander, found = Commander(model, scripts, max_tokens=200), list[Answer]()
-    for command, script in documents(path):
-        commander.hear(command)
+    commander = Commander(model, scripts, max_tokens=200)
+    found = []
+    for order, script in documents(path):
+        commander.hear(order)
         decision = commander.work(float("inf"))
         assert decision is not None
         valid = scripts.matches(f" {decision.script}\n\n")
@@ -167,32 +176,30 @@ def answers(model: tinyrwkv.Model, path: str) -> list[Answer]:
 
 
 def right_without(model: tinyrwkv.Model, path: str) -> int:
-    """Return how many scripts of a file are right where no grammar helps."""
-    count, greedy = 0, tinyrwkv.Sampler(temperature=0)
-    for command, script in documents(path):
-        free = model.generate(
-            f"User: {command}\n\nAssistant:", sampler=greedy, stop=["\n\n"], max_tokens=200
-        )
-        count += "".join(piece.text for piece in free).strip() == script
+    """Return how many scripts of a file are right without a grammar."""
+    greedy = tinyrwkv.Sampler(temperature=0)
+    count = 0
+    for order, script in documents(path):
+        prompt = f"User: {order}\n\nAssistant:"
+        pieces = model.generate(prompt, sampler=greedy, stop=["\n\n"], max_tokens=200)
+        count += "".join(piece.text for piece in pieces).strip() == script
     return count
 
 
 def choose(model: tinyrwkv.Model, path: str, precision: float) -> Point:
     """Return the threshold that trusts most answers of a file with at least this precision."""
     found = answers(model, path)
-    return calibrate(
-        [answer.logprob for answer in found], [answer.right for answer in found], precision
-    )
+    logprobs = [answer.logprob for answer in found]
+    return calibrate(logprobs, [answer.right for answer in found], precision)
 
 
 def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
-    """Return how many scripts of a file are right, and what trusting those above the threshold gives."""
+    """Return how many scripts of a file are right, and what the threshold is worth there."""
     found = answers(model, path)
     points = curve([answer.logprob for answer in found], [answer.right for answer in found])
-    shown = [
-        next(point for point in points if point.coverage >= share)
-        for share in (0.1, 0.25, 0.5, 0.75, 0.9, 1)
-    ]
+    shown = []
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9, 1):
+        shown.append(next(point for point in points if point.coverage >= share))
     trusted = [answer.right for answer in found if answer.logprob >= threshold]
     return {
         "commands": len(found),
@@ -208,8 +215,21 @@ def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
     }
 
 
+def chosen_and_judged(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what --choose and --judge ask for."""
+    report: dict[str, Any] = {}
+    threshold = options.threshold
+    if options.choose is not None:
+        point = choose(model, options.choose, options.precision)
+        report["chosen"] = point._asdict()
+        threshold = point.threshold
+    if options.judge is not None:
+        report |= judge(model, options.judge, threshold)
+    return report
+
+
 def listen(loop: Loop) -> Iterator[str | None]:
-    """Yield what is typed, None where nothing is; a thread of its own waits for it."""
+    """Yield what is typed, or None where nothing is. A thread of its own waits for it."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
@@ -236,7 +256,7 @@ MEASURED = (
 )
 
 
-def commands(options: argparse.Namespace, loop: Loop) -> Iterator[str | None]:
+def orders(options: argparse.Namespace, loop: Loop) -> Iterator[str | None]:
     """Yield one text or None for every tick, until it is time to end."""
     if options.measure is not None:
         for tick in range(round(options.measure / loop.period)):
@@ -252,76 +272,65 @@ def commands(options: argparse.Namespace, loop: Loop) -> Iterator[str | None]:
         yield from listen(loop)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run from the command line."""
+def say(text: str) -> None:
+    """Print what the robot says."""
+    print(f"robot: {text}", flush=True)
+
+
+def say_nothing(text: str) -> None:
+    """Be quiet, where only the time counts."""
+
+
+def control(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any]:
+    """Run the loop; return how late its ticks were."""
+    robot = Robot()
+    commander = Commander(model, robot.grammar(), options.threshold)
+    gc.freeze()  # what is there now is never garbage: the loop need not look at it again
+    tell = say if options.measure is None else say_nothing
+    loop = Loop(robot, commander, tell, options.hz, options.margin)
+    for text in orders(options, loop):
+        if text is not None:
+            loop.hear(text)
+        loop.tick()
+    return {"ticks": len(loop.late), "hz": options.hz, "late_ms": percentiles(loop.late)}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a .trwkv file; by default the bundled model"
-    )
-    parser.add_argument(
-        "--say", action="append", metavar="TEXT", help="a command; may be given several times"
-    )
-    parser.add_argument(
-        "--measure", type=float, metavar="SECONDS", help="keep the model thinking for so long"
-    )
-    parser.add_argument("--judge", metavar="FILE", help="compare scripts with those of a file")
-    parser.add_argument(
-        "--choose", metavar="FILE", help="choose the threshold on a file, not the one to judge"
-    )
-    parser.add_argument(
-        "--precision", type=float, default=0.9, metavar="P", help="to choose for (default: 0.9)"
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=THRESHOLD, metavar="L", help="default: %(default)s"
-    )
-    parser.add_argument("--hz", type=float, default=20, help="ticks a second (default: 20)")
-    parser.add_argument(
-        "--margin",
-        type=float,
-        default=0.004,
-        metavar="S",
-        help="of a tick, kept free (default: 0.004)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the bundled model)")
+    add("--say", action="append", metavar="TEXT", help="an order; may be given several times")
+    add("--measure", type=float, metavar="SECONDS", help="keep the model thinking for this time")
+    add("--judge", metavar="FILE", help="compare scripts with those of a file")
+    add("--choose", metavar="FILE", help="choose the threshold on a file, another than --judge")
+    add("--precision", type=float, default=0.9, metavar="P", help="for --choose (default: 0.9)")
+    add("--threshold", type=float, default=THRESHOLD, metavar="L", help="default: %(default)s")
+    add("--hz", type=float, default=20, help="ticks a second (default: 20)")
+    add("--margin", type=float, default=0.004, metavar="S", help="free in a tick (default: 0.004)")
+    add("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(argv)
     if options.choose is not None and options.choose == options.judge:
-        parser.error(
-            "--choose and --judge need different text: on its own a threshold looks better than it is"
-        )
+        parser.error("--choose and --judge need different text, or the threshold looks too good")
     if not options.hz > 0 or not 0 <= options.margin < 1 / options.hz:
         parser.error("--hz must be above 0, --margin shorter than a tick")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line."""
+    options = parse(argv)
     try:
         model = tinyrwkv.load(options.model, prefault=True, lock=True)
         if options.judge is not None or options.choose is not None:
-            report: dict[str, Any] = {}
-            if options.choose is not None:
-                report["chosen"] = choose(model, options.choose, options.precision)._asdict()
-                options.threshold = report["chosen"]["threshold"]
-            if options.judge is not None:
-                report |= judge(model, options.judge, options.threshold)
+            report = chosen_and_judged(model, options)
             print(json.dumps(report, indent=None if options.json else 1))
-            return 0
-        robot = Robot()
-        commander = Commander(model, robot.grammar(), options.threshold)
-        gc.freeze()  # what is there now is never garbage: the loop need not look at it again
-        loop = Loop(
-            robot,
-            commander,
-            lambda text: print(f"robot: {text}", flush=True),
-            options.hz,
-            options.margin,
-        )
-        if options.measure is not None:
-            loop.tell = lambda text: None
-        for text in commands(options, loop):
-            if text is not None:
-                loop.hear(text)
-            loop.tick()
-        report = {"ticks": len(loop.late), "hz": options.hz, "late_ms": percentiles(loop.late)}
-        if options.json or options.measure is not None:
-            print(json.dumps(report))
+        else:
+            report = control(model, options)
+            if options.json or options.measure is not None:
+                print(json.dumps(report))
     except (tinyrwkv.TinyRWKVError, OSError) as error:
         print(f"robot_loop: {error}", file=sys.stderr)
         return 1

@@ -1,10 +1,13 @@
-"""A ROS 2 node around one model, on std_msgs alone: nothing to build with colcon. Tested with a stand-in rclpy only.
+"""A ROS 2 node around one model. It needs only std_msgs, so there is nothing to build with colcon.
 
     source /opt/ros/humble/setup.bash && python3 examples/ros2_node.py --ros-args -p deadline:=2.0
-    ros2 topic echo /tinyrwkv/response & ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"
+    ros2 topic echo /tinyrwkv/response &
+    ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"
 
-Topics: ~/prompt and ~/stop in, ~/partial (pieces as they come) and ~/response (the whole answer) out. A new prompt, or
-anything on ~/stop, cancels the answer before it. For users of llama_ros docs/vendoring.md has the names that they know.
+It reads the topics ~/prompt and ~/stop. It writes ~/partial, the pieces as they come, and
+~/response, the whole answer. A new prompt, or anything on ~/stop, cancels the answer before it. For
+users of llama_ros, docs/vendoring.md has the names that they know. Tested only with a stand-in for
+rclpy.
 """
 
 import contextlib
@@ -35,29 +38,30 @@ PARAMETERS = {
 
 
 class Brain(Node):
-    """Answers prompts one at a time, in a thread. The constraint is "scripts" for a robot, or texts separated by |."""
+    """Answers prompts one at a time, in a thread.
+
+    The parameter constraint is "scripts" for a robot, or texts separated by |.
+    """
 
     def __init__(self):
         super().__init__("tinyrwkv")
-        told = {
-            name: self.declare_parameter(name, value).value for name, value in PARAMETERS.items()
-        }
-        self.model, self.seconds = (
-            tinyrwkv.load(told["model"] or None, threads=told["threads"]),
-            told["deadline"],
-        )
+        told = {}
+        for name, value in PARAMETERS.items():
+            told[name] = self.declare_parameter(name, value).value
+        self.model = tinyrwkv.load(told["model"] or None, threads=told["threads"])
+        self.seconds = told["deadline"]
         self.template = template(self.model.config.get("template", "chat"))
         self.how = {
             "max_tokens": told["max_tokens"],
             "sampler": tinyrwkv.Sampler(temperature=told["temperature"]),
         }
-        if form := told["constraint"]:
-            self.how["constraint"] = (
-                Scripts() if form == "scripts" else tinyrwkv.Choice(form.split("|"), prefix=" ")
-            )
-        self.partial, self.response = (
-            self.create_publisher(String, "~/" + x, 10) for x in ("partial", "response")
-        )
+        form = told["constraint"]
+        if form == "scripts":
+            self.how["constraint"] = Scripts()
+        elif form:
+            self.how["constraint"] = tinyrwkv.Choice(form.split("|"), prefix=" ")
+        self.partial = self.create_publisher(String, "~/partial", 10)
+        self.response = self.create_publisher(String, "~/response", 10)
         self.create_subscription(String, "~/prompt", self.ask, 10)
         self.create_subscription(Empty, "~/stop", self.stop, 10)
         self.worker = self.generation = None

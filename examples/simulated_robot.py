@@ -1,6 +1,6 @@
-"""A small robot in a flat world: what examples/robot_loop.py drives, in place of motors.
+"""A small robot in a flat world, which examples/robot_loop.py drives in place of motors.
 
-Angles are in degrees, to the left positive, from the x axis; lengths in metres.
+Angles are in degrees from the x axis, positive to the left. Lengths are in metres.
 """
 
 from __future__ import annotations
@@ -55,9 +55,8 @@ class Robot:
     def __post_init__(self) -> None:
         """Have nothing to do."""
         self.waiting: deque[Call] = deque()
-        self._legs: deque[tuple[str, float]] = (
-            deque()
-        )  # what is left of the present call: ("turn", 90.0), ...
+        # What is left of the present call: ("turn", 90.0), ...
+        self._legs: deque[tuple[str, float]] = deque()
         self._now: Call | None = None
 
     def grammar(self) -> Scripts:
@@ -83,27 +82,34 @@ class Robot:
     def step(self, seconds: float) -> None:
         """Let time pass: the control part of a tick."""
         while seconds > 1e-9:
-            if not self._legs:
-                if self._now is not None:
-                    self._finish(self._now)
-                self._now = self.waiting.popleft() if self.waiting else None
-                if self._now is None:
-                    return
-                self._legs.extend(self._plan(self._now))
-                if not self._legs:
-                    continue
-            kind, amount = self._legs.popleft()
-            rate = {"turn": TURNING, "move": SPEEDS[self.speed], "wait": 1.0}[kind]
-            part = math.copysign(min(abs(amount), rate * seconds), amount)
-            seconds -= abs(part) / rate
-            if kind == "turn":
-                self.heading = (self.heading + part + 180) % 360 - 180
-            elif kind == "move":
-                self.x += part * math.cos(math.radians(self.heading))
-                self.y += part * math.sin(math.radians(self.heading))
-                self.battery = max(0.0, self.battery - CHARGE_PER_METRE * abs(part))
-            if abs(amount - part) > 1e-9:
-                self._legs.appendleft((kind, amount - part))
+            if self._legs:
+                seconds -= self._go(seconds)
+            elif not self._next_call():
+                return
+
+    def _next_call(self) -> bool:
+        """Finish the present call and begin the next one; False where there is none."""
+        if self._now is not None:
+            self._finish(self._now)
+        self._now = self.waiting.popleft() if self.waiting else None
+        if self._now is not None:
+            self._legs.extend(self._plan(self._now))
+        return self._now is not None
+
+    def _go(self, seconds: float) -> float:
+        """Move for a time at most; return how long it took."""
+        kind, amount = self._legs.popleft()
+        rate = {"turn": TURNING, "move": SPEEDS[self.speed], "wait": 1.0}[kind]
+        part = math.copysign(min(abs(amount), rate * seconds), amount)
+        if kind == "turn":
+            self.heading = (self.heading + part + 180) % 360 - 180
+        elif kind == "move":
+            self.x += part * math.cos(math.radians(self.heading))
+            self.y += part * math.sin(math.radians(self.heading))
+            self.battery = max(0.0, self.battery - CHARGE_PER_METRE * abs(part))
+        if abs(amount - part) > 1e-9:
+            self._legs.appendleft((kind, amount - part))
+        return abs(part) / rate
 
     def _plan(self, call: Call) -> list[tuple[str, float]]:
         """Return the movements of a call."""
@@ -112,10 +118,8 @@ class Robot:
             return [(call.verb, call.argument)]
         target = {"dock": "charging station", "follow": "user"}.get(call.verb, call.argument)
         if call.verb in ("goto", "dock", "follow") and target in self.places:
-            dx, dy = (
-                there - here
-                for there, here in zip(self.places[target], (self.x, self.y), strict=True)
-            )
+            x, y = self.places[target]
+            dx, dy = x - self.x, y - self.y
             if math.hypot(dx, dy) < 1e-6:
                 return []
             turn = (math.degrees(math.atan2(dy, dx)) - self.heading + 180) % 360 - 180
@@ -155,7 +159,8 @@ class Robot:
         return {
             "battery": f"{self.battery:.0%}",
             "status": f"holding the {self.holding}" if self.holding else "free",
-            "position": f"{self.x:.2f}, {self.y:.2f}, {self.heading:.0f} degrees, near the {self.nearest()}",
+            "position": f"{self.x:.2f}, {self.y:.2f}, {self.heading:.0f} degrees, "
+            f"near the {self.nearest()}",
             "temperature": "21 degrees",
             "distance": f"{math.hypot(self.x, self.y):.2f} m from where it began",
         }[what]

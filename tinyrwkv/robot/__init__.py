@@ -1,1 +1,1 @@
-"""A robot that is told what to do: scripts that it can run, thinking in slices of time, how sure to be."""
+"""A robot that takes orders: scripts it can run, thinking in slices of time, how sure it is."""

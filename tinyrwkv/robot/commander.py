@@ -1,4 +1,4 @@
-"""From what somebody says to a robot to a script that it may run: in slices of time, and only as far as it is sure."""
+"""Turn an order to a robot into a script that it may run, in slices of time, if it is sure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from ..model import Model
 
 THRESHOLD = -0.1176
-"""Log-probability from which on the bundled model is taken at its word; docs/robot.md tells how it was chosen."""
+"""Log-probability from which on the bundled model is trusted; docs/robot.md says why this one."""
 
-_STOP = re.compile(r"\b(?:stop|halt|freeze|whoa|emergency)\b", re.IGNORECASE)
-_NOTHING_ELSE = re.compile(
-    r"(?:\b(?:stop|halt|freeze|whoa|emergency|robot|please|now|it|right|there|at|once|immediately|moving)\b|[^\w]+)+",
-    re.IGNORECASE,
-)
+_STOP_WORDS = "stop|halt|freeze|whoa|emergency"
+_FILLERS = "robot|please|now|it|right|there|at|once|immediately|moving"
+_STOP = re.compile(rf"\b(?:{_STOP_WORDS})\b", re.IGNORECASE)
+_NOTHING_ELSE = re.compile(rf"(?:\b(?:{_STOP_WORDS}|{_FILLERS})\b|[^\w]+)+", re.IGNORECASE)
 
 
 def says_stop(text: str) -> bool:
-    """Tell whether a text has a word at which a robot has to stop, whatever else it says: no model is asked.
+    """Tell whether a text has a word at which a robot must stop, whatever else it says.
+
+    No model is asked.
 
     Examples
     --------
@@ -45,16 +46,18 @@ def says_only_stop(text: str) -> bool:
 
 
 class Decision(NamedTuple):
-    """What a command came to.
+    """What an order came to.
 
     Attributes
     ----------
     kind : str
-        "run": the calls are to be done; "ask": only after a question; "unknown": there is no script.
+        "run": do the calls; "ask": do them only if the user says yes; "unknown": there is no
+        script.
     script : str
     calls : list of Call
     logprob : float
-        How sure the model is: the logarithm of the probability it gave the script before anything was ruled out.
+        How sure the model is: the natural logarithm of the probability that it gives the script
+        itself, without the grammar.
     """
 
     kind: str
@@ -64,9 +67,9 @@ class Decision(NamedTuple):
 
 
 class Commander:
-    """Turns commands into scripts, one at a time, whenever it is given time.
+    """Turns orders into scripts, one at a time, whenever it is given time.
 
-    It prepares the grammar at once, so that later no token takes longer than others.
+    It prepares the grammar when it is made, so that no token takes longer than others later.
 
     Parameters
     ----------
@@ -76,38 +79,36 @@ class Commander:
     threshold : float, optional
         Log-probability below which a script is only a guess.
     max_tokens : int, optional
-        Of a script; one that is not complete by then is none.
+        Most tokens of a script; a longer one counts as none.
 
-    Attributes
-    ----------
-    thinking : bool
-        Whether a command waits for its script.
     """
 
     def __init__(
         self, model: Model, scripts: Scripts, threshold: float = THRESHOLD, max_tokens: int = 120
     ) -> None:
-        self.model, self.scripts, self.threshold, self.max_tokens = (
-            model,
-            scripts,
-            threshold,
-            max_tokens,
-        )
+        self.model, self.scripts = model, scripts
+        self.threshold, self.max_tokens = threshold, max_tokens
         self._template = template("robot")
         scripts.prepare(model)
         self._thought: Slices | None = None
 
     @property
-    def thinking(self) -> bool:  # noqa: D102 - described above
+    def thinking(self) -> bool:
+        """Whether an order waits for its script."""
         return self._thought is not None
 
     def hear(self, command: str) -> None:
-        """Begin to think about a command, and no longer about the one before.
+        """Begin to think about an order, and no longer about the one before.
+
+        Parameters
+        ----------
+        command : str
+            What the user says.
 
         Raises
         ------
         ArgumentError
-            The command is no text that the tokenizer can read.
+            It is no text that the tokenizer can read.
         """
         prompt = self._template.prompt(command)
         self._thought = Slices(
@@ -119,14 +120,28 @@ class Commander:
         self._thought = None
 
     def work(self, deadline: float) -> Decision | None:
-        """Think until `deadline`, an absolute ``time.monotonic()`` time; return what it came to, once it is known."""
+        """Think until a deadline.
+
+        Parameters
+        ----------
+        deadline : float
+            Absolute ``time.monotonic()`` time.
+
+        Returns
+        -------
+        Decision or None
+            None while it is not known yet.
+        """
         thought = self._thought
         if thought is None or not thought.work(deadline):
             return None
         self._thought = None
         script = thought.text.strip()
-        if thought.stop_reason != "stop" or not (calls := self.scripts.parse(script)):
-            return Decision("unknown", script, [], thought.logprob)
-        return Decision(
-            "run" if thought.logprob >= self.threshold else "ask", script, calls, thought.logprob
-        )
+        calls = self.scripts.parse(script) if thought.stop_reason == "stop" else []
+        if not calls:
+            kind = "unknown"
+        elif thought.logprob >= self.threshold:
+            kind = "run"
+        else:
+            kind = "ask"
+        return Decision(kind, script, calls, thought.logprob)

@@ -1,13 +1,15 @@
-"""How sure a model is of an answer under a constraint, and from where on to trust it."""
+"""How sure a model is of an answer under a constraint, and when to trust it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..constraints.constraint import Constraint
+from ..constraints.walk import Walk
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -15,52 +17,59 @@ if TYPE_CHECKING:
 
 
 class Weighed:
-    """A constraint that also tells what the model would rather have said.
+    r"""A constraint that also tells how much of the probability it ruled out.
+
+    With A the tokens that the constraint allows at a step, and p the model's own probabilities::
+
+        log_share = sum over the steps of log(sum of p(t) for t in A)
+        log p(answer) = log_share + sum over the steps of piece.logprob
+
+    because ``piece.logprob`` is the probability of a token among those in A.
 
     Parameters
     ----------
-    constraint : Regex
-        `Choice`, `JsonSchema` and `Scripts` are some too.
+    constraint : Constraint
+        A `Choice`, `Regex`, `JsonSchema` or `Scripts`.
 
     Attributes
     ----------
     log_share : float
-        Sum over the tokens of the logarithm of the probability that all allowed ones had together. Added to the sum of
-        ``piece.logprob`` it gives the probability of the answer by the model itself, had nothing been ruled out.
+        As above, in natural logarithms.
     """
 
-    def __init__(self, constraint: Any) -> None:
+    def __init__(self, constraint: Constraint) -> None:
         self.constraint, self.log_share = constraint, 0.0
 
     def start(self, model: Model) -> _Walk:
-        """Return a walk along one text; begins `log_share` anew."""
+        """Return a walk along one text, and begin `log_share` anew."""
         self.log_share = 0.0
         return _Walk(self, self.constraint.start(model))
 
 
 class _Walk:
-    def __init__(self, weighed: Weighed, walk: Any) -> None:
+    def __init__(self, weighed: Weighed, walk: Walk) -> None:
         self._weighed, self._walk = weighed, walk
         self.advance = walk.advance
 
-    def mask(self, logits: np.ndarray, exact: Any = None) -> None:
-        every = _log_sum(logits)
+    def mask(
+        self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
+        of_all = _log_sum(logits)
         self._walk.mask(logits, exact)
-        self._weighed.log_share += _log_sum(logits) - every
+        of_allowed = _log_sum(logits)
+        self._weighed.log_share += of_allowed - of_all
 
 
 def _log_sum(logits: np.ndarray) -> float:
     """Return log(sum(exp(logits)))."""
     peak = float(logits.max())
-    return (
-        peak + math.log(float(np.exp(logits - np.float32(peak)).sum()))
-        if math.isfinite(peak)
-        else peak
-    )
+    if not math.isfinite(peak):
+        return peak
+    return peak + math.log(float(np.exp(logits - np.float32(peak)).sum()))
 
 
 class Point(NamedTuple):
-    """What trusting all answers at least as sure as `threshold` gives."""
+    """What it means to trust every answer whose log-probability is at least `threshold`."""
 
     threshold: float
     coverage: float
@@ -68,7 +77,7 @@ class Point(NamedTuple):
 
 
 def curve(logprobs: Sequence[float], right: Sequence[bool]) -> list[Point]:
-    """Return precision against coverage: a point for each number of answers trusted, the surest first.
+    """Return precision against coverage: a point for each number of answers that are trusted.
 
     Parameters
     ----------
@@ -80,38 +89,36 @@ def curve(logprobs: Sequence[float], right: Sequence[bool]) -> list[Point]:
     Returns
     -------
     list of Point
-        ``coverage`` is the share of answers trusted, ``precision`` the share of right ones among them.
+        The first trusts only the surest answer, the last trusts all. ``coverage`` is the share of
+        answers that are trusted, ``precision`` the share of right ones among them.
 
     Examples
     --------
     >>> curve([-0.1, -2.0], [True, False])[1]
     Point(threshold=-2.0, coverage=1.0, precision=0.5)
     """
-    pairs = sorted(zip(logprobs, right, strict=True), key=lambda pair: -pair[0])
-    points, hits = [], 0
-    for count, (logprob, good) in enumerate(pairs, 1):
-        hits += bool(good)
-        points.append(Point(logprob, count / len(pairs), hits / count))
-    # Answers that are equally sure are trusted together.
-    return [
-        point
-        for i, point in enumerate(points)
-        if i + 1 == len(points) or points[i + 1].threshold < point.threshold
-    ]
+    surest_first = sorted(zip(logprobs, right, strict=True), key=lambda pair: -pair[0])
+    points = list[Point]()
+    hits = 0
+    for count, (logprob, is_right) in enumerate(surest_first, 1):
+        hits += bool(is_right)
+        if points and not logprob < points[-1].threshold:
+            points.pop()  # answers that are equally sure are trusted together
+        points.append(Point(logprob, count / len(surest_first), hits / count))
+    return points
 
 
 def calibrate(logprobs: Sequence[float], right: Sequence[bool], precision: float) -> Point:
-    """Return the point of the largest coverage that has at least this precision.
+    """Return the point with the largest coverage among those of at least this precision.
 
     Raises
     ------
     ArgumentError
-        None has.
+        No point has this precision.
     """
     good = [point for point in curve(logprobs, right) if point.precision >= precision]
     if not good:
         found = f"no threshold among {len(logprobs)} answers"
-        raise ArgumentError(
-            "calibrate", "precision", found, f"one of precision {precision}", "ask for less"
-        )
+        expected = f"one of precision {precision}"
+        raise ArgumentError("calibrate", "precision", found, expected, "ask for less")
     return good[-1]

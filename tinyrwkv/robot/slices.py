@@ -1,4 +1,4 @@
-"""A generation made in slices of time, for programs that have something else to do many times a second."""
+"""A generation in slices of time, for programs with other work to do many times a second."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ..sampling import Sampler
 from .confidence import Weighed
 
 if TYPE_CHECKING:
+    from ..generate import Generation
     from ..model import Model
     from ..state import State
 
 
 class Slices:
-    r"""A generation that works only while it is told to.
+    r"""A generation that works only when it is told to, and until it is told to stop.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ class Slices:
     stop_reason : str or None
         "stop" or "length" at the end; None before.
     logprob : float
-        Natural logarithm of the probability of `tokens` by the model itself, as if there were no constraint.
+        Natural logarithm of the probability that the model itself gives `tokens`, without the
+        constraint.
 
     Raises
     ------
@@ -67,43 +69,38 @@ class Slices:
         self.stop_reason: str | None = None
         self._prompt = prompt if isinstance(prompt, str) else list(prompt)
         self._state, self._sampler = state, sampler or Sampler(temperature=0)
-        model.generate(
-            self._prompt,
-            state=state,
-            sampler=self._sampler,
-            max_tokens=max_tokens,
-            constraint=constraint,
-        )
+        self._generate(deadline=None, constraint=constraint)  # which checks the arguments
 
     @property
     def text(self) -> str:
-        """What has been generated, U+FFFD in place of a character that is incomplete."""
+        """What has been generated, with U+FFFD in place of a character that is incomplete."""
         return self.model.tokenizer.decode(self.tokens)
 
     def work(self, deadline: float) -> bool:
-        """Go on until `deadline`; True when all is done.
+        """Go on until a deadline.
 
         Parameters
         ----------
         deadline : float
-            Absolute ``time.monotonic()`` time, kept within milliseconds: the longer of 2 ms and a layer of the model.
-            A slice shorter than a token does nothing lasting.
+            Absolute ``time.monotonic()`` time. It is kept within the longer of 2 ms and the time
+            for one layer of the model. A slice that is shorter than a token changes nothing.
+
+        Returns
+        -------
+        bool
+            True when all is done.
         """
         if self.stop_reason is not None:
             return True
-        before = self.model.tokenizer.decode_bytes(self.tokens)
-        weighed = None if self.constraint is None else Weighed(self.constraint.after(before))
-        generation = self.model.generate(
-            self._prompt,
-            state=self._state,
-            sampler=self._sampler,
-            max_tokens=self.max_tokens - len(self.tokens),
-            deadline=deadline,
-            constraint=weighed,
-        )
-        self.logprob += sum(piece.logprob for piece in generation) + (
-            weighed.log_share if weighed else 0.0
-        )
+        weighed = None
+        if self.constraint is not None:
+            before = self.model.tokenizer.decode_bytes(self.tokens)
+            weighed = Weighed(self.constraint.after(before))
+        generation = self._generate(deadline, weighed)
+        logprob = sum(piece.logprob for piece in generation)
+        if weighed is not None:
+            logprob += weighed.log_share
+        self.logprob += logprob
         result = generation.result
         self.tokens += result.tokens
         if result.stop_reason != "deadline":
@@ -111,3 +108,16 @@ class Slices:
             return True
         self._prompt, self._state, self._sampler = result.unread, result.state, generation.sampler
         return False
+
+    def _generate(
+        self, deadline: float | None, constraint: Constraint | Weighed | None
+    ) -> Generation:
+        """Return the generation of what is left."""
+        return self.model.generate(
+            self._prompt,
+            state=self._state,
+            sampler=self._sampler,
+            max_tokens=self.max_tokens - len(self.tokens),
+            deadline=deadline,
+            constraint=constraint,
+        )
