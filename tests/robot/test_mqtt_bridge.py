@@ -388,7 +388,8 @@ def test_the_broker_may_go_and_come_back(
     assert user.wait_for("response/b")[0]["text"] == " café costs €5"
 
 
-def program(path: str, port: int) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def program(path: str, port: int) -> Iterator[subprocess.Popen[str]]:
     command = [
         sys.executable,
         "examples/mqtt_bridge.py",
@@ -398,7 +399,13 @@ def program(path: str, port: int) -> subprocess.Popen[str]:
         "--prefix",
         PREFIX,
     ]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # a test that fails must not wait for it
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
@@ -429,7 +436,7 @@ def test_the_program_waits_for_the_broker(broker: Broker, brief: str) -> None:
         assert process.stderr is not None
         assert (
             process.stderr.readline()
-            == f"mqtt_bridge: no broker at localhost:{broker.port} yet; trying on\n"
+            == f"mqtt_bridge: no broker at localhost:{broker.port} yet; trying again\n"
         )
         broker.start()
         user = User(broker.port)
