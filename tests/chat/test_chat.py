@@ -77,7 +77,7 @@ def test_a_conversation_sends_what_its_template_says(model: tinyrwkv.Model) -> N
     assert "".join(piece.text for piece in one) == first
     two = model.generate(form.prompt("And now?", first=False), state=one.result.state, **asked)
     assert "".join(piece.text for piece in two) == second
-    # How many tokens are read at once depends on the clock, and NumPy rounds other sums in another way.
+    # The clock decides how many tokens are read at once, and NumPy then rounds differently.
     np.testing.assert_allclose(chat.state.data, two.result.state.data, rtol=1e-4, atol=1e-4)
     assert chat.state.tokens == two.result.state.tokens
     assert chat.turns == 2
@@ -104,7 +104,7 @@ def test_after_undo_the_next_turn_is_as_if_nothing_was_taken_back(model: tinyrwk
     answer(other, "something else")
     other.undo()
     assert answer(plain, "b") == answer(other, "b")
-    # How many tokens are read at once depends on the clock, and NumPy rounds other sums in another way.
+    # The clock decides how many tokens are read at once, and NumPy then rounds differently.
     np.testing.assert_allclose(plain.state.data, other.state.data, rtol=1e-4, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Constraints: the patterns are Python's, masks are exact, no walk has a dead end, and hostile patterns are refused."""
+"""Constraints: patterns mean what they mean in Python, masks are exact, hostile patterns fail."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_the_place_of_a_mistake_is_named():
 
 @contextlib.contextmanager
 def seconds_at_most(seconds: float) -> Iterator[None]:
-    """Drop the example where what is compared with takes longer; where the system has no such timer, wait."""
+    """Drop an example for which Python takes longer; wait where the system has no such timer."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -328,7 +328,7 @@ def test_large_patterns_are_refused_at_once(pattern):
     "pattern", ["(.?){1000}(.?){1000}x", "(a|b)*a(a|b){900}", "(a?){1000}(a?){1000}a{1000}"]
 )
 def test_patterns_that_take_ever_more_states_stay_small(load, pattern):
-    """Each token may cost only so much, and what is kept is bounded; where that does not do, the pattern is refused."""
+    """The cost of a token and what is kept are bounded; a pattern that needs more is refused."""
     model = load("numpy")
     begin = time.monotonic()
     try:
@@ -464,7 +464,7 @@ def test_masks_allow_what_some_text_of_the_language_begins_with(load, data):
 )
 @settings(max_examples=200)
 def test_copies_that_do_not_see_the_end_share_a_mask(load, part, least, more, rest, text):
-    """The same tokens may follow, wherever in a repetition, as are found when each state is looked at alone."""
+    """The shared mask allows the tokens that are found when each state is looked at alone."""
     model = load("numpy")
     trie = trie_of(model)
     made = masks.Masks(Nfa(parse(f"(?:{part}){{{least},{least + more}}}{rest}")), trie)
@@ -700,7 +700,7 @@ def test_the_logprob_is_that_among_allowed_tokens(load):
 
 @pytest.mark.parametrize("pattern", ["[a-e]{6}", ".{6}"])
 def test_allowed_tokens_have_exact_logits_whatever_the_head(load, backend, pattern):
-    """A head by its preview knows some logits only roughly; what a constraint lets choose from is better known."""
+    """A preview head knows some logits only roughly, but those of allowed tokens exactly."""
     dense, previewed = load(backend), load(backend, form="previewed")
     generation = previewed.generate(
         [3], constraint=Regex(pattern), sampler=Sampler(temperature=0), max_tokens=1

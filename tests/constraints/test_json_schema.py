@@ -1,4 +1,4 @@
-"""JSON schemas: whatever is generated loads and is valid, and what is valid in the one form is allowed."""
+"""JSON schemas: whatever is generated is valid, and what is valid in the one form is allowed."""
 
 from __future__ import annotations
 

@@ -19,10 +19,11 @@ END = b""
 
 
 def write_talker(path: str | os.PathLike[str], *texts: Sequence[bytes], **metadata: Any) -> str:
-    """Write a model of 2 layers that follows each token of these texts by the next; return its path.
+    """Write a model of 2 layers that says these texts; return its path.
 
-    Its layers remember as those of any model do, but add nothing to the embedding of the last token, and the row of
-    the head for a token is the sum of the embeddings of those that it follows.
+    After each token of a text it says the next one. Its layers have a state as those of any model
+    do, but add nothing to the embedding of the last token. The row of the head for a token is the
+    sum of the embeddings of the tokens before it.
     """
     rng = np.random.default_rng(1)
     tokens = single_bytes()

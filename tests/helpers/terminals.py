@@ -1,4 +1,4 @@
-"""Commands as people run them: through pipes, and in a terminal of their own."""
+"""Programs as people run them: through pipes, and in a terminal of their own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(*arguments: str, text: str | bytes = "", **extra: str) -> subprocess.Com
     )
 
 
-# Makes standard input the controlling terminal, so that Ctrl-C reaches the command, even where it was ignored.
+# Makes standard input the controlling terminal, so that Ctrl-C reaches the command.
 _SETUP = """
 import fcntl, os, signal, sys, termios
 os.setsid()
@@ -85,13 +85,13 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         """Press Ctrl-C as a person does who has seen the prompt.
 
-        Python's input() with readline does not hear it in the microseconds between showing a prompt and waiting.
+        Python's input() with readline does not notice it in the microseconds after the prompt.
         """
         time.sleep(0.3)
         self.type("\x03")
 
     def wait_for(self, text: str, seconds: float = 30) -> str:
-        """Return what is shown before a text, which must come; what follows it is for the next call."""
+        """Return what is shown before a text, which must come; the next call goes on after it."""
         data, end = self._rest, time.monotonic() + seconds
         while text.encode() not in data:
             more = b""

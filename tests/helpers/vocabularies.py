@@ -6,7 +6,15 @@ import numpy as np
 
 
 def pack(tokens: dict[int, bytes]) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """Return the entries of id -> bytes sorted by their bytes: all bytes, starts (n + 1,) and ids (n,), both int32."""
+    """Return the tokens, sorted by their bytes.
+
+    Returns
+    -------
+    data : bytes
+        Those of all tokens.
+    starts : ndarray, int32, shape (n + 1,)
+    ids : ndarray, int32, shape (n,)
+    """
     entries = sorted((entry, token) for token, entry in tokens.items())
     starts = np.cumsum([0] + [len(entry) for entry, _ in entries]).astype(np.int32)
     ids = np.array([token for _, token in entries], np.int32)
@@ -14,5 +22,5 @@ def pack(tokens: dict[int, bytes]) -> tuple[bytes, np.ndarray, np.ndarray]:
 
 
 def single_bytes() -> dict[int, bytes]:
-    """Return the 256 single bytes as ids 1 to 256: the smallest vocabulary that covers every text."""
+    """Return the smallest vocabulary that covers every text: 256 single bytes, ids 1 to 256."""
     return {byte + 1: bytes([byte]) for byte in range(256)}

@@ -1,4 +1,4 @@
-"""From commands to decisions: stop needs no model, scripts hold to the grammar, and doubt becomes a question."""
+"""From orders to decisions: stop needs no model, scripts keep to the grammar, doubt is a question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MQTT bridge and a real broker: requests, partial answers, cancel, deadlines, a full queue, lost connections."""
+"""The MQTT bridge and a real broker: requests, cancel, deadlines, full queues, lost connections."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def example() -> Any:
 
 
 def let_go(client: Any) -> None:
-    """End a client's thread, and what would keep it alive: it closes its sockets when nothing refers to it."""
+    """End a client's thread, and let nothing refer to the client: then it closes its sockets."""
     client.loop_stop()
     client.on_connect = client.on_message = client.on_disconnect = client.on_connect_fail = None
 
@@ -320,29 +320,31 @@ def test_a_full_queue_says_so_at_once(bridge: Callable[..., Any], user: User, en
     ]
 
 
+NO_REQUESTS = (
+    *(b"", b"\xff", b"[" * 60_000, b"{" * 70_000, b"null", b'"a"'),
+    *(b'{"id": "x"}', b'{"prompt": "x"}', b"[1]"),
+)
+WRONG_VALUES: tuple[dict[str, Any], ...] = (
+    *({"id": "a/b"}, {"id": "+"}, {"id": ""}, {"id": 5}, {"id": "x" * 65}),
+    *({"prompt": 5}, {"more": 1}, {"max_tokens": "1"}, {"max_tokens": True}, {"reset": 1}),
+    *({"deadline": 0}, {"deadline": 6}, {"deadline": "1"}),
+    *({"deadline": float("nan")}, {"deadline": True}),
+    *({"sampling_config": {"temperature": "0"}}, {"sampling_config": {"temperature": -1}}),
+    *({"sampling_config": {"heat": 1}}, {"sampling_config": []}),
+    *({"sampling_config": {"seed": 0.5}}, {"constraint": {"magic": 1}}, {"constraint": {}}),
+)
+
+
 def test_what_is_no_request_is_refused_and_hurts_nobody(
     bridge: Callable[..., Any], user: User, brief: str
 ) -> None:
     bridge(brief, longest=5)
     whole = {"id": "x", "prompt": "go"}
-    for payload in (
-        b"", b"\xff", b"[" * 60_000, b"{" * 70_000, b"null", b'"a"', b'{"id": "x"}', b'{"prompt": "x"}', b"[1]",
-        *(
-            json.dumps(whole | more).encode()
-            for more in (
-                {"id": "a/b"}, {"id": "+"}, {"id": ""}, {"id": 5}, {"id": "x" * 65}, {"prompt": 5}, {"more": 1},
-                {"deadline": 0}, {"deadline": 6}, {"deadline": "1"}, {"deadline": float("nan")}, {"deadline": True},
-                {"max_tokens": "1"}, {"max_tokens": True}, {"reset": 1}, {"sampling_config": {"temperature": "0"}},
-                {"sampling_config": {"temperature": -1}}, {"sampling_config": {"heat": 1}}, {"sampling_config": []},
-                {"sampling_config": {"seed": 0.5}}, {"constraint": {"magic": 1}}, {"constraint": {}},
-            )
-        ),
-    ):  # fmt: skip
+    for payload in (*NO_REQUESTS, *(json.dumps(whole | more).encode() for more in WRONG_VALUES)):
         user.say("request", payload)
         if payload:
-            topic = (
-                "response/x" if b'"id": "x"' in payload else "error"
-            )  # where the id can be read, it is answered
+            # Where the id can be read, it is answered.
+            topic = "response/x" if b'"id": "x"' in payload else "error"
             assert "found" in user.wait_for(topic)[0]["error"], payload
     for more in (
         {"max_tokens": -1},

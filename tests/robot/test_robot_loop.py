@@ -1,4 +1,4 @@
-"""examples/robot_loop.py: the loop keeps its time, the robot does what scripts say, and figures are counted right."""
+"""examples/robot_loop.py: the loop keeps its time, the robot does what scripts say."""
 
 from __future__ import annotations
 
@@ -180,7 +180,10 @@ def test_where_a_robot_gets_does_not_depend_on_the_ticks(robot_loop, calls, tick
 
 def test_a_robot_fetches(robot_loop):
     robot = robot_loop.Robot()
-    script = 'goto("kitchen"); pick("red cup"); speed("fast"); goto("user"); release(); look("up"); photo()'
+    script = (
+        'goto("kitchen"); pick("red cup"); speed("fast"); goto("user"); release(); look("up"); '
+        "photo()"
+    )
     robot.run(robot.grammar().parse(script))
     for _ in range(2000):
         robot.step(0.05)

@@ -1,8 +1,8 @@
 """The ROS 2 node, against a stand-in for rclpy: ROS itself is not installed here.
 
-The stand-in has what the node uses of rclpy, by the names and with the arguments that rclpy of Humble and Jazzy
-documents, and nothing else; publishers are lists, and tests call back as an executor would. That the node runs under
-a real executor is not shown by this.
+The stand-in has only what the node uses of rclpy, with the names and arguments that Humble and
+Jazzy document. Publishers are lists, and tests call back as an executor would. This does not show
+that the node runs under a real executor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scripts: bounds and names hold, what is parsed says the same again, and the bundled model says nothing else."""
+"""Scripts: bounds and names hold, parsing loses nothing, the bundled model says nothing else."""
 
 from __future__ import annotations
 

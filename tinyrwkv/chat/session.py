@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 TRANSCRIPT = "transcript"
-"""The tensor beside ``state``: UTF-8 JSON, a list of [question, answer, whether it was an order]."""
+"""The tensor beside ``state``: JSON in UTF-8, a list of [question, answer, is it an order]."""
 
 
 class Said(NamedTuple):

@@ -10,7 +10,7 @@ raven  ``Bob: ...\n\nAlice:``             ``\n\n``             Raven models (v4)
 none   the text as it is                  nothing              plain continuation
 ====== ================================== ==================== ====================================
 
-Token 0, the end of a document, ends every answer. No prompt ends with a space: the models write the space
+Token 0, the end of a document, ends every answer. No prompt ends with a space: the models write it
 themselves, as part of the first word's token.
 """
 

@@ -26,8 +26,9 @@ examples:
   tinyrwkv bench model.trwkv --prompt-tokens 64 --tokens 16 --repeat 3
       on a slow board
 
-Speeds are medians of the repetitions; other work on the machine slows them. The time to the first
-token begins with load() in a new process, with the file in the page cache.
+Speeds are medians of the repetitions; other work on the machine slows them.
+The time to the first token begins with load() in a new process, with the file
+in the page cache.
 """
 
 FIRST_TOKENS = 3

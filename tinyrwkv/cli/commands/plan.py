@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resident-limit",
         type=shared.size,
         metavar="SIZE",
-        help="plan for this --resident-limit of the other commands, e.g. 12MB",
+        help="plan for this limit on the memory for the file, e.g. 12MB",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
