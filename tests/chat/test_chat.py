@@ -478,7 +478,7 @@ def test_a_pipe_stops_at_the_first_error(
 ) -> None:
     status, out, notes = piped("price?\n/load nowhere\nprice?\n", talkers(*CAFE))
     assert out == "café costs €5\n"
-    assert notes.startswith("tinyrwkv: nowhere") and notes.count("\n") == 1
+    assert notes.startswith("tinyrwkv: no such file: nowhere") and notes.count("\n") == 1
     assert status == 1
 
 

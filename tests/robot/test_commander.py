@@ -1,4 +1,4 @@
-"""From orders to decisions: stop needs no model, scripts keep to the grammar, doubt is a question."""
+"""From orders to decisions: stop needs no model, scripts keep to the grammar, doubt asks."""
 
 from __future__ import annotations
 

@@ -72,10 +72,14 @@ def run(chat: Chat, line: str) -> tuple[str, bool]:
     if slash is None:
         expected = f"one of {' '.join(COMMANDS)}"
         fix = "type /help; to send a text that begins with a slash, begin it with a space"
-        raise ArgumentError("chat", "slash command", repr(name), expected, fix)
+        sentence = f"there is no slash command {name!r}"
+        raise ArgumentError("chat", "slash command", repr(name), expected, fix, sentence)
     if bool(argument) != bool(slash.argument) and name != "/set":
-        expected = f"{name} {slash.argument}".strip()
-        raise ArgumentError("chat", "slash command", repr(line), repr(expected), "type that")
+        usage = f"{name} {slash.argument}".strip()
+        problem = "needs an" if slash.argument else "takes no"
+        sentence = f"the slash command {name} {problem} argument"
+        fix = f"type {usage}"
+        raise ArgumentError("chat", "slash command", repr(line), repr(usage), fix, sentence)
     return slash.run(chat, argument), slash.report or line == "/set"
 
 
