@@ -335,7 +335,7 @@ def test_slash_commands(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
     assert say("/set temperature 0.25") == "temperature is 0.25 now."
     assert say("/set top_k=3") == "top_k is 3 now."
     assert "temperature         0.25\n" in say("/set")
-    assert all(name in say("/help") for name in slash.COMMANDS)
+    assert all(name in say("/help") for name in slash.SLASH_COMMANDS)
     with pytest.raises(slash.Leave):
         say("/quit")
 

@@ -68,9 +68,9 @@ def run(chat: Chat, line: str) -> tuple[str, bool]:
     line = line.strip()
     name, _, argument = line.partition(" ")
     argument = argument.strip()
-    slash = COMMANDS.get(name)
+    slash = SLASH_COMMANDS.get(name)
     if slash is None:
-        expected = f"one of {' '.join(COMMANDS)}"
+        expected = f"one of {' '.join(SLASH_COMMANDS)}"
         fix = "type /help; to send a text that begins with a slash, begin it with a space"
         sentence = f"there is no slash command {name!r}"
         raise ArgumentError("chat", "slash command", repr(name), expected, fix, sentence)
@@ -183,7 +183,7 @@ def _memory(chat: Chat, argument: str) -> str:
 
 def _help(chat: Chat, argument: str) -> str:
     lines = []
-    for name, slash in COMMANDS.items():
+    for name, slash in SLASH_COMMANDS.items():
         usage = f"{name} {slash.argument}".strip()
         lines.append(f"{usage}: {slash.purpose}")
     lines.append("Ctrl-C stops an answer. At the prompt, Ctrl-C twice or Ctrl-D once leaves.")
@@ -196,7 +196,7 @@ def _quit(chat: Chat, argument: str) -> str:
 
 SYSTEM_SOURCES = {"cache": "from the cache", "read": "read in this run"}
 
-COMMANDS = {
+SLASH_COMMANDS = {
     "/reset": Slash(_reset, "", "begin a new conversation"),
     "/undo": Slash(_undo, "", "take back the last question and its answer"),
     "/save": Slash(_save, "FILE", "save the conversation"),
