@@ -275,11 +275,9 @@ def test_a_pattern_is_text(value):
 
 
 def test_the_names_of_the_first_version_still_work():
-    with pytest.warns(DeprecationWarning, match="write prefix= instead"):
-        found = Choice(["a"], lead=" ")
-    with pytest.warns(DeprecationWarning, match="write suffix= instead"):
-        also = Regex("a", tail=" ")
+    found, also = Choice(["a"], lead=" "), Regex("a", tail=" ")
     assert (found.prefix, found.suffix, also.prefix, also.suffix) == (" ", "", "", " ")
+    assert (found.lead, found.tail, also.lead, also.tail) == (" ", "", "", " ")
 
 
 @pytest.mark.parametrize("value", [[], "yes", b"yes", None, [1], ["a", None]])

@@ -56,6 +56,16 @@ class Constraint:
         self._masks: WeakKeyDictionary[Tokenizer, Masks] = WeakKeyDictionary()
         self._before = b""
 
+    @property
+    def lead(self) -> str:
+        """The first name of `prefix`."""
+        return self.prefix
+
+    @property
+    def tail(self) -> str:
+        """The first name of `suffix`."""
+        return self.suffix
+
     def after(self, text: str | bytes) -> Constraint:
         """Return the same constraint for a generation that goes on after `text`.
 

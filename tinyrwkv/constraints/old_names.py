@@ -1,9 +1,8 @@
-"""Accept `lead` and `tail`, the names that `prefix` and `suffix` had in version 0.1."""
+"""Accept `lead` and `tail`, the names that `prefix` and `suffix` had first."""
 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -13,14 +12,12 @@ NEW_NAMES = {"lead": "prefix", "tail": "suffix"}
 
 
 def accept_old_names(init: Callable[P, None]) -> Callable[P, None]:
-    """Let a constructor take the old names as keywords, with a DeprecationWarning."""
+    """Let a constructor take the old names as keywords; they mean the same as the new ones."""
 
     @functools.wraps(init)
     def with_new_names(*args: P.args, **kwargs: P.kwargs) -> None:
         for old, new in NEW_NAMES.items():
             if old in kwargs:
-                message = f"{old}= is deprecated, write {new}= instead"
-                warnings.warn(message, DeprecationWarning, stacklevel=2)
                 kwargs[new] = kwargs.pop(old)
         init(*args, **kwargs)
 
