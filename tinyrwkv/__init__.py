@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
-from .generate import Generation, Piece
+from .generate import Generation, Piece, Result
 from .model import Model, load
 from .sampling import Sampler
+from .score import Scored
 from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
 
@@ -32,7 +33,9 @@ __all__ = [
     "Model",
     "Piece",
     "Regex",
+    "Result",
     "Sampler",
+    "Scored",
     "State",
     "StreamDecoder",
     "TinyRWKVError",

@@ -1,32 +1,60 @@
-"""Continue a prompt token by token: stop strings, deadlines, cancellation, and the state that fits the text."""
+"""Continue a prompt token by token: stop strings, deadlines, cancellation, the state of the text."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol, TypedDict, cast
 
 import numpy as np
 
+from .arguments import real_number, whole_number
+from .core import Core
 from .errors import ArgumentError, TinyRWKVError
-from .sampling import Sampler
+from .file.table import show
+from .sampling import TokenSampler
 from .state import State
-from .tokenizer import StreamDecoder, to_bytes
+from .tokenizer import END_OF_DOCUMENT, StreamDecoder, Tokenizer, to_bytes
 
-if TYPE_CHECKING:
-    from .model import Model
-
-END_OF_DOCUMENT = 0
 NO_TOKEN = -1
+
+_NOTHING = np.empty(0, np.int32)
+
+ExactLogits = Callable[[np.ndarray], np.ndarray]
+"""Takes ids (n,) and returns their logits (n,), computed from whole rows of the head."""
+
+
+class ConstraintWalk(Protocol):
+    """How far one generation has come in what a `TokenConstraint` allows."""
+
+    def mask(self, logits: np.ndarray, exact: ExactLogits | None) -> None:
+        """Put ``-inf``, in place, where a token may not follow.
+
+        Parameters
+        ----------
+        logits : ndarray, float32, shape (V,)
+        exact : callable or None
+            Where the head has a preview: ``exact(ids)`` returns better logits for some ids.
+        """
+
+    def advance(self, token: int) -> bool:
+        """Go on by the token chosen; False where nothing may follow it."""
+
+
+class TokenConstraint(Protocol):
+    """What the text of a generation must match: `Choice`, `Regex`, `JsonSchema` or your own class."""
+
+    def start(self, model: Core) -> ConstraintWalk:
+        """Begin a text for one generation."""
 
 
 class Piece(NamedTuple):
     """What one step adds.
 
-    `text` is empty while a character or a possible stop string is incomplete; `token` is -1 where the last piece
-    brings only text that was held back. Under a constraint `logprob` is that among the tokens it allows.
+    `text` is empty while a character or a possible stop string is incomplete; `token` is -1 where
+    the last piece only brings text that was kept back. Under a constraint `logprob` is that among
+    the tokens it allows.
 
     Examples
     --------
@@ -40,6 +68,15 @@ class Piece(NamedTuple):
     logprob: float
 
 
+class Timings(TypedDict):
+    """Tokens read and generated, and the seconds they took."""
+
+    prompt_tokens: int
+    prompt_seconds: float
+    tokens: int
+    seconds: float
+
+
 class Result:
     """What a generation has come to, so far or in the end.
 
@@ -50,38 +87,55 @@ class Result:
     tokens : list of int
         The tokens sampled, without the one that ends a document.
     stop_reason : str or None
-        "stop" (a stop string, the end of the document or of what a constraint allows), "length", "deadline",
-        "cancelled"; None while it runs.
-    unread : list of int
-        Tokens, of the prompt or sampled, that `state` has not read. To go on, give them as the next prompt.
+        "stop" (a stop string, the end of the document or of what a constraint allows), "length",
+        "deadline", "cancelled"; None while it runs.
     timings : dict
-        prompt_tokens, prompt_seconds, tokens, seconds; the time of whoever uses the pieces is not in them.
+        prompt_tokens, prompt_seconds, tokens, seconds. The time that the caller spends on the
+        pieces is not counted.
+
+    Examples
+    --------
+    >>> import tinyrwkv
+    >>> generation = tinyrwkv.load().generate("User: Hello", max_tokens=3)
+    >>> pieces = list(generation)
+    >>> generation.result.stop_reason, generation.result.timings["tokens"]
+    ('length', 3)
     """
 
-    def __init__(self, model: Model, state: State, unread: np.ndarray) -> None:
+    def __init__(self, model: Core, state: State, unread: np.ndarray) -> None:
         self.text = ""
         self.tokens: list[int] = []
         self.stop_reason: str | None = None
-        self.timings = {"prompt_tokens": 0, "prompt_seconds": 0.0, "tokens": 0, "seconds": 0.0}
-        self._model, self._state = model, state
-        self._unread: list[int] | np.ndarray = unread
+        self.timings: Timings = {
+            "prompt_tokens": 0,
+            "prompt_seconds": 0.0,
+            "tokens": 0,
+            "seconds": 0.0,
+        }
+        self._model = model
+        self._reach(state, unread)
 
     @property
-    def unread(self) -> list[int]:  # noqa: D102 - described above
+    def unread(self) -> list[int]:
+        """The tokens that `state` has not read, of the prompt or sampled; the prompt to go on with."""
         self._settle()
         return [int(token) for token in self._unread]
 
     @property
     def state(self) -> State:
-        """The state after the text, without the stop string; before the end that of the last whole token."""
+        """The state after the text without the stop string; before the end, after whole tokens."""
         self._settle()
         return self._state.copy()
 
+    def _reach(self, state: State, unread: np.ndarray | list[int]) -> None:
+        """Set the state that was reached, and the tokens that it has not read."""
+        self._state = state
+        self._unread = unread
+
     def _settle(self) -> None:
-        """Read what an ended text has more than the state; before the end it may take time that nobody has."""
+        """Read what the state lacks of a text that has ended; earlier there may be no time for it."""
         if len(self._unread) and self.stop_reason in ("stop", "length"):
-            self._state = self._model.forward(self._unread, self._state, logits=None)[1]
-            self._unread = []
+            self._reach(self._model.forward(self._unread, self._state, logits=None)[1], [])
 
 
 class Generation(Iterator[Piece]):
@@ -106,78 +160,47 @@ class Generation(Iterator[Piece]):
 
     def __init__(
         self,
-        model: Model,
+        model: Core,
         prompt: str | Iterable[int],
         state: State | None,
-        sampler: Sampler,
+        sampler: TokenSampler,
         max_tokens: int,
-        stop: Iterable[str],
+        stop: str | Iterable[str],
         deadline: float | None,
-        constraint: Any = None,
+        constraint: TokenConstraint | None = None,
     ) -> None:
-        stops = (
-            [stop]
-            if isinstance(stop, str)
-            else list(stop)
-            if isinstance(stop, Iterable)
-            else [stop]
-        )
-        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 0:
-            raise ArgumentError(
-                "generate", "max_tokens", repr(max_tokens), "a whole number", "give 0 or more"
-            )
-        if deadline is not None and not (
-            isinstance(deadline, (int, float)) and not math.isnan(deadline)
-        ):
-            raise ArgumentError(
-                "generate",
-                "deadline",
-                repr(deadline),
-                "a time.monotonic() time",
-                "add seconds to it",
-            )
-        if not all(isinstance(text, str) and text for text in stops):
-            raise ArgumentError(
-                "generate",
-                "stop",
-                repr(stops),
-                "texts of 1 character or more",
-                "leave out empty ones",
-            )
-        if not hasattr(sampler, "sample") or isinstance(sampler, type):
-            raise ArgumentError(
-                "generate", "sampler", repr(sampler), "a Sampler", "give tinyrwkv.Sampler(...)"
-            )
-        if constraint is not None and (
-            not hasattr(constraint, "start") or isinstance(constraint, type)
-        ):
-            raise ArgumentError(
-                "generate",
-                "constraint",
-                repr(constraint),
-                "Choice, Regex or JsonSchema",
-                "make one",
-            )
-        self._tokenizer = model.tokenizer if stops or "tokenizer.bytes" in model.file else None
+        stops = _check_stops(stop)
+        _check_instance("sampler", sampler, "sample", "a Sampler")
+        if constraint is not None:
+            _check_instance("constraint", constraint, "start", "Choice, Regex or JsonSchema")
+        self.model = model
+        self.max_tokens = whole_number("generate", "max_tokens", max_tokens)
+        self.deadline = deadline
+        if deadline is not None:
+            fix = "give time.monotonic() + seconds"
+            self.deadline = real_number("generate", "deadline", deadline, fix=fix)
+
+        self._tokenizer: Tokenizer | None = None
+        if stops or "tokenizer.bytes" in model.file:
+            self._tokenizer = model.tokenizer
         self._prompt, start = model.check_prompt(prompt, state)
-        self.model, self.max_tokens, self.deadline = model, max_tokens, deadline
+        # The state before a call of the kernels, and a buffer for the one after it. The caller's
+        # own state is left alone.
+        self._now = start.copy()
+        self._next = State(np.empty_like(start.data), start.tokens, start.origin)
+        self.logits = np.zeros(model.config["vocab_size"], np.float32)  # (V,)
+        self._hidden = np.zeros(model.config["n_embd"] + 1, np.float32)  # (C + 1,)
+
         self.sampler = sampler.copy()
         self.sampler.reset()
         self._walk = None if constraint is None else constraint.start(model)
-        self._hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
-        self.logits = np.zeros(model.config["vocab_size"], np.float32)
-        previewed = "head.rows.weight" in model.file
-        self._exact = (
-            (lambda ids: model.exact_logits(ids, self.logits, self._hidden)) if previewed else None
-        )
-        # Before a call of the kernels, and memory for after it; the caller's own state is left alone.
-        self._now, self._next = (
-            start.copy(),
-            State(np.empty_like(start.data), start.tokens, start.origin),
-        )
-        self.result = Result(model, self._now, self._prompt)
+        self._exact = self._exact_logits if model.has_preview else None
+        self._stops = _StopStrings([to_bytes(text) for text in stops])
+        self._before: State | None = None  # what `_take` keeps
+        self._since = b""
+        self._decoder = StreamDecoder()
         self._cancelled = threading.Event()
-        self._stops, self._decoder = _Stops([to_bytes(text) for text in stops]), StreamDecoder()
+        self.result = Result(model, self._now, self._prompt)
         self._steps = self._run()
 
     def cancel(self) -> None:
@@ -197,114 +220,184 @@ class Generation(Iterator[Piece]):
         return piece
 
     def _run(self) -> Iterator[Piece]:
-        result, timings, begin = self.result, self.result.timings, time.perf_counter()
-        rest = self._prompt
-        while len(rest):
-            count = self.model.reader.pace.chunk(
-                None if self.deadline is None else self.deadline - time.monotonic()
-            )
-            if not self._read(rest[:count], rest[count:]):
-                return self._end(self._why())
-            timings["prompt_tokens"] += min(count, len(rest))
-            timings["prompt_seconds"] = time.perf_counter() - begin
-            rest = rest[count:]
-        kept: State | None = (
-            None  # before the token in which text that may begin a stop string began
-        )
-        since = b""  # the bytes of the tokens after it
-        while len(result.tokens) < self.max_tokens:
+        if not self._read_prompt():
+            return self._end(self._interruption())
+        timings = self.result.timings
+        while len(self.result.tokens) < self.max_tokens:
             begin = time.perf_counter()
-            if not np.isfinite(self.logits).all():
-                raise TinyRWKVError(
-                    self.model.path, "logits", "nan or infinity", "numbers", "verify the file"
-                )
-            if self._walk is not None:
-                self._walk.mask(self.logits, self._exact)
-            token, logprob = self.sampler.sample(self.logits)
-            self.sampler.accept(token)
+            token, logprob = self._choose()
             if token == END_OF_DOCUMENT:
-                yield from self._flush()
+                yield from self._last_piece()
                 return self._end("stop")
-            result.tokens.append(token)
-            result._unread = [token]
-            timings["tokens"] += 1
-            data = self._tokenizer.token_bytes(token) if self._tokenizer else b""
-            since += data
-            shown, after_stop = self._stops.push(data)
-            if after_stop is not None and self._tokenizer:
-                result._state = kept or self._now
-                result._unread = self._tokenizer.encode(since[: len(since) - after_stop])
-                yield Piece(self._decoder.push(shown) + self._decoder.flush(), token, logprob)
-                return self._end("stop")
-            if not self._stops.held:
-                kept, since = None, b""
-            elif kept is None:
-                kept = self._now.copy()
-            complete = self._walk is not None and not self._walk.advance(token)
-            last = complete or len(result.tokens) == self.max_tokens
-            text = self._decoder.push(shown + self._stops.release() if last else shown)
+            text, reason = self._add(token)
             timings["seconds"] += time.perf_counter() - begin
-            yield Piece(text + self._decoder.flush() if last else text, token, logprob)
+            yield Piece(text, token, logprob)
+            if reason:
+                return self._end(reason)
+
             begin = time.perf_counter()
-            if last:
-                return self._end("stop" if complete else "length")
-            if not self._read(np.array([token], np.int32), rest):
-                yield from self._flush()
-                return self._end(self._why())
+            if not self._read(np.array([token], np.int32), _NOTHING):
+                yield from self._last_piece()
+                return self._end(self._interruption())
             timings["seconds"] += time.perf_counter() - begin
         return self._end("length")
 
-    def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
-        """Read tokens into the state, `rest` to follow; False where time or the caller ended it, all as it was."""
-        out = None if len(rest) else self.logits
-        if not self.model.reader.read(
-            ids, self._now.data, self._next.data, out, self._why, self._hidden
-        ):
-            return False
-        self._next.tokens = self._now.tokens + len(ids)
-        self._now, self._next = self._next, self._now
-        self.result._state, self.result._unread = self._now, rest
+    def _read_prompt(self) -> bool:
+        """Read the prompt in chunks that the deadline leaves time for; False where it was ended."""
+        timings, begin = self.result.timings, time.perf_counter()
+        rest = self._prompt
+        while len(rest):
+            seconds = None if self.deadline is None else self.deadline - time.monotonic()
+            count = self.model.reader.pace.chunk(seconds)
+            chunk, rest = rest[:count], rest[count:]
+            if not self._read(chunk, rest):
+                return False
+            timings["prompt_tokens"] += len(chunk)
+            timings["prompt_seconds"] = time.perf_counter() - begin
         return True
 
-    def _why(self) -> str:
-        """Tell what ends the generation before its time, if anything does."""
+    def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
+        """Read tokens into the state, `rest` to follow; False, and all as it was, where it was ended."""
+        out = None if len(rest) else self.logits
+        old, new = self._now, self._next
+        reader = self.model.reader
+        if not reader.read(ids, old.data, new.data, out, self._interruption, self._hidden):
+            return False
+        new.tokens = old.tokens + len(ids)
+        self._now, self._next = new, old
+        self.result._reach(new, rest)
+        return True
+
+    def _choose(self) -> tuple[int, float]:
+        """Choose the next token from the logits; return it and its logprob."""
+        if not np.isfinite(self.logits).all():
+            raise TinyRWKVError(
+                self.model.path, "logits", "nan or infinity", "numbers", "verify the file"
+            )
+        if self._walk is not None:
+            self._walk.mask(self.logits, self._exact)
+        token, logprob = self.sampler.sample(self.logits)
+        self.sampler.accept(token)
+        return token, logprob
+
+    def _exact_logits(self, ids: np.ndarray) -> np.ndarray:
+        return self.model.exact_logits(ids, self.logits, self._hidden)
+
+    def _add(self, token: int) -> tuple[str, str | None]:
+        """Add a token; return the text to show, and why the generation ends here, if it does."""
+        result = self.result
+        result.tokens.append(token)
+        result._reach(self._now, [token])
+        result.timings["tokens"] += 1
+        shown, is_stop = self._take(self._tokenizer.token_bytes(token) if self._tokenizer else b"")
+        if is_stop:
+            return self._decoder.push(shown) + self._decoder.flush(), "stop"
+        reason = None
+        if self._walk is not None and not self._walk.advance(token):
+            reason = "stop"
+        elif len(result.tokens) == self.max_tokens:
+            reason = "length"
+        text = self._decoder.push(shown)
+        return (text + self._rest() if reason else text), reason
+
+    def _take(self, data: bytes) -> tuple[bytes, bool]:
+        """Take the bytes of a token; return those to show, and whether a stop string is complete.
+
+        From the token on in which a stop string may begin, the state before that token and the
+        bytes since then are kept: the text may have to end between them.
+        """
+        self._since += data
+        shown, size = self._stops.push(data)
+        if size is not None and self._tokenizer is not None:
+            unread = self._tokenizer.encode(self._since[:-size])
+            self.result._reach(self._before or self._now, unread)
+            return shown, True
+        if not self._stops.partial:
+            self._before, self._since = None, b""
+        elif self._before is None:
+            self._before = self._now.copy()
+        return shown, False
+
+    def _rest(self) -> str:
+        """Return the text that was kept back: no stop string follows."""
+        return self._decoder.push(self._stops.release()) + self._decoder.flush()
+
+    def _interruption(self) -> str:
+        """Tell what ends the generation before its time: "cancelled", "deadline", or "" for nothing."""
         if self._cancelled.is_set():
             return "cancelled"
-        return "deadline" if self.deadline is not None and time.monotonic() >= self.deadline else ""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return "deadline" if late else ""
 
-    def _flush(self) -> Iterator[Piece]:
-        text = self._decoder.push(self._stops.release()) + self._decoder.flush()
+    def _last_piece(self) -> Iterator[Piece]:
+        """Yield the text that was kept back, if there is any."""
+        text = self._rest()
         if text:
             yield Piece(text, NO_TOKEN, 0.0)
 
     def _end(self, reason: str) -> None:
         self.result.stop_reason = reason
-        self._now = self._next = (
-            self.result._state
-        )  # whoever keeps a generation needs no more than its result
+        # Whoever keeps a generation needs no more than its result.
+        self._now = self._next = self.result._state
 
 
-class _Stops:
-    """Holds back bytes that may be the beginning of a stop string."""
+def _check_stops(stop: object) -> list[str]:
+    """Return the stop strings as a list; ArgumentError where one is none."""
+    single = isinstance(stop, str) or not isinstance(stop, Iterable)
+    stops = [stop] if single else list(cast(Iterable[object], stop))
+    if not all(isinstance(text, str) and text for text in stops):
+        expected = "texts of 1 character or more"
+        raise ArgumentError("generate", "stop", show(stops), expected, "leave out empty ones")
+    return cast(list[str], stops)
+
+
+def _check_instance(name: str, value: object, method: str, expected: str) -> None:
+    """Raise an ArgumentError where a value is no object, or has no such method."""
+    if isinstance(value, type) or not hasattr(value, method):
+        raise ArgumentError("generate", name, show(value), expected, "make one and give it")
+
+
+class _StopStrings:
+    """Finds stop strings in the bytes of tokens, wherever one token ends and the next begins.
+
+    Attributes
+    ----------
+    partial : bytes
+        The end of the text that may be the beginning of a stop string, and is not shown yet.
+    """
 
     def __init__(self, stops: list[bytes]) -> None:
-        self.stops, self.held = stops, b""
+        self.stops = stops
+        self.partial = b""
 
     def push(self, data: bytes) -> tuple[bytes, int | None]:
-        """Return what is safe to show and, where a stop string is complete, how many bytes begin with it."""
-        text = self.held + data
-        found = [at for stop in self.stops if (at := text.find(stop)) >= 0]
+        """Add bytes to the text; return those to show, and the bytes from a stop string on.
+
+        Returns
+        -------
+        shown : bytes
+        size : int or None
+            The length of what begins with a stop string; None where none is complete.
+        """
+        text = self.partial + data
+        found = [start for stop in self.stops if (start := text.find(stop)) >= 0]
         if found:
-            self.held = b""
+            self.partial = b""
             return text[: min(found)], len(text) - min(found)
-        keep = max(
-            (n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])),
-            default=0,
-        )
-        self.held = text[len(text) - keep :]
-        return text[: len(text) - keep], None
+        end = len(text) - self._overlap(text)
+        self.partial = text[end:]
+        return text[:end], None
+
+    def _overlap(self, text: bytes) -> int:
+        """Return the length of the longest suffix of a text that is a prefix of a stop string."""
+        longest = 0
+        for stop in self.stops:
+            for size in range(longest + 1, len(stop)):
+                if text.endswith(stop[:size]):
+                    longest = size
+        return longest
 
     def release(self) -> bytes:
-        """Return what was held back: no stop string follows."""
-        held, self.held = self.held, b""
-        return held
+        """Return the partial match, and forget it: no stop string follows."""
+        partial, self.partial = self.partial, b""
+        return partial

@@ -1,30 +1,19 @@
-"""A model: its file mapped once, its program, and the calls that read tokens."""
+"""A model: what reads tokens, and what users do with it: generate, score, look at its memory."""
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable
-from typing import Any
 
-import numpy as np
-
-from .engine.backends import make
-from .engine.limit import NoLimit, ResidentLimit
+from .core import Core
 from .engine.plan import MemoryPlan, memory_plan
-from .engine.reader import Reader
-from .engine.steps import Steps
-from .errors import ArgumentError, FormatError, UnsupportedError
+from .errors import ArgumentError, FormatError
 from .file.mapped import open_file
-from .file.table import show
 from .file.verify import verify as check_all
-from .generate import END_OF_DOCUMENT, Generation
-from .kernels.abi import MAX_TOKENS
-from .program.program import Program
-from .sampling import Sampler
+from .generate import Generation, TokenConstraint
+from .sampling import Sampler, TokenSampler
 from .score import Scored, score
 from .state import State
-from .tokenizer import Tokenizer
 
 BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
 
@@ -46,17 +35,20 @@ def load(
     path : str or path-like, optional
         A .trwkv file; without one, the small model that ships in the package.
     backend : str
-        "auto" (what TINYRWKV_BACKEND says, otherwise the first that can run), "native", "numba" or "numpy".
+        "native", "numba", "numpy", or "auto": what TINYRWKV_BACKEND says, otherwise the first of
+        these that can run.
     threads : int
         Threads for each token. The result has the same bits for every number.
     resident_limit : int, optional
-        Bytes of the file that may be in this process's memory at one time; slower, never another answer.
+        Bytes of the file that may be in this process's memory at one time. It makes tokens slower
+        but changes no result.
     verify : bool
         Compare the whole file with its checksums first, and look for weights that are no numbers.
     prefault : bool
         Read the whole file into memory now, so that no token waits for the disk.
     lock : bool
-        Keep the file in memory as far as the system's limits allow (mlock); not together with a resident_limit.
+        Keep the file in memory as far as the system's limits allow (mlock); not together with a
+        resident_limit.
 
     Returns
     -------
@@ -67,7 +59,7 @@ def load(
     FormatError
         The file is missing or damaged, or is not a model.
     ArgumentError, UnsupportedError
-        A setting is out of range, or not to be had on this machine.
+        A setting is out of range, or this machine cannot do it.
 
     Examples
     --------
@@ -76,19 +68,13 @@ def load(
     ('v7', 8, 4096)
     """
     if path is None and not os.path.exists(BUNDLED):
+        expected = "the model that ships in the package"
         fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
-        raise FormatError(
-            BUNDLED, "bundled model", "no file", "the model that ships in the package", fix
-        )
+        raise FormatError(BUNDLED, "bundled model", "no file", expected, fix)
     if lock and resident_limit is not None:
+        expected = "one of them: locked pages cannot be let go"
         fix = "leave one of them out"
-        raise ArgumentError(
-            "load",
-            "lock",
-            "a resident_limit too",
-            "one of them: locked pages cannot be let go",
-            fix,
-        )
+        raise ArgumentError("load", "lock", "a resident_limit too", expected, fix)
     file = open_file(BUNDLED if path is None else path)
     if verify:
         check_all(file)
@@ -100,8 +86,11 @@ def load(
     return model
 
 
-class Model:
-    """An RWKV model in one mapped file; made by `load`. Threads may share it, each with states of its own.
+class Model(Core):
+    """An RWKV model in one mapped file; made by `load`.
+
+    Threads may share it, each with states of its own. In a ``with`` statement the file is closed at
+    the end.
 
     Attributes
     ----------
@@ -113,154 +102,51 @@ class Model:
         SHA-256 that identifies its contents.
     backend : Backend
         What runs it: ``backend.name``, ``backend.threads``.
+
+    Examples
+    --------
+    >>> with load() as model:
+    ...     logits, state = model.forward([0, 1, 2])
+    >>> state.tokens
+    3
     """
-
-    def __init__(
-        self, file: Any, backend: str = "auto", threads: int = 1, resident_limit: int | None = None
-    ) -> None:
-        if file.metadata["kind"] != "model":
-            raise FormatError(
-                file.path, "kind", "a state", "a model", "give the model; State.load reads states"
-            )
-        self.file, self.config, self.path, self.hash = file, file.metadata, file.path, file.hash
-        self.program = Program(file)
-        self.steps = Steps(self.program)
-        self.backend = make(self.program, backend, threads)
-        self.resident_limit = resident_limit
-        self._limit = (
-            NoLimit(self.steps)
-            if resident_limit is None
-            else ResidentLimit(self.steps, resident_limit)
-        )
-        self.reader = Reader(self.steps, self.backend, self._limit)
-        sizes = ("arch", "n_layer", "n_embd", "n_head", "head_size")
-        self._origin = {"model": self.hash, **{key: self.config[key] for key in sizes}}
-        self.steps.advise(in_large_pages=resident_limit is None)
-
-    @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer packed in the file.
-
-        Raises
-        ------
-        UnsupportedError
-            The file was converted without a vocabulary.
-        """
-        if "tokenizer.bytes" not in self.file:
-            fix = "convert it with --vocab, or give token ids"
-            raise UnsupportedError(
-                self.path, "tokenizer", "none in the file", "one, to read text", fix
-            )
-        data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
-        return Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
-
-    def new_state(self) -> State:
-        """Return the state before the first token.
-
-        Returns
-        -------
-        State
-
-        Examples
-        --------
-        >>> load().new_state().tokens
-        0
-        """
-        return State(self.program.initial_state(), 0, self._origin)
-
-    def forward(
-        self,
-        tokens: int | Iterable[int],
-        state: State | None = None,
-        *,
-        logits: str | None = "last",
-    ) -> tuple[np.ndarray | None, State]:
-        r"""Read tokens and return what the model expects next.
-
-        Parameters
-        ----------
-        tokens : int or iterable of int
-            At least one.
-        state : State, optional
-            What came before, not changed; nothing, where left out.
-        logits : str or None
-            "last" for those after the last token, "all" for those after each, None for none: only the state.
-
-        Returns
-        -------
-        logits : ndarray, float32, shape (V,) or (T, V), or None
-        state : State
-            After the last token.
-
-        Raises
-        ------
-        ArgumentError
-            A token is not one of the model's, or the state belongs to another model.
-
-        Examples
-        --------
-        >>> model = load()
-        >>> prompt = model.tokenizer.encode("User: turn left\n\nAssistant:")
-        >>> logits, state = model.forward([0, *prompt])
-        >>> model.tokenizer.decode([logits.argmax()]), state.tokens
-        (' turn', 8)
-        >>> logits, later = model.forward(logits.argmax(), state)  # state is as it was
-        >>> model.tokenizer.decode([logits.argmax()]), state.tokens, later.tokens
-        ('(', 8, 9)
-        """
-        ids, state = self.check_tokens(tokens), self.check_state(state)
-        if logits not in ("last", "all", None):
-            raise ArgumentError(
-                "forward", "logits", repr(logits), '"last", "all" or None', "choose one of them"
-            )
-        out = np.empty((len(ids) if logits == "all" else 1, self.config["vocab_size"]), np.float32)
-        old, new = state.data, np.empty_like(state.data)
-        spare = np.empty_like(new) if len(ids) > MAX_TOKENS else new  # a second costs page faults
-        for start in range(0, len(ids), MAX_TOKENS):
-            chunk, last = ids[start : start + MAX_TOKENS], start + MAX_TOKENS >= len(ids)
-            self.reader.read(
-                chunk,
-                old,
-                new,
-                out[start:] if logits == "all" else out if logits and last else None,
-            )
-            old, new = new, spare if old is state.data else old
-        return out if logits == "all" else out[0] if logits else None, State(
-            old, state.tokens + len(ids), self._origin
-        )
 
     def generate(
         self,
         prompt: str | Iterable[int],
         *,
         state: State | None = None,
-        sampler: Sampler | None = None,
+        sampler: TokenSampler | None = None,
         max_tokens: int = 100,
-        stop: Iterable[str] = (),
+        stop: str | Iterable[str] = (),
         deadline: float | None = None,
-        constraint: Any = None,
+        constraint: TokenConstraint | None = None,
     ) -> Generation:
         r"""Continue a prompt, piece by piece.
 
         Parameters
         ----------
         prompt : str or iterable of int
-            Sent as it is; token 0, which begins a document, is put first only where `state` is None.
+            Sent as it is. Token 0, which begins a document, is put first only if `state` is None.
         state : State, optional
-            What came before; not changed.
+            Previous state, not modified; defaults to a new one.
         sampler : Sampler, optional
-            Settings for the choice of tokens; used as a copy, so that the same seed gives the same text.
+            Settings for the choice of tokens. A copy is used, so that the same seed gives the same
+            text. A class of your own needs the methods of `tinyrwkv.sampling.TokenSampler`.
         max_tokens : int
             Tokens to generate at most.
-        stop : iterable of str
-            End before any of these, wherever the borders of tokens lie; token 0 always ends.
+        stop : str or iterable of str
+            End before any of these, wherever one token ends and the next begins; token 0 always
+            ends.
         deadline : float, optional
             Absolute ``time.monotonic()`` time to end at, within milliseconds.
         constraint : Choice, Regex or JsonSchema, optional
-            What the whole text must match. In general an object whose ``start(model)`` returns one with two methods:
-            ``mask(logits, exact)`` puts ``-inf`` in place where a token may not follow, ``advance(token)`` goes on
-            by the token chosen and tells whether anything may follow it. Where the head has a preview, ``exact(ids)``
-            returns logits from whole rows; otherwise `exact` is None.
+            What the whole text must match. A class of your own needs the methods of
+            `tinyrwkv.generate.TokenConstraint`: ``start(model)`` returns an object with two methods.
+            ``mask(logits, exact)`` puts ``-inf`` in place where a token may not follow, and
+            ``advance(token)`` takes the token chosen and tells whether anything may follow it.
+            Where the head has a preview, ``exact(ids)`` returns logits from whole rows; otherwise
+            `exact` is None.
 
         Returns
         -------
@@ -290,16 +176,16 @@ class Model:
     def score(
         self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None
     ) -> list[Scored]:
-        r"""Tell how probable it is that a prompt goes on with each of some texts; the prompt is read once.
+        r"""Tell how probable it is that each of some texts follows a prompt, which is read once.
 
         Parameters
         ----------
         prompt : str or iterable of int
             Sent as it is, as by `generate`.
         choices : iterable of str
-            Not empty. Where the prompt ends with a word, they begin with a blank.
+            Not empty. If the prompt ends with a word, they should begin with a space.
         state : State, optional
-            What came before; not changed.
+            Previous state, not modified; defaults to a new one.
 
         Returns
         -------
@@ -313,14 +199,18 @@ class Model:
 
         Notes
         -----
-        A text is scored as the tokens that the tokenizer makes of it alone: other ways to spell it are not added, nor
-        whether it ends there, so a text whose tokens begin those of another is never less probable. A sum favours
-        short texts: compare ``per_token`` or ``per_byte`` where lengths differ. Every token of every choice is read
-        once, without a deadline. Where the head has a preview, the logits of the choices are exact, others rough.
+        A text is scored as the tokens that the tokenizer makes of it alone. Other ways to spell it
+        are not added. Nor is the probability that the text ends there: if the tokens of a text are
+        the first ones of another, it is never less probable than the other.
+
+        A sum favours short texts: compare ``per_token`` or ``per_byte`` where lengths differ. Every
+        token of every choice is read once, without a deadline. Where the head has a preview, the
+        logits of the choices are exact and the others approximate.
 
         Examples
         --------
-        >>> scores = load().score("User: turn left\n\nAssistant:", [" turn(90)", " turn(-90)", " photo()"])
+        >>> choices = [" turn(90)", " turn(-90)", " photo()"]
+        >>> scores = load().score("User: turn left\n\nAssistant:", choices)
         >>> max(scores, key=lambda scored: scored.logprob).text
         ' turn(90)'
         """
@@ -333,8 +223,9 @@ class Model:
         -------
         dict
             file_bytes, touched_bytes_per_token, resident_bytes_max (whole pages, or the limit),
-            resident_bytes_typical (after 200 tokens from a cold start), state_bytes, workspace_bytes, and parts: a
-            list of dicts of part, file_bytes, touched_bytes_per_token and resident_bytes_max.
+            resident_bytes_typical (after 200 tokens from a cold start), state_bytes,
+            workspace_bytes, and parts: a list of dicts of part, file_bytes, touched_bytes_per_token
+            and resident_bytes_max.
 
         Examples
         --------
@@ -344,6 +235,7 @@ class Model:
         >>> [part["part"] for part in plan["parts"]]
         ['embedding', 'time_mix', 'channel_mix', 'head', 'tokenizer']
         """
+        self.file.check_open()
         return memory_plan(self.steps, self.resident_limit)
 
     def resident(self) -> int | None:
@@ -354,6 +246,7 @@ class Model:
         int or None
             A multiple of the page size; None where the system does not tell.
         """
+        self.file.check_open()
         return self.file.resident()
 
     def cached(self) -> int | None:
@@ -364,109 +257,24 @@ class Model:
         int or None
             A multiple of the page size; None where the system does not tell.
         """
+        self.file.check_open()
         return self.file.cached()
-
-    def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
-        """Return tokens as int32, shape (T,); ArgumentError where one is not the model's or there is none."""
-        V, found = self.config["vocab_size"], type(tokens).__name__
-        # One token, as decoding gives it, without five calls of NumPy.
-        if (
-            isinstance(tokens, (int, np.integer))
-            and not isinstance(tokens, bool)
-            and 0 <= tokens < V
-        ):
-            return np.array([tokens], np.int32)
-        try:
-            listed = (
-                tokens
-                if isinstance(tokens, np.ndarray) or not isinstance(tokens, Iterable)
-                else list(tokens)
-            )
-            ids = np.atleast_1d(np.asarray(listed))
-        except (TypeError, ValueError, OverflowError):
-            ids = np.zeros(0)
-        if ids.ndim == 1 and ids.size and ids.dtype.kind in "iu":
-            if ids.min() >= 0 and ids.max() < V:
-                return np.ascontiguousarray(ids, np.int32)
-            found = f"{ids.min()} to {ids.max()}"
-        raise ArgumentError(
-            self.path,
-            "tokens",
-            found,
-            f"at least one id, 0 to {V - 1}",
-            "use this model's tokenizer",
-        )
-
-    def check_prompt(
-        self, prompt: str | Iterable[int], state: State | None
-    ) -> tuple[np.ndarray, State]:
-        """Return the tokens of a prompt and the state that they follow.
-
-        Parameters
-        ----------
-        prompt : str, bytes or iterable of int
-        state : State, optional
-            What came before; without one, token 0 is put first and the state is the first one.
-
-        Returns
-        -------
-        tokens : ndarray, int32, shape (T,)
-        state : State
-
-        Raises
-        ------
-        ArgumentError, UnsupportedError
-            They are none of this model's, or text is given to a model without a tokenizer.
-        """
-        if not isinstance(prompt, (str, bytes, Iterable)):
-            raise ArgumentError(
-                self.path, "prompt", repr(prompt), "text or token ids", "give one of them"
-            )
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, (str, bytes)) else list(prompt)
-        return self.check_tokens(
-            [END_OF_DOCUMENT, *ids] if state is None else ids
-        ), self.check_state(state)
-
-    def check_state(self, state: State | None) -> State:
-        """Return a state, the first one for None; ArgumentError where it belongs to another model."""
-        if state is None:
-            return self.new_state()
-        if not isinstance(state, State) or state.origin != self._origin:
-            found = show(getattr(state, "origin", state))
-            raise ArgumentError(
-                self.path, "state", found, f"one of {self.hash[:12]}", "use model.new_state()"
-            )
-        data, shape = state.data, (self.program.state_size,)
-        good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
-        if not good or data.shape != shape:
-            raise ArgumentError(
-                self.path, "state", "other data", f"contiguous float32 {shape}", "use new_state()"
-            )
-        return state
-
-    def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-        """Return the logits of some tokens from their rows in the head, where `logits` may have only a preview.
-
-        Parameters
-        ----------
-        ids : ndarray of int, shape (n,)
-        logits, hidden : ndarray, float32, shapes (V,) and (C + 1,)
-            What `read` made after the last token.
-
-        Returns
-        -------
-        ndarray, float32, shape (n,)
-            The bits that kernels give; of a head without a preview the same as ``logits[ids]``.
-        """
-        if "head.rows.weight" not in self.file:
-            return logits[ids]
-        rows = self._limit.take("head.places", np.asarray(ids))
-        q, scale = (
-            self._limit.take(name, rows) for name in ("head.rows.weight", "head.rows.weight.scale")
-        )
-        sums = q.astype(np.int32) @ hidden[:-1].astype(np.int32)  # (n,)
-        return sums.astype(np.float32) * (scale * hidden[-1])
 
     def close(self) -> None:
         """Let the file go; the model is of no use afterwards."""
         self.file.close()
+
+    def __enter__(self) -> Model:
+        """Return the model itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def __repr__(self) -> str:
+        config, threads = self.config, self.backend.threads
+        sizes = f"{config['n_layer']} layers of width {config['n_embd']}"
+        runs = f"{self.backend.name} backend, {threads} thread{'s' if threads > 1 else ''}"
+        closed = ", closed" if self.file.map is None else ""
+        return f"<Model {self.path!r}: {config['arch']}, {sizes}, {runs}{closed}>"

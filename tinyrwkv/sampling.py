@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from .arguments import real_number, whole_number
 from .errors import ArgumentError, TinyRWKVError
 
 MOST_IDS = 1 << 20  # ids that can be counted; bounds the memory
+GREEDY_BELOW = 1e-4  # a temperature
+LEAST_COUNT = 1e-12  # of a token that was seen: it stays seen
+ROW = 256  # weights that are added up together before one is drawn
+
+
+class TokenSampler(Protocol):
+    """What a generation needs of an object that chooses tokens; `Sampler` is one."""
+
+    def copy(self) -> TokenSampler:
+        """Return an independent sampler: a generation uses only its own copy."""
+
+    def reset(self) -> None:
+        """Forget the tokens accepted: a generation begins."""
+
+    def sample(self, logits: np.ndarray) -> tuple[int, float]:
+        """Return a token and its logprob; `logits` (V,), float32, stay as they are."""
+
+    def accept(self, token: int) -> None:
+        """Take note that a token was added to the text."""
 
 
 def _setting(default: Any, low: float, high: float) -> Any:
     """Declare a number with its range; where the default is an integer, it must be one."""
-    convert = operator.index if isinstance(default, int) else float
-    return field(default=default, metadata={"low": low, "high": high, "convert": convert})
+    check = whole_number if isinstance(default, int) else real_number
+    return field(default=default, metadata={"low": low, "high": high, "check": check})
 
 
 @dataclass(eq=False)
 class Sampler:
-    """Chooses tokens, in this order: bias, penalties, temperature, top-k, top-p, min-p, one random number.
+    """Chooses tokens, in this order: bias, penalties, temperature, top-k, top-p, min-p, one draw.
 
-    It counts the tokens accepted, draws from its own generator and has buffers: give every thread a `copy`.
+    It counts the tokens accepted, draws from its own generator and has buffers: give every thread a
+    `copy`.
 
     Parameters
     ----------
     temperature : float, optional
-        Divides the logits, up to 1e4; below 1e-4 greedy: the most probable token, the lowest id among equals.
+        Divides the logits, up to 1e4. Below 1e-4 it is greedy: the most probable token, and among
+        equals the one with the lowest id.
     top_k : int, optional
-        Keep so many most probable tokens; 0 keeps all, 1 is greedy.
+        Keep the `top_k` most probable tokens; 0 keeps all, 1 is greedy.
     top_p : float, optional
-        Keep the fewest most probable tokens with this share of the probability that top-k left; 0 is greedy.
+        Keep the fewest most probable tokens that together have this share of the probability that
+        top-k left; 0 is greedy.
     min_p : float, optional
-        Keep the tokens at least so many times as probable as the most probable one.
+        Keep the tokens that are at least `min_p` times as probable as the most probable one.
     presence_penalty, frequency_penalty : float, optional
-        Tokens seen have ``presence_penalty + frequency_penalty * count`` subtracted from their logits.
+        Tokens seen have ``presence_penalty + frequency_penalty * count`` subtracted from their
+        logits.
     repetition_penalty : float, optional
         Before that it divides the positive logits of tokens seen and multiplies the negative ones.
     penalty_decay : float, optional
@@ -48,7 +71,8 @@ class Sampler:
     logit_bias : mapping of int to float, optional
         Is added to the logits of these ids; ``-inf`` bans an id.
     seed : int, optional
-        The same seed draws the same tokens from the same logits. Without one the operating system gives it.
+        The same seed draws the same tokens from the same logits. By default the operating system
+        gives one.
 
     Raises
     ------
@@ -77,29 +101,33 @@ class Sampler:
         """Check the settings, begin with nothing counted."""
         for setting in fields(self):
             if setting.metadata:
-                setattr(
-                    self,
-                    setting.name,
-                    _number(setting.name, getattr(self, setting.name), **setting.metadata),
-                )
-        self.seed = None if self.seed is None else _integer("seed", self.seed, 2**64)
+                name, about = setting.name, setting.metadata
+                value = getattr(self, name)
+                number = about["check"]("Sampler", name, value, about["low"], about["high"])
+                setattr(self, name, number)
+        if self.seed is not None:
+            self.seed = whole_number("Sampler", "seed", self.seed, 0, 2**64 - 1)
+        self._set_bias()
+        self._greedy = self.temperature < GREEDY_BELOW or self.top_k == 1 or self.top_p == 0
+        subtracted = self.presence_penalty != 0 or self.frequency_penalty != 0
+        self._penalised = subtracted or self.repetition_penalty != 1
+        self._counts = np.zeros(0, np.float32)  # (V,) as soon as V is known
+        self._weights = np.empty(0, np.float32)  # (V,) too
+        self._adjusted = np.empty(0, np.float32)  # (V,) too
+        self._random: Random | None = None  # Python's own: numpy.random would take 7 MB
+
+    def _set_bias(self) -> None:
         if not isinstance(self.logit_bias, (Mapping, type(None))):
             raise ArgumentError(
                 "Sampler", "logit_bias", repr(self.logit_bias), "a mapping", "pass {id: bias}"
             )
         self.logit_bias = bias = dict(self.logit_bias or {})
-        self._bias_ids = np.array([_integer("logit_bias", token) for token in bias], np.int64)
-        self._bias = np.array(
-            [_number("logit_bias", value, -math.inf, 1e4) for value in bias.values()], np.float32
-        )
-        self._penalised = (
-            self.presence_penalty,
-            self.frequency_penalty,
-            self.repetition_penalty,
-        ) != (0, 0, 1)
-        self._counts = np.zeros(0, np.float32)  # (V,) as soon as V is known
-        self._weights = self._adjusted = np.empty(0, np.float32)  # (V,) too
-        self._random: Random | None = None  # Python's own: numpy.random would take 7 MB
+        ids = [whole_number("Sampler", "logit_bias", token, 0, MOST_IDS - 1) for token in bias]
+        values = [
+            real_number("Sampler", "logit_bias", value, -math.inf, 1e4) for value in bias.values()
+        ]
+        self._bias_ids = np.array(ids, np.int64)
+        self._bias = np.array(values, np.float32)
 
     def sample(self, logits: np.ndarray) -> tuple[int, float]:
         """Choose a token, without counting it: see `accept`.
@@ -113,7 +141,8 @@ class Sampler:
         -------
         token : int
         logprob : float
-            Natural logarithm of its probability under the logits as given, before bias, penalties and temperature.
+            Natural logarithm of its probability under the logits as given, before bias, penalties
+            and temperature.
 
         Raises
         ------
@@ -122,14 +151,14 @@ class Sampler:
         TinyRWKVError
             A logit is NaN or +inf, or no token is allowed.
         """
-        logits, ids, weights = self._choices(logits)
+        logits, ids, weights = self._candidates(logits)
         place = 0
         if len(ids) > 1:
             if self._random is None:
                 self._random = Random(self.seed)
-            place = _draw(weights, self._random.random())
+            place = draw(weights, self._random.random())
         token = int(ids[place])
-        return token, float(logits[token]) - self._peak - self._log_sum
+        return token, self._logprob(logits, token)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return what `sample` draws from; raises as it does.
@@ -145,10 +174,11 @@ class Sampler:
 
         Examples
         --------
-        >>> (1000 * Sampler(top_k=2).probabilities(np.array([0, 2, 1], np.float32))).astype(int).tolist()
+        >>> chances = Sampler(top_k=2).probabilities(np.array([0, 2, 1], np.float32))
+        >>> (1000 * chances).astype(int).tolist()
         [0, 731, 268]
         """
-        logits, ids, weights = self._choices(logits)
+        logits, ids, weights = self._candidates(logits)
         result = np.zeros(logits.size, np.float32)
         result[ids] = weights / weights.sum(dtype=np.float64)
         return result
@@ -169,17 +199,15 @@ class Sampler:
 
         Examples
         --------
-        >>> [(token, round(p, 3)) for token, p in Sampler().top(np.array([0, 2, 1], np.float32), 2)]
+        >>> best = Sampler().top(np.array([0, 2, 1], np.float32), 2)
+        >>> [(token, round(chance, 3)) for token, chance in best]
         [(1, 0.665), (2, 0.245)]
         """
-        n = _integer("n", n)
+        n = whole_number("Sampler", "n", n, 0, MOST_IDS - 1)
         with np.errstate(all="ignore"):
             logits = self._measure(logits)
-            ids = _largest(self._weights, min(n, logits.size), math.inf)
-        return [
-            (int(token), math.exp(float(logits[token]) - self._peak - self._log_sum))
-            for token in ids
-        ]
+            ids = _largest(self._weights, min(n, logits.size), math.inf).tolist()
+        return [(token, math.exp(self._logprob(logits, token))) for token in ids]
 
     def accept(self, token: int) -> None:
         """Count a token for the penalties and let the earlier counts decay.
@@ -193,17 +221,14 @@ class Sampler:
         ArgumentError
             It is no id.
         """
-        token = _integer("token", token)
+        token = whole_number("Sampler", "token", token, 0, MOST_IDS - 1)
         if not self._penalised:
             return
         if token >= self._counts.size:
-            self._counts = np.pad(
-                self._counts, (0, max(token + 1, self._weights.size) - self._counts.size)
-            )
+            size = max(token + 1, self._weights.size)
+            self._counts = np.pad(self._counts, (0, size - self._counts.size))
         seen = np.flatnonzero(self._counts > 0)
-        self._counts[seen] = np.maximum(
-            self._counts[seen] * self.penalty_decay, 1e-12
-        )  # what was seen stays seen
+        self._counts[seen] = np.maximum(self._counts[seen] * self.penalty_decay, LEAST_COUNT)
         self._counts[token] += 1
 
     def reset(self) -> None:
@@ -211,7 +236,9 @@ class Sampler:
         self._counts[:] = 0
 
     def copy(self) -> Sampler:
-        """Return an independent sampler: the same counts and, with a seed, the same random numbers to come.
+        """Return an independent sampler with the same counts.
+
+        With a seed, it draws the same random numbers from here on.
 
         Returns
         -------
@@ -222,137 +249,158 @@ class Sampler:
             other._random = None
         return other
 
-    def _choices(
+    def _logprob(self, logits: np.ndarray, token: int) -> float:
+        """Return the logarithm of a probability under the logits that were measured."""
+        return float(logits[token]) - self._peak - self._log_sum
+
+    def _candidates(
         self, logits: np.ndarray
     ) -> tuple[np.ndarray, Sequence[int] | np.ndarray, np.ndarray]:
         """Return the logits as float32, the ids to draw from and their weights."""
         with np.errstate(all="ignore"):
             logits = self._measure(logits)
-            adjusted = self._adjust(logits) if self._penalised or self._bias.size else logits
+            changed = self._penalised or self._bias.size > 0
+            adjusted = self._adjust(logits) if changed else logits
             peak, best = _peak(adjusted)
-            if self.temperature < 1e-4 or self.top_k == 1 or self.top_p == 0:
+            if self._greedy:
                 return logits, np.array([best]), np.ones(1)
-            if adjusted is not logits or self.temperature != 1:
+            if changed or self.temperature != 1:  # otherwise _measure has left them
                 np.subtract(adjusted, peak, out=self._weights)
                 self._weights /= self.temperature
                 np.exp(self._weights, out=self._weights)
-            return logits, *self._keep(self._weights)
+            return logits, *self._truncate(self._weights)
 
     def _measure(self, logits: np.ndarray) -> np.ndarray:
-        """Return the logits as float32; leaves exp(logits - _peak) in _weights and the log of its sum in _log_sum."""
+        """Return the logits as float32, and keep what their probabilities are computed from.
+
+        P(token) = exp(logit - _peak) / sum exp(logits - _peak), where _weights are the terms of the
+        sum and _log_sum is its logarithm.
+        """
         logits = np.asarray(logits, np.float32)
         if logits.ndim != 1 or logits.size == 0:
-            raise ArgumentError(
-                "Sampler", "logits", f"shape {logits.shape}", "(V,)", "pass one row"
-            )
+            found = f"shape {logits.shape}"
+            raise ArgumentError("Sampler", "logits", found, "(V,)", "pass one row")
         if self._weights.size != logits.size:
-            self._weights, self._adjusted = np.empty_like(logits), np.empty_like(logits)
+            self._weights = np.empty_like(logits)
+            self._adjusted = np.empty_like(logits)
         self._peak, _ = _peak(logits)
         np.subtract(logits, self._peak, out=self._weights)
         np.exp(self._weights, out=self._weights)
-        self._log_sum = math.log(
-            self._weights.sum(dtype=np.float64)
-        )  # float32 loses what is small beside 1
+        total = self._weights.sum(dtype=np.float64)  # float32 loses what is small beside 1
+        self._log_sum = math.log(total)
         return logits
 
     def _adjust(self, logits: np.ndarray) -> np.ndarray:
         """Return the logits with bias and penalties, in _adjusted."""
-        adjusted, factor = self._adjusted, self.repetition_penalty
+        adjusted = self._adjusted
         adjusted[:] = logits
-        if self._bias.size and (last := self._bias_ids.max()) >= logits.size:
-            expected = f"ids below {logits.size:,}"
-            raise ArgumentError("Sampler", "logit_bias", f"id {last:,}", expected, "leave it out")
+        if self._bias.size and self._bias_ids.max() >= logits.size:
+            found, expected = f"id {self._bias_ids.max():,}", f"ids below {logits.size:,}"
+            raise ArgumentError("Sampler", "logit_bias", found, expected, "leave it out")
         adjusted[self._bias_ids] += self._bias
-        if not self._penalised:
-            return adjusted
-        seen = np.flatnonzero(
-            self._counts[: logits.size] > 0
-        )  # of truth values it is ten times as fast
-        values, counts = adjusted[seen], self._counts[seen]
-        values = np.where(values > 0, values / factor, values * factor)
-        adjusted[seen] = values - (self.presence_penalty + self.frequency_penalty * counts)
+        if self._penalised:
+            # flatnonzero of truth values is ten times as fast as of numbers.
+            seen = np.flatnonzero(self._counts[: logits.size] > 0)
+            adjusted[seen] = self._penalise(adjusted[seen], self._counts[seen])
         return adjusted
 
-    def _keep(self, weights: np.ndarray) -> tuple[Sequence[int] | np.ndarray, np.ndarray]:
-        """Return the ids that top-k, top-p and min-p leave, and their weights. The largest weight is 1."""
-        count = min(self.top_k or weights.size, weights.size)
-        every = count == weights.size
-        if every and (self.top_p, self.min_p) == (1, 0):
-            return range(count), weights
-        mass = self.top_p * weights.sum(dtype=np.float64) if every else math.inf
-        ids = (
-            np.flatnonzero(weights >= self.min_p)
-            if every and self.top_p == 1
-            else _largest(weights, count, mass)
-        )
-        kept = weights[ids]
+    def _penalise(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return the logits of tokens seen, made smaller as often as they were."""
+        factor = self.repetition_penalty
+        values = np.where(values > 0, values / factor, values * factor)
+        return values - (self.presence_penalty + self.frequency_penalty * counts)
+
+    def _truncate(self, weights: np.ndarray) -> tuple[Sequence[int] | np.ndarray, np.ndarray]:
+        """Return the ids that top-k, top-p and min-p leave, and their weights; the largest is 1."""
+        size = weights.size
+        count = min(self.top_k or size, size)
+        if count == size and self.top_p == 1:
+            if self.min_p == 0:
+                return range(size), weights
+            ids = np.flatnonzero(weights >= self.min_p)
+            return ids, weights[ids]
+        if count < size:
+            ids = _largest(weights, count, math.inf)
+            sums = np.cumsum(weights[ids], dtype=np.float64)
+            mass = self.top_p * sums[-1]
+        else:
+            mass = self.top_p * weights.sum(dtype=np.float64)
+            ids = _largest(weights, size, mass)
+            sums = np.cumsum(weights[ids], dtype=np.float64)
         if self.top_p < 1:
-            cumulative = np.cumsum(kept, dtype=np.float64)
-            end = np.searchsorted(cumulative, mass if every else self.top_p * cumulative[-1]) + 1
-            ids, kept = ids[:end], kept[:end]
-        return ids[kept >= self.min_p], kept[kept >= self.min_p]
+            ids = ids[: np.searchsorted(sums, mass) + 1]
+        kept = weights[ids]
+        probable = kept >= self.min_p
+        return ids[probable], kept[probable]
 
 
-def _draw(weights: np.ndarray, share: float) -> int:
-    """Return where the sum of the weights up to there exceeds a share of all: never a place of weight 0."""
-    # Sums of 256 first: NumPy takes a tenth of the time to add up rows that it needs for running sums.
-    ends = np.cumsum(
-        np.append(0, np.add.reduceat(weights, np.arange(0, weights.size, 256), dtype=np.float64))
-    )
+def draw(weights: np.ndarray, share: float) -> int:
+    """Return the first place up to which the weights sum to more than a share of them all.
+
+    Parameters
+    ----------
+    weights : ndarray, float32, shape (n,)
+        Not negative, and not all 0.
+    share : float
+        At least 0 and below 1; drawn evenly, it draws every place by its weight.
+
+    Returns
+    -------
+    int
+        Never a place of weight 0.
+
+    Examples
+    --------
+    >>> weights = np.array([1, 0, 3], np.float32)
+    >>> draw(weights, 0.24), draw(weights, 0.25)
+    (0, 2)
+    """
+    # NumPy needs a tenth of the time for the sums of rows that it needs for running sums.
+    row_sums = np.add.reduceat(weights, np.arange(0, weights.size, ROW), dtype=np.float64)
+    ends = np.cumsum(np.append(0, row_sums))
     sought = share * ends[-1]
     row = _place(ends, sought) - 1
-    return 256 * row + _place(
-        ends[row] + np.cumsum(weights[256 * row :][:256], dtype=np.float64), sought
-    )
+    begin = ROW * row
+    sums = np.cumsum(weights[begin : begin + ROW], dtype=np.float64)
+    return begin + _place(ends[row] + sums, sought)
 
 
 def _place(sums: np.ndarray, sought: float) -> int:
-    """Return the first of running sums above one that is sought, which by rounding may be no less than the last."""
-    return int(min(np.searchsorted(sums, sought, side="right"), np.searchsorted(sums, sums[-1])))
+    """Return the first place where running sums exceed a number.
+
+    By rounding the number may be no less than the last sum: then it is the first place of that.
+    """
+    above = np.searchsorted(sums, sought, side="right")
+    last = np.searchsorted(sums, sums[-1])
+    return int(min(above, last))
 
 
 def _largest(weights: np.ndarray, count: int, mass: float) -> np.ndarray:
-    """Return the ids of the `count` largest weights, or of fewer that weigh `mass`: largest first, then lowest id."""
-    for floor in (
-        1e-2,
-        1e-3,
-        1e-4,
-        0.0,
-    ):  # the largest is 1; the long tail is seldom needed, so seldom sorted
+    """Return the ids of the `count` largest weights, or of fewer that together weigh `mass`.
+
+    The largest comes first, and of equal ones the lowest id. The largest weight is 1.
+    """
+    # The many small weights are seldom needed, so they are seldom sorted.
+    for floor in (1e-2, 1e-3, 1e-4, 0.0):
         ids = np.flatnonzero(weights >= floor)
         if ids.size >= count or weights[ids].sum(dtype=np.float64) >= mass:
             break
     if ids.size > count:
-        ids = ids[weights[ids] >= np.partition(weights[ids], -count)[-count]]
-    return ids[np.argsort(-weights[ids], kind="stable")[:count]]
+        least = np.partition(weights[ids], -count)[-count]
+        ids = ids[weights[ids] >= least]
+    order = np.argsort(-weights[ids], kind="stable")
+    return ids[order[:count]]
 
 
 def _peak(logits: np.ndarray) -> tuple[float, int]:
-    """Return the largest logit and its id, the lowest among equals. NaN counts as the largest to argmax."""
+    """Return the largest logit and its id, the lowest among equals; argmax takes NaN for largest."""
     best = int(logits.argmax())
     peak = float(logits[best])
-    if not math.isfinite(peak):
-        found = "only -inf: no token is allowed" if peak == -math.inf else f"{peak} at id {best:,}"
-        fix = "loosen the constraint or logit_bias; if nan or inf, verify the file and begin a new state"
-        raise TinyRWKVError(
-            "Sampler", "logits", found, "finite numbers, -inf for what is not allowed", fix
-        )
-    return peak, best
-
-
-def _number(
-    name: str, value: Any, low: float, high: float, convert: Callable[[Any], Any] = float
-) -> Any:
-    try:
-        number = convert(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not low <= number <= high:
-        raise ArgumentError(
-            "Sampler", name, repr(value), f"{low:,} to {high:,}", "choose one in that range"
-        )
-    return number
-
-
-def _integer(name: str, value: Any, limit: int = MOST_IDS) -> Any:
-    return _number(name, value, 0, limit - 1, operator.index)
+    if math.isfinite(peak):
+        return peak, best
+    found = "only -inf: no token is allowed" if peak == -math.inf else f"{peak} at id {best:,}"
+    expected = "finite numbers, -inf for what is not allowed"
+    fix = (
+        "loosen the constraint or logit_bias; if nan or inf, verify the file and begin a new state"
+    )
+    raise TinyRWKVError("Sampler", "logits", found, expected, fix)

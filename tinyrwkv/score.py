@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from .core import Core
 from .errors import ArgumentError
+from .file.table import show
 from .state import State
-
-if TYPE_CHECKING:
-    from .model import Model
 
 
 class Scored(NamedTuple):
@@ -22,9 +21,15 @@ class Scored(NamedTuple):
     ----------
     text : str
     logprob : float
-        Natural logarithm of the probability that the model goes on with just this text.
+        Natural logarithm of the probability that exactly this text follows.
     tokens, bytes : int
         How long the text is.
+
+    Examples
+    --------
+    >>> scored = Scored(" left", logprob=-2.0, tokens=1, bytes=5)
+    >>> scored.per_token, scored.per_byte
+    (-2.0, -0.4)
     """
 
     text: str
@@ -43,56 +48,65 @@ class Scored(NamedTuple):
         return self.logprob / self.bytes
 
 
+class _After(NamedTuple):
+    """What reading a token gives."""
+
+    logits: np.ndarray  # (V,)
+    hidden: np.ndarray  # (C + 1,), what went into the head
+    state: State
+
+
 def score(
-    model: Model, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None
+    model: Core,
+    prompt: str | Iterable[int],
+    choices: Iterable[str],
+    state: State | None = None,
 ) -> list[Scored]:
     """Do what ``Model.score`` does.
 
     log P(choice | prompt) = sum over its tokens of (logit of the token - log sum exp(logits)).
     """
-    texts = (
-        tuple(choices)
-        if isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
-        else ()
-    )
-    if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ArgumentError(
-            "score",
-            "choices",
-            f"{choices!r}"[:80],
-            "texts of 1 character or more",
-            "give a list of str",
-        )
+    texts = _check_choices(choices)
     ids, state = model.check_prompt(prompt, state)
-    *before, last = ids.tolist()
-    after = _read(model, last, model.forward(before, state, logits=None)[1] if before else state)
-    return [_scored(model, text, *after) for text in texts]
+    if len(ids) > 1:
+        _, state = model.forward(ids[:-1], state, logits=None)
+    after_prompt = _read(model, int(ids[-1]), state)
+    return [_score_text(model, text, after_prompt) for text in texts]
 
 
-def _scored(
-    model: Model, text: str, logits: np.ndarray, hidden: np.ndarray, state: State
-) -> Scored:
-    first, *rest = tokens = model.tokenizer.encode(text)
-    logprob = _logprob(model, first, logits, hidden)
-    for before, token in zip(tokens, rest, strict=False):
-        logits, hidden, state = _read(model, before, state)
-        logprob += _logprob(model, token, logits, hidden)
-    return Scored(text, logprob, len(tokens), len(text.encode()))
+def _check_choices(choices: Iterable[str]) -> list[str]:
+    """Return the choices as a list; ArgumentError where there is none, or one is no text."""
+    several = isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
+    texts = list(choices) if several else []
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        expected = "texts of 1 character or more"
+        raise ArgumentError("score", "choices", show(choices), expected, "give a list of str")
+    return texts
 
 
-def _read(model: Model, token: int, state: State) -> tuple[np.ndarray, np.ndarray, State]:
-    """Return the logits after a token (V,), what went into the head (C + 1,), and the state."""
-    after = State(np.empty_like(state.data), state.tokens + 1, state.origin)
-    logits = np.empty((1, model.config["vocab_size"]), np.float32)
+def _score_text(model: Core, text: str, after: _After) -> Scored:
+    tokens = model.tokenizer.encode(text)
+    total = _logprob(model, tokens[0], after)
+    for before, token in zip(tokens, tokens[1:], strict=False):
+        after = _read(model, before, after.state)
+        total += _logprob(model, token, after)
+    return Scored(text, total, len(tokens), len(text.encode()))
+
+
+def _read(model: Core, token: int, state: State) -> _After:
+    """Return what reading a token gives."""
+    new = State(np.empty_like(state.data), state.tokens + 1, state.origin)
+    logits = np.empty(model.config["vocab_size"], np.float32)
     hidden = np.zeros(model.config["n_embd"] + 1, np.float32)
-    model.reader.read(np.array([token], np.int32), state.data, after.data, logits, None, hidden)
-    return logits[0], hidden, after
+    ids = np.array([token], np.int32)
+    model.reader.read(ids, state.data, new.data, logits, hidden=hidden)
+    return _After(logits, hidden, new)
 
 
-def _logprob(model: Model, token: int, logits: np.ndarray, hidden: np.ndarray) -> float:
-    wide = logits.astype(np.float64)
-    wide[token] = model.exact_logits(np.array([token]), logits, hidden)[
-        0
-    ]  # of a head with a preview
-    peak = float(wide.max())
-    return float(wide[token]) - peak - math.log(float(np.exp(wide - peak).sum()))
+def _logprob(model: Core, token: int, after: _After) -> float:
+    """Return the logarithm of the probability of a token."""
+    logits = after.logits.astype(np.float64)
+    # Where the head has a preview, its logit of this token may be approximate.
+    logits[token] = model.exact_logits(np.array([token]), after.logits, after.hidden)[0]
+    peak = float(logits.max())
+    return float(logits[token]) - peak - math.log(float(np.exp(logits - peak).sum()))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import numpy as np
 
 from .errors import ArgumentError, FormatError
-from .file.mapped import Writer, open_file
+from .file.config import Origin
+from .file.mapped import TensorFile, Writer, open_file
 
-if TYPE_CHECKING:
-    from .model import Model
+
+class StateOwner(Protocol):
+    """The part of a model that tells which states are its own."""
+
+    hash: str
+    origin: Origin
+    state_size: int
 
 
 class State:
@@ -29,8 +35,10 @@ class State:
 
     __slots__ = ("data", "origin", "tokens")
 
-    def __init__(self, data: np.ndarray, tokens: int, origin: dict[str, Any]) -> None:
-        self.data, self.tokens, self.origin = data, tokens, origin
+    def __init__(self, data: np.ndarray, tokens: int, origin: Origin) -> None:
+        self.data = data
+        self.tokens = tokens
+        self.origin = origin
 
     def copy(self) -> State:
         """Return an equal state with its own memory.
@@ -67,7 +75,7 @@ class State:
             writer.add("state", self.data)
 
     @staticmethod
-    def load(path: str | os.PathLike[str], model: Model) -> State:
+    def load(path: str | os.PathLike[str], model: StateOwner) -> State:
         """Read a state that this model made.
 
         Parameters
@@ -86,30 +94,27 @@ class State:
         ArgumentError
             `model` is none.
         """
-        if not hasattr(model, "new_state"):
-            raise ArgumentError(
-                "State.load", "model", repr(model), "a Model", "give the model that made the state"
-            )
+        if not hasattr(model, "state_size"):
+            fix = "give the model that made the state"
+            raise ArgumentError("State.load", "model", repr(model), "a Model", fix)
         with open_file(path, verify=True) as file:
-            if file.metadata["kind"] != "state":
-                raise FormatError(
-                    file.path, "kind", "a model", "a state", "give a file written by State.save"
-                )
-            if file.metadata["model"] != model.hash:
-                found = f"a state of model {file.metadata['model'][:12]}"
-                raise FormatError(
-                    file.path,
-                    "model",
-                    found,
-                    model.hash[:12],
-                    "load the model that wrote the state",
-                )
-            data, fresh = file["state"], model.new_state()
-            if (
-                data.shape != fresh.data.shape
-                or data.dtype != np.float32
-                or not np.isfinite(data).all()
-            ):
-                found, expected = f"{data.dtype} {data.shape}", f"finite float32 {fresh.data.shape}"
+            _check_owner(file, model)
+            data = file["state"]
+            shape = (model.state_size,)
+            if data.dtype != np.float32 or data.shape != shape or not np.isfinite(data).all():
+                found, expected = f"{data.dtype} {data.shape}", f"finite float32 {shape}"
                 raise FormatError(file.path, "state", found, expected, "save the state again")
-            return State(data.copy(), file.metadata.get("tokens", 0), fresh.origin)
+            return State(data.copy(), file.metadata.get("tokens", 0), model.origin)
+
+
+def _check_owner(file: TensorFile, model: StateOwner) -> None:
+    """Raise a FormatError where a file is not a state of this model."""
+    if file.metadata["kind"] != "state":
+        fix = "give a file written by State.save"
+        raise FormatError(file.path, "kind", "a model", "a state", fix)
+    owner = file.metadata["model"]
+    if owner != model.hash:
+        found, expected = f"a state of model {owner[:12]}", f"one of model {model.hash[:12]}"
+        raise FormatError(
+            file.path, "model", found, expected, "load the model that wrote the state"
+        )

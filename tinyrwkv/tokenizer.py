@@ -9,17 +9,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .arguments import NOT_NUMBERS
 from .errors import ArgumentError, FormatError
 
-LONGEST = 1024  # bytes in an entry; bounds the work that a hostile table can cause (the World vocabulary has 128)
+END_OF_DOCUMENT = 0  # an id, which stands for no text
+
+# Bytes in an entry; bounds the work that a hostile table can cause. The World vocabulary has 128.
+LONGEST = 1024
 MOST_IDS = 1 << 20  # ids in a vocabulary; bounds the memory
 
 
 class Tokenizer:
     """A vocabulary, and the greedy longest match over it.
 
-    At every place the longest entry that the text begins with is taken. Threads may share a tokenizer. The entries
-    stay in the arrays given (the mapped file); three int32 arrays are made beside them (0.8 MB for 65,529 entries).
+    At every place the longest entry that the text begins with is taken. Threads may share a
+    tokenizer. The entries stay in the arrays given (the mapped file); three int32 arrays are made
+    beside them (0.8 MB for 65,529 entries).
 
     Parameters
     ----------
@@ -28,7 +33,8 @@ class Tokenizer:
     starts : ndarray, int32, shape (n + 1,)
         Entry k is ``data[starts[k]:starts[k + 1]]``.
     ids : ndarray, int32, shape (n,)
-        Entry k has id ``ids[k]``: at least 1 (id 0 ends a document) and below `vocab_size`, each used once.
+        Entry k has id ``ids[k]``: at least 1 (id 0 ends a document) and below `vocab_size`, each
+        used once.
     vocab_size : int
         Number of ids the model knows. Some may have no entry: they stand for no text.
     file : str, optional
@@ -37,7 +43,8 @@ class Tokenizer:
     Raises
     ------
     FormatError
-        The arrays are no such table, or lack one of the 256 single bytes, without which some texts have no tokens.
+        The arrays are no such table, or lack one of the 256 single bytes, without which some texts
+        have no tokens.
     """
 
     def __init__(
@@ -48,25 +55,20 @@ class Tokenizer:
         vocab_size: int,
         file: str = "",
     ) -> None:
-        data = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-        self.file, self.vocab_size = file or "tokenizer", vocab_size
+        if isinstance(data, bytes):
+            data = np.frombuffer(data, np.uint8)
+        self.file = file or "tokenizer"
+        self.vocab_size = vocab_size
         self._check(data, starts, ids)
         lengths = starts[1:] - starts[:-1]  # (n,)
         prefixes = self._find_prefixes(data, starts[:-1], lengths)  # (n,)
+        firsts = _first_entries(data, starts[:-1], lengths)  # (65537,)
         places = np.full(vocab_size, -1, np.int32)  # id -> entry
         places[ids] = np.arange(ids.size, dtype=np.int32)
-        # The entries that begin with bytes a, b are those from firsts[256 a + b] up to the next; a alone is in (a, 0).
-        second = np.where(lengths > 1, data[np.minimum(starts[:-1] + 1, data.size - 1)], 0)  # (n,)
-        firsts = np.searchsorted(
-            data[starts[:-1]] * np.uint16(256) + second, np.arange(65537)
-        )  # (65537,)
-        # The items of a memoryview are plain ints, several times faster to read one by one than those of an array.
+        # The items of a memoryview are plain ints. To read one takes several times less time than
+        # to read one of an array.
         self._data, self._starts, self._ids = data.data, starts.data, ids.data
-        self._prefixes, self._places, self._firsts = (
-            prefixes.data,
-            places.data,
-            firsts.astype(np.int32).data,
-        )
+        self._prefixes, self._firsts, self._places = prefixes.data, firsts.data, places.data
         self._longest = int(lengths.max())
 
     def __len__(self) -> int:
@@ -79,8 +81,9 @@ class Tokenizer:
         Parameters
         ----------
         text : str or bytes
-            A str is encoded as UTF-8; the surrogates by which Python carries undecodable bytes (PEP 383, as in
-            ``sys.argv``) become those bytes again. Bytes are taken as they are: any bytes have tokens.
+            A str is encoded as UTF-8; the surrogates by which Python carries undecodable bytes
+            (PEP 383, as in ``sys.argv``) become those bytes again. Bytes are taken as they are: any
+            bytes have tokens.
 
         Returns
         -------
@@ -99,21 +102,18 @@ class Tokenizer:
         [b't', b'urn', b' left']
         """
         text = to_bytes(text)
-        starts, ids, firsts, prefixes, entry = (
-            self._starts,
-            self._ids,
-            self._firsts,
-            self._prefixes,
-            self._entry,
-        )
-        every, place = range(len(ids)), 0
+        starts, ids = self._starts, self._ids  # local names are faster in a loop
+        firsts, prefixes = self._firsts, self._prefixes
+        entry, entries = self._entry, range(len(ids))
         tokens: list[int] = []
+        place = 0
         while place < len(text):
             ahead = text[place : place + self._longest]
             pair = ahead[0] << 8 | (ahead[1] if len(ahead) > 1 else 0)
-            # The last entry <= the text ahead is the match or begins with it: whatever sorts between the match and
-            # the text begins with the match too. So the match is that entry or the first of its prefixes that fits.
-            k = bisect_right(every, ahead, firsts[pair], firsts[pair + 1], key=entry) - 1
+            # The longest match is the last entry <= the text ahead, or a prefix of that entry: what
+            # sorts between the match and the text begins with the match too. So it is the first in
+            # the chain of prefixes that fits.
+            k = bisect_right(entries, ahead, firsts[pair], firsts[pair + 1], key=entry) - 1
             while not ahead.startswith(entry(k)):
                 k = prefixes[k]
             tokens.append(ids[k])
@@ -161,8 +161,8 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token.
 
-        They are empty for id 0 (the end of a document) and for ids that the vocabulary leaves unused: a model's head
-        has rows for those too, so sampling can yield them.
+        They are empty for id 0 (the end of a document) and for ids that the vocabulary leaves
+        unused: a model's head has rows for those too, so sampling can yield them.
 
         Parameters
         ----------
@@ -178,7 +178,9 @@ class Tokenizer:
             The id is not an integer from 0 to ``vocab_size - 1``.
         """
         try:
-            k = self._places[operator.index(token) if token >= 0 else self.vocab_size]
+            if isinstance(token, NOT_NUMBERS) or token < 0:
+                raise IndexError
+            k = self._places[operator.index(token)]
         except (TypeError, IndexError):
             expected = f"0 to {self.vocab_size - 1:,}"
             raise ArgumentError(
@@ -191,84 +193,85 @@ class Tokenizer:
 
     def _check(self, data: np.ndarray, starts: np.ndarray, ids: np.ndarray) -> None:
         """Check all but the order of the entries."""
-        for name, array, dtype in (
-            ("bytes", data, "uint8"),
-            ("starts", starts, "int32"),
-            ("ids", ids, "int32"),
-        ):
+        arrays = (("bytes", data, "uint8"), ("starts", starts, "int32"), ("ids", ids, "int32"))
+        for name, array, dtype in arrays:
             if array.dtype != dtype or array.ndim != 1 or array.size == 0:
-                raise self._refusal(
-                    name, f"{array.dtype.name} {array.shape}", f"1 dimension of {dtype}, not empty"
-                )
+                found = f"{array.dtype.name} {array.shape}"
+                raise self._refusal(name, found, f"1 dimension of {dtype}, not empty")
         if not 1 <= self.vocab_size <= MOST_IDS:
             raise self._refusal("ids", f"vocab_size {self.vocab_size:,}", f"1 to {MOST_IDS:,}")
         if ids.min() < 1 or ids.max() >= self.vocab_size or np.bincount(ids).max() > 1:
-            raise self._refusal(
-                "ids", "other ids or one twice", f"different ids from 1 to {self.vocab_size - 1:,}"
-            )
-        if (
-            starts.size != ids.size + 1
-            or starts[-1] != data.size
-            or starts[0]
-            or np.any(starts[1:] <= starts[:-1])
-        ):
-            raise self._refusal(
-                "starts", "other offsets", f"{ids.size + 1:,} increasing from 0 to {data.size:,}"
-            )
-        if (longest := int((starts[1:] - starts[:-1]).max())) > LONGEST:
-            raise self._refusal("starts", f"an entry of {longest:,} bytes", f"at most {LONGEST:,}")
+            expected = f"different ids from 1 to {self.vocab_size - 1:,}"
+            raise self._refusal("ids", "other ids or one twice", expected)
+        lengths = starts[1:] - starts[:-1]  # (n,)
+        whole = starts[0] == 0 and starts[-1] == data.size and starts.size == ids.size + 1
+        if not whole or np.any(lengths <= 0):
+            expected = f"{ids.size + 1:,} increasing from 0 to {data.size:,}"
+            raise self._refusal("starts", "other offsets", expected)
+        if lengths.max() > LONGEST:
+            found = f"an entry of {lengths.max():,} bytes"
+            raise self._refusal("starts", found, f"at most {LONGEST:,}")
 
     def _find_prefixes(
         self, data: np.ndarray, starts: np.ndarray, lengths: np.ndarray
     ) -> np.ndarray:
-        """Return each entry's longest proper prefix among the entries (0 if none), checking the order on the way.
+        """Return each entry's longest proper prefix among the entries, 0 if there is none.
 
-        Goes through the byte positions. Entries that agree so far form a group of neighbours; within a group the next
-        bytes must not decrease, and an entry that ends there comes first: it is the prefix of the others.
+        On the way it checks the order. It goes through the byte positions. Entries that agree so far
+        are a group of neighbours. Within a group the next bytes must not decrease, and an entry that
+        ends there comes first: it is the prefix of the others.
         """
         prefixes = np.zeros(lengths.size, np.int32)
         rest = np.arange(lengths.size, dtype=np.int32)  # the entries that reach this position
         group = np.zeros(lengths.size, np.int32)  # their groups, numbered in order
         for position in range(int(lengths.max())):
             byte = data[starts[rest] + position]
-            same = group[1:] == group[:-1]
-            new = np.concatenate(([True], ~same | (byte[1:] != byte[:-1])))
+            same_group = group[1:] == group[:-1]
+            opens = np.concatenate(([True], ~same_group | (byte[1:] != byte[:-1])))
             ends = lengths[rest] == position + 1
-            if np.any(same & (byte[1:] < byte[:-1])) or np.any(ends & ~new):
-                raise self._refusal(
-                    "bytes", "entries out of order", "each once, sorted by their bytes"
-                )
+            if np.any(same_group & (byte[1:] < byte[:-1])) or np.any(ends & ~opens):
+                expected = "each once, sorted by their bytes"
+                raise self._refusal("bytes", "entries out of order", expected)
             if position == 0 and np.count_nonzero(ends) != 256:
-                raise self._refusal(
-                    "bytes",
-                    f"{np.count_nonzero(ends)} single bytes",
-                    "an entry for each of the 256",
-                )
-            group = np.cumsum(new, dtype=np.int32) - 1
-            heads = np.flatnonzero(new)[group]  # where in rest each entry's group begins
-            inside = ends[heads] & ~ends
-            prefixes[rest[inside]] = rest[heads[inside]]
+                found = f"{np.count_nonzero(ends)} single bytes"
+                raise self._refusal("bytes", found, "an entry for each of the 256")
+            group = np.cumsum(opens, dtype=np.int32) - 1
+            first = np.flatnonzero(opens)[group]  # (rest,), where in rest each one's group begins
+            prefixed = ends[first] & ~ends
+            prefixes[rest[prefixed]] = rest[first[prefixed]]
             rest, group = rest[~ends], group[~ends]
         return prefixes
 
     def _refusal(self, name: str, found: str, expected: str) -> FormatError:
-        return FormatError(
-            self.file,
-            f"tensor 'tokenizer.{name}'",
-            found,
-            expected,
-            "fetch or convert the model again",
-        )
+        fix = "fetch or convert the model again"
+        return FormatError(self.file, f"tensor 'tokenizer.{name}'", found, expected, fix)
+
+
+def _first_entries(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return where the entries begin that start with each two bytes.
+
+    The entries that start with bytes a, b are those from ``[256 a + b]`` up to the next; the entry
+    of a alone counts as (a, 0).
+    """
+    second = np.where(lengths > 1, data[np.minimum(starts + 1, data.size - 1)], 0)  # (n,)
+    pairs = data[starts] * np.uint16(256) + second  # (n,)
+    return np.searchsorted(pairs, np.arange(65537)).astype(np.int32)  # (65537,)
 
 
 def to_bytes(text: str | bytes) -> bytes:
-    """Return a text as UTF-8, the surrogates that carry undecodable bytes (PEP 383) as these; bytes as they are."""
+    """Return a text as UTF-8; bytes as they are.
+
+    The surrogates that carry undecodable bytes (PEP 383) become those bytes.
+
+    Raises
+    ------
+    ArgumentError
+        It is neither, or holds another lone surrogate.
+    """
     try:
-        return (
-            text.encode("utf-8", "surrogateescape")
-            if isinstance(text, str)
-            else bytes(memoryview(text))
-        )
+        if isinstance(text, str):
+            return text.encode("utf-8", "surrogateescape")
+        return bytes(memoryview(text))
     except UnicodeEncodeError as error:
         found = f"a lone surrogate at character {error.start:,}"
     except TypeError:

@@ -128,7 +128,7 @@ class Pipeline:
         """Go back to the dense model; what was collected from it stays."""
         self._leave(self.model)
         self.model = self.dense
-        self.metadata = dict(self.dense.config)
+        self.metadata: dict[str, Any] = dict(self.dense.config)
         self.metadata["compression"] = [*self.metadata.get("compression", []), *self._calibrated]
         self.figures: dict[str, Any] = {"bytes": {"dense": self._sizes({})}}
         self.notes: list[str] = []

@@ -337,7 +337,7 @@ many_weights = st.builds(
     many_weights, st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, math.nextafter(1, 0)])
 )
 def test_a_place_is_drawn_by_its_share(weights: np.ndarray, share: float) -> None:
-    place, sums = sampling._draw(weights, share), np.cumsum(weights, dtype=np.float64)
+    place, sums = sampling.draw(weights, share), np.cumsum(weights, dtype=np.float64)
     rounding = 1e-12 * sums[-1]
     assert weights[place] > 0
     assert sums[place] - weights[place] - rounding <= share * sums[-1] <= sums[place] + rounding

@@ -42,6 +42,6 @@ class Events:
         self(
             "stats",
             **result.timings,
-            resident_bytes=generation.model.resident(),
+            resident_bytes=generation.model.file.resident(),
             rss_bytes=process.get("rss"),
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import model as core
 from ..errors import ArgumentError
+from ..file.config import Config
 from ..model import Model, load
 from ..units import parse_size
 
@@ -120,15 +121,15 @@ def loaded(options: argparse.Namespace) -> Model:
     )
 
 
-def describe(config: dict[str, Any]) -> str:
+def describe(config: Config) -> str:
     """Return a model's version, shape and vocabulary in a few words."""
     return f"{_layers(config)}, vocabulary {config['vocab_size']:,}, {config['dtype']}"
 
 
-def shape(config: dict[str, Any]) -> str:
+def shape(config: Config) -> str:
     """Return a model's version and shape in a few words."""
     return f"{_layers(config)}, {config['dtype']}"
 
 
-def _layers(config: dict[str, Any]) -> str:
+def _layers(config: Config) -> str:
     return f"RWKV {config['arch']}, {config['n_layer']} layers of {config['n_embd']}"

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..chat import answer_settings
 from ..engine.plan import together
 from ..errors import ArgumentError
-from ..generate import END_OF_DOCUMENT
+from ..tokenizer import END_OF_DOCUMENT, Tokenizer
 from ..units import show_size
 from . import options
 from .terminal import columns
 
 if TYPE_CHECKING:
     from ..chat.chat import Chat, Turn
-    from ..tokenizer import Tokenizer
 
 
 class Slash(NamedTuple):

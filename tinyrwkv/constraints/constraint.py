@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from ..core import Core
 from ..errors import ArgumentError
 from ..tokenizer import Tokenizer
 from .automaton import Machine
@@ -16,9 +16,6 @@ from .old_names import accept_old_names
 from .pattern import Sequence, parse
 from .trie import trie_of
 from .walk import Walk
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 
 class Constraint:
@@ -98,7 +95,7 @@ class Constraint:
             place = machine.read(place, bytes([byte]))
         return place.automaton.accepts(place.state)
 
-    def prepare(self, model: Model, most: int = 4096) -> int:
+    def prepare(self, model: Core, most: int = 4096) -> int:
         """Learn beforehand which tokens may follow in every state.
 
         After that no token of a generation takes longer than others.
@@ -117,7 +114,7 @@ class Constraint:
         """
         return self.masks(model).prepare(most)
 
-    def masks(self, model: Model) -> Masks:
+    def masks(self, model: Core) -> Masks:
         """Return the masks for the vocabulary of a model, the same ones each time.
 
         Raises
@@ -130,7 +127,7 @@ class Constraint:
             masks = self._masks.setdefault(model.tokenizer, Masks(self.nfa, trie_of(model)))
         return masks
 
-    def start(self, model: Model) -> Walk:
+    def start(self, model: Core) -> Walk:
         """Return a walk along one text; `Model.generate` calls this.
 
         Raises

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..generate import END_OF_DOCUMENT
+from ..tokenizer import END_OF_DOCUMENT
 from .automaton import DEAD, Automaton, Machine, Members, Place
 from .filter import Filter
 from .nfa import Nfa

@@ -10,7 +10,7 @@ import numpy as np
 from ..tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..core import Core
 
 LONGEST = 24
 """Bytes. Longer tokens are left out: runs of blanks and dashes, which shorter tokens spell."""
@@ -110,7 +110,7 @@ def _levels(lengths: np.ndarray, shared: np.ndarray, longest: int) -> list[np.nd
 _tries: WeakKeyDictionary[Tokenizer, Trie] = WeakKeyDictionary()
 
 
-def trie_of(model: Model) -> Trie:
+def trie_of(model: Core) -> Trie:
     """Return the tree of a model's vocabulary: the same one as long as its tokenizer lives.
 
     Raises

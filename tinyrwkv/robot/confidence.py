@@ -13,7 +13,7 @@ from ..constraints.walk import Walk
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..core import Core
 
 
 class Weighed:
@@ -40,7 +40,7 @@ class Weighed:
     def __init__(self, constraint: Constraint) -> None:
         self.constraint, self.log_share = constraint, 0.0
 
-    def start(self, model: Model) -> _Walk:
+    def start(self, model: Core) -> _Walk:
         """Return a walk along one text, and begin `log_share` anew."""
         self.log_share = 0.0
         return _Walk(self, self.constraint.start(model))

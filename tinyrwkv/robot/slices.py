@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..constraints.constraint import Constraint
-from ..sampling import Sampler
+from ..sampling import Sampler, TokenSampler
 from .confidence import Weighed
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Slices:
         self.logprob = 0.0
         self.stop_reason: str | None = None
         self._prompt = prompt if isinstance(prompt, str) else list(prompt)
-        self._state, self._sampler = state, sampler or Sampler(temperature=0)
+        self._state = state
+        self._sampler: TokenSampler = sampler or Sampler(temperature=0)
         self._generate(deadline=None, constraint=constraint)  # which checks the arguments
 
     @property

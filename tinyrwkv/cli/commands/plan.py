@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from ...engine.plan import together
+from ...file.config import Config
 from ...model import load
 from ...units import show_size
 from .. import options as shared
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(config: dict[str, Any]) -> int | None:
+def _measured(config: Config) -> int | None:
     """Return the bytes a token that the last step of compression measured, if any did."""
     measured = None
     for step in config.get("compression", []):

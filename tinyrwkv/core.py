@@ -1,0 +1,353 @@
+"""What reads tokens: a mapped model file, its program, and the checks of what a caller gives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Literal, cast, overload
+
+import numpy as np
+
+from .arguments import NOT_NUMBERS, whole_number
+from .engine.backends import make
+from .engine.limit import NoLimit, ResidentLimit
+from .engine.reader import Reader
+from .engine.steps import Steps
+from .errors import ArgumentError, FormatError, UnsupportedError
+from .file.config import Config, Origin
+from .file.mapped import TensorFile
+from .file.table import show
+from .kernels.abi import MAX_TOKENS
+from .program.program import Program
+from .state import State
+from .tokenizer import END_OF_DOCUMENT, Tokenizer
+
+BOOLEANS = frozenset((bool, np.bool_))
+
+
+class Core:
+    """The part of a `Model` that generation and scores need: it reads tokens and returns logits.
+
+    Attributes
+    ----------
+    file : TensorFile
+        The mapped file.
+    config : dict
+        The metadata of the file.
+    path : str
+        Where the file is.
+    hash : str
+        SHA-256 that identifies its contents.
+    origin : dict
+        The hash and sizes that every state of this model carries.
+    state_size : int
+        Numbers in a state.
+    has_preview : bool
+        Whether the head has a preview, so that only some logits are exact.
+    backend : Backend
+        What runs the program: ``backend.name``, ``backend.threads``.
+    reader : Reader
+        Reads up to 16 tokens, pausing for deadlines.
+    """
+
+    def __init__(
+        self,
+        file: TensorFile,
+        backend: str = "auto",
+        threads: int = 1,
+        resident_limit: int | None = None,
+    ) -> None:
+        if file.metadata["kind"] != "model":
+            fix = "give the model; State.load reads states"
+            raise FormatError(file.path, "kind", "a state", "a model", fix)
+        threads = whole_number("load", "threads", threads, 1, 64, "give the number of idle cores")
+        if resident_limit is not None:
+            fix = "raise the limit or compress the model"
+            resident_limit = whole_number("load", "resident_limit", resident_limit, fix=fix)
+        self.file = file
+        self.path = file.path
+        self.hash = file.hash
+        self.config = cast(Config, file.metadata)
+        self.origin = _origin(self.config, self.hash)
+        self.program = Program(file)
+        self.state_size = self.program.state_size
+        self.has_preview = "head.rows.weight" in file
+        self.steps = Steps(self.program)
+        self.backend = make(self.program, backend, threads)
+        self.resident_limit = resident_limit
+        limit: ResidentLimit | NoLimit = NoLimit(self.steps)
+        if resident_limit is not None:
+            limit = ResidentLimit(self.steps, resident_limit)
+        self.reader = Reader(self.steps, self.backend, limit)
+        self.steps.advise(in_large_pages=resident_limit is None)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer packed in the file.
+
+        Raises
+        ------
+        UnsupportedError
+            The file was converted without a vocabulary.
+        """
+        if "tokenizer.bytes" not in self.file:
+            fix = "convert it with --vocab, or give token ids"
+            raise UnsupportedError(
+                self.path, "tokenizer", "none in the file", "one, to read text", fix
+            )
+        data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
+        return Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
+
+    def new_state(self) -> State:
+        """Return the state before the first token.
+
+        Returns
+        -------
+        State
+
+        Examples
+        --------
+        >>> import tinyrwkv
+        >>> tinyrwkv.load().new_state().tokens
+        0
+        """
+        return State(self.program.initial_state(), 0, self.origin)
+
+    @overload
+    def forward(
+        self,
+        tokens: int | Iterable[int],
+        state: State | None = None,
+        *,
+        logits: Literal["last", "all"] = "last",
+    ) -> tuple[np.ndarray, State]: ...
+
+    @overload
+    def forward(
+        self, tokens: int | Iterable[int], state: State | None = None, *, logits: None
+    ) -> tuple[None, State]: ...
+
+    def forward(
+        self,
+        tokens: int | Iterable[int],
+        state: State | None = None,
+        *,
+        logits: Literal["last", "all"] | None = "last",
+    ) -> tuple[np.ndarray | None, State]:
+        r"""Read tokens and return what the model expects next.
+
+        Parameters
+        ----------
+        tokens : int or iterable of int
+            At least one.
+        state : State, optional
+            Previous state, not modified; defaults to a new one.
+        logits : str or None
+            "last" for those after the last token, "all" for those after each token, None for none:
+            the state alone.
+
+        Returns
+        -------
+        logits : ndarray, float32, shape (V,) or (T, V), or None
+        state : State
+            After the last token.
+
+        Raises
+        ------
+        ArgumentError
+            A token is not one of the model's, or the state belongs to another model.
+
+        Examples
+        --------
+        >>> import tinyrwkv
+        >>> model = tinyrwkv.load()
+        >>> prompt = model.tokenizer.encode("User: turn left\n\nAssistant:")
+        >>> logits, state = model.forward([0, *prompt])
+        >>> model.tokenizer.decode([logits.argmax()]), state.tokens
+        (' turn', 8)
+        >>> logits, later = model.forward(logits.argmax(), state)  # state is as it was
+        >>> model.tokenizer.decode([logits.argmax()]), state.tokens, later.tokens
+        ('(', 8, 9)
+        """
+        ids = self.check_tokens(tokens)
+        state = self.check_state(state)
+        if logits not in ("last", "all", None):
+            raise ArgumentError(
+                "forward", "logits", repr(logits), '"last", "all" or None', "choose one of them"
+            )
+        if logits is None:
+            return None, self._read(ids, state)
+        rows = len(ids) if logits == "all" else 1
+        out = np.empty((rows, self.config["vocab_size"]), np.float32)  # (T, V) or (1, V)
+        after = self._read(ids, state, out)
+        return (out if logits == "all" else out[0]), after
+
+    def _read(self, ids: np.ndarray, state: State, out: np.ndarray | None = None) -> State:
+        """Return the state after some tokens; `out` has a row for each, or one for the last."""
+        before, after = state.data, np.empty_like(state.data)
+        # A second buffer costs page faults: only where there is a second chunk.
+        spare = np.empty_like(after) if len(ids) > MAX_TOKENS else after
+        for start in range(0, len(ids), MAX_TOKENS):
+            chunk = ids[start : start + MAX_TOKENS]
+            end = start + len(chunk)
+            rows = None
+            if out is not None and len(out) == len(ids):
+                rows = out[start:end]
+            elif end == len(ids):
+                rows = out
+            self.reader.read(chunk, before, after, rows)
+            before, after = after, (spare if before is state.data else before)
+        return State(before, state.tokens + len(ids), self.origin)
+
+    def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
+        """Return tokens as an array; ArgumentError where there is none, or one is not the model's.
+
+        Parameters
+        ----------
+        tokens : int or iterable of int
+
+        Returns
+        -------
+        ndarray, int32, shape (T,)
+        """
+        vocab_size = self.config["vocab_size"]
+        # One token, as decoding gives it, without five calls of NumPy.
+        if _is_token(tokens, vocab_size):
+            return np.array([tokens], np.int32)
+        if isinstance(tokens, Iterable) and not isinstance(tokens, np.ndarray):
+            tokens = list(tokens)
+        ids = _as_integers(tokens)
+        if ids is None or ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
+            found = _wrong_token(tokens, vocab_size)
+            expected = f"token ids, whole numbers from 0 to {vocab_size - 1}"
+            raise ArgumentError(
+                self.path, "tokens", found, expected, "use the ids of this model's tokenizer"
+            )
+        return np.ascontiguousarray(ids, np.int32)
+
+    def check_prompt(
+        self, prompt: str | bytes | Iterable[int], state: State | None
+    ) -> tuple[np.ndarray, State]:
+        """Return the tokens of a prompt and the state that they follow.
+
+        Parameters
+        ----------
+        prompt : str, bytes or iterable of int
+        state : State, optional
+            Previous state; without one, token 0 is put first and the state is a new one.
+
+        Returns
+        -------
+        tokens : ndarray, int32, shape (T,)
+        state : State
+
+        Raises
+        ------
+        ArgumentError, UnsupportedError
+            They are none of this model's, or text is given to a model without a tokenizer.
+        """
+        if isinstance(prompt, (str, bytes)):
+            ids = self.tokenizer.encode(prompt)
+        elif isinstance(prompt, Iterable):
+            ids = list(prompt)
+        else:
+            raise ArgumentError(
+                self.path, "prompt", show(prompt), "text or token ids", "give one of them"
+            )
+        if state is None:
+            ids = [END_OF_DOCUMENT, *ids]
+        return self.check_tokens(ids), self.check_state(state)
+
+    def check_state(self, state: State | None) -> State:
+        """Return a state, a new one for None; ArgumentError where it belongs to another model."""
+        self.file.check_open()
+        if state is None:
+            return self.new_state()
+        if not isinstance(state, State) or state.origin != self.origin:
+            raise ArgumentError(
+                self.path,
+                "state",
+                _whose_state(state),
+                f"a state of model {self.hash[:12]}",
+                "use model.new_state()",
+            )
+        data, shape = state.data, (self.state_size,)
+        good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
+        if not good or data.shape != shape:
+            raise ArgumentError(
+                self.path, "state", "other data", f"contiguous float32 {shape}", "use new_state()"
+            )
+        return state
+
+    def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+        """Return the logits of some tokens from their rows in the head.
+
+        Where the head has a preview, `logits` may hold only that for them.
+
+        Parameters
+        ----------
+        ids : ndarray of int, shape (n,)
+        logits, hidden : ndarray, float32, shapes (V,) and (C + 1,)
+            What `Reader.read` made after the last token.
+
+        Returns
+        -------
+        ndarray, float32, shape (n,)
+            The bits that kernels give; of a head without a preview the same as ``logits[ids]``.
+        """
+        if not self.has_preview:
+            return logits[ids]
+        take = self.reader.limit.take
+        rows = take("head.places", np.asarray(ids))  # (n,)
+        weight = take("head.rows.weight", rows)  # int8, (n, C)
+        scale = take("head.rows.weight.scale", rows)  # (n,)
+        x, x_scale = hidden[:-1], hidden[-1]  # whole numbers, and what one of them stands for
+        sums = weight.astype(np.int32) @ x.astype(np.int32)  # (n,)
+        return sums.astype(np.float32) * (scale * x_scale)
+
+
+def _origin(config: Config, model_hash: str) -> Origin:
+    return {
+        "model": model_hash,
+        "arch": config["arch"],
+        "n_layer": config["n_layer"],
+        "n_embd": config["n_embd"],
+        "n_head": config["n_head"],
+        "head_size": config["head_size"],
+    }
+
+
+def _is_token(value: object, vocab_size: int) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, NOT_NUMBERS)
+    return whole and 0 <= cast(int, value) < vocab_size
+
+
+def _as_integers(tokens: Any) -> np.ndarray | None:
+    """Return tokens as an array of integers with one dimension, in order; None if they are none."""
+    if isinstance(tokens, list) and not BOOLEANS.isdisjoint(map(type, tokens)):
+        return None  # NumPy takes True for 1 where other integers stand beside it
+    try:
+        ids = np.atleast_1d(np.asarray(tokens))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # An empty list has no integers in it, and another type.
+    return ids if ids.ndim == 1 and ids.dtype.kind in "iu" else None
+
+
+def _wrong_token(tokens: Any, vocab_size: int) -> str:
+    """Say which of the tokens refused is not one."""
+    if not isinstance(tokens, list):
+        tokens = tokens.tolist() if isinstance(tokens, np.ndarray) else [tokens]
+    if tokens == []:
+        return "none"
+    each = tokens if isinstance(tokens, list) else [tokens]  # of an array without dimensions
+    return show(next((one for one in each if not _is_token(one, vocab_size)), tokens))
+
+
+def _whose_state(state: object) -> str:
+    """Say what was given in the place of a state of this model."""
+    if not isinstance(state, State):
+        return show(state)
+    origin = state.origin
+    known = isinstance(origin, dict) and isinstance(origin.get("model"), str)
+    return f"a state of model {origin['model'][:12]}" if known else "a state of no model"
