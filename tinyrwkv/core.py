@@ -214,16 +214,28 @@ class Core:
         # One token, as decoding gives it, without five calls of NumPy.
         if _is_token(tokens, vocab_size):
             return np.array([tokens], np.int32)
-        if isinstance(tokens, Iterable) and not isinstance(tokens, np.ndarray):
+        if isinstance(tokens, Iterable) and not isinstance(tokens, (np.ndarray, str)):
             tokens = list(tokens)
         ids = _as_integers(tokens)
         if ids is None or ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
-            found = _wrong_token(tokens, vocab_size)
-            expected = f"token ids, whole numbers from 0 to {vocab_size - 1}"
-            raise ArgumentError(
-                self.path, "tokens", found, expected, "use the ids of this model's tokenizer"
-            )
+            raise self._refuse_tokens(tokens)
         return np.ascontiguousarray(ids, np.int32)
+
+    def _refuse_tokens(self, tokens: Any) -> ArgumentError:
+        """Return the error that says which of the tokens is not one."""
+        vocab_size = self.config["vocab_size"]
+        expected = f"whole numbers from 0 to {vocab_size - 1}"
+        fix = "use the ids of this model's tokenizer"
+        each = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
+        if not isinstance(each, list):
+            each = [each]
+        if not each:
+            sentence = f"{self.path}: there are no tokens to read"
+            return ArgumentError(self.path, "tokens", "none", expected, fix, sentence)
+        wrong = next((one for one in each if not _is_token(one, vocab_size)), tokens)
+        found = show(wrong.item() if isinstance(wrong, np.generic) else wrong)
+        sentence = f"{self.path}: tokens: {found} is not a token id of this model ({expected})"
+        return ArgumentError(self.path, "tokens", found, expected, fix, sentence)
 
     def check_prompt(
         self, prompt: str | bytes | Iterable[int], state: State | None
@@ -263,20 +275,18 @@ class Core:
         self.file.check_open()
         if state is None:
             return self.new_state()
-        if not isinstance(state, State) or state.origin != self.origin:
-            raise ArgumentError(
-                self.path,
-                "state",
-                _whose_state(state),
-                f"a state of model {self.hash[:12]}",
-                "use model.new_state()",
-            )
+        fix = "use model.new_state()"
+        if not isinstance(state, State):
+            raise ArgumentError(self.path, "state", show(state), "a State", fix)
+        if state.origin != self.origin:
+            owner, own = _owner(state), self.hash[:12]
+            sentence = f"{self.path}: this state belongs to {owner}, not to this model, {own}"
+            raise ArgumentError(self.path, "state", owner, own, fix, sentence)
         data, shape = state.data, (self.state_size,)
         good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
         if not good or data.shape != shape:
-            raise ArgumentError(
-                self.path, "state", "other data", f"contiguous float32 {shape}", "use new_state()"
-            )
+            expected = f"contiguous float32 {shape}"
+            raise ArgumentError(self.path, "state", "other data", expected, fix)
         return state
 
     def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
@@ -297,11 +307,12 @@ class Core:
         """
         if not self.has_preview:
             return logits[ids]
+        # logit = (weight @ x) * scale * x_scale; whole numbers up to the sum, so it rounds nowhere.
         take = self.reader.limit.take
         rows = take("head.places", np.asarray(ids))  # (n,)
         weight = take("head.rows.weight", rows)  # int8, (n, C)
         scale = take("head.rows.weight.scale", rows)  # (n,)
-        x, x_scale = hidden[:-1], hidden[-1]  # whole numbers, and what one of them stands for
+        x, x_scale = hidden[:-1], hidden[-1]
         sums = weight.astype(np.int32) @ x.astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * x_scale)
 
@@ -315,6 +326,13 @@ def _origin(config: Config, model_hash: str) -> Origin:
         "n_head": config["n_head"],
         "head_size": config["head_size"],
     }
+
+
+def _owner(state: State) -> str:
+    """Name the model that a state says it belongs to."""
+    origin: Any = state.origin
+    known = isinstance(origin, dict) and isinstance(origin.get("model"), str)
+    return f"model {origin['model'][:12]}" if known else "no model"
 
 
 def _is_token(value: object, vocab_size: int) -> bool:
@@ -332,22 +350,3 @@ def _as_integers(tokens: Any) -> np.ndarray | None:
         return None
     # An empty list has no integers in it, and another type.
     return ids if ids.ndim == 1 and ids.dtype.kind in "iu" else None
-
-
-def _wrong_token(tokens: Any, vocab_size: int) -> str:
-    """Say which of the tokens refused is not one."""
-    if not isinstance(tokens, list):
-        tokens = tokens.tolist() if isinstance(tokens, np.ndarray) else [tokens]
-    if tokens == []:
-        return "none"
-    each = tokens if isinstance(tokens, list) else [tokens]  # of an array without dimensions
-    return show(next((one for one in each if not _is_token(one, vocab_size)), tokens))
-
-
-def _whose_state(state: object) -> str:
-    """Say what was given in the place of a state of this model."""
-    if not isinstance(state, State):
-        return show(state)
-    origin = state.origin
-    known = isinstance(origin, dict) and isinstance(origin.get("model"), str)
-    return f"a state of model {origin['model'][:12]}" if known else "a state of no model"

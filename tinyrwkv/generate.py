@@ -1,4 +1,4 @@
-"""Continue a prompt token by token: stop strings, deadlines, cancellation, the state of the text."""
+"""Continue a prompt token by token, up to a stop string, a deadline or a cancellation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ConstraintWalk(Protocol):
 
 
 class TokenConstraint(Protocol):
-    """What the text of a generation must match: `Choice`, `Regex`, `JsonSchema` or your own class."""
+    """What the text of a generation must match: `Choice`, `Regex`, `JsonSchema` or your class."""
 
     def start(self, model: Core) -> ConstraintWalk:
         """Begin a text for one generation."""
@@ -117,7 +117,7 @@ class Result:
 
     @property
     def unread(self) -> list[int]:
-        """The tokens that `state` has not read, of the prompt or sampled; the prompt to go on with."""
+        """The tokens that `state` has not read, of the prompt or sampled: the next prompt."""
         self._settle()
         return [int(token) for token in self._unread]
 
@@ -133,7 +133,7 @@ class Result:
         self._unread = unread
 
     def _settle(self) -> None:
-        """Read what the state lacks of a text that has ended; earlier there may be no time for it."""
+        """Read what the state lacks, if the text has ended; before that there may be no time."""
         if len(self._unread) and self.stop_reason in ("stop", "length"):
             self._reach(self._model.forward(self._unread, self._state, logits=None)[1], [])
 
@@ -170,9 +170,9 @@ class Generation(Iterator[Piece]):
         constraint: TokenConstraint | None = None,
     ) -> None:
         stops = _check_stops(stop)
-        _check_instance("sampler", sampler, "sample", "a Sampler")
+        _check_methods("sampler", sampler, "a Sampler", ("copy", "reset", "sample", "accept"))
         if constraint is not None:
-            _check_instance("constraint", constraint, "start", "Choice, Regex or JsonSchema")
+            _check_methods("constraint", constraint, "Choice, Regex or JsonSchema", ("start",))
         self.model = model
         self.max_tokens = whole_number("generate", "max_tokens", max_tokens)
         self.deadline = deadline
@@ -196,8 +196,9 @@ class Generation(Iterator[Piece]):
         self._walk = None if constraint is None else constraint.start(model)
         self._exact = self._exact_logits if model.has_preview else None
         self._stops = _StopStrings([to_bytes(text) for text in stops])
-        self._before: State | None = None  # what `_take` keeps
-        self._since = b""
+        # Of the token in which a stop string may begin: the state before it, the bytes from it on.
+        self._match_state: State | None = None
+        self._match_bytes = b""
         self._decoder = StreamDecoder()
         self._cancelled = threading.Event()
         self.result = Result(model, self._now, self._prompt)
@@ -243,7 +244,7 @@ class Generation(Iterator[Piece]):
         return self._end("length")
 
     def _read_prompt(self) -> bool:
-        """Read the prompt in chunks that the deadline leaves time for; False where it was ended."""
+        """Read the prompt in chunks that the deadline leaves time for; False if interrupted."""
         timings, begin = self.result.timings, time.perf_counter()
         rest = self._prompt
         while len(rest):
@@ -257,7 +258,10 @@ class Generation(Iterator[Piece]):
         return True
 
     def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
-        """Read tokens into the state, `rest` to follow; False, and all as it was, where it was ended."""
+        """Read tokens into the state; False, with nothing changed, if interrupted.
+
+        `rest` is what will still be unread: logits are needed only after the last token.
+        """
         out = None if len(rest) else self.logits
         old, new = self._now, self._next
         reader = self.model.reader
@@ -303,19 +307,19 @@ class Generation(Iterator[Piece]):
     def _take(self, data: bytes) -> tuple[bytes, bool]:
         """Take the bytes of a token; return those to show, and whether a stop string is complete.
 
-        From the token on in which a stop string may begin, the state before that token and the
-        bytes since then are kept: the text may have to end between them.
+        Then the text ends before the stop string, maybe within a token: it goes back to the state
+        before that token, and what is left of the bytes is encoded anew.
         """
-        self._since += data
+        self._match_bytes += data
         shown, size = self._stops.push(data)
         if size is not None and self._tokenizer is not None:
-            unread = self._tokenizer.encode(self._since[:-size])
-            self.result._reach(self._before or self._now, unread)
+            unread = self._tokenizer.encode(self._match_bytes[:-size])
+            self.result._reach(self._match_state or self._now, unread)
             return shown, True
         if not self._stops.partial:
-            self._before, self._since = None, b""
-        elif self._before is None:
-            self._before = self._now.copy()
+            self._match_state, self._match_bytes = None, b""
+        elif self._match_state is None:
+            self._match_state = self._now.copy()
         return shown, False
 
     def _rest(self) -> str:
@@ -323,7 +327,7 @@ class Generation(Iterator[Piece]):
         return self._decoder.push(self._stops.release()) + self._decoder.flush()
 
     def _interruption(self) -> str:
-        """Tell what ends the generation before its time: "cancelled", "deadline", or "" for nothing."""
+        """Return what ends the generation early, "cancelled" or "deadline"; "" if nothing does."""
         if self._cancelled.is_set():
             return "cancelled"
         late = self.deadline is not None and time.monotonic() >= self.deadline
@@ -351,9 +355,10 @@ def _check_stops(stop: object) -> list[str]:
     return cast(list[str], stops)
 
 
-def _check_instance(name: str, value: object, method: str, expected: str) -> None:
-    """Raise an ArgumentError where a value is no object, or has no such method."""
-    if isinstance(value, type) or not hasattr(value, method):
+def _check_methods(name: str, value: object, expected: str, methods: tuple[str, ...]) -> None:
+    """Raise an ArgumentError where a value is a class, or an object without these methods."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        expected += f", or an object with the methods {', '.join(methods)}"
         raise ArgumentError("generate", name, show(value), expected, "make one and give it")
 
 

@@ -132,7 +132,7 @@ class Model(Core):
             Previous state, not modified; defaults to a new one.
         sampler : Sampler, optional
             Settings for the choice of tokens. A copy is used, so that the same seed gives the same
-            text. A class of your own needs the methods of `tinyrwkv.sampling.TokenSampler`.
+            text. It may be of a class of your own (a `tinyrwkv.sampling.TokenSampler`).
         max_tokens : int
             Tokens to generate at most.
         stop : str or iterable of str
@@ -141,12 +141,12 @@ class Model(Core):
         deadline : float, optional
             Absolute ``time.monotonic()`` time to end at, within milliseconds.
         constraint : Choice, Regex or JsonSchema, optional
-            What the whole text must match. A class of your own needs the methods of
-            `tinyrwkv.generate.TokenConstraint`: ``start(model)`` returns an object with two methods.
-            ``mask(logits, exact)`` puts ``-inf`` in place where a token may not follow, and
-            ``advance(token)`` takes the token chosen and tells whether anything may follow it.
-            Where the head has a preview, ``exact(ids)`` returns logits from whole rows; otherwise
-            `exact` is None.
+            What the whole text must match. In a class of your own (a
+            `tinyrwkv.generate.TokenConstraint`), ``start(model)`` returns an object with two
+            methods. ``mask(logits, exact)`` puts ``-inf`` in place where a token may not follow.
+            ``advance(token)`` takes the token chosen and tells whether anything may follow it. If
+            the head has a preview, ``exact(ids)`` returns logits from whole rows; otherwise `exact`
+            is None.
 
         Returns
         -------
@@ -163,7 +163,8 @@ class Model(Core):
         >>> import tinyrwkv
         >>> model = load()
         >>> greedy = tinyrwkv.Sampler(temperature=0)
-        >>> generation = model.generate("User: turn left\n\nAssistant:", sampler=greedy, stop=["\n"])
+        >>> prompt = "User: turn left\n\nAssistant:"
+        >>> generation = model.generate(prompt, sampler=greedy, stop=["\n"])
         >>> "".join(piece.text for piece in generation)
         ' turn(90)'
         >>> generation.result.stop_reason

@@ -393,7 +393,7 @@ def _largest(weights: np.ndarray, count: int, mass: float) -> np.ndarray:
 
 
 def _peak(logits: np.ndarray) -> tuple[float, int]:
-    """Return the largest logit and its id, the lowest among equals; argmax takes NaN for largest."""
+    """Return the largest logit and its id, the lowest among equals; NaN counts as the largest."""
     best = int(logits.argmax())
     peak = float(logits[best])
     if math.isfinite(peak):

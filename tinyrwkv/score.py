@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -87,7 +88,7 @@ def _check_choices(choices: Iterable[str]) -> list[str]:
 def _score_text(model: Core, text: str, after: _After) -> Scored:
     tokens = model.tokenizer.encode(text)
     total = _logprob(model, tokens[0], after)
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in itertools.pairwise(tokens):
         after = _read(model, before, after.state)
         total += _logprob(model, token, after)
     return Scored(text, total, len(tokens), len(text.encode()))

@@ -21,7 +21,7 @@ class StateOwner(Protocol):
 
 
 class State:
-    """What a model remembers of the tokens it has read; nothing in the library changes one in place.
+    """What a model remembers of the tokens it has read; the library never changes one in place.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Text to token ids and back: greedy longest match over one sorted, packed table of byte strings."""
+"""Text to token ids and back: greedy longest match over one sorted table of byte strings."""
 
 from __future__ import annotations
 
@@ -203,13 +203,13 @@ class Tokenizer:
         if ids.min() < 1 or ids.max() >= self.vocab_size or np.bincount(ids).max() > 1:
             expected = f"different ids from 1 to {self.vocab_size - 1:,}"
             raise self._refusal("ids", "other ids or one twice", expected)
-        lengths = starts[1:] - starts[:-1]  # (n,)
         whole = starts[0] == 0 and starts[-1] == data.size and starts.size == ids.size + 1
-        if not whole or np.any(lengths <= 0):
+        if not whole or np.any(starts[1:] <= starts[:-1]):
             expected = f"{ids.size + 1:,} increasing from 0 to {data.size:,}"
             raise self._refusal("starts", "other offsets", expected)
-        if lengths.max() > LONGEST:
-            found = f"an entry of {lengths.max():,} bytes"
+        longest = int((starts[1:] - starts[:-1]).max())
+        if longest > LONGEST:
+            found = f"an entry of {longest:,} bytes"
             raise self._refusal("starts", found, f"at most {LONGEST:,}")
 
     def _find_prefixes(
@@ -217,9 +217,9 @@ class Tokenizer:
     ) -> np.ndarray:
         """Return each entry's longest proper prefix among the entries, 0 if there is none.
 
-        On the way it checks the order. It goes through the byte positions. Entries that agree so far
-        are a group of neighbours. Within a group the next bytes must not decrease, and an entry that
-        ends there comes first: it is the prefix of the others.
+        On the way it checks the order. It goes through the byte positions. Entries that agree so
+        far are a group of neighbours. Within a group the next bytes must not decrease, and an entry
+        that ends there comes first: it is the prefix of the others.
         """
         prefixes = np.zeros(lengths.size, np.int32)
         rest = np.arange(lengths.size, dtype=np.int32)  # the entries that reach this position
@@ -282,7 +282,7 @@ def to_bytes(text: str | bytes) -> bytes:
 
 
 class StreamDecoder:
-    r"""UTF-8 that arrives in pieces: the same text as ``bytes.decode(errors="replace")`` of the whole.
+    r"""Decodes UTF-8 that arrives in pieces, as ``bytes.decode(errors="replace")`` does the whole.
 
     Examples
     --------
@@ -295,7 +295,7 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, data: bytes) -> str:
-        """Return the characters that are complete by now; keeps at most the first 3 bytes of the next.
+        """Return the characters that are complete by now; keep at most 3 bytes of the next one.
 
         Parameters
         ----------

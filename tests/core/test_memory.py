@@ -296,12 +296,12 @@ def test_an_interrupt_leaves_a_limit_that_is_held(large, backend, monkeypatch):
 def test_a_child_does_not_wait_for_a_thread_of_its_parent(large):
     model, _ = limited(large, "numpy")
     ids = np.array([1], np.int32)
-    with model._limit.step(0, 1, ids), warnings.catch_warnings():
+    with model.reader.limit.step(0, 1, ids), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer Pythons warn of threads
         child = os.fork()
         if child == 0:
             signal.alarm(5)
-            with model._limit.step(0, 1, ids):
+            with model.reader.limit.step(0, 1, ids):
                 os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 

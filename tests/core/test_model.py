@@ -1,4 +1,4 @@
-"""Models: every fast path against the reference, in any chunks, with any threads, and wrong calls refused."""
+"""Models: every fast path against the reference, in any chunks, and wrong calls refused."""
 
 from __future__ import annotations
 
@@ -377,6 +377,10 @@ def test_a_child_of_a_fork_goes_on(tiny, backend, threads):
         np.array([1.0], np.float32),
         np.array([True]),
         [True],
+        [True, 2],
+        [1, np.False_],
+        [1.5],
+        np.array([1, 2], object),
         {"a": 1},
         object(),
     ],
@@ -384,6 +388,37 @@ def test_a_child_of_a_fork_goes_on(tiny, backend, threads):
 def test_tokens_that_are_none_are_refused(load, backend, tokens):
     with pytest.raises(ArgumentError, match="tokens"):
         load(backend).forward(tokens)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "found"),
+    [
+        ([1.5], "1.5"),
+        ([1, 2, 1.5, -1], "1.5"),
+        (np.array([1.5, 2]), "1.5"),
+        (1.5, "1.5"),
+        ([np.float32(1.5)], "1.5"),
+        ([3, VOCAB_SIZE, 1000], str(VOCAB_SIZE)),
+        (np.array([3, -7]), "-7"),
+        (-1, "-1"),
+        ([2**70], str(2**70)),
+        ([1, True], "True"),
+        ([[1, 2]], r"\[1, 2\]"),
+        ("text", "'text'"),
+        (["a"], "'a'"),
+        (None, "None"),
+    ],
+)
+def test_the_message_names_the_token_that_is_none(load, tokens, found):
+    expected = rf"tokens: {found} is not a token id .*from 0 to {VOCAB_SIZE - 1}"
+    with pytest.raises(ArgumentError, match=expected):
+        load("numpy").forward(tokens)
+
+
+@pytest.mark.parametrize("tokens", [[], np.zeros(0, np.int32), iter(())])
+def test_the_message_says_that_there_are_no_tokens(load, tokens):
+    with pytest.raises(ArgumentError, match="there are no tokens to read"):
+        load("numpy").forward(tokens)
 
 
 @pytest.mark.parametrize(
@@ -429,6 +464,16 @@ def test_a_state_of_another_model_is_refused(load, backend):
             load(backend, "v7", "int8").forward([1], load(backend, arch, dtype).new_state())
 
 
+def test_the_message_names_the_models_of_a_state_by_short_hashes(load):
+    model, other = load("numpy", "v7", "int8"), load("numpy", "v6", "int8")
+    with pytest.raises(ArgumentError) as caught:
+        model.forward([1], other.new_state())
+    message = str(caught.value)
+    for one in (model, other):
+        assert one.hash[:12] in message and one.hash[:13] not in message
+    assert "n_layer" not in message and "{" not in message
+
+
 @pytest.mark.parametrize("origin", [None, {}, {"model": None}, "model"])
 def test_a_state_without_an_origin_is_refused(load, backend, origin):
     data = load(backend).new_state().data
@@ -436,28 +481,19 @@ def test_a_state_without_an_origin_is_refused(load, backend, origin):
         load(backend).forward([1], tinyrwkv.State(data, 0, origin))
 
 
-MISSHAPEN = {
-    "too short": lambda data: data[:-1],
-    "empty": lambda data: data[:0],
-    "float64": lambda data: data.astype(np.float64),
-    "not contiguous": lambda data: np.repeat(data, 2)[::2],
-    "a matrix": lambda data: data.reshape(2, -1),
-    "a list": lambda data: data.tolist(),
-    "big-endian": lambda data: data.astype(">f4"),
-}
-
-
 def test_a_state_with_other_data_is_refused_and_no_crash(tiny, backend):
     """In a process of its own, because the kernels would write past the end of its memory."""
     code = """
     import tinyrwkv
-    from tests.core.test_model import MISSHAPEN
+    from tests.helpers.wrong_states import MISSHAPEN
     path, backend = sys.argv[1:]
     model = tinyrwkv.load(path, backend=backend)
     for kind, change in MISSHAPEN.items():
         state = model.new_state()
         state = tinyrwkv.State(change(state.data), state.tokens, state.origin)
-        for call in (lambda: model.forward([1, 2], state), lambda: model.generate([1], state=state)):
+        forward = lambda: model.forward([1, 2], state)
+        generate = lambda: model.generate([1], state=state)
+        for call in (forward, generate):
             try:
                 call()
             except tinyrwkv.ArgumentError as error:
@@ -479,7 +515,8 @@ def test_a_closed_model_is_refused_and_no_crash(tiny, backend):
     generation = model.generate([1], max_tokens=5)
     model.close()
     model.close()
-    for call in (lambda: model.forward([1]), lambda: model.forward([1], state), lambda: list(generation)):
+    fresh, later = lambda: model.forward([1]), lambda: model.forward([1], state)
+    for call in (fresh, later, lambda: list(generation)):
         try:
             call()
         except tinyrwkv.TinyRWKVError as error:
@@ -489,6 +526,47 @@ def test_a_closed_model_is_refused_and_no_crash(tiny, backend):
     print("refused", end="")
     """
     assert run_script(code, tiny("v7", "int8"), backend) == "refused"
+
+
+CALLS = {
+    "forward": lambda model: model.forward([1]),
+    "generate": lambda model: model.generate([1]),
+    "score": lambda model: model.score([1], ["a"]),
+    "tokenizer": lambda model: model.tokenizer,
+    "plan": lambda model: model.plan(),
+    "resident": lambda model: model.resident(),
+    "cached": lambda model: model.cached(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_closed_model_refuses_every_call(tiny, call):
+    model = tinyrwkv.load(tiny("v7", "int8"), backend="numpy")
+    model.close()
+    with pytest.raises(ArgumentError, match="closed") as caught:
+        CALLS[call](model)
+    assert model.path in str(caught.value)
+
+
+def test_a_model_is_closed_at_the_end_of_a_with_statement(tiny, backend):
+    with tinyrwkv.load(tiny("v7", "int8"), backend=backend) as model:
+        logits, state = model.forward([1, 2])
+        assert logits.shape == (VOCAB_SIZE,)
+    assert state.tokens == 2  # values outlive the model
+    with pytest.raises(ArgumentError, match="closed"):
+        model.forward([3], state)
+    with pytest.raises(ZeroDivisionError), tinyrwkv.load(tiny(), backend=backend) as model:
+        raise ZeroDivisionError
+    with pytest.raises(ArgumentError, match="closed"):
+        model.forward([3])
+
+
+def test_the_repr_says_what_a_model_is(tiny, compiled):
+    model = tinyrwkv.load(tiny("v6", "int8"), backend=compiled, threads=2)
+    told = f"{model.path!r}: v6, 2 layers of width 64, {compiled} backend, 2 threads"
+    assert repr(model) == f"<Model {told}>"
+    model.close()
+    assert repr(model) == f"<Model {told}, closed>"
 
 
 # Numbers that are none.

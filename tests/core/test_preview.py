@@ -1,4 +1,4 @@
-"""A head by its preview in the engine: exact where it says so, near where not, and only chosen rows are read."""
+"""A head by its preview: exact where it says so, near where not, and only chosen rows are read."""
 
 from __future__ import annotations
 

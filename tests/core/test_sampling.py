@@ -16,7 +16,7 @@ from tinyrwkv import sampling
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
 from tinyrwkv.sampling import MOST_IDS, Sampler
 
-# Few different values give ties, the others a spread; -inf as a constraint would set it, but never everywhere.
+# Few different values give ties, the others a spread. A constraint sets -inf, but never everywhere.
 tied_logits = arrays(
     np.float32, st.integers(1, 50), elements=st.sampled_from([-2.0, 0.0, 1.0, 1.5, -math.inf])
 ).filter(lambda logits: math.isfinite(logits.max()))
@@ -208,7 +208,8 @@ def test_min_p_comes_after_top_k_and_top_p() -> None:
 
 def test_top_p_comes_after_top_k_and_temperature() -> None:
     logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
-    # top-k leaves 4/7 and 3/7: 0.5 of that is the first alone, though 0.4 of the whole would not reach 0.5
+    # top-k leaves 4/7 and 3/7: 0.5 of that is the first alone, though 0.4 of the whole would not
+    # reach 0.5
     assert list(Sampler(top_k=2, top_p=0.5).probabilities(logits)) == [1, 0, 0, 0]
     # squared, the first two have 25/30 of the probability instead of 7/10
     assert (Sampler(temperature=0.5, top_p=0.8).probabilities(logits) > 0).tolist() == [
@@ -306,12 +307,11 @@ class Fixed:
 @pytest.mark.parametrize(("number", "token"), [(0.0, 1), (math.nextafter(1, 0), 2)])
 @pytest.mark.parametrize("setting", [{}, {"top_k": 3}, {"top_p": 0.9999999}])
 def test_extreme_random_numbers_draw_allowed_tokens(
-    number: float, token: int, setting: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, number: float, token: int, setting: dict[str, Any]
 ) -> None:
     logits = np.array([-math.inf, 0.5, 0.0, -math.inf], np.float32)
-    sampler = Sampler(**setting)
-    sampler._random = Fixed(number)  # type: ignore[assignment]
-    assert sampler.sample(logits)[0] == token
+    monkeypatch.setattr(sampling, "Random", lambda seed: Fixed(number))
+    assert Sampler(**setting).sample(logits)[0] == token
 
 
 def _weights(size: int, rows: int, seed: int, zeros: float) -> np.ndarray:

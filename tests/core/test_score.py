@@ -1,4 +1,4 @@
-"""Scores: the sums of what single tokens are given, whatever the state, and never a changed state."""
+"""Scores: the sums of what single tokens are given, whatever the state, which never changes."""
 
 from __future__ import annotations
 

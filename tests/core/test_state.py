@@ -1,9 +1,10 @@
-"""States: values with their own memory, files with the same bits, refused where they do not belong."""
+"""States: values with their own memory, files with the same bits, refused by other models."""
 
 from __future__ import annotations
 
 import pathlib
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -90,6 +91,22 @@ def test_a_model_that_is_none_is_refused(load, model, tmp_path):
     load("numpy").new_state().save(tmp_path / "a.trwkv")
     with pytest.raises(ArgumentError, match="model"):
         State.load(tmp_path / "a.trwkv", model)
+
+
+def test_a_state_is_no_model(load, tmp_path):
+    state = load("numpy").new_state()
+    state.save(tmp_path / "a.trwkv")
+    with pytest.raises(ArgumentError, match="model"):
+        State.load(tmp_path / "a.trwkv", state)
+
+
+def test_what_owns_a_state_need_not_be_a_model(load, tmp_path):
+    """A hash, an origin and a size are enough: a tool can look into states without the weights."""
+    model = load("numpy")
+    state = model.forward([1, 2])[1]
+    state.save(tmp_path / "a.trwkv")
+    owner = types.SimpleNamespace(hash=model.hash, origin=model.origin, state_size=model.state_size)
+    assert State.load(tmp_path / "a.trwkv", owner).data.tobytes() == state.data.tobytes()
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/a.trwkv", "."])

@@ -1,4 +1,4 @@
-"""Types of the metadata in a file: the sizes of a model, and what was done to it (docs/format.md)."""
+"""Types of the metadata in a file: a model's sizes, and what was done to it (docs/format.md)."""
 
 from __future__ import annotations
 
