@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinyrwkv
 from tinyrwkv import generate
 from tinyrwkv.engine import reader
-
-OPERATION = 20e-6
-"""Seconds that one operation of a program takes for one token."""
 
 
 class WorkClock:
@@ -22,11 +20,21 @@ class WorkClock:
     model : Model
         Its own, not one that other tests use: it learns how fast the pretended machine is.
     monkeypatch : pytest.MonkeyPatch
+    operation : float
+        Seconds that one operation of the program takes for one token.
+
+    Attributes
+    ----------
+    largest_step : float
+        Seconds of the most operations for one token between two places where it can pause.
     """
 
-    def __init__(self, model: tinyrwkv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, model: tinyrwkv.Model, monkeypatch: pytest.MonkeyPatch, operation: float
+    ) -> None:
         self.now = 1000.0
-        self.largest_step = 0.0
+        self.operation = operation
+        self.largest_step = operation * max(np.diff(model.parts.cuts))
         self._run = model.backend.run
         monkeypatch.setattr(model.backend, "run", self.run)
         for module in (generate, reader):
@@ -40,6 +48,4 @@ class WorkClock:
     def run(self, workspace: Any, first: int, last: int, ids: Any, *rest: Any) -> None:
         """Run operations, and let their time pass."""
         self._run(workspace, first, last, ids, *rest)
-        seconds = OPERATION * (last - first) * len(ids)
-        self.now += seconds
-        self.largest_step = max(self.largest_step, seconds)
+        self.now += self.operation * (last - first) * len(ids)
