@@ -18,7 +18,7 @@ from .score import Scored
 from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `__getattr__` imports them; nothing in constraints imports this module
     from .constraints import Choice, JsonSchema, Regex
 
 __version__ = "0.1.0"
@@ -45,11 +45,11 @@ __all__ = [
     "load",
 ]
 
-_LATE = {name: ".constraints" for name in ("Choice", "JsonSchema", "Regex")}
-"""What is loaded when it is asked for: the core stands without it."""
+_CONSTRAINTS = ("Choice", "JsonSchema", "Regex")
+"""What is loaded when it is asked for: the rest runs without it."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _CONSTRAINTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATE[name], __name__), name)
+    return getattr(import_module(".constraints", __name__), name)

@@ -32,13 +32,22 @@ CONVERTERS = {  # the functions that docs/api-mathematics.md shows
 INNER = {"check_tokens", "check_state", "chunk", "read", "start"}  # for the rest of the package
 
 
+def members(thing: type) -> dict[str, Any]:
+    """Return what a class and the project's classes above it define."""
+    found: dict[str, Any] = {}
+    for base in reversed(thing.__mro__):
+        if base.__module__.startswith("tinyrwkv."):
+            found |= vars(base)
+    return found
+
+
 def public() -> Iterator[tuple[str, Any]]:
     """Yield the classes, functions and methods that a user calls."""
     for name in tinyrwkv.__all__:
         thing = getattr(tinyrwkv, name)
         if inspect.isclass(thing):
             yield name, thing
-            for key, member in vars(thing).items():
+            for key, member in members(thing).items():
                 if not key.startswith("_") and key not in INNER:
                     member = getattr(member, "fget", None) or getattr(member, "__func__", member)
                     if inspect.isfunction(member):
