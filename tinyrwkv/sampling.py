@@ -108,7 +108,6 @@ class Sampler:
         if self.seed is not None:
             self.seed = whole_number("Sampler", "seed", self.seed, 0, 2**64 - 1)
         self._set_bias()
-        self._greedy = self.temperature < GREEDY_BELOW or self.top_k == 1 or self.top_p == 0
         subtracted = self.presence_penalty != 0 or self.frequency_penalty != 0
         self._penalised = subtracted or self.repetition_penalty != 1
         self._counts = np.zeros(0, np.float32)  # (V,) as soon as V is known
@@ -262,7 +261,7 @@ class Sampler:
             changed = self._penalised or self._bias.size > 0
             adjusted = self._adjust(logits) if changed else logits
             peak, best = _peak(adjusted)
-            if self._greedy:
+            if self.temperature < GREEDY_BELOW or self.top_k == 1 or self.top_p == 0:
                 return logits, np.array([best]), np.ones(1)
             if changed or self.temperature != 1:  # otherwise _measure has left them
                 np.subtract(adjusted, peak, out=self._weights)

@@ -416,6 +416,15 @@ def test_accept_refuses_what_is_no_id(token: int) -> None:
         Sampler().accept(token)
 
 
+@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.0}])
+def test_a_setting_may_change_between_tokens(setting: dict[str, float]) -> None:
+    logits, sampler = np.array([0, 0.1, 0], np.float32), Sampler(seed=1)
+    assert len(set(draw(sampler, logits, 30))) == 3
+    for name, value in setting.items():
+        setattr(sampler, name, value)
+    assert set(draw(sampler, logits, 30)) == {1}
+
+
 def test_bias_beyond_the_logits_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"id 5, expected ids below 5"):
         Sampler(logit_bias={5: 1.0}).sample(np.zeros(5, np.float32))
