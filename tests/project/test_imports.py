@@ -27,9 +27,10 @@ ROOMS = {
         *("write", "checkpoint", "read", "__init__"),
     ),
     "tinyrwkv": (
-        *("__main__", "cli", "robot", "chat", "constraints", "native.build", "__init__"),
+        *("__main__", "cli", "robot", "chat", "native.build", "__init__", "constraints"),
         *("model", "generate", "score", "core", "state", "sampling", "tokenizer"),
-        *("engine", "program", "versions", "kernels", "native", "file", "units", "errors"),
+        *("engine", "program", "versions", "kernels", "native", "file"),
+        *("units", "arguments", "errors"),
     ),
 }
 """The rooms of each package from the top to the bottom: a room imports only those below it.
