@@ -34,7 +34,7 @@ class WorkClock:
     ) -> None:
         self.now = 1000.0
         self.operation = operation
-        self.largest_step = operation * max(np.diff(model.parts.cuts))
+        self.largest_step = operation * max(np.diff(model.steps.cuts))
         self._run = model.backend.run
         monkeypatch.setattr(model.backend, "run", self.run)
         for module in (generate, reader):
