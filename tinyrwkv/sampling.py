@@ -179,7 +179,8 @@ class Sampler:
         """
         logits, ids, weights = self._candidates(logits)
         result = np.zeros(logits.size, np.float32)
-        result[ids] = weights / weights.sum(dtype=np.float64)
+        with np.errstate(all="ignore"):  # what float32 cannot hold counts as 0
+            result[ids] = weights / weights.sum(dtype=np.float64)
         return result
 
     def top(self, logits: np.ndarray, n: int = 5) -> list[tuple[int, float]]:

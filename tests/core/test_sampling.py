@@ -475,6 +475,7 @@ def test_top_lists_the_most_probable(logits: np.ndarray, n: int) -> None:
 
 @settings(max_examples=30)
 @given(some_logits, options)
+@example(np.array([0, 0, -100], np.float32), {})
 def test_floating_point_settings_of_the_program_do_not_matter(
     logits: np.ndarray, setting: dict[str, Any]
 ) -> None:
