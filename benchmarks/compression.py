@@ -33,7 +33,7 @@ import tinyrwkv
 from benchmarks import common
 from converters.compress.pipeline import Options, Pipeline
 from converters.compress.presets import PRESETS
-from converters.judge import cost as measure
+from converters.judge.cost import chosen_bytes, pages_per_token, sample_cold
 from converters.judge.metrics import Score, Scorer, exact_match
 from converters.judge.texts import read_text, split_documents, windows
 from converters.write.convert import convert
@@ -175,8 +175,8 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
     told = read_text(text)
     found: dict[str, Any] = {"file_bytes": os.path.getsize(path)}
     pages, cost = (
-        measure.pages_per_token(path),
-        measure.sample_cold(path, tokens),
+        pages_per_token(path),
+        sample_cold(path, tokens),
     )  # before it is mapped to be judged
     with contextlib.closing(tinyrwkv.load(path)) as model:
         listed = list(itertools.islice(texts(model, told), limit))
@@ -184,7 +184,7 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
         for ids in listed:
             score += scorer.score(ids)
             best += scorer.best
-        chosen = measure.chosen_bytes(model) / score.tokens
+        chosen = chosen_bytes(model) / score.tokens
         if "<|doc|>" in told and all(
             "\nAssistant:" in document for document in split_documents(told)
         ):
@@ -195,7 +195,7 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
         some = listed[:WITHOUT_HEAD]
         for ids in some:
             model.forward([0, *ids[:-1]], logits=None)
-        values = measure.chosen_bytes(model) / sum(map(len, some))
+        values = chosen_bytes(model) / sum(map(len, some))
         parts = {part["part"]: part["touched_bytes_per_token"] for part in model.plan()["parts"]}
     np.save(path + ".npy", best)
     if os.path.exists(dense + ".npy") and len(choices := np.load(dense + ".npy")) == len(

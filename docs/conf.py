@@ -9,7 +9,8 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]  # extensions; the packages of the checkout
+# Extensions; the packages of the checkout; what lessons import.
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE / "lessons")]
 
 import tinyrwkv
 
@@ -20,7 +21,13 @@ release = tinyrwkv.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "lesson_pages", "mathml"]
 source_suffix = {".md": "markdown", ".py": "lesson"}
-exclude_patterns = ["*.py", "lessons/*/**", "lessons/measure.py", "pictures/*"]
+exclude_patterns = [
+    "*.py",
+    "lessons/*/**",
+    "lessons/measure.py",
+    "lessons/head_clusters.py",
+    "pictures/*",
+]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"

@@ -20,11 +20,12 @@ sys.path.insert(
     0, str(pathlib.Path(__file__).resolve().parents[2])
 )  # a checkout that is not installed
 
+import head_clusters
+
 import tinyrwkv
-from converters import head_clusters
 from converters.calibrate.documents import sample_documents
 from converters.calibrate.probe import Probe
-from converters.techniques import preview_head as head
+from converters.techniques import preview_head
 from tinyrwkv.file import quant
 
 model = tinyrwkv.load()
@@ -51,7 +52,7 @@ print(f"{len(fit)} vectors to fit, {len(judge)} to judge; the head has {V} rows 
 
 parts, report = head_clusters.cluster_head(W, fit, 64, p_min=0.9, k_min=2)
 logits, read = head_clusters.cluster_logits(parts, judge)
-p = head.softmax(logits.astype(np.float64))
+p = preview_head.softmax(logits.astype(np.float64))
 share = head_clusters.cluster_probabilities(parts, judge)  # (n, K)
 mass = np.add.reduceat(p[:, parts["ids"]], parts["starts"][:-1], axis=1)  # (n, K)
 worst = np.abs(mass - share)[~read].max()
@@ -70,7 +71,7 @@ print(
 def divergence(z):
     """Mean KL divergence from the full head, in nats; how often the first choice is the same."""
     true = judge.astype(np.float64) @ W.T.astype(np.float64)
-    p, q = head.softmax(true.copy()), head.softmax(z.astype(np.float64))
+    p, q = preview_head.softmax(true.copy()), preview_head.softmax(z.astype(np.float64))
     return (p * np.log(np.maximum(p, 1e-300) / np.maximum(q, 1e-300))).sum(axis=1).mean(), (
         true.argmax(axis=1) == z.argmax(axis=1)
     ).mean()
@@ -88,8 +89,8 @@ for p_min in (0.7, 0.9, 0.98):
     )
     clusters.append((size, *divergence(z)))
 for rows in (20, 60, 150, 400):
-    parts, report = head.fit_preview(W, fit, levels=[(V, 8, 4), (V // 4, 32, 2)], rows=rows)
-    z, exact = head.preview_logits(parts, judge)
+    parts, report = preview_head.fit_preview(W, fit, levels=[(V, 8, 4), (V // 4, 32, 2)], rows=rows)
+    z, exact = preview_head.preview_logits(parts, judge)
     previews.append((report["bytes_per_token"], *divergence(z)))
 for name, listed in (("clusters", clusters), ("preview", previews)):
     for size, kl, same in listed:

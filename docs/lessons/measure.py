@@ -2,8 +2,8 @@
 
 python docs/lessons/measure.py rwkv5-world-66m.trwkv --calibrate calibrate.txt --judge books.txt
 
-MODEL is a dense int8 file from tinyrwkv-convert. The two texts share no document. ``--only head`` measures one of the
-parts: head, low_rank, embedding.
+MODEL is a dense int8 file from tinyrwkv-convert. The two texts share no document. ``--only head``
+measures one of the parts: head, low_rank, embedding.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+import head_clusters
+
 import tinyrwkv
-from converters import head_clusters
 from converters.calibrate.collect import collect
 from converters.calibrate.documents import choose_documents
 from converters.calibrate.probe import Probe
 from converters.judge.metrics import nll_of_text
 from converters.judge.texts import windows
-from converters.techniques import low_rank
-from converters.techniques import preview_head as head
+from converters.techniques import low_rank, preview_head
 from tinyrwkv.file import quant
 from tinyrwkv.file.mapped import Writer
 
@@ -102,8 +102,8 @@ def measure_head(of: Measurement) -> dict[str, Any]:
         )
         print(clusters[-1], file=sys.stderr)
     for rows in (250, 500, 1000, 2000, 4000):
-        parts, report = head.fit_preview(weight, fit, rows=rows)
-        logits, chosen = head.preview_logits(parts, judge)
+        parts, report = preview_head.fit_preview(weight, fit, rows=rows)
+        logits, chosen = preview_head.preview_logits(parts, judge)
         kl, same = divergence(true, logits)
         read, size = float(chosen.sum(axis=1).mean()), report["bytes_per_token"]
         previews.append({"rows": read, "bytes": size, "kl": kl, "same": same})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.calibrate.probe import Probe
-from converters.judge import cost as measure
+from converters.judge import cost
 from tinyrwkv import load
 
 
@@ -24,29 +24,29 @@ def read_by(model, ids):
 def test_bytes_of_chosen_weights(load, compiled):
     model = load(compiled, "v5.2", "int8", form="compressed")
     ids = [0, *range(60, 80)]
-    before = measure.chosen_bytes(model)
+    before = cost.chosen_bytes(model)
     model.forward(ids)
-    found = measure.chosen_bytes(model) - before
+    found = cost.chosen_bytes(model) - before
     # a few neurons round to 0 on their way to int16
     assert found == pytest.approx(read_by(model, ids), rel=0.02)
     assert found > 0
-    assert measure.chosen_bytes(load(compiled, "v5.2")) == 0
+    assert cost.chosen_bytes(load(compiled, "v5.2")) == 0
 
 
 @pytest.mark.parametrize("form", ["dense", "compressed", "predicted"])
 def test_a_cold_start(tiny, linux, form):
     path = tiny("v5.2", "int8", form)
     every = load(path).plan()["touched_bytes_per_token"]
-    cost = measure.sample_cold(path, tokens=5)
-    assert (cost.touched > every) if form != "dense" else (cost.touched == every)
-    with measure.cold(path) as model:
-        assert 0 < cost.resident <= -(-len(model.file.bytes) // 4096) * 4096
-    assert measure.sample_cold(path, tokens=5).touched == cost.touched
+    found = cost.sample_cold(path, tokens=5)
+    assert (found.touched > every) if form != "dense" else (found.touched == every)
+    with cost.cold(path) as model:
+        assert 0 < found.resident <= -(-len(model.file.bytes) // 4096) * 4096
+    assert cost.sample_cold(path, tokens=5).touched == found.touched
 
 
 def test_pages_of_one_token(tiny, linux):
     one, many = (
-        measure.pages_per_token(tiny("v5.2"), 2),
-        measure.sample_cold(tiny("v5.2"), 20).resident,
+        cost.pages_per_token(tiny("v5.2"), 2),
+        cost.sample_cold(tiny("v5.2"), 20).resident,
     )
     assert 0 < one <= many

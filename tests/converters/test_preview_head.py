@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters import head_clusters
-from converters.techniques import preview_head as head
+from converters.techniques import preview_head
+from tests.helpers.lessons import head_clusters
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 from tinyrwkv.versions import reference
@@ -41,13 +41,15 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def preview(parts: Any, x: np.ndarray) -> np.ndarray:
-    return reference.preview(head.weights(parts), x)
+    return reference.preview(preview_head.weights(parts), x)
 
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray, np.ndarray]:
     weight, states = made()
-    parts, report = head.fit_preview(weight, states, levels=((V, 8, 4), (300, 16, 2)), rows=40)
+    parts, report = preview_head.fit_preview(
+        weight, states, levels=((V, 8, 4), (300, 16, 2)), rows=40
+    )
     return parts, report, weight, states
 
 
@@ -65,14 +67,16 @@ def ids_of(parts: Any) -> np.ndarray:
 
 def test_all_rows_exact_is_the_dense_head(fitted: Any) -> None:
     parts, _, weight, states = fitted
-    logits, rows = head.preview_logits(parts | {"wanted": np.array([V], np.int32)}, states[:50])
+    logits, rows = preview_head.preview_logits(
+        parts | {"wanted": np.array([V], np.int32)}, states[:50]
+    )
     assert rows.all()
     np.testing.assert_allclose(logits, dense(weight, states[:50]), rtol=1e-5, atol=1e-5)
 
 
 def test_read_rows_are_exact_and_the_others_keep_the_preview(fitted: Any) -> None:
     parts, _, weight, states = fitted
-    logits, rows = head.preview_logits(parts, states[:50])
+    logits, rows = preview_head.preview_logits(parts, states[:50])
     assert 0 < rows.sum() < rows.size
     by_row = logits[:, ids_of(parts)]
     exact = dense(weight, states[:50])[:, ids_of(parts)]
@@ -82,8 +86,8 @@ def test_read_rows_are_exact_and_the_others_keep_the_preview(fitted: Any) -> Non
 
 def test_full_rank_in_four_bits_is_near_the_dense_head() -> None:
     weight, states = made(2)
-    parts, report = head.fit_preview(weight, states, levels=((V, C, 4),), rows=0)
-    logits, rows = head.preview_logits(parts, states)
+    parts, report = preview_head.fit_preview(weight, states, levels=((V, C, 4),), rows=0)
+    logits, rows = preview_head.preview_logits(parts, states)
     assert not rows.any()
     error = logits - states @ weight.T
     assert np.sqrt(np.square(error).mean()) < 0.4
@@ -108,7 +112,7 @@ def test_preview_helps_and_more_rows_help_more(fitted: Any) -> None:
     for rows in (0, 10, 40, 200):
         few = parts | {"wanted": np.array([rows], np.int32)}
         losses.append(
-            (np.exp(truth) * (truth - log_softmax(head.preview_logits(few, states)[0])))
+            (np.exp(truth) * (truth - log_softmax(preview_head.preview_logits(few, states)[0])))
             .sum(axis=1)
             .mean()
         )
@@ -119,7 +123,7 @@ def test_preview_helps_and_more_rows_help_more(fitted: Any) -> None:
 
 def test_rows_read_are_those_of_the_highest_scores(fitted: Any) -> None:
     parts, _, _, states = fitted
-    rows = head.preview_logits(parts, states)[1]
+    rows = preview_head.preview_logits(parts, states)[1]
     assert 30 < rows.sum(axis=1).mean() <= 40  # equal scores are read together or not at all
     assert rows.sum(axis=1).max() <= 40
     scores = preview(parts, states) + reference.even(parts["ranges"][1], parts["spread_codes"])
@@ -152,7 +156,7 @@ def test_the_lowest_score_is_reached_by_no_more_than_wanted(
 def test_every_token_has_a_place_and_likely_ones_come_first(fitted: Any) -> None:
     parts, _, weight, states = fitted
     assert np.array_equal(np.sort(parts["places"]), np.arange(V))
-    p = head.mean_probabilities(weight, states)
+    p = preview_head.mean_probabilities(weight, states)
     assert (np.diff(p[ids_of(parts)]) <= 0).all()
     q, scale = quantize_rows(weight)
     assert np.array_equal(parts["rows.weight"], q[ids_of(parts)])
@@ -161,9 +165,9 @@ def test_every_token_has_a_place_and_likely_ones_come_first(fitted: Any) -> None
 
 def test_one_by_one_is_together(fitted: Any) -> None:
     parts, _, _, states = fitted
-    together, rows = head.preview_logits(parts, states[:9])
+    together, rows = preview_head.preview_logits(parts, states[:9])
     for t in range(9):
-        alone, row = head.preview_logits(parts, states[t : t + 1])
+        alone, row = preview_head.preview_logits(parts, states[t : t + 1])
         assert np.array_equal(row[0], rows[t])
         np.testing.assert_allclose(alone[0], together[t], rtol=1e-5, atol=1e-5)
 
@@ -179,25 +183,30 @@ def test_bytes_are_those_of_the_parts(fitted: Any) -> None:
 
 def test_pages_seen_are_those_of_the_rows_read(fitted: Any) -> None:
     parts, _, _, states = fitted
-    chosen = reference.preview_logits(head.weights(parts), states[:50])[1].any(axis=0)
+    chosen = reference.preview_logits(preview_head.weights(parts), states[:50])[1].any(axis=0)
     pages = {byte // 4096 for row in np.flatnonzero(chosen) for byte in (row * C, row * C + C - 1)}
-    assert head.seen_bytes(parts, states[:50]) == 4096 * len(pages) > 4096
+    assert preview_head.seen_bytes(parts, states[:50]) == 4096 * len(pages) > 4096
     everything = {**parts, "wanted": np.array([V], np.int32)}
-    assert head.seen_bytes(everything, states[:1]) == -(-V * C // 4096) * 4096
+    assert preview_head.seen_bytes(everything, states[:1]) == -(-V * C // 4096) * 4096
 
 
 def test_the_same_input_gives_the_same_parts() -> None:
     weight, states = made(3)
-    first, second = (head.fit_preview(weight, states, levels=((V, 8, 4),))[0] for _ in range(2))
+    first, second = (
+        preview_head.fit_preview(weight, states, levels=((V, 8, 4),))[0] for _ in range(2)
+    )
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_default_levels_hold_nearly_all_of_the_probability() -> None:
     p = 0.999 ** np.arange(20000)
-    first, second = head.default_levels(p / p.sum(), 512)
+    first, second = preview_head.default_levels(p / p.sum(), 512)
     assert first == (20000, 16, 4)
     assert second[1:] == (112, 2) and 6900 < second.rows <= 6908 + 1024
-    assert head.default_levels(p, 40)[1].rank == 16 and len(head.default_levels(p, 16)) == 1
+    assert (
+        preview_head.default_levels(p, 40)[1].rank == 16
+        and len(preview_head.default_levels(p, 16)) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,15 +224,15 @@ def test_default_levels_hold_nearly_all_of_the_probability() -> None:
 )
 def test_levels_out_of_range_are_refused(levels: Any) -> None:
     with pytest.raises(ArgumentError, match="levels"):
-        head.fit_preview(*made(), levels=levels)
+        preview_head.fit_preview(*made(), levels=levels)
 
 
 def test_states_of_another_width_are_refused() -> None:
     weight, states = made()
     with pytest.raises(ArgumentError, match="states"):
-        head.fit_preview(weight, np.ascontiguousarray(states[:, 1:]))
+        preview_head.fit_preview(weight, np.ascontiguousarray(states[:, 1:]))
     with pytest.raises(ArgumentError, match="finite"):
-        head.fit_preview(weight, np.full_like(states, np.nan))
+        preview_head.fit_preview(weight, np.full_like(states, np.nan))
 
 
 def test_all_clusters_is_the_dense_head(clustered: Any) -> None:

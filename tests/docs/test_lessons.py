@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from converters import head_clusters
 from converters.calibrate import collect, documents
 from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_ffn
+from tests.helpers.lessons import LESSONS, head_clusters
 from tinyrwkv import Model, Sampler, model
 from tinyrwkv.file import memory, quant
 from tinyrwkv.versions import reference
 
-LESSONS = Path(__file__).resolve().parents[2] / "docs" / "lessons"
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9]_*.py"))]
 MARK = "# <- repair this line"
 
@@ -399,7 +398,7 @@ def test_an_exercise_fails_until_it_is_repaired(name: str, tmp_path: Path) -> No
     repaired = tmp_path / "docs" / "lessons" / "exercises" / path.name  # as deep as the original
     repaired.parent.mkdir(parents=True)
     repaired.write_text("\n".join(lines) + "\n", "utf-8")
-    failed, held = (
+    failed, passed = (
         subprocess.run(
             [sys.executable, str(program)],
             env=os.environ | {"PYTHONPATH": str(LESSONS.parent.parent)},
@@ -409,4 +408,4 @@ def test_an_exercise_fails_until_it_is_repaired(name: str, tmp_path: Path) -> No
         for program in (path, repaired)
     )
     assert failed.returncode == 1 and "AssertionError" in failed.stderr
-    assert held.returncode == 0, held.stderr
+    assert passed.returncode == 0, passed.stderr

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 import tinyrwkv
-from converters import head_clusters
 from converters.calibrate import collect, documents, effects
-from converters.judge import metrics as score
-from converters.techniques import low_rank, predict_ffn, sparse_ffn
-from converters.techniques import preview_head as head
+from converters.judge import metrics
+from converters.techniques import low_rank, predict_ffn, preview_head, sparse_ffn
+from tests.helpers.lessons import head_clusters
 from tests.helpers.places import ROOT
 
 CONVERTERS = {  # the functions that docs/api-mathematics.md shows
@@ -24,10 +23,10 @@ CONVERTERS = {  # the functions that docs/api-mathematics.md shows
     effects: ("effects",),
     low_rank: ("spectrum", "factor", "factor_whitened", "round_factors", "choose_ranks"),
     head_clusters: ("cluster_head", "cluster_logits"),
-    head: ("fit_preview", "preview_logits"),
+    preview_head: ("fit_preview", "preview_logits"),
     sparse_ffn: ("sparse_exact", "bundle"),
     predict_ffn: ("fit_layer", "find_prices", "predicted"),
-    score: ("nll_of_text", "lambada_accuracy", "exact_match"),
+    metrics: ("nll_of_text", "lambada_accuracy", "exact_match"),
 }
 INNER = {"check_tokens", "check_state", "chunk", "read", "start"}  # for the rest of the package
 

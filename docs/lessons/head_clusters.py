@@ -1,7 +1,8 @@
 """The hierarchical head of RWKV-Lite: clusters of rows, a small head that weighs them, exact rows in the likely ones.
 
-The cluster head gives every cluster a probability. The likeliest clusters are read and their logits are exact; every
-other cluster keeps exactly its probability, spread over its tokens by a stored prior.
+The cluster head gives every cluster a probability. The likeliest clusters are read and their logits
+are exact; every other cluster keeps exactly its probability, spread over its tokens by a stored
+prior.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from converters.techniques.preview_head import (
+    matrix,
+    mean_probabilities,
+    softmax,
+    softmax_blocks,
+)
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
-
-from .techniques.preview_head import matrix, mean_probabilities, softmax, softmax_blocks
 
 Array = np.ndarray
 Parts = Mapping[str, Array]
@@ -54,12 +59,14 @@ def cluster_head(
     Returns
     -------
     parts : dict of str to ndarray
-        ``rows`` int8 (V, C) and ``rows.scale`` float32 (V,), cluster by cluster; ``ids`` int32 (V,), the token of each;
-        ``starts`` int32 (K + 1,), the first row of each cluster and V; ``clusters`` int8 (K, C), ``clusters.scale`` and
-        ``clusters.bias`` float32 (K,); ``prior`` uint8 (V,), its ``prior.table`` float32 (256,) and ``prior.norm``
-        float32 (K,); ``p_min`` float32 (1,); ``limits`` int32 (2,), k_min and k_max.
+        ``rows`` int8 (V, C) and ``rows.scale`` float32 (V,), cluster by cluster; ``ids`` int32
+        (V,), the token of each; ``starts`` int32 (K + 1,), the first row of each cluster and V;
+        ``clusters`` int8 (K, C), ``clusters.scale`` and ``clusters.bias`` float32 (K,); ``prior``
+        uint8 (V,), its ``prior.table`` float32 (256,) and ``prior.norm`` float32 (K,); ``p_min``
+        float32 (1,); ``limits`` int32 (2,), k_min and k_max.
     report : dict
-        ``divergence`` of the cluster head in nats, ``clusters`` and ``rows`` read on average over the states.
+        ``divergence`` of the cluster head in nats, ``clusters`` and ``rows`` read on average over
+        the states.
 
     Raises
     ------
@@ -88,7 +95,8 @@ def cluster_head(
     mass = np.concatenate(
         [np.add.reduceat(q, starts[:-1], axis=1) for _, q in softmax_blocks(W, states)]
     )  # (n, K)
-    # The likely rows of a cluster give the direction to begin with, right far beyond what training sees of it.
+    # The likely rows of a cluster give the direction to begin with, right far beyond what training
+    # sees of it.
     likely = (p[order] + 1e-9)[:, None]
     begin = np.add.reduceat(W * likely, starts[:-1]) / np.add.reduceat(
         likely, starts[:-1]
@@ -220,7 +228,8 @@ def cluster_rows(
             total = np.bincount(group, importance * features[:, j], K)
             centres[:, j] = np.where(weight > 0, total / np.maximum(weight, 1e-30), centres[:, j])
     group = np.full(V, -1)
-    # Each cluster first gets the row nearest to it; then rows go to the nearest cluster with room, close ones first.
+    # Each cluster first gets the row nearest to it; then rows go to the nearest cluster with room,
+    # close ones first.
     for k in range(K):
         free = np.flatnonzero(group < 0)
         group[free[_distances(features[free], centres[k : k + 1])[:, 0].argmin()]] = k
