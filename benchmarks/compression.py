@@ -31,10 +31,11 @@ import numpy as np
 
 import tinyrwkv
 from benchmarks import common
-from converters.compress.pipeline import Options, Pipeline
+from converters.compress.options import Options
+from converters.compress.pipeline import Pipeline
 from converters.compress.presets import PRESETS
 from converters.judge.cost import chosen_bytes, pages_per_token, sample_cold
-from converters.judge.metrics import Score, Scorer, exact_match
+from converters.judge.metrics import Judge, TextLoss, exact_match
 from converters.judge.texts import read_text, split_documents, windows
 from converters.write.convert import convert
 from converters.write.edit import edit
@@ -165,7 +166,7 @@ def make(paths: dict[str, str], checkpoint: str, vocab: str, calibrate: str, fol
             for name, path in missing.items():
                 pipeline.reset()
                 for stage in pipeline.stages(TECHNIQUES[name]):
-                    pipeline.apply(stage, TECHNIQUES[name].most)
+                    pipeline.apply(stage, TECHNIQUES[name].max_nll_rise)
                 edit(pipeline.model.file, path, {}, pipeline.metadata)
                 print(f"{path}: {name}", file=sys.stderr)
 
@@ -180,9 +181,9 @@ def judge(path: str, dense: str, text: str, limit: int | None, tokens: int) -> d
     )  # before it is mapped to be judged
     with contextlib.closing(tinyrwkv.load(path)) as model:
         listed = list(itertools.islice(texts(model, told), limit))
-        scorer, score, best = Scorer(model), Score(), list[int]()
+        scorer, score, best = Judge(model), TextLoss(), list[int]()
         for ids in listed:
-            score += scorer.score(ids)
+            score += scorer.loss(ids)
             best += scorer.best
         chosen = chosen_bytes(model) / score.tokens
         if "<|doc|>" in told and all(

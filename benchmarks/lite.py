@@ -28,7 +28,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from benchmarks import common, random_checkpoint
 from benchmarks.random_model import sizes
 from benchmarks.tokens import Run
-from converters.compress.presets import PRESETS, compress
+from converters.compress.compress import compress
+from converters.compress.presets import PRESETS
 from converters.judge.cost import sample_cold
 from converters.write.convert import convert
 from tinyrwkv import Model
@@ -65,7 +66,7 @@ def make(shape: tuple[int, int, int], path: str, dense: str | None = None) -> No
         checkpoint = f"{folder}/random.safetensors"
         random_checkpoint.write(checkpoint, sizes("v5.2", *shape))
         fire_rarely(checkpoint, shape[0])
-        compress(checkpoint, path, PRESETS["lite"]._replace(most=None))
+        compress(checkpoint, path, PRESETS["lite"]._replace(max_nll_rise=None))
         if dense:
             convert(checkpoint, dense)
 

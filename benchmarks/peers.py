@@ -36,7 +36,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from benchmarks import common, random_checkpoint
 from benchmarks.engine import ROOT, Engine
 from benchmarks.random_model import sizes
-from converters.compress.presets import PRESETS, compress
+from converters.compress.compress import compress
+from converters.compress.presets import PRESETS
 from converters.export.gguf import export
 from converters.write.convert import convert
 from tinyrwkv import load

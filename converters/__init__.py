@@ -1,1 +1,4 @@
-"""Make .trwkv model files from RWKV checkpoints: PyTorch, safetensors, GGUF and rwkv.cpp files, without PyTorch."""
+"""Make .trwkv model files from RWKV checkpoints, without PyTorch.
+
+Checkpoints may be PyTorch, safetensors, GGUF and rwkv.cpp files.
+"""

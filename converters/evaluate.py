@@ -1,4 +1,7 @@
-"""Judge a model file: how well it predicts texts, last words and answers. The command ``tinyrwkv-convert eval``."""
+"""Judge a model file: how well it predicts texts, last words and answers.
+
+This is the command ``tinyrwkv-convert eval``.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,47 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tinyrwkv import Model, load
-from tinyrwkv.errors import TinyRWKVError
 
+from . import exits
+from .arguments import count, whole_number
 from .judge.compare import check_same, compare
 from .judge.cost import TOKENS, chosen_bytes, sample_cold
-from .judge.metrics import Matches, Score, exact_match, lambada_accuracy, nll_of_docs, nll_of_text
+from .judge.metrics import (
+    Matches,
+    TextLoss,
+    exact_match,
+    lambada_accuracy,
+    nll_of_docs,
+    nll_of_text,
+)
 from .judge.texts import read_text, split_documents, windows
+
+NAME = "tinyrwkv-convert eval"
+
+ACCURACY = {"lambada": "lambada_accuracy", "commands": "exact_match"}
+"""The keys in the report of what is right or wrong."""
+
+COLUMNS = ("", "documents", "tokens", "nll/token", "nll/byte", "top-1", "right", "seconds")
+"""Of the table for people."""
 
 _NOTES = """\
 examples:
   tinyrwkv-convert eval model.trwkv --text book.txt
   tinyrwkv-convert eval lite.trwkv --against dense.trwkv --text book.txt --json
-      what a compressed file lost: differences of nll and top-1, agreement of first choices, KL divergence
+      What a compressed file lost: differences of nll and top-1, how often the first choices agree,
+      and the KL divergence.
 
-Give at least one file. nll is in nats; the figures of --text and --docs together are the report's, each has its own
-among the parts. A window or document begins with token 0, which is not scored. LAMBADA: plain lines, or JSON lines
-{"text": "..."}; right where every token of the last word is the greedy one. Commands: the prompt ends with
-"Assistant:", the answer at an empty line; right where it equals the document's answer.
+Give at least one of --text, --docs, --lambada and --commands. The nll is in nats. The report has
+one figure for --text and --docs together, and one for each of them among its parts. Every window
+and document begins with token 0, which is not scored.
+LAMBADA: plain lines, or JSON lines {"text": "..."}. A last word is right if each of its tokens is
+the model's first choice.
+Commands: the prompt ends with "Assistant:", and the answer ends at an empty line. An answer is
+right if it equals that of the document.
 """
 
 
@@ -45,177 +68,226 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, 130 after Ctrl-C.
+        0; 1 after an error; 130 after Ctrl-C; 141 if nobody reads the output. A mistake in the
+        arguments ends the process with 2.
     """
+    return exits.run(NAME, functools.partial(_run, argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
-    options = parser.parse_args(argv)
-    if not any((options.text, options.docs, options.lambada, options.commands)):
+    arguments = parser.parse_args(argv)
+    if not _asked(arguments):
         parser.error("nothing to score: give --text, --docs, --lambada or --commands")
-    try:
-        report = evaluate(options)
-    except TinyRWKVError as error:
-        print(f"tinyrwkv-convert eval: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ntinyrwkv-convert eval: interrupted", file=sys.stderr)
-        return 130
-    print(json.dumps(report, indent=1) if options.json else _table(report))
+    report = evaluate(arguments)
+    print(json.dumps(report, indent=1) if arguments.json else _table(report))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tinyrwkv-convert eval",
+        prog=NAME,
         description="Judge a model file: how well it predicts texts, last words and answers.",
         epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="a .trwkv file")
-    parser.add_argument(
-        "--text", metavar="FILE", help="plain UTF-8, scored in windows of 512 tokens"
-    )
-    parser.add_argument(
-        "--docs", metavar="FILE", help="documents separated by a line <|doc|>, each scored whole"
-    )
-    parser.add_argument(
-        "--lambada", metavar="FILE", help='lines, or JSON lines with "text": the last word'
-    )
-    parser.add_argument(
-        "--commands", metavar="FILE", help="User/Assistant documents, answered greedily"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a .trwkv file")
+    add("--text", metavar="FILE", help="plain UTF-8, scored in windows of 512 tokens")
+    add("--docs", metavar="FILE", help="documents, with a line <|doc|> between them, each whole")
+    add("--lambada", metavar="FILE", help="lines of text: how often is the last word predicted?")
+    add("--commands", metavar="FILE", help="User/Assistant documents: is the greedy answer right?")
+    add(
         "--against",
         metavar="MODEL",
-        help="another file of this vocabulary: how far is MODEL from it?",
+        help="another file with the same vocabulary, to compare MODEL with",
     )
-    parser.add_argument(
-        "--template", default="robot", metavar="NAME", help="of --commands (default: robot)"
+    add(
+        "--template",
+        default="robot",
+        metavar="NAME",
+        help="chat template for --commands (default: robot)",
     )
-    parser.add_argument(
-        "--backend", default="auto", metavar="B", help="auto, numba or numpy (default: auto)"
+    add(
+        "--backend",
+        default="auto",
+        metavar="B",
+        help="auto, native, numba or numpy (default: auto)",
     )
-    parser.add_argument(
-        "--threads", type=int, default=_cores(), metavar="N", help="default here: %(default)s"
+    add(
+        "--threads",
+        type=whole_number,
+        default=_cores(),
+        metavar="N",
+        help="threads to use (default on this machine: %(default)s)",
     )
-    parser.add_argument(
-        "--limit", type=_count, metavar="N", help="only the first N windows, documents and lines"
+    add("--limit", type=count, metavar="N", help="only the first N windows, documents or lines")
+    add(
+        "--show-wrong",
+        type=count,
+        default=0,
+        metavar="N",
+        help="show the first N wrong answers of each file",
     )
-    parser.add_argument(
-        "--show-wrong", type=_count, default=0, metavar="N", help="show the first N wrong answers"
-    )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add("--json", action="store_true", help="print the figures as JSON")
     return parser
 
 
 def _cores() -> int:
-    """Return how many threads to use: one for each core this process may use, up to 4; figures don't depend on it."""
+    """Return one thread for each core that this process may use, at most 4.
+
+    The figures do not depend on it.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     return min(4, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+def _asked(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the files to score, by the names of their options."""
+    paths = {name: getattr(arguments, name) for name in ("text", "docs", "lambada", "commands")}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
-def evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    """Do what the command line asks for and return the report, all of it plain JSON."""
-    asked = {
-        name: path
-        for name in ("text", "docs", "lambada", "commands")
-        if (path := getattr(options, name))
-    }
+def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Do what the command line asks for.
+
+    Parameters
+    ----------
+    arguments : Namespace
+
+    Returns
+    -------
+    dict
+        The report, all of it plain JSON.
+    """
+    asked = _asked(arguments)
     texts = {name: read_text(path) for name, path in asked.items()}  # before minutes of scoring
-    # First: what is mapped, here or in another process, does not leave the cache.
-    cost = sample_cold(options.model, backend=options.backend, threads=options.threads)
-    total, chosen, report = Score(), 0, dict[str, Any]()
-    parts, wrong = list[dict[str, Any]](), list[dict[str, Any]]()
+    # This comes first: pages that are mapped, here or in another process, stay in the cache.
+    cost = sample_cold(arguments.model, backend=arguments.backend, threads=arguments.threads)
     with contextlib.ExitStack() as stack:
-        model, other = (
-            path
-            and stack.enter_context(
-                contextlib.closing(load(path, backend=options.backend, threads=options.threads))
-            )
-            for path in (options.model, options.against)
-        )
-        if other:
+        model = stack.enter_context(_opened(arguments.model, arguments))
+        other = None
+        if arguments.against is not None:
+            other = stack.enter_context(_opened(arguments.against, arguments))
             check_same(model, other)
+        scored = _Scored(model, arguments)
         for name, text in texts.items():
-            begin, before = time.perf_counter(), chosen_bytes(model)
-            result = _measure(name, model, text, options)
-            part = {
-                "part": name,
-                "file": asked[name],
-                "documents": result.documents,
-                "tokens": result.tokens,
-            }
-            if isinstance(result, Score):
-                part |= _figures(result)
-                total += result
-                chosen += chosen_bytes(model) - before
-            else:
-                report[_ACCURACY[name]] = result.accuracy
-                part |= {"right": result.right, "accuracy": result.accuracy}
-                wrong += [{"part": name, **entry} for entry in result.wrong[: options.show_wrong]]
-            parts.append({**part, "seconds": round(time.perf_counter() - begin, 3)})
-        if other:
-            report["against"] = _against(model, other, texts, report, options)
-        report |= {"tokens": total.tokens, **_figures(total)} if total.tokens else {}
-        every = model.plan()["touched_bytes_per_token"]
-        report |= {
-            "model": model.path,
-            "backend": model.backend.name,
-            "threads": model.backend.threads,
-        }
+            scored.add(name, asked[name], text)
+        report: dict[str, Any] = dict(scored.accuracies)
+        if other is not None:
+            report["against"] = _against(model, other, texts, scored.accuracies, arguments)
+        if scored.loss.tokens:
+            report |= {"tokens": scored.loss.tokens, **_figures(scored.loss)}
+        report["model"] = model.path
+        report["backend"] = model.backend.name
+        report["threads"] = model.backend.threads
         report["compression"] = [_step(step) for step in model.config.get("compression", [])]
-    report["touched_bytes_per_token"] = (
-        every + chosen / total.tokens if total.tokens else cost.touched
-    )
-    report |= {"resident_bytes": cost.resident} if cost.resident is not None else {}
-    report["parts"] = parts
-    if options.show_wrong:
-        report["wrong"] = wrong
+        report["touched_bytes_per_token"] = scored.touched() if scored.loss.tokens else cost.touched
+    if cost.resident is not None:
+        report["resident_bytes"] = cost.resident
+    report["parts"] = scored.parts
+    if arguments.show_wrong:
+        report["wrong"] = scored.wrong
     return report
 
 
-_ACCURACY = {"lambada": "lambada_accuracy", "commands": "exact_match"}
+@contextlib.contextmanager
+def _opened(path: str, arguments: argparse.Namespace) -> Iterator[Model]:
+    model = load(path, backend=arguments.backend, threads=arguments.threads)
+    with contextlib.closing(model):
+        yield model
 
 
-def _measure(name: str, model: Model, text: str, options: argparse.Namespace) -> Any:
-    measures: dict[str, Callable[..., Score | Matches]] = {
-        **{"text": nll_of_text, "docs": nll_of_docs, "lambada": lambada_accuracy},
-        "commands": functools.partial(exact_match, template=options.template),
+class _Scored:
+    """What a model made of texts.
+
+    Attributes
+    ----------
+    loss : TextLoss
+        Of plain texts and documents together.
+    accuracies : dict
+        Of last words and answers, by their key in the report.
+    parts, wrong : list of dict
+        For the report.
+    """
+
+    def __init__(self, model: Model, arguments: argparse.Namespace) -> None:
+        self.loss = TextLoss()
+        self.accuracies: dict[str, float] = {}
+        self.parts: list[dict[str, Any]] = []
+        self.wrong: list[dict[str, Any]] = []
+        self._model = model
+        self._arguments = arguments
+        self._chosen = 0  # bytes that kernels chose while plain texts and documents were read
+
+    def add(self, name: str, path: str, text: str) -> None:
+        """Score one text."""
+        begin = time.perf_counter()
+        chosen_before = chosen_bytes(self._model)
+        result = _measure(name, self._model, text, self._arguments)
+        part = {
+            "part": name,
+            "file": path,
+            "documents": result.documents,
+            "tokens": result.tokens,
+        }
+        if isinstance(result, TextLoss):
+            self.loss += result
+            self._chosen += chosen_bytes(self._model) - chosen_before
+            part |= _figures(result)
+        else:
+            self.accuracies[ACCURACY[name]] = result.accuracy
+            shown = result.wrong[: self._arguments.show_wrong]
+            self.wrong += [{"part": name, **entry} for entry in shown]
+            part |= {"right": result.right, "accuracy": result.accuracy}
+        part["seconds"] = round(time.perf_counter() - begin, 3)
+        self.parts.append(part)
+
+    def touched(self) -> float:
+        """Return the bytes of weights read for a token of the plain texts and documents."""
+        planned: float = self._model.plan()["touched_bytes_per_token"]
+        return planned + self._chosen / self.loss.tokens
+
+
+def _measure(
+    name: str, model: Model, text: str, arguments: argparse.Namespace
+) -> TextLoss | Matches:
+    measures: dict[str, Callable[..., TextLoss | Matches]] = {
+        "text": nll_of_text,
+        "docs": nll_of_docs,
+        "lambada": lambada_accuracy,
+        "commands": functools.partial(exact_match, template=arguments.template),
     }
-    with _Bar(name) as bar:
-        return measures[name](model, text, limit=options.limit, progress=bar)
+    with Bar(name) as bar:
+        return measures[name](model, text, limit=arguments.limit, progress=bar)
 
 
 def _against(
     model: Model,
     other: Model,
     texts: Mapping[str, str],
-    report: Mapping[str, Any],
-    options: argparse.Namespace,
+    accuracies: Mapping[str, float],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Return how far a model is from another on the same texts: its figures less those of the other."""
+    """Return how far a model is from another on the same texts: its figures less the other's."""
     found: dict[str, Any] = {"model": other.path}
-    documents = list[list[int]]()
+    documents: list[list[int]] = []
     for name, text in texts.items():
         if name == "text":
-            documents += itertools.islice(windows(model.tokenizer, text.encode()), options.limit)
+            listed = windows(model.tokenizer, text.encode())
+            documents += itertools.islice(listed, arguments.limit)
         elif name == "docs":
-            documents += map(model.tokenizer.encode, split_documents(text)[: options.limit])
+            documents += map(model.tokenizer.encode, split_documents(text)[: arguments.limit])
         else:
-            key = _ACCURACY[name]
-            found[f"{key}_delta"] = report[key] - _measure(name, other, text, options).accuracy
+            matches = _measure(name, other, text, arguments)
+            assert isinstance(matches, Matches)
+            key = ACCURACY[name]
+            found[f"{key}_delta"] = accuracies[key] - matches.accuracy
     if documents:
         size = sum(map(len, documents))
-        with _Bar("against") as bar:
-            found |= compare(
-                model, other, documents, lambda tokens: bar(tokens / size, tokens)
-            ).figures()
+        with Bar("against") as bar:
+            difference = compare(model, other, documents, lambda tokens: bar(tokens / size, tokens))
+        found |= difference.figures()
     return found
 
 
@@ -226,104 +298,116 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     return {"technique": step["technique"], "params": step["params"], **report}
 
 
-def _figures(score: Score) -> dict[str, float]:
+def _figures(loss: TextLoss) -> dict[str, float]:
     return {
-        "nll_per_token": score.nll_per_token,
-        "nll_per_byte": score.nll_per_byte,
-        "top1": score.top1,
+        "nll_per_token": loss.nll_per_token,
+        "nll_per_byte": loss.nll_per_byte,
+        "top1": loss.top1,
     }
 
 
-class _Bar:
-    """A line on stderr that follows the work, where stderr is a terminal; it is gone at the end."""
+class Bar:
+    """A line on stderr that follows the work if stderr is a terminal; it is gone at the end.
+
+    Parameters
+    ----------
+    name : str
+        What the line begins with.
+    """
 
     def __init__(self, name: str) -> None:
-        self.name, self.shown = name, sys.stderr.isatty()
+        self.name = name
+        self.shown = sys.stderr.isatty()
         self.begin = self.last = time.monotonic()
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
+        """Return the bar itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Remove the line."""
         if self.shown:
             print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
 
     def __call__(self, share: float, tokens: int) -> None:
+        """Show the share that is done and the tokens read, at most ten times a second."""
         now = time.monotonic()
         if not self.shown or now - self.last < 0.1:
             return
-        self.last, spent = now, now - self.begin
-        left, filled = round(spent / share - spent), int(30 * share)
-        bar = "#" * filled + "." * (30 - filled)
-        line = f"{self.name:8} [{bar}] {share:4.0%} {tokens / spent:7.0f} tok/s {left // 60:3d}:{left % 60:02d} left"
+        self.last = now
+        spent = now - self.begin
+        left = round(spent / share - spent)
+        bar = "#" * int(30 * share)
+        line = (
+            f"{self.name:8} [{bar:.<30}] {share:4.0%} {tokens / spent:7.0f} tok/s "
+            f"{left // 60:3d}:{left % 60:02d} left"
+        )
         print("\r" + line, end="", file=sys.stderr, flush=True)
 
 
-def _table(report: dict[str, Any]) -> str:
+def _table(report: Mapping[str, Any]) -> str:
     """Return the report for people."""
-    heads = ("", "documents", "tokens", "nll/token", "nll/byte", "top-1", "right", "seconds")
-    keys = ("nll_per_token", "nll_per_byte", "top1", "accuracy")
-    rows = [heads]
-    for part in report["parts"]:
-        figures = (f"{part[key]:.4f}" if key in part else "" for key in keys)
-        rows.append(
-            (
-                part["part"],
-                f"{part['documents']:,}",
-                f"{part['tokens']:,}",
-                *figures,
-                f"{part['seconds']:.1f}",
-            )
-        )
-    lines = [
-        "".join(f"{cell:{'<' if i == 0 else '>'}11}" for i, cell in enumerate(row)).rstrip()
-        for row in rows
-    ]
-    lines += _deltas(report)
+    lines = [_line(COLUMNS)]
+    lines += [_line(_cells(part)) for part in report["parts"]]
+    lines += _recorded(report["compression"])
+    if "against" in report:
+        lines += _differences(report["against"])
     for entry in report.get("wrong", ()):
         lines += ["", f"{entry['part']} {entry['document']}: {entry['prompt']}"]
         lines += [f"  expected: {entry['expected']}", f"  answered: {entry['answer']}"]
     cost = f"{report['touched_bytes_per_token'] / 1e6:.1f} MB touched per token"
     if "resident_bytes" in report:
         cost += f", {report['resident_bytes'] / 1e6:.1f} MB resident after {TOKENS} tokens"
-    return "\n".join(
-        [*lines, "", f"backend {report['backend']}, threads {report['threads']}; {cost}"]
-    )
+    lines += ["", f"backend {report['backend']}, threads {report['threads']}; {cost}"]
+    return "\n".join(lines)
 
 
-def _deltas(report: Mapping[str, Any]) -> list[str]:
-    """Return lines about what compression cost: as recorded in the file, and measured now against another."""
+def _line(cells: Sequence[str]) -> str:
+    name, *figures = cells
+    return f"{name:<11}{''.join(f'{cell:>11}' for cell in figures)}".rstrip()
+
+
+def _cells(part: Mapping[str, Any]) -> list[str]:
+    keys = ("nll_per_token", "nll_per_byte", "top1", "accuracy")
+    return [
+        part["part"],
+        f"{part['documents']:,}",
+        f"{part['tokens']:,}",
+        *(f"{part[key]:.4f}" if key in part else "" for key in keys),
+        f"{part['seconds']:.1f}",
+    ]
+
+
+def _recorded(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return lines about what compression cost, as it is recorded in the file."""
     lines = []
-    for step in report["compression"]:
-        figures = {
-            name: value for name, value in step.items() if name not in ("technique", "params")
-        }
-        params = ", ".join(
-            f"{name} {value}" for name, value in step["params"].items() if value is not None
+    for step in steps:
+        given = {name: value for name, value in step["params"].items() if value is not None}
+        params = ", ".join(f"{name} {value}" for name, value in given.items())
+        costs = ", ".join(
+            f"{name} {_number(name, value)}"
+            for name, value in step.items()
+            if name not in ("technique", "params")
         )
-        costs = ", ".join(f"{name} {_signed(name, value)}" for name, value in figures.items())
         lines.append(f"  {step['technique']} ({params}): {costs}".rstrip(": "))
-    if lines:
-        lines = ["", "when the file was made:", *lines]
-    if "against" in report:
-        figures = {
-            name: value
-            for name, value in report["against"].items()
-            if name not in ("model", "tokens")
-        }
-        lines += ["", f"against {report['against']['model']}:"]
-        lines += [f"  {name} {_signed(name, value)}" for name, value in figures.items()]
-    return lines
+    return ["", "when the file was made:", *lines] if lines else []
 
 
-def _signed(name: str, value: float) -> str:
-    return (
-        f"{value:+.4f}"
-        if name.endswith("_delta")
-        else f"{value:.4f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def _differences(against: Mapping[str, Any]) -> list[str]:
+    """Return lines about how far the model is from another."""
+    figures = [
+        f"  {name} {_number(name, value)}"
+        for name, value in against.items()
+        if name not in ("model", "tokens")
+    ]
+    return ["", f"against {against['model']}:", *figures]
+
+
+def _number(name: str, value: float) -> str:
+    """Return a figure for people; differences have a sign."""
+    if name.endswith("_delta"):
+        return f"{value:+.4f}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

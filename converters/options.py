@@ -1,195 +1,179 @@
-"""The options of ``tinyrwkv-convert`` that compress, and what they mean together."""
+"""The arguments of ``tinyrwkv-convert`` that compress, and the options that they make together."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import re
 from typing import Any
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.units import parse_size
 
-from .compress.pipeline import KEEP, ROWS, Options
+from .arguments import count, divisor, seed, share, size, size_or_share
+from .compress.options import KEEP, ROWS, Options
 from .compress.presets import PRESETS
 
-# What an option on the command line takes away from a preset.
 _INSTEAD = {"low_rank": ("rank_budget",), "sparse_ffn": ("keep",), "recall": ("keep",)}
+"""What an argument takes away from a preset."""
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add the options to a parser."""
+    """Add the arguments to a parser."""
     group = parser.add_argument_group(
         "compression",
-        "What each of these costs is measured on text held back, and recorded in OUTPUT.",
+        "The loss of each technique is measured on held-out text and recorded in OUTPUT.",
     )
-    add = group.add_argument
-    add(
+    _add_choices(group)
+    _add_projections(group)
+    _add_channel_mix(group)
+    _add_head(group)
+    group.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write a page of pictures, such as report.html, and its numbers beside it as JSON",
+    )
+    group.add_argument("--seed", type=seed, metavar="N", help="random seed (default: 0)")
+
+
+def _add_choices(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        help="exact: reads less and computes the same bits; lite: all of it",
+        help="exact: read less for each token and compute the same bits; "
+        "lite: all techniques of RWKV-Lite",
     )
-    add(
+    group.add_argument(
         "--budget",
         type=size,
         metavar="BYTES",
-        help="search: the lowest loss with at most this resident, such as 24MB",
+        help="search for the options with the lowest loss that keep at most this much of the "
+        "file in memory, such as 24MB",
     )
-    add(
+    group.add_argument(
         "--calibrate",
         metavar="FILE",
-        help="text to fit to, documents apart by a line <|doc|>; else own samples",
+        help="text to fit to, with a line <|doc|> between documents "
+        "(default: text that the model writes itself)",
     )
-    add(
+
+
+def _add_projections(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--low-rank",
-        type=_divisor,
+        type=divisor,
         metavar="K",
-        help="1/4 or 4: factor receptance, key, value and gate by rank 1/4",
+        help="factor receptance, key, value and gate with 1/K of their rank; "
+        "1/4 and 4 mean the same",
     )
-    add(
-        "--whiten", action="store_true", help="fit factors to the inputs that occur; for --low-rank"
+    group.add_argument(
+        "--whiten",
+        action="store_true",
+        help="fit the factors of --low-rank to the inputs that occur",
     )
-    add(
+    group.add_argument(
         "--rank-budget",
-        type=_share,
+        type=size_or_share,
         metavar="BYTES",
-        help="ranks by need: all factors in 4MB, or 70%% of before",
+        help="factor with adaptive ranks: the size of all factors together, such as 4MB, "
+        "or 70%% of the size before",
     )
-    add(
+
+
+def _add_channel_mix(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--sparse-ffn",
         choices=("exact", "predict"),
-        help="read only the values of neurons that fire, bit for bit the "
-        "same; or only neurons that a 1-bit predictor takes for needed",
+        help="exact: skip the values of neurons that do not fire, and compute the same bits; "
+        "predict: read only the neurons that a 1-bit predictor chooses",
     )
-    add(
+    group.add_argument(
         "--keep",
-        type=_part,
+        type=share,
         metavar="P",
         help=f"share of the neurons that predictors choose (default: {KEEP})",
     )
-    add(
+    group.add_argument(
         "--recall",
-        type=_part,
+        type=share,
         metavar="P",
-        help="choose those that have this share of the energy, such as 0.99",
+        help="choose the neurons that together have this share of the energy, such as 0.99",
     )
-    add(
+    group.add_argument(
         "--mlp",
-        type=_count,
+        type=count,
         metavar="N",
-        help="join the predictor with a network of N units, such as 64, at a cost",
+        help="let a network of N units, such as 64, choose neurons too; it takes memory and time",
     )
-    add(
+
+
+def _add_head(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--head",
         choices=("preview",),
-        help="read few rows of the head, which a preview of all rows chooses",
+        help="preview all logits cheaply, then read only the best rows of the head exactly",
     )
-    add("--head-rows", type=_count, metavar="N", help=f"so many (default: {ROWS})")
-    add("--head-clusters", type=int, metavar="N", help=argparse.SUPPRESS)
-    add(
-        "--report",
-        metavar="FILE",
-        help="write a page of pictures, FILE.html, and its numbers beside it as JSON",
+    group.add_argument(
+        "--head-rows", type=count, metavar="N", help=f"exact rows per token (default: {ROWS})"
     )
-    add("--seed", type=_seed, metavar="N", help="of samples and draws (default: 0)")
+    group.add_argument("--head-clusters", type=int, metavar="N", help=argparse.SUPPRESS)
 
 
 def read(arguments: argparse.Namespace) -> Options | None:
-    """Return what the arguments ask for, None where they don't ask for compression.
+    """Return what the arguments ask for; None if they do not ask for compression.
 
     Raises
     ------
     ArgumentError
-        They don't go together.
+        They do not go together.
     """
     if arguments.head_clusters is not None:
-        found, fix = (
-            "--head-clusters",
-            "--head preview reads fewer bytes for the same loss: see docs/compression.md",
-        )
-        raise ArgumentError("arguments", "options", found, "a form of the head that pays", fix)
-    names = [
-        name for name in Options._fields if getattr(arguments, name, None) not in (None, False)
-    ]
-    options = PRESETS[arguments.preset] if arguments.preset else Options()
-    gone: dict[str, Any] = {other: None for name in names for other in _INSTEAD.get(name, ())}
-    options = options._replace(**gone)
-    options = options._replace(**{name: getattr(arguments, name) for name in names})
+        fix = "--head preview reads fewer bytes for the same loss: see docs/compression.md"
+        raise _refused("--head-clusters", "a form of the head that pays", fix)
+    given = [name for name in Options._fields if _is_given(arguments, name)]
+    options = _over_preset(arguments, given)
     if arguments.budget is not None:
-        clash = ["preset"] * (arguments.preset is not None) + [
-            name for name in names if name != "seed"
-        ]
-        if clash:
-            found, fix = (
-                f"--budget and --{clash[0].replace('_', '-')}",
-                "leave it out: --budget searches the options",
-            )
-            raise ArgumentError("arguments", "options", found, "one of them", fix)
+        _check_budget(arguments, given)
     elif options._replace(seed=0, whiten=False) == Options():
-        for name in ("calibrate", "whiten", "seed", "report"):
-            if getattr(arguments, name) not in (None, False):
-                fix = "add what is to be fitted, such as --low-rank 4"
-                raise ArgumentError(
-                    "arguments", "options", f"--{name} alone", "an option that compresses", fix
-                )
+        _check_nothing_to_fit(arguments)
         return None
     if arguments.dtype != "int8":
-        fix = "leave --dtype out"
-        raise ArgumentError(
-            "arguments", "dtype", arguments.dtype, "int8, which compressed models are made of", fix
-        )
+        found, expected = arguments.dtype, "int8, which compressed models are made of"
+        raise ArgumentError("arguments", "dtype", found, expected, "leave --dtype out")
     return options
 
 
-def _divisor(text: str) -> float:
-    match = re.fullmatch(r"(?:1/)?([0-9]+(?:\.[0-9]+)?)", text.strip())
-    if not match or not 1 <= float(match[1]) < math.inf:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected 1/K or K, such as 1/4 or 4")
-    return float(match[1])
+def _is_given(arguments: argparse.Namespace, name: str) -> bool:
+    """Tell whether an argument was given: 0 is a value, False is a flag that was not."""
+    value = getattr(arguments, name, None)
+    return value is not None and value is not False
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) < 1 << 31:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of 1 or more")
-    return int(text)
+def _over_preset(arguments: argparse.Namespace, given: list[str]) -> Options:
+    """Return the options of the preset, and over them those that were given."""
+    options = PRESETS[arguments.preset] if arguments.preset else Options()
+    gone: dict[str, Any] = {other: None for name in given for other in _INSTEAD.get(name, ())}
+    values = {name: getattr(arguments, name) for name in given}
+    return options._replace(**gone)._replace(**values)
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal() or not int(text) < 1 << 32:
-        raise argparse.ArgumentTypeError(
-            f"found {text!r}, expected a whole number from 0 to {(1 << 32) - 1}"
-        )
-    return int(text)
+def _check_budget(arguments: argparse.Namespace, given: list[str]) -> None:
+    """Refuse options beside a budget, which chooses them itself."""
+    clashes = ["preset"] if arguments.preset is not None else []
+    clashes += [name for name in given if name != "seed"]
+    if clashes:
+        found = f"--budget and {_flag(clashes[0])}"
+        raise _refused(found, "one of them", "leave it out: --budget searches the options")
 
 
-def _part(text: str) -> float:
-    try:
-        part = float(text)
-    except ValueError:
-        part = math.nan
-    if not 0 < part <= 1:
-        raise argparse.ArgumentTypeError(
-            f"found {text!r}, expected a number above 0, at most 1, such as 0.16"
-        )
-    return part
+def _check_nothing_to_fit(arguments: argparse.Namespace) -> None:
+    """Refuse what only says how to compress where nothing is compressed."""
+    for name in ("calibrate", "whiten", "seed", "report"):
+        if _is_given(arguments, name):
+            fix = "add what is to be fitted, such as --low-rank 4"
+            raise _refused(f"{_flag(name)} alone", "an option that compresses", fix)
 
 
-def size(text: str) -> int:
-    """Return the bytes of a text such as 24MB, for argparse."""
-    try:
-        return parse_size(text)
-    except ArgumentError as error:
-        raise argparse.ArgumentTypeError(
-            f"found {error.found}, expected {error.expected}; {error.fix}"
-        ) from None
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def _share(text: str) -> float:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip())
-    if match:
-        if not 0 < float(match[1]) <= 100:
-            raise argparse.ArgumentTypeError(
-                f"found {text!r}, expected a share above 0 %, at most 100 %"
-            )
-        return float(match[1]) / 100
-    return float(size(text))
+def _refused(found: str, expected: str, fix: str) -> ArgumentError:
+    return ArgumentError("arguments", "options", found, expected, fix)

@@ -1,4 +1,4 @@
-"""The text that compression is fitted to, and the text held back from it that tells what each step costs."""
+"""The text that compression is fitted to, and the held-out text that tells what each step costs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError
 
-from ..judge.metrics import Score, Scorer
+from ..judge.metrics import Judge, TextLoss
 from ..techniques.low_rank import Metric
 from .collect import collect
 from .documents import choose_documents, sample_documents
 from .effects import effects
 
-FIT, HELD = 32768, 4096
-"""Tokens of a text to fit to and to judge by."""
+FIT = 32768
+"""Tokens of a text to fit to."""
+
+HELD_OUT = 4096
+"""Tokens of a text to judge by."""
 
 OWN = 16384
 """Tokens to fit to that a model writes itself: this takes a pass for each."""
 
 COUNTED = 2048
-"""The same where all that is asked is which neurons fire most often."""
+"""The same if it only matters which neurons fire most often."""
 
 EFFECT_TOKENS = 4096
 """Tokens that `effects` reads: it estimates scales, which few tokens show."""
@@ -46,13 +49,15 @@ class Calibration(NamedTuple):
     ----------
     source : str
         The name of the text, or "own samples".
-    fit, held : list of list of int
-        What is fitted to; what only judges. No piece of text is in both.
+    fit : list of list of int
+        What is fitted to.
+    held_out : list of list of int
+        What only judges. No piece of text is in both.
     """
 
     source: str
     fit: Documents
-    held: Documents
+    held_out: Documents
 
 
 def make(
@@ -71,7 +76,7 @@ def make(
     seed : int
     tell : callable
     own : int, optional
-        Tokens to sample besides those held back.
+        Tokens to sample, without those that are held out.
 
     Returns
     -------
@@ -80,49 +85,76 @@ def make(
     Raises
     ------
     ArgumentError
-        The text is too short to hold a part back.
+        The text is too short to hold a part out.
     UnsupportedError
         There is a text, but the model has no tokenizer.
     """
     if text is not None:
-        documents = choose_documents(model, text, FIT + HELD, seed)
+        documents = choose_documents(model, text, FIT + HELD_OUT, seed)
     else:
         documents = sample_documents(
             model, own + own // 8, seed, lambda n, total: tell("sample", n, total)
         )
         random.Random(seed).shuffle(documents)
-    total, held = sum(map(len, documents)), Documents()
-    while len(documents) > 1 and sum(map(len, held)) < min(HELD, total // 9):
-        held.append(documents.pop())
-    if not held:
+        name = "own samples"
+    total = sum(map(len, documents))
+    least = min(HELD_OUT, total // 9)
+    held_out: Documents = []
+    while len(documents) > 1 and sum(map(len, held_out)) < least:
+        held_out.append(documents.pop())
+    if not held_out:
+        found = f"one piece of {total} tokens"
+        expected = "two pieces of 2,048 characters or more"
         fix = "give a longer text, or leave --calibrate out"
-        raise ArgumentError(
-            name,
-            "text",
-            f"one piece of {total} tokens",
-            "two pieces of 2,048 characters or more",
-            fix,
-        )
-    return Calibration(name if text is not None else "own samples", documents, held)
+        raise ArgumentError(name, "text", found, expected, fix)
+    return Calibration(name, documents, held_out)
 
 
-def scores(
+def losses(
     model: Model, documents: Documents, tell: Callable[[int, int], None] | None = None
-) -> list[Score]:
-    """Return how well a model predicts each document, read from a new state, the token 0 not scored."""
-    scorer, found, read, total = Scorer(model), list[Score](), 0, sum(map(len, documents))
+) -> list[TextLoss]:
+    """Return how well a model predicts each document from a new state.
+
+    Parameters
+    ----------
+    model : Model
+    documents : list of list of int
+        Each with the token 0 in front, which is not scored. One without other tokens is left out.
+    tell : callable, optional
+        Called as ``tell(tokens_done, tokens)``.
+
+    Returns
+    -------
+    list of TextLoss
+    """
+    judge = Judge(model)
+    found: list[TextLoss] = []
+    total, done = sum(map(len, documents)), 0
     for document in documents:
         if len(document) > 1:
-            found.append(scorer.score(document[1:]))
-        read += len(document)
+            found.append(judge.loss(document[1:]))
+        done += len(document)
         if tell is not None:
-            tell(read, total)
+            tell(done, total)
     return found
 
 
 def groups(sizes: Iterable[tuple[str, int]], limit: int) -> Iterator[list[str]]:
-    """Split names so that those of a group need at most `limit` bytes together, or are alone."""
-    group, used = list[str](), 0
+    """Split names into groups.
+
+    Parameters
+    ----------
+    sizes : iterable of (str, int)
+        Names with the bytes that they need.
+    limit : int
+        Bytes that those of a group need together, at most; a larger one is alone.
+
+    Yields
+    ------
+    list of str
+    """
+    group: list[str] = []
+    used = 0
     for name, size in sizes:
         if group and used + size > limit:
             yield group
@@ -133,8 +165,10 @@ def groups(sizes: Iterable[tuple[str, int]], limit: int) -> Iterator[list[str]]:
         yield group
 
 
-class Metrics:
-    """What errors of matrices are measured by; the second moments lie in files, however large the model.
+class ErrorMetrics:
+    """What errors of projections are measured by.
+
+    The second moments lie in files, so a large model needs no more memory.
 
     Parameters
     ----------
@@ -162,12 +196,7 @@ class Metrics:
             )
             for name in group:
                 np.save(self._path(name), found.moments.pop(name))
-        few, used = Documents(), 0
-        for document in calibration.fit:
-            if used < EFFECT_TOKENS:
-                few.append(document)
-                used += len(document)
-        self.effects = effects(model, few)
+        self.effects = effects(model, _first_documents(calibration.fit, EFFECT_TOKENS))
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, f"{name}.npy")
@@ -175,3 +204,15 @@ class Metrics:
     def __getitem__(self, name: str) -> Metric:
         """Return the metric of a projection."""
         return Metric(np.load(self._path(name)), self.effects[name])
+
+
+def _first_documents(documents: Documents, tokens: int) -> Documents:
+    """Return the first documents that have this number of tokens together, or more."""
+    chosen: Documents = []
+    used = 0
+    for document in documents:
+        if used >= tokens:
+            break
+        chosen.append(document)
+        used += len(document)
+    return chosen

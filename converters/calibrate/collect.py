@@ -1,6 +1,6 @@
 """What goes into matrices while a model reads calibration text: second moments, samples, counts.
 
-What choices of factors, predictors and previews rest on.
+Factors, predictors and previews are fitted to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .probe import Array, Look, Probe
 
 Progress = Callable[[int, int], None]
 
-_ROWS = 256  # inputs that are summed up together
+_ROWS = 256
+"""Inputs that are summed up together."""
 
 
 @dataclass
@@ -74,7 +75,7 @@ def collect(
     moments, inputs, counts, squares : iterable of str
         Names of matrices: see `Statistics`.
     samples : int, optional
-        Keep the inputs of at most so many tokens, drawn from all.
+        Tokens whose inputs are kept, at most; they are drawn from all.
     seed : int, optional
         Of that draw.
     progress : callable, optional
@@ -91,51 +92,49 @@ def collect(
     """
     total = sum(map(len, documents))
     if not total:
-        raise ArgumentError(
-            "calibrate", "documents", "no tokens", "at least one", "give a text that is not empty"
-        )
+        fix = "give a text that is not empty"
+        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", fix)
     kept = np.zeros(total, bool)
     kept[np.random.default_rng(seed).permutation(total)[:samples]] = True
-    result, place = Statistics(), [0]
+    result = Statistics()
     sums = {name: _Moments(result.moments, name) for name in moments}
-    keeps = {name: _Inputs(result, name, kept, place) for name in inputs}
+    keeps = {name: _Inputs(result, name, kept) for name in inputs}
     hits = {name: _Counts(result.counts, name) for name in counts}
     looks: dict[str, list[Look]] = {}
     for group in (sums, keeps, hits):
         for name, look in group.items():
             looks.setdefault(name, []).append(look)
-
-    def all_of(listed: list[Look]) -> Look:
-        def look(x: Array) -> None:
-            for one in listed:
-                one(x)
-
-        return look
-
+    joined = {name: _all_of(listed) for name, listed in looks.items()}
     outputs = {name: _Squares(result.squares, name, total) for name in squares}
-    probe = Probe(model, {name: all_of(listed) for name, listed in looks.items()}, outputs)
+    probe = Probe(model, joined, outputs)
     for document in documents:
-        for start in range(
-            0, len(document), WINDOW
-        ):  # a state of its own for each window, as texts are judged
+        # Each window has a state of its own, as when texts are judged.
+        for start in range(0, len(document), WINDOW):
             part = document[start : start + WINDOW]
             probe.read(part)
             result.tokens += len(part)
             if progress is not None:
                 progress(result.tokens, total)
-            place[0] = result.tokens
-            for keep in keeps.values():
-                keep.seen = 0
     for moment in sums.values():
         moment.finish(total)
     return result
+
+
+def _all_of(looks: Sequence[Look]) -> Look:
+    def look(x: Array) -> None:
+        for one in looks:
+            one(x)
+
+    return look
 
 
 class _Moments:
     """Sums x x^T, some hundred rows at a time."""
 
     def __init__(self, target: dict[str, Array], name: str) -> None:
-        self._target, self._name, self._used = target, name, 0
+        self._target = target
+        self._name = name
+        self._used = 0
         self._rows = np.empty((0, 0), np.float32)
 
     def __call__(self, x: Array) -> None:
@@ -161,20 +160,24 @@ class _Moments:
 class _Inputs:
     """Keeps the inputs of chosen tokens."""
 
-    def __init__(self, target: Statistics, name: str, kept: Array, place: list[int]) -> None:
-        self._target, self._name, self._kept, self._place = target, name, kept, place
-        self._used = self.seen = 0
+    def __init__(self, target: Statistics, name: str, kept: Array) -> None:
+        self._target = target
+        self._name = name
+        self._kept = kept
+        self._seen = 0  # tokens of all documents so far
+        self._used = 0  # those of them that are kept
 
     def __call__(self, x: Array) -> None:
-        count = int(self._kept.sum())
         if self._name not in self._target.inputs:
+            count = int(self._kept.sum())
             self._target.inputs[self._name] = np.empty((count, x.shape[1]), np.int16)
             self._target.scales[self._name] = np.empty(count, np.float32)
-        first = self._place[0] + self.seen
-        self.seen += len(x)
-        q, scale = quantize_inputs(x[self._kept[first : first + len(x)]])
+        kept = self._kept[self._seen : self._seen + len(x)]
+        self._seen += len(x)
+        q, scale = quantize_inputs(x[kept])
         here = slice(self._used, self._used + len(q))
-        self._target.inputs[self._name][here], self._target.scales[self._name][here] = q, scale
+        self._target.inputs[self._name][here] = q
+        self._target.scales[self._name][here] = scale
         self._used += len(q)
 
 
@@ -193,7 +196,9 @@ class _Squares:
     """Adds up the squares of outputs, as parts of their mean."""
 
     def __init__(self, target: dict[str, Array], name: str, tokens: int) -> None:
-        self._target, self._name, self._tokens = target, name, tokens
+        self._target = target
+        self._name = name
+        self._tokens = tokens
 
     def __call__(self, y: Array) -> None:
         squares = np.square(y, dtype=np.float64).sum(axis=0) / self._tokens
@@ -201,7 +206,11 @@ class _Squares:
 
 
 def quantize_inputs(x: Array) -> tuple[Array, Array]:
-    """Round each token's inputs to int16 as int8 kernels do: q = round(x / s), s = max|x| / qmax.
+    """Round each token's inputs to int16 as int8 kernels do.
+
+    ::
+
+        q = round(x / scale),  scale = max|x| / qmax
 
     Parameters
     ----------
@@ -214,5 +223,7 @@ def quantize_inputs(x: Array) -> tuple[Array, Array]:
     """
     most = np.float32(qmax(x.shape[1]))
     largest = np.abs(x).max(axis=1, initial=0)  # (T,)
-    inverse = np.where(largest > 0, most / np.where(largest > 0, largest, 1), 0).astype(np.float32)
-    return np.rint(x * inverse[:, None]).astype(np.int16), (largest / most).astype(np.float32)
+    has_size = largest > 0
+    inverse = np.where(has_size, most / np.where(has_size, largest, 1), 0).astype(np.float32)
+    q = np.rint(x * inverse[:, None]).astype(np.int16)
+    return q, (largest / most).astype(np.float32)

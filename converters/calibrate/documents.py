@@ -10,8 +10,11 @@ from tinyrwkv.errors import ArgumentError
 from ..judge.texts import END_OF_DOCUMENT, split_documents
 from .collect import Progress
 
-PIECE = 2048  # characters of a text that are read at once, about 512 tokens: many pieces show more than few long ones
-LONGEST_SAMPLE = 256  # tokens of a document that the model writes itself
+PIECE = 2048
+"""Characters of a text that are read at once, about 512 tokens: many short pieces show more."""
+
+LONGEST_SAMPLE = 256
+"""Tokens of a document that the model writes itself."""
 
 
 def choose_documents(
@@ -26,7 +29,7 @@ def choose_documents(
     text : str
         Documents separated by a line ``<|doc|>``, or a plain text; long ones are cut into pieces.
     tokens : int, optional
-        Take so many, or all if there are fewer.
+        Tokens to take, or all if there are fewer.
     seed : int, optional
         Of the order in which pieces are drawn.
 

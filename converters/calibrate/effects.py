@@ -1,4 +1,4 @@
-"""How much an error in each output of a projection changes what its layer adds to the residual stream."""
+"""How much an error in each output of a projection changes the residual stream."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from tinyrwkv.versions.reference import sigmoid
 from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe
 
+TINY = 1e-12
+"""Least of what is divided by."""
+
 
 def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[str, Array]:
-    """Measure how much an error in each output of a projection changes what the layer adds to the residual stream.
+    """Measure how much an error in each output of a projection changes the residual stream.
 
-    An error of 1 in output i of a projection changes the residual stream by about ``effects[name][i]``, root of the
-    mean over tokens of the sum of squares. Only what one forward pass shows is used, so these are estimates: how the
-    energy of what goes into att.output splits among the channels it came from, and slopes of the gates. With z the
-    input of att.output, o_i the length of its column i, per channel::
+    An error of 1 in output i of a projection changes the residual stream by about
+    ``effects[name][i]``, the root of the mean over tokens of the sum of squares. These are
+    estimates from a forward pass alone: of how the energy of what goes into att.output splits among
+    the channels that it came from, and of the slopes of the gates. With z the input of att.output
+    and o_i the length of its column i, per channel::
 
-        value       z o / v                        what it adds is linear in it
+        value       z o / v                    what it adds is linear in it
         gate        z o silu'(g) / silu(g)
-        receptance  of a head's energy |z o|^2 its share r^2 k^2 / sum(r^2 k^2), divided by r^2; by k^2 for the key
+        receptance  sqrt(e r^2 k^2 / sum(r^2 k^2)) / r,  e = |z o|^2 of its head
+        key         sqrt(e r^2 k^2 / sum(r^2 k^2)) / k
         ffn gate    (1 - sigmoid(r)) times what the channel mix adds
 
     Parameters
@@ -47,11 +52,11 @@ def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[st
     """
     tokens = sum(map(len, documents))
     if not tokens:
-        raise ArgumentError(
-            "calibrate", "documents", "no tokens", "at least one", "give a text that is not empty"
-        )
+        fix = "give a text that is not empty"
+        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", fix)
     layers = [_Layer(model, layer) for layer in range(model.config["n_layer"])]
-    inputs, outputs = dict[str, Look](), dict[str, Look]()
+    inputs: dict[str, Look] = {}
+    outputs: dict[str, Look] = {}
     for layer in layers:
         inputs |= layer.inputs()
         outputs |= layer.outputs()
@@ -70,8 +75,10 @@ class _Layer:
     """Sums over tokens that the effects of one layer's projections follow from."""
 
     def __init__(self, model: Model, number: int) -> None:
-        self.model, self.config = model, model.config
-        self.att, self.ffn = f"blocks.{number}.att.", f"blocks.{number}.ffn."
+        self.model = model
+        self.config = model.config
+        self.att = f"blocks.{number}.att."
+        self.ffn = f"blocks.{number}.ffn."
         self.sums: dict[str, Array] = {}
         self.last: dict[str, Array] = {}
 
@@ -84,43 +91,42 @@ class _Layer:
         return looks
 
     def outputs(self) -> dict[str, Look]:
-        looks: dict[str, Look] = {}
-        for name in (
-            self.att + "receptance",
-            self.att + "key",
-            self.att + "value",
-            self.ffn + "receptance",
-        ):
-            if self._has(name + ".weight"):
-                looks[name + ".weight"] = self._keep(name)
-        return looks
+        names = [self.att + "receptance", self.att + "key", self.att + "value"]
+        names.append(self.ffn + "receptance")
+        return {name + ".weight": self._keep(name) for name in names if self._has(name + ".weight")}
 
     def effects(self) -> dict[str, Array]:
         """Return the sums over tokens of the squared effects."""
-        tiny = 1e-12
-        energy = self.sums["out"] * self._columns(self.att + "output.weight")  # (C,)
-        r, k, v = (self.sums[self.att + name] for name in ("receptance", "key", "value"))
-        mean = np.maximum(self.sums["tokens"], 1)
-        found = {self.att + "value.weight": energy / np.maximum(v / mean, tiny)}
+        output = self._column_squares(self.att + "output.weight")  # (C,)
+        energy = self.sums["out"] * output  # |z o|^2
+        v_square = self.sums[self.att + "value"] / self._tokens()
+        found = {self.att + "value.weight": energy / np.maximum(v_square, TINY)}
         if self.config["arch"] == "v4":
-            found[self.att + "receptance.weight"] = self.sums["slope"] * self._columns(
-                self.att + "output.weight"
-            )
+            found[self.att + "receptance.weight"] = self.sums["slope"] * output
             found[self.att + "key.weight"] = energy
         else:
-            heads = self.config["n_head"], self.config["head_size"]
-            share = (r * k).reshape(heads) + tiny
-            of_head = energy.reshape(heads).sum(axis=1, keepdims=True)
-            split = (share / share.sum(axis=1, keepdims=True) * of_head).reshape(-1)
-            found[self.att + "receptance.weight"] = split / np.maximum(r / mean, tiny)
-            found[self.att + "key.weight"] = split / np.maximum(k / mean, tiny)
+            found |= self._split_among_heads(energy)
         if "gate" in self.sums:
-            found[self.att + "gate.weight"] = self.sums["gate"] * self._columns(
-                self.att + "output.weight"
-            )
+            found[self.att + "gate.weight"] = self.sums["gate"] * output
         if "ffn" in self.sums:
             found[self.ffn + "receptance.weight"] = self.sums["ffn"]
         return {name: np.maximum(effect, effect.max() * 1e-6) for name, effect in found.items()}
+
+    def _split_among_heads(self, energy: Array) -> dict[str, Array]:
+        """Split the energy of each head among its channels by what r^2 k^2 they have."""
+        r, k = self.sums[self.att + "receptance"], self.sums[self.att + "key"]
+        heads = self.config["n_head"], self.config["head_size"]
+        rk = (r * k).reshape(heads) + TINY
+        of_head = energy.reshape(heads).sum(axis=1, keepdims=True)
+        split = (rk / rk.sum(axis=1, keepdims=True) * of_head).reshape(-1)
+        tokens = self._tokens()
+        return {
+            self.att + "receptance.weight": split / np.maximum(r / tokens, TINY),
+            self.att + "key.weight": split / np.maximum(k / tokens, TINY),
+        }
+
+    def _tokens(self) -> Array:
+        return np.maximum(self.sums["tokens"], 1)
 
     def _keep(self, name: str) -> Look:
         def look(y: Array) -> None:
@@ -155,12 +161,10 @@ class _Layer:
 
     def _weight(self, name: str) -> Array:
         array = self.model.file[name]
-        return (
-            dequantize_rows(array, self.model.file[name + ".scale"])
-            if array.dtype == np.int8
-            else array
-        )
+        if array.dtype == np.int8:
+            return dequantize_rows(array, self.model.file[name + ".scale"])
+        return array
 
-    def _columns(self, name: str) -> Array:
+    def _column_squares(self, name: str) -> Array:
         """Return the sum of squares of each column."""
         return np.square(self._weight(name), dtype=np.float64).sum(axis=0)

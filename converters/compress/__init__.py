@@ -1,1 +1,1 @@
-"""Presets, the search under a memory budget, and the pipeline that applies techniques in stages."""
+"""Compression: options, presets, the search under a memory budget, the pipeline of stages."""

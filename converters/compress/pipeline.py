@@ -1,9 +1,12 @@
-"""A model on its way from dense to compressed: stages applied one after another, each measured on held text."""
+"""A model on its way from dense to compressed: stages applied in turn, each measured.
+
+The measure is a text held out from fitting.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,82 +15,44 @@ from tinyrwkv import Model, load
 from tinyrwkv.units import show_size
 
 from ..calibrate import calibration
-from ..calibrate.calibration import Calibration, Metrics, Tell
+from ..calibrate.calibration import Calibration, ErrorMetrics, Tell
 from ..judge.compare import differing
 from ..judge.cost import chosen_bytes
-from ..judge.metrics import Score
-from ..techniques.predict_ffn import Settings
+from ..judge.metrics import TextLoss
+from ..techniques.predict_ffn import PredictorSettings
 from ..write.edit import edit
 from . import stages
+from .options import KEEP, ROWS, Options
+from .spectra import Spectra
 from .stages import Stage
 
 SAME = 64
 """Tokens after which the logits of a lossless file are compared with those of the dense one."""
 
-KEEP = 0.17
-"""Share of the neurons that predictors choose, where it is left open."""
-
 LEAST = 0.1
-"""The nll that the rise of a document's is a share of, at least: where there is next to none, any is much."""
+"""Least nll that a rise is a share of: without it, any rise of a tiny nll would be much."""
 
-ROWS = 1024
-"""Rows of the head that are read exactly for a token, where it is left open."""
+THREADS = 1
+"""A product of calibration is small: threads would wait for each other longer than they work."""
 
 
-class Options(NamedTuple):
-    """What to do to a model; nothing by default.
+class Judgement(NamedTuple):
+    """How a model does on the held-out text.
 
     Attributes
     ----------
-    low_rank : float, optional
-        Ranks of 1/k of the width for all projections,
-    rank_budget : float, optional
-        or ranks by need: bytes of all projections together, or their share of the dense ones' where it is at most 1.
-    whiten : bool
-        Fit the factors to the inputs that occur; always so with a budget.
-    sparse_ffn : str, optional
-        "exact" reads only the values of neurons that fire; "predict" only neurons that a predictor takes for needed:
-    keep : float, optional
-        this share of them,
-    recall : float, optional
-        or those that have this share of the energy.
-    mlp : int, optional
-        Width of a network for each layer that chooses neurons too.
-    head : str, optional
-        "preview" reads few rows of the head, those that a preview of all takes for needed:
-    head_rows : int, optional
-        so many.
-    most : float, optional
-        Leave a technique out that raises the nll of a held document by more than this share, on average.
-    seed : int
+    nll, top1 : float
+        Per token.
+    nll_of_each : ndarray, float64
+        Per token, of each document.
+    chosen : float
+        Bytes of the weights that kernels choose for a token.
     """
 
-    low_rank: float | None = None
-    rank_budget: float | None = None
-    whiten: bool = False
-    sparse_ffn: str | None = None
-    keep: float | None = None
-    recall: float | None = None
-    mlp: int | None = None
-    head: str | None = None
-    head_rows: int | None = None
-    most: float | None = None
-    seed: int = 0
-
-    @property
-    def factored(self) -> bool:
-        """Whether projections become factors."""
-        return self.low_rank is not None or self.rank_budget is not None
-
-    @property
-    def lossless(self) -> bool:
-        """Whether the model computes the same bits."""
-        return not self.factored and self.sparse_ffn != "predict" and self.head is None
-
-    @property
-    def whitened(self) -> bool:
-        """Whether factors are fitted to inputs."""
-        return self.rank_budget is not None or (self.whiten and self.low_rank is not None)
+    nll: float
+    top1: float
+    nll_of_each: np.ndarray
+    chosen: float
 
 
 class Pipeline:
@@ -105,151 +70,196 @@ class Pipeline:
     Attributes
     ----------
     dense, model : Model
-        The one to begin with; as the last stage left it.
+        The model to begin with, and the one that the last stage made.
     metadata : dict
         Of the file to write, with all that was done and what it cost.
     figures : dict
         For the pictures of the report: by technique, and ``bytes`` by stage.
     notes : list of str
-        What who reads the report should know.
+        What a reader of the report should know.
     """
 
     def __init__(self, dense: str, folder: str, seed: int, tell: Tell) -> None:
         self.dense = self.model = load(dense, threads=THREADS)
-        self.folder, self.seed, self.tell = folder, seed, tell
+        self.folder = folder
+        self.seed = seed
+        self.tell = tell
         self.calibration: Calibration | None = None
-        self._metrics: Metrics | None = None
+        self._metrics: ErrorMetrics | None = None
+        self._spectra: dict[bool, Spectra] = {}  # by whether they are whitened
         self._calibrated: list[dict[str, Any]] = []
-        self._dense_of_each = np.empty(0)  # nll of each document of the held text
-        self._made = 0
+        self._of_dense: Judgement | None = None
+        self._files = 0
         self.reset()
 
     def reset(self) -> None:
         """Go back to the dense model; what was collected from it stays."""
-        self._leave(self.model)
+        self._close(self.model)
         self.model = self.dense
         self.metadata: dict[str, Any] = dict(self.dense.config)
         self.metadata["compression"] = [*self.metadata.get("compression", []), *self._calibrated]
         self.figures: dict[str, Any] = {"bytes": {"dense": self._sizes({})}}
         self.notes: list[str] = []
-        self._chosen: dict[str, float] = {}
-        self._last = self._calibrated[0]["report"] if self._calibrated else {}
-        self._last_of_each = self._dense_of_each
+        self._chosen: dict[str, float] = {}  # bytes that kernels choose for a token, by part
+        self._last = self._of_dense
 
     def calibrate(self, name: str, text: str | None, lossless: bool = False) -> None:
-        """Take or sample calibration text; judge the dense model by the part held back, where any loss is to come."""
+        """Take or sample calibration text, and judge the dense model by the held-out part of it.
+
+        Parameters
+        ----------
+        name : str
+            Of the text, for the record.
+        text : str or None
+            None lets the model write one.
+        lossless : bool, optional
+            Nothing will be lost, so nothing is judged.
+        """
         own = calibration.COUNTED if lossless else calibration.OWN
         self.calibration = calibration.make(self.model, name, text, self.seed, self.tell, own)
-        sizes = (("fit_tokens", self.calibration.fit), ("held_tokens", self.calibration.held))
-        report: dict[str, Any] = {key: sum(map(len, documents)) for key, documents in sizes}
-        if not lossless:
-            loss, self._dense_of_each, _ = self._judge(self.model, "dense")
-            report |= loss
+        report: dict[str, Any] = {
+            "fit_tokens": sum(map(len, self.calibration.fit)),
+            "held_tokens": sum(map(len, self.calibration.held_out)),
+        }
+        self._of_dense = None if lossless else self._judge(self.model, "dense")
+        if self._of_dense is not None:
+            report |= {"nll": self._of_dense.nll, "top1": self._of_dense.top1}
         params = {"text": self.calibration.source, "seed": self.seed}
         self._calibrated = [{"technique": "calibration", "params": params, "report": report}]
         self.reset()
 
     def stages(self, options: Options) -> Iterator[Stage]:
-        """Yield the stages that options ask for, each made when those before are applied."""
+        """Yield the stages that options ask for; each is made when those before are applied."""
         if options.factored:
-            metrics = self.measures() if options.whitened else None
             budget = None if options.rank_budget is None else self._rank_bytes(options.rank_budget)
-            yield stages.low_rank(self.model, metrics, self.tell, k=options.low_rank, budget=budget)
-        if options.sparse_ffn is not None:
-            settings = None
-            if options.sparse_ffn == "predict":
-                share = options.keep or KEEP
-                settings = Settings(
-                    energy=options.recall, fraction=share, mlp=options.mlp or 0, seed=options.seed
-                )
-            yield stages.sparse_ffn(self.model, self._text(), self.tell, settings)
-        if options.head is not None:
-            yield stages.head(
-                self.model, self._text(), self.tell, options.head_rows or ROWS, self.seed
+            yield stages.factor_projections(
+                self.model,
+                self.spectra(options.whitened),
+                self.tell,
+                k=options.low_rank,
+                budget=budget,
             )
+        if options.sparse_ffn is not None:
+            settings = None if options.sparse_ffn == "exact" else _predictor_settings(options)
+            yield stages.sparsify_ffn(self.model, self._text(), self.tell, settings)
+        if options.head is not None:
+            rows = ROWS if options.head_rows is None else options.head_rows
+            yield stages.preview_head(self.model, self._text(), self.tell, rows, self.seed)
 
-    def apply(self, stage: Stage, most: float | None = None) -> None:
-        """Write the model that a stage makes, measure it, and record both; not where it costs more than `most`."""
-        path = self.write(stage)
-        old, self.model = self.model, load(path, threads=THREADS)
+    def apply(self, stage: Stage, max_nll_rise: float | None = None) -> None:
+        """Write the model that a stage makes, measure it, and record both.
+
+        Parameters
+        ----------
+        stage : Stage
+        max_nll_rise : float, optional
+            The stage is left out, with a note, if it raises the nll of a held-out document by more
+            than this share, on average.
+        """
+        before = self.model
+        self.model = load(self.write(stage), threads=THREADS)
+        loss: dict[str, float]
         if stage.lossless:
-            loss: dict[str, float] = {"differing_logits": self._differing(old)}
+            loss = {"differing_logits": self._differing(before)}
             chosen = chosen_bytes(self.model) / SAME
         else:
-            loss, of_each, chosen = self._judge(self.model, stage.technique)
-            loss |= {f"{name}_delta": loss[name] - self._last[name] for name in ("nll", "top1")}
-            rises = (of_each - self._last_of_each) / np.maximum(self._last_of_each, LEAST)
-            loss["nll_rise"] = float(rises.mean())
-            if most is not None and loss["nll_rise"] > most:
-                self._leave(self.model)
-                self.model = old
-                cost = f"it raises the nll of held documents by {loss['nll_rise']:.1%}, more than {most:.1%}"
+            judgement = self._judge(self.model, stage.technique)
+            loss = self._loss(judgement)
+            if max_nll_rise is not None and loss["nll_rise"] > max_nll_rise:
+                rise = f"by {loss['nll_rise']:.1%}, more than {max_nll_rise:.1%}"
+                cost = f"it raises the nll of held-out documents {rise}"
                 self.notes.append(f"{stage.technique} was left out: {cost}")
+                self._close(self.model)
+                self.model = before
                 return
-            self._last, self._last_of_each = loss, of_each
-        sum_before = sum(self._chosen.values())
-        if stage.part is not None:
-            self._chosen[stage.part] = chosen - sum_before
-        touched, before = (
-            model.plan()["touched_bytes_per_token"] + read
-            for model, read in ((self.model, chosen), (old, sum_before))
-        )
-        if touched >= before:
-            reads = f"{show_size(round(touched))} of weights for a token, {show_size(round(before))} without"
-            self.notes.append(f"{stage.technique} does not pay for this model: it reads {reads}")
-        report = {**stage.report, **loss, "touched_bytes_per_token": touched}
-        step = {"technique": stage.technique, "params": stage.params, "report": report}
-        self.metadata["compression"] = [*self.metadata["compression"], step]
-        self.figures |= {stage.technique: stage.figures}
-        self.figures["bytes"][stage.technique] = self._sizes(self._chosen)
-        self._leave(old)
+            self._last = judgement
+            chosen = judgement.chosen
+        self._record(stage, loss, chosen, before)
+        self._close(before)
 
     def write(self, stage: Stage) -> str:
         """Write the model that a stage makes of the present one, and return its path."""
-        self._made += 1
-        path = os.path.join(self.folder, f"{self._made}.trwkv")
+        self._files += 1
+        path = os.path.join(self.folder, f"{self._files}.trwkv")
         edit(self.model.file, path, stage.edits, self.metadata)
         return path
 
     def judge(self, path: str) -> float:
-        """Return the nll of another model file on the held text."""
+        """Return the nll of another model file on the held-out text."""
         model = load(path, threads=THREADS)
         try:
-            return self._judge(model, "option")[0]["nll"]
+            return self._judge(model, "option").nll
         finally:
             model.close()
 
     @property
     def nll(self) -> float:
-        """What the present model has on the held text."""
-        return float(self._last.get("nll", self._calibrated[0]["report"]["nll"]))
+        """What the present model has on the held-out text."""
+        return self._judged().nll
 
-    def measures(self) -> Metrics:
+    def metrics(self) -> ErrorMetrics:
         """Return what errors of projections are measured by, collected once."""
         if self._metrics is None:
             names = stages.projections(self.dense)
-            self._metrics = Metrics(self.dense, self._text(), self.folder, names, self.tell)
+            self._metrics = ErrorMetrics(self.dense, self._text(), self.folder, names, self.tell)
         return self._metrics
 
-    def _judge(self, model: Model, name: str) -> tuple[dict[str, float], np.ndarray, float]:
-        """Return nll and top-1 on the held text, nll of each document, and the bytes that the kernels chose a token."""
-        scores = calibration.scores(
-            model, self._text().held, lambda n, total: self.tell(f"judge {name}", n, total)
-        )
-        score, of_each = sum(scores, Score()), np.array([one.nll_per_token for one in scores])
-        return (
-            {"nll": score.nll_per_token, "top1": score.top1},
-            of_each,
-            chosen_bytes(model) / score.tokens,
-        )
+    def spectra(self, whitened: bool) -> Spectra:
+        """Return the spectra of the dense model's projections, which no other stage changes."""
+        if whitened not in self._spectra:
+            metrics = self.metrics() if whitened else None
+            self._spectra[whitened] = Spectra(self.dense, metrics, self.folder)
+        return self._spectra[whitened]
 
-    def _differing(self, old: Model) -> int:
+    def _loss(self, judgement: Judgement) -> dict[str, float]:
+        """Return what the present model has, and the differences from the model before it."""
+        last = self._judged()
+        rises = judgement.nll_of_each - last.nll_of_each
+        rises /= np.maximum(last.nll_of_each, LEAST)
+        return {
+            "nll": judgement.nll,
+            "top1": judgement.top1,
+            "nll_delta": judgement.nll - last.nll,
+            "top1_delta": judgement.top1 - last.top1,
+            "nll_rise": float(rises.mean()),
+        }
+
+    def _record(
+        self, stage: Stage, loss: Mapping[str, float], chosen: float, before: Model
+    ) -> None:
+        """Write down what a stage did: in the metadata, the figures, and a note if it is no use."""
+        chosen_before = sum(self._chosen.values())
+        if stage.part is not None:
+            self._chosen[stage.part] = chosen - chosen_before
+        touched = _planned_bytes(self.model) + chosen
+        touched_before = _planned_bytes(before) + chosen_before
+        if touched >= touched_before:
+            sizes = show_size(round(touched)), show_size(round(touched_before))
+            reads = f"{sizes[0]} of weights for a token, {sizes[1]} without"
+            self.notes.append(f"{stage.technique} does not pay for this model: it reads {reads}")
+        report = {**stage.report, **loss, "touched_bytes_per_token": touched}
+        step = {"technique": stage.technique, "params": stage.params, "report": report}
+        self.metadata["compression"] = [*self.metadata["compression"], step]
+        self.figures[stage.technique] = stage.figures
+        self.figures["bytes"][stage.technique] = self._sizes(self._chosen)
+
+    def _judge(self, model: Model, name: str) -> Judgement:
+        def tell(done: int, total: int) -> None:
+            self.tell(f"judge {name}", done, total)
+
+        losses = calibration.losses(model, self._text().held_out, tell)
+        whole = sum(losses, TextLoss())
+        nll_of_each = np.array([loss.nll_per_token for loss in losses])
+        chosen = chosen_bytes(model) / whole.tokens
+        return Judgement(whole.nll_per_token, whole.top1, nll_of_each, chosen)
+
+    def _differing(self, before: Model) -> int:
         """Return how many logits after some tokens differ from those of the model before."""
-        ids = np.random.default_rng(self.seed).integers(0, old.config["vocab_size"], SAME)
-        a, b = (np.asarray(model.forward(ids, logits="all")[0]) for model in (old, self.model))
+        ids = np.random.default_rng(self.seed).integers(0, before.config["vocab_size"], SAME)
+        a, b = (np.asarray(model.forward(ids, logits="all")[0]) for model in (before, self.model))
         return differing(a, b)
 
-    def _sizes(self, chosen: dict[str, float]) -> dict[str, dict[str, float]]:
+    def _sizes(self, chosen: Mapping[str, float]) -> dict[str, dict[str, float]]:
         """Return the bytes of each part of the present model: read for a token, and in the file."""
         parts = self.model.plan()["parts"]
         touched = {
@@ -263,15 +273,24 @@ class Pipeline:
             raise ValueError("calibrate comes first")
         return self.calibration
 
+    def _judged(self) -> Judgement:
+        if self._last is None:
+            raise ValueError("calibrate comes first, with a loss to be judged")
+        return self._last
+
     def _rank_bytes(self, budget: float) -> int:
+        """Return the bytes of a rank budget, which may be a share of those of the projections."""
         if budget > 1:
             return int(budget)
-        tensors, names = self.model.file.tensors, stages.projections(self.model)
-        return int(
-            budget * sum(tensors[name].nbytes + tensors[name + ".scale"].nbytes for name in names)
+        tensors = self.model.file.tensors
+        dense = sum(
+            tensors[name].nbytes + tensors[name + ".scale"].nbytes
+            for name in stages.projections(self.model)
         )
+        return int(budget * dense)
 
-    def _leave(self, model: Model) -> None:
+    def _close(self, model: Model) -> None:
+        """Close and remove a model in between."""
         if model is not self.dense:
             model.close()
             os.unlink(model.path)
@@ -286,5 +305,15 @@ class Pipeline:
         self.dense.close()
 
 
-THREADS = 1
-"""A product of calibration is small: threads would wait for each other longer than they work."""
+def _predictor_settings(options: Options) -> PredictorSettings:
+    return PredictorSettings(
+        energy=options.recall,
+        fraction=KEEP if options.keep is None else options.keep,
+        mlp=0 if options.mlp is None else options.mlp,
+        seed=options.seed,
+    )
+
+
+def _planned_bytes(model: Model) -> float:
+    """Return the bytes of weights that every token reads."""
+    return float(model.plan()["touched_bytes_per_token"])

@@ -1,8 +1,9 @@
 """Find the options that lose least within a budget of memory.
 
-Each option is tried alone: what it costs in nll on held text, and how many bytes it keeps out of memory when 200 tokens
-are sampled from a cold start. Both are about additive, so the best sum that fits is built, and measured in earnest. By
-how much that was not what was thought, those with the same channel mix are thought to differ too; so a few are built.
+Each option is tried alone: how much it raises the nll of held-out text, and how many bytes it keeps
+out of memory when 200 tokens are sampled from a cold start. Both are nearly additive, so the best
+sum that fits is built and measured. The error of the estimated bytes is taken to be the same for
+all sums with the same channel mix; with that correction a few more sums are built.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.units import show_size
 
 from ..judge.cost import sample_cold
-from .pipeline import Options, Pipeline
+from .options import Options
+from .pipeline import Pipeline
 
 RANKS: tuple[dict[str, Any], ...] = (
     {},
@@ -37,7 +39,16 @@ BUILDS = 6
 
 
 class Trial(NamedTuple):
-    """What an option does alone: its nll less that of the dense model, and the same for bytes in memory."""
+    """What an option does alone, compared with the dense model.
+
+    Attributes
+    ----------
+    options : dict
+    nll : float
+        By how much it raises the nll.
+    resident : int
+        By how much it raises the bytes in memory; usually below 0.
+    """
 
     options: dict[str, Any]
     nll: float
@@ -45,15 +56,32 @@ class Trial(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """What options should do together: the nll more than the dense model's, and bytes in memory."""
+    """What options are estimated to do together.
+
+    Attributes
+    ----------
+    nll : float
+        By how much they raise the nll of the dense model.
+    resident : int
+        Bytes in memory.
+    options : Options
+    """
 
     nll: float
     resident: int
     options: Options
 
 
+class Measured(NamedTuple):
+    """Options that were measured, alone or together: the nll, and the bytes in memory."""
+
+    options: Options
+    nll: float
+    resident: int
+
+
 def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
-    """Apply to a pipeline the options with the lowest nll whose bytes in memory stay within a budget.
+    """Apply the options with the lowest nll whose bytes in memory stay within a budget.
 
     Parameters
     ----------
@@ -65,7 +93,8 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``budget``, ``chosen``, ``resident``, and all that was ``tried``, with options, nll and resident.
+        ``budget``, ``chosen``, ``resident``, and all that was ``tried``, with options, nll and
+        resident.
 
     Raises
     ------
@@ -74,70 +103,101 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     UnsupportedError
         This system does not tell what is in memory.
     """
-    nll, resident = pipeline.nll, _resident(pipeline)
-    tried = [(Options(), nll, resident)]
-    _build(pipeline, exact := Options(**NEURONS[0]))
-    if (found := _resident(pipeline)) <= budget:
-        return _told(budget, exact, found, [*tried, (exact, nll, found)])
+    dense = Measured(Options(), pipeline.nll, _resident(pipeline))
+    exact = _measure(pipeline, Options(**NEURONS[0]), dense.nll)
+    if exact.resident <= budget:
+        return _report(budget, exact, [dense, exact])
     pipeline.reset()
-    kinds = [
-        [_try(pipeline, options, nll, resident) for options in kind]
-        for kind in (RANKS, NEURONS, HEADS)
-    ]
-    for alone in itertools.chain(*kinds):
-        tried += (
-            [(Options(**alone.options), nll + alone.nll, resident + alone.resident)]
-            if alone.options
-            else []
-        )
-    sums = [_sum(chosen, resident) for chosen in itertools.product(*kinds)]
-    best: Sum | None = None
-    built, beyond = dict[Options, int](), dict[str | None, int]()
 
-    def thought(one: Sum) -> int:
-        return one.resident + beyond.get(one.options.sparse_ffn, 0)
+    kinds = [
+        [_try(pipeline, options, dense) for options in kind] for kind in (RANKS, NEURONS, HEADS)
+    ]
+    alone = [
+        Measured(Options(**one.options), dense.nll + one.nll, dense.resident + one.resident)
+        for one in itertools.chain(*kinds)
+        if one.options
+    ]
+    sums = [estimate(trials, dense.resident) for trials in itertools.product(*kinds)]
+    built, best = _build_best(pipeline, sums, budget)
+    if best is None:
+        least = show_size(min(one.resident for one in built))
+        name = pipeline.metadata["source"]["name"]
+        expected = f"{least}, the least of {name}, or more"
+        raise ArgumentError("search", "budget", show_size(budget), expected, "raise the budget")
+    if best is not built[-1]:
+        _build(pipeline, best.options)
+    return _report(budget, best, [dense, *alone, *built])
+
+
+def _build_best(
+    pipeline: Pipeline, sums: list[Sum], budget: int
+) -> tuple[list[Measured], Measured | None]:
+    """Build sums, the most promising first; return all that were built, and the best that fits."""
+    built: list[Measured] = []
+    best: Measured | None = None
+    best_nll = float("inf")  # as it was estimated, like that of the others
+    errors: dict[str | None, int] = {}  # of the estimated bytes, by the kind of channel mix
+
+    def corrected(one: Sum) -> int:
+        return one.resident + errors.get(one.options.sparse_ffn, 0)
 
     for _ in range(BUILDS):
-        fitting = [
-            one for one in sums if thought(one) <= budget and (best is None or one.nll < best.nll)
-        ]
+        fitting = [one for one in sums if corrected(one) <= budget and one.nll < best_nll]
         if not sums or (best is not None and not fitting):
             break
-        one = min(fitting, key=lambda one: one.nll) if fitting else min(sums, key=thought)
+        if fitting:
+            one = min(fitting, key=lambda one: one.nll)
+        else:
+            one = min(sums, key=corrected)
         sums.remove(one)
-        _build(pipeline, one.options)
-        found = built[one.options] = _resident(pipeline)
-        tried.append((one.options, pipeline.nll, found))
-        beyond[one.options.sparse_ffn] = found - one.resident
-        if found <= budget:
-            best = one
+        found = _measure(pipeline, one.options)
+        built.append(found)
+        errors[one.options.sparse_ffn] = found.resident - one.resident
+        if found.resident <= budget:
+            best, best_nll = found, one.nll
         elif not fitting:
-            break  # that was the smallest
-    if best is None:
-        expected = f"{show_size(min(built.values()))}, the least of {pipeline.metadata['source']['name']}, or more"
-        raise ArgumentError("search", "budget", show_size(budget), expected, "raise the budget")
-    if best.options != one.options:
-        _build(pipeline, best.options)
-    return _told(budget, best.options, built[best.options], tried)
+            break  # it was estimated to be the smallest
+    return built, best
 
 
-def _sum(trials: tuple[Trial, ...], resident: int) -> Sum:
-    options = Options(**{key: value for one in trials for key, value in one.options.items()})
-    return Sum(
-        sum(one.nll for one in trials), resident + sum(one.resident for one in trials), options
-    )
+def estimate(trials: Iterable[Trial], resident: int) -> Sum:
+    """Return what options are expected to do together.
+
+    Parameters
+    ----------
+    trials : iterable of Trial
+    resident : int
+        Bytes of the dense model in memory.
+
+    Returns
+    -------
+    Sum
+    """
+    nll, options = 0.0, dict[str, Any]()
+    for one in trials:
+        nll += one.nll
+        resident += one.resident
+        options |= one.options
+    return Sum(nll, resident, Options(**options))
 
 
-def _try(pipeline: Pipeline, options: dict[str, Any], nll: float, resident: int) -> Trial:
+def _try(pipeline: Pipeline, options: dict[str, Any], dense: Measured) -> Trial:
+    """Measure an option alone, without applying it."""
     if not options:
         return Trial(options, 0.0, 0)
     (stage,) = pipeline.stages(Options(**options))
     path = pipeline.write(stage)
     try:
-        cost = 0.0 if stage.lossless else pipeline.judge(path) - nll
-        return Trial(options, cost, _resident(pipeline, path) - resident)
+        cost = 0.0 if stage.lossless else pipeline.judge(path) - dense.nll
+        return Trial(options, cost, _resident(pipeline, path) - dense.resident)
     finally:
         os.unlink(path)
+
+
+def _measure(pipeline: Pipeline, options: Options, nll: float | None = None) -> Measured:
+    """Build a model; its nll is measured, or given where it is known."""
+    _build(pipeline, options)
+    return Measured(options, pipeline.nll if nll is None else nll, _resident(pipeline))
 
 
 def _build(pipeline: Pipeline, options: Options) -> None:
@@ -147,36 +207,27 @@ def _build(pipeline: Pipeline, options: Options) -> None:
 
 
 def _resident(pipeline: Pipeline, path: str | None = None) -> int:
-    """Return the bytes in memory of a file, by default that of the present model: a copy, as it is not mapped yet."""
+    """Return the bytes of a file in memory, by default of the present model's.
+
+    A copy is measured, because it is not mapped yet.
+    """
     copy = os.path.join(pipeline.folder, "cold.trwkv")
     shutil.copyfile(path or pipeline.model.path, copy)
-    found = sample_cold(copy).resident
-    if found is None:
-        raise UnsupportedError(
-            "search",
-            "budget",
-            "a system that does not tell what is in memory",
-            "Linux",
-            "give options",
-        )
-    return found
+    resident = sample_cold(copy).resident
+    if resident is None:
+        found, fix = "a system that does not tell what is in memory", "give options"
+        raise UnsupportedError("search", "budget", found, "Linux", fix)
+    return resident
 
 
-def _told(
-    budget: int, options: Options, resident: int, tried: list[tuple[Options, float, int]]
-) -> dict[str, Any]:
-    listed = [{"options": describe(one), "nll": nll, "resident": size} for one, nll, size in tried]
-    return {"budget": budget, "chosen": describe(options), "resident": resident, "tried": listed}
-
-
-def describe(options: Options) -> str:
-    """Return options as they are given on a command line."""
-    write: dict[str, Callable[[Any], str]] = {
-        "rank_budget": lambda v: f"{100 * v:g}%" if v <= 1 else str(int(v))
-    }
-    given = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {write.get(name, str)(value)}")
-        for name, value in options._asdict().items()
-        if value not in (None, False, 0)
+def _report(budget: int, chosen: Measured, tried: Sequence[Measured]) -> dict[str, Any]:
+    listed = [
+        {"options": one.options.as_arguments(), "nll": one.nll, "resident": one.resident}
+        for one in tried
     ]
-    return " ".join(given) or "none"
+    return {
+        "budget": budget,
+        "chosen": chosen.options.as_arguments(),
+        "resident": chosen.resident,
+        "tried": listed,
+    }

@@ -1,8 +1,8 @@
-"""The techniques, each as a stage: a model goes in, out come the tensors that replace some of its own, and a report."""
+"""The techniques as stages: a model goes in, the tensors that replace some of its own come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,31 +11,42 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.engine.plan import TYPICAL_TOKENS
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.file.quant import dequantize_rows
 from tinyrwkv.versions.layout import FACTORED
 
-from ..calibrate.calibration import MEMORY, Calibration, Metrics, Tell, groups
-from ..calibrate.collect import collect
+from ..calibrate.calibration import MEMORY, Calibration, Tell, groups
+from ..calibrate.collect import Statistics, collect
 from ..techniques.low_rank import (
+    Factors,
     Metric,
     choose_ranks,
     factored_bytes,
     round_factors,
-    spectrum,
     uniform_rank,
 )
-from ..techniques.predict_ffn import Fit, Inputs, Settings, find_prices, fit_layer, predicted
+from ..techniques.predict_ffn import (
+    Fit,
+    Inputs,
+    PredictorSettings,
+    find_prices,
+    fit_layer,
+    predicted,
+)
 from ..techniques.preview_head import fit_preview, mean_probabilities, seen_bytes
-from ..techniques.sparse_ffn import Neurons, sparse_exact
+from ..techniques.sparse_ffn import Neurons, Tensors, sparse_exact
 from ..write.edit import Edits
+from .spectra import Spectra, matrix
 
 Array = np.ndarray
+Shape = tuple[int, int]
 
 COVERED = 512
-"""Tokens after which the coverage of the head is looked at."""
+"""Tokens that the coverage of the head is averaged over."""
 
 SAMPLES = 8192
 """Tokens that predictors and the head are fitted to, at most; fewer for more than 4,096 neurons."""
+
+POINTS = 60
+"""Points of the curve of the head's coverage."""
 
 
 class Stage(NamedTuple):
@@ -51,7 +62,8 @@ class Stage(NamedTuple):
     figures : dict
         For the pictures of the report.
     part : str, optional
-        Of the model, as `Model.plan` names it, where kernels choose what to read for each token.
+        The part of the model, as `Model.plan` names it, in which kernels choose for each token
+        what to read.
     lossless : bool
         Whether the model computes the same bits.
     """
@@ -65,9 +77,7 @@ class Stage(NamedTuple):
     lossless: bool = False
 
 
-def matrix(model: Model, name: str) -> Array:
-    """Return a matrix of an int8 model as float32."""
-    return dequantize_rows(model.file[name], model.file[name + ".scale"])
+# Projections
 
 
 def projections(model: Model) -> list[str]:
@@ -85,9 +95,9 @@ def projections(model: Model) -> list[str]:
     return names
 
 
-def low_rank(
+def factor_projections(
     model: Model,
-    metrics: Metrics | None,
+    spectra: Spectra,
     tell: Tell,
     *,
     k: float | None = None,
@@ -98,14 +108,14 @@ def low_rank(
     Parameters
     ----------
     model : Model
-    metrics : Metrics or None
-        Errors are measured by the inputs that occur, and by what an error of each output does to the residual stream;
-        without them by the weights alone.
+    spectra : Spectra
+        Of its projections. With metrics, errors are measured by the inputs that occur and by what
+        an error of each output does to the residual stream; without, by the weights alone.
     tell : callable
     k : float, optional
-        The same rank for all, 1/k of the width, as in RWKV-Lite;
+        The same rank for all projections: 1/k of the width, as in RWKV-Lite.
     budget : int, optional
-        or ranks by need: the bytes of all projections together.
+        Adaptive ranks in the place of `k`: the bytes of all projections together.
 
     Returns
     -------
@@ -114,91 +124,118 @@ def low_rank(
     Raises
     ------
     ArgumentError
-        The rank would save nothing, the budget is out of reach, or there is nothing left to factor.
+        The rank would save nothing, the budget is too small, or there is nothing left to factor.
     """
     names = projections(model)
-    shapes = {
-        name: (model.file.tensors[name].shape[0], model.file.tensors[name].shape[1])
-        for name in names
-    }
-    metric_of: Callable[[str], Metric | None] = (
-        (lambda name: None) if metrics is None else metrics.__getitem__
-    )
+    shapes = {name: _shape(model, name) for name in names}
     if budget is None:
         ranks = {
             name: uniform_rank(shape, 0.0 if k is None else k) for name, shape in shapes.items()
         }
     else:
-        values = {}
-        for i, name in enumerate(names):
-            values[name] = spectrum(matrix(model, name), metric_of(name)).values
-            tell("ranks", i + 1, len(names))
-        # Errors count by the root of what the matrix does: measured, that costs less than to take them as they are, by
-        # which the first layers, which do little, lose too much, or as shares, by which they lose too little.
-        weights = {
-            name: 1 / max(float(np.square(one).sum()), 1e-30) ** 0.5 for name, one in values.items()
-        }
-        ranks = choose_ranks(shapes, values, weights, budget)
+        ranks = _adaptive_ranks(spectra, shapes, budget, tell)
+
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
     curves, errors = dict[str, list[float]](), dict[str, float]()
-    for i, name in enumerate(names):
-        weight, metric = matrix(model, name), metric_of(name)
-        taken = spectrum(weight, metric)
+    for done, name in enumerate(names, 1):
+        taken = spectra[name]
         curves[name] = taken.values.tolist()
         if ranks[name]:
+            weight, metric = matrix(model, name), spectra.metric(name)
             factors = round_factors(weight, taken, ranks[name], metric)
-            by = Metric(np.eye(weight.shape[1])) if metric is None else metric
-            errors[name] = (
-                by.error(weight, factors.product()) / max(by.error(weight, 0 * weight), 1e-30)
-            ) ** 0.5
-            stored = {
-                ".a": factors.a,
-                ".a.scale": factors.a_scale,
-                ".b": factors.b,
-                ".b.scale": factors.b_scale,
-            }
-            edits[name] = partial(dict, {name + end: array for end, array in stored.items()})
-        tell("low rank", i + 1, len(names))
-    sizes = [
-        factored_bytes(shapes[name], rank) if rank else _dense_bytes(shapes[name])
-        for name, rank in ranks.items()
-    ]
-    worst = max(errors, key=errors.__getitem__, default="")
+            errors[name] = _relative_error(weight, factors, metric)
+            edits[name] = partial(_factor_tensors, name, factors)
+        tell("low rank", done, len(names))
+
     params: dict[str, Any] = {"k": k} if budget is None else {"bytes": budget}
-    report = {
-        **{
-            "ranks": ranks,
-            "bytes": sum(sizes),
-            "bytes_before": sum(map(_dense_bytes, shapes.values())),
-        },
-        **{"relative_error": sum(errors.values()) / max(1, len(errors)), "worst_tensor": worst},
-        "worst_relative_error": errors.get(worst, 0.0),
-    }
+    params["whiten"] = spectra.metrics is not None
     figures = {
         "spectra": curves,
         "ranks": ranks,
         "widths": {name: min(shape) for name, shape in shapes.items()},
     }
-    return Stage("low rank", edits, {**params, "whiten": metrics is not None}, report, figures)
+    return Stage("low rank", edits, params, _factors_report(shapes, ranks, errors), figures)
 
 
-def _dense_bytes(shape: tuple[int, int]) -> int:
+def _adaptive_ranks(
+    spectra: Spectra, shapes: Mapping[str, Shape], budget: int, tell: Tell
+) -> dict[str, int]:
+    """Return the ranks that lose least within a budget of bytes; 0 stands for a dense matrix."""
+    values = {}
+    for done, name in enumerate(shapes, 1):
+        values[name] = spectra.values(name)
+        tell("ranks", done, len(shapes))
+    # An error counts in relation to the root of what the matrix does. This was measured to cost
+    # less than absolute errors, which take too much from the first layers, as these do little,
+    # and less than relative errors, which take too little from them.
+    weights = {
+        name: 1 / max(float(np.square(one).sum()), 1e-30) ** 0.5 for name, one in values.items()
+    }
+    return choose_ranks(shapes, values, weights, budget)
+
+
+def _relative_error(weight: Array, factors: Factors, metric: Metric | None) -> float:
+    """Return the root of the factors' error by that of zeros in their place."""
+    metric = Metric(np.eye(weight.shape[1])) if metric is None else metric
+    whole = max(metric.error(weight, 0 * weight), 1e-30)
+    return float((metric.error(weight, factors.product()) / whole) ** 0.5)
+
+
+def _factor_tensors(name: str, factors: Factors) -> dict[str, Array]:
+    return {
+        f"{name}.a": factors.a,
+        f"{name}.a.scale": factors.a_scale,
+        f"{name}.b": factors.b,
+        f"{name}.b.scale": factors.b_scale,
+    }
+
+
+def _factors_report(
+    shapes: Mapping[str, Shape], ranks: Mapping[str, int], errors: Mapping[str, float]
+) -> dict[str, Any]:
+    sizes = [
+        factored_bytes(shapes[name], rank) if rank else _dense_bytes(shapes[name])
+        for name, rank in ranks.items()
+    ]
+    worst = max(errors, key=errors.__getitem__, default="")
+    return {
+        "ranks": ranks,
+        "bytes": sum(sizes),
+        "bytes_before": sum(map(_dense_bytes, shapes.values())),
+        "relative_error": sum(errors.values()) / max(1, len(errors)),
+        "worst_tensor": worst,
+        "worst_relative_error": errors.get(worst, 0.0),
+    }
+
+
+def _shape(model: Model, name: str) -> Shape:
+    rows, columns = model.file.tensors[name].shape
+    return rows, columns
+
+
+def _dense_bytes(shape: Shape) -> int:
     return shape[0] * (shape[1] + 4)
 
 
-def sparse_ffn(
-    model: Model, calibration: Calibration, tell: Tell, settings: Settings | None = None
+# Channel mixes
+
+
+def sparsify_ffn(
+    model: Model,
+    calibration: Calibration,
+    tell: Tell,
+    settings: PredictorSettings | None = None,
 ) -> Stage:
     """Store each channel mix so that only the weights of neurons that matter are read.
 
     Parameters
     ----------
     model : Model
-        As it will run: the predictors are fitted to what goes into its keys.
+        As it will run: the predictors are fitted to the inputs of its keys.
     calibration : Calibration
     tell : callable
-    settings : Settings, optional
-        Of the predictors; without them all keys are read, and then the values of neurons that fire: the same bits.
+    settings : PredictorSettings, optional
+        Without them, all keys are read, and then the values of neurons that fire: the same bits.
 
     Returns
     -------
@@ -209,78 +246,132 @@ def sparse_ffn(
     ArgumentError
         The channel mixes are sparse already.
     """
+    layers = _dense_channel_mixes(model)
+    params: dict[str, Any]
+    if settings is None:
+        made = _exact_layers(model, calibration, tell, layers)
+        params = {"mode": "exact"}
+    else:
+        made = _predicted_layers(model, calibration, tell, layers, settings)
+        params = {"mode": "predict", **settings._asdict()}
+
+    edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
+    for ffn, (tensors, _) in zip(layers, made, strict=True):
+        named = {ffn + end: array for end, array in tensors.items()}
+        edits[ffn + "key.weight"] = partial(_key_part, named)
+        edits[ffn + "value.weight"] = partial(_value_part, named)
+
+    reports = [report for _, report in made]
+    mean = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]}
+    report = {**mean, "layers": reports}
+    lossless = settings is None
+    return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless)
+
+
+Layer = tuple[Tensors, dict[str, Any]]
+"""The tensors that replace those of a channel mix, by the ends of their names, and a report."""
+
+
+def _dense_channel_mixes(model: Model) -> list[str]:
+    """Return what the names of each layer's channel mix begin with."""
     layers = [f"blocks.{layer}.ffn." for layer in range(model.config["n_layer"])]
-    if any(ffn + end not in model.file for ffn in layers for end in ("key.weight", "value.weight")):
-        fix = "leave --sparse-ffn out"
-        raise ArgumentError(
-            model.path, "sparse ffn", "sparse channel mixes already", "dense ones", fix
-        )
-    F, C = model.file.tensors[layers[0] + "key.weight"].shape
-    samples = min(SAMPLES, (SAMPLES << 12) // F)
-    reports, made, fits = list[dict[str, Any]](), list[dict[str, Array]](), list[Fit]()
-    for group in groups([(ffn, samples * (2 * C + 4)) for ffn in layers], MEMORY):
-        values = [ffn + "value.weight" for ffn in group if settings is None]
-        keys = [ffn + "key.weight" for ffn in group if settings is not None]
-        gates = [name for ffn in group if settings is not None and (name := _gate(model, ffn))]
+    needed = [ffn + end for ffn in layers for end in ("key.weight", "value.weight")]
+    if any(name not in model.file for name in needed):
+        found, fix = "sparse channel mixes already", "leave --sparse-ffn out"
+        raise ArgumentError(model.path, "sparse ffn", found, "dense ones", fix)
+    return layers
+
+
+def _exact_layers(
+    model: Model, calibration: Calibration, tell: Tell, layers: Sequence[str]
+) -> list[Layer]:
+    """Return the channel mixes, neurons that fire often first."""
+    made: list[Layer] = []
+    for group, _ in _layer_groups(model, layers):
+        values = [ffn + "value.weight" for ffn in group]
         show = partial(tell, "neurons")
+        found = collect(model, calibration.fit, counts=values, progress=show)
+        for ffn, value in zip(group, values, strict=True):
+            counts = found.counts[value]
+            sparsity = 1 - float(counts.mean()) / found.tokens
+            report = {"neurons": len(counts), "sparsity": sparsity}
+            made.append((sparse_exact(_neurons(model, ffn), counts), report))
+            tell("sparse ffn", len(made), len(layers))
+    return made
+
+
+def _predicted_layers(
+    model: Model,
+    calibration: Calibration,
+    tell: Tell,
+    layers: Sequence[str],
+    settings: PredictorSettings,
+) -> list[Layer]:
+    """Return the channel mixes with their predictors.
+
+    One price for all layers is found only when all of them are fitted.
+    """
+    fits: list[Fit] = []
+    for group, samples in _layer_groups(model, layers):
+        gates = {ffn: _gate(model, ffn) for ffn in group}
         found = collect(
             model,
             calibration.fit,
-            counts=values,
-            inputs=keys,
-            squares=gates,
+            inputs=[ffn + "key.weight" for ffn in group],
+            squares=[gate for gate in gates.values() if gate is not None],
             samples=samples,
-            progress=show,
+            progress=partial(tell, "neurons"),
         )
-        for ffn in group:
-            names = ("key.weight", "key.weight.scale", "value.weight", "value.weight.scale")
-            neurons = Neurons(*(model.file[ffn + name] for name in names))
-            if settings is None:
-                counts = found.counts[ffn + "value.weight"]
-                made.append(sparse_exact(neurons, counts))
-                reports.append({"neurons": F, "sparsity": 1 - float(counts.mean()) / found.tokens})
-            else:
-                inputs = Inputs(
-                    found.inputs.pop(ffn + "key.weight"), found.scales.pop(ffn + "key.weight")
-                )
-                squares = found.squares.get(_gate(model, ffn) or "")
-                effects = None if squares is None else np.sqrt(squares).astype(np.float32)
-                fits.append(fit_layer(neurons, inputs, effects, settings, partial(tell, "network")))
-            tell("sparse ffn", max(len(made), len(fits)), len(layers))
-    if settings is not None:
-        for fit, price in zip(fits, find_prices(fits, settings), strict=True):
-            tensors, one = predicted(fit, price)
-            made.append(tensors)
-            reports.append(one)
-    edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
-    for ffn, tensors in zip(layers, made, strict=True):
-        named = {ffn + end: array for end, array in tensors.items()}
-        edits[ffn + "key.weight"], edits[ffn + "value.weight"] = (
-            partial(_some, named, False),
-            partial(_some, named, True),
-        )
-    report = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]} | {
-        "layers": reports
-    }
-    params: dict[str, Any] = (
-        {"mode": "exact"} if settings is None else {"mode": "predict", **settings._asdict()}
-    )
-    return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless=settings is None)
+        for ffn, gate in gates.items():
+            key = ffn + "key.weight"
+            inputs = Inputs(found.inputs.pop(key), found.scales.pop(key))
+            effects = _root_mean_square(found, gate)
+            show = partial(tell, "network")
+            fits.append(fit_layer(_neurons(model, ffn), inputs, effects, settings, show))
+            tell("sparse ffn", len(fits), len(layers))
+    prices = find_prices(fits, settings)
+    return [predicted(fit, price) for fit, price in zip(fits, prices, strict=True)]
+
+
+def _layer_groups(model: Model, layers: Sequence[str]) -> Iterator[tuple[list[str], int]]:
+    """Yield layers whose samples fit into memory together, and the tokens to sample."""
+    F, C = model.file.tensors[layers[0] + "key.weight"].shape
+    samples = min(SAMPLES, (SAMPLES << 12) // F)
+    size = samples * (2 * C + 4)  # int16 inputs and their float32 scale
+    for group in groups([(ffn, size) for ffn in layers], MEMORY):
+        yield group, samples
+
+
+def _neurons(model: Model, ffn: str) -> Neurons:
+    names = ("key.weight", "key.weight.scale", "value.weight", "value.weight.scale")
+    return Neurons(*(model.file[ffn + name] for name in names))
 
 
 def _gate(model: Model, ffn: str) -> str | None:
-    """Return the matrix whose outputs multiply those of a channel mix; None for v7, which has no such gate."""
+    """Return the matrix whose outputs multiply those of a channel mix; None for v7, without one."""
     names = (f"{ffn}receptance.weight", f"{ffn}receptance.weight.b")
     return next((name for name in names if name in model.file), None)
 
 
-def _some(tensors: Mapping[str, Array], value: bool) -> dict[str, Array]:
-    """Return the tensors that stand in the place of the value, or of the key."""
-    return {name: array for name, array in tensors.items() if (".ffn.value." in name) == value}
+def _root_mean_square(found: Statistics, gate: str | None) -> Array | None:
+    return None if gate is None else np.sqrt(found.squares[gate]).astype(np.float32)
 
 
-def head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: int) -> Stage:
-    """Store the head's rows most probable first, with a preview of all that tells which to read.
+def _key_part(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the tensors that stand in the place of the key."""
+    return {name: array for name, array in tensors.items() if ".ffn.value." not in name}
+
+
+def _value_part(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the tensors that stand in the place of the value."""
+    return {name: array for name, array in tensors.items() if ".ffn.value." in name}
+
+
+# The head
+
+
+def preview_head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: int) -> Stage:
+    """Sort the head's rows, most probable first, and add a preview that chooses which to read.
 
     Parameters
     ----------
@@ -289,7 +380,7 @@ def head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: in
     calibration : Calibration
     tell : callable
     rows : int
-        To read exactly for each token.
+        Candidates for each token: rows that are read exactly.
     seed : int
 
     Returns
@@ -301,23 +392,30 @@ def head(model: Model, calibration: Calibration, tell: Tell, rows: int, seed: in
     ArgumentError
         The head has a preview already.
     """
-    if "head.weight" not in model.file:
-        raise ArgumentError(
-            model.path, "head", "a preview already", "a dense head", "leave --head out"
-        )
+    name = "head.weight"
+    if name not in model.file:
+        found, fix = "a preview already", "leave --head out"
+        raise ArgumentError(model.path, "head", found, "a dense head", fix)
     show = partial(tell, "head inputs")
-    found = collect(
-        model, calibration.fit, inputs=["head.weight"], samples=SAMPLES, seed=seed, progress=show
+    statistics = collect(
+        model, calibration.fit, inputs=[name], samples=SAMPLES, seed=seed, progress=show
     )
-    states = found.inputs.pop("head.weight") * found.scales.pop("head.weight")[:, None]  # (n, C)
-    weight = matrix(model, "head.weight")  # (V, C)
+    states = statistics.inputs.pop(name) * statistics.scales.pop(name)[:, None]  # (n, C)
+    weight = matrix(model, name)  # (V, C)
+
     tell("head", 0, 1)
     parts, report = fit_preview(weight, states, rows=rows, seed=seed)
     report["seen_bytes"] = seen_bytes(parts, states[:TYPICAL_TOKENS])
     tell("head", 1, 1)
-    p = np.sort(mean_probabilities(weight, states[:COVERED]))[::-1].cumsum()
-    counts = np.unique(np.geomspace(1, len(p), 60).astype(int))
-    figures = {"coverage": [[int(n), float(p[n - 1])] for n in counts]}
-    tensors = {f"head.{name}": array for name, array in parts.items()}
+
+    tensors = {f"head.{part}": array for part, array in parts.items()}
     params = {"form": "preview", "rows": rows, "seed": seed}
-    return Stage("head", {"head.weight": partial(dict, tensors)}, params, report, figures, "head")
+    figures = {"coverage": _coverage(weight, states[:COVERED])}
+    return Stage("head", {name: partial(dict, tensors)}, params, report, figures, "head")
+
+
+def _coverage(weight: Array, states: Array) -> list[list[float]]:
+    """Return numbers of tokens and the probability that as many of the most probable ones have."""
+    p = np.sort(mean_probabilities(weight, states))[::-1].cumsum()
+    counts = np.unique(np.geomspace(1, len(p), POINTS).astype(int))
+    return [[int(count), float(p[count - 1])] for count in counts]

@@ -1,1 +1,1 @@
-"""How good and how dear a model is: losses, answers, bytes and time."""
+"""How good a model is and what a token costs: losses, answers, bytes."""

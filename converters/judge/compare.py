@@ -1,4 +1,4 @@
-"""Set a model beside another on the same tokens: what a compressed file lost against the dense one."""
+"""Compare a model with another on the same tokens: what a compressed file lost."""
 
 from __future__ import annotations
 
@@ -47,16 +47,13 @@ class Difference:
         """Return the means: the differences are this model's figures less those of the other."""
         n = max(1, self.tokens)
         return {
-            **{
-                "tokens": self.tokens,
-                "nll_per_token": self.other_nll / n,
-                "top1": self.other_top / n,
-            },
-            **{
-                "nll_delta": (self.nll - self.other_nll) / n,
-                "top1_delta": (self.top - self.other_top) / n,
-            },
-            **{"greedy_agreement": self.agreed / n, "kl": self.divergence / n},
+            "tokens": self.tokens,
+            "nll_per_token": self.other_nll / n,
+            "top1": self.other_top / n,
+            "nll_delta": (self.nll - self.other_nll) / n,
+            "top1_delta": (self.top - self.other_top) / n,
+            "greedy_agreement": self.agreed / n,
+            "kl": self.divergence / n,
         }
 
 
@@ -71,7 +68,7 @@ def compare(
     documents: Iterable[Sequence[int]],
     progress: Callable[[int], None] | None = None,
 ) -> Difference:
-    """Read documents with two models, each from a new state after token 0, and compare what they expect.
+    """Read documents with two models, each from a new state, and compare what they expect.
 
     Parameters
     ----------
@@ -94,17 +91,16 @@ def compare(
         Logits are not numbers, because a file is damaged.
     """
     check_same(model, other)
-    found, readers = Difference(), (_Reader(model), _Reader(other))
+    found = Difference()
+    reader, other_reader = _Reader(model), _Reader(other)
     for ids in documents:
         inputs = model.check_tokens([END_OF_DOCUMENT, *ids[:-1]])
-        for reader in readers:
-            reader.begin()
+        reader.begin()
+        other_reader.begin()
         for start in range(0, len(ids), MAX_TOKENS):
+            chunk = inputs[start : start + MAX_TOKENS]
             targets = np.asarray(ids[start : start + MAX_TOKENS])
-            mine, theirs = (
-                reader.read(inputs[start : start + MAX_TOKENS]) for reader in readers
-            )  # (T, V)
-            _add(found, mine, theirs, targets)
+            _add(found, reader.read(chunk), other_reader.read(chunk), targets)
         if not math.isfinite(found.nll + found.other_nll):
             fix = "check the files with tinyrwkv verify and convert them again"
             raise FormatError(model.path, "logits", "nan or infinity", "finite numbers", fix)
@@ -114,25 +110,29 @@ def compare(
 
 
 def check_same(model: Model, other: Model) -> None:
-    """Refuse models that number other tokens: ArgumentError."""
-    sizes = [one.config["vocab_size"] for one in (model, other)]
+    """Refuse models with different vocabularies.
+
+    Parameters
+    ----------
+    model, other : Model
+
+    Raises
+    ------
+    ArgumentError
+    """
+    size, other_size = model.config["vocab_size"], other.config["vocab_size"]
     names = [name for name in model.file.tensors if name.startswith("tokenizer.")]
     same = all(
         name in other.file and np.array_equal(model.file[name], other.file[name]) for name in names
     )
-    if sizes[0] != sizes[1] or not same:
-        found = (
-            f"{other.path} with {sizes[1]} tokens"
-            if sizes[0] != sizes[1]
-            else f"{other.path} with other tokens"
-        )
-        raise ArgumentError(
-            "eval",
-            "against",
-            found,
-            f"the {sizes[0]} of {model.path}",
-            "give files of one vocabulary",
-        )
+    if size != other_size:
+        found = f"{other.path} with {other_size} tokens"
+    elif not same:
+        found = f"{other.path} with other tokens"
+    else:
+        return
+    fix = "give files of one vocabulary"
+    raise ArgumentError("eval", "against", found, f"the {size} of {model.path}", fix)
 
 
 class _Reader:
@@ -159,6 +159,12 @@ class _Reader:
 
 
 def _add(found: Difference, mine: Array, theirs: Array, targets: Array) -> None:
+    """Count tokens, from the log-probabilities of both models, (T, V).
+
+    ::
+
+        KL(other || model) = sum_t p_t (log p_t - log q_t),  p of the other, q of the model
+    """
     rows = np.arange(len(targets))
     best, other_best = mine.argmax(axis=1), theirs.argmax(axis=1)
     found.tokens += len(targets)
@@ -167,5 +173,4 @@ def _add(found: Difference, mine: Array, theirs: Array, targets: Array) -> None:
     found.top += int((best == targets).sum())
     found.other_top += int((other_best == targets).sum())
     found.agreed += int((best == other_best).sum())
-    # KL(p || q) = sum(p (log p - log q))
     found.divergence += float((np.exp(theirs) * (theirs - mine)).sum(dtype=np.float64))

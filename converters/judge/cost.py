@@ -23,7 +23,8 @@ class Cost(NamedTuple):
     touched : float
         Bytes of weights read for a token, on average, as the kernels count them.
     resident : int or None
-        Bytes of the file in the process's memory after the last token; None where the system does not tell.
+        Bytes of the file in the process's memory after the last token; None where the system does
+        not tell.
     """
 
     touched: float
@@ -31,7 +32,10 @@ class Cost(NamedTuple):
 
 
 def chosen_bytes(model: Model) -> int:
-    """Return the bytes of weights that only some tokens need, which all tokens read so far have needed together."""
+    """Return the bytes of the weights that kernels have chosen, for all tokens read so far.
+
+    These are weights that only some tokens need; what every token reads does not count.
+    """
     return sum(workspace.touched for workspace in model.reader.workspaces)
 
 
@@ -69,8 +73,8 @@ def sample_cold(
 
 
 def _sample(model: Model, tokens: int, seed: int) -> Iterator[int]:
-    """Read a text that the model writes itself at temperature 1, another after its end; yield before each token."""
-    sampler, state = Sampler(temperature=1, seed=seed), None
+    """Read texts that the model writes itself at temperature 1; yield before each token."""
+    sampler = Sampler(temperature=1, seed=seed)
     logits, state = model.forward(0)
     for i in range(tokens):
         yield i
@@ -81,9 +85,22 @@ def _sample(model: Model, tokens: int, seed: int) -> Iterator[int]:
 def pages_per_token(
     path: str, tokens: int = 16, seed: int = 0, backend: str = "auto"
 ) -> float | None:
-    """Return the bytes of the 4 KB pages that one token maps, each token from a cold start; None if unknown.
+    """Return the bytes of the 4 KB pages that one token maps, each token from a cold start.
 
-    The pages of all weights that a token reads, and those that the system maps around them.
+    These are the pages of all weights that a token reads, and those that the system maps around
+    them.
+
+    Parameters
+    ----------
+    path : str
+    tokens : int, optional
+    seed : int, optional
+    backend : str, optional
+
+    Returns
+    -------
+    float or None
+        None if the system does not tell.
     """
     total, mapped = 0, None
     with cold(path, backend) as model:

@@ -2,16 +2,20 @@
 
 What is measured, so that figures can be compared:
 
-* Every text begins with token 0, which is read and not scored. All tokens after it are scored, the first one too.
-* A text is tokenised as a whole and cut into windows of 512 tokens; each window begins anew, with token 0 before it.
-* A document is read whole, however long; the token 0 that would end it is not scored.
-* nll is in nats. The bytes are those that the scored tokens stand for. top-1 is the share of tokens that the model
-  gave the largest logit (the lowest id among equals).
-* The last word of a LAMBADA text, with the blank before it, is right where every one of its tokens is the greedy one.
-* An answer is generated greedily from the document up to and including "Assistant:", ends at an empty line or token 0,
-  and is right where it equals the document's answer, both without the blanks around them.
+* Every text begins with token 0, which is read and not scored. All tokens after it are scored.
+* A text is tokenised as a whole and cut into windows of 512 tokens. Each window begins anew, with
+  token 0 before it.
+* A document is read whole, however long. The token 0 that would end it is not scored.
+* nll is in nats. The bytes are those that the scored tokens stand for. top-1 is the share of tokens
+  that the model gave the largest logit (the lowest id among equals).
+* The last word of a LAMBADA text, with the blank before it, is right if every one of its tokens is
+  the model's first choice.
+* An answer is generated greedily from the document up to and including "Assistant:". It ends at an
+  empty line or at token 0. It is right if it equals the document's answer; blanks around both do
+  not count.
 
-Tokens go through the same kernels as in generation, at most 16 at a time, and their logits into one buffer.
+Tokens go through the same kernels as in generation, at most 16 at a time, and their logits into one
+buffer.
 """
 
 from __future__ import annotations
@@ -37,22 +41,24 @@ from .texts import (
     windows,
 )
 
-LEAST_ANSWER = (
-    128  # tokens that an answer may have, or twice those of the right one; a longer one is wrong
-)
+LEAST_ANSWER = 128
+"""Most tokens of an answer, or twice those of the right one if that is more.
+
+A longer answer is wrong.
+"""
 
 Progress = Callable[[float, int], None]
 """Called with the share that is done, from 0 to 1, and the tokens read."""
 
 
 @dataclass
-class Score:
+class TextLoss:
     """How well tokens were predicted.
 
     Attributes
     ----------
     documents, tokens, bytes : int
-        What was scored: windows or documents, their tokens, the bytes these stand for.
+        What was scored: windows or documents, their tokens, the bytes that these stand for.
     nll : float
         Sum of the negative log-likelihoods, in nats.
     top : int
@@ -65,10 +71,10 @@ class Score:
     nll: float = 0.0
     top: int = 0
 
-    def __add__(self, other: Score) -> Score:
-        """Return the score of both together."""
+    def __add__(self, other: TextLoss) -> TextLoss:
+        """Return the loss of both together."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Score(*(a + b for a, b in pairs))
+        return TextLoss(*(a + b for a, b in pairs))
 
     @property
     def nll_per_token(self) -> float:
@@ -95,7 +101,8 @@ class Matches:
     documents, right, tokens : int
         How many there were, how many were right, tokens read or generated.
     wrong : list of dict
-        For each that was not: ``document`` (its number, from 1), ``prompt``, ``expected``, ``answer``.
+        Those that were not right: ``document`` (its number, from 1), ``prompt``, ``expected``,
+        ``answer``.
     """
 
     documents: int = 0
@@ -109,24 +116,31 @@ class Matches:
         return self.right / self.documents
 
     def add(self, prompt: str, expected: str, answer: str, right: bool, tokens: int) -> None:
-        """Count one more."""
-        self.documents, self.right, self.tokens = (
-            self.documents + 1,
-            self.right + right,
-            self.tokens + tokens,
-        )
+        """Count one more.
+
+        Parameters
+        ----------
+        prompt, expected, answer : str
+        right : bool
+        tokens : int
+            Read or generated for it.
+        """
+        self.documents += 1
+        self.right += right
+        self.tokens += tokens
         if not right:
-            entry = {
-                "document": self.documents,
-                "prompt": prompt,
-                "expected": expected,
-                "answer": answer,
-            }
-            self.wrong.append(entry)
+            self.wrong.append(
+                {
+                    "document": self.documents,
+                    "prompt": prompt,
+                    "expected": expected,
+                    "answer": answer,
+                }
+            )
 
 
-class Scorer:
-    """Scores tokens with a model, in memory that is reserved once.
+class Judge:
+    """Scores tokens with a model, in buffers that are reserved once.
 
     Parameters
     ----------
@@ -140,13 +154,14 @@ class Scorer:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.logits = np.empty((MAX_TOKENS, model.config["vocab_size"]), np.float32)  # (16, V)
-        self.begin = model.new_state().data
-        self.old, self.new = np.empty_like(self.begin), np.empty_like(self.begin)
         self.best: list[int] = []
+        self._logits = np.empty((MAX_TOKENS, model.config["vocab_size"]), np.float32)  # (16, V)
+        self._begin = model.new_state().data
+        self._old = np.empty_like(self._begin)
+        self._new = np.empty_like(self._begin)
 
-    def score(self, ids: Sequence[int], first: int = 0) -> Score:
-        """Score the tokens from `first` on; token 0 and those before are what they follow.
+    def loss(self, ids: Sequence[int], first: int = 0) -> TextLoss:
+        """Score the tokens from `first` on; they follow token 0 and the tokens before `first`.
 
         Parameters
         ----------
@@ -156,53 +171,59 @@ class Scorer:
 
         Returns
         -------
-        Score
+        TextLoss
 
         Raises
         ------
         FormatError
             The model's logits are not numbers, because the file is damaged.
         """
-        self.old[:] = self.begin
+        self._old[:] = self._begin
+        self.best = []
         inputs = self.model.check_tokens([END_OF_DOCUMENT, *ids[:-1]])
         for start in range(0, first, MAX_TOKENS):
             self._read(inputs[start : min(start + MAX_TOKENS, first)], None)
-        self.best, nll = [], 0.0
+        nll = 0.0
         for start in range(first, len(ids), MAX_TOKENS):
-            chunk = inputs[start : start + MAX_TOKENS]
-            self._read(chunk, self.logits[: len(chunk)])
-            for logits, target in zip(
-                self.logits[: len(chunk)], ids[start : start + MAX_TOKENS], strict=True
-            ):
-                loss, best = _loss(logits, target)
-                nll += loss
+            targets = ids[start : start + MAX_TOKENS]
+            rows = self._logits[: len(targets)]
+            self._read(inputs[start : start + MAX_TOKENS], rows)
+            for logits, target in zip(rows, targets, strict=True):
+                token_nll, best = _token_loss(logits, target)
+                nll += token_nll
                 self.best.append(best)
         if not math.isfinite(nll):
             fix = "check the file with tinyrwkv verify and convert it again"
             raise FormatError(self.model.path, "logits", "nan or infinity", "finite numbers", fix)
         scored = ids[first:]
-        top = sum(a == b for a, b in zip(self.best, scored, strict=True))
-        size = (
-            len(self.model.tokenizer.decode_bytes(scored))
-            if "tokenizer.bytes" in self.model.file
-            else 0
-        )
-        return Score(1, len(scored), size, nll, top)
+        top = sum(best == target for best, target in zip(self.best, scored, strict=True))
+        return TextLoss(1, len(scored), self._bytes(scored), nll, top)
 
     def _read(self, ids: np.ndarray, out: np.ndarray | None) -> None:
-        self.model.reader.read(ids, self.old, self.new, out)
-        self.old, self.new = self.new, self.old
+        self.model.reader.read(ids, self._old, self._new, out)
+        self._old, self._new = self._new, self._old
+
+    def _bytes(self, ids: Sequence[int]) -> int:
+        """Return the bytes that tokens stand for; 0 if the model has no tokenizer."""
+        if "tokenizer.bytes" not in self.model.file:
+            return 0
+        return len(self.model.tokenizer.decode_bytes(ids))
 
 
-def _loss(logits: np.ndarray, target: int) -> tuple[float, int]:
-    """Return -log softmax(logits)[target] and the most probable token; the logits are used up."""
+def _token_loss(logits: np.ndarray, target: int) -> tuple[float, int]:
+    """Return -log softmax(logits)[target] and the first choice; the logits are overwritten.
+
+    ::
+
+        -log softmax(z)_t = log(sum_i exp(z_i - peak)) + peak - z_t
+    """
     best = int(logits.argmax())
-    peak, wanted = float(logits[best]), float(logits[target])
+    peak, target_logit = float(logits[best]), float(logits[target])
     with np.errstate(all="ignore"):
         logits -= logits[best]
         np.exp(logits, out=logits)
         total = float(logits.sum())  # at least 1: the peak's own share
-    return math.log(total) + peak - wanted, best
+    return math.log(total) + peak - target_logit, best
 
 
 def nll_of_text(
@@ -211,7 +232,7 @@ def nll_of_text(
     window: int = WINDOW,
     limit: int | None = None,
     progress: Progress | None = None,
-) -> Score:
+) -> TextLoss:
     """Score a text in windows, each begun with token 0.
 
     Parameters
@@ -221,13 +242,13 @@ def nll_of_text(
     window : int, optional
         Tokens in a window.
     limit : int, optional
-        Score at most so many windows.
+        Windows to score, at most.
     progress : callable, optional
         Called as ``progress(share, tokens)``.
 
     Returns
     -------
-    Score
+    TextLoss
 
     Raises
     ------
@@ -236,29 +257,31 @@ def nll_of_text(
     UnsupportedError
         The model has no tokenizer.
     """
-    scorer, score = Scorer(model), Score()
+    judge, loss = Judge(model), TextLoss()
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     for ids in windows(model.tokenizer, data, window):
-        if score.documents == limit:
+        if loss.documents == limit:
             break
-        score += scorer.score(ids)
-        _tell(progress, score.bytes / len(data), score.documents, limit, score.tokens)
-    return _some(score, "text")
+        loss += judge.loss(ids)
+        _tell(progress, loss.bytes / len(data), loss.documents, limit, loss.tokens)
+    _check_any(loss.documents, "text")
+    return loss
 
 
 def nll_of_docs(
     model: Model, text: str, limit: int | None = None, progress: Progress | None = None
-) -> Score:
+) -> TextLoss:
     """Score documents separated by a line ``<|doc|>``, each whole and begun with token 0.
 
     Parameters, returns and raises as `nll_of_text`; `limit` counts documents.
     """
-    scorer, score = Scorer(model), Score()
+    judge, loss = Judge(model), TextLoss()
     documents = split_documents(text)[:limit]
     for document in documents:
-        score += scorer.score(model.tokenizer.encode(document))
-        _tell(progress, score.documents / len(documents), score.documents, limit, score.tokens)
-    return _some(score, "documents")
+        loss += judge.loss(model.tokenizer.encode(document))
+        _tell(progress, loss.documents / len(documents), loss.documents, limit, loss.tokens)
+    _check_any(loss.documents, "documents")
+    return loss
 
 
 def lambada_accuracy(
@@ -270,16 +293,17 @@ def lambada_accuracy(
     ----------
     model : Model
     text : str
-        One text on each line, plain or as a JSON object with the key ``text``; empty lines are passed over.
+        One text on each line, plain or as a JSON object with the key ``text``. Empty lines are
+        passed over.
     limit : int, optional
-        Take at most so many lines.
+        Lines to take, at most.
     progress : callable, optional
         Called as ``progress(share, tokens)``.
 
     Returns
     -------
     Matches
-        The answer of a wrong one is what the model would have put in the place of the word's tokens.
+        The answer of a wrong one is the model's first choice for each of the word's tokens.
 
     Raises
     ------
@@ -288,15 +312,17 @@ def lambada_accuracy(
     UnsupportedError
         The model has no tokenizer.
     """
-    tokenizer, scorer, matches = model.tokenizer, Scorer(model), Matches()
+    tokenizer, judge, matches = model.tokenizer, Judge(model), Matches()
     texts = lambada_texts(text, limit)
     for number, (context, word) in enumerate(texts, 1):
         before, ids = tokenizer.encode(context), tokenizer.encode(word)
-        score = scorer.score([*before, *ids], len(before))
-        answer = tokenizer.decode(scorer.best).strip()
-        matches.add(context, word.strip(), answer, score.top == len(ids), len(before) + len(ids))
+        loss = judge.loss([*before, *ids], len(before))
+        answer = tokenizer.decode(judge.best).strip()
+        tokens = len(before) + len(ids)
+        matches.add(context, word.strip(), answer, loss.top == len(ids), tokens)
         _tell(progress, number / len(texts), number, limit, matches.tokens)
-    return _some(matches, "lambada texts")
+    _check_any(matches.documents, "lambada texts")
+    return matches
 
 
 def exact_match(
@@ -312,12 +338,12 @@ def exact_match(
     ----------
     model : Model
     text : str
-        Documents separated by a line ``<|doc|>``. What follows the last "Assistant:" that begins a line is the right
-        answer; what precedes it, and this word, is the prompt.
+        Documents separated by a line ``<|doc|>``. The right answer follows the last "Assistant:"
+        that begins a line; the prompt is everything up to and including this word.
     template : str, optional
         The chat template that says which word begins an answer and what ends it.
     limit : int, optional
-        Take at most so many documents.
+        Documents to take, at most.
     progress : callable, optional
         Called as ``progress(share, tokens)``.
 
@@ -334,46 +360,46 @@ def exact_match(
     UnsupportedError
         The model has no tokenizer.
     """
-    form, tokenizer, matches, greedy = (
-        find_template(template),
-        model.tokenizer,
-        Matches(),
-        Sampler(temperature=0),
-    )
+    form = find_template(template)
     if not form.answer_prefix:
-        raise ArgumentError(
-            "eval", "template", repr(template), "one with turns", "give robot, chat or raven"
-        )
-    documents = split_documents(text)[:limit]
+        fix = "give robot, chat or raven"
+        raise ArgumentError("eval", "template", repr(template), "one with turns", fix)
+    tokenizer, matches = model.tokenizer, Matches()
     pairs = [
         prompt_and_answer(document, number, form.answer_prefix)
-        for number, document in enumerate(documents, 1)
+        for number, document in enumerate(split_documents(text)[:limit], 1)
     ]
     for number, (prompt, expected) in enumerate(pairs, 1):
-        most = max(LEAST_ANSWER, 2 * len(tokenizer.encode(expected)))
-        generation = model.generate(prompt, sampler=greedy, max_tokens=most, stop=form.stop)
-        for _ in generation:
-            pass
-        answer, timings = generation.result.text.strip(), generation.result.timings
-        matches.add(
-            prompt,
-            expected,
-            answer,
-            answer == expected,
-            int(timings["prompt_tokens"] + timings["tokens"]),
-        )
+        max_tokens = max(LEAST_ANSWER, 2 * len(tokenizer.encode(expected)))
+        answer, tokens = _greedy_answer(model, prompt, max_tokens, form.stop)
+        matches.add(prompt, expected, answer, answer == expected, tokens)
         _tell(progress, number / len(pairs), number, limit, matches.tokens)
-    return _some(matches, "commands")
+    _check_any(matches.documents, "commands")
+    return matches
 
 
-def _some(result: Any, what: str) -> Any:
-    if result.documents == 0:
-        raise ArgumentError("eval", what, "none", "at least one", "give a file that is not empty")
-    return result
+def _greedy_answer(
+    model: Model, prompt: str, max_tokens: int, stop: Sequence[str]
+) -> tuple[str, int]:
+    """Return what a model answers, and the tokens that were read and generated for it."""
+    generation = model.generate(
+        prompt, sampler=Sampler(temperature=0), max_tokens=max_tokens, stop=stop
+    )
+    for _ in generation:
+        pass
+    timings = generation.result.timings
+    return generation.result.text.strip(), int(timings["prompt_tokens"] + timings["tokens"])
+
+
+def _check_any(documents: int, what: str) -> None:
+    if documents == 0:
+        fix = "give a file that is not empty"
+        raise ArgumentError("eval", what, "none", "at least one", fix)
 
 
 def _tell(
     progress: Progress | None, share: float, done: int, limit: int | None, tokens: int
 ) -> None:
+    """Report the share that is done: of the text, or of the limit where that is nearer."""
     if progress is not None:
         progress(max(share, done / limit if limit else 0.0), tokens)

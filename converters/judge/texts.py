@@ -1,4 +1,4 @@
-"""The texts that models are judged by and calibrated with: read, split into documents, cut into windows."""
+"""Texts to judge and calibrate models with: read, split into documents, cut into windows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from tinyrwkv.errors import FormatError
 from tinyrwkv.tokenizer import LONGEST, Tokenizer
 
 WINDOW = 512
+"""Tokens of a window."""
+
 END_OF_DOCUMENT = 0
+"""The token between documents."""
 
 
 def read_text(path: str) -> str:
-    """Return a file of UTF-8; FormatError where it is none, or can't be read."""
+    """Return a file of UTF-8; FormatError if it is none, or can't be read."""
     fix = "give a text file in UTF-8"
     try:
         return pathlib.Path(path).read_bytes().decode("utf-8-sig")
@@ -44,10 +47,11 @@ def split_documents(text: str) -> list[str]:
 def windows(
     tokenizer: Tokenizer, data: bytes, size: int = WINDOW, piece: int = 1 << 16
 ) -> Iterator[list[int]]:
-    """Yield the tokens of a text, `size` at a time, the last time the rest; they are never all in memory.
+    """Yield the tokens of a text, `size` at a time and in the end the rest.
 
-    The text is encoded in pieces, which gives the tokens of the whole: the choice of a token depends on no more
-    than the `LONGEST` bytes from its first on, so those that begin nearer to the end of a piece are left to the next.
+    They are never all in memory: the text is encoded in pieces. This gives the tokens of the whole,
+    because the choice of a token depends on the `LONGEST` bytes from its first on. Tokens that
+    begin nearer to the end of a piece are left to the next piece.
 
     Parameters
     ----------
@@ -81,39 +85,73 @@ def windows(
 
 
 def lambada_texts(text: str, limit: int | None) -> list[tuple[str, str]]:
-    """Return the context and the last word, with the blank before it, of each line; FormatError where it has none."""
+    """Return the context and the last word of each line, the word with the blank before it.
+
+    Parameters
+    ----------
+    text : str
+    limit : int or None
+        Lines to take, at most; empty ones do not count.
+
+    Returns
+    -------
+    list of (str, str)
+
+    Raises
+    ------
+    FormatError
+        A line has fewer than two words, or is a JSON object without a text.
+    """
     pairs: list[tuple[str, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not line or len(pairs) == limit:
             continue
         if line.startswith("{"):
-            try:
-                line = json.loads(line)["text"].strip()
-            except (ValueError, KeyError, AttributeError, RecursionError) as error:
-                found, fix = (
-                    f"{type(error).__name__}: {error}",
-                    "give JSON lines with a text, or plain lines",
-                )
-                raise FormatError(
-                    "lambada", f"line {number}", found, 'an object with a string "text"', fix
-                ) from None
+            line = _text_of(line, number)
         parts = re.fullmatch(r"(.*\S)(\s+\S+)", line, re.DOTALL)
         if parts is None:
-            raise FormatError(
-                "lambada", f"line {number}", f"{line[:40]!a}", "two words or more", "leave it out"
-            )
+            found, expected = f"{line[:40]!a}", "two words or more"
+            raise FormatError("lambada", f"line {number}", found, expected, "leave it out")
         pairs.append((parts[1], parts[2]))
     return pairs
 
 
+def _text_of(line: str, number: int) -> str:
+    """Return the text of a JSON line."""
+    try:
+        text: str = json.loads(line)["text"].strip()
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
+        expected = 'an object with a string "text"'
+        fix = "give JSON lines with a text, or plain lines"
+        raise FormatError("lambada", f"line {number}", found, expected, fix) from None
+    return text
+
+
 def prompt_and_answer(document: str, number: int, prefix: str) -> tuple[str, str]:
-    """Return a document up to its last line that begins with `prefix`, and what follows; FormatError without one."""
+    """Split a document after the last `prefix` that begins a line.
+
+    Parameters
+    ----------
+    document : str
+    number : int
+        Of the document, for the error.
+    prefix : str
+
+    Returns
+    -------
+    prompt, answer : str
+
+    Raises
+    ------
+    FormatError
+        There is no such line, or nothing follows.
+    """
     before, mark, after = document.lstrip().rpartition(f"\n{prefix}")
     if not mark or not after.strip():
         found = f"{document[:60]!a} without an answer"
+        expected = f"a line that begins with {prefix!r}"
         fix = "separate documents by lines <|doc|>"
-        raise FormatError(
-            "commands", f"document {number}", found, f"a line that begins with {prefix!r}", fix
-        )
+        raise FormatError("commands", f"document {number}", found, expected, fix)
     return before + mark, after.strip()

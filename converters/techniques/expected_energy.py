@@ -1,8 +1,14 @@
 """What a score says about the energy of neurons.
 
-The energy of neuron f is ``weight_f hidden_f^2`` with hidden = relu(k)^2, k = K_f . x, and what it costs to leave it
-out. After a score s, k is taken as normal around ``slope s + offset``, with a standard deviation of its own for each
-neuron; so ``E[energy | s] = weight noise^4 g(z)``, ``g(z) = E[relu(z + normal)^4]``, ``noise z = slope s + offset``.
+The energy of neuron f is what it costs to leave the neuron out. With key k = K_f . x it is::
+
+    energy = weight_f relu(k)^4
+
+After a score s, k is taken as normal around ``slope s + offset``, with a standard deviation of its
+own for each neuron, the noise. So the energy to expect is::
+
+    E[energy | s] = weight noise^4 g(z),  z = (slope s + offset) / noise,
+    g(z) = E[relu(z + n)^4],  n normal with variance 1
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ class Expectation(NamedTuple):
     slope, offset, noise : ndarray, float64, shape (F,)
         k = slope * s + offset, up to noise of this standard deviation.
     weight : ndarray, float64, shape (F,)
-        Energy by hidden^2.
+        Energy by relu(k)^4.
     """
 
     slope: Array
@@ -31,7 +37,11 @@ class Expectation(NamedTuple):
     weight: Array
 
     def thresholds(self, price: Array | float) -> Array:
-        """Return the score of each neuron above which its expected energy exceeds a price, float32.
+        """Return the score of each neuron above which its expected energy exceeds a price.
+
+        ::
+
+            weight noise^4 g(z) = price  =>  s = (noise z - offset) / slope
 
         Parameters
         ----------
@@ -40,21 +50,33 @@ class Expectation(NamedTuple):
         Returns
         -------
         ndarray, float32, shape (F,) or (P, F)
-            Minus infinity for a neuron that is chosen after any score, infinity for one that never is.
+            Minus infinity for a neuron that is chosen after any score, infinity for one that never
+            is.
         """
         with np.errstate(all="ignore"):
-            wanted = np.log(price / (self.weight * self.noise**4))
-            z = np.interp(wanted, _LOG_G, _Z, left=-np.inf, right=np.inf)
+            log_g = np.log(price / (self.weight * self.noise**4))
+            z = np.interp(log_g, _LOG_G, _Z, left=-np.inf, right=np.inf)
             s = (self.noise * z - self.offset) / self.slope
         s = np.where(self.weight > 0, s, np.inf)
-        # Of a neuron whose scores say nothing, all or none of the energy is expected.
-        always = self.weight * (self.noise**2 + self.offset**2) ** 2 > price
-        s = np.where(self.slope > 0, s, np.where(always, -np.inf, np.inf))
+        s = np.where(self.slope > 0, s, self._for_any_score(price))
         return np.nan_to_num(s, nan=-np.inf, posinf=np.inf, neginf=-np.inf).astype(np.float32)
+
+    def _for_any_score(self, price: Array | float) -> Array:
+        """Return the thresholds of neurons whose scores say nothing: always, or never.
+
+        About the same is expected of such a neuron after any score.
+        """
+        expected = self.weight * (self.noise**2 + self.offset**2) ** 2
+        return np.where(expected > price, -np.inf, np.inf)
 
 
 def fit_expectation(scores: Array, keys: Array, weight: Array) -> Expectation:
     """Fit k = slope s + offset for each neuron by least squares.
+
+    ::
+
+        slope = cov(s, k) / var(s),  offset = mean(k) - slope mean(s)
+        noise^2 = mean of (k - slope s - offset)^2
 
     Parameters
     ----------
@@ -66,21 +88,38 @@ def fit_expectation(scores: Array, keys: Array, weight: Array) -> Expectation:
     -------
     Expectation
     """
-    mean_s, mean_k = scores.mean(axis=0, dtype=np.float64), keys.mean(axis=0, dtype=np.float64)
-    s, k = scores - mean_s.astype(np.float32), keys - mean_k.astype(np.float32)
-    slope = np.einsum("nf,nf->f", s, k) / np.maximum(np.einsum("nf,nf->f", s, s), 1e-30)
+    mean_s = scores.mean(axis=0, dtype=np.float64)
+    mean_k = keys.mean(axis=0, dtype=np.float64)
+    s = scores - mean_s.astype(np.float32)
+    k = keys - mean_k.astype(np.float32)
+    covariance = np.einsum("nf,nf->f", s, k)
+    variance = np.einsum("nf,nf->f", s, s)
+    slope = covariance / np.maximum(variance, 1e-30)
+
+    # In place: these are the largest arrays of a fit.
     s *= slope
     k -= s
     noise = np.sqrt(np.mean(np.square(k, out=k), axis=0, dtype=np.float64))
+
     slope = slope.astype(np.float64)
-    return Expectation(slope, mean_k - slope * mean_s, noise, weight.astype(np.float64))
+    offset = mean_k - slope * mean_s
+    return Expectation(slope, offset, noise, weight.astype(np.float64))
 
 
 def _expected_fourth_power() -> tuple[Array, Array]:
-    """Return z and log g(z), by adding up positive terms."""
-    z, t = np.linspace(-10, 30, 801), np.linspace(0, 42, 4201)  # (Z,), (T,)
-    normal = np.exp(-np.square(t - z[:, None]) / 2) / np.sqrt(2 * np.pi)  # (Z, T)
-    return z, np.log(normal @ t**4 * (t[1] - t[0]))
+    """Return z and log g(z).
+
+    ::
+
+        g(z) = sum over t > 0 of t^4 exp(-(t - z)^2 / 2) / sqrt(2 pi) dt
+
+    All terms are positive, so nothing cancels where g is tiny.
+    """
+    z = np.linspace(-10, 30, 801)  # (Z,)
+    t = np.linspace(0, 42, 4201)  # (T,)
+    density = np.exp(-np.square(t - z[:, None]) / 2) / np.sqrt(2 * np.pi)  # (Z, T)
+    dt = t[1] - t[0]
+    return z, np.log(density @ t**4 * dt)
 
 
 _Z, _LOG_G = _expected_fourth_power()

@@ -1,9 +1,12 @@
-"""Store a matrix as the product of two thin ones, W ~ b @ a, so that what it makes of real inputs changes least.
+"""Store a matrix as the product of two thin ones, W ~ b @ a, so that its outputs change least.
 
-Cutting the singular values of W itself keeps W close; what matters is that W @ x stays close for the x that occur.
-With second moments G = E[x x^T] = S S^T the error is ``E|W x - W' x|^2 = |W S - W' S|^2``: so the singular values of
-W S are cut, and each one left out costs exactly its square. Where it is known how much an error in output i matters,
-d_i, it is the same with D W S, D = diag(d).
+Cutting the singular values of W itself keeps W close. What matters is that W @ x stays close for
+the x that occur. With second moments G = E[x x^T] = S S^T the error is::
+
+    E|W x - W' x|^2 = |W S - W' S|^2
+
+So the singular values of W S are cut, and each one left out costs exactly its square. If it is
+known how much an error in output i matters, d_i, the same holds for D W S with D = diag(d).
 """
 
 from __future__ import annotations
@@ -18,7 +21,14 @@ from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 
 Array = np.ndarray
 
-_FLOOR = 1e-6  # of the largest second moment: directions that inputs hardly have are kept from blowing up
+_FLOOR = 1e-6
+"""Least second moment of a direction, by the largest: its inverse must not become huge."""
+
+_SHARES = (0.0, 0.5, 1.0)
+"""Shares of the singular values in the first factor that `round_factors` begins with."""
+
+_ROUNDS = 2
+"""How often each factor is fitted again to the other one."""
 
 
 class Metric(NamedTuple):
@@ -29,7 +39,7 @@ class Metric(NamedTuple):
     moments : ndarray, float64, shape (in, in)
         G = E[x x^T] of the inputs; may be singular.
     effects : ndarray, float64, shape (out,), optional
-        The diagonal of D, above 0: how much an error in each output matters; 1 where left out.
+        The diagonal of D, above 0: how much an error in each output matters. 1 if left out.
     """
 
     moments: Array
@@ -44,13 +54,15 @@ class Metric(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """A matrix taken apart: W = left @ diag(values) @ right, of which the first terms are the best of their number.
+    """A matrix taken apart: W = left @ diag(values) @ right.
+
+    Of all sums with n terms, the first n terms are nearest to W.
 
     Attributes
     ----------
     left : ndarray, float64, shape (out, n)
     values : ndarray, float64, shape (n,)
-        Falling; leaving term i out costs ``values[i] ** 2`` of error.
+        Falling. Leaving term i out costs ``values[i] ** 2`` of error.
     right : ndarray, float64, shape (n, in)
         Rows whose outputs ``right @ x`` have a mean square of 1 each and are uncorrelated.
     """
@@ -60,12 +72,22 @@ class Spectrum(NamedTuple):
     right: Array
 
     def factors(self, rank: int, share: float = 0.5) -> tuple[Array, Array]:
-        """Return a (rank, in) and b (out, rank), float32; `share` of each singular value goes to a."""
+        """Return the factors with the least error.
+
+        Parameters
+        ----------
+        rank : int
+        share : float, optional
+            The power of each singular value that goes to `a`; the rest goes to `b`.
+
+        Returns
+        -------
+        a : ndarray, float32, shape (rank, in)
+        b : ndarray, float32, shape (out, rank)
+        """
         values = np.maximum(self.values[:rank], 1e-30)
-        a, b = (
-            values[:, None] ** share * self.right[:rank],
-            self.left[:, :rank] * values ** (1 - share),
-        )
+        a = values[:, None] ** share * self.right[:rank]
+        b = self.left[:, :rank] * values ** (1 - share)
         return a.astype(np.float32), b.astype(np.float32)
 
 
@@ -92,6 +114,10 @@ class Factors(NamedTuple):
 
 def spectrum(weight: Array, metric: Metric | None = None) -> Spectrum:
     """Take a matrix apart by the effect of its parts.
+
+    ::
+
+        D W S = U diag(values) V^T,  left = D^-1 U,  right = V^T S^-1
 
     Parameters
     ----------
@@ -121,66 +147,24 @@ def spectrum(weight: Array, metric: Metric | None = None) -> Spectrum:
         u, values, v = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
         return Spectrum(u, values, v)
     G, d = _check_metric(metric, weight.shape)
-    root, inverse = _roots(G)
-    u, values, v = np.linalg.svd(d[:, None] * (weight @ root), full_matrices=False)  # of D W S
+    S, inverse = _roots(G)
+    u, values, v = np.linalg.svd(d[:, None] * (weight @ S), full_matrices=False)
     return Spectrum(u / d[:, None], values, v @ inverse)
-
-
-def factor(weight: Array, rank: int) -> tuple[Array, Array]:
-    """Factor a matrix into the product nearest to it.
-
-    Parameters
-    ----------
-    weight : ndarray, float32, shape (out, in)
-    rank : int
-
-    Returns
-    -------
-    a : ndarray, float32, shape (rank, in)
-    b : ndarray, float32, shape (out, rank)
-
-    Raises
-    ------
-    ArgumentError
-        The rank saves nothing: see `check_rank`.
-    """
-    check_rank(weight.shape, rank)
-    return spectrum(weight).factors(rank)
-
-
-def factor_whitened(weight: Array, metric: Metric, rank: int) -> tuple[Array, Array]:
-    """Factor a matrix so that W @ x changes least for inputs like those seen.
-
-    Parameters
-    ----------
-    weight : ndarray, float32, shape (out, in)
-    metric : Metric
-    rank : int
-
-    Returns
-    -------
-    a : ndarray, float32, shape (rank, in)
-    b : ndarray, float32, shape (out, rank)
-
-    Raises
-    ------
-    ArgumentError
-        The rank saves nothing: see `check_rank`.
-    """
-    check_rank(weight.shape, rank)
-    return spectrum(weight, metric).factors(rank)
 
 
 def round_factors(
     weight: Array, spectrum: Spectrum, rank: int, metric: Metric | None = None
 ) -> Factors:
-    """Store factors in int8: each is fitted again to the other as that was rounded, and the best pair is taken.
+    """Store factors in int8.
+
+    Rounding one factor changes which other one is best, so each is fitted again to the rounded
+    other. Of several such pairs the best is taken.
 
     Parameters
     ----------
     weight : ndarray, float32, shape (out, in)
     spectrum : Spectrum
-        Of this matrix with this metric.
+        Of this matrix with this metric; its first `rank` terms are enough.
     rank : int
     metric : Metric, optional
 
@@ -189,31 +173,45 @@ def round_factors(
     Factors
     """
     rows, columns = weight.shape
-    G, d = (
-        (np.eye(columns), np.ones(rows)) if metric is None else _check_metric(metric, weight.shape)
-    )
-    found: list[tuple[float, Factors]] = []
-    for share in (0.0, 0.5, 1.0):
+    if metric is None:
+        G, d = np.eye(columns), np.ones(rows)
+    else:
+        G, d = _check_metric(metric, weight.shape)
+    best, least = None, np.inf
+    for share in _SHARES:
         a, _ = spectrum.factors(rank, share)
-        for _ in range(2):
-            qa, sa = quantize_rows(a)
-            b = _second(weight, G, dequantize_rows(qa, sa))
-            pair = Factors(qa, sa, *quantize_rows(b))
-            found.append((Metric(G, d).error(weight, pair.product()), pair))
-            a = _first(weight, d, dequantize_rows(pair.b, pair.b_scale))
-    return min(found, key=lambda one: one[0])[1]
+        for _ in range(_ROUNDS):
+            a_codes, a_scale = quantize_rows(a)
+            b = _fit_b(weight, G, dequantize_rows(a_codes, a_scale))
+            pair = Factors(a_codes, a_scale, *quantize_rows(b))
+            error = Metric(G, d).error(weight, pair.product())
+            if best is None or error < least:
+                best, least = pair, error
+            a = _fit_a(weight, d, dequantize_rows(pair.b, pair.b_scale))
+    assert best is not None
+    return best
 
 
-def _second(weight: Array, G: Array, a: Array) -> Array:
-    """Return the b with the least E|D (W - b a) x|^2, whatever D: W G a^T (a G a^T)^-1."""
+def _fit_b(weight: Array, G: Array, a: Array) -> Array:
+    """Return the b with the least E|D (W - b a) x|^2, whatever D.
+
+    ::
+
+        b = W G a^T (a G a^T)^-1
+    """
     aG = a.astype(np.float64) @ G  # (r, in)
     return _solve(aG @ a.T, aG @ weight.T.astype(np.float64)).T.astype(np.float32)
 
 
-def _first(weight: Array, d: Array, b: Array) -> Array:
-    """Return the a with the least E|D (W - b a) x|^2, whatever x: (b^T D^2 b)^-1 b^T D^2 W."""
-    wide = b.T * np.square(d)  # (r, out)
-    return _solve(wide @ b, wide @ weight).astype(np.float32)
+def _fit_a(weight: Array, d: Array, b: Array) -> Array:
+    """Return the a with the least E|D (W - b a) x|^2, whatever x.
+
+    ::
+
+        a = (b^T D^2 b)^-1 b^T D^2 W
+    """
+    bD = b.T * np.square(d)  # (r, out)
+    return _solve(bD @ b, bD @ weight).astype(np.float32)
 
 
 def _solve(symmetric: Array, right: Array) -> Array:
@@ -224,8 +222,29 @@ def _solve(symmetric: Array, right: Array) -> Array:
     return solved
 
 
-def check_rank(shape: tuple[int, ...], rank: int) -> None:
-    """Refuse a rank whose factors are not smaller than the matrix: rank * (out + in) >= out * in.
+def highest_rank(shape: Sequence[int]) -> int:
+    """Return the highest rank with rank * (out + in) < out * in: others save nothing.
+
+    Parameters
+    ----------
+    shape : (out, in)
+
+    Returns
+    -------
+    int
+        0 if there is none.
+    """
+    rows, columns = shape
+    return (rows * columns - 1) // (rows + columns)
+
+
+def check_rank(shape: Sequence[int], rank: int) -> None:
+    """Refuse a rank whose factors are not smaller than the matrix.
+
+    Parameters
+    ----------
+    shape : (out, in)
+    rank : int
 
     Raises
     ------
@@ -233,19 +252,25 @@ def check_rank(shape: tuple[int, ...], rank: int) -> None:
         It is below 1, or saves nothing.
     """
     rows, columns = shape
-    most = (rows * columns - 1) // (rows + columns)
-    if not 1 <= rank <= most:
-        found, expected = (
-            f"{rank} for a matrix of {rows} x {columns}",
-            f"1 to {most}: others save nothing",
-        )
-        raise ArgumentError(
-            "low rank", "rank", found, expected, "choose a lower rank: --low-rank above 2"
-        )
+    highest = highest_rank(shape)
+    if not 1 <= rank <= highest:
+        found = f"{rank} for a matrix of {rows} x {columns}"
+        expected = f"1 to {highest}: others save nothing"
+        fix = "choose a lower rank: --low-rank above 2"
+        raise ArgumentError("low rank", "rank", found, expected, fix)
 
 
-def uniform_rank(shape: tuple[int, ...], k: float) -> int:
-    """Return the rank that leaves 1/k of the inputs' dimensions, as RWKV-Lite has it.
+def uniform_rank(shape: Sequence[int], k: float) -> int:
+    """Return the rank that leaves 1/k of the inputs' dimensions, as in RWKV-Lite.
+
+    Parameters
+    ----------
+    shape : (out, in)
+    k : float
+
+    Returns
+    -------
+    int
 
     Raises
     ------
@@ -259,6 +284,24 @@ def uniform_rank(shape: tuple[int, ...], k: float) -> int:
     return rank
 
 
+class Form(NamedTuple):
+    """One way to store a matrix.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    cost : float
+        Its weighted error.
+    rank : int
+        0 stands for the dense matrix.
+    """
+
+    size: int
+    cost: float
+    rank: int
+
+
 def choose_ranks(
     shapes: Mapping[str, tuple[int, int]],
     values: Mapping[str, Array],
@@ -268,8 +311,9 @@ def choose_ranks(
 ) -> dict[str, int]:
     """Share a budget of bytes between matrices so that the sum of weighted output errors is least.
 
-    For a price p of a byte every matrix takes the rank, or its dense form, with the least
-    ``weight * error + p * bytes``; the price is found by bisection, and what no price spends goes to what gains most.
+    At a price p of a byte, every matrix takes the form with the least ``weight * error + p *
+    size``. The lowest price within the budget is found by bisection. What this leaves of the budget
+    goes to the form that lowers the cost most for its bytes, again and again.
 
     Parameters
     ----------
@@ -286,60 +330,78 @@ def choose_ranks(
     Returns
     -------
     dict of str to int
-        Ranks; 0 stands for a matrix that stays dense, because factors of the rank it needs would not be smaller.
+        Ranks. 0 stands for a matrix that stays dense, because factors of the rank that it needs
+        would not be smaller.
 
     Raises
     ------
     ArgumentError
         Even the lowest ranks take more.
     """
-    options = {name: _options(shapes[name], values[name], weights[name], step) for name in shapes}
-    least = sum(min(size for size, _, _ in listed) for listed in options.values())
+    forms = {name: _forms(shapes[name], values[name], weights[name], step) for name in shapes}
+    least = sum(min(form.size for form in listed) for listed in forms.values())
     if least > budget:
         expected = f"at least {least} bytes, for rank {step} everywhere"
         raise ArgumentError("low rank", "budget", budget, expected, "raise the budget")
+    chosen = _at_lowest_price(forms, budget)
+    _spend_rest(forms, chosen, budget)
+    return {name: form.rank for name, form in chosen.items()}
 
-    def at(price: float) -> dict[str, tuple[int, float, int]]:
+
+def _forms(shape: tuple[int, int], values: Array, weight: float, step: int) -> list[Form]:
+    """Return every form that a matrix may have."""
+    rows, columns = shape
+    errors = np.cumsum(np.square(values)[::-1])[::-1]  # [r]: what leaving out r and later costs
+    dense = Form(rows * (columns + 4), 0.0, 0)
+    listed = [dense]
+    for rank in range(min(step, len(values)), len(values), step):
+        size = factored_bytes(shape, rank)
+        if size < dense.size:
+            listed.append(Form(size, weight * float(errors[rank]), rank))
+    return listed
+
+
+def _at_lowest_price(forms: Mapping[str, list[Form]], budget: int) -> dict[str, Form]:
+    """Return the forms at the lowest price that keeps the budget."""
+
+    def at(price: float) -> dict[str, Form]:
         return {
-            name: min(listed, key=lambda option: (option[1] + price * option[0], option[0]))
-            for name, listed in options.items()
+            name: min(listed, key=lambda form: (form.cost + price * form.size, form.size))
+            for name, listed in forms.items()
         }
 
     low, high = 0.0, 1.0
-    while sum(size for size, _, _ in at(high).values()) > budget:
+    while _total_size(at(high)) > budget:
         high *= 4
     for _ in range(100):
         price = (low + high) / 2
-        low, high = (
-            (low, price)
-            if sum(size for size, _, _ in at(price).values()) <= budget
-            else (price, high)
-        )
-    chosen = at(high)
-    left = budget - sum(size for size, _, _ in chosen.values())
-    while better := [
-        ((chosen[name][1] - cost) / (size - chosen[name][0]), name, (size, cost, rank))
-        for name, listed in options.items()
-        for size, cost, rank in listed
-        if chosen[name][0] < size <= chosen[name][0] + left and cost < chosen[name][1]
-    ]:
-        _, name, option = max(better)
-        left, chosen[name] = left - option[0] + chosen[name][0], option
-    return {name: rank for name, (_, _, rank) in chosen.items()}
+        if _total_size(at(price)) <= budget:
+            high = price
+        else:
+            low = price
+    return at(high)
 
 
-def _options(
-    shape: tuple[int, int], values: Array, weight: float, step: int
-) -> list[tuple[int, float, int]]:
-    """Return (bytes, cost, rank) of every form that a matrix may have; rank 0 is the dense one."""
-    rows, columns = shape
-    left_out = np.concatenate([np.cumsum(np.square(values)[::-1])[::-1], [0.0]])
-    dense = rows * (columns + 4)
-    listed = [(dense, 0.0, 0)]
-    for rank in range(min(step, len(values)), len(values), step):
-        if (size := factored_bytes(shape, rank)) < dense:
-            listed.append((size, weight * float(left_out[rank]), rank))
-    return listed
+def _spend_rest(forms: Mapping[str, list[Form]], chosen: dict[str, Form], budget: int) -> None:
+    """Replace forms by larger ones as long as one fits that lowers the cost."""
+    left = budget - _total_size(chosen)
+    while True:
+        better = []
+        for name, listed in forms.items():
+            now = chosen[name]
+            for form in listed:
+                if now.size < form.size <= now.size + left and form.cost < now.cost:
+                    gain = (now.cost - form.cost) / (form.size - now.size)
+                    better.append((gain, name, form))
+        if not better:
+            return
+        _, name, form = max(better)
+        left -= form.size - chosen[name].size
+        chosen[name] = form
+
+
+def _total_size(chosen: Mapping[str, Form]) -> int:
+    return sum(form.size for form in chosen.values())
 
 
 def factored_bytes(shape: Sequence[int], rank: int) -> int:
@@ -357,17 +419,14 @@ def _roots(G: Array) -> tuple[Array, Array]:
 
 
 def _check_metric(metric: Metric, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Return G, made symmetric, and d; ArgumentError where they are not those of a matrix of this shape."""
+    """Return G, made symmetric, and d; ArgumentError if they do not fit a matrix of this shape."""
     rows, columns = shape
-    G, d = (
-        _checked("moments", metric.moments),
-        np.ones(rows) if metric.effects is None else metric.effects,
-    )
-    if G.shape != (columns, columns) or d.shape != (rows,) or not (np.isfinite(d) & (d > 0)).all():
-        found, expected = (
-            f"{G.shape} and {d.shape}",
-            f"({columns}, {columns}), and {rows} numbers above 0",
-        )
+    G = _checked("moments", metric.moments)
+    d = np.ones(rows) if metric.effects is None else metric.effects
+    is_positive = bool((np.isfinite(d) & (d > 0)).all())
+    if G.shape != (columns, columns) or d.shape != (rows,) or not is_positive:
+        found = f"{G.shape} and {d.shape}"
+        expected = f"({columns}, {columns}), and {rows} numbers above 0"
         raise ArgumentError("low rank", "metric", found, expected, "collect them for this matrix")
     return (G + G.T) / 2, d
 

@@ -1,4 +1,9 @@
-"""Predict which neurons fire by a small network: p = sigmoid(fc2 relu(fc1 x)), trained for one layer."""
+"""Predict which neurons fire by a small network, trained for one layer.
+
+::
+
+    p = sigmoid(fc2 relu(fc1 x))
+"""
 
 from __future__ import annotations
 
@@ -14,9 +19,15 @@ Array = np.ndarray
 Progress = Callable[[int, int], None]
 
 RATE, FIRST_DECAY, SECOND_DECAY = 0.005, 0.9, 0.999
+"""Of Adam: learning rate, decays of the means of gradients and of their squares."""
+
 BATCH = 512
-HELD = 5  # one in so many inputs is held back to see when to stop
+
+HELD_OUT = 5
+"""One in this number of inputs is held out, to see when to stop."""
+
 PATIENCE = 3
+"""Epochs in a row without a lower loss, after which training ends."""
 
 
 class Network(NamedTuple):
@@ -50,7 +61,9 @@ def train(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Network:
-    """Train a network by Adam on the cross entropy, a firing neuron weighing as much as all that do not fire.
+    """Train a network by Adam on the cross entropy.
+
+    All firing neurons together weigh as much as all that do not fire.
 
     Parameters
     ----------
@@ -60,7 +73,8 @@ def train(
     hidden : int, optional
         Width of the network.
     epochs : int, optional
-        Times to read the inputs at most; it ends when those held back are no longer predicted better.
+        How often the inputs are read, at most. Training ends earlier if the held-out inputs are no
+        longer predicted better.
     seed : int, optional
     progress : callable, optional
         Called as ``progress(epochs_done, epochs)``.
@@ -68,42 +82,68 @@ def train(
     Returns
     -------
     Network
-        As it predicted the inputs held back best.
+        As it predicted the held-out inputs best.
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(x))
-    held, used = order[: len(x) // HELD], order[len(x) // HELD :]
-    spread = max(
-        float(x[used].std()), 1e-30
-    )  # the network sees inputs of unit size; fc1 takes it in at the end
-    parts = [_uniform(random, hidden, x.shape[1]), _uniform(random, fires.shape[1], hidden)]
-    share = min(max(float(fires[used].mean()), 1e-6), 1 - 1e-6)
-    positive = np.float32((1 - share) / share)
-    moments = [(np.zeros_like(part), np.zeros_like(part)) for part in parts]
-    best, best_loss, worse, step = [part.copy() for part in parts], np.inf, 0, 0
+    held_out, used = order[: len(x) // HELD_OUT], order[len(x) // HELD_OUT :]
+    # The network sees inputs of unit size; in the end fc1 is divided by their spread.
+    spread = max(float(x[used].std()), 1e-30)
+    positive = _weight_of_firing(fires[used])
+    parts = [
+        _uniform(random, hidden, x.shape[1]),
+        _uniform(random, fires.shape[1], hidden),
+    ]
+    adam = _Adam(parts)
+    best, best_loss, worse = [part.copy() for part in parts], np.inf, 0
     for epoch in range(epochs):
         random.shuffle(used)
         for first in range(0, len(used), BATCH):
             rows = used[first : first + BATCH]
-            step += 1
-            gradients = _gradients(parts, x[rows] / spread, fires[rows], positive)
-            for part, gradient, (m, v) in zip(parts, gradients, moments, strict=True):
-                m += (1 - FIRST_DECAY) * (gradient - m)
-                v += (1 - SECOND_DECAY) * (np.square(gradient) - v)
-                part -= (
-                    RATE
-                    * (m / (1 - FIRST_DECAY**step))
-                    / (np.sqrt(v / (1 - SECOND_DECAY**step)) + 1e-8)
-                )
-        loss = _loss(parts, x[held] / spread, fires[held], positive) if len(held) else -float(epoch)
+            adam.step(gradients(parts, x[rows] / spread, fires[rows], positive))
+        if len(held_out):
+            now = loss(parts, x[held_out] / spread, fires[held_out], positive)
+        else:
+            now = -float(epoch)  # too few inputs to judge by: the last network is taken
         if progress is not None:
             progress(epoch + 1, epochs)
-        worse = 0 if loss < best_loss else worse + 1
-        if loss < best_loss:
-            best, best_loss = [part.copy() for part in parts], loss
+        if now < best_loss:
+            best, best_loss, worse = [part.copy() for part in parts], now, 0
+        else:
+            worse += 1
         if worse == PATIENCE:
             break
-    return Network(*quantize_rows(best[0] / np.float32(spread)), *quantize_rows(best[1]))
+    fc1, fc2 = best
+    return Network(*quantize_rows(fc1 / np.float32(spread)), *quantize_rows(fc2))
+
+
+class _Adam:
+    """Steps down gradients by Adam (arXiv:1412.6980).
+
+    ::
+
+        m += (1 - d1) (gradient - m),  v += (1 - d2) (gradient^2 - v)
+        part -= rate (m / (1 - d1^t)) / (sqrt(v / (1 - d2^t)) + 1e-8)
+    """
+
+    def __init__(self, parts: list[Array]) -> None:
+        self._parts = parts
+        self._moments = [(np.zeros_like(part), np.zeros_like(part)) for part in parts]
+        self._steps = 0
+
+    def step(self, gradients: tuple[Array, ...]) -> None:
+        self._steps += 1
+        first, second = 1 - FIRST_DECAY**self._steps, 1 - SECOND_DECAY**self._steps
+        for part, gradient, (m, v) in zip(self._parts, gradients, self._moments, strict=True):
+            m += (1 - FIRST_DECAY) * (gradient - m)
+            v += (1 - SECOND_DECAY) * (np.square(gradient) - v)
+            part -= RATE * (m / first) / (np.sqrt(v / second) + 1e-8)
+
+
+def _weight_of_firing(fires: Array) -> np.float32:
+    """Return the weight of a firing neuron with which all of them weigh as much as the others."""
+    share = min(max(float(fires.mean()), 1e-6), 1 - 1e-6)
+    return np.float32((1 - share) / share)
 
 
 def _uniform(random: np.random.Generator, rows: int, columns: int) -> Array:
@@ -111,21 +151,44 @@ def _uniform(random: np.random.Generator, rows: int, columns: int) -> Array:
     return random.uniform(-bound, bound, (rows, columns)).astype(np.float32)
 
 
-def _gradients(
+def gradients(
     parts: list[Array], x: Array, fires: Array, positive: np.float32
 ) -> tuple[Array, Array]:
-    """Return the gradients of the mean loss by fc1 and fc2."""
+    """Return the gradients of the mean loss by fc1 and fc2.
+
+    ::
+
+        by the logit: p (1 - fires) - positive fires (1 - p)
+
+    Parameters
+    ----------
+    parts : list of ndarray
+        fc1 and fc2.
+    x : ndarray, shape (B, C)
+    fires : ndarray, bool, shape (B, F)
+    positive : float32
+        The weight of a firing neuron.
+
+    Returns
+    -------
+    tuple of ndarray
+    """
     fc1, fc2 = parts
     low = x @ fc1.T  # (B, hidden)
     active = np.maximum(low, 0)
     p = sigmoid(active @ fc2.T)  # (B, F)
-    # loss = -(positive fires log p + (1 - fires) log(1 - p)); by the logit: p (1 - fires) - positive fires (1 - p)
     slope = np.where(fires, positive * (p - 1), p) / np.float32(p.size)
     return ((slope @ fc2) * (low > 0)).T @ x, slope.T @ active
 
 
-def _loss(parts: list[Array], x: Array, fires: Array, positive: np.float32) -> float:
-    y = np.maximum(x @ parts[0].T, 0) @ parts[1].T
-    # -log sigmoid(y) = log(1 + e^-y)
+def loss(parts: list[Array], x: Array, fires: Array, positive: np.float32) -> float:
+    """Return the mean loss; parameters as of `gradients`.
+
+    ::
+
+        loss = -(positive fires log p + (1 - fires) log(1 - p)),  -log sigmoid(y) = log(1 + e^-y)
+    """
+    fc1, fc2 = parts
+    y = np.maximum(x @ fc1.T, 0) @ fc2.T
     loss = np.where(fires, positive * np.logaddexp(0, -y), np.logaddexp(0, y))
     return float(loss.mean())

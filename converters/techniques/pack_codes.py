@@ -1,4 +1,7 @@
-"""Codes of a few bits, packed as the kernels read them, 64 rows side by side; `reference.unpack` undoes it."""
+"""Codes of a few bits, packed as the kernels read them: 64 rows side by side.
+
+`reference.unpack` undoes it.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
         The first code of a byte in its low bits; rows that are not there have zeros.
     """
     rows, rank = codes.shape
-    padded = np.zeros((-(-rows // BLOCK), BLOCK, rank * bits // 8, 8 // bits), np.uint8)
+    blocks, row_bytes, per_byte = -(-rows // BLOCK), rank * bits // 8, 8 // bits
+    padded = np.zeros((blocks, BLOCK, row_bytes, per_byte), np.uint8)
     padded.reshape(-1, rank)[:rows] = codes
-    packed = np.bitwise_or.reduce(
-        padded << np.arange(0, 8, bits, dtype=np.uint8), axis=3
-    )  # (blocks, 64, bytes)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    packed = np.bitwise_or.reduce(padded << shifts, axis=3)  # (blocks, 64, row_bytes)
     return np.ascontiguousarray(packed.transpose(0, 2, 1))

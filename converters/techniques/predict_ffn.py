@@ -1,9 +1,14 @@
 """Choose the neurons of a channel mix that matter by scores that cost few bytes.
 
-The energy of neuron f is ``(hidden_f |D V_f|)^2``, D the gate of the channel mix: what leaving it out changes in the
-residual stream. A neuron is chosen where the energy expected after its score exceeds a price, the same for all layers:
-the residual stream is the sum of what all of them add. Fitting a layer counts what each of many prices would choose
-after the calibration inputs, and so any share of the neurons or of the energy finds its price.
+The energy of neuron f is what leaving it out changes in the residual stream. With D, the gate of
+the channel mix, it is::
+
+    energy_f = (hidden_f |D V_f|)^2
+
+A neuron is chosen if the energy to expect after its score exceeds a price. The price is the same
+for all layers, because the residual stream is the sum of what all of them add. Fitting a layer
+counts what each of many prices would choose after the calibration inputs. So the price for any
+share of the neurons, or of the energy, can be found.
 """
 
 from __future__ import annotations
@@ -24,13 +29,20 @@ from .sparse_ffn import Neurons, Tensors, bundle, hot_first
 
 Array = np.ndarray
 
-STEP = 1.1  # between two prices, all of them powers of it
-RANGE = 1e-11  # the lowest price that is tried, by the highest
-ALWAYS = 0.95  # a neuron that is chosen this often is not worth predicting
+STEP = 1.1
+"""Prices that are tried are powers of this."""
+
+RANGE = 1e-11
+"""The lowest price that is tried, by the highest."""
+
+ALWAYS = 0.95
+"""A neuron that is chosen after this share of the inputs is not worth predicting."""
 
 
 class Inputs(NamedTuple):
-    """What goes into a key matrix after calibration text, as int8 kernels take it (`calibrate.Statistics`).
+    """What goes into a key matrix after calibration text, as int8 kernels take it.
+
+    See `calibrate.Statistics`.
 
     Attributes
     ----------
@@ -42,15 +54,18 @@ class Inputs(NamedTuple):
     scale: Array
 
 
-class Settings(NamedTuple):
-    """How much predictors leave out, and what they are; of the first three the first that is not None counts.
+class PredictorSettings(NamedTuple):
+    """How much predictors leave out, and what they are.
+
+    Of the first three, the first that is not None counts.
 
     Attributes
     ----------
     price : float, optional
         Energy that must be expected of a neuron, in the residual stream.
     energy : float, optional
-        Share of the energy of all neurons that the chosen ones must have after the calibration inputs, in each layer.
+        Share of the energy of all neurons that the chosen ones must have after the calibration
+        inputs, in each layer.
     fraction : float, optional
         Share of the neurons that is chosen, on average over tokens and layers.
     mlp : int
@@ -108,7 +123,7 @@ def fit_layer(
     neurons: Neurons,
     inputs: Inputs,
     effects: Array | None = None,
-    settings: Settings | None = None,
+    settings: PredictorSettings | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit predictors to calibration inputs.
@@ -119,8 +134,9 @@ def fit_layer(
     inputs : Inputs
         Of the key matrix, of the model as it will run; 8,192 tokens are enough.
     effects : ndarray, float32, shape (C,), optional
-        How much an error in each output of the channel mix matters, the root mean square of its gate; 1 if left out.
-    settings : Settings, optional
+        How much an error in each output of the channel mix matters: the root mean square of its
+        gate. 1 if left out.
+    settings : PredictorSettings, optional
     progress : callable, optional
         Called while a network is trained, as ``progress(epochs_done, epochs)``.
 
@@ -133,54 +149,55 @@ def fit_layer(
     ArgumentError
         A shape does not fit, or C is no multiple of 64.
     """
-    settings, (F, C), (q, scale) = settings or Settings(), neurons.check(), inputs
-    if C % 64:
-        raise ArgumentError(
-            "sparse ffn", "C", C, "a multiple of 64, which predictors work on", "use the exact form"
-        )
-    if q.shape[1:] != (C,) or scale.shape != (len(q),) or not len(q):
-        raise ArgumentError(
-            "sparse ffn", "inputs", q.shape, f"(n, {C})", "give inputs of this key matrix"
-        )
-    K, V = (
-        dequantize_rows(neurons.key, neurons.key_scale),
-        dequantize_rows(neurons.value, neurons.value_scale),
-    )
+    settings = settings or PredictorSettings()
+    _check_inputs(neurons, inputs)
+    q, scale = inputs
+    K = dequantize_rows(neurons.key, neurons.key_scale)  # (F, C)
+    V = dequantize_rows(neurons.value, neurons.value_scale)  # (C, F)
+
+    # hidden = relu(K x)^2,  energy_f = hidden_f^2 |D V_f|^2
     weight = np.square(V if effects is None else V * effects[:, None]).sum(axis=0)  # (F,)
     x = q * scale[:, None]  # (n, C)
     keys = x @ K.T  # (n, F)
     hidden = np.square(np.maximum(keys, 0))
-    energy, fires = np.square(hidden) * weight, hidden > 0
+    energy = np.square(hidden) * weight
+    fires = hidden > 0
     all_energy = float(energy.sum(dtype=np.float64)) / len(q)
     prices = _prices(all_energy)
+
     signs = fit_signs(K, q, scale)
-    s = scores(signs, q, scale)
-    by_signs = fit_expectation(s, keys, weight)
-    level = _levels(s, by_signs, prices)
+    by_signs, level = _expect(scores(signs, q, scale), keys, weight, prices)
     network, by_network = None, None
     if settings.mlp:
         network = train(x, fires, settings.mlp, seed=settings.seed, progress=progress)
-        s = network.scores(x)
-        by_network = fit_expectation(s, keys, weight)
-        level = np.maximum(level, _levels(s, by_network, prices))
-    chosen, firing, kept = (
-        np.empty((len(prices), F), np.float32),
-        np.zeros(len(prices)),
-        np.zeros(len(prices)),
-    )
-    for f in range(F):
-        counts, fired, had = (
-            _above(level[:, f], which, len(prices)) for which in (None, fires[:, f], energy[:, f])
-        )
-        always = counts >= ALWAYS * len(q)  # fired[0] is of all tokens, as all reach the price 0
-        chosen[:, f] = np.where(always, 1, counts / len(q))
-        firing += np.where(always, fired[0], fired) / len(q)
-        kept += np.where(always, had[0], had) / len(q)
-    packed = np.packbits(signs, axis=1, bitorder="little")
-    all_firing = float(np.count_nonzero(fires)) / len(q)
+        by_network, network_level = _expect(network.scores(x), keys, weight, prices)
+        level = np.maximum(level, network_level)
+
+    chosen, firing, chosen_energy = _count_choices(level, fires, energy, len(prices))
     return Fit(
-        neurons, packed, by_signs, network, by_network, prices, chosen, firing, kept, all_firing, all_energy
-    )  # fmt: skip
+        neurons=neurons,
+        signs=np.packbits(signs, axis=1, bitorder="little"),
+        by_signs=by_signs,
+        network=network,
+        by_network=by_network,
+        prices=prices,
+        chosen=chosen,
+        firing=firing,
+        energy=chosen_energy,
+        all_firing=float(np.count_nonzero(fires)) / len(q),
+        all_energy=all_energy,
+    )
+
+
+def _check_inputs(neurons: Neurons, inputs: Inputs) -> None:
+    _, C = neurons.check()
+    if C % 64:
+        expected, fix = "a multiple of 64, which predictors work on", "use the exact form"
+        raise ArgumentError("sparse ffn", "C", C, expected, fix)
+    q, scale = inputs
+    if q.shape[1:] != (C,) or scale.shape != (len(q),) or not len(q):
+        fix = "give inputs of this key matrix"
+        raise ArgumentError("sparse ffn", "inputs", q.shape, f"(n, {C})", fix)
 
 
 def _prices(most: float) -> Array:
@@ -190,38 +207,59 @@ def _prices(most: float) -> Array:
     return np.concatenate([[0.0], STEP ** powers.astype(np.float64)])
 
 
-def _levels(s: Array, expectation: Expectation, prices: Array) -> Array:
-    """Return for each score how many prices it reaches, at least 1, int16, (n, F)."""
+def _expect(s: Array, keys: Array, weight: Array, prices: Array) -> tuple[Expectation, Array]:
+    """Fit the energy to expect after scores; return it, and how many prices each score reaches.
+
+    The levels are int16, (n, F), and at least 1: every score reaches the price 0.
+    """
+    expectation = fit_expectation(s, keys, weight)
     thresholds = expectation.thresholds(prices[:, None])  # (P, F), rising
     level = np.empty(s.shape, np.int16)
     for f in range(s.shape[1]):
-        level[:, f] = np.searchsorted(
-            thresholds[:, f], s[:, f], side="left"
-        )  # how many thresholds are below it
-    return level
+        level[:, f] = np.searchsorted(thresholds[:, f], s[:, f], side="left")
+    return expectation, level
 
 
-def _above(level: Array, weights: Array | None, prices: int) -> Array:
+def _count_choices(
+    level: Array, fires: Array, energy: Array, prices: int
+) -> tuple[Array, Array, Array]:
+    """Count what each price chooses, as `Fit` has it: chosen (P, F), firing (P,), energy (P,)."""
+    n, F = level.shape
+    chosen = np.empty((prices, F), np.float32)
+    firing, chosen_energy = np.zeros(prices), np.zeros(prices)
+    for f in range(F):
+        count = _sum_above(level[:, f], None, prices)
+        fired = _sum_above(level[:, f], fires[:, f], prices)
+        had = _sum_above(level[:, f], energy[:, f], prices)
+        # Of a neuron that is always chosen all counts, as at the price 0, which all reach.
+        always = count >= ALWAYS * n
+        chosen[:, f] = np.where(always, 1, count / n)
+        firing += np.where(always, fired[0], fired) / n
+        chosen_energy += np.where(always, had[0], had) / n
+    return chosen, firing, chosen_energy
+
+
+def _sum_above(level: Array, weights: Array | None, prices: int) -> Array:
     """Return for each price the sum of the weights of what reaches it, float64, (P,)."""
     sums = np.bincount(level, weights, prices + 1)[1:]
     total: Array = np.cumsum(sums[::-1], dtype=np.float64)[::-1]
     return total
 
 
-def find_prices(fits: Sequence[Fit], settings: Settings) -> list[float]:
+def find_prices(fits: Sequence[Fit], settings: PredictorSettings) -> list[float]:
     """Return the price of each layer that meets the settings after the calibration inputs.
 
     Parameters
     ----------
     fits : sequence of Fit
         Of all layers.
-    settings : Settings
+    settings : PredictorSettings
 
     Returns
     -------
     list of float
-        The highest price that keeps the energy in the layer, or the lowest for all layers that does not exceed the
-        fraction.
+        For a share of the energy, the highest price in each layer that keeps it. For a fraction,
+        the lowest price, the same for all layers, that does not exceed it.
 
     Raises
     ------
@@ -233,19 +271,31 @@ def find_prices(fits: Sequence[Fit], settings: Settings) -> list[float]:
         return [settings.price] * len(fits)
     if settings.energy is not None:
         _check("energy", settings.energy, 1)
-        reached = [np.flatnonzero(fit.energy >= settings.energy * fit.energy[0]) for fit in fits]
-        return [float(fit.prices[places[-1]]) for fit, places in zip(fits, reached, strict=True)]
-    target = _check("fraction", settings.fraction, 1)
+        return [_price_for_energy(fit, settings.energy) for fit in fits]
+    return [_price_for_fraction(fits, _check("fraction", settings.fraction, 1))] * len(fits)
+
+
+def _price_for_energy(fit: Fit, share: float) -> float:
+    enough = np.flatnonzero(fit.energy >= share * fit.energy[0])
+    return float(fit.prices[enough[-1]])
+
+
+def _price_for_fraction(fits: Sequence[Fit], most: float) -> float:
     prices = np.unique(np.concatenate([fit.prices for fit in fits]))
     low, high = 0, len(prices) - 1
     while low < high:
         middle = (low + high) // 2
-        price = float(prices[middle])
-        found = float(
-            np.mean([fit.chosen[fit.place(price)].mean(dtype=np.float64) for fit in fits])
-        )
-        low, high = (low, middle) if found <= target else (middle + 1, high)
-    return [float(prices[low])] * len(fits)
+        if _fraction(fits, float(prices[middle])) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    return float(prices[low])
+
+
+def _fraction(fits: Sequence[Fit], price: float) -> float:
+    """Return the share of the neurons that a price chooses, on average over tokens and layers."""
+    shares = [fit.chosen[fit.place(price)].mean(dtype=np.float64) for fit in fits]
+    return float(np.mean(shares))
 
 
 def _check(name: str, value: float | None, most: float) -> float:
@@ -266,48 +316,50 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
     Returns
     -------
     tensors : dict of str to ndarray
-        By the ends of their names, what follows ``blocks.N.ffn.``: they replace key and value. ``bundles`` must begin
-        on a page of the file (``Writer.add(..., page_aligned=True)``).
+        By the ends of their names, what follows ``blocks.N.ffn.``: they replace key and value.
+        ``bundles`` must begin on a page of the file (``Writer.add(..., page_aligned=True)``).
     report : dict
-        Plain JSON: ``neurons``, ``sparsity`` (share of the neurons that do not fire), ``fraction`` (share chosen),
-        ``recall`` (share of the firing neurons that are chosen), ``energy`` (share of the energy that they have),
-        ``always`` (neurons that are chosen for every token), ``price``, ``bytes_before``, ``bytes_after`` (touched for
-        a token, on average).
+        Plain JSON: ``neurons``, ``sparsity`` (share of the neurons that do not fire), ``fraction``
+        (share chosen), ``recall`` (share of the firing neurons that are chosen), ``energy`` (share
+        of the energy that they have), ``always`` (neurons that are chosen for every token),
+        ``price``, ``bytes_before``, ``bytes_after`` (touched for a token, on average).
     """
-    at, (F, C) = fit.place(price), fit.neurons.check()
+    at = fit.place(price)
     order = hot_first(fit.chosen[at])
-    kept, always = fit.neurons.ordered(order), fit.chosen[at][order] == 1
+    always = fit.chosen[at][order] == 1
+    neurons = fit.neurons.ordered(order)
+    signs = np.unpackbits(fit.signs[order], axis=1, bitorder="little")
+    thresholds = fit.by_signs.thresholds(fit.prices[at])[order]
     tensors = {
-        "predictor.signs": pack_codes(
-            np.unpackbits(fit.signs[order], axis=1, bitorder="little"), 1
-        ),
-        "predictor.threshold": np.where(
-            always, np.float32(-np.inf), fit.by_signs.thresholds(fit.prices[at])[order]
-        ),
-        "bundles": bundle(kept.key, kept.value),
-        "bundles.key_scale": kept.key_scale,
-        "bundles.value_scale": kept.value_scale,
+        "predictor.signs": pack_codes(signs, 1),
+        "predictor.threshold": np.where(always, np.float32(-np.inf), thresholds),
+        "bundles": bundle(neurons.key, neurons.value),
+        "bundles.key_scale": neurons.key_scale,
+        "bundles.value_scale": neurons.value_scale,
     }
-    size = tensors["predictor.signs"].nbytes + 4 * F + 4 * (F + C)
     if fit.network is not None and fit.by_network is not None:
         fc1, fc1_scale, fc2, fc2_scale = fit.network
-        tensors |= {"predictor.fc1.weight": fc1, "predictor.fc1.weight.scale": fc1_scale}
-        tensors |= {
-            "predictor.fc2.weight": fc2[order],
-            "predictor.fc2.weight.scale": fc2_scale[order],
-        }
+        tensors["predictor.fc1.weight"] = fc1
+        tensors["predictor.fc1.weight.scale"] = fc1_scale
+        tensors["predictor.fc2.weight"] = fc2[order]
+        tensors["predictor.fc2.weight.scale"] = fc2_scale[order]
         tensors["predictor.mlp_threshold"] = fit.by_network.thresholds(fit.prices[at])[order]
-        size += fc1.nbytes + fc1_scale.nbytes + fc2.nbytes + fc2_scale.nbytes + 4 * F
-    chosen = float(fit.chosen[at].sum(dtype=np.float64))
-    report = {
+    return tensors, _report(fit, at, int(np.count_nonzero(always)), tensors)
+
+
+def _report(fit: Fit, at: int, always: int, tensors: Tensors) -> dict[str, Any]:
+    F, C = fit.neurons.check()
+    chosen = float(fit.chosen[at].sum(dtype=np.float64))  # neurons, for a token
+    read_whole = sum(array.nbytes for name, array in tensors.items() if name != "bundles")
+    return {
         "neurons": F,
         "sparsity": 1 - fit.all_firing / F,
         "fraction": chosen / F,
         "recall": float(fit.firing[at]) / max(fit.all_firing, 1e-30),
         "energy": float(fit.energy[at]) / max(fit.all_energy, 1e-30),
-        "always": int(np.count_nonzero(always)),
+        "always": always,
         "price": float(fit.prices[at]),
         "bytes_before": 2 * F * C + 4 * (F + C),
-        "bytes_after": size + C * (chosen + float(fit.firing[at])),
+        # The key of every chosen neuron, and the value of those that fire.
+        "bytes_after": read_whole + C * (chosen + float(fit.firing[at])),
     }
-    return tensors, report

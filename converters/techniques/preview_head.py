@@ -1,10 +1,20 @@
 """The head by a preview: cheap logits for every token, then exact rows for the few that matter.
 
-Most tokens are improbable after any given text, and their logits need not be exact. The head's rows are sorted by how
-probable their tokens are. For every row a few bits hold an approximation of it, fitted to the vectors that the model
-really makes (x, the output of the last layer norm); the most probable rows get more bits. One pass over these gives the
-preview. Then the exact int8 rows are read where the error of the preview would show: where the probability times the
-variance of the error is largest. All other tokens keep their previewed logit.
+Most tokens are improbable after any given text, and their logits need not be exact. So the head's
+rows are sorted by how probable their tokens are, and for every row a few bits hold an approximation
+of it. It is fitted to the vectors that the model really makes: x, the output of the last layer
+norm. The most probable rows get more bits. One pass over these gives the preview.
+
+Then the exact int8 rows of the candidates are read: those where the error of the preview would
+show, because the probability times the variance of the error is largest. All other tokens keep
+their previewed logit.
+
+The preview of the logit of token t is::
+
+    z_t = m . x + a_t . y + b_t,  y = B x - B c
+
+with m the mean row, c the mean of x, B a basis of R directions, a_t the codes of few bits with a
+scale, and b_t a bias. Letters here: V tokens, C channels, R directions, n vectors x.
 """
 
 from __future__ import annotations
@@ -24,11 +34,20 @@ from tinyrwkv.versions.layout import CODE_BITS
 from .pack_codes import pack_codes
 
 Array = np.ndarray
-Parts = Mapping[str, Array]
+HeadParts = Mapping[str, Array]
+"""What a model file has as ``head.<part>`` in the place of ``head.weight``."""
 
-_BLOCK = 512  # states at a time: their float32 logits over 65,536 tokens take 128 MB
-_FEW = 64  # the same where several such arrays are needed
-_ROWS = 8192  # rows of the head at a time
+_BLOCK = 512
+"""Vectors at a time: their float32 logits over 65,536 tokens take 128 MB."""
+
+_FEW = 64
+"""The same if several such arrays are needed."""
+
+_ROWS = 8192
+"""Rows of the head at a time."""
+
+_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)
+"""Shares of a row's largest coefficient that are tried as the range of its codes."""
 
 
 class Level(NamedTuple):
@@ -65,18 +84,20 @@ def fit_preview(
     states : ndarray, float32, shape (n, C)
         Inputs of the head after calibration text; 8,192 are enough.
     levels : sequence of (rows, rank, bits), optional
-        One or two: codes of 4 bits for all V rows, of 2 for some; `default_levels` where left out.
+        One or two: codes of 4 bits for all V rows, of 2 for some; `default_levels` if left out.
     rows : int
-        Exact rows to read for each token.
+        Candidates: exact rows to read for each token.
     seed : int
         Of the rotations that spread each row's weights over its coordinates.
 
     Returns
     -------
     parts : dict of str to ndarray
-        What a model file has as ``head.<part>`` in the place of ``head.weight``, see docs/format.md.
+        What a model file has as ``head.<part>`` in the place of ``head.weight``, see
+        docs/format.md.
     report : dict
-        ``bytes`` read for a token by part, ``bytes_per_token``, and the preview's mean variance of ``error``.
+        ``bytes`` read for a token by part, ``bytes_per_token``, and the preview's mean variance of
+        ``error``.
 
     Raises
     ------
@@ -86,62 +107,98 @@ def fit_preview(
     weight, states = matrix("weight", weight), matrix("states", states)
     V, C = weight.shape
     if states.shape[1] != C:
-        raise ArgumentError(
-            "fit_preview", "states", states.shape, f"(n, {C})", "give inputs of this head"
-        )
+        fix = "give inputs of this head"
+        raise ArgumentError("fit_preview", "states", states.shape, f"(n, {C})", fix)
     p = mean_probabilities(weight, states)
     order = np.argsort(-p, kind="stable")
     plan = _check_levels(default_levels(p, C) if levels is None else levels, V, C)
-    W, importance = weight[order], (p[order] + 1 / (16 * V)) ** 0.25
-    importance /= importance.sum()
 
-    # z_t = m . x + a_t . y + b_t with y = B x + bias, so that y has mean 0 and variance 1 over the states
-    mean = (importance @ W).astype(np.float32)  # (C,)
+    p = p[order]
+    W = weight[order]
+    importance = (p + 1 / (16 * V)) ** 0.25
+    importance /= importance.sum()
+    mean = (importance @ W).astype(np.float32)  # m, (C,)
     W -= mean
-    centre = states.mean(axis=0, dtype=np.float64)  # (C,)
+    centre = states.mean(axis=0, dtype=np.float64)  # c, (C,)
     G = np.cov(states, rowvar=False, dtype=np.float64, ddof=0)  # (C, C)
     basis, basis_scale = quantize_rows(_basis(W, importance, G, plan, seed))
     B = dequantize_rows(basis, basis_scale).astype(np.float64)  # (R, C)
 
-    parts: dict[str, Array] = {}
-    tables, error = _fit_rows(W, G, B, plan, parts)
+    codes, tables, error = _fit_rows(W, G, B, plan)
+    # Half the variance of its error on every logit keeps the mean of exp(z).
     bias, bias_range = _uniform_codes((W @ centre).astype(np.float32) + error / 2)
     spread, spread_range = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
-    q, scale = quantize_rows(np.ascontiguousarray(weight[order]))
-    parts |= {
-        "places": np.argsort(order).astype(np.int32), "mean": mean,
-        "basis.weight": basis, "basis.weight.scale": basis_scale, "basis.bias": -(B @ centre).astype(np.float32),
-        "bias_codes": bias, "spread_codes": spread, "ranges": np.stack([bias_range, spread_range]),
+    exact, exact_scale = quantize_rows(np.ascontiguousarray(weight[order]))
+    parts = {
+        **codes,
+        "places": np.argsort(order).astype(np.int32),
+        "mean": mean,
+        "basis.weight": basis,
+        "basis.weight.scale": basis_scale,
+        "basis.bias": -(B @ centre).astype(np.float32),
+        "bias_codes": bias,
+        "spread_codes": spread,
+        "ranges": np.stack([bias_range, spread_range]),
         "tables": np.stack(tables),
         "wanted": np.array([rows], np.int32),
-        "rows.weight.scale": scale, "rows.weight": q,
-    }  # fmt: skip
-    return parts, {"rows": rows, "error": float(p[order] @ error), **count_bytes(parts)}
-
-
-def seen_bytes(parts: Mapping[str, Array], states: Array) -> int:
-    """Return the bytes of the pages with the exact rows that all of some states, (n, C), need together."""
-    head = {
-        **parts,
-        "basis.weight": dequantize_rows(parts["basis.weight"], parts["basis.weight.scale"]),
+        "rows.weight.scale": exact_scale,
+        "rows.weight": exact,
     }
+    return parts, {"rows": rows, "error": float(p @ error), **count_bytes(parts)}
+
+
+def seen_bytes(parts: HeadParts, states: Array) -> int:
+    """Return the bytes of the pages with the candidates of some inputs.
+
+    Parameters
+    ----------
+    parts : mapping of str to ndarray
+        From `fit_preview`.
+    states : ndarray, float32, shape (n, C)
+
+    Returns
+    -------
+    int
+        Pages that several of the inputs need count once.
+    """
+    basis = dequantize_rows(parts["basis.weight"], parts["basis.weight.scale"])
+    head = {**parts, "basis.weight": basis}
+    candidates = int(parts["wanted"][0])
     V, C = parts["rows.weight"].shape
     seen = np.zeros(V, bool)
     for i in range(0, len(states), 16):
-        z = reference.preview(head, states[i : i + 16])  # (n, V)
-        scores = reference.steps(z + reference.even(head["ranges"][1], head["spread_codes"]))
-        seen |= (scores >= reference.lowest_score(scores, int(head["wanted"][0]))).any(axis=0)
+        z = reference.preview(head, states[i : i + 16])  # (16, V)
+        log_variance = reference.even(head["ranges"][1], head["spread_codes"])
+        scores = reference.steps(z + log_variance)
+        seen |= (scores >= reference.lowest_score(scores, candidates)).any(axis=0)
     rows = np.flatnonzero(seen)
-    return len(np.union1d(rows * C // FILE_PAGE, ((rows + 1) * C - 1) // FILE_PAGE)) * FILE_PAGE
+    first_pages, last_pages = rows * C // FILE_PAGE, ((rows + 1) * C - 1) // FILE_PAGE
+    return len(np.union1d(first_pages, last_pages)) * FILE_PAGE
 
 
 def default_levels(p: Array, C: int) -> list[Level]:
-    """Return 16 coordinates of 4 bits for all rows, 112 of 2 bits for those that hold 0.999 of the probability."""
+    """Return the levels for probabilities of tokens and a width.
+
+    Parameters
+    ----------
+    p : ndarray, shape (V,)
+    C : int
+
+    Returns
+    -------
+    list of Level
+        16 coordinates of 4 bits for all rows; 112 of 2 bits for the rows that hold 0.999 of the
+        probability.
+    """
     V = len(p)
-    first, second = Level(V, min(16, C // 8 * 8), 4), min(112, (C - 16) // 16 * 16)
+    first = Level(V, min(16, C // 8 * 8), 4)
+    rank = min(112, (C - 16) // 16 * 16)
+    if rank <= 0:
+        return [first]
     missing = 1 - np.cumsum(-np.sort(-p)) / p.sum()
     likely = int(np.searchsorted(-missing, -0.001)) + 1
-    return [first, Level(min(V, -(-likely // 1024) * 1024), second, 2)] if second > 0 else [first]
+    rounded = -(-likely // 1024) * 1024
+    return [first, Level(min(V, rounded), rank, 2)]
 
 
 def mean_probabilities(weight: Array, states: Array) -> Array:
@@ -153,99 +210,164 @@ def mean_probabilities(weight: Array, states: Array) -> Array:
 
 
 def softmax_blocks(weight: Array, states: Array) -> Iterator[tuple[int, Array]]:
-    """Yield the number of a state and the probabilities after it and those that follow, float32, (block, V)."""
+    """Yield the number of a state, and the probabilities after it and some that follow.
+
+    Parameters
+    ----------
+    weight : ndarray, float32, shape (V, C)
+    states : ndarray, float32, shape (n, C)
+
+    Yields
+    ------
+    first : int
+    p : ndarray, float32, shape (512, V)
+        The last block may be shorter.
+    """
     for i in range(0, len(states), _BLOCK):
         yield i, softmax(states[i : i + _BLOCK] @ weight.T)
 
 
 def _basis(W: Array, importance: Array, G: Array, plan: Sequence[Level], seed: int) -> Array:
-    """Return the directions of x, (R, C), that explain most of the logits, rotated within each level.
+    """Return the directions of x, (R, C), that explain most of the logits.
 
-    With G = S S (S symmetric) the logits of states are those of white vectors under W S. Its leading right singular
-    vectors, rows weighted by importance, are the best basis of every rank at once; the rotations make the
-    coefficients of a row alike in size, so that one scale serves them all.
+    With G = S S, S symmetric, the logits of the states are those of white vectors under W S. The
+    leading right singular vectors of W S, with rows weighted by importance, are the best basis of
+    every rank at once::
+
+        M = sum_t importance_t (S w_t) (S w_t)^T = U diag(values) U^T,  B = R^T U^T S^-1
+
+    R rotates at random within each level, so that the coefficients of a row are alike in size and
+    one scale serves them all.
     """
     values, vectors = np.linalg.eigh(G)
     root = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-7))
-    S, inverse = vectors * root @ vectors.T, vectors / root @ vectors.T  # (C, C) each
+    S = vectors * root @ vectors.T  # (C, C)
+    inverse = vectors / root @ vectors.T  # (C, C)
     M = np.zeros_like(G)
     for i in range(0, len(W), _ROWS):
         g = W[i : i + _ROWS] @ S  # (rows, C)
         M += (g * importance[i : i + _ROWS, None]).T @ g
-    leading = np.linalg.eigh(M)[1][:, ::-1]  # (C, C)
-    random, first, basis = np.random.default_rng(seed), 0, []
+    leading = np.linalg.eigh(M)[1][:, ::-1]  # U, the largest first, (C, C)
+
+    random = np.random.default_rng(seed)
+    first, basis = 0, []
     for level in plan:
         rotation = np.linalg.qr(random.standard_normal((level.rank, level.rank)))[0]
-        basis.append(rotation.T @ leading[:, first : first + level.rank].T @ inverse)
+        directions = leading[:, first : first + level.rank]
+        basis.append(rotation.T @ directions.T @ inverse)
         first += level.rank
     return np.concatenate(basis).astype(np.float32)
 
 
 def _fit_rows(
-    W: Array, G: Array, B: Array, plan: list[Level], parts: dict[str, Array]
-) -> tuple[list[Array], Array]:
-    """Fill in codes and scales of every level; return the tables of scales and each row's variance of error, (V,)."""
-    V, BG, first = len(W), B @ G, 0
-    A = np.zeros((V, len(B)), np.float32)
-    # The best coefficients of W in the first r rows of B: W G B^T (B G B^T)^-1
-    ends = np.cumsum([level.rank for level in plan])
+    W: Array, G: Array, B: Array, plan: Sequence[Level]
+) -> tuple[dict[str, Array], list[Array], Array]:
+    """Return codes and scales by level, the tables of scales, and each row's variance of error.
+
+    ::
+
+        error_t = (w_t - a_t B) G (w_t - a_t B)^T
+
+    The tables have shape (256,), the variances (V,).
+    """
+    A = _coefficients(W, G, B, plan)  # (V, R)
+    parts: dict[str, Array] = {}
+    tables = [np.zeros(256, np.float32)] * len(CODE_BITS)
+    first = 0
     for k, level in enumerate(plan):
-        begin, r = (plan[k + 1].rows if k + 1 < len(plan) else 0), ends[k]
+        columns = slice(first, first + level.rank)
+        rounded = _quantize(A[: level.rows, columns], level.bits)
+        parts[f"codes.{level.bits}"] = pack_codes(rounded.codes, level.bits)
+        parts[f"scale_codes.{level.bits}"] = rounded.scale_codes
+        tables[k] = rounded.table
+        A[: level.rows, columns] = rounded.values
+        first += level.rank
+
+    error = np.empty(len(W), np.float32)
+    for i in range(0, len(W), _ROWS):
+        d = W[i : i + _ROWS] - A[i : i + _ROWS] @ B  # (rows, C)
+        error[i : i + _ROWS] = np.einsum("ij,ij->i", d @ G, d)
+    return parts, tables, np.maximum(error, 0)
+
+
+def _coefficients(W: Array, G: Array, B: Array, plan: Sequence[Level]) -> Array:
+    """Return the best coefficients of each row in the directions that its levels have, (V, R).
+
+    In the first r directions B_r they are::
+
+        a = w G B_r^T (B_r G B_r^T)^-1
+    """
+    A = np.zeros((len(W), len(B)), np.float32)
+    BG = B @ G  # (R, C)
+    ranks = np.cumsum([level.rank for level in plan])
+    next_rows = [level.rows for level in plan[1:]] + [0]  # rows that have more than this level
+    for level, r, begin in zip(plan, ranks, next_rows, strict=True):
         solve = np.linalg.solve(BG[:r] @ B[:r].T, BG[:r]).T  # (C, r)
         for i in range(begin, level.rows, _ROWS):
             rows = slice(i, min(i + _ROWS, level.rows))
             A[rows, :r] = W[rows] @ solve
-    tables = [np.zeros(256, np.float32)] * len(CODE_BITS)
-    for k, level in enumerate(plan):
-        columns = slice(first, first + level.rank)
-        codes, scale, table, stored = _quantize(A[: level.rows, columns], level.bits)
-        parts[f"codes.{level.bits}"], parts[f"scale_codes.{level.bits}"] = codes, scale
-        A[: level.rows, columns] = stored
-        tables[k] = table
-        first += level.rank
-    error = np.empty(V, np.float32)
-    for i in range(0, V, _ROWS):
-        d = W[i : i + _ROWS] - A[i : i + _ROWS] @ B  # (rows, C)
-        error[i : i + _ROWS] = np.einsum("ij,ij->i", d @ G, d)
-    return tables, np.maximum(error, 0)
+    return A
 
 
-def _quantize(A: Array, bits: int) -> tuple[Array, Array, Array, Array]:
-    """Round rows to 2^bits levels, (code - (2^bits - 1) / 2) * scale, the scale of each chosen from 256.
+class _Rounded(NamedTuple):
+    """Rows of coefficients in few bits.
 
-    Returns packed codes, scale (rows,), the table of scales (256,) and the rows as stored.
+    Attributes
+    ----------
+    codes : ndarray, uint8, shape (rows, rank)
+    scale_codes : ndarray, uint8, shape (rows,)
+        The place of each row's scale in the table.
+    table : ndarray, float32, shape (256,)
+    values : ndarray, float32, shape (rows, rank)
+        The coefficients that the codes stand for.
+    """
+
+    codes: Array
+    scale_codes: Array
+    table: Array
+    values: Array
+
+
+def _quantize(A: Array, bits: int) -> _Rounded:
+    """Round the coefficients of each row to 2^bits levels, with the scale that suits it best.
+
+    ::
+
+        value = (code - half) scale,  half = (2^bits - 1) / 2,  scale one of 256 in a table
     """
     half = np.float32((2**bits - 1) / 2)
     top = np.maximum(np.abs(A).max(axis=1), np.float32(1e-12))  # (rows,)
     low, high = np.log(top.min() * 0.3 / half), np.log(top.max() / half)
-    table = np.exp(np.linspace(low, max(high, low + 1e-3), 256)).astype(np.float32)
-    best, scale, stored = (
-        np.full(len(A), np.inf, np.float32),
-        np.zeros(len(A), np.uint8),
-        np.empty_like(A),
-    )
-    for clip in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35):
-        index = np.clip(
-            np.rint((np.log(top * clip / half) - low) / (max(high, low + 1e-3) - low) * 255), 0, 255
-        )
-        index = index.astype(np.uint8)
-        s = table[index][:, None]
-        values = (np.clip(np.floor(A / s + half + 0.5), 0, 2**bits - 1) - half) * s
-        error = np.square(values - A).sum(axis=1)
+    high = max(high, low + 1e-3)
+    table = np.exp(np.linspace(low, high, 256)).astype(np.float32)
+
+    best = np.full(len(A), np.inf, np.float32)
+    scale_codes = np.zeros(len(A), np.uint8)
+    values = np.empty_like(A)
+    for clip in _CLIPS:
+        place = (np.log(top * clip / half) - low) / (high - low) * 255
+        tried_codes = np.clip(np.rint(place), 0, 255).astype(np.uint8)
+        scale = table[tried_codes][:, None]
+        tried = (np.clip(np.floor(A / scale + half + 0.5), 0, 2**bits - 1) - half) * scale
+        error = np.square(tried - A).sum(axis=1)
         better = error < best
-        best[better], scale[better], stored[better] = error[better], index[better], values[better]
-    codes = np.rint(stored / table[scale][:, None] + half).astype(np.uint8)  # (rows, rank)
-    return pack_codes(codes, bits), scale, table, stored
+        best[better] = error[better]
+        scale_codes[better] = tried_codes[better]
+        values[better] = tried[better]
+
+    codes = np.rint(values / table[scale_codes][:, None] + half).astype(np.uint8)
+    return _Rounded(codes, scale_codes, table, values)
 
 
 def _uniform_codes(values: Array) -> tuple[Array, Array]:
-    """Round to 256 numbers from the least to the largest; return the codes, the least and the step."""
-    step = max(float(values.max() - values.min()) / 255, 1e-12)
-    codes = np.rint((values - values.min()) / step).astype(np.uint8)
-    return codes, np.array([values.min(), step], np.float32)
+    """Round to 256 numbers from the least to the largest; return codes, least and step."""
+    least = values.min()
+    step = max(float(values.max() - least) / 255, 1e-12)
+    codes = np.rint((values - least) / step).astype(np.uint8)
+    return codes, np.array([least, step], np.float32)
 
 
-def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
+def preview_logits(parts: HeadParts, x: Array) -> tuple[Array, Array]:
     """Return the logits of the head, exact where it matters, and which rows of the file are exact.
 
     Parameters
@@ -263,22 +385,33 @@ def preview_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
     """
     head = weights(parts)
     blocks = [reference.preview_logits(head, x[i : i + _FEW]) for i in range(0, len(x), _FEW)]
-    logits, rows = (np.concatenate(listed) for listed in zip(*blocks, strict=True))
-    return logits, rows
+    logits, rows = zip(*blocks, strict=True)
+    return np.concatenate(logits), np.concatenate(rows)
 
 
-def weights(parts: Parts) -> dict[str, Array]:
+def weights(parts: HeadParts) -> dict[str, Array]:
     """Return parts as the functions of `reference` take them, matrices in float32."""
-    return reference.part(
-        quant.dequantize({f"head.{name}": a for name, a in parts.items()}), "head."
-    )
+    named = {f"head.{name}": array for name, array in parts.items()}
+    return reference.part(quant.dequantize(named), "head.")
 
 
-def count_bytes(parts: Parts) -> dict[str, Any]:
-    """Return the bytes that one token reads, by part."""
+def count_bytes(parts: HeadParts) -> dict[str, Any]:
+    """Return the bytes that one token reads, by part.
+
+    Parameters
+    ----------
+    parts : mapping of str to ndarray
+        From `fit_preview`.
+
+    Returns
+    -------
+    dict
+        ``bytes`` by part, and their sum, ``bytes_per_token``.
+    """
     V, C = parts["rows.weight"].shape
-    read = {name: a.nbytes for name, a in parts.items() if not name.startswith("rows.")}
-    read["rows"] = min(int(parts["wanted"][0]), V) * (C + 4)
+    candidates = min(int(parts["wanted"][0]), V)
+    read = {name: array.nbytes for name, array in parts.items() if not name.startswith("rows.")}
+    read["rows"] = candidates * (C + 4)
     return {"bytes": read, "bytes_per_token": sum(read.values())}
 
 
@@ -291,14 +424,9 @@ def softmax(z: Array) -> Array:
 
 
 def matrix(name: str, a: Array) -> Array:
-    """Return a matrix of finite float32; ArgumentError where it is something else."""
-    if (
-        not isinstance(a, np.ndarray)
-        or a.ndim != 2
-        or a.dtype != np.float32
-        or not a.size
-        or not np.isfinite(a).all()
-    ):
+    """Return a matrix of finite float32; ArgumentError if it is something else."""
+    is_matrix = isinstance(a, np.ndarray) and a.ndim == 2 and a.dtype == np.float32 and a.size > 0
+    if not is_matrix or not np.isfinite(a).all():
         found = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
         raise ArgumentError("head", name, found, "a matrix of finite float32", "convert it first")
     return a
@@ -306,15 +434,21 @@ def matrix(name: str, a: Array) -> Array:
 
 def _check_levels(levels: Sequence[tuple[int, int, int]], V: int, C: int) -> list[Level]:
     plan = [Level(*level) for level in levels]
+    bits = [level.bits for level in plan]
     good = (
-        [level.bits for level in plan] in ([*CODE_BITS[:1]], [*CODE_BITS])
+        bits in ([CODE_BITS[0]], [*CODE_BITS])
         and plan[0].rows == V
-        and sum(p.rank for p in plan) <= C
+        and sum(level.rank for level in plan) <= C
+        and all(_fits(level, V) for level in plan)
     )
-    for level in plan:
-        fits = level.rank > 0 and level.rank * level.bits % 32 == 0
-        good = good and fits and 0 < level.rows <= V
     if not good:
-        expected = f"codes of 4 bits for {V} rows, perhaps 2 bits for some; ranks up to {C} in all, that fill 32 bits"
+        expected = (
+            f"codes of 4 bits for {V} rows, perhaps 2 bits for some; "
+            f"ranks up to {C} in all, that fill 32 bits"
+        )
         raise ArgumentError("fit_preview", "levels", levels, expected, "choose other levels")
     return plan
+
+
+def _fits(level: Level, V: int) -> bool:
+    return level.rank > 0 and level.rank * level.bits % 32 == 0 and 0 < level.rows <= V

@@ -1,13 +1,18 @@
 """Store a channel mix so that only the weights of neurons that matter are read.
 
-A channel mix is hidden = relu(K x)^2, y = V hidden; neuron f is row f of K and column f of V. Most of hidden is exactly
-0. Two forms do not read the weights that this makes useless:
+::
 
-* exact: all of K is read, then the columns of V of neurons that fire; the same integers are summed, so nothing changes.
-* predict: a cheap score of each neuron tells which may matter (``predict_ffn.py``); only their rows and columns are
-  read, which lie side by side, as bundles of which none crosses a page.
+    hidden = relu(K x)^2,  y = V hidden
 
-In both, neurons are put in another order, the hottest first, so that the weights often used share pages.
+Neuron f is row f of K and column f of V. Most of hidden is exactly 0. Two forms do not read the
+weights that this makes useless:
+
+* exact: all of K is read, then the columns of V of neurons that fire. The same integers are summed,
+  so nothing changes.
+* predict: a cheap score of each neuron tells which may matter (``predict_ffn.py``). Only their rows
+  and columns are read. These lie side by side, in bundles that do not cross pages.
+
+Both forms sort the neurons, the most used first, so that the weights often used share pages.
 """
 
 from __future__ import annotations
@@ -41,30 +46,24 @@ class Neurons(NamedTuple):
     value_scale: Array
 
     def ordered(self, order: Array) -> Neurons:
-        """Return the same neurons in another order; outputs stay the same, as sums of integers have none."""
+        """Return the same neurons in another order; integer sums do not depend on it."""
         return Neurons(
             self.key[order], self.key_scale[order], self.value[:, order], self.value_scale
         )
 
     def check(self) -> tuple[int, int]:
-        """Return F and C; ArgumentError where the arrays are not those of one layer in int8."""
-        (F, C), found = (
-            self.key.shape,
-            f"key {self.key.dtype} {self.key.shape}, value {self.value.dtype}",
-        )
-        same = (
-            self.value.shape == (C, F)
-            and self.key_scale.shape == (F,)
-            and self.value_scale.shape == (C,)
-        )
-        if not same or self.key.dtype != np.int8 or self.value.dtype != np.int8:
-            found += (
-                f" {self.value.shape}, scales {self.key_scale.shape} and {self.value_scale.shape}"
+        """Return F and C; ArgumentError if the arrays are not those of one layer in int8."""
+        F, C = self.key.shape
+        shapes = [array.shape for array in self]
+        is_int8 = self.key.dtype == np.int8 and self.value.dtype == np.int8
+        if shapes != [(F, C), (F,), (C, F), (C,)] or not is_int8:
+            found = (
+                f"key {self.key.dtype} {self.key.shape}, value {self.value.dtype} "
+                f"{self.value.shape}, scales {self.key_scale.shape} and {self.value_scale.shape}"
             )
             expected = f"int8 ({F}, {C}) and ({C}, {F}), scales ({F},) and ({C},)"
-            raise ArgumentError(
-                "sparse ffn", "neurons", found, expected, "give the arrays of one layer"
-            )
+            fix = "give the arrays of one layer"
+            raise ArgumentError("sparse ffn", "neurons", found, expected, fix)
         return F, C
 
 
@@ -80,7 +79,8 @@ def sparse_exact(neurons: Neurons, counts: Array) -> Tensors:
     Returns
     -------
     dict of str to ndarray
-        Tensors by the ends of their names, what follows ``blocks.N.ffn.``: they replace key and value.
+        Tensors by the ends of their names, what follows ``blocks.N.ffn.``: they replace key and
+        value.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def sparse_exact(neurons: Neurons, counts: Array) -> Tensors:
 
 
 def hot_first(counts: Array) -> Array:
-    """Return the order of neurons by how often each is used, int64, shape (F,); equals keep theirs."""
+    """Return the order of neurons, the most used first, int64, shape (F,); equals stay in order."""
     return np.argsort(-np.asarray(counts), kind="stable")
 
 
@@ -113,7 +113,8 @@ def bundle(key: Array, value: Array) -> Array:
     Returns
     -------
     ndarray, int8
-        (pages, 4096) with zeros at the end of each page; (F, 2 C) where a page holds fewer than two neurons.
+        (pages, 4096) with zeros at the end of each page; (F, 2 C) where a page holds fewer than two
+        neurons.
     """
     F, C = key.shape
     pairs = np.concatenate([key, value.T], axis=1)  # (F, 2 C)

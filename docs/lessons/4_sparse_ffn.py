@@ -121,7 +121,7 @@ def kept(scores, count):
 
 shares, table = (0.05, 0.1, 0.17, 0.25, 0.4), []
 for share in shares:
-    (price,) = predict_ffn.find_prices([fit], predict_ffn.Settings(fraction=share))
+    (price,) = predict_ffn.find_prices([fit], predict_ffn.PredictorSettings(fraction=share))
     _, report = predict_ffn.predicted(fit, price)
     chosen = fitted_scores > fit.by_signs.thresholds(price)
     count = round(chosen.sum(axis=1).mean())
@@ -158,7 +158,7 @@ def nll(model, documents):
 
 inputs = [predict_ffn.Inputs(seen.inputs[name], seen.scales[name]) for name in keys]
 fits = [predict_ffn.fit_layer(neurons(i), inputs[i]) for i in range(L)]
-prices = predict_ffn.find_prices(fits, predict_ffn.Settings(fraction=0.17))
+prices = predict_ffn.find_prices(fits, predict_ffn.PredictorSettings(fraction=0.17))
 sparse = rewritten(lambda i: predict_ffn.predicted(fits[i], prices[i])[0])
 documents = sample_documents(model, 1500, seed=8)
 losses = nll(model, documents), nll(sparse, documents)

@@ -14,54 +14,18 @@ import pytest
 
 from converters import cli, options
 from converters.calibrate import calibration
-from converters.compress import presets as compress
-from converters.compress import stages
-from converters.compress.pipeline import Options, Pipeline
+from converters.compress import compress, stages
+from converters.compress.options import Options
+from converters.compress.pipeline import Pipeline
 from converters.compress.presets import PRESETS
-from tests.helpers.checkpoints import raw_checkpoint
-from tests.helpers.pth_writer import write_pth
-from tests.helpers.tiny_models import VOCABULARY, Oracle, error
+from converters.compress.spectra import Spectra, matrix
+from tests.helpers.conversions import TEXT, run
+from tests.helpers.tiny_models import Oracle, error
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
 
-SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 16, "vocab_size": 300}
-TEXT = "\n<|doc|>\n".join(f"User: the cat {i} ran.\n\nabc " * 40 for i in range(12))
 IDS = [0, 5, 99, 250, 7, 7, 130, 64]
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """Paths of a checkpoint, a vocabulary, a text and an output; few tokens are fitted to."""
-    monkeypatch.setattr(calibration, "FIT", 1500)
-    monkeypatch.setattr(calibration, "OWN", 300)
-    monkeypatch.setattr(calibration, "HELD", 200)
-
-    def make(version="v5.2"):
-        write_pth(tmp_path / "model.pth", raw_checkpoint(version, **SIZES))
-        lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
-        (tmp_path / "vocab.txt").write_text("".join(lines))
-        (tmp_path / "text.txt").write_text(TEXT)
-        return {
-            name: str(tmp_path / name)
-            for name in ("model.pth", "vocab.txt", "text.txt", "out.trwkv")
-        }
-
-    return make
-
-
-def run(files, *options, calibrate=True):
-    """Convert from the command line and return its JSON report."""
-    arguments = [
-        files["model.pth"],
-        files["out.trwkv"],
-        "--vocab",
-        files["vocab.txt"],
-        "--json",
-        *options,
-    ]
-    arguments += ["--calibrate", files["text.txt"]] if calibrate else []
-    return cli.main(arguments)
 
 
 def logits(path):
@@ -106,11 +70,11 @@ def test_the_recorded_loss_is_that_of_the_file(files, capsys):
     before, after = (report["compression"][i]["report"] for i in (1, 2))
     assert after["nll"] == pytest.approx(before["nll"] + after["nll_delta"])
     model = load(files["out.trwkv"])
-    held = calibration.make(model, "text", TEXT, 0, lambda *step: None).held
-    assert sum(map(len, held)) == before["held_tokens"]
+    held_out = calibration.make(model, "text", TEXT, 0, lambda *step: None).held_out
+    assert sum(map(len, held_out)) == before["held_tokens"]
     oracle = Oracle(files["out.trwkv"])
     nll, count = 0.0, 0
-    for ids in held:
+    for ids in held_out:
         z = oracle.run(ids[:-1])[0].astype(np.float64)
         z -= z.max(axis=1, keepdims=True)
         nll += (np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), ids[1:]]).sum()
@@ -128,12 +92,15 @@ def test_whitening_lowers_the_error_that_it_measures(files, capsys):
         files["out.trwkv"], os.path.dirname(files["out.trwkv"]), 0, lambda *step: None
     ) as pipeline:
         pipeline.calibrate("text", TEXT)
-        metrics = pipeline.measures()
+        metrics = pipeline.metrics()
         plain, white = (
-            stages.low_rank(pipeline.dense, use, lambda *step: None, k=4) for use in (None, metrics)
+            stages.factor_projections(
+                pipeline.dense, pipeline.spectra(whitened), lambda *step: None, k=4
+            )
+            for whitened in (False, True)
         )
         for name in white.edits:
-            weight, metric = stages.matrix(pipeline.dense, name), metrics[name]
+            weight, metric = matrix(pipeline.dense, name), metrics[name]
             errors = []
             for edits in (plain.edits, white.edits):
                 a, a_scale, b, b_scale = edits[name]().values()
@@ -233,7 +200,7 @@ def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
 def test_preset_lite(files, capsys, monkeypatch, version):
     files = files(version)
     monkeypatch.setitem(
-        PRESETS, "lite", PRESETS["lite"]._replace(most=None)
+        PRESETS, "lite", PRESETS["lite"]._replace(max_nll_rise=None)
     )  # random weights lose much
     assert run(files, "--preset", "lite", "--head-rows", "64") == 0
     report = json.loads(capsys.readouterr().out)
@@ -261,7 +228,7 @@ def test_preset_lite(files, capsys, monkeypatch, version):
 def test_a_technique_that_costs_too_much_is_left_out(files, capsys, monkeypatch):
     files = files()
     monkeypatch.setitem(
-        PRESETS, "lite", PRESETS["lite"]._replace(most=-9.0, head=None, head_rows=None)
+        PRESETS, "lite", PRESETS["lite"]._replace(max_nll_rise=-9.0, head=None, head_rows=None)
     )
     assert run(files, "--preset", "lite") == 0
     report = json.loads(capsys.readouterr().out)
@@ -284,7 +251,7 @@ def test_options_overrule_a_preset(files, capsys):
         "low rank",
         "sparse ffn",
     ]
-    parser = cli._parser()
+    parser = cli.parser()
     paths = ["a", "b", "--preset", "lite"]
     wanted = options.read(parser.parse_args([*paths, "--low-rank", "1/3", "--sparse-ffn", "exact"]))
     assert wanted == PRESETS["lite"]._replace(
@@ -490,14 +457,14 @@ def test_a_signal_leaves_nothing(files, tmp_path, number):
 
 def test_a_signal_while_the_folder_is_made_leaves_nothing(files, tmp_path, monkeypatch):
     files = files()
-    before, right = sorted(os.listdir(tmp_path)), compress._make_folder
+    before, mkdir = sorted(os.listdir(tmp_path)), os.mkdir
 
-    def interrupted(folder: str, output: str) -> None:
-        right(folder, output)
-        assert os.path.isdir(folder)
+    def interrupted(folder: str, mode: int) -> None:
+        mkdir(folder, mode)
+        assert os.path.dirname(folder) == os.path.dirname(files["out.trwkv"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compress, "_make_folder", interrupted)
+    monkeypatch.setattr(os, "mkdir", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compress.compress(files["model.pth"], files["out.trwkv"], Options(low_rank=4))
     assert sorted(os.listdir(tmp_path)) == before
@@ -522,10 +489,14 @@ def test_a_stage_for_what_is_there(files, capsys):
     assert cli.main([files["model.pth"], files["out.trwkv"], "--quiet"]) == 0
     model = load(files["out.trwkv"])
     text = calibration.Calibration("text", [IDS], [IDS])
-    quiet = lambda *step: None  # noqa: E731
+
+    def quiet(*step):
+        pass
+
+    spectra = Spectra(model, None, os.path.dirname(files["out.trwkv"]))
     for stage in (
-        stages.sparse_ffn(model, text, quiet),
-        stages.low_rank(model, None, lambda *step: None, k=4),
+        stages.sparsify_ffn(model, text, quiet),
+        stages.factor_projections(model, spectra, quiet, k=4),
     ):
         assert set(stage.edits) <= set(model.file.tensors)
         assert stage.edits

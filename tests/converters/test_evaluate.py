@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from converters import evaluate
 from converters.judge.metrics import (
-    Score,
-    Scorer,
+    Judge,
+    TextLoss,
     exact_match,
     lambada_accuracy,
     nll_of_docs,
@@ -108,9 +108,9 @@ def test_score_equals_the_oracle(model: Model, length: int, first: int) -> None:
     if first >= length:
         return
     ids = np.random.default_rng(length).integers(1, 260, length).tolist()
-    scorer = Scorer(model)
-    scorer.score([7, 8, 9])  # leaves nothing behind
-    score = scorer.score(ids, first)
+    judge = Judge(model)
+    judge.loss([7, 8, 9])  # leaves nothing behind
+    score = judge.loss(ids, first)
     nll, top = expected_score(model, ids, first)
     assert score.nll == pytest.approx(nll, rel=1e-5)
     assert (score.documents, score.tokens, score.top) == (1, length - first, top)
@@ -123,9 +123,9 @@ def test_score_counts_first_choices(model: Model) -> None:
     for _ in range(20):
         ids.append(int(np.argmax(logits)))
         logits, state = model.forward(ids[-1], state)
-    scorer = Scorer(model)
-    assert (scorer.score(ids).top, scorer.best) == (20, ids)
-    assert scorer.score([*ids[:-1], ids[-1] + 1]).top == 19
+    judge = Judge(model)
+    assert (judge.loss(ids).top, judge.best) == (20, ids)
+    assert judge.loss([*ids[:-1], ids[-1] + 1]).top == 19
 
 
 def test_logits_stay_in_one_buffer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,16 +206,16 @@ def test_nothing_to_score(model: Model) -> None:
 
 def test_lambada(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    score = Scorer.score
+    loss = Judge.loss
 
-    def spy(self: Scorer, ids: list[int], first: int = 0) -> Score:
-        result = score(self, ids, first)
+    def spy(self: Judge, ids: list[int], first: int = 0) -> TextLoss:
+        result = loss(self, ids, first)
         asked.append((model.tokenizer.decode(ids[:first]), model.tokenizer.decode(ids[first:])))
         if asked[-1][1] == " cat":
             result.top = result.tokens
         return result
 
-    monkeypatch.setattr(Scorer, "score", spy)
+    monkeypatch.setattr(Judge, "loss", spy)
     lines = ["I saw the cat", json.dumps({"text": "  a\nline  end\n"}), "", "to be"]
     matches = lambada_accuracy(model, "\r\n".join(lines))
     assert asked == [("I saw the", " cat"), ("a\nline", "  end"), ("to", " be")]
@@ -500,7 +500,7 @@ def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.05, 10.0, 10.01])
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(clock))
-    with evaluate._Bar("text") as bar:
+    with evaluate.Bar("text") as bar:
         bar(0.01, 5)  # too early to draw
         assert screen.getvalue() == ""
         bar(0.1, 5000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.techniques.mlp_predictor import _gradients, _loss, train
+from converters.techniques.mlp_predictor import gradients, loss, train
 from tests.helpers.channel_mixes import channel_mix
 
 
@@ -16,18 +16,18 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return x, x @ (neurons.key * neurons.key_scale[:, None]).T > 0
 
 
-def test_gradients_are_the_slopes_of_the_loss(data) -> None:
+def test_gradients_are_the_slopes_of_theloss(data) -> None:
     x, fires = data[0][:50].astype(np.float64), data[1][:50]
     random = np.random.default_rng(0)
     parts = [random.standard_normal((6, 64)) / 8, random.standard_normal((40, 6))]
-    for which, gradient in enumerate(_gradients(parts, x, fires, np.float32(3))):
+    for which, gradient in enumerate(gradients(parts, x, fires, np.float32(3))):
         for _ in range(5):
             at = tuple(random.integers(0, n) for n in gradient.shape)
             low, high = ([part.copy() for part in parts] for _ in range(2))
             low[which][at] -= 1e-5
             high[which][at] += 1e-5
             slope = (
-                _loss(high, x, fires, np.float32(3)) - _loss(low, x, fires, np.float32(3))
+                loss(high, x, fires, np.float32(3)) - loss(low, x, fires, np.float32(3))
             ) / 2e-5
             np.testing.assert_allclose(gradient[at], slope, rtol=1e-3, atol=1e-8)
 

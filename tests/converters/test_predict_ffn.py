@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 import tinyrwkv
 from converters.calibrate.collect import collect
 from converters.techniques.mlp_predictor import Network
-from converters.techniques.predict_ffn import Inputs, Settings, find_prices, fit_layer, predicted
+from converters.techniques.predict_ffn import (
+    Inputs,
+    PredictorSettings,
+    find_prices,
+    fit_layer,
+    predicted,
+)
 from converters.techniques.sign_predictor import scores
 from converters.techniques.sparse_ffn import Neurons
 from converters.write.edit import edit
@@ -30,7 +36,7 @@ from tinyrwkv.versions.reference import unpack
 
 
 def sparse_predict(
-    neurons: Neurons, inputs: Inputs, wanted: Settings
+    neurons: Neurons, inputs: Inputs, wanted: PredictorSettings
 ) -> tuple[Tensors, dict[str, Any]]:
     fit = fit_layer(neurons, inputs, settings=wanted)
     return predicted(fit, find_prices([fit], wanted)[0])
@@ -42,7 +48,7 @@ def test_the_energy_asked_for_is_reached_on_the_calibration_inputs(
     seed: int, energy: float, mlp: int
 ) -> None:
     neurons, inputs = channel_mix(seed)
-    tensors, report = sparse_predict(neurons, inputs, Settings(energy=energy, mlp=mlp))
+    tensors, report = sparse_predict(neurons, inputs, PredictorSettings(energy=energy, mlp=mlp))
     assert report["energy"] >= energy * (1 - 1e-6)
     if not mlp:
         assert share_of_energy(tensors, inputs) == pytest.approx(report["energy"], abs=1e-4)
@@ -65,10 +71,10 @@ def share_of_energy(tensors: Tensors, inputs: Inputs) -> float:
 @settings(max_examples=15)
 @given(st.integers(0, 999), st.floats(0.02, 0.7))
 def test_the_fraction_asked_for_is_not_exceeded(seed: int, fraction: float) -> None:
-    tensors, report = sparse_predict(*channel_mix(seed), Settings(fraction=fraction))
+    tensors, report = sparse_predict(*channel_mix(seed), PredictorSettings(fraction=fraction))
     assert fraction - 0.1 < report["fraction"] <= fraction
     json.dumps(report, allow_nan=False)
-    again, _ = sparse_predict(*channel_mix(seed), Settings(fraction=fraction))
+    again, _ = sparse_predict(*channel_mix(seed), PredictorSettings(fraction=fraction))
     assert all(np.array_equal(tensors[name], again[name]) for name in tensors)
 
 
@@ -76,11 +82,11 @@ def test_layers_share_one_price_so_that_those_with_more_energy_choose_more() -> 
     neurons, inputs = channel_mix()
     strong = neurons._replace(value_scale=neurons.value_scale * np.float32(3))
     fits = [fit_layer(neurons, inputs), fit_layer(strong, inputs)]
-    prices = find_prices(fits, Settings(fraction=0.2))
+    prices = find_prices(fits, PredictorSettings(fraction=0.2))
     assert prices[0] == prices[1]
     weak, much = (predicted(fit, price)[1] for fit, price in zip(fits, prices, strict=True))
     assert weak["fraction"] < much["fraction"] and weak["fraction"] + much["fraction"] <= 0.4
-    by_energy = find_prices(fits, Settings(energy=0.9))
+    by_energy = find_prices(fits, PredictorSettings(energy=0.9))
     assert by_energy[0] < by_energy[1]
     gated = fit_layer(strong, inputs, effects=np.full(64, 1 / 3, np.float32))
     np.testing.assert_allclose(gated.all_energy, fits[0].all_energy, rtol=1e-5)
@@ -91,7 +97,7 @@ def test_a_lower_price_chooses_more() -> None:
     reports = [predicted(fit, price * fit.all_energy)[1] for price in (1e-2, 1e-3, 1e-4)]
     for key in ("fraction", "energy", "recall", "bytes_after"):
         assert reports[0][key] < reports[1][key] < reports[2][key]
-    assert find_prices([fit], Settings(price=0.5)) == [0.5]
+    assert find_prices([fit], PredictorSettings(price=0.5)) == [0.5]
     assert predicted(fit, 0.0)[1]["fraction"] == 1
     assert predicted(fit, 1e30)[1]["fraction"] < 0.1
 
@@ -100,7 +106,7 @@ def test_neurons_used_nearly_always_are_not_predicted() -> None:
     neurons, inputs = channel_mix()
     first = inputs._replace(q=np.abs(inputs.q))
     neurons.key[:3] = 100  # fires after every input that is positive
-    tensors, report = sparse_predict(neurons, first, Settings(fraction=0.3))
+    tensors, report = sparse_predict(neurons, first, PredictorSettings(fraction=0.3))
     always = tensors["predictor.threshold"] == -np.inf
     assert report["always"] == always.sum() >= 3
     assert always[: always.sum()].all()  # they are the hottest
@@ -108,7 +114,7 @@ def test_neurons_used_nearly_always_are_not_predicted() -> None:
 
 def test_the_order_is_of_how_often_each_is_chosen() -> None:
     neurons, inputs = channel_mix()
-    tensors, _ = sparse_predict(neurons, inputs, Settings(fraction=0.2))
+    tensors, _ = sparse_predict(neurons, inputs, PredictorSettings(fraction=0.2))
     signs = unpack(tensors["predictor.signs"], 1)[: len(tensors["predictor.threshold"])] == 1
     counts = (scores(signs, *inputs) > tensors["predictor.threshold"]).sum(axis=0)
     assert (np.diff(counts) <= 0).all()
@@ -117,15 +123,15 @@ def test_the_order_is_of_how_often_each_is_chosen() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda n, x: (n._replace(value=n.key), x, Settings()),
-        lambda n, x: (n, x._replace(q=x.q[:, 1:]), Settings()),
-        lambda n, x: (n, x, Settings(fraction=0.0)),
-        lambda n, x: (n, x, Settings(energy=1.5)),
-        lambda n, x: (n, x, Settings(price=-1.0)),
+        lambda n, x: (n._replace(value=n.key), x, PredictorSettings()),
+        lambda n, x: (n, x._replace(q=x.q[:, 1:]), PredictorSettings()),
+        lambda n, x: (n, x, PredictorSettings(fraction=0.0)),
+        lambda n, x: (n, x, PredictorSettings(energy=1.5)),
+        lambda n, x: (n, x, PredictorSettings(price=-1.0)),
         lambda n, x: (
             Neurons(n.key[:, :32], n.key_scale, n.value[:32], n.value_scale[:32]),
             x,
-            Settings(),
+            PredictorSettings(),
         ),
     ],
 )
@@ -174,7 +180,7 @@ def test_the_engine_leaves_out_what_the_tensors_say_and_changes_nothing_else(
     orders: list[np.ndarray] = []
 
     def make(ffn: str, neurons: Neurons) -> Tensors:
-        wanted = Settings(fraction=0.4, mlp=mlp)
+        wanted = PredictorSettings(fraction=0.4, mlp=mlp)
         fit = fit_layer(neurons, Inputs(q.copy(), scale.copy()), settings=wanted)
         price = find_prices([fit], wanted)[0]
         orders.append(np.argsort(-fit.chosen[fit.place(price)], kind="stable"))
@@ -208,7 +214,7 @@ def test_chunks_choose_for_each_token_what_it_would_choose_alone(tiny, tmp_path,
 
     def make(ffn: str, neurons: Neurons) -> Tensors:
         fit = fit_layer(neurons, inputs)
-        return predicted(fit, find_prices([fit], Settings(fraction=0.3))[0])[0]
+        return predicted(fit, find_prices([fit], PredictorSettings(fraction=0.3))[0])[0]
 
     path = replaced(tiny(arch), tmp_path / "a.trwkv", make)
     with contextlib.closing(tinyrwkv.load(path, backend=compiled)) as model:
@@ -254,7 +260,7 @@ def test_from_a_cold_start_only_the_pages_of_chosen_neurons_are_read(tmp_path, c
             fit = fit_layer(
                 Neurons(*(file[name + end] for name in matrices for end in ("", ".scale"))), inputs
             )
-            made = predicted(fit, find_prices([fit], Settings(fraction=0.02))[0])[0]
+            made = predicted(fit, find_prices([fit], PredictorSettings(fraction=0.02))[0])[0]
             edits[matrices[0]] = lambda ffn=ffn, made=made: {
                 ffn + end: array for end, array in made.items()
             }

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from converters import cli
 from converters.compress.presets import PRESETS
 from converters.report import svg
-from tests.converters.test_compress import files, run
+from tests.helpers.conversions import run
 from tinyrwkv.cli import cli as tinyrwkv_cli
-
-__all__ = ["files"]
 
 VOID = ("meta", "br", "link")
 NUMBERS = st.floats(0, 1e9, allow_nan=False)
@@ -89,7 +87,7 @@ def test_a_page(files, capsys, tmp_path, options, headings):
 
 
 def test_what_was_left_out_is_on_the_page(files, capsys, tmp_path, monkeypatch):
-    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(most=-1e9))
+    monkeypatch.setitem(PRESETS, "lite", PRESETS["lite"]._replace(max_nll_rise=-1e9))
     paths = files()
     report = str(tmp_path / "a.html")
     arguments = [

@@ -8,12 +8,10 @@ import os
 import pytest
 
 from converters.compress import search
-from converters.compress.pipeline import Options
+from converters.compress.options import Options
 from converters.judge.cost import sample_cold
-from tests.converters.test_compress import files, run
+from tests.helpers.conversions import run
 from tinyrwkv import load
-
-__all__ = ["files"]
 
 
 @pytest.fixture
@@ -72,9 +70,11 @@ def test_the_best_that_fits_is_built(sizes, capsys):
 def test_what_sums_get_wrong_is_corrected(sizes, capsys, monkeypatch, off):
     """Alone, options are thought to save more or less than together: what was built tells how much."""
     paths, (dense, _) = sizes
-    right = search._sum
+    right = search.estimate
     monkeypatch.setattr(
-        search, "_sum", lambda *given: (one := right(*given))._replace(resident=one.resident + off)
+        search,
+        "estimate",
+        lambda *given: (one := right(*given))._replace(resident=one.resident + off),
     )
     assert run(paths, "--budget", str(dense - 4096)) == 0
     found = json.loads(capsys.readouterr().out)["search"]
@@ -95,8 +95,8 @@ def test_options_are_written_as_they_are_given():
         rank_budget=0.65, sparse_ffn="predict", keep=0.22, head="preview", head_rows=640
     )
     expected = "--rank-budget 65% --sparse-ffn predict --keep 0.22 --head preview --head-rows 640"
-    assert search.describe(options) == expected
-    assert (
-        search.describe(Options(rank_budget=4e6, whiten=True)) == "--rank-budget 4000000 --whiten"
-    )
-    assert search.describe(Options()) == "none"
+    assert options.as_arguments() == expected
+    whitened = Options(rank_budget=4e6, whiten=True)
+    assert whitened.as_arguments() == "--rank-budget 4000000 --whiten"
+    assert Options().as_arguments() == "none"
+    assert Options(seed=3).as_arguments() == "--seed 3"

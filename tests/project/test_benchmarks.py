@@ -121,7 +121,7 @@ def test_limit(run, linux, tiny):
 
 
 def test_lite(run, monkeypatch, tmp_path):
-    for name, size in (("FIT", 600), ("HELD", 100)):
+    for name, size in (("FIT", 600), ("HELD_OUT", 100)):
         monkeypatch.setattr(calibration, name, size)
     few = [
         "--layers",
@@ -316,7 +316,7 @@ def compressible(folder):
 
 
 def test_compression(run, monkeypatch, tmp_path):
-    for name, size in (("FIT", 600), ("HELD", 100)):
+    for name, size in (("FIT", 600), ("HELD_OUT", 100)):
         monkeypatch.setattr(calibration, name, size)
     monkeypatch.setattr(compression, "PAGE", tmp_path / "page.md")
     (tmp_path / "page.md").write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")

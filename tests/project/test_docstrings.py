@@ -21,7 +21,7 @@ CONVERTERS = {  # the functions that docs/api-mathematics.md shows
     documents: ("choose_documents", "sample_documents"),
     collect: ("collect", "quantize_inputs"),
     effects: ("effects",),
-    low_rank: ("spectrum", "factor", "factor_whitened", "round_factors", "choose_ranks"),
+    low_rank: ("spectrum", "round_factors", "choose_ranks"),
     head_clusters: ("cluster_head", "cluster_logits"),
     preview_head: ("fit_preview", "preview_logits"),
     sparse_ffn: ("sparse_exact", "bundle"),

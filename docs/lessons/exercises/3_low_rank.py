@@ -14,7 +14,7 @@ random = np.random.default_rng(0)
 W = random.standard_normal((48, 64)).astype(np.float32)
 X = random.standard_normal((500, 64)) * np.geomspace(1, 0.01, 64)  # some directions hardly occur
 metric = low_rank.Metric(X.T @ X / len(X))
-a, b = low_rank.factor_whitened(W, metric, 16)
+a, b = low_rank.spectrum(W, metric).factors(16)
 
 values = low_rank.spectrum(W).values  # <- repair this line
 lost = np.square(X @ (W - b @ a).T).sum(axis=1).mean()

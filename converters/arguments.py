@@ -1,0 +1,77 @@
+"""Single arguments of the command lines: each function makes a value of a text, for argparse."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+from tinyrwkv.errors import ArgumentError
+from tinyrwkv.units import parse_size
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+
+
+def divisor(text: str) -> float:
+    """Return K of 1/K or K."""
+    match = re.fullmatch(rf"(?:1/)?({_NUMBER})", text.strip())
+    if not match or not 1 <= float(match[1]) < math.inf:
+        raise _refused(text, "1/K or K, such as 1/4 or 4")
+    return float(match[1])
+
+
+def whole_number(text: str) -> int:
+    """Return a whole number, of any size."""
+    try:
+        return int(text)
+    except ValueError:
+        raise _refused(text, "a whole number") from None
+
+
+def count(text: str) -> int:
+    """Return a whole number of 1 or more."""
+    if not text.isdecimal() or not 1 <= int(text) < 1 << 31:
+        raise _refused(text, "a whole number of 1 or more")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Return the seed of a random generator."""
+    if not text.isdecimal() or not int(text) < 1 << 32:
+        raise _refused(text, f"a whole number from 0 to {(1 << 32) - 1}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Return a share above 0, at most 1."""
+    try:
+        part = float(text)
+    except ValueError:
+        part = math.nan
+    if not 0 < part <= 1:
+        raise _refused(text, "a number above 0, at most 1, such as 0.16")
+    return part
+
+
+def size(text: str) -> int:
+    """Return the bytes of a text such as 24MB."""
+    try:
+        return parse_size(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(
+            f"found {error.found}, expected {error.expected}; {error.fix}"
+        ) from None
+
+
+def size_or_share(text: str) -> float:
+    """Return the bytes of a text such as 4MB, or for a text such as 70% the share."""
+    match = re.fullmatch(rf"({_NUMBER})\s*%", text.strip())
+    if not match:
+        return float(size(text))
+    if not 0 < float(match[1]) <= 100:
+        raise _refused(text, "a share above 0 %, at most 100 %")
+    return float(match[1]) / 100
+
+
+def _refused(text: str, expected: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")

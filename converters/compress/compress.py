@@ -1,0 +1,134 @@
+"""Compress a model: a checkpoint or a dense file in, a file that was measured at each step out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from tinyrwkv.errors import ArgumentError, FormatError
+
+from ..calibrate.calibration import Tell
+from ..judge.texts import read_text
+from ..report.report import write_report
+from ..write.convert import PathLike, check_arguments, convert
+from ..write.edit import edit
+from . import search
+from .options import Options
+from .pipeline import Pipeline
+
+
+def compress(
+    input: PathLike,
+    output: PathLike,
+    options: Options,
+    *,
+    budget: int | None = None,
+    calibrate: PathLike | None = None,
+    vocab: PathLike | None = None,
+    ln_x_eps: float | None = None,
+    template: str | None = None,
+    license: str | None = None,
+    report: PathLike | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Convert a checkpoint or a dense model file to a compressed one.
+
+    Parameters
+    ----------
+    input : str or path-like
+        What `convert` takes.
+    output : str or path-like
+        Gets its name only when it is complete. Until then, unfinished models lie in a folder
+        beside it, which is removed in the end, also after an error.
+    options : Options
+    budget : int, optional
+        Bytes of the file that may be in memory. The options with the lowest loss under this
+        budget are searched; of `options` only the seed counts then.
+    calibrate : str or path-like, optional
+        A text to fit to; without one the model samples its own.
+    vocab, ln_x_eps, template, license
+        As for `convert`.
+    report : str or path-like, optional
+        Write a page of pictures here, and its numbers beside it as JSON.
+    tell : callable, optional
+        Called as ``tell(stage, done, total)``.
+
+    Returns
+    -------
+    dict
+        As of `convert`, with ``figures``, and ``search`` if there was one; all of it plain JSON.
+
+    Raises
+    ------
+    TinyRWKVError
+        The input, a text or an option is wrong. There is no new file at `output` then.
+    """
+    begin = time.monotonic()
+    tell = tell or _tell_nobody
+    input, output = os.fsdecode(input), os.fsdecode(output)
+    check_arguments(input, output, vocab, "int8", ln_x_eps, template, license)
+    options.check()
+    if report is not None:
+        _check_folder(os.fsdecode(report))
+    name = "" if calibrate is None else os.fsdecode(calibrate)
+    text = None if calibrate is None else read_text(name)  # before minutes of work
+
+    with _folder_beside(output) as folder:
+        dense = os.path.join(folder, "dense.trwkv")
+        show = partial(tell, "convert")
+        found = convert(input, dense, "int8", vocab, ln_x_eps, template, license, progress=show)
+        with Pipeline(dense, folder, options.seed, tell) as pipeline:
+            pipeline.calibrate(os.path.basename(name), text, options.lossless and budget is None)
+            if budget is not None:
+                found["search"] = search.within(pipeline, budget)
+            else:
+                for stage in pipeline.stages(options):
+                    pipeline.apply(stage, options.max_nll_rise)
+            sizes = edit(pipeline.model.file, output, {}, pipeline.metadata)
+
+    found |= pipeline.metadata
+    found |= {"input": input, "output": output, "tensors": len(sizes)}
+    found["file_bytes"] = os.path.getsize(output)
+    found["seconds"] = round(time.monotonic() - begin, 3)
+    found |= {"figures": pipeline.figures, "notes": [*found["notes"], *pipeline.notes]}
+    if report is not None:
+        path = os.fsdecode(report)
+        found["report"] = [path, write_report(path, found)]
+    return found
+
+
+def _tell_nobody(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _check_folder(report: str) -> None:
+    if not os.path.isdir(os.path.dirname(report) or "."):
+        expected = "a file in a folder that exists"
+        raise ArgumentError("arguments", "report", report, expected, "make the folder first")
+
+
+@contextlib.contextmanager
+def _folder_beside(output: str) -> Iterator[str]:
+    """Give a new folder beside a file; it is removed at the end."""
+    folder = f"{output}.tmp-{secrets.token_hex(4)}"
+    try:  # a signal may come as soon as the folder exists
+        _make_folder(folder, output)
+        yield folder
+    finally:
+        if os.path.isdir(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(folder: str, output: str) -> None:
+    try:
+        os.mkdir(folder, 0o700)
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        fix = "check the path, permissions and free space"
+        raise FormatError(output, "file", found, "a file to write", fix) from None
