@@ -19,6 +19,7 @@ from converters.compress.options import Options
 from converters.compress.pipeline import Pipeline
 from converters.compress.presets import PRESETS
 from converters.compress.spectra import Spectra, matrix
+from converters.techniques.low_rank import round_factors
 from tests.helpers.conversions import TEXT, run
 from tests.helpers.tiny_models import Oracle, error
 from tinyrwkv import load
@@ -116,6 +117,38 @@ def test_a_rank_budget_is_kept(files, capsys, budget):
     most = 30_000 if budget == "30kB" else 0.7 * found["bytes_before"]
     assert most - 64 * 68 < found["bytes"] <= most
     assert len(set(found["ranks"].values())) > 1
+
+
+def test_nothing_is_taken_apart_twice(files, capsys, monkeypatch):
+    calls, svd = [], np.linalg.svd
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return svd(*args, **kwargs)
+
+    monkeypatch.setattr(np.linalg, "svd", counted)
+    assert run(files(), "--rank-budget", "70%") == 0
+    report = json.loads(capsys.readouterr().out)["compression"][-1]["report"]
+    assert len(calls) == len(report["ranks"])
+
+
+def test_terms_that_were_kept_give_the_same_factors(files, capsys, tmp_path):
+    files = files()
+    arguments = [files["model.pth"], files["out.trwkv"], "--vocab", files["vocab.txt"], "--quiet"]
+    assert cli.main(arguments) == 0
+    with Pipeline(files["out.trwkv"], str(tmp_path), 0, lambda *step: None) as pipeline:
+        pipeline.calibrate("text", TEXT)
+        spectra = pipeline.spectra(True)
+        for name in stages.projections(pipeline.dense):
+            weight, metric = matrix(pipeline.dense, name), spectra.metric(name)
+            whole = spectra[name]
+            values = spectra.values(name)
+            kept = spectra[name]
+            assert len(kept.right) < len(whole.right)
+            assert np.array_equal(values, whole.values) and np.array_equal(values, kept.values)
+            rank = len(kept.right)
+            pairs = (round_factors(weight, terms, rank, metric) for terms in (whole, kept))
+            assert all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
 
 
 @pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
@@ -261,6 +294,16 @@ def test_options_overrule_a_preset(files, capsys):
     assert (wanted.keep, wanted.recall) == (None, 0.99)
 
 
+def test_zero_is_not_the_default(files, capsys):
+    files = files()
+    paths = files["model.pth"], files["out.trwkv"]
+    with pytest.raises(ArgumentError, match="fraction"):
+        compress.compress(*paths, Options(sparse_ffn="predict", keep=0.0))
+    report = compress.compress(*paths, Options(head="preview", head_rows=0))
+    assert report["compression"][-1]["params"]["rows"] == 0
+    assert Options(keep=0.0).as_arguments() == "--keep 0.0"
+
+
 def test_its_own_samples_do(files, capsys):
     files = files()
     assert run(files, "--low-rank", "4", "--whiten", calibrate=False) == 0
@@ -303,6 +346,7 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
     [
         (["--whiten"], "--whiten alone"),
         (["--seed", "1"], "--seed alone"),
+        (["--seed", "0"], "--seed alone"),
         (["--calibrate", "text.txt"], "--calibrate alone"),
         (["--low-rank", "2"], "others save nothing"),
         (["--low-rank", "1.5"], "--low-rank above 2"),

@@ -22,6 +22,7 @@ from converters.judge.metrics import (
     nll_of_text,
 )
 from converters.judge.texts import split_documents, windows
+from tests.helpers.tiny_models import BACKENDS
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv import Model, Sampler, load
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
@@ -467,6 +468,10 @@ def test_errors(
         assert evaluate.main([*arguments, "--backend", "numpy"]) == 1
         error = capsys.readouterr().err
         assert error.startswith("tinyrwkv-convert eval: ") and message in error, error
+    assert evaluate.main([path, "--text", files["text"], "--against", ""]) == 1
+    assert "tinyrwkv-convert eval: " in capsys.readouterr().err
+    assert evaluate.main([path, "--text", files["text"], "--docs", ""]) == 1
+    assert "tinyrwkv-convert eval: " in capsys.readouterr().err
     for arguments in (
         [path],
         [path, "--text", files["text"], "--limit", "0"],
@@ -475,6 +480,22 @@ def test_errors(
         with pytest.raises(SystemExit) as exit:
             evaluate.main(arguments)
         assert exit.value.code == 2
+
+
+@pytest.mark.parametrize("option", ["--limit", "--threads", "--show-wrong"])
+def test_a_word_is_no_number(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.main(["model.trwkv", "--text", "book.txt", option, "many"])
+    expected = f"argument {option}: found 'many', expected a whole number"
+    assert expected in capsys.readouterr().err
+
+
+def test_help_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    (line,) = [line for line in lines if line.startswith("--backend B")]
+    assert all(backend in line for backend in ("auto", *BACKENDS))
 
 
 def test_interrupted(
