@@ -1,11 +1,12 @@
 # # One token by hand
 #
-# **Claim.** A token costs about forty lines of NumPy. Done by hand, they give what the compiled kernels give, for every
-# version of RWKV from 4 to 7.
+# **Claim.** A token costs about forty lines of NumPy. Done by hand, they give what the compiled
+# kernels give, for every version of RWKV from 4 to 7.
 #
-# An RWKV model reads one token at a time. What it knows of the tokens before is a *state* of fixed size: no list of
-# past tokens grows, so the thousandth token costs what the first one did. Here you read one token with nothing but the
-# functions of `tinyrwkv/versions/reference.py`, which stand there as they stand in the papers.
+# An RWKV model reads one token at a time. What it knows of the tokens before is a *state* of fixed
+# size: no list of past tokens grows, so the thousandth token costs what the first one did. Here you
+# read one token with nothing but the functions of `tinyrwkv/versions/reference.py`, which stand
+# there as they stand in the papers.
 
 import pathlib
 import sys
@@ -28,22 +29,27 @@ model = tinyrwkv.load()
 weights, config = quant.dequantize(model.file), model.config  # float32, by name
 C, H, N, L = (config[key] for key in ("n_embd", "n_head", "head_size", "n_layer"))
 print(
-    f"RWKV-{config['arch'][1:]}: {L} layers, {C} channels in {H} heads of {N}, {len(weights)} tensors"
+    f"RWKV-{config['arch'][1:]}: {L} layers, "
+    f"{C} channels in {H} heads of {N}, {len(weights)} tensors"
 )
 
 # ## The stream and what is added to it
 #
-# A vector $x$ of $C$ channels flows through the model. It begins as one row of a table, and every layer adds to it
-# twice:
+# A vector $x$ of $C$ channels flows through the model. It begins as one row of a table, and every
+# layer adds to it twice:
 #
-# $$x \leftarrow x + \mathrm{TimeMix}(\mathrm{LN}_1(x)), \qquad x \leftarrow x + \mathrm{ChannelMix}(\mathrm{LN}_2(x))$$
+# $$x \leftarrow x + \mathrm{TimeMix}(\mathrm{LN}_1(x)), \qquad
+# x \leftarrow x + \mathrm{ChannelMix}(\mathrm{LN}_2(x))$$
 #
-# Only the time mix looks back. In RWKV-7 each head keeps a matrix $S$ of $N \times N$ numbers that maps keys to values.
-# A token forgets a little of it, corrects what it holds under the token's key, and adds a new pair of key and value:
+# Only the time mix looks back. In RWKV-7 each head keeps a matrix $S$ of $N \times N$ numbers that
+# maps keys to values. A token forgets a little of it, corrects what it holds under the token's key,
+# and adds a new pair of key and value:
 #
-# $$S' = \left(\operatorname{diag}(w) - (a \odot \kappa)\,\kappa^\top\right) S + k v^\top, \qquad y = S'^\top r$$
+# $$S' = \left(\operatorname{diag}(w) - (a \odot \kappa)\,\kappa^\top\right) S + k v^\top, \qquad
+# y = S'^\top r$$
 #
-# The channel mix is a small network of two matrices with $\mathrm{relu}^2$ between them, the same for every token.
+# The channel mix is a small network of two matrices with $\mathrm{relu}^2$ between them, the same
+# for every token.
 
 text = "User: please go forward two meters and then turn left\n\nAssistant:"
 tokens = [0, *model.tokenizer.encode(text)]
@@ -81,17 +87,19 @@ by_kernels, _ = model.forward(tokens)
 print("next token by hand:   ", repr(model.tokenizer.decode([int(logits.argmax())])))
 print("next token by kernels:", repr(model.tokenizer.decode([int(by_kernels.argmax())])))
 print(
-    f"largest difference of a logit: {np.abs(logits - by_kernels).max():.4f} of {np.abs(logits).max():.1f}"
+    "largest difference of a logit: "
+    f"{np.abs(logits - by_kernels).max():.4f} of {np.abs(logits).max():.1f}"
 )
 
-# The difference is no mistake: the kernels round $x$ to 16 bits before they multiply it with int8 weights. With float32
-# weights nothing is rounded, as the other versions will show.
+# The difference is no mistake: the kernels round $x$ to 16 bits before they multiply it with int8
+# weights. With float32 weights nothing is rounded, as the other versions will show.
 #
 # ## RWKV-4 and its exponents
 #
-# RWKV-4 has no matrix. It keeps, for each channel, a weighted mean of all values so far, $wkv = a / b$, in which
-# weights are $e^{k}$. With $k = 100$ that is more than a float32 can hold. So the state holds $a e^{-q}$, $b e^{-q}$
-# and $q$, the largest exponent so far: in the quotient $e^{-q}$ cancels out,
+# RWKV-4 has no matrix. It keeps, for each channel, a weighted mean of all values so far, $wkv = a /
+# b$, in which weights are $e^{k}$. With $k = 100$ that is more than a float32 can hold. So the
+# state holds $a e^{-q}$, $b e^{-q}$ and $q$, the largest exponent so far: in the quotient $e^{-q}$
+# cancels out,
 #
 # $$\frac{a}{b} = \frac{a\,e^{-q}}{b\,e^{-q}}$$
 #
@@ -118,8 +126,8 @@ print("largest output with keys of about 200:", np.abs(outputs[1]).max())
 
 # ## All versions
 #
-# The same comparison for small random models of each version, in float32. `reference.forward` is the loop above with
-# the time mix of the version in its place.
+# The same comparison for small random models of each version, in float32. `reference.forward` is
+# the loop above with the time mix of the version in its place.
 
 differences = {}
 for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
@@ -139,9 +147,9 @@ for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
 
 # ## What the state does
 #
-# The state neither vanishes nor grows without bound: what a token adds, decay and correction take away again. On the
-# right are the decays of the last token: how much of each row of $S$ is kept. Channels with 0.55 forget in a few
-# tokens, those near 1 remember for hundreds.
+# The state neither vanishes nor grows without bound: what a token adds, decay and correction take
+# away again. On the right are the decays of the last token: how much of each row of $S$ is kept.
+# Channels with 0.55 forget in a few tokens, those near 1 remember for hundreds.
 
 before, after = (model.forward(part)[1].data for part in (tokens[:-1], tokens))
 decays = []
@@ -162,8 +170,9 @@ plt.show()
 
 # ## The claim
 #
-# By hand and by kernels the next token is the same and the logits agree: within $10^{-5}$ where weights are floats,
-# within a thousandth of the largest logit where the kernels round $x$ to 16 bits.
+# By hand and by kernels the next token is the same and the logits agree: within $10^{-5}$ where
+# weights are floats, within a thousandth of the largest logit where the kernels round $x$ to 16
+# bits.
 
 assert logits.argmax() == by_kernels.argmax()
 assert np.abs(logits - by_kernels).max() < 0.001 * np.abs(logits).max()

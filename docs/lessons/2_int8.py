@@ -1,12 +1,14 @@
 # # int8 and its error bound
 #
-# **Claim.** Rounding a row of weights to 255 levels changes the row's output by at most half a level times the sum of
-# $|x|$, for every row and every input; in practice some twenty times less, as the square-root law predicts.
+# **Claim.** Rounding a row of weights to 255 levels changes the row's output by at most half a
+# level times the sum of $|x|$, for every row and every input; in practice some twenty times less,
+# as the square-root law predicts.
 #
-# A weight of float32 takes four bytes, and reading weights is what costs time and memory. `tinyrwkv` stores one byte
-# for each, and one scale for each row:
+# A weight of float32 takes four bytes, and reading weights is what costs time and memory.
+# `tinyrwkv` stores one byte for each, and one scale for each row:
 #
-# $$s_i = \max_j |W_{ij}| / 127, \quad q_{ij} = \mathrm{round}(W_{ij} / s_i), \quad |W_{ij} - s_i q_{ij}| \le s_i / 2$$
+# $$s_i = \max_j |W_{ij}| / 127, \quad q_{ij} = \mathrm{round}(W_{ij} / s_i), \quad
+# |W_{ij} - s_i q_{ij}| \le s_i / 2$$
 #
 # The bound on the output follows at once, with nothing but the triangle inequality:
 #
@@ -29,9 +31,10 @@ from tinyrwkv.file import quant
 
 # ## Real weights, real inputs
 #
-# The bundled model is int8 already: to round it again changes nothing. So we fold the gain of the layer norm before it
-# into a matrix, as one may ($W\,\mathrm{diag}(g)\,z = W (g \odot z)$), which takes its weights off the grid. The inputs
-# are what the model really multiplies with this matrix while it reads text that it wrote itself.
+# The bundled model is int8 already: to round it again changes nothing. So we fold the gain of the
+# layer norm before it into a matrix, as one may ($W\,\mathrm{diag}(g)\,z = W (g \odot z)$), which
+# takes its weights off the grid. The inputs are what the model really multiplies with this matrix
+# while it reads text that it wrote itself.
 
 model = tinyrwkv.load()
 name = "blocks.3.ffn.key.weight"
@@ -52,13 +55,14 @@ error = W - quant.dequantize_rows(q, scale)  # (F, C)
 change = np.abs(x @ error.T)  # (T, F)
 bound = np.abs(x).sum(axis=1)[:, None] * scale / 2  # (T, F)
 print(
-    f"{len(x)} inputs, {change.size:,} outputs; nearest to its bound: {(change / bound).max():.2f} of it"
+    f"{len(x)} inputs, {change.size:,} outputs; "
+    f"nearest to its bound: {(change / bound).max():.2f} of it"
 )
 
 # ## Why it is so much better than the bound
 #
-# The bound is reached only if every rounding error has the sign that hurts. Errors are spread evenly over $\pm s_i/2$
-# and know nothing of $x$, so they add up like a random walk:
+# The bound is reached only if every rounding error has the sign that hurts. Errors are spread
+# evenly over $\pm s_i/2$ and know nothing of $x$, so they add up like a random walk:
 #
 # $$\sqrt{E\,|\Delta y_i|^2} \approx \frac{s_i}{\sqrt{12}} \sqrt{\sum_j x_j^2}$$
 
@@ -67,14 +71,15 @@ ratio = np.sqrt(np.square(change).mean() / np.square(expected).mean())
 print(f"measured error / predicted error: {ratio:.3f}")
 print(f"bound / measured error: {bound.mean() / np.sqrt(np.square(change).mean()):.0f}")
 print(
-    f"relative error of the output: {np.sqrt(np.square(change).mean() / np.square(x @ W.T).mean()):.4f}"
+    "relative error of the output: "
+    f"{np.sqrt(np.square(change).mean() / np.square(x @ W.T).mean()):.4f}"
 )
 
 # ## Smaller groups, fewer bits
 #
-# One large weight makes the level of its whole row coarse. A scale for each group of weights helps, and costs four
-# bytes a group. With 8 bits there is little to gain; with 4 there is much. To round to 4 bits, take 7 in the place of
-# 127.
+# One large weight makes the level of its whole row coarse. A scale for each group of weights helps,
+# and costs four bytes a group. With 8 bits there is little to gain; with 4 there is much. To round
+# to 4 bits, take 7 in the place of 127.
 
 
 def rounded(W, group, levels):
@@ -113,8 +118,8 @@ right.set(
 right.legend()
 plt.show()
 
-# On a small board the point is speed as much as size: a token reads every dense weight once, so a quarter of the bytes
-# is nearly four times the tokens where memory sets the pace.
+# On a small board the point is speed as much as size: a token reads every dense weight once, so a
+# quarter of the bytes is nearly four times the tokens where memory sets the pace.
 #
 # ## The claim
 

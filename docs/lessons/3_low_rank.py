@@ -1,13 +1,13 @@
 # # Low rank and whitening
 #
-# **Claim.** Of all matrices of rank $r$, the cut of $W$'s singular values is nearest to $W$. What counts is the output
-# $W x$ for the $x$ that occur: cutting the singular values of $W S$, where $S S^\top = E[x x^\top]$, changes it less,
-# and by exactly the squares of the values left out.
+# **Claim.** Of all matrices of rank $r$, the cut of $W$'s singular values is nearest to $W$. What
+# counts is the output $W x$ for the $x$ that occur: cutting the singular values of $W S$, where $S
+# S^\top = E[x x^\top]$, changes it less, and by exactly the squares of the values left out.
 #
-# A matrix of $m \times n$ weights can be stored as the product of two thin ones, $W \approx B A$, with $A$ of
-# $r \times n$ and $B$ of $m \times r$. That saves bytes only where $r (m + n) < m n$: for a square matrix below half
-# its size. The *singular value decomposition* $W = U \operatorname{diag}(\sigma) V^\top$ gives the best pair there is
-# (Eckart and Young):
+# A matrix of $m \times n$ weights can be stored as the product of two thin ones, $W \approx B A$,
+# with $A$ of $r \times n$ and $B$ of $m \times r$. That saves bytes only where $r (m + n) < m n$:
+# for a square matrix below half its size. The *singular value decomposition* $W = U
+# \operatorname{diag}(\sigma) V^\top$ gives the best pair there is (Eckart and Young):
 #
 # $$\lVert W - W_r \rVert_F^2 = \sum_{i > r} \sigma_i^2$$
 
@@ -41,13 +41,15 @@ print(f"{len(names)} matrices of {C} x {C}; rank {rank} halves their bytes")
 
 # ## Near to W, or near to W x
 #
-# Inputs are not spread evenly over all directions: some hardly ever occur, and whatever the matrix does there is not
-# missed. The *second moments* $G = E[x x^\top]$ tell. They are summed up while the model reads text that it wrote
-# itself. With $G = S S^\top$ the error that counts is again a Frobenius norm,
+# Inputs are not spread evenly over all directions: some hardly ever occur, and whatever the matrix
+# does there is not missed. The *second moments* $G = E[x x^\top]$ tell. They are summed up while
+# the model reads text that it wrote itself. With $G = S S^\top$ the error that counts is again a
+# Frobenius norm,
 #
 # $$E\,\lVert (W - W_r)\, x \rVert^2 = \lVert (W - W_r)\, S \rVert_F^2$$
 #
-# so the best cut is that of the singular values of $W S$, and $S^{-1}$ is multiplied back into the right factor.
+# so the best cut is that of the singular values of $W S$, and $S^{-1}$ is multiplied back into the
+# right factor.
 
 statistics = collect(model, sample_documents(model, 1500, seed=3), moments=names)
 errors = []
@@ -71,9 +73,10 @@ print(f"whitened: {table['whitened'].mean():.3f}, predicted {table['predicted'].
 
 # ## What it does to the model
 #
-# The loss is the mean of $-\ln p$ over the tokens of a text: documents that the model wrote from another seed. All 24
-# matrices are replaced by their factors at once in a copy of the file, and nothing is trained afterwards. The engine
-# runs factors where it finds them, so the copy is a model like any other. `round_factors` stores both in int8.
+# The loss is the mean of $-\ln p$ over the tokens of a text: documents that the model wrote from
+# another seed. All 24 matrices are replaced by their factors at once in a copy of the file, and
+# nothing is trained afterwards. The engine runs factors where it finds them, so the copy is a model
+# like any other. `round_factors` stores both in int8.
 
 
 def nll(model, documents):
@@ -110,11 +113,13 @@ losses = {
 print(f"nll of {sum(map(len, documents))} tokens: dense {dense:.3f}")
 for k in (4, 8):
     print(
-        f"rank {C // k:3}: plain {losses[k, False] - dense:+.3f}, whitened {losses[k, True] - dense:+.3f}"
+        f"rank {C // k:3}: plain {losses[k, False] - dense:+.3f}, "
+        f"whitened {losses[k, True] - dense:+.3f}"
     )
 
-# The same for all 40 projections of a model of 66 million weights, judged by books that neither it nor the calibration
-# has seen (`docs/lessons/measure.py`; the command stands in `docs/lessons/data/low_rank.json`):
+# The same for all 40 projections of a model of 66 million weights, judged by books that neither it
+# nor the calibration has seen (`docs/lessons/measure.py`; the command stands in
+# `docs/lessons/data/low_rank.json`):
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "low_rank.json").read_text("utf-8"))
 runs = {(run["k"], run["whitened"]): run["nll"] - large["dense_nll"] for run in large["runs"]}

@@ -1,16 +1,17 @@
 # # Sparse channel mixes and predictors
 #
-# **Claim.** Most neurons of a channel mix give exactly 0 and can be left out without changing one bit. Which ones will
-# matter can be told beforehand from one bit for each weight; signs fitted to real inputs tell it better than the signs
-# of the weights.
+# **Claim.** Most neurons of a channel mix give exactly 0 and can be left out without changing one
+# bit. Which ones will matter can be told beforehand from one bit for each weight; signs fitted to
+# real inputs tell it better than the signs of the weights.
 #
-# More than half of a layer's weights are in its channel mix, $y = V\,\mathrm{relu}(K x)^2$. Row $f$ of $K$ and column
-# $f$ of $V$ make up neuron $f$. Where $K_f \cdot x \le 0$ the neuron gives 0, and its column of $V$ is multiplied with
-# nothing:
+# More than half of a layer's weights are in its channel mix, $y = V\,\mathrm{relu}(K x)^2$. Row $f$
+# of $K$ and column $f$ of $V$ make up neuron $f$. Where $K_f \cdot x \le 0$ the neuron gives 0, and
+# its column of $V$ is multiplied with nothing:
 #
 # $$y = \sum_f \max(K_f \cdot x, 0)^2\, V_f = \sum_{f:\,K_f \cdot x > 0} (K_f \cdot x)^2\, V_f$$
 #
-# That is exact, but to know which neurons fire all of $K$ has to be read. A *predictor* guesses it from less.
+# That is exact, but to know which neurons fire all of $K$ has to be read. A *predictor* guesses it
+# from less.
 
 import pathlib
 import sys
@@ -41,8 +42,8 @@ print("neurons that fire, by layer:", " ".join(f"{share:.0%}" for share in firin
 
 # ## Exact
 #
-# Store $V$ by neurons, $F$ rows of $C$ weights, the hottest first; then what is read lies together. The engine adds up
-# the same integers, so it computes the same bits.
+# Store $V$ by neurons, $F$ rows of $C$ weights, the hottest first; then what is read lies together.
+# The engine adds up the same integers, so it computes the same bits.
 
 
 def neurons(layer):
@@ -73,16 +74,18 @@ print("the same bits:", same)
 
 # ## One bit for each weight
 #
-# The key $k_f = K_f \cdot x$ is estimated from a score $s_f = b_f \cdot x$ in which every weight is $+1$ or $-1$.
-# RWKV-Lite takes the signs of the weights, $b_f = \mathrm{sign}(K_f)$. But inputs differ in variance and hang together,
-# with covariance $G$, so that other signs correlate better with the key:
+# The key $k_f = K_f \cdot x$ is estimated from a score $s_f = b_f \cdot x$ in which every weight is
+# $+1$ or $-1$. RWKV-Lite takes the signs of the weights, $b_f = \mathrm{sign}(K_f)$. But inputs
+# differ in variance and hang together, with covariance $G$, so that other signs correlate better
+# with the key:
 #
 # $$\mathrm{corr}(s_f, k_f)^2 = \frac{(b_f^\top G K_f)^2}{(b_f^\top G b_f)\,(K_f^\top G K_f)}$$
 #
-# `fit_signs` flips signs one by one as long as that grows. What leaving a neuron out costs is its energy,
-# $(k_f^2\,|V_f|)^2$: neurons are read where the energy expected after their score is worth the bytes, while RWKV-Lite
-# reads those with the largest scores. With the same number of neurons, how much of the energy does each keep? The
-# truth, to read those with the largest energy, is the best that can be had.
+# `fit_signs` flips signs one by one as long as that grows. What leaving a neuron out costs is its
+# energy, $(k_f^2\,|V_f|)^2$: neurons are read where the energy expected after their score is worth
+# the bytes, while RWKV-Lite reads those with the largest scores. With the same number of neurons,
+# how much of the energy does each keep? The truth, to read those with the largest energy, is the
+# best that can be had.
 
 layer = 3
 q, scale = seen.inputs[keys[layer]], seen.scales[keys[layer]]
@@ -107,12 +110,13 @@ def correlation(scores):
 
 correlations = correlation(fitted_scores), correlation(plain_scores)
 print(
-    f"correlation with the keys: fitted signs {correlations[0]:.3f}, signs of K {correlations[1]:.3f}"
+    f"correlation with the keys: fitted signs {correlations[0]:.3f}, "
+    f"signs of K {correlations[1]:.3f}"
 )
 
 
 def kept(scores, count):
-    """Return the share of the energy that the neurons with the largest scores of each token have."""
+    """Return the share of the energy in the neurons with the largest scores of each token."""
     return (
         np.take_along_axis(judged, np.argsort(-scores, axis=1)[:, :count], axis=1).sum()
         / judged.sum()
@@ -135,17 +139,20 @@ for share in shares:
         end="",
     )
     print(
-        f"signs of K {row[2]:.3f}, chance {row[3]:.3f}; bytes: {report['bytes_after'] / report['bytes_before']:.0%}"
+        f"signs of K {row[2]:.3f}, chance {row[3]:.3f}; "
+        f"bytes: {report['bytes_after'] / report['bytes_before']:.0%}"
     )
 fitted, truth, plain, chance = np.array(table).T
 
-# The bytes are those of the signs, of the chosen rows of $K$, and of the columns of $V$ that really fire among them.
+# The bytes are those of the signs, of the chosen rows of $K$, and of the columns of $V$ that really
+# fire among them.
 #
 # ## What it does to the model
 #
-# All eight layers at once, with predictors that read 17 % of the neurons; the loss is the mean of $-\ln p$ over
-# documents that the model wrote from another seed. The energy is one in the residual stream, which is the sum of what
-# all layers add, so its price is the same for all of them, and some read more neurons than others.
+# All eight layers at once, with predictors that read 17 % of the neurons; the loss is the mean of
+# $-\ln p$ over documents that the model wrote from another seed. The energy is one in the residual
+# stream, which is the sum of what all layers add, so its price is the same for all of them, and
+# some read more neurons than others.
 
 
 def nll(model, documents):

@@ -1,13 +1,14 @@
 # # The head: clusters, pseudo-logits, and a preview
 #
-# **Claim.** The tokens of a cluster that is not read still share exactly the probability that the cluster head gives to
-# it. But a few bits of every row, the *preview*, choose better than clusters: nearer to the full head with fewer bytes,
-# wherever the head shall stay near.
+# **Claim.** The tokens of a cluster that is not read still share exactly the probability that the
+# cluster head gives to it. But a few bits of every row, the *preview*, choose better than clusters:
+# nearer to the full head with fewer bytes, wherever the head shall stay near.
 #
-# The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, one row for each token. With 65,536 tokens that is
-# the largest matrix of a small model, and nearly all of its rows belong to tokens that have no chance. Which ones
-# matter is known only after they have been read. RWKV-Lite gets around this with *clusters*: a small matrix says how
-# much probability $p_j$ each of $K$ groups of rows holds, and only the rows of the likeliest groups are read.
+# The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, one row for each token. With
+# 65,536 tokens that is the largest matrix of a small model, and nearly all of its rows belong to
+# tokens that have no chance. Which ones matter is known only after they have been read. RWKV-Lite
+# gets around this with *clusters*: a small matrix says how much probability $p_j$ each of $K$
+# groups of rows holds, and only the rows of the likeliest groups are read.
 
 import json
 import pathlib
@@ -42,13 +43,15 @@ print(f"{len(fit)} vectors to fit, {len(judge)} to judge; the head has {V} rows 
 
 # ## Pseudo-logits
 #
-# Sampling needs a logit for every token, read or not. Let $Q = \sum e^{z_t}$ over the rows that were read, and $P$ the
-# share that the cluster head gives to their clusters. A token $t$ of another cluster $j$ gets
+# Sampling needs a logit for every token, read or not. Let $Q = \sum e^{z_t}$ over the rows that
+# were read, and $P$ the share that the cluster head gives to their clusters. A token $t$ of another
+# cluster $j$ gets
 #
 # $$\hat z_t = \ln \frac{Q\, p_j\, \pi_{t|j}}{P}$$
 #
-# with $\pi_{t|j}$ how often it occurs within its cluster, from calibration text (RWKV-Lite takes them all alike,
-# $1 / n_j$). So $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over all gives the cluster exactly $p_j$.
+# with $\pi_{t|j}$ how often it occurs within its cluster, from calibration text (RWKV-Lite takes
+# them all alike, $1 / n_j$). So $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over
+# all gives the cluster exactly $p_j$.
 
 parts, report = head_clusters.cluster_head(W, fit, 64, p_min=0.9, k_min=2)
 logits, read = head_clusters.cluster_logits(parts, judge)
@@ -57,15 +60,17 @@ share = head_clusters.cluster_probabilities(parts, judge)  # (n, K)
 mass = np.add.reduceat(p[:, parts["ids"]], parts["starts"][:-1], axis=1)  # (n, K)
 worst = np.abs(mass - share)[~read].max()
 print(
-    f"clusters read: {read.sum(axis=1).mean():.1f} of {len(share[0])}; mass of the others off by at most {worst:.1e}"
+    f"clusters read: {read.sum(axis=1).mean():.1f} of {len(share[0])}; "
+    f"mass of the others off by at most {worst:.1e}"
 )
 
 # ## The preview
 #
-# Clusters decide for whole groups. A better question is: for which tokens would an error show? The preview holds, for
-# every row, its coefficients in a few directions of $x$, at 2 or 4 bits each. One pass over it gives a rough logit for
-# every token together with the variance $\sigma_t^2$ of its error, known from calibration. Rows are read where
-# $p_t \sigma_t^2$ is largest, and all others keep their rough logit. There are no groups, and no token is out of reach.
+# Clusters decide for whole groups. A better question is: for which tokens would an error show? The
+# preview holds, for every row, its coefficients in a few directions of $x$, at 2 or 4 bits each.
+# One pass over it gives a rough logit for every token together with the variance $\sigma_t^2$ of
+# its error, known from calibration. Rows are read where $p_t \sigma_t^2$ is largest, and all others
+# keep their rough logit. There are no groups, and no token is out of reach.
 
 
 def divergence(z):
@@ -99,18 +104,19 @@ print(f"full head {V * (C + 4) / 1000:.1f} kB")
 
 # ## 65,536 tokens
 #
-# A vocabulary of 4,096 is too small for either to shine: this model has to read a tenth of its head. The same
-# comparison for the World vocabulary, a model of 66 million weights and books that it has not seen
-# (`docs/lessons/measure.py`; the command stands in `docs/lessons/data/head.json`). One pass over the preview costs 2 MB
-# there, so whoever can live with a divergence of 0.2 nats and more is served cheaper by clusters; below 0.1 nats the
-# preview needs fewer bytes.
+# A vocabulary of 4,096 is too small for either to shine: this model has to read a tenth of its
+# head. The same comparison for the World vocabulary, a model of 66 million weights and books that
+# it has not seen (`docs/lessons/measure.py`; the command stands in `docs/lessons/data/head.json`).
+# One pass over the preview costs 2 MB there, so whoever can live with a divergence of 0.2 nats and
+# more is served cheaper by clusters; below 0.1 nats the preview needs fewer bytes.
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "head.json").read_text("utf-8"))
 for name in ("clusters", "previews"):
     for one in large[name]:
         share = one["bytes"] / large["dense_bytes"]
         print(
-            f"{name:8} {share:6.1%} of the bytes: KL {one['kl']:.3f}, same first choice {one['same']:.1%}"
+            f"{name:8} {share:6.1%} of the bytes: KL {one['kl']:.3f}, "
+            f"same first choice {one['same']:.1%}"
         )
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")

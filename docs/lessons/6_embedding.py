@@ -1,11 +1,12 @@
 # # Embedding rows, Zipf and pages
 #
-# **Claim.** The embedding, a ninth of this model and a quarter of an RWKV-5 of 0.1 B, costs a token one row. Which rows
-# a text needs follows Zipf's law, so few pages serve nearly all tokens, and how often a cache of a given size holds the
-# row can be computed beforehand.
+# **Claim.** The embedding, a ninth of this model and a quarter of an RWKV-5 of 0.1 B, costs a token
+# one row. Which rows a text needs follows Zipf's law, so few pages serve nearly all tokens, and how
+# often a cache of a given size holds the row can be computed beforehand.
 #
-# The table has $V$ rows of $C$ bytes, one for each token, and to read a token is to look up a row. The rest of the
-# table is not touched. A token's rank $k$ in a text, by how often it occurs, and its frequency obey, roughly,
+# The table has $V$ rows of $C$ bytes, one for each token, and to read a token is to look up a row.
+# The rest of the table is not touched. A token's rank $k$ in a text, by how often it occurs, and
+# its frequency obey, roughly,
 #
 # $$f_k \propto \frac{1}{k}$$
 
@@ -34,30 +35,34 @@ print(f"the table has {table:,} bytes, a token touches {touched}")
 ids = np.concatenate(sample_documents(model, 4000, seed=6))
 counts = np.sort(np.unique(ids, return_counts=True)[1])[::-1]
 print(
-    f"{len(ids)} tokens, {len(counts)} different of {V}; the first ten are {counts[:10].sum() / len(ids):.0%} of all"
+    f"{len(ids)} tokens, {len(counts)} different of {V}; "
+    f"the first ten are {counts[:10].sum() / len(ids):.0%} of all"
 )
 
 # ## Pages
 #
-# A system does not read rows, it reads pages of 4,096 bytes. A row of $C = 256$ bytes brings fifteen neighbours with
-# it. Where rows lie by their id that is mostly waste; sorted by frequency, neighbours would be wanted too.
+# A system does not read rows, it reads pages of 4,096 bytes. A row of $C = 256$ bytes brings
+# fifteen neighbours with it. Where rows lie by their id that is mostly waste; sorted by frequency,
+# neighbours would be wanted too.
 
 entry = model.file.tensors["emb.weight"]
 by_id = {(entry.offset + int(token) * C) // mmap.PAGESIZE for token in ids}
 place = {token: k for k, (token, _) in enumerate(Counter(ids.tolist()).most_common())}
 by_frequency = {place[int(token)] * C // mmap.PAGESIZE for token in ids}
 print(
-    f"pages touched: {len(by_id)} by id, {len(by_frequency)} sorted by frequency, {table // mmap.PAGESIZE} in the table"
+    f"pages touched: {len(by_id)} by id, {len(by_frequency)} sorted by frequency, "
+    f"{table // mmap.PAGESIZE} in the table"
 )
 
 # ## Che's approximation
 #
-# Keep the $R$ rows that were used last and drop the one not used for longest: an LRU cache. Suppose that tokens come
-# independently with probabilities $p_i$, and that a row stays about the same time $t$ after its last use. It is there
-# at that moment with probability $1 - e^{-p_i t}$, so $t$ follows from the size of the cache, and the hit rate from
-# $t$:
+# Keep the $R$ rows that were used last and drop the one not used for longest: an LRU cache. Suppose
+# that tokens come independently with probabilities $p_i$, and that a row stays about the same time
+# $t$ after its last use. It is there at that moment with probability $1 - e^{-p_i t}$, so $t$
+# follows from the size of the cache, and the hit rate from $t$:
 #
-# $$\sum_i \left(1 - e^{-p_i t}\right) = R, \qquad \mathrm{hits} = \sum_i p_i \left(1 - e^{-p_i t}\right)$$
+# $$\sum_i \left(1 - e^{-p_i t}\right) = R, \qquad
+# \mathrm{hits} = \sum_i p_i \left(1 - e^{-p_i t}\right)$$
 
 
 def che(p, rows):
@@ -89,22 +94,24 @@ simulated = [lru(independent.tolist(), rows) for rows in sizes]
 written = [lru(ids.tolist(), rows) for rows in sizes]
 for rows, a, b, c in zip(sizes, predicted, simulated, written, strict=True):
     print(
-        f"{rows:4} rows, {rows * touched / 1024:5.1f} kB: predicted {a:.3f}, independent {b:.3f}, the text {c:.3f}"
+        f"{rows:4} rows, {rows * touched / 1024:5.1f} kB: "
+        f"predicted {a:.3f}, independent {b:.3f}, the text {c:.3f}"
     )
 
-# A text does better than independent tokens where its words come back soon after one another, and worse where it
-# changes its subject.
+# A text does better than independent tokens where its words come back soon after one another, and
+# worse where it changes its subject.
 #
 # ## A vocabulary of 65,536
 #
-# For the World vocabulary and a model of 66 million weights, measured on books by `docs/lessons/measure.py` (the
-# command stands in `docs/lessons/data/embedding.json`):
+# For the World vocabulary and a model of 66 million weights, measured on books by
+# `docs/lessons/measure.py` (the command stands in `docs/lessons/data/embedding.json`):
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "embedding.json").read_text("utf-8"))
 print(f"{large['tokens']:,} tokens, {large['distinct']:,} different ones of {large['vocab']:,}")
 for one in large["lru"]:
     print(
-        f"{one['rows']:5} rows, {one['rows'] * large['row_bytes'] / 1e6:4.2f} MB: hit rate {one['hit_rate']:.3f}"
+        f"{one['rows']:5} rows, {one['rows'] * large['row_bytes'] / 1e6:4.2f} MB: "
+        f"hit rate {one['hit_rate']:.3f}"
     )
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
@@ -136,8 +143,8 @@ right.set(xlabel="rows in the cache", ylabel="hit rate", title="LRU")
 right.legend(fontsize=8)
 plt.show()
 
-# The engine has no cache of its own for rows: the system's page cache is one already, shared and given back under
-# pressure.
+# The engine has no cache of its own for rows: the system's page cache is one already, shared and
+# given back under pressure.
 #
 # ## The claim
 

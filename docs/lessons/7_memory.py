@@ -1,13 +1,14 @@
 # # Resident memory and the mapped file
 #
-# **Claim.** A model file is not read into memory, it is *mapped*: a page costs memory from the first time it is
-# touched, and may leave again without being written anywhere. So the plan is an upper bound, a limit can be held, and
-# neither changes one bit of the answer.
+# **Claim.** A model file is not read into memory, it is *mapped*: a page costs memory from the
+# first time it is touched, and may leave again without being written anywhere. So the plan is an
+# upper bound, a limit can be held, and neither changes one bit of the answer.
 #
-# A process has two kinds of memory. *Anonymous* pages are its own work: where there is no room for them the system must
-# write them to swap, or end the process. *Clean file pages* are copies of what lies on the disk anyway: the system
-# drops them when it likes, and reads them again when they are touched. Weights never change, so all of them can be of
-# the second kind. What a process holds at a moment is its *resident set*,
+# A process has two kinds of memory. *Anonymous* pages are its own work: where there is no room for
+# them the system must write them to swap, or end the process. *Clean file pages* are copies of what
+# lies on the disk anyway: the system drops them when it likes, and reads them again when they are
+# touched. Weights never change, so all of them can be of the second kind. What a process holds at a
+# moment is its *resident set*,
 #
 # $$\mathrm{RSS} = \mathrm{anonymous} + \mathrm{file\ pages\ present}$$
 
@@ -35,8 +36,8 @@ if not memory.LINUX:
 
 # ## Loading reads nothing
 #
-# To begin cold, take a copy of the file and ask the system to forget it. Loading it then looks at the table of tensors
-# only.
+# To begin cold, take a copy of the file and ask the system to forget it. Loading it then looks at
+# the table of tensors only.
 
 path = str(pathlib.Path(tempfile.mkdtemp(), "model.trwkv"))
 shutil.copy(BUNDLED, path)
@@ -47,8 +48,8 @@ print(f"the file has {plan['file_bytes']:,} bytes; resident after loading: {mode
 
 # ## One token touches what it needs
 #
-# A token reads all of the dense matrices and one row of the embedding. What came in stays until somebody else needs the
-# memory, so a second token finds it there.
+# A token reads all of the dense matrices and one row of the embedding. What came in stays until
+# somebody else needs the memory, so a second token finds it there.
 
 tokens = [
     0,
@@ -60,17 +61,19 @@ for token in tokens:
     free.append(model.resident())
     own.append(memory.process_memory()["anon"])
 print(
-    f"touched by a token: {plan['touched_bytes_per_token']:,}; resident after one: {free[1]:,}, after all: {free[-1]:,}"
+    f"touched by a token: {plan['touched_bytes_per_token']:,}; "
+    f"resident after one: {free[1]:,}, after all: {free[-1]:,}"
 )
 print(
-    f"anonymous memory grew by {own[-1] - own[0]:,} bytes over all tokens; a state has {plan['state_bytes']:,}"
+    f"anonymous memory grew by {own[-1] - own[0]:,} bytes over all tokens; "
+    f"a state has {plan['state_bytes']:,}"
 )
 
 # ## Two gauges
 #
-# *Resident* counts pages of the file in this process. *Cached* counts pages in the system's page cache, whoever read
-# them. `MADV_DONTNEED` takes pages out of the process and leaves them in the cache: to touch them again costs a page
-# fault, not a read from the disk.
+# *Resident* counts pages of the file in this process. *Cached* counts pages in the system's page
+# cache, whoever read them. `MADV_DONTNEED` takes pages out of the process and leaves them in the
+# cache: to touch them again costs a page fault, not a read from the disk.
 
 cached = model.cached()
 model.file.drop()
@@ -79,10 +82,11 @@ print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
 
 # ## A budget
 #
-# `resident_limit` does that after each step of a token. To drop what was used longest ago would be of no use: a token
-# reads the file from its beginning to its end, so that is just what the next token needs first. Some steps keep their
-# bytes for good, as far as there is room, and the others' are let go after use. The answer is the same, bit for bit;
-# what is paid is time. Looking after each call of the kernels shows what was in at the worst moments.
+# `resident_limit` does that after each step of a token. To drop what was used longest ago would be
+# of no use: a token reads the file from its beginning to its end, so that is just what the next
+# token needs first. Some steps keep their bytes for good, as far as there is room, and the others'
+# are let go after use. The answer is the same, bit for bit; what is paid is time. Looking after
+# each call of the kernels shows what was in at the worst moments.
 
 limit = max(least_resident(model.steps), plan["file_bytes"] // 2)
 small = tinyrwkv.load(path, resident_limit=limit)
@@ -101,7 +105,8 @@ for token in tokens:
     y, full = model.forward(token, full)
     same.append(np.array_equal(z, y))
 print(
-    f"limit {limit:,}: at most {max(held):,} resident; the same logits after every token: {all(same)}"
+    f"limit {limit:,}: at most {max(held):,} resident; "
+    f"the same logits after every token: {all(same)}"
 )
 
 figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -127,8 +132,8 @@ axes.set(
 axes.legend()
 plt.show()
 
-# How fast a model can be follows from the same figures. Each token reads its weights from memory once, so with a
-# bandwidth of $B$ bytes a second,
+# How fast a model can be follows from the same figures. Each token reads its weights from memory
+# once, so with a bandwidth of $B$ bytes a second,
 #
 # $$\mathrm{tokens/s} \le \frac{B}{\mathrm{bytes\ touched\ by\ a\ token}}$$
 #

@@ -1,14 +1,17 @@
 # # Sampling
 #
-# **Claim.** What `tinyrwkv.Sampler` draws follows the distribution that its settings describe, in their order:
-# temperature first, then top-k, then top-p, then min-p. The order matters: turned round, another text comes out.
+# **Claim.** What `tinyrwkv.Sampler` draws follows the distribution that its settings describe, in
+# their order: temperature first, then top-k, then top-p, then min-p. The order matters: turned
+# round, another text comes out.
 #
-# A model gives a number $z_t$ for every token $t$, a *logit*. Temperature $\tau$ turns logits into probabilities,
+# A model gives a number $z_t$ for every token $t$, a *logit*. Temperature $\tau$ turns logits into
+# probabilities,
 #
 # $$p_t = \frac{e^{z_t / \tau}}{\sum_u e^{z_u / \tau}}$$
 #
-# A small $\tau$ sharpens, a large one flattens. *Top-p* then keeps the fewest most probable tokens that hold the share
-# $p$ of the probability; what it keeps depends on the temperature that came before.
+# A small $\tau$ sharpens, a large one flattens. *Top-p* then keeps the fewest most probable tokens
+# that hold the share $p$ of the probability; what it keeps depends on the temperature that came
+# before.
 
 import pathlib
 import sys
@@ -61,9 +64,10 @@ print(
 
 # ## What the sampler does
 #
-# Draw twenty thousand times and count. The distance between two distributions, the *total variation*
-# $\frac{1}{2} \sum_t |p_t - \hat p_t|$, is 0 where they agree and 1 where they have nothing in common. Counts of $n$
-# draws over $m$ tokens are about $\sqrt{m / (2 \pi n)}$ away from the truth by chance alone.
+# Draw twenty thousand times and count. The distance between two distributions, the *total
+# variation* $\frac{1}{2} \sum_t |p_t - \hat p_t|$, is 0 where they agree and 1 where they have
+# nothing in common. Counts of $n$ draws over $m$ tokens are about $\sqrt{m / (2 \pi n)}$ away from
+# the truth by chance alone.
 
 sampler = tinyrwkv.Sampler(temperature=1.5, top_p=0.6, seed=1)
 draws = 20_000
@@ -82,8 +86,8 @@ print(f"by chance up to {by_chance:.3f}")
 
 # ## Penalties that fade
 #
-# A repetition is made less probable by what a token has been counted, and counts decay: after $n$ further tokens a
-# count of 1 is worth $0.996^n$, so that a word may come back after some hundred.
+# A repetition is made less probable by what a token has been counted, and counts decay: after $n$
+# further tokens a count of 1 is worth $0.996^n$, so that a word may come back after some hundred.
 
 penalised = tinyrwkv.Sampler(
     temperature=0, presence_penalty=0, frequency_penalty=2.0, penalty_decay=0.99
@@ -97,12 +101,14 @@ while penalised.sample(logits)[0] != best and waited < 1000:
     waited += 1
 predicted = max(0, int(np.ceil(np.log(gap / 2.0) / np.log(0.99))))
 print(
-    f"the first token leads by {gap:.2f}; penalised by 2 it is back after {waited} tokens, predicted {predicted}"
+    f"the first token leads by {gap:.2f}; "
+    f"penalised by 2 it is back after {waited} tokens, predicted {predicted}"
 )
 
 # ## Entropy: how open the choice is
 #
-# The entropy $-\sum_t p_t \ln p_t$, in nats, tells how many tokens really compete: $e^{\mathrm{entropy}}$ of them.
+# The entropy $-\sum_t p_t \ln p_t$, in nats, tells how many tokens really compete:
+# $e^{\mathrm{entropy}}$ of them.
 
 
 def entropy(p):
@@ -128,7 +134,8 @@ right.set(
 right.legend()
 plt.show()
 
-# For a robot's commands, temperature 0 is right: the most probable token always. For stories, 0.8 to 1 with top-p 0.9.
+# For a robot's commands, temperature 0 is right: the most probable token always. For stories, 0.8
+# to 1 with top-p 0.9.
 #
 # ## The claim
 

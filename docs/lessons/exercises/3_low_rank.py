@@ -1,4 +1,5 @@
-# The cut of W S is the best one for the output. Its error can be told without multiplying anything out.
+# The cut of W S is the best one for the output. Its error can be told without multiplying anything
+# out.
 import pathlib
 import sys
 

@@ -1,4 +1,5 @@
-# What does it cost to leave neurons out? Where the columns of V are orthogonal, exactly the sum of their energies.
+# What does it cost to leave neurons out? Where the columns of V are orthogonal, exactly the sum of
+# their energies.
 import pathlib
 import sys
 

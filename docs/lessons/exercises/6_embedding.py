@@ -1,4 +1,5 @@
-# How many pages of 4,096 bytes does a row of the embedding lie in? Rows of 384 bytes do not begin where pages do.
+# How many pages of 4,096 bytes does a row of the embedding lie in? Rows of 384 bytes do not begin
+# where pages do.
 import pathlib
 import sys
 

@@ -1,4 +1,5 @@
-# What can a token cost in memory that the system cannot take back? Not the weights: they are clean pages of the file.
+# What can a token cost in memory that the system cannot take back? Not the weights: they are clean
+# pages of the file.
 import pathlib
 import sys
 
