@@ -1,8 +1,8 @@
-"""The hierarchical head of RWKV-Lite: clusters of rows, a small head that weighs them, exact rows in the likely ones.
+"""The hierarchical head of RWKV-Lite: clusters of rows, of which only the likely ones are read.
 
-The cluster head gives every cluster a probability. The likeliest clusters are read and their logits
-are exact; every other cluster keeps exactly its probability, spread over its tokens by a stored
-prior.
+A small cluster head gives every cluster a probability. The likeliest clusters are read, and their
+logits are exact. Every other cluster keeps exactly its probability, spread over its tokens by a
+stored prior. Letters here: V tokens, C channels, K clusters, n vectors x.
 """
 
 from __future__ import annotations
@@ -22,9 +22,18 @@ from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 
 Array = np.ndarray
-Parts = Mapping[str, Array]
+HeadParts = Mapping[str, Array]
 
-_ROWS = 8192  # rows of the head at a time
+_ROWS = 8192
+"""Rows of the head at a time."""
+
+_ROUNDS = 10
+"""Of k-means."""
+
+_BATCH = 1024
+"""Vectors in a step of training."""
+
+_LEAST_LOG_PRIOR = -25
 
 
 def cluster_head(
@@ -48,9 +57,9 @@ def cluster_head(
     clusters : int
         How many; each has at most 3 V / clusters rows.
     p_min : float
-        Read the likeliest clusters until they hold this probability,
+        Read the likeliest clusters until they hold this probability.
     k_min, k_max : int
-        but at least and at most so many; half of all where `k_max` is left out.
+        Clusters to read, at least and at most; `k_max` is half of all by default.
     seed : int
         Of the first centres and of the order of training.
     steps : int
@@ -83,71 +92,92 @@ def cluster_head(
     random = np.random.default_rng(seed)
     p = mean_probabilities(weight, states)
     centre, white = whiten(states)
+    unwhite = np.linalg.inv(white)
     importance = np.sqrt(p + 1 / (16 * V))
-    features = (weight - (p @ weight).astype(np.float32)) @ np.linalg.inv(white).T.astype(
-        np.float32
-    )
+    features = (weight - (p @ weight).astype(np.float32)) @ unwhite.T.astype(np.float32)
     group = cluster_rows(features, importance, K, -(-3 * V // K), random)
 
-    order = np.lexsort((-p, group))
+    order = np.lexsort((-p, group))  # by cluster, the probable rows first
     starts = np.searchsorted(group[order], np.arange(K + 1))
     W = np.ascontiguousarray(weight[order])
-    mass = np.concatenate(
-        [np.add.reduceat(q, starts[:-1], axis=1) for _, q in softmax_blocks(W, states)]
-    )  # (n, K)
-    # The likely rows of a cluster give the direction to begin with, right far beyond what training
-    # sees of it.
-    likely = (p[order] + 1e-9)[:, None]
-    begin = np.add.reduceat(W * likely, starts[:-1]) / np.add.reduceat(
-        likely, starts[:-1]
-    )  # (K, C)
-    top, bias = train_clusters(
-        mass, (states - centre) @ white.T, begin @ np.linalg.inv(white), random, steps
-    )
+    mass = _cluster_masses(W, states, starts)
+    # Training begins with the mean of a cluster's likely rows: far from the inputs that training
+    # sees, this direction stays right.
+    begin = _weighted_means(W, p[order] + 1e-9, starts)  # (K, C)
+    x = (states - centre) @ white.T
+    top, bias = train_clusters(mass, x, begin @ unwhite, random, steps)
     top = (top @ white).astype(np.float32)
+
     q_top, top_scale = quantize_rows(top)
     q, scale = quantize_rows(W)
     parts = {
-        "rows": q, "rows.scale": scale, "ids": order.astype(np.int32), "starts": starts.astype(np.int32),
-        "clusters": q_top, "clusters.scale": top_scale, "clusters.bias": (bias - top @ centre).astype(np.float32),
-        "p_min": np.array([p_min], np.float32), "limits": np.array([k_min, k_max], np.int32),
-    }  # fmt: skip
+        "rows": q,
+        "rows.scale": scale,
+        "ids": order.astype(np.int32),
+        "starts": starts.astype(np.int32),
+        "clusters": q_top,
+        "clusters.scale": top_scale,
+        "clusters.bias": (bias - top @ centre).astype(np.float32),
+        "p_min": np.array([p_min], np.float32),
+        "limits": np.array([k_min, k_max], np.int32),
+    }
     share = cluster_probabilities(parts, states)
     chosen = choose_clusters(parts, share)
-    # The prior counts only where it is used: after texts that leave the cluster unread.
-    missed = np.full(V, 1e-9 * len(states))
-    for i, q_block in softmax_blocks(W, states):
-        missed += np.where(
-            np.repeat(chosen[i : i + len(q_block)], np.diff(starts), axis=1), 0, q_block
-        ).sum(axis=0)
-    log_prior = np.log(missed / np.repeat(np.add.reduceat(missed, starts[:-1]), np.diff(starts)))
-    log_prior = np.maximum(log_prior, -25)
-    table = np.linspace(log_prior.min(), min(0.0, log_prior.max()) + 1e-6, 256).astype(np.float32)
-    parts["prior"] = (
-        np.rint((log_prior - table[0]) / (table[-1] - table[0]) * 255).clip(0, 255).astype(np.uint8)
-    )
-    parts["prior.table"] = table
-    parts["prior.norm"] = np.log(
-        np.add.reduceat(np.exp(table[parts["prior"]]), starts[:-1])
-    ).astype(np.float32)
-    mass = np.maximum(mass, 1e-12)
-    divergence = float(
-        (mass * (np.log(mass) - np.log(np.maximum(share, 1e-12)))).sum(axis=1).mean()
-    )
-    read = {
+    parts |= _fit_prior(W, states, chosen, starts)
+    report = {
+        "divergence": _divergence(mass, share),
         "clusters": float(chosen.sum(axis=1).mean()),
         "rows": float((chosen @ np.diff(starts)).mean()),
     }
-    return parts, {"divergence": divergence, **read}
+    return parts, report
 
 
-def cluster_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
+def _cluster_masses(W: Array, states: Array, starts: Array) -> Array:
+    """Return the probability of every cluster by the full head, (n, K)."""
+    masses = [np.add.reduceat(p, starts[:-1], axis=1) for _, p in softmax_blocks(W, states)]
+    return np.concatenate(masses)
+
+
+def _weighted_means(W: Array, weights: Array, starts: Array) -> Array:
+    column = weights[:, None]
+    return np.add.reduceat(W * column, starts[:-1]) / np.add.reduceat(column, starts[:-1])
+
+
+def _fit_prior(W: Array, states: Array, chosen: Array, starts: Array) -> dict[str, Array]:
+    """Return how probable each token is within its cluster, rounded to a table of 256 logarithms.
+
+    The prior counts only where it is used: after texts that leave the cluster unread.
+    """
+    sizes = np.diff(starts)
+    missed = np.full(len(W), 1e-9 * len(states))
+    for i, p in softmax_blocks(W, states):
+        read = np.repeat(chosen[i : i + len(p)], sizes, axis=1)
+        missed += np.where(read, 0, p).sum(axis=0)
+    log_prior = np.log(missed / np.repeat(np.add.reduceat(missed, starts[:-1]), sizes))
+    log_prior = np.maximum(log_prior, _LEAST_LOG_PRIOR)
+    table = np.linspace(log_prior.min(), min(0.0, log_prior.max()) + 1e-6, 256).astype(np.float32)
+    place = (log_prior - table[0]) / (table[-1] - table[0]) * 255
+    codes = np.rint(place).clip(0, 255).astype(np.uint8)
+    norm = np.log(np.add.reduceat(np.exp(table[codes]), starts[:-1])).astype(np.float32)
+    return {"prior": codes, "prior.table": table, "prior.norm": norm}
+
+
+def _divergence(mass: Array, share: Array) -> float:
+    """Return the mean of KL(mass || share), in nats."""
+    mass = np.maximum(mass, 1e-12)
+    logs = np.log(mass) - np.log(np.maximum(share, 1e-12))
+    return float((mass * logs).sum(axis=1).mean())
+
+
+def cluster_logits(parts: HeadParts, x: Array) -> tuple[Array, Array]:
     """Return the logits of the hierarchical head and which clusters are exact.
 
     ::
 
-        z_t = w_t . x                                                            of a cluster that is read
-        z_t = log(sum of exp z read) + log p_j - log(sum of p read) + log p(t | j)      of another cluster j
+        Q = sum of exp z over the rows read,  P = sum of p over the clusters read
+
+        z_t = w_t . x                              of a cluster that is read
+        z_t = log Q - log P + log p_j + log p(t | j)        of another cluster j
 
     Parameters
     ----------
@@ -170,43 +200,54 @@ def cluster_logits(parts: Parts, x: Array) -> tuple[Array, Array]:
     for t in range(len(x)):
         read = chosen[t, group]
         exact = (parts["rows"][read] @ x[t]) * parts["rows.scale"][read]
+        top = exact.max()
+        log_Q = top + np.log(np.exp(exact - top).sum(dtype=np.float64))
+        log_P = np.log(share[t, chosen[t]].sum())
         z = np.empty(len(group), np.float32)
         z[read] = exact
-        top = exact.max()
-        known = (
-            top
-            + np.log(np.exp(exact - top).sum(dtype=np.float64))
-            - np.log(share[t, chosen[t]].sum())
-        )
         with np.errstate(divide="ignore"):
-            z[~read] = known + np.log(share[t])[group[~read]] + prior[~read]
+            z[~read] = log_Q - log_P + np.log(share[t])[group[~read]] + prior[~read]
         logits[t, parts["ids"]] = z
     return logits, chosen
 
 
-def cluster_probabilities(parts: Parts, x: Array) -> Array:
+def cluster_probabilities(parts: HeadParts, x: Array) -> Array:
     """Return the probability of every cluster, float64, shape (n, K)."""
     z = x @ dequantize_rows(parts["clusters"], parts["clusters.scale"]).T + parts["clusters.bias"]
     return softmax(z.astype(np.float64))
 
 
-def choose_clusters(parts: Parts, share: Array) -> Array:
-    """Return which clusters to read, bool, shape (n, K): the likeliest until they hold p_min, within the limits."""
+def choose_clusters(parts: HeadParts, share: Array) -> Array:
+    """Return which clusters to read: the likeliest until they hold p_min, within the limits.
+
+    Parameters
+    ----------
+    parts : mapping of str to ndarray
+        From `cluster_head`.
+    share : ndarray, float64, shape (n, K)
+        The probabilities of the clusters.
+
+    Returns
+    -------
+    ndarray, bool, shape (n, K)
+    """
     order = np.argsort(-share, axis=1, kind="stable")
-    before = np.cumsum(np.take_along_axis(share, order, axis=1), axis=1)
-    before = np.concatenate(
-        [np.zeros((len(share), 1)), before[:, :-1]], axis=1
-    )  # held by the likelier ones
-    take = before < parts["p_min"][0]
+    total = np.cumsum(np.take_along_axis(share, order, axis=1), axis=1)
+    held_by_likelier = np.concatenate([np.zeros((len(share), 1)), total[:, :-1]], axis=1)
+    take = held_by_likelier < parts["p_min"][0]
     k_min, k_max = parts["limits"]
-    take[:, :k_min], take[:, k_max:] = True, False
+    take[:, :k_min] = True
+    take[:, k_max:] = False
     chosen = np.zeros_like(take)
     np.put_along_axis(chosen, order, take, axis=1)
     return chosen
 
 
 def whiten(states: Array) -> tuple[Array, Array]:
-    """Return the mean (C,) and a matrix (C, C) that makes states white: ``(x - mean) @ white.T`` has covariance 1."""
+    """Return the mean (C,) of states, and a matrix (C, C) that makes them white.
+
+    The covariance of ``(x - mean) @ white.T`` is 1.
+    """
     values, vectors = np.linalg.eigh(np.cov(states, rowvar=False, dtype=np.float64, ddof=0))
     root = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-7))
     return states.mean(axis=0, dtype=np.float64), vectors / root @ vectors.T
@@ -215,10 +256,26 @@ def whiten(states: Array) -> tuple[Array, Array]:
 def cluster_rows(
     features: Array, importance: Array, K: int, largest: int, random: np.random.Generator
 ) -> Array:
-    """Return the cluster of every row by k-means, int64, shape (V,); none is empty or has more than `largest` rows."""
+    """Return the cluster of every row by k-means.
+
+    Parameters
+    ----------
+    features : ndarray, float32, shape (V, C)
+    importance : ndarray, shape (V,)
+        The weight of each row in the mean of its cluster.
+    K : int
+    largest : int
+        Rows of a cluster, at most.
+    random : Generator
+
+    Returns
+    -------
+    ndarray, int64, shape (V,)
+        No cluster is empty.
+    """
     V = len(features)
     centres = features[random.choice(V, K, replace=False, p=importance / importance.sum())]
-    for _ in range(10):
+    for _ in range(_ROUNDS):
         nearest = [
             _distances(features[i : i + _ROWS], centres).argmin(axis=1) for i in range(0, V, _ROWS)
         ]
@@ -227,32 +284,39 @@ def cluster_rows(
         for j in range(features.shape[1]):
             total = np.bincount(group, importance * features[:, j], K)
             centres[:, j] = np.where(weight > 0, total / np.maximum(weight, 1e-30), centres[:, j])
-    group = np.full(V, -1)
-    # Each cluster first gets the row nearest to it; then rows go to the nearest cluster with room,
-    # close ones first.
-    for k in range(K):
+    return _fill_clusters(features, centres, largest)
+
+
+def _fill_clusters(features: Array, centres: Array, largest: int) -> Array:
+    """Return the cluster of every row: the nearest one with room, close rows first."""
+    K = len(centres)
+    group = np.full(len(features), -1)
+    for k in range(K):  # each cluster has at least the row nearest to it
         free = np.flatnonzero(group < 0)
         group[free[_distances(features[free], centres[k : k + 1])[:, 0].argmin()]] = k
-    todo = np.flatnonzero(group < 0)
-    while len(todo):
+    rest = np.flatnonzero(group < 0)
+    while len(rest):
         room = largest - np.bincount(group[group >= 0], minlength=K)
-        open_ = np.flatnonzero(room > 0)
-        distance, choice = np.empty(len(todo)), np.empty(len(todo), np.int64)
-        for i in range(0, len(todo), _ROWS):
-            d = _distances(features[todo[i : i + _ROWS]], centres[open_])
-            nearest = d.argmin(axis=1)
-            choice[i : i + _ROWS], distance[i : i + _ROWS] = (
-                open_[nearest],
-                d[np.arange(len(d)), nearest],
-            )
+        choice, distance = _nearest_with_room(features[rest], centres, np.flatnonzero(room > 0))
         order = np.lexsort((distance, choice))
-        place = np.arange(len(order)) - np.searchsorted(
-            choice[order], choice[order]
-        )  # among those of its cluster
-        fits = place < room[choice[order]]
-        group[todo[order[fits]]] = choice[order[fits]]
-        todo = todo[order[~fits]]
+        sorted_choice = choice[order]
+        place_in_cluster = np.arange(len(order)) - np.searchsorted(sorted_choice, sorted_choice)
+        fits = place_in_cluster < room[sorted_choice]
+        group[rest[order[fits]]] = sorted_choice[fits]
+        rest = rest[order[~fits]]
     return group
+
+
+def _nearest_with_room(features: Array, centres: Array, with_room: Array) -> tuple[Array, Array]:
+    """Return for each row the nearest of the open clusters, and its distance."""
+    choice = np.empty(len(features), np.int64)
+    distance = np.empty(len(features))
+    for i in range(0, len(features), _ROWS):
+        d = _distances(features[i : i + _ROWS], centres[with_room])
+        nearest = d.argmin(axis=1)
+        choice[i : i + _ROWS] = with_room[nearest]
+        distance[i : i + _ROWS] = d[np.arange(len(d)), nearest]
+    return choice, distance
 
 
 def _distances(features: Array, centres: Array) -> Array:
@@ -264,23 +328,35 @@ def _distances(features: Array, centres: Array) -> Array:
 def train_clusters(
     mass: Array, x: Array, begin: Array, random: np.random.Generator, steps: int
 ) -> tuple[Array, Array]:
-    """Fit ``softmax(H x + b)`` to the masses (n, K) of clusters by the least KL divergence, with Adam.
+    """Fit ``softmax(H x + b)`` to the masses of clusters by the least KL divergence, with Adam.
 
-    x, float (n, C), is white; H begins as `begin` (K, C). Returns H, float64, (K, C) and b (K,).
+    Parameters
+    ----------
+    mass : ndarray, shape (n, K)
+    x : ndarray, float, shape (n, C)
+        White inputs.
+    begin : ndarray, shape (K, C)
+        The first H.
+    random : Generator
+    steps : int
+
+    Returns
+    -------
+    H : ndarray, float64, shape (K, C)
+    b : ndarray, float64, shape (K,)
     """
     n, C = x.shape
-    origin = np.concatenate([begin, np.zeros((len(begin), 1))], axis=1).astype(
-        np.float32
-    )  # (K, C + 1)
     inputs = np.concatenate([x, np.ones((n, 1))], axis=1).astype(np.float32)  # (n, C + 1)
+    zeros = np.zeros((len(begin), 1))
+    origin = np.concatenate([begin, zeros], axis=1).astype(np.float32)  # H and b, (K, C + 1)
     # Biases for the right masses on average, before any direction is changed.
     target = np.maximum(mass.mean(axis=0), 1e-12)
     for _ in range(20):
-        origin[:, C] += np.log(
-            target / np.maximum(softmax(inputs[:4096] @ origin.T).mean(axis=0), 1e-12)
-        )
+        found = softmax(inputs[:4096] @ origin.T).mean(axis=0)
+        origin[:, C] += np.log(target / np.maximum(found, 1e-12))
     theta = origin.copy()
-    first, second, batch = np.zeros_like(theta), np.zeros_like(theta), min(1024, n)
+    first, second = np.zeros_like(theta), np.zeros_like(theta)
+    batch = min(_BATCH, n)
     for step in range(1, steps + 1):
         chosen = random.choice(n, batch, replace=False)
         gradient = (softmax(inputs[chosen] @ theta.T) - mass[chosen]).T @ inputs[chosen] / batch

@@ -72,7 +72,10 @@ class Measurement:
 
 
 def divergence(true: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """Return the mean KL divergence of logits (n, V) from the true ones, in nats; how often the first choices agree."""
+    """Compare logits (n, V) with the true ones.
+
+    Returns the mean KL divergence in nats, and how often the first choices agree.
+    """
     total, same = 0.0, 0
     for z, y in zip(true, found, strict=True):
         p, q = (np.asarray(a, np.float64) - a.max() for a in (z, y))
@@ -83,7 +86,7 @@ def divergence(true: np.ndarray, found: np.ndarray) -> tuple[float, float]:
 
 
 def measure_head(of: Measurement) -> dict[str, Any]:
-    """Compare the hierarchical head with the preview: bytes of one token against divergence from the full head."""
+    """Compare the hierarchical head with the preview: bytes of a token and divergence."""
     weight = of.weight("head.weight")
     fit, judge = of.head_inputs(of.documents)[:8192], of.head_inputs(of.judged_documents())[:2048]
     true = judge @ weight.T
@@ -166,7 +169,7 @@ def measure_low_rank(of: Measurement) -> dict[str, Any]:
 
 
 def measure_embedding(of: Measurement) -> dict[str, Any]:
-    """Count tokens of the judged text: how often each rank occurs, and how often a cache of rows would hold one."""
+    """Count tokens of the judged text: how often each occurs, and what a cache would hit."""
     ids = [token for window in windows(of.model.tokenizer, of.judged) for token in window]
     counts = sorted(Counter(ids).values(), reverse=True)
     ranks = sorted({int(rank) for rank in np.geomspace(1, len(counts), 60)})

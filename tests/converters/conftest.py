@@ -13,7 +13,7 @@ from tests.helpers.conversions import MakeFiles, write_files
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeFiles:
-    """Write the files to convert: ``files(version)`` gives their paths; few tokens are fitted to."""
+    """Write files to convert: ``files(version)`` gives their paths. Few tokens are fitted to."""
     for name, tokens in (("FIT", 1500), ("OWN", 300), ("HELD_OUT", 200)):
         monkeypatch.setattr(calibration, name, tokens)
     return functools.partial(write_files, tmp_path)

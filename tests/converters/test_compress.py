@@ -1,4 +1,4 @@
-"""Compressed files: what stands in them, what they compute, what they record, and that a failure leaves nothing."""
+"""Compressed files: what is in them, what they compute and record. A failure leaves nothing."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ IDS = [0, *np.random.default_rng(5).integers(0, VOCAB_SIZE, 36).tolist()]
 
 @pytest.mark.parametrize("arch", ["v4", "v5.0", "v5.2", "v6", "v7"])
 def test_effects_of_values_are_exact(load, compiled, arch):
-    """What reaches the residual stream is linear in the value: its effect is what disturbing an output does."""
+    """The residual stream is linear in the value: its effect is what disturbing an output does."""
     model = load(compiled, arch, "f32")
     found = effects(model, [IDS])
     expected = {"att.receptance", "att.key", "att.value"}

@@ -57,7 +57,7 @@ COMMANDS = "User: go\n\nAssistant: a\n\n<|doc|>\nUser: stop\n\nAssistant: b c\n\
 
 
 def write_model(path: Path, tokenizer: bool = True, gain: float = 1.0, seed: int = 48) -> str:
-    """Write a random model that prefers a few tokens and soon ends a text; `gain` scales the head."""
+    """Write a random model that prefers few tokens and soon ends a text; `gain` scales the head."""
     rng = np.random.default_rng(seed)
     with Writer(path, CONFIG) as writer:
         for name, shape in tensor_shapes(CONFIG).items():

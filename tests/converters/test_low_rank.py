@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def sample(seed: int, shape: tuple[int, int], effects: bool = True) -> tuple[np.ndarray, Metric]:
-    """Return a random matrix, and a metric of inputs that vary by far more in some directions than in others."""
+    """Return a random matrix, and a metric of inputs that vary more in some directions."""
     random = np.random.default_rng(seed)
     rows, columns = shape
     x = random.standard_normal((4 * columns, columns)) * np.geomspace(1, 0.05, columns)

@@ -53,10 +53,9 @@ def test_a_network_predicts_inputs_it_has_not_seen_and_the_seed_reproduces_it(da
 def test_training_ends_when_it_no_longer_helps() -> None:
     random = np.random.default_rng(0)
     told: list[int] = []
-    train(
-        random.standard_normal((300, 64)).astype(np.float32), random.random((300, 8)) < 0.5, 32, epochs=200,
-        progress=lambda done, _: told.append(done),
-    )  # fmt: skip
+    x = random.standard_normal((300, 64)).astype(np.float32)
+    fires = random.random((300, 8)) < 0.5
+    train(x, fires, 32, epochs=200, progress=lambda done, _: told.append(done))
     assert told[-1] < 100
 
 

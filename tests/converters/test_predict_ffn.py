@@ -55,7 +55,7 @@ def test_the_energy_asked_for_is_reached_on_the_calibration_inputs(
 
 
 def share_of_energy(tensors: Tensors, inputs: Inputs) -> float:
-    """Return the energy of what the tensors choose, counted anew from them alone, without their network."""
+    """Return the energy of what the tensors choose, counted from them alone, without a network."""
     F, C = len(tensors["predictor.threshold"]), tensors["bundles.value_scale"].size
     rows = tensors["bundles"].reshape(-1, 4096)[:, : 4096 // (2 * C) * 2 * C].reshape(-1, 2 * C)[:F]
     K, V = (

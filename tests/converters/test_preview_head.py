@@ -19,7 +19,7 @@ V, C, N = 600, 24, 700
 
 
 def made(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a head whose tokens differ in probability, with few strong directions, and states with a mean."""
+    """Return a head with probable tokens and few strong directions, and states with a mean."""
     random = np.random.default_rng(seed)
     strength = 0.8 ** np.arange(C)
     weight = random.standard_normal((V, C)) * strength * 2

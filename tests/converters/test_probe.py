@@ -14,7 +14,7 @@ IDS = [0, *np.random.default_rng(5).integers(0, VOCAB_SIZE, 36).tolist()]
 
 
 def watch(model, oracle, ids, monkeypatch):
-    """Return inputs and outputs of the projections, and inputs of the other matrices, as the reference makes them."""
+    """Return inputs of all matrices, and outputs of projections, as the reference makes them."""
     seen = {}
     project = reference.project
 

@@ -1,4 +1,4 @@
-"""Checkpoints of RWKV-Lite: factors "5.8", and the enhanced form "5.9" with relu^2 and a diagonal."""
+"""Checkpoints of RWKV-Lite: factors "5.8", and the form "5.9" with relu^2 and a diagonal."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_the_best_that_fits_is_built(sizes, capsys):
 
 @pytest.mark.parametrize("off", [-8192, 8192])
 def test_what_sums_get_wrong_is_corrected(sizes, capsys, monkeypatch, off):
-    """Alone, options are thought to save more or less than together: what was built tells how much."""
+    """Alone, options seem to save more or less than together: what was built tells how much."""
     paths, (dense, _) = sizes
     right = search.estimate
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The lessons: each assert fails when its claim is broken, each exercise fails as given and holds when repaired."""
+"""The lessons: asserts fail when their claim is broken, exercises hold only when repaired."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def claims(name: str) -> list[str]:
 
 
 def failing(name: str) -> set[int]:
-    """Run a lesson to its end, whatever it asserts; return the numbers of the asserts that fail, from 1 on."""
+    """Run a lesson to its end; return the numbers of the asserts that fail, from 1 on."""
     path = LESSONS / f"{name}.py"
     tree, failed = ast.parse(path.read_text("utf-8")), set[int]()
 
