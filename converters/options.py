@@ -126,7 +126,8 @@ def read(arguments: argparse.Namespace) -> Options | None:
     """
     if arguments.head_clusters is not None:
         fix = "--head preview reads fewer bytes for the same loss: see docs/compression.md"
-        raise _refused("--head-clusters", "a form of the head that pays", fix)
+        sentence = "--head-clusters does not pay"
+        raise _refused("--head-clusters", "a form of the head that pays", fix, sentence)
     given = [name for name in Options._fields if _is_given(arguments, name)]
     options = _over_preset(arguments, given)
     if arguments.budget is not None:
@@ -135,8 +136,14 @@ def read(arguments: argparse.Namespace) -> Options | None:
         _check_nothing_to_fit(arguments)
         return None
     if arguments.dtype != "int8":
-        found, expected = arguments.dtype, "int8, which compressed models are made of"
-        raise ArgumentError("arguments", "dtype", found, expected, "leave --dtype out")
+        raise ArgumentError(
+            "arguments",
+            "dtype",
+            arguments.dtype,
+            "int8",
+            "leave --dtype out",
+            f"compressed models are int8, and --dtype is {arguments.dtype}",
+        )
     return options
 
 
@@ -159,21 +166,24 @@ def _check_budget(arguments: argparse.Namespace, given: list[str]) -> None:
     clashes = ["preset"] if arguments.preset is not None else []
     clashes += [name for name in given if name != "seed"]
     if clashes:
-        found = f"--budget and {_flag(clashes[0])}"
-        raise _refused(found, "one of them", "leave it out: --budget searches the options")
+        clash = _flag(clashes[0])
+        sentence = f"--budget and {clash} do not go together"
+        fix = f"leave {clash} out: --budget searches the options"
+        raise _refused(f"--budget and {clash}", "one of them", fix, sentence)
 
 
 def _check_nothing_to_fit(arguments: argparse.Namespace) -> None:
     """Refuse what only says how to compress where nothing is compressed."""
     for name in ("calibrate", "whiten", "seed", "report"):
         if _is_given(arguments, name):
+            flag, expected = _flag(name), "an option that compresses"
             fix = "add what is to be fitted, such as --low-rank 4"
-            raise _refused(f"{_flag(name)} alone", "an option that compresses", fix)
+            raise _refused(f"{flag} alone", expected, fix, f"{flag} alone does nothing")
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _refused(found: str, expected: str, fix: str) -> ArgumentError:
-    return ArgumentError("arguments", "options", found, expected, fix)
+def _refused(found: str, expected: str, fix: str, sentence: str) -> ArgumentError:
+    return ArgumentError("arguments", "options", found, expected, fix, sentence)

@@ -106,7 +106,8 @@ def make(
         found = f"one piece of {total} tokens"
         expected = "two pieces of 2,048 characters or more"
         fix = "give a longer text, or leave --calibrate out"
-        raise ArgumentError(name, "text", found, expected, fix)
+        sentence = f"{name} is too short to hold a part out: it takes {expected}"
+        raise ArgumentError(name, "text", found, expected, fix, sentence)
     return Calibration(name, documents, held_out)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from tinyrwkv.errors import ArgumentError, FormatError
+from tinyrwkv.errors import ArgumentError, os_errors
 
 from ..calibrate.calibration import Tell
 from ..judge.texts import read_text
@@ -109,8 +109,9 @@ def _tell_nobody(stage: str, done: int, total: int) -> None:
 
 def _check_folder(report: str) -> None:
     if not os.path.isdir(os.path.dirname(report) or "."):
-        expected = "a file in a folder that exists"
-        raise ArgumentError("arguments", "report", report, expected, "make the folder first")
+        expected, fix = "a file in a folder that exists", "make the folder first"
+        sentence = f"there is no folder for the report {report}"
+        raise ArgumentError("arguments", "report", report, expected, fix, sentence)
 
 
 @contextlib.contextmanager
@@ -118,17 +119,9 @@ def _folder_beside(output: str) -> Iterator[str]:
     """Give a new folder beside a file; it is removed at the end."""
     folder = f"{output}.tmp-{secrets.token_hex(4)}"
     try:  # a signal may come as soon as the folder exists
-        _make_folder(folder, output)
+        with os_errors(output, "write"):
+            os.mkdir(folder, 0o700)
         yield folder
     finally:
         if os.path.isdir(folder):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make_folder(folder: str, output: str) -> None:
-    try:
-        os.mkdir(folder, 0o700)
-    except (OSError, ValueError) as error:
-        found = getattr(error, "strerror", None) or str(error)
-        fix = "check the path, permissions and free space"
-        raise FormatError(output, "file", found, "a file to write", fix) from None

@@ -79,44 +79,44 @@ class Options(NamedTuple):
         ------
         ArgumentError
         """
-        for is_wrong, found, fix in self._rules():
-            if is_wrong:
-                expected = "options that go together"
-                raise ArgumentError("arguments", "options", found, expected, fix)
+        for is_broken, sentence, fix in self._rules():
+            if is_broken:
+                found, expected = sentence, "options that go together"
+                raise ArgumentError("arguments", "options", found, expected, fix, sentence)
 
     def _rules(self) -> list[tuple[bool, str, str]]:
-        """Return for each rule whether it is broken, what was found then, and the fix."""
+        """Return for each rule whether it is broken, what to say then, and the fix."""
         no_predictor = self.sparse_ffn != "predict"
         for_predictors = (self.keep, self.recall, self.mlp)
         return [
             (
                 self.low_rank is not None and self.rank_budget is not None,
-                "--low-rank and --rank-budget",
+                "--low-rank and --rank-budget do not go together",
                 "give one of them: the same rank for all, or adaptive ranks",
             ),
             (
                 self.rank_budget is not None and not self.rank_budget > 0,
-                f"a rank budget of {self.rank_budget}",
+                f"a rank budget of {self.rank_budget} leaves nothing",
                 "give bytes, such as 4MB, or a share, such as 70%",
             ),
             (
                 no_predictor and any(value is not None for value in for_predictors),
-                "--keep, --recall or --mlp alone",
+                "--keep, --recall and --mlp are for neurons that are predicted",
                 "add --sparse-ffn predict",
             ),
             (
                 self.keep is not None and self.recall is not None,
-                "--keep and --recall",
+                "--keep and --recall do not go together",
                 "give one of them",
             ),
             (
                 self.head_rows is not None and self.head is None,
-                "--head-rows alone",
+                "--head-rows is for a head with a preview",
                 "add --head preview",
             ),
             (
                 self.whiten and not self.whitened,
-                "--whiten alone",
+                "--whiten is for factors",
                 "add --low-rank 4 or --rank-budget 70%",
             ),
         ]

@@ -122,8 +122,9 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     if best is None:
         least = show_size(min(one.resident for one in built))
         name = pipeline.metadata["source"]["name"]
-        expected = f"{least}, the least of {name}, or more"
-        raise ArgumentError("search", "budget", show_size(budget), expected, "raise the budget")
+        found, expected = show_size(budget), f"{least}, the least of {name}, or more"
+        sentence = f"{name} needs {least} of memory at least, more than the budget of {found}"
+        raise ArgumentError("search", "budget", found, expected, "raise the budget", sentence)
     if best is not built[-1]:
         _build(pipeline, best.options)
     return _report(budget, best, [dense, *alone, *built])
@@ -215,8 +216,9 @@ def _resident(pipeline: Pipeline, path: str | None = None) -> int:
     shutil.copyfile(path or pipeline.model.path, copy)
     resident = sample_cold(copy).resident
     if resident is None:
-        found, fix = "a system that does not tell what is in memory", "give options"
-        raise UnsupportedError("search", "budget", found, "Linux", fix)
+        found, fix = "a system that does not tell what is in memory", "give options in its place"
+        sentence = "--budget works only on Linux, which tells what is in memory"
+        raise UnsupportedError("search", "budget", found, "Linux", fix, sentence)
     return resident
 
 

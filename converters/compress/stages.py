@@ -90,8 +90,10 @@ def projections(model: Model) -> list[str]:
     """
     names = [name for name in model.file.tensors if name.endswith(FACTORED)]
     if not names:
-        found, fix = "factors already", "leave --low-rank out"
-        raise ArgumentError(model.path, "low rank", found, "dense matrices to factor", fix)
+        found, expected = "factors already", "dense matrices to factor"
+        fix = "leave --low-rank and --rank-budget out"
+        sentence = f"the projections of {model.path} are factors already"
+        raise ArgumentError(model.path, "low rank", found, expected, fix, sentence)
     return names
 
 
@@ -278,7 +280,8 @@ def _dense_channel_mixes(model: Model) -> list[str]:
     needed = [ffn + end for ffn in layers for end in ("key.weight", "value.weight")]
     if any(name not in model.file for name in needed):
         found, fix = "sparse channel mixes already", "leave --sparse-ffn out"
-        raise ArgumentError(model.path, "sparse ffn", found, "dense ones", fix)
+        sentence = f"the channel mixes of {model.path} are sparse already"
+        raise ArgumentError(model.path, "sparse ffn", found, "dense ones", fix, sentence)
     return layers
 
 
@@ -395,7 +398,8 @@ def preview_head(model: Model, calibration: Calibration, tell: Tell, rows: int, 
     name = "head.weight"
     if name not in model.file:
         found, fix = "a preview already", "leave --head out"
-        raise ArgumentError(model.path, "head", found, "a dense head", fix)
+        sentence = f"the head of {model.path} has a preview already"
+        raise ArgumentError(model.path, "head", found, "a dense head", fix, sentence)
     show = partial(tell, "head inputs")
     statistics = collect(
         model, calibration.fit, inputs=[name], samples=SAMPLES, seed=seed, progress=show

@@ -264,7 +264,7 @@ def nll_of_text(
             break
         loss += judge.loss(ids)
         _tell(progress, loss.bytes / len(data), loss.documents, limit, loss.tokens)
-    _check_any(loss.documents, "text")
+    _check_any(loss.documents, "windows of a text")
     return loss
 
 
@@ -394,7 +394,8 @@ def _greedy_answer(
 def _check_any(documents: int, what: str) -> None:
     if documents == 0:
         fix = "give a file that is not empty"
-        raise ArgumentError("eval", what, "none", "at least one", fix)
+        sentence = f"there is nothing to score among the {what}"
+        raise ArgumentError("eval", what, "none", "at least one", fix, sentence)
 
 
 def _tell(

@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from tinyrwkv.errors import FormatError
+from tinyrwkv.errors import FormatError, os_errors
 from tinyrwkv.tokenizer import LONGEST, Tokenizer
 
 WINDOW = 512
@@ -19,15 +19,15 @@ END_OF_DOCUMENT = 0
 
 def read_text(path: str) -> str:
     """Return a file of UTF-8; FormatError if it is none, or can't be read."""
-    fix = "give a text file in UTF-8"
+    with os_errors(path, "read"):
+        data = pathlib.Path(path).read_bytes()
     try:
-        return pathlib.Path(path).read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x} at {error.start:,}"
-        raise FormatError(path, "text", found, "UTF-8", fix) from None
-    except (OSError, ValueError) as error:
-        found = getattr(error, "strerror", None) or str(error)
-        raise FormatError(path, "text", found, "a file that can be read", fix) from None
+        found = f"byte 0x{data[error.start]:02x} at {error.start:,}"
+        sentence = f"{path} is no text in UTF-8: {found}"
+        fix = "give a text file in UTF-8"
+        raise FormatError(path, "text", found, "UTF-8", fix, sentence) from None
 
 
 def split_documents(text: str) -> list[str]:

@@ -342,7 +342,8 @@ def choose_ranks(
     least = sum(min(form.size for form in listed) for listed in forms.values())
     if least > budget:
         expected = f"at least {least} bytes, for rank {step} everywhere"
-        raise ArgumentError("low rank", "budget", budget, expected, "raise the budget")
+        sentence = f"a rank budget of {budget} bytes is too small: rank {step} needs {least}"
+        raise ArgumentError("low rank", "budget", budget, expected, "raise the budget", sentence)
     chosen = _at_lowest_price(forms, budget)
     _spend_rest(forms, chosen, budget)
     return {name: form.rank for name, form in chosen.items()}

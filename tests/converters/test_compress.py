@@ -344,21 +344,33 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        (["--whiten"], "--whiten alone"),
+        (["--whiten"], "--whiten alone does nothing; add what is to be fitted"),
         (["--seed", "1"], "--seed alone"),
         (["--seed", "0"], "--seed alone"),
         (["--calibrate", "text.txt"], "--calibrate alone"),
         (["--low-rank", "2"], "others save nothing"),
         (["--low-rank", "1.5"], "--low-rank above 2"),
-        (["--low-rank", "4", "--rank-budget", "70%"], "--low-rank and --rank-budget"),
+        (
+            ["--low-rank", "4", "--rank-budget", "70%"],
+            "--low-rank and --rank-budget do not go together",
+        ),
         (["--rank-budget", "1kB"], "raise the budget"),
-        (["--keep", "0.2"], "--keep, --recall or --mlp alone"),
-        (["--sparse-ffn", "predict", "--keep", "0.2", "--recall", "0.9"], "--keep and --recall"),
-        (["--low-rank", "4", "--head-rows", "9"], "--head-rows alone"),
+        (["--keep", "0.2"], "--keep, --recall and --mlp are for neurons that are predicted; add"),
+        (
+            ["--sparse-ffn", "predict", "--keep", "0.2", "--recall", "0.9"],
+            "--keep and --recall do not go together",
+        ),
+        (["--low-rank", "4", "--head-rows", "9"], "--head-rows is for a head with a preview; add"),
         (["--head-clusters", "200"], "--head preview reads fewer bytes for the same loss"),
-        (["--budget", "1MB", "--low-rank", "4"], "--budget and --low-rank"),
+        (
+            ["--budget", "1MB", "--low-rank", "4"],
+            "--budget and --low-rank do not go together; leave --low-rank out",
+        ),
         (["--budget", "1MB", "--preset", "exact"], "--budget and --preset"),
-        (["--low-rank", "4", "--dtype", "f16"], "int8, which compressed models are made of"),
+        (
+            ["--low-rank", "4", "--dtype", "f16"],
+            "compressed models are int8, and --dtype is f16; leave --dtype out",
+        ),
     ],
 )
 def test_options_that_make_no_sense(files, capsys, given, found):
@@ -410,11 +422,11 @@ def test_texts_that_do_not_do(files, tmp_path):
             calibrate=tmp_path / "short.txt",
             vocab=files["vocab.txt"],
         )
-    with pytest.raises(FormatError, match="none"):
+    with pytest.raises(FormatError, match=r"no such file: .*none"):
         compress.compress(*paths, Options(low_rank=4), calibrate=tmp_path / "none.txt")
     with pytest.raises(UnsupportedError, match="tokenizer"):
         compress.compress(*paths, Options(low_rank=4), calibrate=files["text.txt"])
-    with pytest.raises(FormatError, match="a file to write"):
+    with pytest.raises(FormatError, match="cannot write"):
         compress.compress(files["model.pth"], tmp_path / "no" / "folder", PRESETS["exact"])
     with pytest.raises(ArgumentError, match="would replace the input"):
         compress.compress(files["model.pth"], files["model.pth"], PRESETS["exact"])
