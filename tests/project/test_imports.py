@@ -22,7 +22,7 @@ PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Pyt
 
 ROOMS = {
     "converters": (
-        *("__main__", "cli", "options", "evaluate"),
+        *("__main__", "cli", "options", "evaluate", "arguments", "exits"),
         *("compress", "report", "export", "calibrate", "judge", "techniques"),
         *("write", "checkpoint", "read", "__init__"),
     ),
