@@ -177,7 +177,7 @@ class ErrorMetrics:
         The dense one.
     calibration : Calibration
     folder : str
-        For the files; who made it removes it.
+        Where its files lie; the caller removes it.
     names : iterable of str
         The projections.
     tell : callable

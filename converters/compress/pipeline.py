@@ -63,7 +63,7 @@ class Pipeline:
     dense : str
         The file of a dense int8 model.
     folder : str
-        For the models in between; who made it removes it.
+        Where the models in between lie; the caller removes it.
     seed : int
     tell : callable
 

@@ -34,7 +34,7 @@ class Spectra:
     metrics : ErrorMetrics or None
         What errors are measured by; None counts an error of each weight the same.
     folder : str
-        For the files; who made it removes it.
+        Where its files lie; the caller removes it.
     """
 
     def __init__(self, model: Model, metrics: ErrorMetrics | None, folder: str) -> None:
