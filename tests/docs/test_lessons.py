@@ -22,7 +22,7 @@ from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_
 from tests.helpers.lessons import LESSONS, head_clusters
 from tinyrwkv import Model, Sampler, model
 from tinyrwkv.file import memory, quant
-from tinyrwkv.versions import reference
+from tinyrwkv.versions import preview, reference
 
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9]_*.py"))]
 MARK = "# <- repair this line"
@@ -220,7 +220,7 @@ def forget_the_share_that_was_read(patch: Patch) -> None:
 
 def read_no_row_exactly(patch: Patch) -> None:
     patch.setattr(
-        reference, "lowest_score", lambda scores, wanted: scores.max(axis=1, keepdims=True) + 1
+        preview, "lowest_score", lambda scores, wanted: scores.max(axis=1, keepdims=True) + 1
     )
 
 
