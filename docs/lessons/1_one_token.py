@@ -1,12 +1,12 @@
 # # One token by hand
 #
-# **Claim.** A token costs about forty lines of NumPy. Done by hand, they give what the compiled
-# kernels give, for every version of RWKV from 4 to 7.
+# **Claim.** One token takes about forty lines of NumPy. These lines give the same result as the
+# compiled kernels, for every version of RWKV from 4 to 7.
 #
-# An RWKV model reads one token at a time. What it knows of the tokens before is a *state* of fixed
-# size: no list of past tokens grows, so the thousandth token costs what the first one did. Here you
-# read one token with nothing but the functions of `tinyrwkv/versions/reference.py`, which stand
-# there as they stand in the papers.
+# An RWKV model reads one token at a time. Everything it knows about earlier tokens is in a *state*
+# of fixed size. No list of past tokens grows, so the thousandth token costs the same as the first.
+# In this lesson you read one token. You need only the functions of
+# `tinyrwkv/versions/reference.py`, which follow the formulas of the papers.
 
 import pathlib
 import sys
@@ -35,21 +35,21 @@ print(
 
 # ## The stream and what is added to it
 #
-# A vector $x$ of $C$ channels flows through the model. It begins as one row of a table, and every
+# A vector $x$ of $C$ channels flows through the model. It begins as one row of a table. Then every
 # layer adds to it twice:
 #
 # $$x \leftarrow x + \mathrm{TimeMix}(\mathrm{LN}_1(x)), \qquad
 # x \leftarrow x + \mathrm{ChannelMix}(\mathrm{LN}_2(x))$$
 #
-# Only the time mix looks back. In RWKV-7 each head keeps a matrix $S$ of $N \times N$ numbers that
-# maps keys to values. A token forgets a little of it, corrects what it holds under the token's key,
-# and adds a new pair of key and value:
+# Only the time mix looks back. In RWKV-7, each head keeps a matrix $S$ of $N \times N$ numbers that
+# maps keys to values. Each token changes $S$ in three ways. The old contents decay a little. Part
+# of the value stored under the token's key is removed. A new pair of key and value is added:
 #
 # $$S' = \left(\operatorname{diag}(w) - (a \odot \kappa)\,\kappa^\top\right) S + k v^\top, \qquad
 # y = S'^\top r$$
 #
-# The channel mix is a small network of two matrices with $\mathrm{relu}^2$ between them, the same
-# for every token.
+# The channel mix is a small network: two matrices with $\mathrm{relu}^2$ between them. It is the
+# same for every token.
 
 text = "User: please go forward two meters and then turn left\n\nAssistant:"
 tokens = [0, *model.tokenizer.encode(text)]
@@ -91,19 +91,20 @@ print(
     f"{np.abs(logits - by_kernels).max():.4f} of {np.abs(logits).max():.1f}"
 )
 
-# The difference is no mistake: the kernels round $x$ to 16 bits before they multiply it with int8
-# weights. With float32 weights nothing is rounded, as the other versions will show.
+# The difference is not a mistake: the kernels round $x$ to 16 bits before they multiply it with
+# int8 weights. With float32 weights nothing is rounded, as the comparison of all versions below
+# shows.
 #
 # ## RWKV-4 and its exponents
 #
-# RWKV-4 has no matrix. It keeps, for each channel, a weighted mean of all values so far, $wkv = a /
-# b$, in which weights are $e^{k}$. With $k = 100$ that is more than a float32 can hold. So the
-# state holds $a e^{-q}$, $b e^{-q}$ and $q$, the largest exponent so far: in the quotient $e^{-q}$
-# cancels out,
+# RWKV-4 has no matrix. For each channel, it keeps a weighted mean of all values so far,
+# $wkv = a / b$. Each value has the weight $e^{k}$. With $k = 100$, this weight is too large for a
+# float32. So the state holds $a e^{-q}$, $b e^{-q}$ and $q$, where $q$ is the largest exponent so
+# far. In the quotient, $e^{-q}$ cancels out:
 #
 # $$\frac{a}{b} = \frac{a\,e^{-q}}{b\,e^{-q}}$$
 #
-# Push every key of a small random model up by 200, and nothing overflows:
+# The next program adds 200 to every key of a small random model, and nothing overflows:
 
 folder = pathlib.Path(tempfile.mkdtemp())
 write(str(folder / "v4"), sizes("v4", layers=2, width=64, vocab=64), dtype="f32")
@@ -126,8 +127,8 @@ print("largest output with keys of about 200:", np.abs(outputs[1]).max())
 
 # ## All versions
 #
-# The same comparison for small random models of each version, in float32. `reference.forward` is
-# the loop above with the time mix of the version in its place.
+# The next program compares both in the same way for small random models of each version, in
+# float32. `reference.forward` is the loop above, with the time mix of the version in question.
 
 differences = {}
 for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
@@ -147,9 +148,10 @@ for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
 
 # ## What the state does
 #
-# The state neither vanishes nor grows without bound: what a token adds, decay and correction take
-# away again. On the right are the decays of the last token: how much of each row of $S$ is kept.
-# Channels with 0.55 forget in a few tokens, those near 1 remember for hundreds.
+# The state neither vanishes nor grows without bound. Whatever a token adds, decay and correction
+# take away again. The right picture shows the decays of the last token: how much of each row of $S$
+# is kept. Channels with 0.55 forget within a few tokens. Channels near 1 remember for hundreds of
+# tokens.
 
 before, after = (model.forward(part)[1].data for part in (tokens[:-1], tokens))
 decays = []
@@ -170,9 +172,9 @@ plt.show()
 
 # ## The claim
 #
-# By hand and by kernels the next token is the same and the logits agree: within $10^{-5}$ where
-# weights are floats, within a thousandth of the largest logit where the kernels round $x$ to 16
-# bits.
+# By hand and by the kernels, the next token is the same and the logits agree. They agree within
+# $10^{-5}$ of the largest logit where weights are floats. Where the kernels round $x$ to 16 bits,
+# they agree within a thousandth of the largest logit.
 
 assert logits.argmax() == by_kernels.argmax()
 assert np.abs(logits - by_kernels).max() < 0.001 * np.abs(logits).max()

@@ -1,16 +1,16 @@
 # # int8 and its error bound
 #
-# **Claim.** Rounding a row of weights to 255 levels changes the row's output by at most half a
-# level times the sum of $|x|$, for every row and every input; in practice some twenty times less,
-# as the square-root law predicts.
+# **Claim.** Round a row of weights to 255 levels. The output of the row then changes by at most
+# half the step between two levels, times the sum of $|x|$. This holds for every row and every
+# input. In practice, the change is about twenty times smaller, as the square-root law predicts.
 #
-# A weight of float32 takes four bytes, and reading weights is what costs time and memory.
-# `tinyrwkv` stores one byte for each, and one scale for each row:
+# A float32 weight takes four bytes, and reading the weights is what costs time and memory.
+# `tinyrwkv` stores one byte for each weight, and one scale for each row:
 #
 # $$s_i = \max_j |W_{ij}| / 127, \quad q_{ij} = \mathrm{round}(W_{ij} / s_i), \quad
 # |W_{ij} - s_i q_{ij}| \le s_i / 2$$
 #
-# The bound on the output follows at once, with nothing but the triangle inequality:
+# The bound on the output follows at once. It needs only the triangle inequality:
 #
 # $$|\Delta y_i| = \left|\sum_j (W_{ij} - s_i q_{ij})\, x_j\right| \le \frac{s_i}{2} \sum_j |x_j|$$
 
@@ -31,10 +31,11 @@ from tinyrwkv.file import quant
 
 # ## Real weights, real inputs
 #
-# The bundled model is int8 already: to round it again changes nothing. So we fold the gain of the
-# layer norm before it into a matrix, as one may ($W\,\mathrm{diag}(g)\,z = W (g \odot z)$), which
-# takes its weights off the grid. The inputs are what the model really multiplies with this matrix
-# while it reads text that it wrote itself.
+# The bundled model is already int8, so rounding it again changes nothing. We therefore multiply the
+# gain $g$ of the layer norm into the matrix that follows the norm. This is allowed, because
+# $W\,\mathrm{diag}(g)\,z = W (g \odot z)$. The new weights no longer lie on the levels of int8. The
+# inputs are real too: the model reads text that it wrote itself, and a probe records what it
+# multiplies with this matrix. These inputs are divided by $g$.
 
 model = tinyrwkv.load()
 name = "blocks.3.ffn.key.weight"
@@ -61,8 +62,9 @@ print(
 
 # ## Why it is so much better than the bound
 #
-# The bound is reached only if every rounding error has the sign that hurts. Errors are spread
-# evenly over $\pm s_i/2$ and know nothing of $x$, so they add up like a random walk:
+# An output reaches the bound only if every rounding error has the worst possible sign. But the
+# errors are spread evenly over $\pm s_i/2$ and do not depend on $x$. So they add up like a random
+# walk:
 #
 # $$\sqrt{E\,|\Delta y_i|^2} \approx \frac{s_i}{\sqrt{12}} \sqrt{\sum_j x_j^2}$$
 
@@ -77,9 +79,9 @@ print(
 
 # ## Smaller groups, fewer bits
 #
-# One large weight makes the level of its whole row coarse. A scale for each group of weights helps,
-# and costs four bytes a group. With 8 bits there is little to gain; with 4 there is much. To round
-# to 4 bits, take 7 in the place of 127.
+# One large weight makes the steps of its whole row coarse. A scale for each group of weights helps,
+# and costs four bytes for each group. With 8 bits, groups gain little. With 4 bits, they gain much.
+# To round to 4 bits, replace 127 by 7.
 
 
 def rounded(W, group, levels):
@@ -118,8 +120,9 @@ right.set(
 right.legend()
 plt.show()
 
-# On a small board the point is speed as much as size: a token reads every dense weight once, so a
-# quarter of the bytes is nearly four times the tokens where memory sets the pace.
+# On a small board, int8 makes the model faster as well as smaller. A token reads every dense weight
+# once. So where memory sets the pace, a quarter of the bytes gives nearly four times as many tokens
+# per second.
 #
 # ## The claim
 
