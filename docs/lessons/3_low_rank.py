@@ -1,13 +1,15 @@
 # # Low rank and whitening
 #
-# **Claim.** Of all matrices of rank $r$, the cut of $W$'s singular values is nearest to $W$. What
-# counts is the output $W x$ for the $x$ that occur: cutting the singular values of $W S$, where $S
-# S^\top = E[x x^\top]$, changes it less, and by exactly the squares of the values left out.
+# **Claim.** Keep only the $r$ largest singular values of $W$: no other matrix of rank $r$ is nearer
+# to $W$. But what counts is the output $W x$, for the inputs $x$ that occur. If you cut the
+# singular values of $W S$ instead, where $S S^\top = E[x x^\top]$, the output changes less. The
+# mean square of the change is exactly the sum of the squares of the singular values left out.
 #
-# A matrix of $m \times n$ weights can be stored as the product of two thin ones, $W \approx B A$,
-# with $A$ of $r \times n$ and $B$ of $m \times r$. That saves bytes only where $r (m + n) < m n$:
-# for a square matrix below half its size. The *singular value decomposition* $W = U
-# \operatorname{diag}(\sigma) V^\top$ gives the best pair there is (Eckart and Young):
+# A matrix of $m \times n$ weights can be stored as the product of two thin matrices,
+# $W \approx B A$. $A$ has the shape $r \times n$ and $B$ the shape $m \times r$. This saves bytes
+# only if $r (m + n) < m n$. For a square matrix, $r$ must be below half its size. The *singular
+# value decomposition* $W = U \operatorname{diag}(\sigma) V^\top$ gives the best pair: keep the $r$
+# largest singular values and drop the others. The error of the result $W_r$ is (Eckart and Young)
 #
 # $$\lVert W - W_r \rVert_F^2 = \sum_{i > r} \sigma_i^2$$
 
@@ -41,15 +43,15 @@ print(f"{len(names)} matrices of {C} x {C}; rank {rank} halves their bytes")
 
 # ## Near to W, or near to W x
 #
-# Inputs are not spread evenly over all directions: some hardly ever occur, and whatever the matrix
-# does there is not missed. The *second moments* $G = E[x x^\top]$ tell. They are summed up while
-# the model reads text that it wrote itself. With $G = S S^\top$ the error that counts is again a
-# Frobenius norm,
+# Inputs are not spread evenly over all directions. Some directions hardly ever occur, and an error
+# of the matrix there does no harm. The *second moments* $G = E[x x^\top]$ tell how much the inputs
+# use each direction. They are summed up while the model reads text that it wrote itself. With
+# $G = S S^\top$, the error that counts is again a Frobenius norm:
 #
 # $$E\,\lVert (W - W_r)\, x \rVert^2 = \lVert (W - W_r)\, S \rVert_F^2$$
 #
-# so the best cut is that of the singular values of $W S$, and $S^{-1}$ is multiplied back into the
-# right factor.
+# So the best way is to cut the singular values of $W S$. Then $S^{-1}$ is multiplied into the right
+# factor, which removes $S$ again.
 
 statistics = collect(model, sample_documents(model, 1500, seed=3), moments=names)
 errors = []
@@ -73,10 +75,10 @@ print(f"whitened: {table['whitened'].mean():.3f}, predicted {table['predicted'].
 
 # ## What it does to the model
 #
-# The loss is the mean of $-\ln p$ over the tokens of a text: documents that the model wrote from
-# another seed. All 24 matrices are replaced by their factors at once in a copy of the file, and
-# nothing is trained afterwards. The engine runs factors where it finds them, so the copy is a model
-# like any other. `round_factors` stores both in int8.
+# The loss is the mean of $-\ln p$ over the tokens of a text. The text consists of documents that
+# the model wrote from another seed. In a copy of the file, all 24 matrices are replaced by their
+# factors at once. `round_factors` stores both factors in int8. Nothing is trained afterwards. The
+# engine uses factors where it finds them, so the copy is a model like any other.
 
 
 def nll(model, documents):
@@ -117,9 +119,9 @@ for k in (4, 8):
         f"whitened {losses[k, True] - dense:+.3f}"
     )
 
-# The same for all 40 projections of a model of 66 million weights, judged by books that neither it
-# nor the calibration has seen (`docs/lessons/measure.py`; the command stands in
-# `docs/lessons/data/low_rank.json`):
+# Here is the same measurement for all 40 projections of a model of 66 million weights. It is judged
+# by books that neither the model nor the calibration has seen. `docs/lessons/measure.py` measured
+# it, and `docs/lessons/data/low_rank.json` names the command line:
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "low_rank.json").read_text("utf-8"))
 runs = {(run["k"], run["whitened"]): run["nll"] - large["dense_nll"] for run in large["runs"]}
@@ -153,7 +155,7 @@ right.set(xlabel="rank, of the full one", ylabel="nll above dense", title="66 mi
 right.legend()
 plt.show()
 
-# The output matrix stays as it is, as in RWKV-Lite.
+# The output matrix of the time mix is not replaced, as in RWKV-Lite.
 #
 # ## The claim
 

@@ -1,17 +1,17 @@
 # # Sparse channel mixes and predictors
 #
-# **Claim.** Most neurons of a channel mix give exactly 0 and can be left out without changing one
-# bit. Which ones will matter can be told beforehand from one bit for each weight; signs fitted to
-# real inputs tell it better than the signs of the weights.
+# **Claim.** Most neurons of a channel mix give exactly 0. Leaving them out does not change one bit.
+# One bit for each weight is enough to predict which neurons will matter. Signs that are fitted to
+# real inputs predict it better than the signs of the weights.
 #
 # More than half of a layer's weights are in its channel mix, $y = V\,\mathrm{relu}(K x)^2$. Row $f$
-# of $K$ and column $f$ of $V$ make up neuron $f$. Where $K_f \cdot x \le 0$ the neuron gives 0, and
-# its column of $V$ is multiplied with nothing:
+# of $K$ and column $f$ of $V$ make up neuron $f$. If $K_f \cdot x \le 0$, the neuron gives 0, and
+# its column of $V$ is multiplied by 0:
 #
 # $$y = \sum_f \max(K_f \cdot x, 0)^2\, V_f = \sum_{f:\,K_f \cdot x > 0} (K_f \cdot x)^2\, V_f$$
 #
-# That is exact, but to know which neurons fire all of $K$ has to be read. A *predictor* guesses it
-# from less.
+# This is exact. But to know which neurons fire, one has to read all of $K$. A *predictor* reads
+# less and guesses which neurons fire.
 
 import pathlib
 import sys
@@ -42,8 +42,9 @@ print("neurons that fire, by layer:", " ".join(f"{share:.0%}" for share in firin
 
 # ## Exact
 #
-# Store $V$ by neurons, $F$ rows of $C$ weights, the hottest first; then what is read lies together.
-# The engine adds up the same integers, so it computes the same bits.
+# Store $V$ neuron by neuron, as $F$ rows of $C$ weights. Put the neurons that fire most often
+# first. Then the rows that a token reads lie close together. The engine adds up the same integers
+# as before, so it computes the same bits.
 
 
 def neurons(layer):
@@ -74,18 +75,21 @@ print("the same bits:", same)
 
 # ## One bit for each weight
 #
-# The key $k_f = K_f \cdot x$ is estimated from a score $s_f = b_f \cdot x$ in which every weight is
-# $+1$ or $-1$. RWKV-Lite takes the signs of the weights, $b_f = \mathrm{sign}(K_f)$. But inputs
-# differ in variance and hang together, with covariance $G$, so that other signs correlate better
-# with the key:
+# The key $k_f = K_f \cdot x$ is estimated from a score $s_f = b_f \cdot x$, in which every weight
+# is $+1$ or $-1$. RWKV-Lite takes the signs of the weights, $b_f = \mathrm{sign}(K_f)$. But the
+# channels of $x$ have different variances and depend on each other. Their covariance is $G$. So
+# other signs correlate better with the key:
 #
 # $$\mathrm{corr}(s_f, k_f)^2 = \frac{(b_f^\top G K_f)^2}{(b_f^\top G b_f)\,(K_f^\top G K_f)}$$
 #
-# `fit_signs` flips signs one by one as long as that grows. What leaving a neuron out costs is its
-# energy, $(k_f^2\,|V_f|)^2$: neurons are read where the energy expected after their score is worth
-# the bytes, while RWKV-Lite reads those with the largest scores. With the same number of neurons,
-# how much of the energy does each keep? The truth, to read those with the largest energy, is the
-# best that can be had.
+# `fit_signs` flips one sign after another, as long as this correlation grows.
+#
+# The cost of leaving a neuron out is its energy, $(k_f^2\,|V_f|)^2$. The predictor here knows how
+# much energy to expect after each score. It reads a neuron if this energy is worth the bytes.
+# RWKV-Lite reads the neurons with the largest scores.
+#
+# The table compares how much of the energy each method keeps when all read the same number of
+# neurons on average. "Truth" reads the neurons with the largest energy. No method can do better.
 
 layer = 3
 q, scale = seen.inputs[keys[layer]], seen.scales[keys[layer]]
@@ -144,15 +148,17 @@ for share in shares:
     )
 fitted, truth, plain, chance = np.array(table).T
 
-# The bytes are those of the signs, of the chosen rows of $K$, and of the columns of $V$ that really
-# fire among them.
+# The bytes are those of the signs, of the chosen rows of $K$, and of some columns of $V$: those of
+# the chosen neurons that really fire.
 #
 # ## What it does to the model
 #
-# All eight layers at once, with predictors that read 17 % of the neurons; the loss is the mean of
-# $-\ln p$ over documents that the model wrote from another seed. The energy is one in the residual
-# stream, which is the sum of what all layers add, so its price is the same for all of them, and
-# some read more neurons than others.
+# Now all eight layers use predictors at once. On average, the predictors read 17 % of the neurons.
+# The loss is the mean of $-\ln p$ over documents that the model wrote from another seed.
+#
+# All layers add their outputs to the same residual stream. So energy has the same price in all
+# layers: a neuron is read if its expected energy is above one price. With one price, some layers
+# read more neurons than others.
 
 
 def nll(model, documents):
