@@ -1,14 +1,14 @@
 # # The head: clusters, pseudo-logits, and a preview
 #
-# **Claim.** The tokens of a cluster that is not read still share exactly the probability that the
-# cluster head gives to it. But a few bits of every row, the *preview*, choose better than clusters:
-# nearer to the full head with fewer bytes, wherever the head shall stay near.
+# **Claim.** If a cluster is not read, its tokens still share exactly the probability that the
+# cluster head gives to it. But a *preview*, a few bits of every row, chooses better than clusters.
+# If the result must stay near the full head, the preview comes nearer to it with fewer bytes.
 #
-# The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, one row for each token. With
-# 65,536 tokens that is the largest matrix of a small model, and nearly all of its rows belong to
-# tokens that have no chance. Which ones matter is known only after they have been read. RWKV-Lite
-# gets around this with *clusters*: a small matrix says how much probability $p_j$ each of $K$
-# groups of rows holds, and only the rows of the likeliest groups are read.
+# The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, with one row for each token.
+# With 65,536 tokens, the head is the largest matrix of a small model. Nearly all of its rows belong
+# to tokens that have no chance. But only after reading the rows does one know which rows matter.
+# RWKV-Lite solves this with *clusters*. The rows are divided into $K$ groups, and a small matrix
+# tells how much probability $p_j$ each group holds. Only the rows of the likeliest groups are read.
 
 import json
 import pathlib
@@ -43,15 +43,16 @@ print(f"{len(fit)} vectors to fit, {len(judge)} to judge; the head has {V} rows 
 
 # ## Pseudo-logits
 #
-# Sampling needs a logit for every token, read or not. Let $Q = \sum e^{z_t}$ over the rows that
-# were read, and $P$ the share that the cluster head gives to their clusters. A token $t$ of another
-# cluster $j$ gets
+# Sampling needs a logit for every token, whether its row was read or not. Let $Q = \sum e^{z_t}$
+# over the rows that were read. Let $P$ be the share of the probability that the cluster head gives
+# to their clusters. A token $t$ of another cluster $j$ gets
 #
 # $$\hat z_t = \ln \frac{Q\, p_j\, \pi_{t|j}}{P}$$
 #
-# with $\pi_{t|j}$ how often it occurs within its cluster, from calibration text (RWKV-Lite takes
-# them all alike, $1 / n_j$). So $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over
-# all gives the cluster exactly $p_j$.
+# Here $\pi_{t|j}$ is the probability of the token within its cluster, from calibration text.
+# (RWKV-Lite gives the same probability, $1 / n_j$, to all $n_j$ tokens of a cluster.) So
+# $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over all tokens gives the cluster
+# exactly $p_j$.
 
 parts, report = head_clusters.cluster_head(W, fit, 64, p_min=0.9, k_min=2)
 logits, read = head_clusters.cluster_logits(parts, judge)
@@ -66,11 +67,11 @@ print(
 
 # ## The preview
 #
-# Clusters decide for whole groups. A better question is: for which tokens would an error show? The
-# preview holds, for every row, its coefficients in a few directions of $x$, at 2 or 4 bits each.
-# One pass over it gives a rough logit for every token together with the variance $\sigma_t^2$ of
-# its error, known from calibration. Rows are read where $p_t \sigma_t^2$ is largest, and all others
-# keep their rough logit. There are no groups, and no token is out of reach.
+# Clusters decide about whole groups. There is a better question: for which tokens would an error
+# show? The preview stores, for every row, the row's coefficients in a few directions of $x$, with 2
+# or 4 bits each. One pass over the preview gives a rough logit for every token. The variance
+# $\sigma_t^2$ of its error is known from calibration. The rows with the largest $p_t \sigma_t^2$
+# are read. All other tokens keep their rough logits. There are no groups, so any row can be read.
 
 
 def divergence(z):
@@ -104,11 +105,13 @@ print(f"full head {V * (C + 4) / 1000:.1f} kB")
 
 # ## 65,536 tokens
 #
-# A vocabulary of 4,096 is too small for either to shine: this model has to read a tenth of its
-# head. The same comparison for the World vocabulary, a model of 66 million weights and books that
-# it has not seen (`docs/lessons/measure.py`; the command stands in `docs/lessons/data/head.json`).
-# One pass over the preview costs 2 MB there, so whoever can live with a divergence of 0.2 nats and
-# more is served cheaper by clusters; below 0.1 nats the preview needs fewer bytes.
+# A vocabulary of 4,096 is too small for either method to save much: this model has to read about a
+# tenth of its head. So here is the same comparison for the World vocabulary. It uses a model of 66
+# million weights and books that the model has not seen. `docs/lessons/measure.py` measured it, and
+# `docs/lessons/data/head.json` names the command line.
+#
+# One pass over the preview costs 2 MB there. If a divergence of 0.2 nats or more is good enough,
+# clusters need fewer bytes. Below 0.1 nats, the preview needs fewer bytes.
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "head.json").read_text("utf-8"))
 for name in ("clusters", "previews"):

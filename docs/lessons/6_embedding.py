@@ -1,12 +1,12 @@
 # # Embedding rows, Zipf and pages
 #
-# **Claim.** The embedding, a ninth of this model and a quarter of an RWKV-5 of 0.1 B, costs a token
-# one row. Which rows a text needs follows Zipf's law, so few pages serve nearly all tokens, and how
-# often a cache of a given size holds the row can be computed beforehand.
+# **Claim.** The embedding is a ninth of this model, and a quarter of an RWKV-5 of 0.1 B. But a
+# token reads only one row of it. How often a text needs each row follows Zipf's law. So few pages
+# serve nearly all tokens. The hit rate of a cache of a given size can be computed beforehand.
 #
-# The table has $V$ rows of $C$ bytes, one for each token, and to read a token is to look up a row.
-# The rest of the table is not touched. A token's rank $k$ in a text, by how often it occurs, and
-# its frequency obey, roughly,
+# The table has $V$ rows of $C$ bytes, one row for each token. To read a token, the model looks up
+# its row and does not touch the rest of the table. Sort the tokens of a text by how often they
+# occur. The frequency of the token at rank $k$ is then roughly
 #
 # $$f_k \propto \frac{1}{k}$$
 
@@ -41,9 +41,9 @@ print(
 
 # ## Pages
 #
-# A system does not read rows, it reads pages of 4,096 bytes. A row of $C = 256$ bytes brings
-# fifteen neighbours with it. Where rows lie by their id that is mostly waste; sorted by frequency,
-# neighbours would be wanted too.
+# An operating system does not read rows. It reads pages of 4,096 bytes. A row of $C = 256$ bytes
+# therefore brings fifteen neighbours with it. If the rows are sorted by id, most of these
+# neighbours are not needed. If the rows are sorted by frequency, the neighbours are needed too.
 
 entry = model.file.tensors["emb.weight"]
 by_id = {(entry.offset + int(token) * C) // mmap.PAGESIZE for token in ids}
@@ -56,10 +56,11 @@ print(
 
 # ## Che's approximation
 #
-# Keep the $R$ rows that were used last and drop the one not used for longest: an LRU cache. Suppose
-# that tokens come independently with probabilities $p_i$, and that a row stays about the same time
-# $t$ after its last use. It is there at that moment with probability $1 - e^{-p_i t}$, so $t$
-# follows from the size of the cache, and the hit rate from $t$:
+# An LRU cache keeps the $R$ rows that were used last, and drops the row that was not used for the
+# longest time. Suppose that tokens come independently, with probabilities $p_i$. Suppose also that
+# every row stays about the same time $t$ after its last use. Then row $i$ is in the cache with
+# probability $1 - e^{-p_i t}$. The size of the cache determines $t$, and $t$ determines the hit
+# rate:
 #
 # $$\sum_i \left(1 - e^{-p_i t}\right) = R, \qquad
 # \mathrm{hits} = \sum_i p_i \left(1 - e^{-p_i t}\right)$$
@@ -98,13 +99,14 @@ for rows, a, b, c in zip(sizes, predicted, simulated, written, strict=True):
         f"predicted {a:.3f}, independent {b:.3f}, the text {c:.3f}"
     )
 
-# A text does better than independent tokens where its words come back soon after one another, and
-# worse where it changes its subject.
+# A real text has more hits than independent tokens where its words come back soon. It has fewer
+# hits where it changes its subject.
 #
 # ## A vocabulary of 65,536
 #
-# For the World vocabulary and a model of 66 million weights, measured on books by
-# `docs/lessons/measure.py` (the command stands in `docs/lessons/data/embedding.json`):
+# Here are the figures for the World vocabulary and a model of 66 million weights.
+# `docs/lessons/measure.py` measured them on books, and `docs/lessons/data/embedding.json` names the
+# command line:
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "embedding.json").read_text("utf-8"))
 print(f"{large['tokens']:,} tokens, {large['distinct']:,} different ones of {large['vocab']:,}")
@@ -143,8 +145,8 @@ right.set(xlabel="rows in the cache", ylabel="hit rate", title="LRU")
 right.legend(fontsize=8)
 plt.show()
 
-# The engine has no cache of its own for rows: the system's page cache is one already, shared and
-# given back under pressure.
+# The engine has no row cache of its own, because the system's page cache already is one. All
+# processes share it, and the system takes its pages back when memory is short.
 #
 # ## The claim
 
