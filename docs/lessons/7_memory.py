@@ -1,14 +1,14 @@
 # # Resident memory and the mapped file
 #
-# **Claim.** A model file is not read into memory, it is *mapped*: a page costs memory from the
-# first time it is touched, and may leave again without being written anywhere. So the plan is an
-# upper bound, a limit can be held, and neither changes one bit of the answer.
+# **Claim.** A model file is not read into memory. It is *mapped*: a page takes memory only from the
+# first time it is touched, and it can leave memory again without being written anywhere. So the
+# plan is an upper bound, and a limit can be kept. Neither changes one bit of the answer.
 #
-# A process has two kinds of memory. *Anonymous* pages are its own work: where there is no room for
-# them the system must write them to swap, or end the process. *Clean file pages* are copies of what
-# lies on the disk anyway: the system drops them when it likes, and reads them again when they are
-# touched. Weights never change, so all of them can be of the second kind. What a process holds at a
-# moment is its *resident set*,
+# A process has two kinds of memory. *Anonymous* pages hold its own work. If there is no room for
+# them, the system must write them to swap or end the process. *Clean file pages* are copies of data
+# that are on the disk anyway. The system drops them when it likes, and reads them again when they
+# are touched. Weights never change, so all weights can be in clean file pages. The memory that a
+# process has at a moment is its *resident set*:
 #
 # $$\mathrm{RSS} = \mathrm{anonymous} + \mathrm{file\ pages\ present}$$
 
@@ -36,8 +36,8 @@ if not memory.LINUX:
 
 # ## Loading reads nothing
 #
-# To begin cold, take a copy of the file and ask the system to forget it. Loading it then looks at
-# the table of tensors only.
+# To begin with a cold file, we copy the model and ask the system to forget the copy. Loading it
+# then reads only the table of tensors.
 
 path = str(pathlib.Path(tempfile.mkdtemp(), "model.trwkv"))
 shutil.copy(BUNDLED, path)
@@ -48,8 +48,8 @@ print(f"the file has {plan['file_bytes']:,} bytes; resident after loading: {mode
 
 # ## One token touches what it needs
 #
-# A token reads all of the dense matrices and one row of the embedding. What came in stays until
-# somebody else needs the memory, so a second token finds it there.
+# A token reads all dense matrices and one row of the embedding. These pages stay in memory until
+# somebody else needs the room. So the second token finds them there.
 
 tokens = [
     0,
@@ -71,9 +71,9 @@ print(
 
 # ## Two gauges
 #
-# *Resident* counts pages of the file in this process. *Cached* counts pages in the system's page
-# cache, whoever read them. `MADV_DONTNEED` takes pages out of the process and leaves them in the
-# cache: to touch them again costs a page fault, not a read from the disk.
+# *Resident* counts the pages of the file in this process. *Cached* counts the pages in the system's
+# page cache, no matter who read them. `MADV_DONTNEED` takes pages out of the process but leaves
+# them in the cache. Touching them again costs a page fault, but no read from the disk.
 
 cached = model.cached()
 model.file.drop()
@@ -82,11 +82,14 @@ print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
 
 # ## A budget
 #
-# `resident_limit` does that after each step of a token. To drop what was used longest ago would be
-# of no use: a token reads the file from its beginning to its end, so that is just what the next
-# token needs first. Some steps keep their bytes for good, as far as there is room, and the others'
-# are let go after use. The answer is the same, bit for bit; what is paid is time. Looking after
-# each call of the kernels shows what was in at the worst moments.
+# With `resident_limit`, the engine takes pages out of the process in this way after each step of a
+# token. It would not help to drop the pages that were used longest ago. A token reads the file from
+# beginning to end, so the next token needs exactly these pages first. Instead, some steps keep
+# their bytes for good, as far as there is room. The bytes of all other steps are dropped after use.
+# The answer is the same, bit for bit. The price is time.
+#
+# The next program looks at the memory after each call of the kernels. At these moments most of the
+# file is in memory.
 
 limit = max(least_resident(model.steps), plan["file_bytes"] // 2)
 small = tinyrwkv.load(path, resident_limit=limit)
@@ -132,12 +135,13 @@ axes.set(
 axes.legend()
 plt.show()
 
-# How fast a model can be follows from the same figures. Each token reads its weights from memory
-# once, so with a bandwidth of $B$ bytes a second,
+# The same figures tell how fast a model can be. Each token reads its weights from memory once. So
+# with a bandwidth of $B$ bytes a second,
 #
 # $$\mathrm{tokens/s} \le \frac{B}{\mathrm{bytes\ touched\ by\ a\ token}}$$
 #
-# and from a cold disk $B$ is the disk's. Compression is speed because it is fewer bytes.
+# If the file is not in memory yet, $B$ is the bandwidth of the disk. Compression makes a model
+# faster because there are fewer bytes to read.
 #
 # ## The claim
 

@@ -1,17 +1,17 @@
 # # Sampling
 #
-# **Claim.** What `tinyrwkv.Sampler` draws follows the distribution that its settings describe, in
-# their order: temperature first, then top-k, then top-p, then min-p. The order matters: turned
-# round, another text comes out.
+# **Claim.** `tinyrwkv.Sampler` draws from the distribution that its settings describe. It applies
+# them in this order: first temperature, then top-k, then top-p, then min-p. The order matters:
+# another order gives another text.
 #
-# A model gives a number $z_t$ for every token $t$, a *logit*. Temperature $\tau$ turns logits into
-# probabilities,
+# For every token $t$, a model gives a number $z_t$, a *logit*. The temperature $\tau$ turns logits
+# into probabilities:
 #
 # $$p_t = \frac{e^{z_t / \tau}}{\sum_u e^{z_u / \tau}}$$
 #
-# A small $\tau$ sharpens, a large one flattens. *Top-p* then keeps the fewest most probable tokens
-# that hold the share $p$ of the probability; what it keeps depends on the temperature that came
-# before.
+# A small $\tau$ makes the distribution sharper, a large one makes it flatter. *Top-p* then keeps
+# the most probable tokens, as few as possible, until together they hold the share $p$ of the
+# probability. Which tokens it keeps depends on the temperature that was applied before.
 
 import pathlib
 import sys
@@ -49,7 +49,7 @@ for token in np.argsort(-logits)[:5]:
 
 # ## The order matters
 #
-# With $\tau = 1.5$ and $p = 0.6$: which tokens may come?
+# How many tokens can still be drawn with $\tau = 1.5$ and $p = 0.6$?
 
 z = logits.astype(np.float64)
 right_order = top_p(softmax(z / 1.5), 0.6)
@@ -64,10 +64,10 @@ print(
 
 # ## What the sampler does
 #
-# Draw twenty thousand times and count. The distance between two distributions, the *total
-# variation* $\frac{1}{2} \sum_t |p_t - \hat p_t|$, is 0 where they agree and 1 where they have
-# nothing in common. Counts of $n$ draws over $m$ tokens are about $\sqrt{m / (2 \pi n)}$ away from
-# the truth by chance alone.
+# We draw twenty thousand times and count. The *total variation*
+# $\frac{1}{2} \sum_t |p_t - \hat p_t|$ measures the distance between two distributions. It is 0
+# where they are equal, and 1 where they have nothing in common. By chance alone, the counts of $n$
+# draws over $m$ tokens are about $\sqrt{m / (2 \pi n)}$ away from the truth.
 
 sampler = tinyrwkv.Sampler(temperature=1.5, top_p=0.6, seed=1)
 draws = 20_000
@@ -86,8 +86,9 @@ print(f"by chance up to {by_chance:.3f}")
 
 # ## Penalties that fade
 #
-# A repetition is made less probable by what a token has been counted, and counts decay: after $n$
-# further tokens a count of 1 is worth $0.996^n$, so that a word may come back after some hundred.
+# A penalty makes a token less probable the more often it has been counted. The counts decay. By
+# default, a count of 1 is worth $0.996^n$ after $n$ further tokens. So a word can come back after
+# some hundred tokens.
 
 penalised = tinyrwkv.Sampler(
     temperature=0, presence_penalty=0, frequency_penalty=2.0, penalty_decay=0.99
@@ -107,8 +108,8 @@ print(
 
 # ## Entropy: how open the choice is
 #
-# The entropy $-\sum_t p_t \ln p_t$, in nats, tells how many tokens really compete:
-# $e^{\mathrm{entropy}}$ of them.
+# The entropy $-\sum_t p_t \ln p_t$, in nats, tells how many tokens really compete: their number is
+# $e^{\mathrm{entropy}}$.
 
 
 def entropy(p):
@@ -134,8 +135,8 @@ right.set(
 right.legend()
 plt.show()
 
-# For a robot's commands, temperature 0 is right: the most probable token always. For stories, 0.8
-# to 1 with top-p 0.9.
+# For instructions to a robot, temperature 0 is right: it always takes the most probable token. For
+# stories, use 0.8 to 1 with top-p 0.9.
 #
 # ## The claim
 
