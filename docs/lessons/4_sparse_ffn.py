@@ -90,6 +90,7 @@ print("the same bits:", same)
 #
 # The table compares how much of the energy each method keeps when all read the same number of
 # neurons on average. "Truth" reads the neurons with the largest energy. No method can do better.
+# "Chance" reads neurons at random.
 
 layer = 3
 q, scale = seen.inputs[keys[layer]], seen.scales[keys[layer]]

@@ -1,8 +1,9 @@
 # # The head: clusters, pseudo-logits, and a preview
 #
 # **Claim.** If a cluster is not read, its tokens still share exactly the probability that the
-# cluster head gives to it. But a *preview*, a few bits of every row, chooses better than clusters.
-# If the result must stay near the full head, the preview comes nearer to it with fewer bytes.
+# cluster head gives to it. But a *preview*, a few bits of every row, chooses rows better than
+# clusters do. If the result must stay near the full head, the preview comes nearer to it with fewer
+# bytes.
 #
 # The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, with one row for each token.
 # With 65,536 tokens, the head is the largest matrix of a small model. Nearly all of its rows belong

@@ -88,8 +88,8 @@ print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
 # their bytes for good, as far as there is room. The bytes of all other steps are dropped after use.
 # The answer is the same, bit for bit. The price is time.
 #
-# The next program looks at the memory after each call of the kernels. At these moments most of the
-# file is in memory.
+# The next program looks at the memory after each call of the kernels. At these moments the resident
+# memory is largest.
 
 limit = max(least_resident(model.steps), plan["file_bytes"] // 2)
 small = tinyrwkv.load(path, resident_limit=limit)

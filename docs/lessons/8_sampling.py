@@ -10,8 +10,8 @@
 # $$p_t = \frac{e^{z_t / \tau}}{\sum_u e^{z_u / \tau}}$$
 #
 # A small $\tau$ makes the distribution sharper, a large one makes it flatter. *Top-p* then keeps
-# the most probable tokens, as few as possible, until together they hold the share $p$ of the
-# probability. Which tokens it keeps depends on the temperature that was applied before.
+# only the most probable tokens, just enough of them to hold the share $p$ of the probability. Which
+# tokens it keeps depends on the temperature that was applied before.
 
 import pathlib
 import sys
@@ -87,8 +87,8 @@ print(f"by chance up to {by_chance:.3f}")
 # ## Penalties that fade
 #
 # A penalty makes a token less probable the more often it has been counted. The counts decay. By
-# default, a count of 1 is worth $0.996^n$ after $n$ further tokens. So a word can come back after
-# some hundred tokens.
+# default, a count of 1 is worth $0.996^n$ after $n$ further tokens. So a word can come back after a
+# few hundred tokens.
 
 penalised = tinyrwkv.Sampler(
     temperature=0, presence_penalty=0, frequency_penalty=2.0, penalty_decay=0.99

@@ -1,5 +1,5 @@
-# RWKV-4 keeps its sums as a e^-q and b e^-q. When a token comes, the old sums decay by e^w and
-# shrink to fit the new q.
+# RWKV-4 stores its sums as a e^-q and b e^-q. When a token comes, the old sums decay by the factor
+# e^w. They are also rescaled to fit the new q.
 import pathlib
 import sys
 

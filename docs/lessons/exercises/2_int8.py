@@ -1,4 +1,4 @@
-# A bound has to hold for the worst input, and this one does not.
+# A bound must hold for the worst input. This one does not.
 import pathlib
 import sys
 

@@ -1,5 +1,5 @@
-# The cut of W S is the best one for the output. Its error can be told without multiplying anything
-# out.
+# Cutting the singular values of W S changes the output least. The size of this error can be told
+# without multiplying any matrices.
 import pathlib
 import sys
 

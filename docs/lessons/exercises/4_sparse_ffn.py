@@ -1,5 +1,5 @@
-# What does it cost to leave neurons out? Where the columns of V are orthogonal, exactly the sum of
-# their energies.
+# What does it cost to leave neurons out? If the columns of V are orthogonal, the cost is exactly
+# the sum of the neurons' energies.
 import pathlib
 import sys
 

@@ -1,4 +1,4 @@
-# A cluster that is not read must come out with the probability that the cluster head gives it.
+# If a cluster is not read, it must still get the probability that the cluster head gives to it.
 import pathlib
 import sys
 

@@ -1,5 +1,5 @@
-# How many pages of 4,096 bytes does a row of the embedding lie in? Rows of 384 bytes do not begin
-# where pages do.
+# How many pages of 4,096 bytes does a row of the embedding touch? Rows of 384 bytes do not begin
+# where pages begin.
 import pathlib
 import sys
 

@@ -1,5 +1,5 @@
-# What can a token cost in memory that the system cannot take back? Not the weights: they are clean
-# pages of the file.
+# A token can cost memory that the system cannot take back. How much? The weights do not count: they
+# are clean pages of the file.
 import pathlib
 import sys
 

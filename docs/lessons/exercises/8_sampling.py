@@ -1,4 +1,5 @@
-# Top-p after temperature: keep the fewest most probable tokens that hold the share 0.5.
+# Top-p comes after temperature. It keeps only the most probable tokens, just enough of them to hold
+# the share 0.5.
 import pathlib
 import sys
 
