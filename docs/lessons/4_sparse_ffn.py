@@ -84,8 +84,8 @@ print("the same bits:", same)
 #
 # `fit_signs` flips one sign after another, as long as this correlation grows.
 #
-# The cost of leaving a neuron out is its energy, $(k_f^2\,|V_f|)^2$. The predictor here knows how
-# much energy to expect after each score. It reads a neuron if this energy is worth the bytes.
+# The cost of leaving a neuron out is its energy, $(k_f^2\,|V_f|)^2$. `fit_layer` learns how much
+# energy to expect after each score. The predictor reads a neuron if this energy is worth the bytes.
 # RWKV-Lite reads the neurons with the largest scores.
 #
 # The table compares how much of the energy each method keeps when all read the same number of
@@ -158,8 +158,8 @@ fitted, truth, plain, chance = np.array(table).T
 # The loss is the mean of $-\ln p$ over documents that the model wrote from another seed.
 #
 # All layers add their outputs to the same residual stream. So energy has the same price in all
-# layers: a neuron is read if its expected energy is above one price. With one price, some layers
-# read more neurons than others.
+# layers: a neuron is read if its expected energy is above this price. Some layers therefore read
+# more neurons than others.
 
 
 def nll(model, documents):

@@ -7,9 +7,9 @@
 #
 # The head turns the last vector $x$ into logits $z_t = w_t \cdot x$, with one row for each token.
 # With 65,536 tokens, the head is the largest matrix of a small model. Nearly all of its rows belong
-# to tokens that have no chance. But only after reading the rows does one know which rows matter.
-# RWKV-Lite solves this with *clusters*. The rows are divided into $K$ groups, and a small matrix
-# tells how much probability $p_j$ each group holds. Only the rows of the likeliest groups are read.
+# to tokens that have no chance. But one knows which rows matter only after reading them. RWKV-Lite
+# solves this with *clusters*. The rows are divided into $K$ groups, and a small matrix tells how
+# much probability $p_j$ each group holds. Only the rows of the likeliest groups are read.
 
 import json
 import pathlib
@@ -50,10 +50,10 @@ print(f"{len(fit)} vectors to fit, {len(judge)} to judge; the head has {V} rows 
 #
 # $$\hat z_t = \ln \frac{Q\, p_j\, \pi_{t|j}}{P}$$
 #
-# Here $\pi_{t|j}$ is the probability of the token within its cluster, from calibration text.
-# (RWKV-Lite gives the same probability, $1 / n_j$, to all $n_j$ tokens of a cluster.) So
-# $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over all tokens gives the cluster
-# exactly $p_j$.
+# Here $\pi_{t|j}$ is the probability of the token within its cluster. It is estimated from
+# calibration text. (RWKV-Lite gives the same probability, $1 / n_j$, to all $n_j$ tokens of a
+# cluster.) So $\sum_{t \in j} e^{\hat z_t} = Q\, p_j / P$, and the softmax over all tokens gives
+# the cluster exactly $p_j$.
 
 parts, report = head_clusters.cluster_head(W, fit, 64, p_min=0.9, k_min=2)
 logits, read = head_clusters.cluster_logits(parts, judge)

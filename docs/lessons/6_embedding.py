@@ -6,7 +6,7 @@
 #
 # The table has $V$ rows of $C$ bytes, one row for each token. To read a token, the model looks up
 # its row and does not touch the rest of the table. Sort the tokens of a text by how often they
-# occur. The frequency of the token at rank $k$ is then roughly
+# occur. The frequency $f_k$ of the token at rank $k$ then roughly follows this law:
 #
 # $$f_k \propto \frac{1}{k}$$
 

@@ -2,7 +2,8 @@
 #
 # **Claim.** A model file is not read into memory. It is *mapped*: a page takes memory only from the
 # first time it is touched, and it can leave memory again without being written anywhere. So the
-# plan is an upper bound, and a limit can be kept. Neither changes one bit of the answer.
+# plan is an upper bound, and a limit can be kept. Neither the plan nor the limit changes one bit of
+# the answer.
 #
 # A process has two kinds of memory. *Anonymous* pages hold its own work. If there is no room for
 # them, the system must write them to swap or end the process. *Clean file pages* are copies of data
