@@ -117,6 +117,15 @@ class Constraint:
     def masks(self, model: Core) -> Masks:
         """Return the masks for the vocabulary of a model, the same ones each time.
 
+        Parameters
+        ----------
+        model : Core
+            A model with a tokenizer.
+
+        Returns
+        -------
+        Masks
+
         Raises
         ------
         UnsupportedError
