@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 
+from tinyrwkv.cli.streams import CLOSED_OUTPUT, drop_output
 from tinyrwkv.errors import TinyRWKVError
 
 
@@ -36,7 +36,7 @@ def run(name: str, work: Callable[[], int], interrupted: str = "interrupted") ->
         _say(f"\n{name}: {interrupted}")
         return 130
     except BrokenPipeError:
-        return 141
+        return CLOSED_OUTPUT
     except (TinyRWKVError, OSError) as error:
         _say(f"{name}: {' '.join(str(error).splitlines())}")
         return 1
@@ -49,16 +49,8 @@ def _flush_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _drop_output()
+        drop_output()
         raise
-
-
-def _drop_output() -> None:
-    """Send what is still to be written nowhere, so that the end of the process is silent."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _say(text: str) -> None:

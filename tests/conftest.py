@@ -1,4 +1,4 @@
-"""What every test may use: tiny models, the backends that run here, and how many random examples to try."""
+"""What every test may use: tiny models, the backends that run here, the number of examples."""
 
 from __future__ import annotations
 
@@ -81,8 +81,9 @@ def linux() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path.
 
-    The form is "dense", "compressed" (factored projections, exact sparse values), "predicted" (bundles of neurons),
-    "networked" (the same, chosen by networks), or "previewed" (a head by its preview).
+    The form is "dense", "compressed" (factored projections, exact sparse values), "predicted"
+    (bundles of neurons), "networked" (the same, chosen by networks), or "previewed" (a head with a
+    preview).
     """
     folder = tmp_path_factory.mktemp("models")
 
@@ -121,7 +122,7 @@ def oracle(tiny: Callable[..., str]) -> Callable[..., Oracle]:
 def piped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run the chat in this process: ``piped(text, *arguments)`` is the exit status, what it printed, and its notes."""
+    """Run the chat in this process: ``piped(text, *arguments)`` is status, output, notes."""
     monkeypatch.setenv("TINYRWKV_BACKEND", "numpy")
 
     def run(text: str | bytes, *arguments: str) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""The README: its tables are those of benchmarks/results, its chat is what the model says, its Python runs."""
+"""The README: its tables are the results, its chat is what the model says, its Python runs."""
 
 from __future__ import annotations
 

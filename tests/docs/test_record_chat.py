@@ -1,4 +1,4 @@
-"""Recordings of the chat: what is kept of a terminal, how it is drawn, and those that are on the page."""
+"""Recordings of the chat: what is kept of a terminal, how it is drawn, what is on the page."""
 
 from __future__ import annotations
 

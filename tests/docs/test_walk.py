@@ -22,7 +22,7 @@ def quoted(stop: str) -> list[str]:
 
 
 def files_of(stop: str) -> list[Path]:
-    """Return the source files of a stop, which are named from the root or from the package; of a folder all."""
+    """Return the source files of a stop, all of a folder; names begin at the root or package."""
     found = []
     for name in quoted(stop):
         if name.endswith((".py", "/")):
@@ -36,7 +36,7 @@ def files_of(stop: str) -> list[Path]:
 
 
 def names_in(path: Path) -> set[str]:
-    """Return what a file defines: functions, classes with their methods, variables, attributes of self."""
+    """Return what a file defines: functions, classes, methods, variables, attributes of self."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -1,4 +1,4 @@
-"""What public checkpoints need: placeholders are planned as real files, and the page says what the program prints."""
+"""What public checkpoints need: placeholders are planned as real files; the page is right."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_page_has_what_the_program_prints(tmp_path: pathlib.Path) -> None:
                 else value == pytest.approx(saved[key], rel=0.05)
             )
             assert close, (
-                f"{key}: run benchmarks/what_runs.py --save, and put its table into docs/what-runs.md"
+                f"{key}: run benchmarks/what_runs.py --save; its table goes into docs/what-runs.md"
             )
 
 

@@ -33,7 +33,7 @@ def channel_mix(seed: int = 0, F: int = 96, C: int = 64, n: int = 400) -> tuple[
 
 
 def replaced(source: str, target: Any, make: Callable[[str, Neurons], Tensors]) -> str:
-    """Write a copy of a model with what ``make(prefix, neurons)`` returns in the place of its channel mixes."""
+    """Write a copy of a model whose channel mixes are what ``make(prefix, neurons)`` returns."""
 
     def change(metadata: dict[str, Any], tensors: Tensors) -> None:
         for i in range(metadata["n_layer"]):

@@ -307,7 +307,7 @@ def test_random_checkpoints_are_whole(arch, tmp_path, oracle):
 
 
 def compressible(folder):
-    """Write a checkpoint, its vocabulary and a text to fit it to and judge it by; return what --model takes."""
+    """Write a checkpoint, its vocabulary and a text; return what --model takes."""
     write_pth(folder / "a.pth", raw_checkpoint("v5.2", n_embd=64, head_size=16, vocab_size=300))
     lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
     (folder / "vocab.txt").write_text("".join(lines))
