@@ -168,6 +168,12 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert released[0] == version
 
 
+def test_what_is_not_released_stands_above_the_releases() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert all(" - " in heading for heading in headings[1:])
+
+
 def test_the_changelog_tells_of_the_file_format() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     for release in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
