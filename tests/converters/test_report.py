@@ -77,7 +77,7 @@ def test_a_page(files, capsys, tmp_path, options, headings):
         if "nll_delta" in step["report"]:
             assert f"{step['report']['nll_delta']:+.4f}" in page.words
     assert tinyrwkv_cli.main(["plan", told["output"]]) == 0
-    assert "With the rows that it chooses a token read" in capsys.readouterr().out
+    assert "With the rows that it chooses, a token read" in capsys.readouterr().out
     stages = told["figures"]["bytes"]
     last = told["compression"][-1]["report"]["touched_bytes_per_token"]
     assert sum(stages[told["compression"][-1]["technique"]]["touched"].values()) == pytest.approx(
