@@ -265,12 +265,12 @@ def channel_mix(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield what is said of the keys and values that a token reads."""
     if (firing := of_values(rows)) is not None:
         every, read = firing
-        share = f"{read / 1e6:.2f} MB: 1 of {every / read:.1f}"
-        yield f"\nOf {every / 1e6:.2f} MB of values, neurons that fire need {share}."
+        share = f"{read / 1e6:.2f} of {every / 1e6:.2f} MB, 1 in {every / read:.1f}"
+        yield f"\nOf the values, neurons that fire need {share}."
     if (predicted := of_neurons(rows)) is not None:
         every, read = predicted
-        share = f"{read / 1e6:.2f} MB: 1 of {every / read:.1f}"
-        yield f"Predicted neurons and their predictors need {share} of all keys and values."
+        share = f"{read / 1e6:.2f} of {every / 1e6:.2f} MB, 1 in {every / read:.1f}"
+        yield f"Of keys and values, predicted neurons and their predictors need {share}."
 
 
 def of_values(rows: dict[str, dict[str, Any]]) -> tuple[int, int] | None:

@@ -55,7 +55,7 @@ def compression() -> Iterator[str]:
 
 def peers() -> Iterator[str]:
     """Yield the lines of the table of other engines, with one thread."""
-    yield "| engine | tokens/s | prompt, tokens/s | resident | of it its own |"
+    yield "| engine | tokens/s | prompt, tokens/s | resident | of that, private |"
     yield "|---|---|---|---|---|"
     for run in results("peers")["runs"]:
         is_twin = run["name"] == "tinyrwkv exact"  # the same bits from another file

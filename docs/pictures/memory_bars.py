@@ -7,10 +7,10 @@ The figures are those of benchmarks/results/peers.json, which benchmarks/peers.p
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import pathlib
-import sys
 
 from matplotlib import pyplot as plt
 
@@ -45,4 +45,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("picture", help="the .svg to write")
+    main(parser.parse_args().picture)
