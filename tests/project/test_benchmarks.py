@@ -342,7 +342,7 @@ def test_compression(run, monkeypatch, tmp_path):
     assert exact["touched_bytes"] < dense["touched_bytes"]
     assert (exact["greedy"], exact["head_bytes"]) == (1, dense["head_bytes"])
     assert 0 < exact["chosen_value_bytes"] < exact["channel_mix_bytes"] < dense["channel_mix_bytes"]
-    assert "of values, neurons that fire need" in (tmp_path / "page.md").read_text()
+    assert "Of the values, neurons that fire need" in (tmp_path / "page.md").read_text()
     page = (tmp_path / "page.md").read_text()
     assert page.startswith("before\n<!-- tables -->\n### a.pth\n")
     assert page.endswith("<!-- end -->\nafter\n")
