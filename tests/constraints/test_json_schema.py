@@ -289,7 +289,7 @@ def test_what_is_not_understood_is_refused(schema):
 
 
 def test_the_keyword_is_named_where_no_type_is_given():
-    with pytest.raises(UnsupportedError, match=re.escape("schema.x: found keyword '$ref'")):
+    with pytest.raises(UnsupportedError, match=re.escape("schema.x has the keyword '$ref'")):
         JsonSchema({"type": "object", "properties": {"x": {"$ref": "#"}}})
     with pytest.raises(ArgumentError, match="no type"):
         JsonSchema({"minimum": 3})

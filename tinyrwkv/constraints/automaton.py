@@ -1,7 +1,7 @@
-"""The deterministic automaton (DFA) that is walked: for each byte there is one next state at most.
+"""The deterministic automaton (DFA) of a pattern: each byte leads to one next state at most.
 
-Each of its states is a set of states of an `Nfa`. They are made only when a text comes to them, so
-a pattern with millions of possible states costs what is used of it.
+Each of its states is a set of states of an `Nfa`. A state is made only when a text comes to it. So
+a pattern may have millions of possible states, and costs only those that are used.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MOST_STATES = 16_384
 """States that an `Automaton` keeps."""
 
 MOST_WORK = 200_000
-"""Next states to look at for one token; only a pattern that was made to be slow needs more."""
+"""Next states to look at for one token. Only a pattern that is slow on purpose needs more."""
 
 DEAD = 0
 """The state from which nothing matches."""
 
 UNKNOWN = -1
-"""In the table, where the next states were not looked at yet."""
+"""In the table, for next states that were not looked at yet."""
 
 FIRST_CAPACITY = 64
 """Rows of the table at the beginning."""
@@ -41,10 +41,9 @@ class FullError(Exception):
 
 
 class Automaton:
-    """A table of next states. Not for several threads at once.
+    """A table of next states. Only one thread at a time may use it.
 
-    Bytes between which no state distinguishes are one class: that keeps the rows of the table
-    short.
+    Bytes that no state tells apart are one class. This keeps the rows of the table short.
 
     Parameters
     ----------
@@ -71,7 +70,7 @@ class Automaton:
         self.table = np.full((FIRST_CAPACITY, self.n_classes), UNKNOWN, np.int32)
         self.table[DEAD] = DEAD
         self.members: list[Members] = [()]
-        self._numbers: dict[Members, int] = {(): DEAD}  # of states, by their members
+        self._numbers: dict[Members, int] = {(): DEAD}  # the state, by its members
         self._after: dict[tuple[int, ...], int] = {}  # the state, by the targets of a byte
         self._closures: dict[int, Members] = {}
         self._work = 0
@@ -123,13 +122,13 @@ class Automaton:
             self._explore_overlapping(state, moves)
             return
         spans = [(begin, end, self._state_after(target)) for begin, end, target in moves]
-        row = self.table[state]  # not before here: a new state may have moved the table
+        row = self.table[state]  # only now, because a new state may have moved the table
         row.fill(DEAD)
         for begin, end, following in spans:
             row[begin:end] = following
 
     def _explore_overlapping(self, state: int, moves: list[tuple[int, int, int]]) -> None:
-        """Fill the row of a state where some classes lead to several targets."""
+        """Fill the row of a state from which some classes lead to several targets."""
         targets: list[tuple[int, ...]] = [()] * self.n_classes
         for begin, end, target in moves:
             for number in range(begin, end):
@@ -154,12 +153,13 @@ class Automaton:
         return tuple(sorted(set().union(*closures)))
 
     def _closure(self, start: int) -> Members:
-        """Return what follows without a byte, as far as it reads one or is the end."""
+        """Return the states that follow without a byte and that read one or are the end."""
         if not self.nfa.jumps[start]:
             return (start,)
         if start not in self._closures:
             jumps, moves = self.nfa.jumps, self.nfa.moves
-            seen, waiting = {start}, [start]
+            seen = {start}
+            waiting = [start]
             while waiting:
                 new = [state for state in jumps[waiting.pop()] if state not in seen]
                 seen.update(new)
@@ -170,7 +170,7 @@ class Automaton:
         return self._closures[start]
 
     def number_of(self, members: Members) -> int:
-        """Return the state that stands for some states of the NFA; a new one where there is none.
+        """Return the state that stands for some states of the NFA; make it if it is new.
 
         Raises
         ------
@@ -189,7 +189,10 @@ class Automaton:
 
 
 def _byte_classes(nfa: Nfa) -> np.ndarray:
-    """Return the class of each byte, uint8, shape (256,): a new one begins where a move does."""
+    """Return the class of each byte, uint8, shape (256,).
+
+    A new class begins at each byte at which a move begins, and after each byte at which one ends.
+    """
     spans = {(low, high) for moves in nfa.moves for low, high, _ in moves}
     borders = {border for low, high in spans for border in (low, high + 1)}
     is_border = np.zeros(257, np.uint8)
@@ -211,18 +214,18 @@ class Place(NamedTuple):
 class Machine:
     """An automaton that begins anew when it is full.
 
-    Places in the old automaton are found again in the new one.
+    The new one finds places of the old one again, by the states of the `Nfa`.
     """
 
     def __init__(self, nfa: Nfa) -> None:
         self.automaton = Automaton(nfa)
 
     def begin(self) -> Place:
-        """Return where texts begin."""
+        """Return the place at which texts begin."""
         return Place(self.automaton, self.automaton.begin)
 
     def read(self, place: Place, data: bytes) -> Place:
-        """Return the place after some bytes; false where they do not fit."""
+        """Return the place after some bytes; it is false if they do not fit."""
 
         def read(automaton: Automaton, state: int) -> Place:
             return Place(automaton, automaton.read(state, data))
@@ -250,5 +253,6 @@ class Machine:
 
 
 def _refuse(found: str) -> NoReturn:
-    fix = "let fewer alternatives begin alike, or repeat fewer parts that may be empty"
-    raise ArgumentError("constraint", "pattern", found, "a simpler one", fix)
+    fix = "make it simpler: fewer alternatives that begin alike, fewer repeats of what may be empty"
+    sentence = f"the pattern takes {found}"
+    raise ArgumentError("constraint", "pattern", found, "a simpler one", fix, sentence)

@@ -40,7 +40,8 @@ def _without_surrogates(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int
 
 def complement(ranges: Ranges) -> Ranges:
     """Return all other characters."""
-    rest, begin = [], 0
+    rest = []
+    begin = 0
     for low, high in ranges:
         rest.append((begin, low - 1))
         begin = high + 1
@@ -59,7 +60,7 @@ def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]
     Yields
     ------
     tuple of (int, int)
-        For each byte of a character, from which byte to which, both included.
+        For each byte of a character, its lowest and its highest value.
 
     Examples
     --------
@@ -67,12 +68,12 @@ def byte_sequences(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]
     [((97, 127),), ((194, 195), (128, 191))]
     """
     for end in _ENDS:
-        if low <= end < high:  # these take different numbers of bytes
+        if low <= end < high:  # the first and the last one take different numbers of bytes
             yield from byte_sequences(low, end)
             yield from byte_sequences(end + 1, high)
             return
-    for bits in (6, 12, 18):  # of the last one, two or three bytes
-        # Where earlier bytes change, these must run through all of their values.
+    for bits in (6, 12, 18):  # of the last byte, the last two, the last three
+        # If bytes before them change, the last bytes must run through all of their values.
         rest = (1 << bits) - 1
         if low | rest < high | rest:
             if low & rest:

@@ -27,7 +27,7 @@ class Choice(Constraint):
     Raises
     ------
     ArgumentError
-        There are no choices, or too many, or one of them is no text.
+        There are no choices or too many, or one of them is not a text.
 
     Examples
     --------
@@ -46,5 +46,7 @@ def _texts(choices: Iterable[str]) -> tuple[str, ...]:
     texts = tuple(choices) if several else ()
     if not texts or not all(isinstance(text, str) for text in texts):
         found = f"{choices!r}"[:80]
-        raise ArgumentError("Choice", "choices", found, "at least one text", "give a list of str")
+        sentence = f"choices={found} is not a list of one or more texts"
+        what = ("Choice", "choices", found, "at least one text")
+        raise ArgumentError(*what, "give a list of str", sentence)
     return texts

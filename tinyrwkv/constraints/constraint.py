@@ -1,4 +1,4 @@
-"""What `Choice`, `Regex` and `JsonSchema` have in common: a pattern, and the masks it gives."""
+"""What `Choice`, `Regex` and `JsonSchema` share: a pattern, and the masks that it gives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .walk import Walk
 class Constraint:
     """A pattern that the whole text of a generation must match.
 
-    Threads and models may share one. What it learns is kept, so that one used again is faster.
+    Threads and models may share it. It keeps what it learns, so it is faster the next time.
 
     Parameters
     ----------
@@ -39,15 +39,19 @@ class Constraint:
     Raises
     ------
     ArgumentError, UnsupportedError
-        The pattern is no regular expression, not one of those understood, or too large.
+        The pattern is not a regular expression, is too large, or uses what is not understood.
     """
 
     @accept_old_names
     def __init__(self, pattern: str, prefix: str = "", suffix: str = "") -> None:
         for name, text in (("prefix", prefix), ("suffix", suffix)):
             if not isinstance(text, str):
-                raise ArgumentError("constraint", name, repr(text)[:80], "text", "give a str")
-        self.pattern, self.prefix, self.suffix = pattern, prefix, suffix
+                found = repr(text)[:80]
+                sentence = f"{name}={found} is not text"
+                raise ArgumentError("constraint", name, found, "text", "give a str", sentence)
+        self.pattern = pattern
+        self.prefix = prefix
+        self.suffix = suffix
         parts = (parse(re.escape(prefix)), parse(pattern), parse(re.escape(suffix)))
         self.nfa = Nfa(Sequence(parts))
         self._masks: WeakKeyDictionary[Tokenizer, Masks] = WeakKeyDictionary()
@@ -70,7 +74,7 @@ class Constraint:
         ----------
         text : str or bytes
             What was generated under this constraint, for instance by a generation that was cut
-            short. Give bytes where a character may be incomplete.
+            short. Give bytes if a character may be incomplete.
 
         Returns
         -------
@@ -98,14 +102,14 @@ class Constraint:
     def prepare(self, model: Core, most: int = 4096) -> int:
         """Learn beforehand which tokens may follow in every state.
 
-        After that no token of a generation takes longer than others.
+        After that, no token of a generation takes longer than the others.
 
         Parameters
         ----------
         model : Model
-            Whose vocabulary to prepare for.
+            The model whose vocabulary counts.
         most : int, optional
-            States to look at; those nearest to the beginning come first.
+            States to look at. Those nearest to the beginning come first.
 
         Returns
         -------
@@ -148,7 +152,9 @@ class Constraint:
         """
         walk = Walk(self.masks(model), model.tokenizer)
         if not walk.read(self._before):
-            found = f"{self._before[-40:]!r} before"
+            text = self._before[-40:]
+            found = f"{text!r} before"
             expected = "a beginning of what is allowed"
-            raise ArgumentError("constraint", "text", found, expected, "begin anew")
+            sentence = f"the constraint does not allow {text!r}, which was generated before"
+            raise ArgumentError("constraint", "text", found, expected, "begin anew", sentence)
         return walk

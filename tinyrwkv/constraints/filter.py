@@ -37,7 +37,7 @@ class Filter:
     ----------
     trie : Trie
     classes : bytes
-        Those of the automaton.
+        `Automaton.classes`.
     """
 
     def __init__(self, trie: Trie, classes: bytes) -> None:
@@ -52,12 +52,12 @@ class Filter:
     def tokens(self, automaton: Automaton, state: int) -> np.ndarray:
         """Return the tokens that an automaton can read from a state on, int32, shape (count,).
 
-        Goes down the tree level by level, with the nodes that are alive.
+        The search goes down the tree level by level, along the nodes that are alive.
         """
         alive = self._begin(automaton.row(state))
         level = 0
-        few = alive.nodes[:]  # what was found one by one
-        many = list[np.ndarray]()  # what was found in whole levels
+        few = alive.nodes[:]  # the nodes that were found one by one
+        many = list[np.ndarray]()  # the nodes that were found in whole levels
         while alive.total:
             if alive.total <= FEW:
                 alive = self._one_by_one(automaton, alive)
@@ -75,7 +75,7 @@ class Filter:
         return ids[ids >= 0]
 
     def _begin(self, row: np.ndarray) -> Alive:
-        """Return what is alive of the first level, given the next state for each class."""
+        """Return the alive nodes of the first level, given the next state for each class."""
         nodes, states = list[int](), list[int]()
         for following, of_class in zip(row.tolist(), self._first_level, strict=True):
             if following:  # not DEAD, which is 0
@@ -84,10 +84,11 @@ class Filter:
         return Alive(nodes, states, sum(map(self._n_children.__getitem__, nodes)))
 
     def _one_by_one(self, automaton: Automaton, parents: Alive) -> Alive:
-        """Return what is alive of the next level."""
+        """Return the alive nodes of the next level, below `parents`."""
         first_child, n_children, class_of = self._first_child, self._n_children, self._class_of
         table = automaton.table.data
-        nodes, states, total = list[int](), list[int](), 0
+        nodes, states = list[int](), list[int]()
+        total = 0
         for node, state in zip(parents.nodes, parents.states, strict=True):
             count = n_children[node]
             if not count:
@@ -107,7 +108,7 @@ class Filter:
     def _whole_levels(
         self, automaton: Automaton, level: int, parents: Alive
     ) -> tuple[Alive, list[np.ndarray]]:
-        """Go down while many are alive, through all nodes of a level at once, dead ones too.
+        """Go down while many nodes are alive; look at all nodes of a level at once, dead ones too.
 
         Returns
         -------
@@ -117,12 +118,15 @@ class Filter:
             The nodes that are alive, for each level.
         """
         trie = self.trie
-        nodes, states = np.array(parents.nodes, np.intp), np.array(parents.states, np.int32)
-        levels, total = list[np.ndarray](), FEW + 1
+        nodes = np.array(parents.nodes, np.intp)
+        states = np.array(parents.states, np.int32)
+        levels = list[np.ndarray]()
+        total = FEW + 1
         while total > FEW:
             following = self._following(automaton, level, nodes, states)
             places = np.flatnonzero(following)  # not DEAD, which is 0
-            nodes, states = places + trie.starts[level + 1], following[places]
+            nodes = places + trie.starts[level + 1]
+            states = following[places]
             levels.append(nodes)
             level += 1
             counts = trie.counts[nodes]
@@ -136,7 +140,8 @@ class Filter:
         """Return the state after each node of the next level, int32; `DEAD` below dead nodes."""
         trie, n_classes = self.trie, automaton.n_classes
         begin, middle, end = trie.starts[level : level + 3]
-        rows = np.full(middle - begin, DEAD * n_classes, np.intp)  # where a state's row begins
+        # For each node of this level, where the row of its state begins in the table.
+        rows = np.full(middle - begin, DEAD * n_classes, np.intp)
         rows[nodes - begin] = states * n_classes
         first = trie.starts[1]  # nodes of the first level have no parents
         cells = rows.take(trie.parents[middle - first : end - first])

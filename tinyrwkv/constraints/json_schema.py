@@ -69,13 +69,13 @@ class JsonSchema(Constraint):
     Raises
     ------
     ArgumentError
-        It is no schema, or nothing is valid by it, or it is too large.
+        It is not a schema, no value is valid for it, or it is too large.
     UnsupportedError
         It has a keyword that is not understood.
 
     Notes
     -----
-    A subset of JSON Schema, and of the JSON that is valid by it:
+    This is a subset of JSON Schema, and of the JSON that is valid for a schema:
 
     - Spaces only where ``json.dumps`` writes them.
     - Properties in the order of the schema, and no others.
@@ -102,12 +102,14 @@ class JsonSchema(Constraint):
         super().__init__(_pattern(schema, "schema", 0), prefix, suffix)
 
 
-def _wrong(path: str, found: str, expected: str) -> NoReturn:
-    raise ArgumentError("JsonSchema", path, found[:80], expected, "correct the schema")
+def _wrong(path: str, found: str, expected: str, sentence: str | None = None) -> NoReturn:
+    found = found[:80]
+    sentence = sentence or f"{path} is {found}, but must be {expected}"
+    raise ArgumentError("JsonSchema", path, found, expected, "correct the schema", sentence)
 
 
-def _unsupported(path: str, found: str, expected: str, fix: str) -> NoReturn:
-    raise UnsupportedError("JsonSchema", path, found[:80], expected, fix)
+def _unsupported(path: str, found: str, expected: str, fix: str, sentence: str) -> NoReturn:
+    raise UnsupportedError("JsonSchema", path, found[:80], expected, fix, sentence)
 
 
 def _one_of(parts: list[str]) -> str:
@@ -116,23 +118,27 @@ def _one_of(parts: list[str]) -> str:
 
 def _not_too_long(pattern: str, path: str) -> str:
     if len(pattern) > LONGEST:
-        _wrong(path, f"a pattern of {len(pattern):,} characters", f"at most {LONGEST:,}")
+        found = f"a pattern of {len(pattern):,} characters"
+        expected = f"at most {LONGEST:,}"
+        _wrong(path, found, expected, f"{path} makes {found}, but may make {expected}")
     return pattern
 
 
-# Every function below returns the pattern of one schema, or of a part of it. `path` says where the
-# schema stands, `depth` how many are around it.
+# Every function below returns the pattern of one schema, or of a part of it. `path` is the place of
+# that schema in the whole one, `depth` is the number of schemas around it.
 
 
 def _pattern(schema: Any, path: str, depth: int) -> str:
     if depth > DEEPEST:
-        _wrong(path, f"more than {DEEPEST} levels", "fewer")
+        found = f"more than {DEEPEST} levels"
+        _wrong(path, found, "fewer", f"the schema has {found}: {path}")
     if not isinstance(schema, Mapping):
         _wrong(path, repr(schema), "an object such as {'type': 'string'}")
     kind = next((key for key in ("const", "enum", "anyOf", "type") if key in schema), None)
     if kind is None:
         _check_keywords(schema, path, _ANNOTATIONS.union(*_KEYWORDS.values()))
-        _wrong(path, "no type", "type, enum, const or anyOf")
+        expected = "type, enum, const or anyOf"
+        _wrong(path, "no type", expected, f"{path} has no type: it needs {expected}")
     types = _types(schema, path)
     known = _ANNOTATIONS | {"type", kind}
     if kind == "type":
@@ -146,12 +152,13 @@ def _pattern(schema: Any, path: str, depth: int) -> str:
         values = [schema["const"]] if kind == "const" else schema["enum"]
         parts = _constants(values, types, path)
     if not parts:
-        _wrong(path, "no value that is valid", "at least one")
+        found = "no value that is valid"
+        _wrong(path, found, "at least one", f"no value is valid for {path}")
     return _not_too_long(_one_of(parts), path)
 
 
 def _types(schema: Schema, path: str) -> list[str]:
-    """Return the types that a schema allows; none where it does not say."""
+    """Return the types that a schema allows; an empty list if it does not say."""
     types = schema.get("type", [])
     if isinstance(types, str):
         types = [types]
@@ -165,13 +172,15 @@ def _check_keywords(schema: Schema, path: str, known: set[str]) -> None:
     for key in schema:
         if key not in known:
             fix = "leave it out, or use the keywords that docs/constraints.md lists"
-            _unsupported(path, f"keyword {key!r}", "one that is understood", fix)
+            found = f"keyword {key!r}"
+            sentence = f"{path} has the {found}, which is not understood"
+            _unsupported(path, found, "one that is understood", fix, sentence)
 
 
 def _any_of(schema: Schema, types: list[str], path: str, depth: int) -> list[str]:
     schemas = schema["anyOf"]
     if not isinstance(schemas, list) or types:
-        _wrong(f"{path}.anyOf", repr(schemas), "a list, and no type beside it")
+        _wrong(f"{path}.anyOf", repr(schemas), "a list without a type beside it")
     return [_pattern(one, f"{path}.anyOf[{i}]", depth + 1) for i, one in enumerate(schemas)]
 
 
@@ -189,7 +198,8 @@ def _constant(value: Any, path: str) -> str:
     try:
         return re.escape(json.dumps(value, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        _wrong(path, f"{error}", "a value that JSON can write")
+        sentence = f"{path} has a value that JSON cannot write: {error}"
+        _wrong(path, f"{error}", "a value that JSON can write", sentence)
 
 
 def _is_a(value: Any, kind: str) -> bool:
@@ -224,7 +234,8 @@ def _braces(least: int, most: int | None) -> str:
 
 def _check_order(least: int, most: int | None, path: str) -> None:
     if most is not None and most < least:
-        _wrong(path, f"at least {least} and at most {most}", "the smaller number first")
+        found = f"at least {least} and at most {most}"
+        _wrong(path, found, "the smaller number first", f"{path} asks for {found}")
 
 
 def _string(schema: Schema, path: str, depth: int) -> str:
@@ -235,7 +246,9 @@ def _string(schema: Schema, path: str, depth: int) -> str:
         return f'"{_inside_quotes(ANY, path)}{_braces(least or 0, most)}"'
     if least is not None or most is not None:
         fix = "say the length in the pattern"
-        _unsupported(path, "a pattern and a length", "one of them", fix)
+        found = "a pattern and a length"
+        sentence = f"{path} has {found}, which do not go together"
+        _unsupported(path, found, "one of them", fix, sentence)
     return f'"{_inside_quotes(parse(schema["pattern"]), path)}"'
 
 
@@ -244,7 +257,9 @@ def _inside_quotes(node: Node, path: str) -> str:
     if isinstance(node, Characters):
         parts = _spellings(node.ranges)
         if not parts:
-            _wrong(f"{path}.pattern", "only control characters", "others too")
+            place = f"{path}.pattern"
+            found = "only control characters"
+            _wrong(place, found, "others too", f"a set in {place} has {found}")
         return _one_of(parts)
     if isinstance(node, Repeat):
         return f"(?:{_inside_quotes(node.part, path)}){_braces(node.least, node.most)}"
@@ -265,7 +280,7 @@ def _spellings(ranges: Ranges) -> list[str]:
 
 
 def _common(some: Ranges, others: Ranges) -> Iterable[tuple[int, int]]:
-    """Yield what is in both of two sets of characters."""
+    """Yield the ranges of characters that both sets have."""
     for one_low, one_high in some:
         for other_low, other_high in others:
             low, high = max(one_low, other_low), min(one_high, other_high)
@@ -301,13 +316,16 @@ def _decimals(schema: Schema, path: str, most: int) -> int:
     fitting = [count for count in range(most + 1) if multiple in (10.0**-count, 1 / 10**count)]
     if isinstance(multiple, bool) or not fitting:
         expected = "1" if most == 0 else f"1, 0.1, 0.01, ... to {10.0**-most:g}"
-        _unsupported(f"{path}.multipleOf", repr(multiple), expected, "leave it out")
+        place = f"{path}.multipleOf"
+        sentence = f"{place} is {multiple!r}, but can only be {expected}"
+        _unsupported(place, repr(multiple), expected, "leave it out", sentence)
     return fitting[0]
 
 
 def _array(schema: Schema, path: str, depth: int) -> str:
     if "items" not in schema:
-        _wrong(path, "no items", "the schema of the items")
+        expected = "the schema of the items"
+        _wrong(path, "no items", expected, f"{path} has no items: it needs {expected}")
     item = _pattern(schema["items"], f"{path}.items", depth + 1)
     least = _count(schema, "minItems", path) or 0
     most = _count(schema, "maxItems", path)
@@ -330,7 +348,7 @@ def _object(schema: Schema, path: str, depth: int) -> str:
     is_required = [key in required for key in properties]
 
     def beginning_with(first: int) -> str:
-        """Return the pattern of the members from this one on, which is there."""
+        """Return the pattern of the members from `first` on; the first is always there."""
         pattern = members[first]
         for i in range(first + 1, len(members)):
             pattern += f", {members[i]}" if is_required[i] else f"(?:, {members[i]})?"
@@ -357,7 +375,8 @@ def _properties(schema: Schema, path: str) -> tuple[Schema, list[str]]:
         _wrong(f"{path}.required", repr(required), "a list of names of properties")
     if schema.get("additionalProperties", False) is not False:
         place = f"{path}.additionalProperties"
-        _unsupported(place, "others", "False", "list the properties")
+        sentence = f"{place} can only be False"
+        _unsupported(place, "others", "False", "list the properties", sentence)
     return properties, required
 
 

@@ -15,22 +15,22 @@ from .nfa import Nfa
 from .trie import Trie
 
 CACHE_BYTES = 4 << 20
-"""Memory for the masks of one constraint; the one not used for the longest time goes first."""
+"""Memory for the masks of one constraint. The mask that was used longest ago goes first."""
 
 OVERHEAD = 512
 """Bytes of the objects around a mask."""
 
 FEW = 128
-"""Up to this number of allowed tokens, a mask has their ids instead of a bit for every token."""
+"""Up to this number of allowed tokens, a mask is their ids instead of a bit for every token."""
 
 
 class MaskCache:
-    """The masks that were used last, as far as `CACHE_BYTES` go.
+    """The masks that were used last, in at most `CACHE_BYTES`.
 
     Attributes
     ----------
     n_bytes : int
-        What they take.
+        Bytes that the masks take.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class MaskCache:
         return mask
 
     def put(self, name: Members, mask: np.ndarray) -> None:
-        """Keep a mask, and let old ones go to make room for it."""
+        """Keep a mask, and drop old ones to make room for it."""
         self._masks[name] = mask
         self.n_bytes += mask.nbytes + OVERHEAD
         while self.n_bytes > CACHE_BYTES:
@@ -60,7 +60,7 @@ class MaskCache:
 
 
 class Masks:
-    """The allowed tokens of one vocabulary. For any number of threads.
+    """The allowed tokens of one vocabulary. Any number of threads may use it.
 
     Parameters
     ----------
@@ -79,18 +79,18 @@ class Masks:
         self._vocab_size = trie.vocab_size
         self._filter = Filter(trie, self.machine.automaton.classes)
         self._stands_for = nfa.interchangeable(trie.longest)
-        # What is the same for states that allow the same tokens, for the states of one automaton.
+        # The names of the states of one automaton. States of the same name allow the same tokens.
         self._names: dict[int, Members] = {}
         self._named = self.machine.automaton
         self._lock = threading.Lock()
 
     def begin(self) -> Place:
-        """Return where texts begin."""
+        """Return the place at which texts begin."""
         with self._lock:
             return self.machine.begin()
 
     def read(self, place: Place, data: bytes) -> Place:
-        """Return the place after some bytes; false where they do not fit."""
+        """Return the place after some bytes; it is false if they do not fit."""
         with self._lock:
             return self.machine.read(place, data)
 
@@ -100,14 +100,14 @@ class Masks:
         Returns
         -------
         ndarray
-            int32: the ids of the allowed tokens. Or uint8, where these are more than `FEW`: packed
-            bits, one for each token, set where a token is not allowed.
+            The ids of the allowed tokens, int32. If these are more than `FEW`, packed bits, uint8:
+            one for each token, set if that token is not allowed.
         """
         with self._lock:
             return self.machine.ask(place, self._mask)
 
     def candidates(self, place: Place) -> np.ndarray:
-        """Find the tokens that an automaton can read from a place on, int32, shape (count,)."""
+        """Return the tokens that can be read from a place on, int32, shape (count,)."""
         with self._lock:
             return self.machine.ask(place, self._filter.tokens)
 
@@ -129,7 +129,8 @@ class Masks:
 
     def _mask(self, automaton: Automaton, state: int) -> np.ndarray:
         if self._named is not automaton:
-            self._named, self._names = automaton, {}
+            self._named = automaton
+            self._names = {}
         name = self._names.get(state)
         if name is None:
             members = {self._stands_for[member] for member in automaton.members[state]}

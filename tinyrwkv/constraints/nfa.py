@@ -1,8 +1,8 @@
 """A pattern as a nondeterministic finite automaton (NFA) over the bytes of UTF-8.
 
-Thompson's construction makes it from a tree of `pattern`. In a state, the same byte may lead to
-several states, and some states follow without a byte. Every part of a tree matches some text, so
-every state leads to the end: a text that is alive can always be completed.
+Thompson's construction makes it from a tree of `pattern`. From one state, the same byte may lead to
+several states, and other states may follow without a byte. Every part of a tree matches some text.
+So every state leads to the end, and a text that fits so far can always be completed.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Nfa:
     Attributes
     ----------
     moves : list of list of Move
-        For each state, where bytes lead.
+        For each state, the moves from it.
     jumps : list of list of int
         For each state, the states that follow without a byte.
     start, end : int
-        The first state, and the one where the whole pattern has matched.
+        The first state, and the one in which the whole pattern has matched.
     runs : list of Run
 
     Raises
@@ -83,16 +83,16 @@ class Nfa:
         Parameters
         ----------
         longest : int
-            Bytes of the longest token. In two copies of a run from which no token reaches the end
-            of the run, the same tokens can be read.
+            Bytes of the longest token. If no token reaches the end of a run from either of two
+            copies, the same tokens can be read in both.
 
         Returns
         -------
         list of int
-            The state itself where no other one stands for it.
+            The state itself if no other one stands for it.
         """
         states = np.arange(len(self.moves))
-        for first, size, copies in self.runs:  # runs inside of others come before them
+        for first, size, copies in self.runs:  # a run comes after those inside of it
             far_from_end = copies - longest
             if far_from_end > 1:
                 n_states = far_from_end * size
@@ -113,7 +113,7 @@ class Nfa:
             self.jumps[start].append(end)
 
     def _add(self, node: Node, start: int) -> int:
-        """Add what matches a node, beginning at the state `start`; return where it ends."""
+        """Add what matches a node, from the state `start` on; return the state at its end."""
         self._steps += 1
         if self._steps > MOST_STEPS:
             _refuse(f"more than {MOST_STEPS:,} steps of construction")
@@ -149,7 +149,7 @@ class Nfa:
         self._jump(start, before_item)
         after_item = self._add(item, before_item)
         self._jump(self._add_sequence(separator, after_item), before_item)
-        # What skips the list continues elsewhere, or it could enter the list by its end.
+        # A state of its own: a text that skips the list must not enter it by its end.
         end = self._new_state()
         self._jump(after_item, end)
         return end
@@ -169,7 +169,7 @@ class Nfa:
         return end
 
     def _add_copies(self, part: Node, count: int, start: int) -> list[int]:
-        """Add a part several times; return where each copy begins, then where the last one ends."""
+        """Add a part several times; return the state before each copy, then the last state."""
         places = [start]
         first = len(self.moves)
         for _ in range(count):
@@ -199,11 +199,12 @@ class Nfa:
 
 def _refuse(found: str) -> NoReturn:
     fix = "repeat less, or shorten the pattern"
-    raise ArgumentError("constraint", "pattern", found, "a smaller automaton", fix)
+    sentence = f"the automaton of the pattern takes {found}"
+    raise ArgumentError("constraint", "pattern", found, "a smaller automaton", fix, sentence)
 
 
 def _list_separator(pair: tuple[Node, ...]) -> tuple[Node, ...] | None:
-    """Return what separates the items of a list ``x(?:, x)*``; None if the two nodes are none."""
+    """Return what separates the items of a list ``x(?:, x)*``; None for another pair."""
     if len(pair) < 2:
         return None
     item, rest = pair

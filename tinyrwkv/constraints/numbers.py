@@ -41,11 +41,14 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
         first = int((Decimal(str(low)) / unit).to_integral_value(ROUND_CEILING))
         last = int((Decimal(str(high)) / unit).to_integral_value(ROUND_FLOOR))
     except (ArithmeticError, ValueError, TypeError):
-        first, last = 10**MOST_DIGITS, 0
+        first = 10**MOST_DIGITS
+        last = 0
     if first > last or max(abs(first), abs(last)) >= 10**MOST_DIGITS:
         found = f"{str(low)[:30]} to {str(high)[:30]} with {decimals} decimals"
         expected = f"a number between them, of {MOST_DIGITS} digits at most"
-        raise ArgumentError("constraint", "bounds", found, expected, "choose other bounds")
+        sentence = f"the bounds {found} do not have {expected}"
+        what = ("constraint", "bounds", found, expected)
+        raise ArgumentError(*what, "choose other bounds", sentence)
     parts = []
     if first < 0:
         parts.append("-" + _positive(max(1, -last), -first, decimals))
@@ -85,7 +88,7 @@ def _any_fraction(decimals: int) -> str:
 def _fraction(low: int, high: int, digits: int) -> str:
     """Return a pattern of the digits after the point, without the zeros at the end.
 
-    `low` and `high` have this number of digits. The pattern is empty where only 0 lies between.
+    `low` and `high` have this number of digits. The pattern is empty if only 0 lies between them.
     """
     if digits == 0 or high == 0:
         return ""

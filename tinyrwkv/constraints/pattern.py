@@ -13,7 +13,7 @@ What is understood has the meaning that ``re.fullmatch`` with ``re.ASCII`` gives
 ``^`` first and ``$`` last                     nothing: the whole text must match anyway
 =============================================  ====================================================
 
-Refused: references back, lookahead and lookbehind, word borders, flags, possessive repetition.
+Refused: backreferences, lookahead and lookbehind, word borders, flags, possessive repetition.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ class Characters:
 
 @dataclass(frozen=True)
 class Sequence:
-    """One after the other; without any the empty text."""
+    """Its parts one after the other. Without parts it is the empty text."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Either:
-    """One of them."""
+    """One of its parts."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """`least` to `most` times, without end where `most` is None."""
+    """A part, `least` to `most` times. There is no limit if `most` is None."""
 
     part: Node
     least: int
@@ -94,9 +94,10 @@ def parse(pattern: str) -> Node:
     Raises
     ------
     ArgumentError
-        It is no regular expression, or too long, too deep, repeated too often, or matches no text.
+        It is not a regular expression, matches no text, is too long or too deep, or repeats
+        something too often.
     UnsupportedError
-        It has something that no automaton can do, or this one does not.
+        It uses something that no automaton can do, or that this one does not do.
 
     Examples
     --------
@@ -104,21 +105,27 @@ def parse(pattern: str) -> Node:
     Repeat(part=Characters(ranges=((97, 97),)), least=0, most=1)
     """
     if not isinstance(pattern, str):
-        raise ArgumentError("Regex", "pattern", type(pattern).__name__, "text", "give a str")
+        found = type(pattern).__name__
+        sentence = f"the pattern is of type {found}, but must be text"
+        raise ArgumentError("Regex", "pattern", found, "text", "give a str", sentence)
     if len(pattern) > LONGEST:
         found = f"{len(pattern):,} characters"
-        raise ArgumentError("Regex", "pattern", found, f"at most {LONGEST:,}", "shorten it")
+        expected = f"at most {LONGEST:,}"
+        sentence = f"the pattern has {found}, but may have {expected}"
+        raise ArgumentError("Regex", "pattern", found, expected, "shorten it", sentence)
     return _Parser(pattern).run()
 
 
 class _Parser:
     def __init__(self, pattern: str) -> None:
-        self.pattern, self.at = pattern, 0
+        self.pattern = pattern
+        self.at = 0
 
     def run(self) -> Node:
         node = self.either(0)
         if self.at < len(self.pattern):
-            self.wrong("a ) that closes nothing", "an opening ( before it")
+            problem = "this ) closes nothing"
+            self.wrong("a ) that closes nothing", "an opening ( before it", problem)
         return node
 
     def peek(self, text: str) -> bool:
@@ -131,26 +138,33 @@ class _Parser:
 
     def next(self, expected: str) -> str:
         if self.at == len(self.pattern):
-            self.wrong("its end", expected)
+            self.wrong("its end", expected, f"the pattern ends here, but needs {expected}")
         self.at += 1
         return self.pattern[self.at - 1]
 
-    def wrong(self, found: str, expected: str) -> NoReturn:
-        raise ArgumentError(
-            "Regex", f"pattern, character {self.at:,}", found, expected, f"correct {self.near()}"
-        )
+    def wrong(self, found: str, expected: str, problem: str) -> NoReturn:
+        place = self.place()
+        fix = f"correct {self.near()}"
+        raise ArgumentError("Regex", place, found, expected, fix, f"{place}: {problem}")
 
     def cannot(self, found: str) -> NoReturn:
-        place, fix = f"pattern, character {self.at:,}", f"write {self.near()} another way"
-        raise UnsupportedError("Regex", place, found, "what docs/constraints.md lists", fix)
+        place = self.place()
+        expected = "what docs/constraints.md lists"
+        fix = f"write {self.near()} another way"
+        sentence = f"{place}: {found} is not supported (see docs/constraints.md)"
+        raise UnsupportedError("Regex", place, found, expected, fix, sentence)
+
+    def place(self) -> str:
+        return f"pattern, character {self.at:,}"
 
     def near(self) -> str:
-        """Return what stands around the present place."""
+        """Return the part of the pattern around the present place."""
         return f"{self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
 
     def either(self, depth: int) -> Node:
         if depth > DEEPEST:
-            self.wrong(f"groups more than {DEEPEST} deep", "fewer")
+            problem = f"groups are nested more than {DEEPEST} deep"
+            self.wrong(f"groups more than {DEEPEST} deep", "fewer", problem)
         parts = [self.sequence(depth)]
         while self.take("|"):
             parts.append(self.sequence(depth))
@@ -177,11 +191,12 @@ class _Parser:
         if self.peek("+"):
             self.cannot("possessive repetition")
         if self.peek("*") or self.peek("?") or self.bounds() is not None:
-            self.wrong("one repetition directly after another", "a group around the first")
+            problem = "one repetition follows another; put a group around the first"
+            self.wrong("one repetition directly after another", "a group around the first", problem)
         return Repeat(node, *bounds)
 
     def bounds(self) -> tuple[int, int | None] | None:
-        """Read how often something is repeated; None where nothing says so."""
+        """Read how often something is repeated; None if nothing says so."""
         if self.pattern[self.at : self.at + 1] not in ("*", "+", "?", "{"):
             return None
         if self.take("*"):
@@ -206,18 +221,23 @@ class _Parser:
             most = least
         self.at = found.end()
         if most is not None and most < least:
-            self.wrong(f"{{{least},{most}}}", "the smaller number first")
+            braces = f"{{{least},{most}}}"
+            expected = "the smaller number first"
+            self.wrong(braces, expected, f"{braces} begins with the larger number")
         return least, most
 
     def repeats(self, digits: str) -> int:
         # Python refuses to convert thousands of digits.
         if len(digits) > 9 or int(digits) > MOST_REPEATS:
-            self.wrong(f"more than {MOST_REPEATS:,} repetitions", "fewer, or * for any number")
+            found = f"more than {MOST_REPEATS:,} repetitions"
+            problem = f"there are {found}; * is for any number"
+            self.wrong(found, "fewer, or * for any number", problem)
         return int(digits)
 
     def single(self, depth: int) -> Node:
         if self.bounds() is not None:
-            self.wrong("nothing to repeat", "something before it")
+            problem = "there is nothing before it to repeat"
+            self.wrong("nothing to repeat", "something before it", problem)
         character = self.next("a character")
         if character == "(":
             return self.group(depth)
@@ -228,7 +248,7 @@ class _Parser:
         if character == "\\":
             return Characters(self.escape())
         if character in "^$":
-            self.cannot(f"a {character} inside")
+            self.cannot(f"a {character} in the middle")
         return self.one(ord(character))
 
     def group(self, depth: int) -> Node:
@@ -240,12 +260,12 @@ class _Parser:
                 self.cannot(f"the group (?{self.pattern[self.at : self.at + 1]}")
         node = self.either(depth + 1)
         if not self.take(")"):
-            self.wrong("a ( that nothing closes", "a ) after it")
+            self.wrong("a ( that nothing closes", "a ) after it", "a ( is never closed")
         return node
 
     def one(self, code: int) -> Characters:
         if SURROGATES[0] <= code <= SURROGATES[1]:
-            self.wrong("a surrogate", "a character")
+            self.wrong("a surrogate", "a character", "a surrogate is not a character")
         return Characters(((code, code),))
 
     def escape(self) -> Ranges:
@@ -258,7 +278,7 @@ class _Parser:
         if name in _CODES:
             return self.one(self.code(name)).ranges
         if name in "123456789":
-            self.cannot("a reference back")
+            self.cannot("a backreference")
         if name.isascii() and name.isalnum():
             self.cannot(f"\\{name}")
         return self.one(ord(name)).ranges
@@ -269,7 +289,8 @@ class _Parser:
         digits = self.pattern[self.at : self.at + count]
         is_hex = len(digits) == count and set(digits) <= set(string.hexdigits)
         if not is_hex or int(digits, 16) > LAST:
-            self.wrong(f"\\{name}{digits}", f"{count} hexadecimal digits of a character")
+            expected = f"{count} hexadecimal digits of a character"
+            self.wrong(f"\\{name}{digits}", expected, f"\\{name} needs {expected}")
         self.at += count
         return int(digits, 16)
 
@@ -284,7 +305,8 @@ class _Parser:
         if negated:
             characters = complement(characters)
         if not characters:
-            self.wrong("a set without characters", "at least one, or no text matches")
+            expected = "at least one, or no text matches"
+            self.wrong("a set without characters", expected, "no character is in this set")
         return characters
 
     def range(self) -> Ranges:
@@ -295,7 +317,8 @@ class _Parser:
         self.at += 1
         high = self.member()
         if not _is_single(high) or high < low:
-            self.wrong("a range that goes nowhere", "from one character up to another")
+            expected = "from one character up to another"
+            self.wrong("a range that goes nowhere", expected, f"a range must go {expected}")
         return ((low[0][0], high[0][1]),)
 
     def member(self) -> Ranges:

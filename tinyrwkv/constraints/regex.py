@@ -8,17 +8,17 @@ from .constraint import Constraint
 class Regex(Constraint):
     r"""A regular expression that the whole text of a generation must match.
 
-    Threads and models may share one. What it learns is kept, so that one used again is faster.
+    Threads and models may share it. It keeps what it learns, so it is faster the next time.
 
     Parameters
     ----------
     pattern : str
         A regular expression, see `tinyrwkv.constraints.pattern`.
     prefix : str, optional
-        Text before it. Give a space, ``" "``, where the prompt ends with a word such as
+        Text before it. Give a space, ``" "``, if the prompt ends with a word such as
         "Assistant:": models write that space as part of the next word's token.
     suffix : str, optional
-        Text after it. Give an empty line, ``"\n\n"``, where the model was taught to end its
+        Text after it. Give an empty line, ``"\n\n"``, if the model was taught to end its
         answers with one. If `stop` has the same text, the result does not show it.
 
     Attributes
@@ -28,7 +28,7 @@ class Regex(Constraint):
     Raises
     ------
     ArgumentError, UnsupportedError
-        The pattern is no regular expression, not one of those understood, or too large.
+        The pattern is not a regular expression, is too large, or uses what is not understood.
 
     Examples
     --------

@@ -16,23 +16,23 @@ LONGEST = 24
 """Bytes. Longer tokens are left out: runs of blanks and dashes, which shorter tokens spell."""
 
 NO_TOKEN = -1
-"""In `Trie.tokens`, for a text that only begins longer tokens."""
+"""In `Trie.tokens`, for a text that is only the beginning of longer tokens."""
 
 
 class Trie:
     """A tree whose nodes are the texts that tokens begin with.
 
-    The nodes of one length, a level, lie together and are sorted. Tokens lie sorted in a model
-    file. So the nodes of a level are those entries that differ from the entry before within that
-    length, and the children of a node are neighbours. A node takes 21 bytes: 2.4 MB for the World
-    vocabulary.
+    The nodes of one length are a level. They lie together and are sorted, because a model file has
+    its tokens sorted. An entry begins a new node of a level if its first bytes, as many as the
+    level is long, differ from those of the entry before. The children of a node are neighbours. A
+    node takes 21 bytes, and the tree of the World vocabulary 2.4 MB.
 
     Parameters
     ----------
     data : ndarray, uint8, shape (total,)
     starts : ndarray, int32, shape (n + 1,)
     ids : ndarray, int32, shape (n,)
-        The entries as `Tokenizer` takes them: sorted, and all 256 single bytes among them.
+        The entries as `Tokenizer` takes them: sorted, with all 256 single bytes among them.
     vocab_size : int
 
     Attributes
@@ -87,7 +87,7 @@ class Trie:
 def _shared_bytes(
     data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, longest: int
 ) -> np.ndarray:
-    """Return how many bytes each entry begins with as the one before does, int32, shape (n,)."""
+    """Return how many first bytes each entry shares with the one before, int32, shape (n,)."""
     shared = np.zeros(len(lengths), np.int32)
     same = np.arange(1, len(lengths), dtype=np.int32)  # entries that agree so far
     for place in range(longest):
@@ -111,7 +111,7 @@ _tries: WeakKeyDictionary[Tokenizer, Trie] = WeakKeyDictionary()
 
 
 def trie_of(model: Core) -> Trie:
-    """Return the tree of a model's vocabulary: the same one as long as its tokenizer lives.
+    """Return the tree of a model's vocabulary; it is kept as long as the tokenizer lives.
 
     Raises
     ------
@@ -121,6 +121,6 @@ def trie_of(model: Core) -> Trie:
     tokenizer = model.tokenizer
     trie = _tries.get(tokenizer)
     if trie is None:
-        data, starts, ids = (model.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
-        trie = _tries.setdefault(tokenizer, Trie(data, starts, ids, tokenizer.vocab_size))
+        parts = [model.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids")]
+        trie = _tries.setdefault(tokenizer, Trie(*parts, tokenizer.vocab_size))
     return trie

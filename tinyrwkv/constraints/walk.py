@@ -11,7 +11,7 @@ from ..tokenizer import Tokenizer
 from .masks import FEW, Masks
 
 NEAR = 4.0
-"""Of more than `FEW` allowed tokens, those get exact logits that come so near to the largest."""
+"""If more than `FEW` tokens are allowed, only those this near to the largest logit are exact."""
 
 
 class Walk:
@@ -24,7 +24,8 @@ class Walk:
     """
 
     def __init__(self, masks: Masks, tokenizer: Tokenizer) -> None:
-        self._masks, self._tokenizer = masks, tokenizer
+        self._masks = masks
+        self._tokenizer = tokenizer
         self._place = masks.begin()
 
     def mask(
@@ -35,11 +36,11 @@ class Walk:
         Parameters
         ----------
         logits : ndarray, float32, shape (V,)
-            At least one stays. Where a byte can follow, that byte is a token; where none can, the
-            text is complete and token 0 can follow.
+            At least one stays. If a byte can follow, that byte is a token itself. If none can,
+            the text is complete, and token 0 can follow.
         exact : callable, optional
-            Takes ids and returns better logits for them. It is asked for those that stay; where
-            these are more than `FEW`, for the best of them.
+            Takes ids and returns better logits for them. It is asked for the tokens that stay. If
+            these are more than `FEW`, it is asked for the best of them only.
         """
         allowed = self._masks.allowed(self._place)
         if allowed.dtype == np.int32:
@@ -59,7 +60,7 @@ class Walk:
         Returns
         -------
         bool
-            False where nothing can follow: the text is complete.
+            False if nothing can follow, because the text is complete.
 
         Raises
         ------
@@ -70,12 +71,13 @@ class Walk:
         if not data or not self.read(data):
             found = f"token {token}, {data[:40]!r}"
             expected = "a token that the constraint allows"
-            fix = "let it choose only where logits are not -inf"
-            raise TinyRWKVError("generate", "sampler", found, expected, fix)
+            fix = "let it choose only tokens whose logits are not -inf"
+            sentence = f"the sampler chose {found}, which the constraint does not allow"
+            raise TinyRWKVError("generate", "sampler", found, expected, fix, sentence)
         return self._place.automaton.goes_on(self._place.state)
 
     def read(self, data: bytes) -> bool:
-        """Go on by some bytes; False where they do not fit."""
+        """Go on by some bytes; return False if they do not fit."""
         self._place = self._masks.read(self._place, data)
         return bool(self._place)
 
