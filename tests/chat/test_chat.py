@@ -243,10 +243,12 @@ def test_saving_replaces_only_states(model: tinyrwkv.Model, tmp_path: pathlib.Pa
     chat = Chat(model)
     letter = tmp_path / "letter.txt"
     letter.write_text("dear")
-    with pytest.raises(ArgumentError, match="something else"):
+    with pytest.raises(ArgumentError, match="not a state") as caught:
         chat.save(letter)
-    with pytest.raises(ArgumentError, match="found model"):
+    assert caught.value.found == "something else"
+    with pytest.raises(ArgumentError, match="not a state") as caught:
         chat.save(model.path)
+    assert caught.value.found == "model"
     with pytest.raises(FormatError):
         chat.save(tmp_path / "no" / "folder")
     assert letter.read_text() == "dear"

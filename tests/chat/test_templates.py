@@ -91,7 +91,7 @@ def test_braces_are_only_text() -> None:
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ArgumentError, match="found 'alpaca', expected one of chat, robot, raven, none; choose"
+        ArgumentError, match="no template 'alpaca', only chat, robot, raven, none; choose"
     ):
         template("alpaca")
 

@@ -31,7 +31,7 @@ OF_SAMPLER = (
 )
 NAMES = (*OF_SAMPLER, "max_tokens")
 WHOLE = ("top_k", "seed", "max_tokens")
-"""Those whose values are whole numbers."""
+"""The settings whose values are whole numbers."""
 MOST_TOKENS = 10**9
 
 
@@ -47,7 +47,7 @@ def parse(key: str, value: float | str | None) -> Any:
     Raises
     ------
     ArgumentError
-        There is no such setting, or its value is no number of the right kind.
+        There is no such setting, or its value is not a number of the right kind.
 
     Examples
     --------
@@ -56,11 +56,15 @@ def parse(key: str, value: float | str | None) -> Any:
     """
     if key not in NAMES:
         expected = f"one of {', '.join(NAMES)}"
-        raise ArgumentError("settings", "name", repr(key), expected, "choose one of them")
+        sentence = f"there is no setting {key!r}, only {', '.join(NAMES)}"
+        what = ("settings", "name", repr(key), expected)
+        raise ArgumentError(*what, "choose one of them", sentence)
     number = _number(key, value) if isinstance(value, str) else value
     if key == "max_tokens" and not (type(number) is int and 1 <= number <= MOST_TOKENS):
         expected = f"1 to {MOST_TOKENS:,}"
-        raise ArgumentError("settings", key, repr(value), expected, "choose one in that range")
+        sentence = f"{key}={value!r} is not a whole number from {expected}"
+        what = ("settings", key, repr(value), expected)
+        raise ArgumentError(*what, "choose one in that range", sentence)
     return number
 
 
@@ -72,7 +76,8 @@ def _number(key: str, text: str) -> float | None:
     except ValueError:
         expected = "a whole number" if key in WHOLE else "a number"
         fix = f"write it like /set {key} 1"
-        raise ArgumentError("settings", key, repr(text), expected, fix) from None
+        sentence = f"{key}={text!r} is not {expected}"
+        raise ArgumentError("settings", key, repr(text), expected, fix, sentence) from None
 
 
 def check(values: Mapping[str, float | str | None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tell orders to a robot, which are answered with calls such as ``move(1)``, from conversation."""
+"""Tell orders to a robot from conversation: orders are answered with calls such as ``move(1)``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from ..model import Model
 
 LONGEST = 256
-"""Tokens of an order at most; longer texts are conversation, and not read twice."""
+"""Most tokens of an order. Longer texts are conversation, and are not read twice."""
 
 
 class Calls:
     """Asks the model itself how probable it is that the answer begins with the name of a call.
 
-    The question is put as if nothing had been said before. Models learn orders that way, and small
-    ones no longer understand them after a conversation.
+    It asks as if nothing had been said before. Models learn orders that way, and small models no
+    longer understand orders after a conversation.
 
     Parameters
     ----------
     model : Model
     names : iterable of str
-        The calls, for instance ("move", "turn"); without any, nothing is an order.
+        The calls, for instance ("move", "turn"). Without calls, nothing is an order.
     """
 
     def __init__(self, model: Model, names: Iterable[str]) -> None:
@@ -32,14 +32,14 @@ class Calls:
         self._first = sorted({model.tokenizer.encode(f" {name}(")[0] for name in names})
 
     def expected(self, prompt: str, deadline: float | None = None) -> bool:
-        """Tell whether a prompt is more likely to be answered by a call than by anything else.
+        """Tell whether a prompt is answered by a call with a probability above 0.5.
 
         Parameters
         ----------
         prompt : str
             The first turn of a conversation, up to where the answer begins.
         deadline : float, optional
-            Absolute ``time.monotonic()`` time; False where it ends the reading.
+            Absolute ``time.monotonic()`` time. If it ends the reading, the answer is False.
         """
         if not self._first or len(self.model.tokenizer.encode(prompt)) > LONGEST:
             return False

@@ -1,4 +1,4 @@
-"""A conversation with a model: its turns, where each began, and how answers are chosen."""
+"""A conversation with a model: its turns, the states they began from, how answers are chosen."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 KEPT = 4
 """Turns that can be taken back.
 
-Each keeps a state: 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B.
+A state is kept for each: 0.5 MB for a model of 9 M parameters, 2.4 MB for one of 0.1 B.
 """
 
 SAID = 1000
-"""Turns in the transcript, the last ones."""
+"""Most turns in the transcript; the oldest ones go first."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Turn:
 
     @property
     def sampler(self) -> Recorder:
-        """The sampler of the answer, which tells what the last token was chosen from."""
+        """The sampler of the answer. It knows what the last token was chosen from."""
         return cast(Recorder, self.generation.sampler)
 
 
@@ -67,13 +67,13 @@ class Chat:
     model : Model
         One with a tokenizer.
     template_name : str, optional
-        Name of a built-in template; by default the one that the file names, or "chat".
+        Name of a built-in template. By default the one that the file names, or else "chat".
     system : str, optional
         Instructions before the first turn.
     commands : iterable of str, optional
         Names of the calls that answer orders.
     cache : PromptCache, optional
-        Where the state after the system text is kept between runs; nowhere by default.
+        Keeps the state after the system text between runs. By default nothing keeps it.
     **values
         As for `set`.
 
@@ -83,14 +83,15 @@ class Chat:
         How tokens of conversation are chosen. With a seed, a conversation can be repeated as a
         whole.
     max_tokens : int
-        Tokens of an answer at most.
+        Most tokens of an answer.
     turns : int
-        Turns so far. A turn that comes to nothing counts until the next call of a method, or
-        until `state` or `transcript` is read.
+        Turns so far. A turn without an answer counts until the next call of a method, or until
+        `state` or `transcript` is read.
     system_source : str
-        Where the state after the system text came from: "read" or "cache"; "" while there is none.
+        Where the state after the system text came from: "read" or "cache", or "" if there is no
+        such state yet.
     last : Turn or None
-        The turn before.
+        The last turn.
 
     Raises
     ------
@@ -109,12 +110,16 @@ class Chat:
         cache: PromptCache | None = None,
         **values: float | None,
     ) -> None:
-        self.model, self.tokenizer = model, model.tokenizer
+        self.model = model
+        self.tokenizer = model.tokenizer
         self.template = template(template_name or model.config.get("template") or "chat")
-        self.system, self.system_source = system, ""
-        self.calls, self.cache = Calls(model, commands), cache
+        self.system = system
+        self.system_source = ""
+        self.calls = Calls(model, commands)
+        self.cache = cache
         self._after_system: State | None = None
-        self.sampler, self.max_tokens = Recorder(), 0
+        self.sampler = Recorder()
+        self.max_tokens = 0
         self.reset()
         for key, value in (answer_settings.DEFAULTS | values).items():
             self.set(key, value)
@@ -124,7 +129,8 @@ class Chat:
         self._begin(None)
 
     def _begin(self, state: State | None) -> None:
-        self._state, self.turns = state, 0
+        self._state = state
+        self.turns = 0
         self.last: Turn | None = None
         self._open = False  # whether the last turn still has to be settled
         self._kept: deque[tuple[str, State | None]] = deque(maxlen=KEPT)
@@ -154,14 +160,16 @@ class Chat:
         Returns
         -------
         Generation
-            Iterate over it for the pieces of the answer. An answer that is cancelled counts as far
-            as it has come. If there is none at all, the turn does not count.
+            Iterate over it for the pieces of the answer. If the answer is cancelled, the part that
+            has come counts. If nothing has come, the turn does not count.
         """
         self._settle()
         prompt = self.template.prompt(text)
         is_order = self.calls.expected(prompt, deadline)
-        state, sampler = None, Recorder(temperature=0)
-        if not is_order:
+        if is_order:
+            sampler = Recorder(temperature=0)
+            state = None
+        else:
             sampler = self.sampler
             state = self._state or self._read_system(deadline)
             # Without a state, this prompt begins with the system text.
@@ -175,7 +183,8 @@ class Chat:
             stop=self.template.stop,
             deadline=deadline,
         )
-        self.last, self._open = Turn(text, is_order, generation), True
+        self.last = Turn(text, is_order, generation)
+        self._open = True
         self._kept.append((text, self._state))
         self.turns += 1
         return generation
@@ -183,31 +192,34 @@ class Chat:
     def _read_system(self, deadline: float | None) -> State | None:
         """Return the state after the system text.
 
-        None where there is no such text, or no time to read it.
+        None if there is no such text, or no time to read it.
         """
         text = self.template.system(self.system)
         if self._after_system is not None or not text:
             return self._after_system
         cached = self.cache.get(self.model, text) if self.cache else None
         if cached is not None:
-            self._after_system, self.system_source = cached, "cache"
+            self._after_system = cached
+            self.system_source = "cache"
             return cached
         reading = self.model.generate(text, max_tokens=0, deadline=deadline)
         for _ in reading:
             pass
         if reading.result.stop_reason != "length":
             return None
-        self._after_system, self.system_source = reading.result.state, "read"
+        self._after_system = reading.result.state
+        self.system_source = "read"
         if self.cache:
             self.cache.put(self.model, text, self._after_system)
         return self._after_system
 
     def _settle(self) -> None:
-        """Take over what the last turn came to."""
+        """Take over the state and the answer of the last turn, or drop a turn without an answer."""
         if not self._open or self.last is None:
             return
-        turn, self._open = self.last, False
-        turn.generation.cancel()  # whoever asked may have left it half way
+        turn = self.last
+        self._open = False
+        turn.generation.cancel()  # the caller may have stopped reading half way
         for _ in turn.generation:
             pass
         result = turn.generation.result
@@ -218,19 +230,19 @@ class Chat:
             self._state = result.state
             if result.unread:
                 _, self._state = self.model.forward(result.unread, result.state, logits=None)
-            self.sampler = turn.sampler  # it goes on drawing where this turn ended
+            self.sampler = turn.sampler  # its random numbers go on after this turn
         self._transcript.append(session.Said(turn.text, result.text.strip(), turn.command))
 
     def undo(self) -> str | None:
         """Take back the last turn, up to 4 times.
 
-        The state is again the one that the turn began from, bit for bit. The random numbers go on:
-        the same question can get another answer.
+        The state is again the one that the turn began from, bit for bit. The random numbers go on,
+        so the same question can get another answer.
 
         Returns
         -------
         str or None
-            What the user had said; None where nothing is left to take back.
+            What the user had said; None if nothing is left to take back.
         """
         self._settle()
         if not self._kept:
@@ -240,7 +252,8 @@ class Chat:
 
     def _take_back(self) -> str:
         text, self._state = self._kept.pop()
-        self.last, self.turns = None, self.turns - 1
+        self.last = None
+        self.turns -= 1
         return text
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -262,7 +275,7 @@ class Chat:
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a saved conversation.
 
-        What was said comes back with it, but no turn of it can be taken back.
+        The transcript comes back too, but no turn of it can be taken back.
 
         Parameters
         ----------
@@ -281,14 +294,14 @@ class Chat:
     def set(self, key: str, value: float | str | None) -> None:
         """Change a setting of the sampler or `max_tokens`.
 
-        The random numbers go on; only a seed begins them anew.
+        The random numbers go on. Only a new seed begins them anew.
 
         Parameters
         ----------
         key : str
             temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty,
             repetition_penalty, penalty_decay, seed or max_tokens.
-        value : number, or str that is one; for the seed also None or "none"
+        value : number, or str with a number; for the seed also None or "none"
 
         Raises
         ------
@@ -308,13 +321,13 @@ class Chat:
         return values | {"max_tokens": self.max_tokens}
 
     def memory(self) -> dict[str, int | None]:
-        """Return how many bytes are where.
+        """Return how much memory the model file and the process take, in bytes.
 
         Returns
         -------
         dict of str to int or None
-            Of the model file: resident, cached, resident_limit. Of the process: rss, anon, peak.
-            None where the system does not say, or where there is no limit.
+            For the model file: resident, cached, resident_limit. For the process: rss, anon, peak.
+            None if the system does not say it, or if there is no limit.
         """
         model = self.model
         process = memory.process_memory()

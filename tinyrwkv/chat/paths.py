@@ -9,7 +9,7 @@ NAME = "tinyrwkv"
 
 
 def cache_folder() -> str | None:
-    """Return the folder for what can be computed again; None where the user has no home.
+    """Return the folder for what can be computed again; None if the user has no home.
 
     It is $XDG_CACHE_HOME/tinyrwkv, or what the system has instead. It need not exist.
     """
@@ -17,7 +17,7 @@ def cache_folder() -> str | None:
 
 
 def state_folder() -> str | None:
-    """Return the folder for what is kept between runs; None where the user has no home.
+    """Return the folder for what is kept between runs; None if the user has no home.
 
     It is $XDG_STATE_HOME/tinyrwkv, or what the system has instead. It need not exist.
     """

@@ -1,7 +1,7 @@
 """What a file beside a model says about talking to it.
 
-It lies next to ``model.trwkv`` and is called ``model.chat.json``. It may be missing, and so may
-each of its keys::
+It lies next to ``model.trwkv`` and is called ``model.chat.json``. The file may be missing, and each
+of its keys may be missing too::
 
     {
       "prompts": ["turn left", "Do you like pizza?"],       shown when a chat begins
@@ -30,7 +30,7 @@ class Profile(NamedTuple):
     Attributes
     ----------
     prompts : tuple of str
-        What to ask it, for a start.
+        What a user can ask it first.
     commands : tuple of str
         Names of the calls that it answers orders with; empty for models that only talk.
     settings : mapping
@@ -53,12 +53,12 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
     Returns
     -------
     Profile
-        An empty one where there is no such file.
+        An empty one if there is no such file.
 
     Raises
     ------
     FormatError
-        There is one, and it is not as described above.
+        The file is not as described above.
     """
     path = os.path.splitext(os.fsdecode(model_path))[0] + ".chat.json"
     data = _bytes(path)
@@ -71,7 +71,7 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
 
 
 def _bytes(path: str) -> bytes | None:
-    """Return what is in the file; None where there is no file."""
+    """Return what is in the file; None if there is no file."""
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -79,9 +79,11 @@ def _bytes(path: str) -> bytes | None:
         return None
     except OSError as error:
         found = error.strerror or "an error"
-        raise _refusal(path, "file", found, "a file that can be read") from None
+        sentence = f"cannot read {path}: {found}"
+        raise _refusal(path, "file", found, "a file that can be read", sentence) from None
     if len(data) > MOST_BYTES:
-        raise _refusal(path, "file", "more bytes", f"at most {MOST_BYTES:,}")
+        sentence = f"{path} has more than {MOST_BYTES:,} bytes"
+        raise _refusal(path, "file", "more bytes", f"at most {MOST_BYTES:,}", sentence)
     return data
 
 
@@ -89,9 +91,12 @@ def _object(path: str, data: bytes) -> dict[str, Any]:
     try:
         told = json.loads(data)
     except (ValueError, RecursionError):
-        raise _refusal(path, "file", "something else", "JSON in UTF-8") from None
+        expected = "JSON in UTF-8"
+        sentence = f"{path} is not {expected}"
+        raise _refusal(path, "file", "something else", expected, sentence) from None
     if not isinstance(told, dict) or not told.keys() <= set(Profile._fields):
-        raise _refusal(path, "keys", "other ones", f"an object of {', '.join(Profile._fields)}")
+        expected = f"an object of {', '.join(Profile._fields)}"
+        raise _refusal(path, "keys", "other ones", expected, f"{path} is not {expected}")
     return told
 
 
@@ -99,7 +104,8 @@ def _texts(path: str, told: dict[str, Any], key: str) -> tuple[str, ...]:
     texts = told.get(key, [])
     is_list = isinstance(texts, list)
     if not is_list or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise _refusal(path, key, "something else", "a list of texts")
+        expected = "a list of texts"
+        raise _refusal(path, key, "something else", expected, f"{path}: {key} is not {expected}")
     return tuple(texts)
 
 
@@ -107,14 +113,18 @@ def _settings(path: str, told: dict[str, Any]) -> dict[str, Any]:
     values = told.get("settings", {})
     is_object = isinstance(values, dict)
     if not is_object or not all(isinstance(value, (int, float)) for value in values.values()):
-        raise _refusal(path, "settings", "something else", "an object of numbers")
+        expected = "an object of numbers"
+        sentence = f"{path}: settings is not {expected}"
+        raise _refusal(path, "settings", "something else", expected, sentence)
     try:
         answer_settings.check(values)
     except ArgumentError as error:
-        raise _refusal(path, f"settings, {error.object}", error.found, error.expected) from None
+        key = f"settings, {error.object}"
+        sentence = f"{path}: settings: {error.sentence}"
+        raise _refusal(path, key, error.found, error.expected, sentence) from None
     return values
 
 
-def _refusal(path: str, key: str, found: str, expected: str) -> FormatError:
-    fix = "correct it, or remove it: the model works without"
-    return FormatError(path, key, found, expected, fix)
+def _refusal(path: str, key: str, found: str, expected: str, sentence: str) -> FormatError:
+    fix = "correct the file or remove it: the model works without it"
+    return FormatError(path, key, found, expected, fix, sentence)

@@ -1,4 +1,4 @@
-"""States after system texts, kept on disk: so each of these texts is read only once."""
+"""States after system texts, kept on disk, so that each of these texts is read only once."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 LIMIT = 64 << 20
 """Bytes of all entries together.
 
-27 states of a model of 0.1 B parameters, 5 of one of 1.5 B, 1 of one of 7 B.
+Room for 27 states of a model of 0.1 B parameters, 5 of 1.5 B, or 1 of 7 B.
 """
 
 
 class PromptCache:
     """A folder of state files, each named by a hash of the model, the text and what computed it.
 
-    Nothing here fails. Where the folder cannot be used, nothing is kept. A damaged entry counts as
+    Nothing here fails. If the folder cannot be used, nothing is kept. A damaged entry counts as
     missing.
 
     Parameters
     ----------
     folder : path, optional
-        By default the user's cache folder; where there is none, ``.tinyrwkv-cache`` beside each
+        By default the user's cache folder. If there is none, ``.tinyrwkv-cache`` beside each
         model.
     limit : int
-        Bytes of all entries together; those not used for longest go first.
+        Most bytes of all entries together. The entries that were used longest ago go first.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int = LIMIT) -> None:
@@ -44,13 +44,13 @@ class PromptCache:
     def path(self, model: Model, text: str) -> str:
         """Return the path of the state after a text, whether it is kept or not."""
         folder = self.folder or os.path.join(os.path.dirname(model.path), ".tinyrwkv-cache")
-        # NumPy rounds differently than the compiled kernels. These agree in every bit.
+        # The compiled kernels agree in every bit with each other. NumPy rounds differently.
         rounding = "numpy" if model.backend.name == "numpy" else "compiled"
         key = f"{__version__} {model.hash} {rounding}\n{text}".encode("utf-8", "surrogatepass")
         return os.path.join(folder, f"{sha256(key).hexdigest()[:40]}.state")
 
     def get(self, model: Model, text: str) -> State | None:
-        """Return the state after a text; None where it is not kept or its file is damaged."""
+        """Return the state after a text; None if it is not kept or its file is damaged."""
         path = self.path(model, text)
         try:
             state = State.load(path, model)
@@ -61,7 +61,7 @@ class PromptCache:
         return state
 
     def put(self, model: Model, text: str, state: State) -> None:
-        """Keep the state after a text, and remove those that were not used for longest."""
+        """Keep the state after a text, and remove those that were used longest ago."""
         if state.data.nbytes > self.limit:
             return
         path = self.path(model, text)

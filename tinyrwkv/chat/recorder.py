@@ -24,7 +24,7 @@ class Recorder(Sampler):
     chosen = -1
 
     def sample(self, logits: np.ndarray) -> tuple[int, float]:
-        """Choose a token as `Sampler.sample` does, and remember from what."""
+        """Choose a token as `Sampler.sample` does, and remember the logits and the token."""
         token, logprob = super().sample(logits)
         if self.seen is None or self.seen.shape != logits.shape:
             self.seen = np.empty(logits.shape, np.float32)
@@ -35,7 +35,8 @@ class Recorder(Sampler):
     def with_setting(self, key: str, value: float | None) -> Recorder:
         """Return a sampler with one setting changed.
 
-        It draws the random numbers that this one would draw next, unless the setting is the seed.
+        The new sampler draws the random numbers that this one would draw next, unless the setting
+        is the seed.
 
         Raises
         ------
@@ -53,8 +54,8 @@ class Recorder(Sampler):
         Returns
         -------
         list of (int, float, bool)
-            The id, the probability that the model itself gave it, before temperature and the rest,
-            and whether it was chosen.
+            The id, its probability before temperature and the other settings, and whether it was
+            chosen.
         """
         if self.seen is None:
             return []

@@ -28,7 +28,7 @@ class Said(NamedTuple):
     ----------
     question, answer : str
     command : bool
-        Whether it was an order to a robot; orders are not in the state.
+        Whether it was an order to a robot. Orders are not in the state.
     """
 
     question: str
@@ -37,7 +37,7 @@ class Said(NamedTuple):
 
 
 def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] = ()) -> None:
-    """Write a conversation to a new file, or over a state. ``State.load`` reads it too.
+    """Write a conversation to a new file, or over a state. ``State.load`` can read it too.
 
     Raises
     ------
@@ -52,7 +52,9 @@ def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] 
             kind = file.metadata["kind"]
         if kind != "state":
             name = os.fspath(path)
-            raise ArgumentError(name, "file", kind, "none, or a state", "choose another name")
+            what = (name, "file", kind, "none, or a state")
+            sentence = f"{name} exists, and it is not a state"
+            raise ArgumentError(*what, "choose another name", sentence)
     said = json.dumps([list(one) for one in transcript]).encode()
     with Writer(path, {"kind": "state", "tokens": state.tokens, **state.origin}) as writer:
         writer.add("state", state.data)
@@ -81,12 +83,13 @@ def load(path: str | os.PathLike[str], model: Model) -> tuple[State, list[Said]]
         if said is None:
             expected = "JSON, a list of [question, answer, whether it was an order]"
             fix = "save the conversation again"
-            raise FormatError(file.path, TRANSCRIPT, "something else", expected, fix)
+            what = (file.path, TRANSCRIPT, "something else", expected)
+            raise FormatError(*what, fix, f"{file.path}: the transcript is not {expected}")
     return state, said
 
 
 def _parse(data: bytes) -> list[Said] | None:
-    """Return the transcript in a file; None where it is something else."""
+    """Return the transcript in a file; None if it is something else."""
     try:
         told = json.loads(data)
         said = [Said(question, answer, command) for question, answer, command in told]

@@ -26,9 +26,9 @@ from ..errors import ArgumentError
 class Template:
     r"""The texts around the turns of a conversation.
 
-    A conversation begins with ``system(...)``, if there is such a text. Every turn is
-    ``user(...)``, `answer_prefix`, then the model's answer up to a stop. `between` stands between
-    turns.
+    A conversation begins with ``system(...)``, if there is a system text. Every turn is
+    ``user(...)``, `answer_prefix`, then the model's answer up to a stop string. `between` stands
+    between turns.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ class Template:
     system_form, user_form : str
         With ``{}`` for the text.
     answer_prefix : str
-        What the model continues. Never ends with a space.
+        The text that the model continues. It never ends with a space.
     between : str
-        What ends an answer that another turn follows.
+        What stands after an answer if another turn follows.
     stop : tuple of str
         What the model writes when its answer is complete.
     clean : bool
-        Whether texts must not hold an empty line, because that ends a turn.
+        Whether empty lines are removed from texts, because an empty line ends a turn.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Template:
     clean: bool = True
 
     def system(self, text: str) -> str:
-        """Return the system text that begins a conversation; empty if `text` is."""
+        """Return the beginning of a conversation with a system text; empty if `text` is empty."""
         text = self._clean(text)
         return self.system_form.replace("{}", text) if text else ""
 
@@ -114,9 +114,11 @@ def template(name: str) -> Template:
     Raises
     ------
     ArgumentError
-        There is none of that name.
+        There is no template of that name.
     """
     if name not in TEMPLATES:
         expected = f"one of {', '.join(TEMPLATES)}"
-        raise ArgumentError("templates", "template", repr(name), expected, "choose one of these")
+        sentence = f"there is no template {name!r}, only {', '.join(TEMPLATES)}"
+        what = ("templates", "template", repr(name), expected)
+        raise ArgumentError(*what, "choose one of these", sentence)
     return TEMPLATES[name]

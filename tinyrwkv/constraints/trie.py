@@ -121,6 +121,8 @@ def trie_of(model: Core) -> Trie:
     tokenizer = model.tokenizer
     trie = _tries.get(tokenizer)
     if trie is None:
-        parts = [model.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids")]
-        trie = _tries.setdefault(tokenizer, Trie(*parts, tokenizer.vocab_size))
+        data = model.file["tokenizer.bytes"]
+        starts = model.file["tokenizer.starts"]
+        ids = model.file["tokenizer.ids"]
+        trie = _tries.setdefault(tokenizer, Trie(data, starts, ids, tokenizer.vocab_size))
     return trie
