@@ -1,4 +1,4 @@
-"""Run a generation in a thread of its own, so that Ctrl-C never ends it within a token."""
+"""Run a generation in a thread of its own, so that Ctrl-C never stops it inside a token."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ END = None
 def stream(generation: Generation) -> Generator[Piece, None, None]:
     """Yield the pieces of a generation that another thread makes.
 
-    A KeyboardInterrupt is raised in the thread of the caller, as always. Every way of leaving the
-    iteration, this one too, cancels the generation and waits until it has ended: then its
-    ``result.state`` is whole.
+    A KeyboardInterrupt is raised in the thread of the caller, as always. Whenever the iteration
+    ends, also by this exception, the generation is cancelled. The iteration then waits until the
+    generation has ended, so that its ``result.state`` is complete.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def stream(generation: Generation) -> Generator[Piece, None, None]:
 
 
 def _wait(worker: threading.Thread) -> None:
-    """Wait for a thread that ends in milliseconds; another Ctrl-C changes nothing."""
+    """Wait for a thread that ends in milliseconds, even if Ctrl-C is pressed again."""
     while worker.is_alive():
         try:
             worker.join(1)

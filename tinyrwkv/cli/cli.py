@@ -43,13 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments; those of the process by default.
+        The arguments. By default those of the process.
 
     Returns
     -------
     int
         The exit status: 0; 1 after an error; 2 after a mistake in the arguments; 130 after Ctrl-C;
-        141 where nobody reads the output.
+        141 if nobody reads the output.
     """
     open_streams()
     try:
@@ -88,7 +88,7 @@ def _complain(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Without a width, argparse imports shutil to find one, and with it bz2 and lzma.
+    # Without a width, argparse imports shutil to find one, and shutil imports bz2 and lzma.
     form = functools.partial(argparse.RawDescriptionHelpFormatter, width=width())
     parser = argparse.ArgumentParser(
         prog="tinyrwkv",

@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 SHOWN = 3
 """Turns of an earlier conversation that are shown again."""
 
-AGAIN = "Ctrl-C once more leaves, and so does Ctrl-D."
+AGAIN = "Press Ctrl-C once more to leave, or Ctrl-D."
 
 
 class Console:
     """Reads prompts and shows answers.
 
-    On a terminal there are a banner, a prompt, lines broken between words, and what an answer
-    cost. Through a pipe every line of the input is a prompt, and the output has the answers and
-    nothing else.
+    On a terminal it shows a banner and a prompt, breaks lines between words, and says what an
+    answer cost. Through a pipe, every line of the input is a prompt, and the output has the answers
+    and nothing else.
 
     Parameters
     ----------
     chat : Chat
     prompts : sequence of str
-        What the banner proposes to say.
+        Prompts that the banner suggests.
     source, out, notes : text stream, optional
         Standard input, output and error by default.
     """
@@ -51,7 +51,8 @@ class Console:
         out: TextIO | None = None,
         notes: TextIO | None = None,
     ) -> None:
-        self.chat, self.prompts = chat, prompts
+        self.chat = chat
+        self.prompts = prompts
         self.source = source or sys.stdin
         self.out = out or sys.stdout
         self.notes = notes or sys.stderr
@@ -66,9 +67,10 @@ class Console:
         Raises
         ------
         TinyRWKVError
-            A line could not be answered. Only through a pipe; a terminal shows it and goes on.
+            A line from a pipe could not be answered. On a terminal, the error is shown and the chat
+            goes on.
         KeyboardInterrupt
-            Ctrl-C. Only through a pipe.
+            Ctrl-C was pressed while lines came through a pipe.
         """
         if self.terminal:
             with contextlib.suppress(ImportError):
@@ -83,12 +85,12 @@ class Console:
                         raise
                     self._interrupted()
                 except UnicodeDecodeError:
-                    self._note("That was no text in the terminal's encoding.")
+                    self._note("That was not text in the terminal's encoding.")
                 except TinyRWKVError as error:
                     self._failed(error)
 
     def _interrupted(self) -> None:
-        """Take a Ctrl-C: the second one at the prompt leaves."""
+        """Handle Ctrl-C; at the prompt, the second one in a row leaves."""
         self._write("\n")
         if self._at_prompt and self._leaving:
             raise slash.Leave
@@ -111,7 +113,7 @@ class Console:
     def _show(self, text: str, report: bool) -> None:
         """Show what a slash command returned.
 
-        Through a pipe, only a report goes to the output; the rest are notes.
+        Through a pipe, only a report goes to the output. Other texts are notes.
         """
         if self.terminal:
             self._write(wrap(text) + "\n")
@@ -152,7 +154,7 @@ class Console:
             self._after(generation.result, interrupted)
 
     def _after(self, result: Result, interrupted: bool) -> None:
-        """Say what an answer cost, and why it ended where that is not plain to see."""
+        """Say what an answer cost, and why it ended if that is not obvious."""
         notes = []
         if interrupted and result.tokens:
             notes.append("stopped")
@@ -160,7 +162,8 @@ class Console:
             notes.append("stopped before the prompt was read; turn discarded")
         elif result.stop_reason == "length":
             notes.append(f"cut at {self.chat.max_tokens} tokens, /set max_tokens allows more")
-        tokens, seconds = result.timings["tokens"], result.timings["seconds"]
+        tokens = result.timings["tokens"]
+        seconds = result.timings["seconds"]
         if seconds:
             notes.append(f"{tokens} tokens, {tokens / seconds:.1f} tok/s")
         now = self.chat.memory()
@@ -195,13 +198,13 @@ class Console:
 
 
 def _name(model: Model) -> str:
-    """Return what the model was converted from, or the name of its file, without the ending."""
+    """Return the name of the checkpoint or else of the model's file, without the ending."""
     source = model.config.get("source", {}).get("name", "")
     return os.path.splitext(os.path.basename(source or model.path))[0]
 
 
 class EventConsole(Console):
-    """Reads a prompt in every line, and writes events instead of answers: see docs/events.md."""
+    """Takes every line as a prompt, and writes events instead of answers: see docs/events.md."""
 
     def __init__(self, chat: Chat, source: TextIO | None = None, out: TextIO | None = None) -> None:
         super().__init__(chat, source=source, out=out)

@@ -1,4 +1,4 @@
-"""Events for programs: JSON, one object a line, as docs/events.md describes them."""
+"""Events for programs: JSON objects, one per line, as docs/events.md describes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..generate import NO_TOKEN, Generation, Piece
 
 
 class Events:
-    """Writes events to a stream, each at once.
+    """Writes events to a stream, each one immediately.
 
     Parameters
     ----------
@@ -22,13 +22,13 @@ class Events:
         self.out = out
 
     def __call__(self, event: str, **values: Any) -> None:
-        """Write an event with its values; text is escaped to ASCII, so any encoding will do."""
+        """Write an event with its values, in ASCII, which every encoding of a stream has."""
         print(json.dumps({"event": event, **values}), file=self.out, flush=True)
 
     def piece(self, piece: Piece) -> None:
         """Write ``piece``: text, token, logprob.
 
-        Token and logprob are null where text comes without a token.
+        Token and logprob are null if the text comes without a token.
         """
         token = None if piece.token == NO_TOKEN else piece.token
         logprob = piece.logprob if token is not None and math.isfinite(piece.logprob) else None

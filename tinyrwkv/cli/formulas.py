@@ -1,4 +1,4 @@
-"""A program in words: for every operation what it reads and its formula."""
+"""A program in words: what every operation reads, and its formula."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def describe(program: Program) -> Iterator[str]:
 
 
 def formula(operation: Operation) -> str:
-    """Return what an operation computes; of a matrix product with its bias, activation and mode."""
+    """Return the formula of an operation.
+
+    The formula of a matrix product shows its bias, its activation and its mode too.
+    """
     if operation.opcode != op.MATMUL:
         return OPERATIONS[operation.opcode].formula
     fields = operation.fields

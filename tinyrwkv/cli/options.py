@@ -25,12 +25,11 @@ SAMPLING = (
 
 
 def size(text: str) -> int:
-    """Parse a size for argparse, which shows the message of this error only."""
+    """Return the bytes of a size; argparse shows the message of an ArgumentTypeError only."""
     try:
         return parse_size(text)
     except ArgumentError as error:
-        message = f"found {error.found}, expected {error.expected}; {error.fix}"
-        raise argparse.ArgumentTypeError(message) from None
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:
-    """Add how to load a model."""
+    """Add the options for loading a model."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads for each token (default: 1)"
@@ -56,12 +55,12 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         "--resident-limit",
         type=size,
         metavar="SIZE",
-        help="memory for the file, e.g. 12MB: slower, with the same results",
+        help="limit on the memory for the file, e.g. 12MB: slower, with the same results",
     )
 
 
 def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add how tokens are chosen; the help says `default`."""
+    """Add the options of a `Sampler`. The help shows the text `default`."""
     group = parser.add_argument_group("choosing tokens", f"Default: {default}.")
     group.add_argument(
         "--temperature",
@@ -74,7 +73,7 @@ def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
         "--top-p",
         type=float,
         metavar="P",
-        help="choose among the likeliest tokens that have this probability together",
+        help="choose among the likeliest tokens that together have this probability",
     )
     group.add_argument(
         "--min-p",
@@ -86,22 +85,25 @@ def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
         "--presence-penalty",
         type=float,
         metavar="X",
-        help="make tokens of the answer so far less likely",
+        help="subtract X from the logit of each token that the answer already has",
     )
     group.add_argument(
         "--frequency-penalty",
         type=float,
         metavar="X",
-        help="the same, for each time that a token is there",
+        help="subtract X for each time that the answer has the token",
     )
     group.add_argument(
-        "--repetition-penalty", type=float, metavar="X", help="make them less likely by a factor"
+        "--repetition-penalty",
+        type=float,
+        metavar="X",
+        help="make tokens that the answer already has less likely by this factor",
     )
     group.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same text")
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of `add_sampling` that were given."""
+    """Return the settings from `add_sampling` that were given."""
     values = {name: getattr(options, name) for name in SAMPLING}
     return {name: value for name, value in values.items() if value is not None}
 

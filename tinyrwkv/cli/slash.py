@@ -1,4 +1,4 @@
-"""Slash commands: what can be typed in a chat besides prompts, such as /reset and /save."""
+"""Slash commands, such as /reset and /save, which can be typed in a chat besides prompts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Slash(NamedTuple):
     argument, purpose : str
         For /help.
     report : bool
-        Whether the user asks for what it shows. Others show that something was done.
+        Whether the user asks for the text that it shows. If not, the text says what was done.
     """
 
     run: Callable[[Chat, str], str]
@@ -55,12 +55,12 @@ def run(chat: Chat, line: str) -> tuple[str, bool]:
     text : str
         What to show.
     report : bool
-        Whether the user asked for that text. If not, it says that something was done.
+        Whether the user asked for that text. If not, the text says what was done.
 
     Raises
     ------
     TinyRWKVError
-        There is no such slash command, or it could not be done.
+        There is no such slash command, or it failed.
     Leave
         It was /quit.
     """
@@ -114,7 +114,8 @@ def _set(chat: Chat, argument: str) -> str:
 
 
 def _stats(chat: Chat, argument: str) -> str:
-    model, state = chat.model, chat.state  # which also settles whether the last turn counts
+    state = chat.state  # reading it decides whether the last turn counts
+    model = chat.model
     rows = [
         ("model", options.shape(model.config)),
         ("backend", f"{model.backend.name}, threads: {model.backend.threads}"),
@@ -159,7 +160,8 @@ def _why(chat: Chat, argument: str) -> str:
 
 
 def _memory(chat: Chat, argument: str) -> str:
-    plan, now = chat.model.plan(), chat.memory()
+    plan = chat.model.plan()
+    now = chat.memory()
     rows = [
         ("file", show_size(plan["file_bytes"])),
         ("  in this process", show_size(now["resident"])),
@@ -201,16 +203,16 @@ SLASH_COMMANDS = {
     "/save": Slash(_save, "FILE", "save the conversation"),
     "/load": Slash(_load, "FILE", "continue a saved conversation"),
     "/set": Slash(_set, "KEY VALUE", "change a setting; /set alone lists them"),
-    "/stats": Slash(_stats, "", "speed and settings", report=True),
-    "/why": Slash(_why, "", "the five likeliest tokens of the last step", report=True),
-    "/memory": Slash(_memory, "", "how much memory the model and the process take", report=True),
-    "/help": Slash(_help, "", "this list", report=True),
+    "/stats": Slash(_stats, "", "show speed and settings", report=True),
+    "/why": Slash(_why, "", "show the five likeliest tokens of the last step", report=True),
+    "/memory": Slash(_memory, "", "show the memory of the model and the process", report=True),
+    "/help": Slash(_help, "", "show this list", report=True),
     "/quit": Slash(_quit, "", "leave"),
 }
 
 
 def show_token(tokenizer: Tokenizer, token: int) -> str:
-    """Return a token in quotes: as text, or as bytes where these are no UTF-8 by themselves."""
+    """Return a token in quotes: as text, or as bytes if they alone are not UTF-8."""
     if token == END_OF_DOCUMENT:
         return "end of the document"
     data = tokenizer.token_bytes(token)

@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command line: any text passes, and none may be missing."""
+"""Standard input, output and error of a command line: they take any text, and always exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 
 CLOSED_OUTPUT = 141
-"""Exit status where nobody reads the output: what a shell says of a program that SIGPIPE ends."""
+"""Exit status if nobody reads the output; a shell gives it to programs that SIGPIPE ends."""
 
 _ERRORS = {"stdin": "surrogateescape", "stdout": "replace", "stderr": "replace"}
 
@@ -16,9 +16,9 @@ _ERRORS = {"stdin": "surrogateescape", "stdout": "replace", "stderr": "replace"}
 def open_streams() -> None:
     """Prepare the streams of the process.
 
-    They carry UTF-8 through pipes, and what a terminal can show on terminals. Streams that the
-    caller closed lead nowhere. Call this before any file is opened, or a file could take their
-    place: then it would be written to.
+    Pipes carry UTF-8, and terminals carry what they can show. Streams that the caller closed are
+    opened on the null device. Call this before any file is opened. Otherwise a file could take the
+    place of a closed stream, and be written to.
     """
     for name, errors in _ERRORS.items():
         stream = getattr(sys, name)
@@ -32,7 +32,7 @@ def open_streams() -> None:
 
 
 def flush_output() -> None:
-    """Write what is still to be written; drop it where that is not possible."""
+    """Write the output that is still waiting; drop it if it cannot be written."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -40,7 +40,7 @@ def flush_output() -> None:
 
 
 def drop_output() -> None:
-    """Send what is still to be written nowhere, so that Python does not complain when it ends."""
+    """Drop the output that is still waiting, so that Python does not complain when it ends."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

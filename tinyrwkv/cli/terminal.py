@@ -18,9 +18,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def has_colours(stream: TextIO | None) -> bool:
-    """Tell whether to colour what goes to a stream.
+    """Tell whether the output to a stream may have colours.
 
-    It must be a terminal that knows colours, and NO_COLOR must not be in the environment.
+    The stream must be a terminal that knows colours, and NO_COLOR must not be set.
     """
     if not is_terminal(stream) or os.environ.get("NO_COLOR"):
         return False
@@ -35,24 +35,24 @@ def is_dumb() -> bool:
 
 
 def dim(text: str, colours: bool) -> str:
-    """Return text that a terminal shows faintly; the text as it is, if there are no colours."""
+    """Return text that a terminal shows faintly. Without colours, return the text as it is."""
     return f"\x1b[2m{text}\x1b[0m" if colours and text else text
 
 
 def width() -> int:
-    """Return the columns to fill.
+    """Return the number of columns to fill.
 
-    One is left free, because terminals differ in what they do after a full line.
+    One column is left free, because terminals differ in what they do after a full line.
     """
     try:
         told = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
-    except (OSError, ValueError):  # standard output is no terminal, or COLUMNS no number
+    except (OSError, ValueError):  # standard output is not a terminal, COLUMNS not a number
         told = 80
     return max(10, told - 1)
 
 
 def printable(text: str) -> str:
-    """Return text in which U+FFFD stands for control characters, except line breaks and tabs."""
+    """Return text with U+FFFD in place of control characters other than line breaks and tabs."""
     return "".join("\ufffd" if _is_control(character) else character for character in text)
 
 
@@ -63,7 +63,7 @@ def _is_control(character: str) -> bool:
 def columns(text: str) -> int:
     """Return how many columns a text takes.
 
-    Wide East Asian characters take two, combining characters none.
+    Wide East Asian characters take two columns, combining characters take none.
 
     Examples
     --------
@@ -92,10 +92,11 @@ class Trimmer:
     """
 
     def __init__(self) -> None:
-        self._begun, self._space = False, ""
+        self._begun = False
+        self._space = ""
 
     def push(self, text: str) -> str:
-        """Return the text that is certain by now."""
+        """Take a piece; return the text that is certain by now."""
         text = self._space + text if self._begun else text.lstrip()
         shown = text.rstrip()
         self._begun = self._begun or bool(shown)
@@ -111,8 +112,8 @@ class Wrapper:
     Parameters
     ----------
     limit : callable
-        Returns the columns of a line. It is called for each piece, because windows can change
-        their size.
+        Returns the number of columns of a line. It is called for each piece, because windows can
+        change their size.
 
     Examples
     --------
@@ -123,10 +124,12 @@ class Wrapper:
 
     def __init__(self, limit: Callable[[], int] = width) -> None:
         self.limit = limit
-        self._column, self._space, self._word = 0, "", ""
+        self._column = 0
+        self._space = ""
+        self._word = ""
 
     def push(self, text: str) -> str:
-        """Return the words that are complete by now, with line breaks."""
+        """Take a piece; return the words that are complete by now, with line breaks."""
         return "".join(self._push(text, self.limit()))
 
     def flush(self) -> str:
@@ -137,7 +140,8 @@ class Wrapper:
         for character in text:
             if character == "\n":
                 yield self._place(limit) + "\n"
-                self._column, self._space = 0, ""
+                self._column = 0
+                self._space = ""
             elif character in " \t":
                 yield self._place(limit)
                 self._space += " " if character == " " else "    "
@@ -149,7 +153,7 @@ class Wrapper:
                 self._word += "\ufffd" if _is_control(character) else character
 
     def _place(self, limit: int) -> str:
-        """Return the spaces and the word that wait, on a new line where they do not fit."""
+        """Return the spaces and the word that wait, on a new line if they do not fit."""
         if not self._word:
             return ""
         space, word = self._space, self._word
@@ -163,7 +167,7 @@ class Wrapper:
         return space + self._cut(word, limit, column)
 
     def _cut(self, word: str, limit: int, column: int) -> str:
-        """Return a word that begins at a column, with line breaks where it fits on no line."""
+        """Return a word that begins at a column, with line breaks if it fits on no line."""
         size = columns(word)
         if column + size <= limit:
             self._column = column + size
@@ -187,9 +191,10 @@ def wrap(text: str, limit: Callable[[], int] = width) -> str:
 
 
 class Progress:
-    """A progress bar on a terminal, which goes away at the end.
+    """A progress bar on a terminal. It disappears at the end.
 
-    It is drawn at most ten times a second. On dumb terminals and elsewhere there is none.
+    It is drawn at most ten times a second. On dumb terminals, and on streams that are not
+    terminals, it is not drawn.
 
     Parameters
     ----------
@@ -202,7 +207,8 @@ class Progress:
         self.label = label
         self.stream = sys.stderr if stream is None else stream
         self.shown = is_terminal(self.stream) and not is_dumb()
-        self._last, self._drawn = -1.0, 0
+        self._last = -1.0  # when it was drawn
+        self._drawn = 0  # its columns
 
     def __enter__(self) -> Progress:
         return self
@@ -213,7 +219,7 @@ class Progress:
             self.stream.flush()
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much is done."""
+        """Show that `done` of `total` is done."""
         if not self.shown or (self._drawn and time.monotonic() - self._last < 0.1):
             return
         self._last = time.monotonic()

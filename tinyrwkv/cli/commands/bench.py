@@ -32,7 +32,7 @@ in the page cache.
 """
 
 FIRST_TOKENS = 3
-"""Repetitions that time the first token too."""
+"""This number of repetitions measure the time to the first token too."""
 
 # Prints the seconds of load() and one token.
 FIRST_TOKEN = """
@@ -75,7 +75,9 @@ def run(options: argparse.Namespace) -> int:
             option = f"--{name.replace('_', '-')}"
             expected = f"at least {least}"
             found = getattr(options, name)
-            raise ArgumentError("bench", option, found, expected, "give a larger number")
+            sentence = f"{option} is {found}, but must be {expected}"
+            what = ("bench", option, found, expected)
+            raise ArgumentError(*what, "give a larger number", sentence)
     model = shared.loaded(options)
     report = measure(model, options.prompt_tokens, options.tokens, options.repeat)
     if options.json:
@@ -92,12 +94,13 @@ def measure(model: Model, prompt_tokens: int, tokens: int, repeat: int) -> dict[
     ----------
     model : Model
     prompt_tokens, tokens : int
-        To read at once, and to generate one by one.
+        The number of tokens to read at once, and the number to generate one by one.
     repeat : int
-        Repetitions; the medians count.
+        Repetitions. The report has their medians.
     """
     prompt = [i % (model.config["vocab_size"] - 1) + 1 for i in range(prompt_tokens)]
-    first_tokens, runs = [], []
+    first_tokens = []
+    runs = []
     with Progress("bench") as progress:
         for i in range(repeat):
             progress(i, repeat)
@@ -125,9 +128,9 @@ class _Run(NamedTuple):
     Attributes
     ----------
     prefill, decode : float
-        Tokens a second.
+        Tokens per second.
     chosen : float
-        Bytes a token of those weights that not every token needs.
+        Bytes per token of the weights that not every token needs.
     """
 
     prefill: float
@@ -156,7 +159,7 @@ def _median(values: Iterable[float]) -> float:
 
 def _first_token(model: Model) -> float:
     """Return the seconds of load() and one token in a new process."""
-    import subprocess  # here, because it is large and no other command needs it
+    import subprocess  # here, because it is large, and no other command needs it
 
     arguments = [
         __package__.rsplit(".", 2)[0],
@@ -177,7 +180,9 @@ def _first_token(model: Model) -> float:
         complaints = ended.stderr.strip().splitlines()
         found = complaints[-1] if complaints else f"exit status {ended.returncode}"
         fix = "try the same model with generate"
-        raise UnsupportedError("bench", "new process", found, "a time", fix) from None
+        sentence = f"the model did not run in a new process: {found}"
+        what = ("bench", "new process", found, "a time")
+        raise UnsupportedError(*what, fix, sentence) from None
 
 
 def _text(model: Model, report: dict[str, Any]) -> str:

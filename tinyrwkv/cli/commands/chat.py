@@ -31,9 +31,9 @@ examples:
   tinyrwkv chat model.trwkv --resume
       save the conversation at the end, and continue it the next time
   echo "turn left, then come back" | tinyrwkv chat
-      through a pipe every line is a prompt, and only the answers come out
+      through a pipe, every line is a prompt, and only the answers come out
   tinyrwkv chat --json < prompts.txt
-      for programs: JSON objects, one a line, piece by piece (docs/events.md)
+      for programs: JSON objects, one per line, piece by piece (docs/events.md)
 
 Ctrl-C stops an answer. Ctrl-D or /quit leaves. /help lists the slash commands.
 """
@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-tokens",
         type=int,
         metavar="N",
-        help="most tokens of an answer (default: 400)",
+        help="most tokens of an answer (default: what suits the model, or 400)",
     )
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--load", metavar="FILE", help="continue a conversation that /save wrote")
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache",
         action="store_true",
-        help="do not keep the state after --system on disk, and read none from there",
+        help="do not keep the state after --system on disk, and do not use a kept one",
     )
     parser.add_argument(
         "--json", action="store_true", help="print events: begin, piece, end, stats, report, error"
@@ -119,19 +119,21 @@ def _map_large_memory() -> None:
 
 
 def _own_file(chat: Chat) -> str:
-    """Return the file of a model's conversation where no other is named, and make its folder."""
+    """Return the default file of a model's conversation, and make its folder."""
     folder = state_folder()
     if folder is None:
         fix = "name a file: --resume FILE"
         expected = "one to keep the conversation in"
-        raise ArgumentError("arguments", "--resume", "no home folder", expected, fix)
+        sentence = "there is no home folder to keep the conversation in"
+        what = ("arguments", "--resume", "no home folder", expected)
+        raise ArgumentError(*what, fix, sentence)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return os.path.join(folder, f"{chat.model.hash[:16]}.state")
 
 
 @contextlib.contextmanager
 def _hang_up_leaves() -> Iterator[None]:
-    """Let a closed terminal window, or a request to end, leave the way that /quit does."""
+    """Leave the chat as /quit does if the terminal window is closed or SIGTERM comes."""
     names = [name for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         names = []

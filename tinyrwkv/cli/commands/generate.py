@@ -20,9 +20,9 @@ examples:
   tinyrwkv generate -p $'User: turn left\\n\\nAssistant:' --temperature 0 --stop $'\\n\\n'
       a chat template written out: the prompt is sent as it is
   tinyrwkv generate -p "Once upon a time" --json
-      for programs: JSON objects, one a line, piece by piece (docs/events.md)
+      for programs: JSON objects, one per line, piece by piece (docs/events.md)
 
-Standard output gets the continuation and nothing else.
+Only the continuation goes to standard output.
 """
 
 
@@ -56,9 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save-state", metavar="FILE", help="save the state after the text")
     parser.add_argument(
-        "--json", action="store_true", help="print events: piece, end, stats; no notes"
+        "--json", action="store_true", help="print events: piece, end, stats; print no notes"
     )
-    parser.add_argument("--quiet", action="store_true", help="no notes on standard error")
+    parser.add_argument("--quiet", action="store_true", help="print no notes on standard error")
     shared.add_sampling(parser, "temperature 1, no token left out, another seed each time")
     shared.add_loading(parser)
 

@@ -52,7 +52,8 @@ def _program(file: TensorFile) -> list[str]:
     """Return a line for each operation."""
     if file.metadata["kind"] != "model":
         fix = "states have no program: leave out --program"
-        raise FormatError(file.path, "kind", "a state", "a model", fix)
+        sentence = f"{file.path} is a state, not a model"
+        raise FormatError(file.path, "kind", "a state", "a model", fix, sentence)
     return list(describe(Program(file)))
 
 
@@ -84,7 +85,7 @@ def _text(file: TensorFile) -> str:
 
 
 def _rows(file: TensorFile) -> Iterator[tuple[str, Any]]:
-    """Yield what stands above the tensors."""
+    """Yield the lines above the list of tensors: a name and a value."""
     yield "file", file.path
     yield "size", show_size(len(file.bytes))
     yield "hash", file.hash
@@ -105,7 +106,7 @@ def _shown(value: Any) -> str:
 
 
 def _brief(values: dict[str, Any]) -> str:
-    """Return the single values; only ``--json`` shows those of each layer and tensor."""
+    """Return the single values. Only ``--json`` shows the values of each layer and tensor."""
     parts = []
     for key, value in values.items():
         if isinstance(value, float):

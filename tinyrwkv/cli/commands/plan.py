@@ -11,7 +11,7 @@ from ...model import load
 from ...units import show_size
 from .. import options as shared
 
-HELP = "show the memory a model will take, before any weight is read"
+HELP = "show the memory that a model will take, before any weight is read"
 EXAMPLES = """\
 examples:
   tinyrwkv plan model.trwkv
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    # The plan is the same for every backend, and NumPy is there without compiling anything.
+    # The plan is the same for every backend, and the NumPy backend needs no compiler.
     model = load(options.model, backend="numpy", resident_limit=options.resident_limit)
     plan = model.plan()
     if options.json:
@@ -52,13 +52,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"\n{read} when the file was made.")
     typical = show_size(plan["resident_bytes_typical"])
     print(f"\nAfter 200 tokens from a cold start, typically {typical} in memory.")
-    state, workspace = show_size(plan["state_bytes"]), show_size(plan["workspace_bytes"])
+    state = show_size(plan["state_bytes"])
+    workspace = show_size(plan["workspace_bytes"])
     print(f"Besides: {state} for each state, {workspace} of activations, and Python with NumPy.")
     return 0
 
 
 def _measured(config: Config) -> int | None:
-    """Return the bytes a token that the last step of compression measured, if any did."""
+    """Return the bytes per token that the last step of compression measured, if any did."""
     measured = None
     for step in config.get("compression", []):
         read = step["report"].get("touched_bytes_per_token")

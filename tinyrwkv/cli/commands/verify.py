@@ -1,4 +1,4 @@
-"""``tinyrwkv verify``: compare a file with its checksums, and find weights that are no numbers."""
+"""``tinyrwkv verify``: compare a file with its checksums, and find weights that are not finite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...units import show_size
 from .. import options as shared
 from ..terminal import Progress
 
-HELP = "compare every byte of a file with its checksums, and find weights that are no numbers"
+HELP = "compare every byte of a file with its checksums, and find weights that are not finite"
 EXAMPLES = """\
 examples:
   tinyrwkv verify model.trwkv
@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with open_file(path) as file, Progress("verify") as progress:
             verify(file, progress)
-            size, count = len(file.bytes), len(file.tensors)
+            size = len(file.bytes)
+            count = len(file.tensors)
     except TinyRWKVError as error:
         if options.json:
             print(json.dumps({"file": path, "ok": False, "error": str(error)}, indent=1))
