@@ -1,4 +1,4 @@
-r"""Put a text into one of several classes, by what a model would say about it.
+r"""Sort texts into classes, by what a model would say about them.
 
     python3 examples/classify.py "could you have a look behind you"
     python3 examples/classify.py < lines.txt --json
@@ -6,7 +6,8 @@ r"""Put a text into one of several classes, by what a model would say about it.
         --model m.trwkv --prompt "Review: {}\nIt is" --choices good bad
 
 The bundled model, which is the default, tells what a robot is asked to do first. There are two ways
-to ask. The first compares whole answers. The second takes the most probable token each time::
+to ask a model. The first compares whole answers. The second takes the most probable token each
+time::
 
     scores = model.score(prompt, [" positive", " negative"])
     for piece in model.generate(prompt, constraint=tinyrwkv.Choice([" positive", " negative"])): ...
@@ -38,23 +39,23 @@ BY = {
 
 
 def classify(model, text, prompt, choices, by="total"):
-    """Return the choices with their shares of the probability, and the one that the model writes.
+    """Return the classes with their shares of the probability, and the one that the model writes.
 
     Parameters
     ----------
     model : tinyrwkv.Model
     text : str
     prompt : str
-        With ``{}`` for the text.
+        With ``{}`` in place of the text.
     choices : dict of str to str
         What the model would say, for each class.
     by : str, optional
-        "total", or the mean over each "token" or "byte", where the choices differ much in length.
+        "total", or the mean per "token" or "byte", if the choices differ much in length.
 
     Returns
     -------
     ranked : list of (str, float)
-        The best first.
+        Each class and its share, the best first.
     written : str
         The class whose text the model writes, token by token.
     """
@@ -75,7 +76,7 @@ def classify(model, text, prompt, choices, by="total"):
 
 
 def show(text, ranked, written, as_json):
-    """Print what was found about a text."""
+    """Print the classes of a text."""
     best = ranked[0][0]
     if as_json:
         found = {"text": text, "class": best, "shares": dict(ranked), "written": written}
@@ -97,10 +98,10 @@ def main(argv=None):
         "text", nargs="?", help="what to classify; by default every line of standard input"
     )
     parser.add_argument(
-        "--prompt", default=PROMPT, help="what to ask, {} for the text; \\n is a new line"
+        "--prompt", default=PROMPT, help="the prompt, with {} for the text and \\n for a new line"
     )
     parser.add_argument(
-        "--choices", nargs="+", metavar="C", help="the answers (default: verbs of scripts)"
+        "--choices", nargs="+", metavar="C", help="the classes (default: the verbs of scripts)"
     )
     parser.add_argument(
         "--by",

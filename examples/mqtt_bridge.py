@@ -1,6 +1,6 @@
 """Answer requests over MQTT.
 
-One model, a bounded queue, partial answers, cancelling, deadlines, connecting again.
+It has one model, a bounded queue, partial answers, cancelling and deadlines, and connects again.
 
     sudo apt install mosquitto mosquitto-clients python3-numpy
     pip install "paho-mqtt>=2"                              # or: pip install ".[mqtt]"
@@ -10,8 +10,8 @@ One model, a bounded queue, partial answers, cancelling, deadlines, connecting a
     mosquitto_pub -t robot/brain/cancel -n                  # an empty message cancels all
 
 docs/mqtt.md describes the topics and the keys of requests. While the broker is there, every request
-gets exactly one response, under PREFIX/response/ID. A retained message is no request: the broker
-would send it again to every bridge that starts.
+gets exactly one response, under PREFIX/response/ID. Retained messages are not taken as requests,
+because the broker would send them again to every bridge that starts.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ TYPES = {
 
 
 def scripts(told: dict[str, Any], prefix: str) -> Scripts:
-    """Return the grammar of robot scripts, in which some calls have other arguments.
+    """Return the grammar of robot scripts, with other arguments for some calls.
 
     Parameters
     ----------
     told : dict
-        For each of these calls: names, [low, high], or None for no argument.
+        The argument of each of these calls: names, [low, high], or None for no argument.
     prefix : str
         What comes before a script.
     """
@@ -70,7 +70,7 @@ def scripts(told: dict[str, Any], prefix: str) -> Scripts:
 
 
 def argument(value: Any) -> Argument | None:
-    """Return what a call takes."""
+    """Return the argument that a call takes."""
     if value is None:
         return None
     if isinstance(value, list) and len(value) == 2 and all(map(is_number, value)):
@@ -79,7 +79,7 @@ def argument(value: Any) -> Argument | None:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether JSON has a number here."""
+    """Tell whether a value of JSON is a number."""
     return type(value) in (int, float)
 
 
@@ -90,7 +90,7 @@ CONSTRAINTS = {
     "scripts": scripts,
 }
 KINDS = {"choice": list, "regex": str, "json_schema": dict, "scripts": dict}
-"""What each of them is made from."""
+"""The type of JSON that each of them is made from."""
 
 
 @dataclass
@@ -100,15 +100,15 @@ class Request:
     Attributes
     ----------
     id, prompt : str
-    stop : list of str, or None for what the template says
+    stop : list of str, or None for that of the template
     max_tokens : int
     until : float
         Absolute ``time.monotonic()`` time.
     reset : bool
-        Whether it stands alone; otherwise it goes on from the answer before.
+        Whether it stands alone. If not, it goes on from the answer before.
     sampler : Sampler
     constraint : dict, or None
-        One of `CONSTRAINTS` and what to make it from.
+        The name of one of `CONSTRAINTS`, and what to make it from.
     """
 
     id: str
@@ -124,21 +124,25 @@ class Request:
     arrived: float = field(default_factory=time.monotonic)
 
     def cancel(self) -> None:
-        """End it within milliseconds, or before it begins."""
+        """End the answer within milliseconds, or do not begin it."""
         self.cancelled = True
         if self.generation is not None:
             self.generation.cancel()
 
 
-def refuse(key: str, found: object, expected: str) -> ArgumentError:
+def refuse(key: str, found: object, expected: str, sentence: str | None = None) -> ArgumentError:
     """Return the error for a value of a request."""
-    return ArgumentError("request", key, repr(found)[:80], expected, "see docs/mqtt.md")
+    shown = repr(found)[:80]
+    sentence = sentence or f"{key} is {shown}, but must be {expected}"
+    return ArgumentError("request", key, shown, expected, "see docs/mqtt.md", sentence)
 
 
 def read(payload: bytes) -> dict[str, Any]:
-    """Return the JSON object in a message that has an id; ArgumentError where there is none."""
+    """Return the JSON object in a message; raise ArgumentError if there is none with an id."""
     if len(payload) > MOST_BYTES:
-        raise refuse("message", f"{len(payload):,} bytes", f"at most {MOST_BYTES:,}")
+        found, expected = f"{len(payload):,} bytes", f"at most {MOST_BYTES:,}"
+        sentence = f"message has {found}, but may have {expected}"
+        raise refuse("message", found, expected, sentence)
     try:
         told = json.loads(payload)
     except (ValueError, RecursionError):
@@ -150,14 +154,14 @@ def read(payload: bytes) -> dict[str, Any]:
 
 
 def parse(told: dict[str, Any], longest: float) -> Request:
-    """Return the request in an object; ArgumentError where it is none.
+    """Return the request in an object; raise ArgumentError if it is not a request.
 
     Parameters
     ----------
     told : dict
-        As `read` gives it.
+        As `read` returns it.
     longest : float
-        Seconds that a request may take at most, and takes where it says nothing.
+        Most seconds that a request may take. It is also the default.
     """
     check_keys(told)
     seconds = told.get("deadline", longest)
@@ -181,28 +185,28 @@ def parse(told: dict[str, Any], longest: float) -> Request:
 
 
 def check_keys(told: dict[str, Any]) -> None:
-    """Raise ArgumentError where a key is missing or unknown, or its value is of another type."""
+    """Raise ArgumentError if a key is missing or unknown, or its value is of another type."""
     unknown = sorted(told.keys() - set(KEYS))
     if unknown:
         raise refuse("key", unknown[0], f"one of {', '.join(KEYS)}")
     if "prompt" not in told:
-        raise refuse("prompt", None, "what is said")
+        raise refuse("prompt", None, "what is said", "the request has no prompt")
     for key, kind in TYPES.items():
         if key in told and type(told[key]) is not kind:
-            raise refuse(key, told[key], f"a {kind.__name__}")
+            raise refuse(key, told[key], f"of type {kind.__name__}")
 
 
 def sampler(told: dict[str, Any]) -> tinyrwkv.Sampler:
-    """Return the sampler of a request, greedy where it says nothing."""
+    """Return the sampler of a request. It is greedy if the request says nothing about it."""
     values = {"temperature": 0.0, **told}
     if "max_tokens" in values or not all(map(is_number, values.values())):
-        expected = f"numbers by the names {', '.join(answer_settings.OF_SAMPLER)}"
+        expected = f"an object of numbers with the keys {', '.join(answer_settings.OF_SAMPLER)}"
         raise refuse("sampling_config", values, expected)
     return tinyrwkv.Sampler(**answer_settings.check(values))
 
 
 def valid_id(text: object) -> str:
-    """Return an id that can be part of a topic; ArgumentError where it cannot."""
+    """Return an id that can be part of a topic; raise ArgumentError if it cannot."""
     if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
         raise refuse("id", text, "1 to 64 letters, digits, _ . or -")
     return text
@@ -220,13 +224,13 @@ class Bridge:
     ----------
     model : Model
     client : paho.mqtt.client.Client
-        Not connected yet; its callbacks are set here.
+        Not connected yet. The bridge sets its callbacks.
     prefix : str
-        What all topics begin with.
+        The beginning of all topics.
     waiting : int
-        Requests that may wait; more are refused at once.
+        Most requests that may wait. Any further request is refused at once.
     longest : float
-        Seconds that a request may take, waiting included.
+        Most seconds that a request may take, waiting included.
     """
 
     def __init__(
@@ -237,12 +241,16 @@ class Bridge:
         waiting: int = 8,
         longest: float = 30,
     ) -> None:
-        self.model, self.client, self.prefix, self.longest = model, client, prefix, longest
+        self.model = model
+        self.client = client
+        self.prefix = prefix
+        self.longest = longest
         self.template = template(model.config.get("template", "chat"))
         self.requests: queue.Queue[Request] = queue.Queue(waiting)
         self.pending: dict[str, Request] = {}  # waiting, and the one being answered
         self.lock = threading.Lock()
-        self.stopping = self.told_of_no_broker = False
+        self.stopping = False
+        self.told_of_no_broker = False
         # The state after the last answer, and its tokens that the model has not read.
         self.said: tuple[tinyrwkv.State, list[int]] | None = None
         client.on_connect = self._connected
@@ -270,7 +278,7 @@ class Bridge:
             self.client.disconnect()
 
     def stop(self) -> None:
-        """End `run`, from any thread or a signal handler: nothing here waits for a lock."""
+        """End `run`, from any thread or a signal handler, because nothing here waits for a lock."""
         self.stopping = True
         for request in list(self.pending.values()):
             request.cancel()
@@ -283,7 +291,7 @@ class Bridge:
                     request.cancel()
 
     def answer(self, request: Request) -> None:
-        """Answer a request: its pieces as they come, then one response, whatever happens."""
+        """Publish the pieces of an answer as they come, then one response, whatever happens."""
         try:
             response = self._generate(request)
         except TinyRWKVError as error:
@@ -307,7 +315,7 @@ class Bridge:
             constraint=self._constraint(request.constraint),
         )
         request.generation = generation
-        if request.cancelled:  # meanwhile
+        if request.cancelled:  # while this generation was being made
             generation.cancel()
         for number, piece in enumerate(generation):
             if piece.text:
@@ -327,7 +335,7 @@ class Bridge:
             return None
         ((name, value),) = told.items()
         if type(value) is not KINDS[name]:
-            raise refuse("constraint", told, "what docs/mqtt.md says")
+            raise refuse("constraint", told, f"of type {KINDS[name].__name__} under {name}")
         # The models write a space after "Assistant:".
         prefix = " " if self.template.answer_prefix else ""
         return CONSTRAINTS[name](value, prefix)
@@ -349,7 +357,7 @@ class Bridge:
             with contextlib.suppress(RuntimeError, ValueError):  # the broker is not there
                 sent.wait_for_publish(wait)
 
-    # The network's thread calls what follows: nothing there may wait or raise an exception.
+    # The thread of the network calls the methods below. They must not wait or raise an exception.
 
     def _connected(
         self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
@@ -373,13 +381,15 @@ class Bridge:
             note(f"connection lost: {reason}; connecting again")
 
     def _received(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
-        topic, id = "error", None
+        topic = "error"
+        id = None
         try:
             if message.topic.endswith("/cancel"):
                 self._cancel_request(message.payload)
             elif not message.retain:
                 told = read(message.payload)
-                topic, id = f"response/{told['id']}", told["id"]
+                id = told["id"]
+                topic = f"response/{id}"
                 self._accept(parse(told, self.longest))
         except TinyRWKVError as error:
             self._publish(topic, {"id": id, "error": str(error)}, qos=1)
@@ -388,16 +398,17 @@ class Bridge:
             self._publish("error", {"id": None, "error": str(wrong)})
 
     def _cancel_request(self, payload: bytes) -> None:
-        """Cancel the request that a message names; all, if it is empty."""
+        """Cancel the request that a message names, or all if the message is empty."""
         self.cancel(valid_id(json.loads(payload)["id"]) if payload else None)
 
     def _accept(self, request: Request) -> None:
         if self.stopping:
             found = "a bridge that is ending"
-            raise ArgumentError("bridge", "request", found, "one that runs", "ask again later")
+            what = ("bridge", "request", found, "one that runs")
+            raise ArgumentError(*what, "ask again later", "the bridge is ending")
         with self.lock:
             if request.id in self.pending:
-                return  # the broker sent it again, because it did not hear that it arrived
+                return  # the broker sent it again, because it was not told that it had arrived
             self.pending[request.id] = request
         try:
             self.requests.put_nowait(request)
@@ -406,7 +417,8 @@ class Bridge:
                 del self.pending[request.id]
             found = f"{self.requests.maxsize} requests that wait"
             fix = "cancel some, or ask again later"
-            raise ArgumentError("bridge", "queue", found, "fewer", fix) from None
+            sentence = f"{self.requests.maxsize} requests wait already, and no more may wait"
+            raise ArgumentError("bridge", "queue", found, "fewer", fix, sentence) from None
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -419,11 +431,12 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--host", default="localhost", help="host of the broker (default: localhost)")
     add("--port", type=int, default=1883, help="port of the broker (default: 1883)")
     add("--prefix", default="tinyrwkv", help="beginning of all topics (default: tinyrwkv)")
-    add("--username", help="the environment variable MQTT_PASSWORD has the password")
+    add("--username", help="user name; the password is in the environment variable MQTT_PASSWORD")
     add("--tls", action="store_true", help="encrypt, with the system's certificates")
-    add("--waiting", type=int, default=8, metavar="N", help="most requests to wait (default: 8)")
-    add("--longest", type=float, default=30, metavar="S", help="seconds a request (default: 30)")
-    add("--threads", type=int, default=1, metavar="N", help="threads for a token (default: 1)")
+    add("--waiting", type=int, default=8, metavar="N", help="most requests that wait (default: 8)")
+    longest_help = "most seconds for a request, waiting included (default: 30)"
+    add("--longest", type=float, default=30, metavar="S", help=longest_help)
+    add("--threads", type=int, default=1, metavar="N", help="threads for each token (default: 1)")
     return parser.parse_args(argv)
 
 
@@ -444,7 +457,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: bridge.stop())
-    client.loop_start()  # connects, again and again until the broker is there
+    client.loop_start()  # tries to connect until the broker is there
     bridge.run()
     client.loop_stop()
     return 0

@@ -1,24 +1,23 @@
-"""A robot that listens while it moves: a control loop of 20 Hz, and a model in what time is left.
+"""A robot that listens while it moves: a control loop of 20 Hz, and a model in the time left over.
 
-    python3 examples/robot_loop.py                                  # type orders; empty line ends
+    python3 examples/robot_loop.py                        # type orders; an empty line ends it
     python3 examples/robot_loop.py --say "bring me the red cup from the kitchen" --say "stop"
-    python3 examples/robot_loop.py --measure 60                     # latency of the loop, a minute
-    python3 examples/robot_loop.py --judge commands.txt --json      # right scripts, precision
-    python3 examples/robot_loop.py --choose some.txt --judge others.txt    # with a threshold
+    python3 examples/robot_loop.py --measure 60           # measure how late ticks are, for a minute
+    python3 examples/robot_loop.py --judge commands.txt --json          # count right scripts
+    python3 examples/robot_loop.py --choose some.txt --judge others.txt # choose a threshold first
 
-The heart of it: the loop keeps its period whatever the model does, because the model stops when it
-is told to::
+The loop keeps its period whatever the model does, because the model stops at its deadline::
 
     robot.step(period)                                  # what every tick must do
     decision = commander.work(due + period - margin)    # what may take as long as it likes
 
-Only scripts come out that the grammar allows, with the world's own names and bounds
-(`simulated_robot.py`). A text with the word stop halts the robot at once: nobody asks the model.
-Where the model is not sure, the robot asks first: Did you mean ...?
+The grammar allows only scripts with the names and bounds of this world (`simulated_robot.py`). A
+text with the word stop halts the robot at once, without the model. If the model is not sure, the
+robot asks first: Did you mean ...?
 
 A file to judge has documents of "User: ..." and "Assistant: ...", with lines <|doc|> between them,
-as benchmarks/commands.py writes them. What it says of a threshold counts only if that threshold was
-chosen on other text.
+as benchmarks/commands.py writes them. The figures for a threshold are honest only if the threshold
+was chosen on other text.
 """
 
 from __future__ import annotations
@@ -60,9 +59,9 @@ class Loop:
     robot : Robot
     commander : Commander
     tell : callable
-        Takes what the robot says to its user.
+        Takes the texts that the robot says to its user.
     hz : float, optional
-        Ticks a second.
+        Ticks per second.
     margin : float, optional
         Seconds before the next tick at which the model must have stopped.
 
@@ -80,8 +79,11 @@ class Loop:
         hz: float = 20,
         margin: float = 0.004,
     ) -> None:
-        self.robot, self.commander, self.tell = robot, commander, tell
-        self.period, self.margin = 1 / hz, margin
+        self.robot = robot
+        self.commander = commander
+        self.tell = tell
+        self.period = 1 / hz
+        self.margin = margin
         self.late: list[float] = []
         self._due = time.monotonic()
         self._asked: Decision | None = None
@@ -103,14 +105,14 @@ class Loop:
         self._asked = None
 
     def tick(self) -> None:
-        """Wait for the time of the next tick, control, then think until the margin."""
+        """Wait for the next tick, move the robot, then let the model think until the margin."""
         self._due += self.period
         wait = self._due - time.monotonic()
         if wait > 0:
             time.sleep(wait)
         now = time.monotonic()
         self.late.append(now - self._due)
-        if now - self._due > self.period:  # a tick was lost: do not hurry after it
+        if now - self._due > self.period:  # a whole tick was lost; do not try to make up for it
             self._due = now
         self.robot.step(self.period)
         for text in self.robot.said[self._told :]:
@@ -134,7 +136,7 @@ class Loop:
 def percentiles(late: list[float]) -> dict[str, float]:
     """Return how late ticks were, in milliseconds.
 
-    The first tick is left out: the memory that it uses is still cold.
+    The first tick is left out, because the memory that it uses is still cold.
     """
     ordered = sorted(late[1:])
     last = len(ordered) - 1
@@ -162,8 +164,8 @@ class Answer(NamedTuple):
 
 
 def answers(model: tinyrwkv.Model, path: str) -> list[Answer]:
-    """Return the model's answers to the orders of a file, under the grammar of any world."""
-    scripts = Scripts()  # not this world's names: the file is not about it
+    """Return the model's answers to the orders of a file, under the grammar for any world."""
+    scripts = Scripts()  # without the names of this world, because the file has other ones
     commander = Commander(model, scripts, max_tokens=200)
     found = []
     for order, script in documents(path):
@@ -194,7 +196,7 @@ def choose(model: tinyrwkv.Model, path: str, precision: float) -> Point:
 
 
 def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
-    """Return how many scripts of a file are right, and what the threshold is worth there."""
+    """Return how many scripts of a file are right, and the figures for a threshold."""
     found = answers(model, path)
     points = curve([answer.logprob for answer in found], [answer.right for answer in found])
     shown = []
@@ -216,7 +218,7 @@ def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
 
 
 def chosen_and_judged(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what --choose and --judge ask for."""
+    """Return the report for --choose and --judge."""
     report: dict[str, Any] = {}
     threshold = options.threshold
     if options.choose is not None:
@@ -229,7 +231,7 @@ def chosen_and_judged(model: tinyrwkv.Model, options: argparse.Namespace) -> dic
 
 
 def listen(loop: Loop) -> Iterator[str | None]:
-    """Yield what is typed, or None where nothing is. A thread of its own waits for it."""
+    """Yield a line that was typed, or None if there is none. A thread of its own reads lines."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
@@ -278,14 +280,14 @@ def say(text: str) -> None:
 
 
 def say_nothing(text: str) -> None:
-    """Be quiet, where only the time counts."""
+    """Be quiet, because only the time counts."""
 
 
 def control(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any]:
     """Run the loop; return how late its ticks were."""
     robot = Robot()
     commander = Commander(model, robot.grammar(), options.threshold)
-    gc.freeze()  # what is there now is never garbage: the loop need not look at it again
+    gc.freeze()  # objects that exist now are never garbage, so they need not be looked at again
     tell = say if options.measure is None else say_nothing
     loop = Loop(robot, commander, tell, options.hz, options.margin)
     for text in orders(options, loop):
@@ -304,18 +306,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the bundled model)")
     add("--say", action="append", metavar="TEXT", help="an order; may be given several times")
     add("--measure", type=float, metavar="SECONDS", help="keep the model thinking for this time")
-    add("--judge", metavar="FILE", help="compare scripts with those of a file")
-    add("--choose", metavar="FILE", help="choose the threshold on a file, another than --judge")
-    add("--precision", type=float, default=0.9, metavar="P", help="for --choose (default: 0.9)")
-    add("--threshold", type=float, default=THRESHOLD, metavar="L", help="default: %(default)s")
-    add("--hz", type=float, default=20, help="ticks a second (default: 20)")
-    add("--margin", type=float, default=0.004, metavar="S", help="free in a tick (default: 0.004)")
+    add("--judge", metavar="FILE", help="compare the model's scripts with those of a file")
+    add(
+        "--choose", metavar="FILE", help="choose the threshold on a file other than that of --judge"
+    )
+    precision = "share of trusted scripts that must be right, for --choose (default: 0.9)"
+    add("--precision", type=float, default=0.9, metavar="P", help=precision)
+    threshold = "log-probability from which a script is trusted (default: %(default)s)"
+    add("--threshold", type=float, default=THRESHOLD, metavar="L", help=threshold)
+    add("--hz", type=float, default=20, help="ticks per second (default: 20)")
+    margin = "seconds of each tick that the model leaves free (default: 0.004)"
+    add("--margin", type=float, default=0.004, metavar="S", help=margin)
     add("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(argv)
     if options.choose is not None and options.choose == options.judge:
         parser.error("--choose and --judge need different text, or the threshold looks too good")
     if not options.hz > 0 or not 0 <= options.margin < 1 / options.hz:
-        parser.error("--hz must be above 0, --margin shorter than a tick")
+        parser.error("--hz must be above 0, and --margin shorter than a tick")
     return options
 
 

@@ -4,10 +4,10 @@
     ros2 topic echo /tinyrwkv/response &
     ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"
 
-It reads the topics ~/prompt and ~/stop. It writes ~/partial, the pieces as they come, and
-~/response, the whole answer. A new prompt, or anything on ~/stop, cancels the answer before it. For
-users of llama_ros, docs/vendoring.md has the names that they know. Tested only with a stand-in for
-rclpy.
+It reads the topics ~/prompt and ~/stop. It writes the pieces of an answer to ~/partial as they
+come, and the whole answer to ~/response. A new prompt, or any message on ~/stop, cancels the answer
+before it. docs/vendoring.md compares the names with those of llama_ros. The node was tested only
+with a stand-in for rclpy.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ class Brain(Node):
         self.worker.start()
 
     def answer(self, generation):
-        """Publish an answer piece by piece, then as a whole, as far as it has come."""
+        """Publish an answer piece by piece, then all of the text that has come."""
         for piece in generation:
             if rclpy.ok():
                 self.partial.publish(String(data=piece.text))
@@ -84,7 +84,7 @@ class Brain(Node):
             self.get_logger().info(f"ended by {generation.result.stop_reason}")
 
     def stop(self, message=None):
-        """Cancel the answer that is under way, and wait the few milliseconds until it has ended."""
+        """Cancel the present answer, and wait a few milliseconds until it has ended."""
         if self.worker is not None:
             self.generation.cancel()
             self.worker.join()

@@ -1,4 +1,4 @@
-"""A small robot in a flat world, which examples/robot_loop.py drives in place of motors.
+"""A small robot in a flat world, which examples/robot_loop.py drives instead of motors.
 
 Angles are in degrees from the x axis, positive to the left. Lengths are in metres.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from tinyrwkv.robot.scripts import NOUNS, VERBS, Call, Names, Scripts
 
-SPEEDS = {"slow": 0.25, "normal": 0.5, "fast": 1.0}  # metres a second
-TURNING = 90.0  # degrees a second
+SPEEDS = {"slow": 0.25, "normal": 0.5, "fast": 1.0}  # metres per second
+TURNING = 90.0  # degrees per second
 CHARGE_PER_METRE = 0.002
 
 PLACES = {
@@ -35,9 +35,9 @@ SURFACES = ("table", "desk", "shelf", "floor", "counter", "tray")
 
 @dataclass
 class Robot:
-    """Where it is, what it holds, what it has still to do.
+    """The robot: where it is, what it holds, what it still has to do.
 
-    `said` is what it would tell the user, oldest first.
+    `said` has the texts that it would tell the user, oldest first.
     """
 
     x: float = 0.0
@@ -53,7 +53,7 @@ class Robot:
     said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Have nothing to do."""
+        """Begin with nothing to do."""
         self.waiting: deque[Call] = deque()
         # What is left of the present call: ("turn", 90.0), ...
         self._legs: deque[tuple[str, float]] = deque()
@@ -66,21 +66,21 @@ class Robot:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether it has anything to do."""
         return bool(self._now or self.waiting)
 
     def run(self, calls: list[Call]) -> None:
-        """Do some calls after those that wait."""
+        """Add calls after those that wait."""
         self.waiting.extend(calls)
 
     def halt(self) -> None:
-        """Stand still at once and forget what was to be done."""
+        """Stand still at once, and forget all calls."""
         self.waiting.clear()
         self._legs.clear()
         self._now = None
 
     def step(self, seconds: float) -> None:
-        """Let time pass: the control part of a tick."""
+        """Let time pass. This is the control part of a tick."""
         while seconds > 1e-9:
             if self._legs:
                 seconds -= self._go(seconds)
@@ -88,7 +88,7 @@ class Robot:
                 return
 
     def _next_call(self) -> bool:
-        """Finish the present call and begin the next one; False where there is none."""
+        """Finish the present call and begin the next one; return False if there is none."""
         if self._now is not None:
             self._finish(self._now)
         self._now = self.waiting.popleft() if self.waiting else None
@@ -97,7 +97,7 @@ class Robot:
         return self._now is not None
 
     def _go(self, seconds: float) -> float:
-        """Move for a time at most; return how long it took."""
+        """Move for at most this time; return the time that it took."""
         kind, amount = self._legs.popleft()
         rate = {"turn": TURNING, "move": SPEEDS[self.speed], "wait": 1.0}[kind]
         part = math.copysign(min(abs(amount), rate * seconds), amount)
@@ -119,7 +119,8 @@ class Robot:
         target = {"dock": "charging station", "follow": "user"}.get(call.verb, call.argument)
         if call.verb in ("goto", "dock", "follow") and target in self.places:
             x, y = self.places[target]
-            dx, dy = x - self.x, y - self.y
+            dx = x - self.x
+            dy = y - self.y
             if math.hypot(dx, dy) < 1e-6:
                 return []
             turn = (math.degrees(math.atan2(dy, dx)) - self.heading + 180) % 360 - 180
@@ -127,7 +128,7 @@ class Robot:
         return [("wait", 0.5)]  # arms, cameras and voices take their time too
 
     def _finish(self, call: Call) -> None:
-        """Do what a call does at its end."""
+        """Do what a call changes at its end."""
         verb, argument = call
         if verb == "pick" and self.holding is None and argument in self.objects:
             self.holding = str(argument)
@@ -155,7 +156,7 @@ class Robot:
         return min(self.places, key=lambda name: math.dist(self.places[name], (self.x, self.y)))
 
     def report(self, what: str) -> str:
-        """Return what it knows about itself."""
+        """Return what the robot knows about itself."""
         return {
             "battery": f"{self.battery:.0%}",
             "status": f"holding the {self.holding}" if self.holding else "free",

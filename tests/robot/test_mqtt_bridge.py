@@ -308,7 +308,7 @@ def test_a_full_queue_says_so_at_once(bridge: Callable[..., Any], user: User, en
     for id in ("b", "c", "d"):
         user.ask(id, max_tokens=10**9)
     response, _ = user.wait_for("response/d")
-    assert "found 2 requests that wait, expected fewer" in response["error"]
+    assert "2 requests wait already, and no more may wait" in response["error"]
     user.ask("b")  # the same again is the same request
     user.say("cancel", None)
     answered = [user.wait_for(f"response/{id}")[0] for id in "abc"]
@@ -345,7 +345,8 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(
         if payload:
             # Where the id can be read, it is answered.
             topic = "response/x" if b'"id": "x"' in payload else "error"
-            assert "found" in user.wait_for(topic)[0]["error"], payload
+            # What is wrong, then what to do about it.
+            assert "; " in user.wait_for(topic)[0]["error"], payload
     for more in (
         {"max_tokens": -1},
         {"stop": [""]},
@@ -356,7 +357,7 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(
         {"constraint": {"scripts": {"goto": [1, 2, 3]}}},
     ):
         user.ask("x", **more)
-        assert "found" in user.wait_for("response/x")[0]["error"]
+        assert "; " in user.wait_for("response/x")[0]["error"]
     for payload in (b"{", b"[]", b'{"id": 5}', b'{"id": "a/b"}', b"\xff"):
         user.say("cancel", payload)
         assert "error" in user.wait_for("error")[0]

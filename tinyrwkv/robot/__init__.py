@@ -1,1 +1,1 @@
-"""A robot that takes orders: scripts it can run, thinking in slices of time, how sure it is."""
+"""A robot that takes orders: its scripts, work in slices of time, and how sure the model is."""

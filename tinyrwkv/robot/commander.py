@@ -1,4 +1,4 @@
-"""Turn an order to a robot into a script that it may run, in slices of time, if it is sure."""
+"""Turn an order to a robot into a script, in slices of time, and tell whether it may be run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 THRESHOLD = -0.1176
-"""Log-probability from which on the bundled model is trusted; docs/robot.md says why this one."""
+"""The bundled model is trusted from this log-probability on; docs/robot.md says why."""
 
 _STOP_WORDS = "stop|halt|freeze|whoa|emergency"
 _FILLERS = "robot|please|now|it|right|there|at|once|immediately|moving"
@@ -22,9 +22,9 @@ _NOTHING_ELSE = re.compile(rf"(?:\b(?:{_STOP_WORDS}|{_FILLERS})\b|[^\w]+)+", re.
 
 
 def says_stop(text: str) -> bool:
-    """Tell whether a text has a word at which a robot must stop, whatever else it says.
+    """Tell whether a text has a word at which a robot must stop, whatever else the text says.
 
-    No model is asked.
+    This needs no model.
 
     Examples
     --------
@@ -46,12 +46,12 @@ def says_only_stop(text: str) -> bool:
 
 
 class Decision(NamedTuple):
-    """What an order came to.
+    """What to do about an order.
 
     Attributes
     ----------
     kind : str
-        "run": do the calls; "ask": do them only if the user says yes; "unknown": there is no
+        "run": do the calls. "ask": do them only if the user says yes. "unknown": there is no
         script.
     script : str
     calls : list of Call
@@ -67,9 +67,9 @@ class Decision(NamedTuple):
 
 
 class Commander:
-    """Turns orders into scripts, one at a time, whenever it is given time.
+    """Turns orders into scripts, one at a time, in the time that it is given.
 
-    It prepares the grammar when it is made, so that no token takes longer than others later.
+    The constructor prepares the grammar, so that later no token takes longer than the others.
 
     Parameters
     ----------
@@ -79,15 +79,16 @@ class Commander:
     threshold : float, optional
         Log-probability below which a script is only a guess.
     max_tokens : int, optional
-        Most tokens of a script; a longer one counts as none.
-
+        Most tokens of a script. A longer script counts as no script.
     """
 
     def __init__(
         self, model: Model, scripts: Scripts, threshold: float = THRESHOLD, max_tokens: int = 120
     ) -> None:
-        self.model, self.scripts = model, scripts
-        self.threshold, self.max_tokens = threshold, max_tokens
+        self.model = model
+        self.scripts = scripts
+        self.threshold = threshold
+        self.max_tokens = max_tokens
         self._template = template("robot")
         scripts.prepare(model)
         self._thought: Slices | None = None
@@ -98,7 +99,7 @@ class Commander:
         return self._thought is not None
 
     def hear(self, command: str) -> None:
-        """Begin to think about an order, and no longer about the one before.
+        """Begin to think about an order, and stop thinking about the one before.
 
         Parameters
         ----------
@@ -108,7 +109,7 @@ class Commander:
         Raises
         ------
         ArgumentError
-            It is no text that the tokenizer can read.
+            The order is not a text that the tokenizer can read.
         """
         prompt = self._template.prompt(command)
         self._thought = Slices(
@@ -116,7 +117,7 @@ class Commander:
         )
 
     def forget(self) -> None:
-        """Think about nothing."""
+        """Stop thinking about the order."""
         self._thought = None
 
     def work(self, deadline: float) -> Decision | None:
@@ -130,7 +131,7 @@ class Commander:
         Returns
         -------
         Decision or None
-            None while it is not known yet.
+            None if there is no order, or if there is no decision yet.
         """
         thought = self._thought
         if thought is None or not thought.work(deadline):

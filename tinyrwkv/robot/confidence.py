@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Weighed:
     r"""A constraint that also tells how much of the probability it ruled out.
 
-    With A the tokens that the constraint allows at a step, and p the model's own probabilities::
+    A is the set of tokens that the constraint allows at a step, p(t) the model's own probability
+    of token t::
 
         log_share = sum over the steps of log(sum of p(t) for t in A)
         log p(answer) = log_share + sum over the steps of piece.logprob
@@ -34,11 +35,12 @@ class Weighed:
     Attributes
     ----------
     log_share : float
-        As above, in natural logarithms.
+        As above, a natural logarithm.
     """
 
     def __init__(self, constraint: Constraint) -> None:
-        self.constraint, self.log_share = constraint, 0.0
+        self.constraint = constraint
+        self.log_share = 0.0
 
     def start(self, model: Core) -> _Walk:
         """Return a walk along one text, and begin `log_share` anew."""
@@ -48,7 +50,8 @@ class Weighed:
 
 class _Walk:
     def __init__(self, weighed: Weighed, walk: Walk) -> None:
-        self._weighed, self._walk = weighed, walk
+        self._weighed = weighed
+        self._walk = walk
         self.advance = walk.advance
 
     def mask(
@@ -69,7 +72,16 @@ def _log_sum(logits: np.ndarray) -> float:
 
 
 class Point(NamedTuple):
-    """What it means to trust every answer whose log-probability is at least `threshold`."""
+    """The result of trusting every answer whose log-probability is at least `threshold`.
+
+    Attributes
+    ----------
+    threshold : float
+    coverage : float
+        The share of answers that are trusted.
+    precision : float
+        The share of trusted answers that are right.
+    """
 
     threshold: float
     coverage: float
@@ -84,13 +96,12 @@ def curve(logprobs: Sequence[float], right: Sequence[bool]) -> list[Point]:
     logprobs : sequence of float
         How sure the model was of each answer.
     right : sequence of bool
-        Whether it was right.
+        Whether each answer was right.
 
     Returns
     -------
     list of Point
-        The first trusts only the surest answer, the last trusts all. ``coverage`` is the share of
-        answers that are trusted, ``precision`` the share of right ones among them.
+        The first point trusts only the surest answer, the last one trusts all.
 
     Examples
     --------
@@ -120,5 +131,6 @@ def calibrate(logprobs: Sequence[float], right: Sequence[bool], precision: float
     if not good:
         found = f"no threshold among {len(logprobs)} answers"
         expected = f"one of precision {precision}"
-        raise ArgumentError("calibrate", "precision", found, expected, "ask for less")
+        sentence = f"{found} has a precision of {precision}"
+        raise ArgumentError("calibrate", "precision", found, expected, "ask for less", sentence)
     return good[-1]

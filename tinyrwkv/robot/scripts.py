@@ -50,7 +50,9 @@ class Names:
         if bad or not self.names:
             found = f"{bad or names!r}"[:80]
             expected = "a list of texts without quotes and backslashes"
-            raise ArgumentError("scripts", "names", found, expected, "name at least one")
+            sentence = f"names={found} is not {expected}"
+            what = ("scripts", "names", found, expected)
+            raise ArgumentError(*what, "name at least one", sentence)
 
     @property
     def pattern(self) -> str:
@@ -65,13 +67,13 @@ def _can_be_quoted(name: object) -> bool:
 
 @dataclass(frozen=True)
 class Words:
-    """Any words with single blanks between them, in quotes."""
+    """Any words with single spaces between them, in quotes."""
 
     pattern: str = "\"[A-Za-z0-9',.?!-]+(?: [A-Za-z0-9',.?!-]+)*\""
 
 
 Argument = Number | Names | Words
-"""What a call takes."""
+"""The kinds of argument that a call can take."""
 
 NOUNS = Words("\"[a-z0-9'-]+(?: [a-z0-9'-]+)*\"")
 """Nouns with their adjectives, in small letters."""
@@ -94,7 +96,7 @@ VERBS: Mapping[str, Argument | None] = {
     "stop": None,
     "dock": None,
 }
-"""What the bundled model was taught to say, and its arguments."""
+"""The calls that the bundled model was taught to say, and their arguments."""
 
 UNKNOWN = "unknown()"
 """The whole script for an order that the robot cannot do."""
@@ -123,8 +125,8 @@ class Scripts(Constraint):
     Parameters
     ----------
     verbs : mapping of str to Number, Names, Words or None, optional
-        What each call takes, None for nothing. To give `VERBS` the names of your own world, write
-        ``{**VERBS, "goto": Names(places)}``.
+        The argument of each call, or None if it takes none. To use the names of your own world,
+        write ``{**VERBS, "goto": Names(places)}``.
     prefix, suffix : str, optional
         What comes before and after a script. The bundled model was taught to write a space before
         it and an empty line after it.
@@ -132,7 +134,7 @@ class Scripts(Constraint):
     Raises
     ------
     ArgumentError
-        There are no verbs, or one is no name.
+        There are no verbs, or one of them is not a name.
 
     Examples
     --------
@@ -157,7 +159,9 @@ class Scripts(Constraint):
         bad = [verb for verb in verbs if not _is_name(verb)]
         if bad or not verbs:
             found = f"{bad!r}"[:80]
-            raise ArgumentError("scripts", "verbs", found, "names of calls", "give at least one")
+            sentence = f"verbs {found} are not names of calls" if bad else "there are no verbs"
+            what = ("scripts", "verbs", found, "names of calls")
+            raise ArgumentError(*what, "give at least one", sentence)
         self.verbs = dict(verbs)
         call = _call_pattern(self.verbs)
         super().__init__(f"unknown\\(\\)|(?:{call})(?:; (?:{call}))*", prefix, suffix)
@@ -173,25 +177,27 @@ class Scripts(Constraint):
         Returns
         -------
         list of Call
-            None for ``unknown()``.
+            It is empty for ``unknown()``.
 
         Raises
         ------
         ArgumentError
-            The text is no such script.
+            The text is not a script of these calls.
         """
         text = script.strip()
         if not self.matches(self.prefix + text + self.suffix):
             found = f"{script!r}"[:80]
             fix = "check the text"
-            raise ArgumentError("scripts", "script", found, "calls joined by '; '", fix)
+            expected = "calls joined by '; '"
+            sentence = f"{found} is not a script of calls joined by '; '"
+            raise ArgumentError("scripts", "script", found, expected, fix, sentence)
         if text == UNKNOWN:
             return []
         return [_call(*parts) for parts in _CALL.findall(text)]
 
 
 _CALL = re.compile(r'([A-Za-z_]\w*)\((?:"([^"]*)"|([^)"]*))\)(?:; |$)')
-"""A call of a script: its verb, then a name without quotes or a number, both empty for none."""
+"""A call of a script: its verb, then a name without quotes, then a number. Both may be empty."""
 
 
 def _call(verb: str, name: str, number: str) -> Call:
@@ -207,8 +213,7 @@ def _is_name(verb: object) -> bool:
 def _call_pattern(verbs: Mapping[str, Argument | None]) -> str:
     """Return the pattern of one call.
 
-    Verbs with the same argument stand together: so the automaton has that argument once, and
-    learns it once.
+    Verbs with the same argument stand together, so that the automaton has that argument only once.
     """
     by_argument: dict[str, list[str]] = {}
     for verb, argument in verbs.items():

@@ -1,4 +1,4 @@
-"""A generation in slices of time, for programs with other work to do many times a second."""
+"""A generation in slices of time, for programs that have other work many times a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Slices:
-    r"""A generation that works only when it is told to, and until it is told to stop.
+    r"""A generation that works only when `work` is called, and only until a deadline.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Slices:
     ----------
     tokens : list of int
     stop_reason : str or None
-        "stop" or "length" at the end; None before.
+        "stop" or "length" at the end, and None before.
     logprob : float
         Natural logarithm of the probability that the model itself gives `tokens`, without the
         constraint.
@@ -63,18 +63,20 @@ class Slices:
         max_tokens: int = 100,
         constraint: Constraint | None = None,
     ) -> None:
-        self.model, self.max_tokens, self.constraint = model, max_tokens, constraint
+        self.model = model
+        self.max_tokens = max_tokens
+        self.constraint = constraint
         self.tokens: list[int] = []
         self.logprob = 0.0
         self.stop_reason: str | None = None
         self._prompt = prompt if isinstance(prompt, str) else list(prompt)
         self._state = state
         self._sampler: TokenSampler = sampler or Sampler(temperature=0)
-        self._generate(deadline=None, constraint=constraint)  # which checks the arguments
+        self._generate(deadline=None, constraint=constraint)  # only to check the arguments
 
     @property
     def text(self) -> str:
-        """What has been generated, with U+FFFD in place of a character that is incomplete."""
+        """The text so far, with U+FFFD in place of an incomplete character."""
         return self.model.tokenizer.decode(self.tokens)
 
     def work(self, deadline: float) -> bool:
@@ -83,8 +85,8 @@ class Slices:
         Parameters
         ----------
         deadline : float
-            Absolute ``time.monotonic()`` time. It is kept within the longer of 2 ms and the time
-            for one layer of the model. A slice that is shorter than a token changes nothing.
+            Absolute ``time.monotonic()`` time. It is overrun by at most 2 ms or the time for one
+            layer of the model, whichever is longer. A slice shorter than a token changes nothing.
 
         Returns
         -------
@@ -107,13 +109,15 @@ class Slices:
         if result.stop_reason != "deadline":
             self.stop_reason = result.stop_reason
             return True
-        self._prompt, self._state, self._sampler = result.unread, result.state, generation.sampler
+        self._prompt = result.unread
+        self._state = result.state
+        self._sampler = generation.sampler
         return False
 
     def _generate(
         self, deadline: float | None, constraint: Constraint | Weighed | None
     ) -> Generation:
-        """Return the generation of what is left."""
+        """Return a generation of the tokens that are left."""
         return self.model.generate(
             self._prompt,
             state=self._state,
