@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from tests.helpers.talkers import END, write_talker
+from tests.helpers.talkers import CAFE, END, LOOP, write_talker
 from tests.helpers.terminals import Terminal, run
 from tinyrwkv.chat.chat import KEPT, Chat
 from tinyrwkv.chat.profile import Profile, read_profile
@@ -23,7 +23,6 @@ from tinyrwkv.cli.background import stream
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 
-CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
 WORDS = [
     b":",
     b" one",
@@ -36,7 +35,6 @@ WORDS = [
     b" seven",
     b"\n\n",
 ]
-LOOP = [b":", b" so", b" on", b" and", b" so"]
 EXAMPLE = "examples/chat.py"
 
 
@@ -54,7 +52,7 @@ def talkers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 @pytest.fixture
 def model(tiny: Callable[..., str]) -> tinyrwkv.Model:
-    """Return a random model: what it says has no end."""
+    """Return a random model, whose answers have no end."""
     return tinyrwkv.load(tiny(), backend="numpy")
 
 
@@ -108,7 +106,7 @@ def test_after_undo_the_next_turn_is_as_if_nothing_was_taken_back(model: tinyrwk
     np.testing.assert_allclose(plain.state.data, other.state.data, rtol=1e-4, atol=1e-4)
 
 
-def test_states_are_kept_for_so_many_turns_only(model: tinyrwkv.Model) -> None:
+def test_states_are_kept_for_a_few_turns_only(model: tinyrwkv.Model) -> None:
     chat = Chat(model, "robot", max_tokens=1)
     for i in range(KEPT + 3):
         answer(chat, str(i))
@@ -315,7 +313,7 @@ def test_why_after_the_end_and_after_a_cut(talkers: Callable[..., str]) -> None:
     generation.cancel()
     assert [piece.token for piece in generation] == [
         -1
-    ]  # the part of a character, which nothing will complete
+    ]  # a part of a character, which is never completed
     assert "b'\\xc3'  <- chosen" in slash.run(chat, "/why")[0]
 
 

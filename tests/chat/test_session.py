@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
-from tests.helpers.talkers import write_talker
+from tests.helpers.talkers import CAFE, LOOP, write_talker
 from tests.helpers.terminals import Terminal
 from tinyrwkv.chat import session
 from tinyrwkv.chat.chat import Chat
@@ -22,8 +22,6 @@ from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.file.mapped import Writer, open_file
 
 EXAMPLE = "examples/chat.py"
-CAFE = [b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s", b" \xe2", b"\x82\xac", b"5", b"\n\n"]
-LOOP = [b":", b" so", b" on", b" and", b" so"]
 
 said = st.builds(session.Said, st.text(), st.text(), st.booleans())
 
@@ -130,7 +128,7 @@ def test_a_conversation_is_resumed_and_saved_again(
         assert [count for count, _ in counts] == [1, 2] and counts[1][1] > counts[0][1]
 
 
-def test_nothing_is_written_where_nothing_was_said(
+def test_nothing_is_written_if_nothing_was_said(
     cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     path = str(tmp_path / "talk")

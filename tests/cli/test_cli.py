@@ -1,4 +1,4 @@
-"""The command line: what each command prints where, and how it ends."""
+"""The command line: the output and the exit status of each command."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ SOME = (
 
 
 def buffered() -> dict[str, str]:
-    """Return an environment in which Python keeps output back, as it does by default."""
+    """Return an environment in which Python buffers its output, as it does by default."""
     return environment(PYTHONUNBUFFERED="")
 
 
@@ -283,9 +283,7 @@ def test_generate_stops_and_counts(talker: str, capsys: pytest.CaptureFixture[st
     )
     assert capsys.readouterr().out == " café is €"
     assert main(["generate", talker, "-p", "?", "--temperature", "0", "-n", "2"]) == 0
-    assert (
-        capsys.readouterr().out == " caf\ufffd"
-    )  # the length cuts the character, and nothing more comes
+    assert capsys.readouterr().out == " caf\ufffd"  # the length limit cuts a character in two
 
 
 def test_generate_reads_standard_input(talker: str) -> None:

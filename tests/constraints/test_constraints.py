@@ -212,7 +212,7 @@ def test_examples_of_patterns(pattern, yes, no):
         ),
     ],
 )
-def test_what_is_no_pattern_is_refused(pattern):
+def test_what_is_not_a_pattern_is_refused(pattern):
     with pytest.raises((ArgumentError, UnsupportedError), match="pattern"):
         Regex(pattern)
 
@@ -227,7 +227,7 @@ def test_the_place_of_a_mistake_is_named():
 
 @contextlib.contextmanager
 def seconds_at_most(seconds: float) -> Iterator[None]:
-    """Drop an example for which Python takes longer; wait where the system has no such timer."""
+    """Drop an example that takes Python longer; if the system has no such timer, just wait."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -257,7 +257,7 @@ def test_any_text_is_a_pattern_of_the_same_meaning_or_refused(pattern):
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # of sets that may come to mean something else
-        expression = re.compile(pattern, re.ASCII)  # what is taken here Python takes too
+        expression = re.compile(pattern, re.ASCII)  # Python takes every pattern that is taken here
     texts = ("", "a", "b", "ab", "aa", "()", "{", "-", "d0", "é")
     matched = [found.matches(text) for text in texts]
     with seconds_at_most(2):  # Python tries 2^99 ways to match (|){99}
@@ -319,14 +319,14 @@ def test_large_patterns_are_refused_at_once(pattern):
     begin = time.monotonic()
     with pytest.raises(TinyRWKVError):
         Regex(pattern)
-    assert time.monotonic() - begin < 20  # of seconds on a busy machine; without limits it is hours
+    assert time.monotonic() - begin < 20  # seconds on a busy machine; hours without limits
 
 
 @pytest.mark.parametrize(
     "pattern", ["(.?){1000}(.?){1000}x", "(a|b)*a(a|b){900}", "(a?){1000}(a?){1000}a{1000}"]
 )
 def test_patterns_that_take_ever_more_states_stay_small(load, pattern):
-    """The cost of a token and what is kept are bounded; a pattern that needs more is refused."""
+    """Time and memory for a token are bounded; a pattern that needs more is refused."""
     model = load("numpy")
     begin = time.monotonic()
     try:
@@ -397,7 +397,7 @@ def test_masks_are_those_of_every_token_tried(vocabulary, pattern, text):
 
 
 def finite(draw, depth: int) -> tuple[str, set[str]]:
-    """Return a pattern of a finite language and the language, each made without the other."""
+    """Return a pattern and its finite language, each made without the other."""
     kind = draw(
         st.sampled_from(
             ["letter", "set", "one after the other", "either", "repeat"]

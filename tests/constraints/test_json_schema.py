@@ -1,4 +1,4 @@
-"""JSON schemas: whatever is generated is valid, and what is valid in the one form is allowed."""
+"""JSON schemas: all generated text is valid, and all valid text of the one form is allowed."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def value_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         {"type": "object", "properties": {"\ud800": {"type": "null"}}},
     ],
 )
-def test_what_is_no_schema_is_refused(schema):
+def test_what_is_not_a_schema_is_refused(schema):
     with pytest.raises(ArgumentError):
         JsonSchema(schema)
 
@@ -288,7 +288,7 @@ def test_what_is_not_understood_is_refused(schema):
         JsonSchema(schema)
 
 
-def test_the_keyword_is_named_where_no_type_is_given():
+def test_the_keyword_is_named_if_no_type_is_given():
     with pytest.raises(UnsupportedError, match=re.escape("schema.x has the keyword '$ref'")):
         JsonSchema({"type": "object", "properties": {"x": {"$ref": "#"}}})
     with pytest.raises(ArgumentError, match="no type"):

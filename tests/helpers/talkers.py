@@ -17,6 +17,15 @@ from tinyrwkv.versions.layout import tensor_shapes
 END = b""
 """In a text to say: the end of the document."""
 
+CAFE = (
+    *(b":", b" ca", b"f", b"\xc3", b"\xa9", b" cost", b"s"),
+    *(b" \xe2", b"\x82\xac", b"5", b"\n\n"),
+)
+"""A price, with two characters that are split between tokens."""
+
+LOOP = (b":", b" so", b" on", b" and", b" so")
+"""A text without an end."""
+
 
 def write_talker(path: str | os.PathLike[str], *texts: Sequence[bytes], **metadata: Any) -> str:
     """Write a model of 2 layers that says these texts; return its path.

@@ -22,7 +22,7 @@ import pytest
 
 import tinyrwkv
 from tests.helpers.places import ROOT
-from tests.helpers.talkers import write_talker
+from tests.helpers.talkers import CAFE, LOOP, write_talker
 from tests.helpers.terminals import environment
 from tinyrwkv.robot.scripts import Scripts
 
@@ -42,20 +42,6 @@ if WHY_NOT and os.environ.get("CI_MQTT") == "required":
     raise RuntimeError(WHY_NOT)
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
-ANSWER = [
-    b":",
-    b" ca",
-    b"f",
-    b"\xc3",
-    b"\xa9",
-    b" cost",
-    b"s",
-    b" \xe2",
-    b"\x82\xac",
-    b"5",
-    b"\n\n",
-]
-LOOP = [b":", b" so", b" on", b" and", b" so"]
 PREFIX = "robot/brain"
 
 
@@ -71,7 +57,7 @@ def example() -> Any:
 
 
 def let_go(client: Any) -> None:
-    """End a client's thread, and let nothing refer to the client: then it closes its sockets."""
+    """End the thread of a client and drop all references to it, so that it closes its sockets."""
     client.loop_stop()
     client.on_connect = client.on_message = client.on_disconnect = client.on_connect_fail = None
 
@@ -183,7 +169,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of a model that tells a price."""
-    return write_talker(tmp_path_factory.mktemp("brief") / "m.trwkv", ANSWER, template="robot")
+    return write_talker(tmp_path_factory.mktemp("brief") / "m.trwkv", CAFE, template="robot")
 
 
 @pytest.fixture
@@ -238,7 +224,7 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
     user.ask("d", prompt="turn left", constraint={"json_schema": schema})
     assert json.loads(user.wait_for("response/d")[0]["text"])["turn"] in (90, -90)
     for id, told, script in (
-        ("e", {}, "move(25)"),  # as it is, the model may say what a robot must not do
+        ("e", {}, "move(25)"),  # without a constraint, the model may say anything
         ("f", {"scripts": {}}, None),
         ("g", {"scripts": {"move": [0, 30]}}, "move(25)"),
     ):
@@ -309,7 +295,7 @@ def test_a_full_queue_says_so_at_once(bridge: Callable[..., Any], user: User, en
         user.ask(id, max_tokens=10**9)
     response, _ = user.wait_for("response/d")
     assert "2 requests wait already, and no more may wait" in response["error"]
-    user.ask("b")  # the same again is the same request
+    user.ask("b")  # the same id again is the same request
     user.say("cancel", None)
     answered = [user.wait_for(f"response/{id}")[0] for id in "abc"]
     assert [one["stop_reason"] for one in answered] == ["cancelled"] * 3
@@ -335,7 +321,7 @@ WRONG_VALUES: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_what_is_no_request_is_refused_and_hurts_nobody(
+def test_what_is_not_a_request_is_refused_and_hurts_nobody(
     bridge: Callable[..., Any], user: User, brief: str
 ) -> None:
     bridge(brief, longest=5)
@@ -343,7 +329,7 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(
     for payload in (*NO_REQUESTS, *(json.dumps(whole | more).encode() for more in WRONG_VALUES)):
         user.say("request", payload)
         if payload:
-            # Where the id can be read, it is answered.
+            # If the id can be read, the answer goes to its topic.
             topic = "response/x" if b'"id": "x"' in payload else "error"
             # What is wrong, then what to do about it.
             assert "; " in user.wait_for(topic)[0]["error"], payload
@@ -362,7 +348,7 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(
         user.say("cancel", payload)
         assert "error" in user.wait_for("error")[0]
     user.say("request", json.dumps(whole | {"id": "retained"}), retain=True)
-    user.wait_for("response/retained")  # whoever is here now gets it as it is
+    user.wait_for("response/retained")  # clients that are connected now get it unchanged
     user.ask("y")
     assert user.wait_for("response/y")[0]["text"] == " café costs €5"
 

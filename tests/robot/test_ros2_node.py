@@ -20,24 +20,10 @@ import pytest
 
 import tinyrwkv
 from tests.helpers.places import ROOT
-from tests.helpers.talkers import write_talker
+from tests.helpers.talkers import CAFE, LOOP, write_talker
 from tinyrwkv.robot.scripts import Scripts
 
 NODE = ROOT / "examples" / "ros2_node.py"
-ANSWER = [
-    b":",
-    b" ca",
-    b"f",
-    b"\xc3",
-    b"\xa9",
-    b" cost",
-    b"s",
-    b" \xe2",
-    b"\x82\xac",
-    b"5",
-    b"\n\n",
-]
-LOOP = [b":", b" so", b" on", b" and", b" so"]
 
 
 class String:
@@ -138,7 +124,7 @@ def test_it_is_short() -> None:
 
 
 def test_a_prompt_is_answered(module: Any, tmp_path: pathlib.Path) -> None:
-    node = brain(module, model=write_talker(tmp_path / "m.trwkv", ANSWER, template="robot"))
+    node = brain(module, model=write_talker(tmp_path / "m.trwkv", CAFE, template="robot"))
     node.deliver("~/prompt", String(data="price?"))
     assert answered(node) == ["café costs €5"]
     assert "".join(node.publishers["~/partial"].sent) == " café costs €5"

@@ -63,7 +63,7 @@ def test_unknown_stands_alone():
         *("turn(721)", "wait(-1)"),
     ],
 )
-def test_what_is_no_script_is_refused(text):
+def test_what_is_not_a_script_is_refused(text):
     with pytest.raises(ArgumentError, match="script"):
         SCRIPTS.parse(text)
 

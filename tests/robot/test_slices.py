@@ -54,13 +54,13 @@ def test_slices_add_up_to_the_whole(load, backend, ticks, seed, pattern):
     assert thought.text == whole.result.text
     near = (
         1e-4 if is_exact(backend) else 2e-3
-    )  # NumPy adds up another number of tokens at once in another order
+    )  # NumPy adds in another order if it reads another number of tokens at once
     if pattern is None:
         assert thought.logprob == pytest.approx(logprob, abs=near)
     else:
         assert (
             thought.logprob <= logprob + near
-        )  # by the model itself the answer is no more probable
+        )  # the model alone finds the answer no more probable
     assert thought.work(0)
 
 

@@ -95,6 +95,8 @@ def _parse(data: bytes) -> list[Said] | None:
         said = [Said(question, answer, command) for question, answer, command in told]
     except (ValueError, TypeError, RecursionError):
         return None
-    if not all([type(value) for value in one] == [str, str, bool] for one in said):
-        return None
-    return said
+    return said if all(map(_has_right_types, said)) else None
+
+
+def _has_right_types(said: Said) -> bool:
+    return [type(value) for value in said] == [str, str, bool]

@@ -193,10 +193,12 @@ def _byte_classes(nfa: Nfa) -> np.ndarray:
 
     A new class begins at each byte at which a move begins, and after each byte at which one ends.
     """
-    spans = {(low, high) for moves in nfa.moves for low, high, _ in moves}
-    borders = {border for low, high in spans for border in (low, high + 1)}
+    spans = {(low, high) for low, high, _ in itertools.chain.from_iterable(nfa.moves)}
+    begins = {low for low, _ in spans}
+    after_ends = {high + 1 for _, high in spans}
+    borders = (begins | after_ends) - {0}
     is_border = np.zeros(257, np.uint8)
-    is_border[sorted(borders - {0})] = 1
+    is_border[sorted(borders)] = 1
     return np.cumsum(is_border[:256], dtype=np.uint8)
 
 

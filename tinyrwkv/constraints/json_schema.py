@@ -85,7 +85,8 @@ class JsonSchema(Constraint):
 
     A keyword that is not understood, such as ``$ref``, ``allOf``, ``oneOf`` or ``format``, is
     refused and never ignored. Strings without ``maxLength`` and arrays without ``maxItems`` may go
-    on until ``max_tokens`` cuts them off. What was cut off is no JSON: look at ``stop_reason``.
+    on until ``max_tokens`` cuts them off. A text that was cut off is not JSON, so look at
+    ``stop_reason``.
 
     Examples
     --------
