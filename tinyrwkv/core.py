@@ -13,10 +13,9 @@ from .engine.backends import make
 from .engine.limit import NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
-from .errors import ArgumentError, FormatError, UnsupportedError
+from .errors import ArgumentError, FormatError, UnsupportedError, show
 from .file.config import Config, Origin
 from .file.mapped import TensorFile
-from .file.table import show
 from .kernels.abi import MAX_TOKENS
 from .program.program import Program
 from .state import State

@@ -84,6 +84,12 @@ class ArgumentError(TinyRWKVError, ValueError):
     """A value given by the caller is out of range or of the wrong kind."""
 
 
+def show(value: object) -> str:
+    """Return a value as short printable ASCII, for messages."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 @contextlib.contextmanager
 def os_errors(path: str, verb: str) -> Iterator[None]:
     """Turn what the system says into a FormatError that names the file.

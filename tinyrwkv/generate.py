@@ -11,8 +11,7 @@ import numpy as np
 
 from .arguments import real_number, whole_number
 from .core import Core
-from .errors import ArgumentError, TinyRWKVError
-from .file.table import show
+from .errors import ArgumentError, TinyRWKVError, show
 from .sampling import TokenSampler
 from .state import State
 from .tokenizer import END_OF_DOCUMENT, StreamDecoder, Tokenizer, to_bytes

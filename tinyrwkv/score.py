@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .core import Core
-from .errors import ArgumentError
-from .file.table import show
+from .errors import ArgumentError, show
 from .state import State
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tinyrwkv.errors import FormatError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, show
 
 from ..read.source import Source, SourceTensor
 from .names_ggml import Ggmf, Gguf

@@ -6,8 +6,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator
 
-from tinyrwkv.errors import FormatError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, show
 
 from ..read.source import SourceTensor
 

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from ..read.source import SourceTensor
 from .raw_shapes import Shape, Sizes, factored, ranks_of, raw_shapes

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from . import ggml
 from .source import FETCH, InputFile, Source, SourceTensor

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from .source import FETCH, InputFile, SourceTensor, cut, row_blocks, to_float32
 

@@ -9,8 +9,7 @@ import math
 import struct
 from typing import Any, NamedTuple
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from . import ggml
 from .source import FETCH, About, InputFile, Source, SourceTensor, cut

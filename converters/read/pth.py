@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks, to_float32
 from .unpickle import MAX_PICKLE, StoredTensor, unpickle

@@ -12,8 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, show
 
 BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
 

@@ -6,8 +6,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 # A real one has about a hundred bytes for each tensor. A hostile one can take about a hundred bytes
 # of memory for each of its own.

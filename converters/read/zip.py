@@ -6,8 +6,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from tinyrwkv.errors import FormatError, UnsupportedError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from .source import FETCH, InputFile
 

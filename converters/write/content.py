@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError
-from tinyrwkv.file.table import DTYPES, FILE_PAGE, Tensor, show
+from tinyrwkv.errors import FormatError, show
+from tinyrwkv.file.table import DTYPES, FILE_PAGE, Tensor
 
 from ..read.source import InputFile, SourceTensor
 

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.file.table import show
+from tinyrwkv.errors import ArgumentError, FormatError, show
 
 from ..read.source import InputFile
 

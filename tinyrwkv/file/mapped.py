@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..errors import ArgumentError, ChecksumError, FormatError, os_errors
+from ..errors import ArgumentError, ChecksumError, FormatError, os_errors, show
 from . import memory, table
 from .header import HEADER_BYTES, MINOR, check_header
 from .sha256 import sha256
@@ -263,7 +263,7 @@ class TensorFile(MappedFile):
             The file is closed.
         """
         if name not in self.tensors:
-            shown = table.show(name)
+            shown = show(name)
             what = (self.path, f"tensor {shown}", "none", "one of this name", table.UPDATE)
             raise FormatError(*what, sentence=f"{self.path} has no tensor {shown}")
         self.check_open()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, FormatError
+from ..errors import ArgumentError, FormatError, show
 
 ALIGN = 64
 """Every tensor begins at a multiple of it."""
@@ -136,12 +136,6 @@ REQUIRED = {
     "model": (*_BOTH, "n_ffn", "vocab_size", "ln_x_eps", "dtype"),
     "state": (*_BOTH, "model"),
 }
-
-
-def show(value: Any) -> str:
-    """Return a value as short printable ASCII, for messages."""
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def path_name(path: str | os.PathLike[str]) -> str:

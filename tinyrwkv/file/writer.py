@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import ArgumentError, FormatError, os_errors
+from ..errors import ArgumentError, FormatError, os_errors, show
 from . import table
 from .header import check_header, make_header
 from .table import Tensor
@@ -89,8 +89,8 @@ class Writer:
             The disk refused the bytes.
         """
         if self._file is None:
-            what = (self.path, f"tensor {table.show(name)}", "a closed writer", "an open one")
-            sentence = f"{self.path}: tensor {table.show(name)} comes when the writer is closed"
+            what = (self.path, f"tensor {show(name)}", "a closed writer", "an open one")
+            sentence = f"{self.path}: tensor {show(name)} comes when the writer is closed"
             raise ArgumentError(*what, "add it inside the `with` block", sentence)
         self._check_call(name, array)
         tensor = self._place(name, array, page_aligned)
@@ -107,7 +107,7 @@ class Writer:
         self._end = tensor.offset + tensor.nbytes
 
     def _check_call(self, name: str, array: np.ndarray) -> None:
-        shown = table.show(name)
+        shown = show(name)
         if isinstance(name, str) and name in self.tensors:
             what = (self.path, f"tensor {shown}", "the name of an earlier tensor", "a new name")
             raise ArgumentError(*what, "give each tensor a name of its own")
