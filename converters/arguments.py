@@ -1,4 +1,4 @@
-"""Single arguments of the command lines: each function makes a value of a text, for argparse."""
+"""Types of arguments for argparse: each function turns a text into a value."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 import math
 import re
 
-from tinyrwkv.errors import ArgumentError
-from tinyrwkv.units import parse_size
+from tinyrwkv.cli.options import size
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
 
 def divisor(text: str) -> float:
-    """Return K of 1/K or K."""
+    """Return K of a text such as 1/K or K."""
     match = re.fullmatch(rf"(?:1/)?({_NUMBER})", text.strip())
     if not match or not 1 <= float(match[1]) < math.inf:
         raise _refused(text, "1/K or K, such as 1/4 or 4")
@@ -53,18 +52,8 @@ def share(text: str) -> float:
     return part
 
 
-def size(text: str) -> int:
-    """Return the bytes of a text such as 24MB."""
-    try:
-        return parse_size(text)
-    except ArgumentError as error:
-        raise argparse.ArgumentTypeError(
-            f"found {error.found}, expected {error.expected}; {error.fix}"
-        ) from None
-
-
 def size_or_share(text: str) -> float:
-    """Return the bytes of a text such as 4MB, or for a text such as 70% the share."""
+    """Return the bytes of a text such as 4MB, or the share of one such as 70%."""
     match = re.fullmatch(rf"({_NUMBER})\s*%", text.strip())
     if not match:
         return float(size(text))
@@ -74,4 +63,4 @@ def size_or_share(text: str) -> float:
 
 
 def _refused(text: str, expected: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+    return argparse.ArgumentTypeError(f"{text!r} is not {expected}")

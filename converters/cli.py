@@ -14,6 +14,7 @@ from typing import Any
 
 from tinyrwkv.cli.terminal import Progress
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.units import show_size
 
 from . import exits, options
@@ -44,7 +45,7 @@ examples:
   tinyrwkv-convert rwkv.pth small.trwkv --vocab world --budget 24MB
       The options that lose least and keep at most 24 MB of the file in memory.
   tinyrwkv-convert model.trwkv model.gguf
-      For llama.cpp: a model file of RWKV-6 or 7, in its type. This needs the extra gguf.
+      Write a model file of RWKV-6 or 7 for llama.cpp. It keeps its type. This needs the extra gguf.
   tinyrwkv-convert eval model.trwkv --text book.txt
       How good a model file is: see tinyrwkv-convert eval --help.
 
@@ -96,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--vocab",
         metavar="FILE",
-        help="vocabulary to put into OUTPUT; the word world finds that of World models",
+        help="vocabulary to put into OUTPUT; 'world' finds the one of World models",
     )
     made.add_argument(
         "--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)"
@@ -158,7 +159,7 @@ def _write(
 
 
 def _files(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what all conversions take: the files, and what is told about the model."""
+    """Return what all conversions take: the files, and what the user says about the model."""
     names = ("input", "output", "vocab", "ln_x_eps", "template", "license")
     files = {name: getattr(arguments, name) for name in names}
     if arguments.vocab == "world":
@@ -167,7 +168,7 @@ def _files(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_export(arguments: argparse.Namespace) -> None:
-    """Refuse options that change a model, for a .gguf, which is written without changes."""
+    """Refuse options that change a model, because a .gguf is written without changes."""
     default = parser().get_default
     free = ("input", "output", "quiet", "json")
     given = [
@@ -179,18 +180,19 @@ def _check_export(arguments: argparse.Namespace) -> None:
         found = "--" + given[0].replace("_", "-")
         expected = "none of those that change a model, for a .gguf"
         fix = "write a .trwkv with it first, then the .gguf from that"
-        raise ArgumentError("arguments", "options", found, expected, fix)
+        sentence = f"{found} changes the model, but a .gguf is written without changes"
+        raise ArgumentError("arguments", "options", found, expected, fix, sentence)
 
 
 @contextlib.contextmanager
 def _end_by_exception() -> Iterator[None]:
-    """Let a request to end (SIGTERM) raise, so that unfinished files are removed as by Ctrl-C."""
+    """Turn a request to end (SIGTERM) into an exception, so that unfinished files are removed."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ValueError):  # not the main thread
+        with contextlib.suppress(ValueError):  # only the main thread can set signals
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, end))
         yield
 
@@ -220,7 +222,7 @@ def _summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _rounding(steps: list[dict[str, Any]]) -> str:
+def _rounding(steps: list[CompressionStep]) -> str:
     """Return by how much rounding changed the weights, to follow the type of the matrices."""
     for step in steps:
         if step["technique"] in DTYPES and "relative_error" in step["report"]:

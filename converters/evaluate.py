@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tinyrwkv import Model, load
+from tinyrwkv.file.config import CompressionStep
 
 from . import exits
 from .arguments import count, whole_number
@@ -35,10 +36,10 @@ from .judge.texts import read_text, split_documents, windows
 NAME = "tinyrwkv-convert eval"
 
 ACCURACY = {"lambada": "lambada_accuracy", "commands": "exact_match"}
-"""The keys in the report of what is right or wrong."""
+"""The keys in the report for the texts whose answers are right or wrong."""
 
 COLUMNS = ("", "documents", "tokens", "nll/token", "nll/byte", "top-1", "right", "seconds")
-"""Of the table for people."""
+"""Headings of the table for people."""
 
 _NOTES = """\
 examples:
@@ -53,7 +54,7 @@ and document begins with token 0, which is not scored.
 LAMBADA: plain lines, or JSON lines {"text": "..."}. A last word is right if each of its tokens is
 the model's first choice.
 Commands: the prompt ends with "Assistant:", and the answer ends at an empty line. An answer is
-right if it equals that of the document.
+right if it equals the one in the document.
 """
 
 
@@ -93,8 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a .trwkv file")
-    add("--text", metavar="FILE", help="plain UTF-8, scored in windows of 512 tokens")
-    add("--docs", metavar="FILE", help="documents, with a line <|doc|> between them, each whole")
+    add("--text", metavar="FILE", help="a plain text in UTF-8, scored in windows of 512 tokens")
+    add(
+        "--docs",
+        metavar="FILE",
+        help="documents with a line <|doc|> between them, each scored whole",
+    )
     add("--lambada", metavar="FILE", help="lines of text: how often is the last word predicted?")
     add("--commands", metavar="FILE", help="User/Assistant documents: is the greedy answer right?")
     add(
@@ -199,7 +204,7 @@ def _opened(path: str, arguments: argparse.Namespace) -> Iterator[Model]:
 
 
 class _Scored:
-    """What a model made of texts.
+    """The scores of a model on texts.
 
     Attributes
     ----------
@@ -269,7 +274,7 @@ def _against(
     accuracies: Mapping[str, float],
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Return how far a model is from another on the same texts: its figures less the other's."""
+    """Return how far a model is from another on the same texts: its figures minus the other's."""
     found: dict[str, Any] = {"model": other.path}
     documents: list[list[int]] = []
     for name, text in texts.items():
@@ -291,7 +296,7 @@ def _against(
     return found
 
 
-def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+def _step(step: CompressionStep) -> dict[str, Any]:
     """Return what was done to a file and what it cost when it was made."""
     keys = ("nll_delta", "top1_delta", "relative_error", "differing_logits", "fraction", "energy")
     report = {key: step["report"][key] for key in keys if key in step["report"]}

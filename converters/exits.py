@@ -43,7 +43,7 @@ def run(name: str, work: Callable[[], int], interrupted: str = "interrupted") ->
 
 
 def _flush_output() -> None:
-    """Write what was printed now: where that fails, the interpreter would only complain later."""
+    """Write what was printed: later, the interpreter would only complain that it can't."""
     if sys.stdout is None:  # it was closed before the start
         return
     try:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tinyrwkv.cli.options import size
 from tinyrwkv.errors import ArgumentError
 
-from .arguments import count, divisor, seed, share, size, size_or_share
+from .arguments import count, divisor, seed, share, size_or_share
 from .compress.options import KEEP, ROWS, Options
 from .compress.presets import PRESETS
 
 _INSTEAD = {"low_rank": ("rank_budget",), "sparse_ffn": ("keep",), "recall": ("keep",)}
-"""What an argument takes away from a preset."""
+"""The options of a preset that an argument takes away."""
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -156,9 +157,11 @@ def _is_given(arguments: argparse.Namespace, name: str) -> bool:
 def _over_preset(arguments: argparse.Namespace, given: list[str]) -> Options:
     """Return the options of the preset, and over them those that were given."""
     options = PRESETS[arguments.preset] if arguments.preset else Options()
-    gone: dict[str, Any] = {other: None for name in given for other in _INSTEAD.get(name, ())}
+    for name in given:
+        gone: dict[str, Any] = dict.fromkeys(_INSTEAD.get(name, ()))
+        options = options._replace(**gone)
     values = {name: getattr(arguments, name) for name in given}
-    return options._replace(**gone)._replace(**values)
+    return options._replace(**values)
 
 
 def _check_budget(arguments: argparse.Namespace, given: list[str]) -> None:
@@ -173,7 +176,7 @@ def _check_budget(arguments: argparse.Namespace, given: list[str]) -> None:
 
 
 def _check_nothing_to_fit(arguments: argparse.Namespace) -> None:
-    """Refuse what only says how to compress where nothing is compressed."""
+    """Refuse arguments that only say how to compress, because nothing is compressed."""
     for name in ("calibrate", "whiten", "seed", "report"):
         if _is_given(arguments, name):
             flag, expected = _flag(name), "an option that compresses"

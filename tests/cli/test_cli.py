@@ -117,7 +117,10 @@ def test_mistakes_in_arguments_end_with_2(
 def test_a_wrong_size_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["plan", "--resident-limit", "12 apples"])
-    assert "'12 apples'" in (shown := capsys.readouterr().err) and "write it like 12MB" in shown
+    assert (
+        "'12 apples' is not a size; " in (shown := capsys.readouterr().err)
+        and "write it like 12MB" in shown
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -486,7 +486,7 @@ def test_errors(
 def test_a_word_is_no_number(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         evaluate.main(["model.trwkv", "--text", "book.txt", option, "many"])
-    expected = f"argument {option}: found 'many', expected a whole number"
+    expected = f"argument {option}: 'many' is not a whole number"
     assert expected in capsys.readouterr().err
 
 
