@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.errors import ArgumentError
 from tinyrwkv.kernels.abi import MAX_TOKENS
 from tinyrwkv.program.builder import qmax
 
 from ..judge.texts import WINDOW
-from .probe import Array, Look, Probe
+from .probe import Array, Look, Probe, count_tokens
 
 Progress = Callable[[int, int], None]
 
@@ -90,10 +89,7 @@ def collect(
     ArgumentError
         There is nothing to read, or the model has no such matrix.
     """
-    total = sum(map(len, documents))
-    if not total:
-        fix = "give a text that is not empty"
-        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", fix)
+    total = count_tokens(documents)
     kept = np.zeros(total, bool)
     kept[np.random.default_rng(seed).permutation(total)[:samples]] = True
     result = Statistics()

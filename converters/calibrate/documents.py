@@ -59,9 +59,8 @@ def choose_documents(
         chosen.append(ids)
         tokens -= len(ids)
     if not chosen:
-        raise ArgumentError(
-            "calibrate", "text", "nothing in it", "some text", "give a text that is not empty"
-        )
+        fix, sentence = "give a text that is not empty", "the calibration text is empty"
+        raise ArgumentError("calibrate", "text", "nothing in it", "some text", fix, sentence)
     return chosen
 
 

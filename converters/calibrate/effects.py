@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows
 from tinyrwkv.versions.reference import sigmoid
 
 from ..judge.texts import WINDOW
-from .probe import Array, Look, Probe
+from .probe import Array, Look, Probe, count_tokens
 
 TINY = 1e-12
 """Least of what is divided by."""
@@ -50,10 +49,7 @@ def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[st
     ArgumentError
         There is nothing to read.
     """
-    tokens = sum(map(len, documents))
-    if not tokens:
-        fix = "give a text that is not empty"
-        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", fix)
+    tokens = count_tokens(documents)
     layers = [_Layer(model, layer) for layer in range(model.config["n_layer"])]
     inputs: dict[str, Look] = {}
     outputs: dict[str, Look] = {}

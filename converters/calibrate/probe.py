@@ -15,6 +15,15 @@ Array = np.ndarray
 Look = Callable[[Array], None]
 
 
+def count_tokens(documents: Sequence[Sequence[int] | Array]) -> int:
+    """Return how many tokens documents have; ArgumentError if there are none."""
+    tokens = sum(map(len, documents))
+    if not tokens:
+        fix, sentence = "give a text that is not empty", "there are no tokens to calibrate with"
+        raise ArgumentError("calibrate", "documents", "no tokens", "at least one", fix, sentence)
+    return tokens
+
+
 class Probe:
     """Runs a model and looks at what goes into chosen matrices and what comes out.
 
@@ -58,17 +67,13 @@ class Probe:
             asked.remove(name)
             stops.append(i)
             if name in self.outputs and operation.fields.mode != op.STORE:
-                raise ArgumentError(
-                    "Probe", "outputs", name, "a matrix whose outputs are kept", "leave it out"
-                )
+                expected = "a matrix whose outputs are kept"
+                sentence = f"the outputs of {name} are not kept"
+                raise ArgumentError("Probe", "outputs", name, expected, "leave it out", sentence)
         if asked:
-            raise ArgumentError(
-                "Probe",
-                "matrix",
-                min(asked),
-                "one of the model's",
-                "give the name of a dense matrix",
-            )
+            name, fix = min(asked), "give the name of a dense matrix"
+            sentence = f"the model has no matrix {name}"
+            raise ArgumentError("Probe", "matrix", name, "one of the model's", fix, sentence)
         return stops
 
     def read(self, ids: Sequence[int] | Array) -> None:

@@ -180,7 +180,7 @@ def _check_names(path: str, tensors: Tensors, shapes: dict[str, Shape], arch: st
         parts.append(f"{len(unknown)} {_are(unknown)} unknown ({_some(unknown)})")
     if parts:
         found, expected = " and ".join(parts), f"the {len(shapes)} of {_SUPPORTED}"
-        sentence = f"{path} looks like {arch}, but of its tensors {found}"
+        sentence = f"{path} looks like {arch}, but its tensors do not fit: {found}"
         raise FormatError(path, "tensors", found, expected, _COMPLETE, sentence)
 
 

@@ -87,7 +87,7 @@ def _rank(file: TensorFile, word: str) -> int:
         found = ", ".join(str(rank) for rank in sorted(ranks))
         what, expected = f"rank of att.{word}", "the same in all layers"
         fix = "use this file as it is, with tinyrwkv"
-        sentence = f"{file.path}: the {what} is {found} by layer, but llama.cpp has one for all"
+        sentence = f"{file.path}: the {what} differs between layers ({found}); llama.cpp has one"
         raise UnsupportedError(file.path, what, found, expected, fix, sentence)
     return ranks.pop() if ranks else 1
 

@@ -102,8 +102,10 @@ def compare(
             targets = np.asarray(ids[start : start + MAX_TOKENS])
             _add(found, reader.read(chunk), other_reader.read(chunk), targets)
         if not math.isfinite(found.nll + found.other_nll):
+            wrong, expected = "nan or infinity", "finite numbers"
             fix = "check the files with tinyrwkv verify and convert them again"
-            raise FormatError(model.path, "logits", "nan or infinity", "finite numbers", fix)
+            sentence = f"{model.path} or {other.path} has logits that are {wrong}"
+            raise FormatError(model.path, "logits", wrong, expected, fix, sentence)
         if progress is not None:
             progress(found.tokens)
     return found
@@ -127,12 +129,14 @@ def check_same(model: Model, other: Model) -> None:
     )
     if size != other_size:
         found = f"{other.path} with {other_size} tokens"
+        sentence = f"{other.path} has {other_size} tokens, but {model.path} has {size}"
     elif not same:
         found = f"{other.path} with other tokens"
+        sentence = f"{other.path} has other tokens than {model.path}"
     else:
         return
-    fix = "give files of one vocabulary"
-    raise ArgumentError("eval", "against", found, f"the {size} of {model.path}", fix)
+    expected, fix = f"the {size} of {model.path}", "give files of one vocabulary"
+    raise ArgumentError("eval", "against", found, expected, fix, sentence)
 
 
 class _Reader:

@@ -193,8 +193,10 @@ class Judge:
                 nll += token_nll
                 self.best.append(best)
         if not math.isfinite(nll):
+            path, found, expected = self.model.path, "nan or infinity", "finite numbers"
             fix = "check the file with tinyrwkv verify and convert it again"
-            raise FormatError(self.model.path, "logits", "nan or infinity", "finite numbers", fix)
+            sentence = f"{path} has logits that are {found}"
+            raise FormatError(path, "logits", found, expected, fix, sentence)
         scored = ids[first:]
         top = sum(best == target for best, target in zip(self.best, scored, strict=True))
         return TextLoss(1, len(scored), self._bytes(scored), nll, top)
@@ -362,8 +364,9 @@ def exact_match(
     """
     form = find_template(template)
     if not form.answer_prefix:
-        fix = "give robot, chat or raven"
-        raise ArgumentError("eval", "template", repr(template), "one with turns", fix)
+        found, fix = repr(template), "give robot, chat or raven"
+        sentence = f"the template {found} has no turns"
+        raise ArgumentError("eval", "template", found, "one with turns", fix, sentence)
     tokenizer, matches = model.tokenizer, Matches()
     pairs = [
         prompt_and_answer(document, number, form.answer_prefix)

@@ -111,8 +111,9 @@ def lambada_texts(text: str, limit: int | None) -> list[tuple[str, str]]:
             line = _text_of(line, number)
         parts = re.fullmatch(r"(.*\S)(\s+\S+)", line, re.DOTALL)
         if parts is None:
-            found, expected = f"{line[:40]!a}", "two words or more"
-            raise FormatError("lambada", f"line {number}", found, expected, "leave it out")
+            what, found, expected = f"line {number}", f"{line[:40]!a}", "two words or more"
+            sentence = f"lambada: {what}, {found}, has fewer than two words"
+            raise FormatError("lambada", what, found, expected, "leave it out", sentence)
         pairs.append((parts[1], parts[2]))
     return pairs
 
@@ -123,9 +124,10 @@ def _text_of(line: str, number: int) -> str:
         text: str = json.loads(line)["text"].strip()
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
-        expected = 'an object with a string "text"'
+        what, expected = f"line {number}", 'an object with a string "text"'
         fix = "give JSON lines with a text, or plain lines"
-        raise FormatError("lambada", f"line {number}", found, expected, fix) from None
+        sentence = f"lambada: {what} is not {expected} ({found})"
+        raise FormatError("lambada", what, found, expected, fix, sentence) from None
     return text
 
 
@@ -153,5 +155,7 @@ def prompt_and_answer(document: str, number: int, prefix: str) -> tuple[str, str
         found = f"{document[:60]!a} without an answer"
         expected = f"a line that begins with {prefix!r}"
         fix = "separate documents by lines <|doc|>"
-        raise FormatError("commands", f"document {number}", found, expected, fix)
+        what = f"document {number}"
+        sentence = f"commands: {what}, {document[:60]!a}, has no answer after {expected}"
+        raise FormatError("commands", what, found, expected, fix, sentence)
     return before + mark, after.strip()

@@ -40,7 +40,9 @@ def read_ggmf(file: InputFile) -> Source:
     header = file.read(0, _HEADER.size, "header").tobytes()
     _, version, n_vocab, n_embed, n_layer, _ = _HEADER.unpack(header)
     if version not in _VERSIONS:
-        raise UnsupportedError(file.path, "header", f"version {version}", "100 or 101", _FIX)
+        found = f"version {version}"
+        sentence = f"{file.path} is an rwkv.cpp file of {found}; only 100 and 101 can be read"
+        raise UnsupportedError(file.path, "header", found, "100 or 101", _FIX, sentence)
     tensors: dict[str, SourceTensor] = {}
     at = _HEADER.size
     while at < file.size:
@@ -60,9 +62,10 @@ def _check_sizes(
     found = "no tensor" if emb is None else emb.shape
     if found != shape:
         what, expected = "tensor 'emb.weight'", f"shape {shape} of the header"
-        sentence = f"{file.path}: {what} has shape {found}, but the header says {shape}"
         if emb is None:
             sentence = f"{file.path} has no {what}"
+        else:
+            sentence = f"{file.path}: {what} has shape {found}, but the header says {shape}"
         raise FormatError(file.path, what, found, expected, FETCH, sentence)
     layers = sum(name.endswith(".ln1.weight") for name in tensors)
     if layers != n_layer:
@@ -87,7 +90,8 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
     at += name_bytes
     what = f"tensor {show(name)}"
     if min(shape) < 1:
-        raise FormatError(file.path, what, f"shape {shape}", "sizes above 0", FETCH)
+        sentence = f"{file.path}: {what} has shape {shape}, but sizes are above 0"
+        raise FormatError(file.path, what, f"shape {shape}", "sizes above 0", FETCH, sentence)
     if number not in _KINDS:
         refused = str(_REFUSED.get(number, number))
         raise ggml.unreadable(file, name, refused, "FP32, FP16, Q5_0, Q5_1 and Q8_0", _FIX)

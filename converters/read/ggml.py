@@ -108,8 +108,10 @@ def size_of(file: InputFile, name: str, kind: Kind, shape: tuple[int, ...]) -> i
     """
     width = shape[-1]
     if width % kind.numbers:
+        what, found = f"tensor {show(name)}", f"rows of {width}"
         expected = f"a multiple of {kind.numbers} for {kind.name}"
-        raise FormatError(file.path, f"tensor {show(name)}", f"rows of {width}", expected, FETCH)
+        sentence = f"{file.path}: {what} has {found} numbers, which is not {expected}"
+        raise FormatError(file.path, what, found, expected, FETCH, sentence)
     return math.prod(shape) // kind.numbers * kind.nbytes
 
 

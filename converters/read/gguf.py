@@ -93,16 +93,21 @@ def read_gguf(file: InputFile) -> Source:
     n_tensors, n_settings = cursor.scalar("<Q"), cursor.scalar("<Q")
     if version not in (2, 3):
         found = f"GGUF version {version}"
-        raise UnsupportedError(file.path, "header", found, "2 or 3, little-endian", _FIX)
+        sentence = f"{file.path} has {found}; only 2 and 3, little-endian, can be read"
+        raise UnsupportedError(file.path, "header", found, "2 or 3, little-endian", _FIX, sentence)
     if max(n_tensors, n_settings) > _MAX_COUNT:
         found = f"{n_tensors} tensors and {n_settings} settings"
-        raise FormatError(file.path, "header", found, f"at most {_MAX_COUNT}", FETCH)
+        expected = f"at most {_MAX_COUNT}"
+        sentence = f"{file.path}: the header announces {found}; {expected} of each can be read"
+        raise FormatError(file.path, "header", found, expected, FETCH, sentence)
     settings = {cursor.text(): cursor.value(cursor.scalar("<I")) for _ in range(n_settings)}
     about = _about(file, settings)
     entries = [cursor.entry() for _ in range(n_tensors)]
     alignment = settings.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= 1 << 16:
-        raise FormatError(file.path, "alignment", show(alignment), "a small whole number", FETCH)
+        found, expected = show(alignment), "a small whole number"
+        sentence = f"{file.path}: the alignment is {found}, not {expected}"
+        raise FormatError(file.path, "alignment", found, expected, FETCH, sentence)
     base = -(-cursor.at // alignment) * alignment
     tensors: dict[str, SourceTensor] = {}
     for name, shape, kind, offset in entries:
@@ -117,8 +122,9 @@ def _about(file: InputFile, settings: dict[str, Any]) -> About:
     arch = settings.get("general.architecture")
     if arch not in ARCHITECTURES:
         fix = "give an RWKV-6 or RWKV-7 file"
-        expected = " or ".join(ARCHITECTURES)
-        raise UnsupportedError(file.path, "architecture", show(arch), expected, fix)
+        found, expected = show(arch), " or ".join(ARCHITECTURES)
+        sentence = f"{file.path} has the architecture {found}, not {expected}"
+        raise UnsupportedError(file.path, "architecture", found, expected, fix, sentence)
 
     def whole(name: str) -> int | None:
         value = settings.get(f"{arch}.{name}")
@@ -184,7 +190,9 @@ class _Cursor:
         if kind == _ARRAY:
             self._skip_array()
             return None
-        raise FormatError(self.file.path, "settings", f"type {kind}", "0 to 12", FETCH)
+        found, expected = f"type {kind}", "0 to 12"
+        sentence = f"{self.file.path}: a setting has {found}, but types are {expected}"
+        raise FormatError(self.file.path, "settings", found, expected, FETCH, sentence)
 
     def _skip_array(self) -> None:
         kind = self.scalar("<I")
@@ -197,7 +205,8 @@ class _Cursor:
         else:
             found = f"an array of {count} items of type {kind}"
             expected = "arrays of numbers or of texts"
-            raise FormatError(self.file.path, "settings", found, expected, FETCH)
+            sentence = f"{self.file.path}: a setting is {found}; only {expected} can be read"
+            raise FormatError(self.file.path, "settings", found, expected, FETCH, sentence)
 
     def entry(self) -> _Entry:
         """Return the next line of the table of tensors."""
@@ -205,12 +214,15 @@ class _Cursor:
         what = f"tensor {show(name)}"
         n_dims = self.scalar("<I")
         if not 1 <= n_dims <= 4:
-            raise FormatError(self.file.path, what, f"{n_dims} dimensions", "1 to 4", FETCH)
+            found, expected = f"{n_dims} dimensions", "1 to 4"
+            sentence = f"{self.file.path}: {what} has {found}, not {expected}"
+            raise FormatError(self.file.path, what, found, expected, FETCH, sentence)
         shape = tuple(self.scalar("<Q") for _ in range(n_dims))[::-1]  # stored fastest first
         number, offset = self.scalar("<I"), self.scalar("<Q")
         if min(shape) < 1 or math.prod(shape) > self.file.size:
-            expected = "one that fits the file"
-            raise FormatError(self.file.path, what, f"shape {shape}", expected, FETCH)
+            found, expected = f"shape {shape}", "one that fits the file"
+            sentence = f"{self.file.path}: {what} has {found}, which does not fit the file"
+            raise FormatError(self.file.path, what, found, expected, FETCH, sentence)
         if number not in _KINDS:
             kind = str(_REFUSED.get(number, number))
             raise ggml.unreadable(self.file, name, kind, "F32, F16, BF16 and Q8_0", _FIX)

@@ -112,7 +112,9 @@ class _Checkpoint:
         member = self.zip.members.get(self._member(stored))
         if member is None or member.size != nbytes:
             found = "no storage" if member is None else f"a storage of {member.size} bytes"
-            raise FormatError(self.file.path, what, found, f"one of {nbytes} bytes", FETCH)
+            expected = f"one of {nbytes} bytes"
+            sentence = f"{self.file.path}: {what} has {found}, but needs {expected}"
+            raise FormatError(self.file.path, what, found, expected, FETCH, sentence)
         last = _last(stored)
         inside = 0 <= offset and last < numel and math.prod(shape) <= numel
         if not inside or not all(n > 0 for n in shape) or not all(step >= 0 for step in stride):

@@ -46,7 +46,9 @@ def read_safetensors(file: InputFile) -> Source:
     """
     length = int.from_bytes(file.read(0, 8, "header").tobytes(), "little")
     if length > MAX_HEADER:
-        raise FormatError(file.path, "header", f"{length} bytes", f"at most {MAX_HEADER}", FETCH)
+        found, expected = f"{length} bytes", f"at most {MAX_HEADER}"
+        sentence = f"{file.path}: the header has {found}; {expected} can be read"
+        raise FormatError(file.path, "header", found, expected, FETCH, sentence)
     header = _parse(file, file.read(8, length, "header").tobytes())
     header.pop("__metadata__", None)
     if not header:
@@ -117,7 +119,8 @@ def _check_places(file: InputFile, entries: dict[str, _Entry], base: int) -> Non
         if not isinstance(entry.dtype, str) or entry.dtype not in STORED:
             found, expected = f"dtype {show(entry.dtype)}", f"one of {', '.join(STORED)}"
             fix = "give a checkpoint in one of these types"
-            raise UnsupportedError(file.path, what, found, expected, fix)
+            sentence = f"{file.path}: {what} has {found}, which is not {expected}"
+            raise UnsupportedError(file.path, what, found, expected, fix, sentence)
         nbytes = math.prod(entry.shape) * STORED[entry.dtype].itemsize
         if entry.end - entry.begin != nbytes or base + entry.end > file.size:
             found = f"bytes {entry.begin} to {entry.end} of {file.size - base}"

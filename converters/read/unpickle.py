@@ -74,7 +74,8 @@ def unpickle(path: str, data: bytes) -> Any:
     """
     if len(data) > MAX_PICKLE:
         found, expected = f"{len(data)} bytes", f"at most {MAX_PICKLE}"
-        raise UnsupportedError(path, "data.pkl", found, expected, _FIX)
+        sentence = f"{path}: data.pkl has {found}; {expected} can be read"
+        raise UnsupportedError(path, "data.pkl", found, expected, _FIX, sentence)
     try:
         return _Machine(path).run(data)
     except _Bad as error:

@@ -57,7 +57,8 @@ class Zip:
         offset, size = self._directory()
         if size > MAX_DIRECTORY:
             found, expected = f"{size} bytes", f"at most {MAX_DIRECTORY}"
-            raise FormatError(file.path, "zip directory", found, expected, _RESAVE)
+            sentence = f"{file.path}: the zip directory has {found}; {expected} can be read"
+            raise FormatError(file.path, "zip directory", found, expected, _RESAVE, sentence)
         try:
             self.members = _entries(file.read(offset, size, "zip directory").tobytes())
         except (struct.error, ValueError) as error:
@@ -84,7 +85,8 @@ class Zip:
             signature, size, offset = _END64.unpack(record)
             if signature != b"PK\6\6":
                 found = f"the signature {signature!r}"
-                raise FormatError(path, "zip directory", found, "PK 6 6", FETCH)
+                sentence = f"{path}: the zip directory begins with {found}, not PK 6 6"
+                raise FormatError(path, "zip directory", found, "PK 6 6", FETCH, sentence)
         return offset, size
 
     def place(self, name: str) -> tuple[int, int]:
@@ -127,14 +129,17 @@ class Zip:
             crc = zlib.crc32(chunk.data, crc)
         # PyTorch writes zeros where it was told not to compute checksums.
         if member.crc not in (0, crc):
-            raise FormatError(self.file.path, what, f"CRC-32 {crc:08x}", f"{member.crc:08x}", FETCH)
+            found, expected = f"CRC-32 {crc:08x}", f"{member.crc:08x}"
+            sentence = f"{self.file.path}: {what} has {found}, not {expected}"
+            raise FormatError(self.file.path, what, found, expected, FETCH, sentence)
 
     def read(self, name: str, limit: int) -> bytes:
         """Return the bytes of a member of at most `limit` bytes."""
         member = self.members.get(name)
         if member is not None and member.size > limit:
             found, expected = f"{member.size} bytes", f"at most {limit}"
-            raise UnsupportedError(self.file.path, name, found, expected, _RESAVE)
+            sentence = f"{self.file.path}: member {show(name)} has {found}; {expected} can be read"
+            raise UnsupportedError(self.file.path, name, found, expected, _RESAVE, sentence)
         offset, size = self.place(name)
         return self.file.read(offset, size, f"member {show(name)}").tobytes()
 

@@ -257,7 +257,8 @@ def check_rank(shape: Sequence[int], rank: int) -> None:
         found = f"{rank} for a matrix of {rows} x {columns}"
         expected = f"1 to {highest}: others save nothing"
         fix = "choose a lower rank: --low-rank above 2"
-        raise ArgumentError("low rank", "rank", found, expected, fix)
+        sentence = f"low rank: a rank of {found} does not save memory; 1 to {highest} do"
+        raise ArgumentError("low rank", "rank", found, expected, fix, sentence)
 
 
 def uniform_rank(shape: Sequence[int], k: float) -> int:
@@ -278,7 +279,10 @@ def uniform_rank(shape: Sequence[int], k: float) -> int:
         That saves nothing: k must be above 2 for a square matrix.
     """
     if not k > 0:
-        raise ArgumentError("low rank", "k", k, "a number above 2", "--low-rank 4 is usual")
+        expected, fix = "a number above 2", "--low-rank 4 is usual"
+        raise ArgumentError(
+            "low rank", "k", k, expected, fix, f"low rank: k is {k}, not {expected}"
+        )
     rank = int(min(shape) / k)
     check_rank(shape, rank)
     return rank

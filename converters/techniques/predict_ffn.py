@@ -193,7 +193,8 @@ def _check_inputs(neurons: Neurons, inputs: Inputs) -> None:
     _, C = neurons.check()
     if C % 64:
         expected, fix = "a multiple of 64, which predictors work on", "use the exact form"
-        raise ArgumentError("sparse ffn", "C", C, expected, fix)
+        sentence = f"sparse ffn: predictors need a width that is a multiple of 64, not {C}"
+        raise ArgumentError("sparse ffn", "C", C, expected, fix, sentence)
     q, scale = inputs
     if q.shape[1:] != (C,) or scale.shape != (len(q),) or not len(q):
         fix = "give inputs of this key matrix"

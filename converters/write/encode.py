@@ -91,8 +91,9 @@ def _narrow(recipe: Recipe, block: np.ndarray, dtype: str) -> tuple[np.ndarray, 
         half = block.astype(np.float16)
     if not np.isfinite(half).all():
         raw, found = recipe.raw[0], f"a value of {np.abs(block).max():.6g}"
-        expected, fix = "at most 65504 for f16", "store int8 or f32"
-        raise FormatError(raw.path, f"tensor {show(raw.name)}", found, expected, fix)
+        what, expected = f"tensor {show(raw.name)}", "at most 65504 for f16"
+        sentence = f"{raw.path}: {what} has {found}, but f16 ends at 65504"
+        raise FormatError(raw.path, what, found, expected, "store int8 or f32", sentence)
     return half, None
 
 

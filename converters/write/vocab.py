@@ -17,8 +17,8 @@ from ..read.source import InputFile
 
 MAX_FILE = 64 << 20
 MAX_LINE = 8192
-# <id> <Python literal of text or bytes> <length in bytes>; one literal, so nothing can nest
 _FORM = "<id> <Python literal> <length in bytes>"
+# The literal is one text or one bytes object, so nothing can nest.
 _LINE = re.compile(r"""([0-9]{1,9}) (b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) ([0-9]{1,9})""")
 _FIX = "give the vocabulary file that belongs to the model"
 
@@ -126,7 +126,9 @@ def _lines(path: str | os.PathLike[str]) -> tuple[str, list[bytes]]:
     """Return the name of a file, for messages, and its lines without their ends."""
     with InputFile(path, "a vocabulary") as file:
         if file.size > MAX_FILE:
-            raise FormatError(file.path, "file", f"{file.size} bytes", f"at most {MAX_FILE}", _FIX)
+            found, expected = f"{file.size} bytes", f"at most {MAX_FILE}"
+            sentence = f"{file.path} has {found}, but a vocabulary {expected}"
+            raise FormatError(file.path, "file", found, expected, _FIX, sentence)
         data = file.read(0, file.size, "file").tobytes()
     lines = [line.rstrip(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
     if not lines[-1]:
@@ -137,7 +139,9 @@ def _lines(path: str | os.PathLike[str]) -> tuple[str, list[bytes]]:
 def _parse(path: str, where: str, line: bytes) -> tuple[bytes, int]:
     """Return the token and id of a line."""
     if len(line) > MAX_LINE:
-        raise FormatError(path, where, f"{len(line)} bytes", f"at most {MAX_LINE}", _FIX)
+        found, expected = f"{len(line)} bytes", f"at most {MAX_LINE}"
+        sentence = f"{path}: {where} has {found}; {expected} can be read"
+        raise FormatError(path, where, found, expected, _FIX, sentence)
     try:
         match = _LINE.fullmatch(line.decode("utf-8"))
         if match is None:
@@ -145,12 +149,15 @@ def _parse(path: str, where: str, line: bytes) -> tuple[bytes, int]:
         value = ast.literal_eval(match[2])
         token = value if isinstance(value, bytes) else value.encode("utf-8")
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise FormatError(path, where, show(line), _FORM, _FIX) from error
+        found = show(line)
+        sentence = f"{path}: {where} is {found}, not {_FORM}"
+        raise FormatError(path, where, found, _FORM, _FIX, sentence) from error
     if len(token) != int(match[3]) or not token:
         found, expected = f"a token of {len(token)} bytes", f"{match[3]}, and at least 1"
-        sentence = f"{path}: {where} has {found}, but gives its length as {match[3]}"
         if not token:
             sentence = f"{path}: {where} has an empty token"
+        else:
+            sentence = f"{path}: {where} has {found}, but gives its length as {match[3]}"
         raise FormatError(path, where, found, expected, _FIX, sentence)
     return token, int(match[1])
 

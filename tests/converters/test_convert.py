@@ -256,7 +256,7 @@ def test_a_bad_number_stops_the_conversion(tmp_path, output, name, value):
 def test_numbers_too_large_for_float16(tmp_path, output):
     path = write(tmp_path / "big.pth", broken("head.weight", 1e5))
     with pytest.raises(
-        FormatError, match=r"'head\.weight': found a value of 100000, expected at most 65504"
+        FormatError, match=r"'head\.weight' has a value of 100000, but f16 ends at 65504"
     ):
         convert(path, output, dtype="f16")
     assert not output.exists()

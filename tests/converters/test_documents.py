@@ -30,5 +30,5 @@ def test_a_model_writes_its_own_documents(load, compiled):
 
 
 def test_a_text_with_nothing_in_it_is_refused(load, compiled):
-    with pytest.raises(ArgumentError, match="some text"):
+    with pytest.raises(ArgumentError, match="the calibration text is empty"):
         choose_documents(load(compiled), " \n")

@@ -332,7 +332,7 @@ def test_ranks_that_differ_are_refused(gguf, model, tmp_path):
         tensors["blocks.1.att.g2.weight"] = tensors["blocks.1.att.g2.weight"][:, :5].copy()
 
     path = rewrite(model(), tmp_path / "b.trwkv", change)
-    assert "the rank of att.g2 is 5, 24 by layer, but" in refusal(path, tmp_path)
+    assert "the rank of att.g2 differs between layers (5, 24); llama.cpp" in refusal(path, tmp_path)
 
 
 @pytest.mark.parametrize(

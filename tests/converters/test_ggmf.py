@@ -89,7 +89,9 @@ def test_what_is_refused_by_name(tmp_path):
     old = ggmf(TINY, 1, "q5_1", 100)
     assert "Q5_1 of file version 100" in refusal(tmp_path, old, UnsupportedError)
     version = struct.pack("<4si", b"fmgg", 102) + good[8:]
-    assert "version 102, expected 100 or 101" in refusal(tmp_path, version, UnsupportedError)
+    assert "of version 102; only 100 and 101 can be read" in refusal(
+        tmp_path, version, UnsupportedError
+    )
     assert "big-endian rwkv.cpp" in refusal(tmp_path, b"ggmf" + good[4:], UnsupportedError)
 
 
@@ -109,7 +111,7 @@ def test_what_is_damaged(tmp_path):
     assert "1073741824 dimensions" in refusal(tmp_path, dims, FormatError)
     ragged = ggmf({"emb.weight": np.zeros((4, 33), np.float32)}, 0)
     ragged = ragged[:32] + struct.pack("<i", 9) + ragged[36:]
-    assert "rows of 33, expected a multiple of 32 for Q8_0" in refusal(
+    assert "rows of 33 numbers, which is not a multiple of 32 for Q8_0" in refusal(
         tmp_path, ragged, FormatError
     )
 

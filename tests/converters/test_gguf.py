@@ -79,9 +79,9 @@ def test_what_is_refused_by_name(tmp_path):
         message = refusal(
             tmp_path, gguf(TINY, {**SETTINGS, "general.architecture": arch}), UnsupportedError
         )
-        assert f"architecture: found {arch!r}, expected rwkv6 or rwkv7" in message
+        assert f"has the architecture {arch!r}, not rwkv6 or rwkv7" in message
     without = {name: value for name, value in SETTINGS.items() if "architecture" not in name}
-    assert "architecture: found None" in refusal(tmp_path, gguf(TINY, without), UnsupportedError)
+    assert "architecture None" in refusal(tmp_path, gguf(TINY, without), UnsupportedError)
     at = TINY_BYTES.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 16
     for number, name in ((2, "Q4_0"), (12, "Q4_K"), (99, "99")):
         data = TINY_BYTES[:at] + struct.pack("<I", number) + TINY_BYTES[at + 4 :]

@@ -101,7 +101,7 @@ def test_a_rank_that_saves_nothing_is_refused(shape):
     assert most * sum(shape) < shape[0] * shape[1] <= (most + 1) * sum(shape)
     for rank in (0, -1, most + 1):
         with pytest.raises(
-            ArgumentError, match=f"found {rank} for a matrix of {shape[0]} x {shape[1]}"
+            ArgumentError, match=f"rank of {rank} for a matrix of {shape[0]} x {shape[1]}"
         ):
             check_rank(shape, rank)
 

@@ -73,7 +73,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
     [
         ({}, "no tensors"),
         ({"__metadata__": {"a": "b"}}, "no tensors"),
-        ({"a": entry("F64", (1,))}, "dtype 'F64', expected one of F32, F16, BF16"),
+        ({"a": entry("F64", (1,))}, "dtype 'F64', which is not one of F32, F16, BF16"),
         ({"a": entry("I8", (8,))}, "dtype 'I8'"),
         ({"a": entry(["F32"])}, "dtype"),
         ({"a": entry(shape=(3,))}, "bytes 0 to 8"),
@@ -139,7 +139,7 @@ def test_any_flip_gives_a_result_or_an_error(tmp_path_factory, flips, head):
 
 def test_a_type_is_refused_by_name(tmp_path):
     data = with_header({"a": entry("F8_E4M3", (8,))}, bytes(8))
-    assert "tensor 'a': found dtype 'F8_E4M3'" in refusal(tmp_path, data, UnsupportedError)
+    assert "tensor 'a' has dtype 'F8_E4M3'" in refusal(tmp_path, data, UnsupportedError)
 
 
 def test_a_whole_checkpoint(tmp_path):

@@ -80,7 +80,7 @@ def test_order_and_gaps_of_ids_are_free(tmp_path):
         (b"7 'ab' 2\n", "line 257 has id 7 for the second time"),
         (b"0 'ab' 2\n", "line 257 has id 0, but the model has the ids 1 to 299"),
         (b"300 'ab' 2\n", "line 257 has id 300, but the model has the ids 1 to 299"),
-        (b"-1 'ab' 2\n", "expected <id> <Python literal> <length in bytes>"),
+        (b"-1 'ab' 2\n", "not <id> <Python literal> <length in bytes>"),
         (b"257 ab 2\n", "line 257"),
         (b"257 'ab'\n", "line 257"),
         (b"257 'ab' 2 3\n", "line 257"),
@@ -93,7 +93,7 @@ def test_order_and_gaps_of_ids_are_free(tmp_path):
         (b"257 b'\xc3\xa9' 2\n", "line 257"),
         (b"257 '\xff' 1\n", "line 257"),
         (b"\n257 'ab' 2\n", "line 257"),
-        (b"257 '" + b"a" * 9000 + b"' 9000\n", "line 257: found 9011 bytes, expected at most 8192"),
+        (b"257 '" + b"a" * 9000 + b"' 9000\n", "line 257 has 9011 bytes; at most 8192 can be read"),
         (b"257 " + b"(" * 5000 + b"\n", "line 257"),
         (b"9999999999 'ab' 2\n", "line 257"),
     ],
@@ -121,7 +121,7 @@ def test_vocabularies_that_do_not_fit_the_model(tmp_path):
 
 
 def test_a_page_instead_of_a_vocabulary(tmp_path):
-    with pytest.raises(FormatError, match="line 1: found b'<!DOCTYPE html>', expected <id>"):
+    with pytest.raises(FormatError, match="line 1 is b'<!DOCTYPE html>', not <id>"):
         read(tmp_path, b"<!DOCTYPE html>\n<html>")
 
 
