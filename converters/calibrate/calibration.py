@@ -25,7 +25,7 @@ HELD_OUT = 4096
 """Tokens of a text to judge by."""
 
 OWN = 16384
-"""Tokens to fit to that a model writes itself: this takes a pass for each."""
+"""Tokens to fit to if the model writes them itself: each takes a pass."""
 
 COUNTED = 2048
 """The same if it only matters which neurons fire most often."""
@@ -34,7 +34,7 @@ EFFECT_TOKENS = 4096
 """Tokens that `effects` reads: it estimates scales, which few tokens show."""
 
 MEMORY = 256 << 20
-"""Bytes of statistics to hold at once: for more matrices than that the text is read again."""
+"""Bytes of statistics to hold at once. The text is read again for the matrices that do not fit."""
 
 Tell = Callable[[str, int, int], None]
 """Called as ``tell(stage, done, total)``."""
@@ -52,7 +52,7 @@ class Calibration(NamedTuple):
     fit : list of list of int
         What is fitted to.
     held_out : list of list of int
-        What only judges. No piece of text is in both.
+        What losses are measured on. No piece of text is in both.
     """
 
     source: str
@@ -98,7 +98,7 @@ def make(
         random.Random(seed).shuffle(documents)
         name = "own samples"
     total = sum(map(len, documents))
-    least = min(HELD_OUT, total // 9)
+    least = min(HELD_OUT, total // 9)  # a ninth leaves `own` of the sampled tokens
     held_out: Documents = []
     while len(documents) > 1 and sum(map(len, held_out)) < least:
         held_out.append(documents.pop())
@@ -130,7 +130,8 @@ def losses(
     """
     judge = Judge(model)
     found: list[TextLoss] = []
-    total, done = sum(map(len, documents)), 0
+    total = sum(map(len, documents))
+    done = 0
     for document in documents:
         if len(document) > 1:
             found.append(judge.loss(document[1:]))
@@ -148,7 +149,7 @@ def groups(sizes: Iterable[tuple[str, int]], limit: int) -> Iterator[list[str]]:
     sizes : iterable of (str, int)
         Names with the bytes that they need.
     limit : int
-        Bytes that those of a group need together, at most; a larger one is alone.
+        Bytes that a group needs, at most. A name that needs more is alone in its group.
 
     Yields
     ------
@@ -167,7 +168,7 @@ def groups(sizes: Iterable[tuple[str, int]], limit: int) -> Iterator[list[str]]:
 
 
 class ErrorMetrics:
-    """What errors of projections are measured by.
+    """The metrics that errors of projections are measured by.
 
     The second moments lie in files, so a large model needs no more memory.
 

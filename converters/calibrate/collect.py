@@ -25,22 +25,22 @@ _ROWS = 256
 
 @dataclass
 class Statistics:
-    """What `collect` found.
+    """What `collect` found, for each matrix that was asked for.
 
     Attributes
     ----------
     tokens : int
         That were read.
     moments : dict of str to ndarray, float64, shape (in, in)
-        For each matrix asked for the mean of x x^T over its inputs.
+        The mean of x x^T over the inputs.
     inputs : dict of str to ndarray, int16, shape (n, in)
-        For each matrix asked for inputs as int8 kernels take them.
+        Inputs as int8 kernels take them: each is this number times its scale.
     scales : dict of str to ndarray, float32, shape (n,)
-        What those are multiples of.
+        The scales of those inputs.
     counts : dict of str to ndarray, int64, shape (in,)
-        For each matrix asked for how often an input is other than 0 after its rounding to int16.
+        How often each input is other than 0 after its rounding to int16.
     squares : dict of str to ndarray, float64, shape (out,)
-        For each matrix asked for the mean of the squares of each output, after the activation.
+        The mean of the squares of each output, after the activation.
     """
 
     tokens: int = 0
@@ -63,7 +63,7 @@ def collect(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Read documents and sum up what goes into matrices, and what comes out.
+    """Read documents, and sum up what goes into matrices and what comes out of them.
 
     Parameters
     ----------
@@ -181,7 +181,8 @@ class _Counts:
     """Counts which inputs are other than 0."""
 
     def __init__(self, target: dict[str, Array], name: str) -> None:
-        self._target, self._name = target, name
+        self._target = target
+        self._name = name
 
     def __call__(self, x: Array) -> None:
         used = np.count_nonzero(quantize_inputs(x)[0], axis=0)

@@ -85,7 +85,8 @@ def sample_documents(
         Each begins with token 0.
     """
     written: list[list[int]] = []
-    left, number = tokens, 0
+    left = tokens
+    number = 0
     while left > 0:
         sampler = Sampler(temperature=1, seed=seed * 1_000_003 + number)
         generation = model.generate([], sampler=sampler, max_tokens=min(LONGEST_SAMPLE, left))

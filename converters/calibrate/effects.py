@@ -14,7 +14,7 @@ from ..judge.texts import WINDOW
 from .probe import Array, Look, Probe, count_tokens
 
 TINY = 1e-12
-"""Least of what is divided by."""
+"""The least divisor."""
 
 
 def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[str, Array]:
@@ -22,9 +22,9 @@ def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[st
 
     An error of 1 in output i of a projection changes the residual stream by about
     ``effects[name][i]``, the root of the mean over tokens of the sum of squares. These are
-    estimates from a forward pass alone: of how the energy of what goes into att.output splits among
-    the channels that it came from, and of the slopes of the gates. With z the input of att.output
-    and o_i the length of its column i, per channel::
+    estimates from a forward pass alone. They follow from two things: how the energy of the input of
+    att.output splits among the channels that it comes from, and the slopes of the gates. With z
+    the input of att.output and o_i the length of its column i, per channel::
 
         value       z o / v                    what it adds is linear in it
         gate        z o silu'(g) / silu(g)
@@ -68,7 +68,7 @@ def effects(model: Model, documents: Sequence[Sequence[int] | Array]) -> dict[st
 
 
 class _Layer:
-    """Sums over tokens that the effects of one layer's projections follow from."""
+    """The sums over tokens that give the effects of one layer's projections."""
 
     def __init__(self, model: Model, number: int) -> None:
         self.model = model
@@ -101,24 +101,25 @@ class _Layer:
             found[self.att + "receptance.weight"] = self.sums["slope"] * output
             found[self.att + "key.weight"] = energy
         else:
-            found |= self._split_among_heads(energy)
+            found |= self._split_within_heads(energy)
         if "gate" in self.sums:
             found[self.att + "gate.weight"] = self.sums["gate"] * output
         if "ffn" in self.sums:
             found[self.ffn + "receptance.weight"] = self.sums["ffn"]
         return {name: np.maximum(effect, effect.max() * 1e-6) for name, effect in found.items()}
 
-    def _split_among_heads(self, energy: Array) -> dict[str, Array]:
-        """Split the energy of each head among its channels by what r^2 k^2 they have."""
-        r, k = self.sums[self.att + "receptance"], self.sums[self.att + "key"]
-        heads = self.config["n_head"], self.config["head_size"]
-        rk = (r * k).reshape(heads) + TINY
-        of_head = energy.reshape(heads).sum(axis=1, keepdims=True)
-        split = (rk / rk.sum(axis=1, keepdims=True) * of_head).reshape(-1)
+    def _split_within_heads(self, energy: Array) -> dict[str, Array]:
+        """Split the energy of each head among its channels in proportion to r^2 k^2."""
+        r_square = self.sums[self.att + "receptance"]
+        k_square = self.sums[self.att + "key"]
+        shape = self.config["n_head"], self.config["head_size"]
+        product = (r_square * k_square).reshape(shape) + TINY
+        of_head = energy.reshape(shape).sum(axis=1, keepdims=True)
+        split = (product / product.sum(axis=1, keepdims=True) * of_head).reshape(-1)
         tokens = self._tokens()
         return {
-            self.att + "receptance.weight": split / np.maximum(r / tokens, TINY),
-            self.att + "key.weight": split / np.maximum(k / tokens, TINY),
+            self.att + "receptance.weight": split / np.maximum(r_square / tokens, TINY),
+            self.att + "key.weight": split / np.maximum(k_square / tokens, TINY),
         }
 
     def _tokens(self) -> Array:

@@ -32,9 +32,9 @@ class Probe:
     model : Model
         It is read with its own backend.
     inputs, outputs : mapping of str to callable, optional
-        For the name of a matrix: called with the inputs, float32, shape (T, in), or with the
-        outputs after the activation, (T, out), of up to 16 tokens at a time. The matrices of the
-        head have no outputs here.
+        Functions by the names of matrices. They are called with the inputs, float32, shape
+        (T, in), or with the outputs after the activation, (T, out), of up to 16 tokens at a time.
+        The matrices of the head have no outputs here.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class Probe:
         self._stops = self._find_stops()
 
     def _find_stops(self) -> list[int]:
-        """Return the operations that are the products of the chosen matrices, in order."""
+        """Return the numbers of the operations that multiply by chosen matrices, in order."""
         asked = {*self.inputs, *self.outputs}
         stops: list[int] = []
         for i, operation in enumerate(self.model.program.operations):

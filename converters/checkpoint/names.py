@@ -1,4 +1,4 @@
-"""Translate the tensors of every checkpoint format to raw ones: as a BlinkDL .pth has them."""
+"""Translate the tensors of every checkpoint format to raw ones, as a BlinkDL .pth has them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def raw_tensors(source: Source) -> dict[str, SourceTensor]:
     """Return the tensors of a checkpoint with raw names and values: those of a BlinkDL .pth.
 
     Factors of RWKV-Lite get the names that they have in a model file. Names that no rule knows stay
-    as they are: `check` refuses them. Sizes of 1 may come or go.
+    as they are: `check` refuses them. Sizes of 1 may be missing or
+    extra.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class Ggmf:
         return [(name, tensor)]
 
 
-# The smallest normal float32: a decay that underflowed to 0 comes back as one that does so again.
+# The smallest normal float32. A decay that underflowed to 0 becomes one that underflows again.
 _TINY = 2.0**-126
 
 
@@ -128,7 +128,7 @@ class Gguf:
         return [(name, transposed(tensor) if LOW_RANK_V7.search(f".{name}") else tensor)]
 
     def _in_heads(self, tensor: SourceTensor) -> SourceTensor:
-        """Return a vector in the shape (H, N) where it has that many numbers."""
+        """Return a vector in the shape (H, N), if its size allows it."""
         if len(tensor.shape) != 1 or self.head_size <= 0:
             return tensor
         (size,) = tensor.shape

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tinyrwkv.file.config import ModelSizes
 from tinyrwkv.versions.layout import FACTORED
 
 from ..read.source import SourceTensor
@@ -12,9 +12,9 @@ from ..read.source import SourceTensor
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
-# Where the low-rank matrices of v6 are whose inner sizes a checkpoint chooses.
+# The tensors of v6 that show the inner sizes of low-rank matrices, which a checkpoint chooses.
 _RANKS_V6 = {"D": "blocks.0.att.time_maa_w2", "E": "blocks.0.att.time_decay_w2"}
-# Those of v7; layer 0 has no v2.
+# The same for v7; layer 0 has no v2.
 _RANKS_V7 = {
     "w": "blocks.0.att.w2",
     "a": "blocks.0.att.a2",
@@ -42,9 +42,17 @@ class Sizes(NamedTuple):
     vocab_size: int
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Sizes:
+    def of(cls, config: ModelSizes) -> Sizes:
         """Return the sizes in the metadata of a model."""
-        return cls(*(config[name] for name in cls._fields))
+        return cls(
+            arch=config["arch"],
+            n_layer=config["n_layer"],
+            n_embd=config["n_embd"],
+            n_ffn=config["n_ffn"],
+            n_head=config["n_head"],
+            head_size=config["head_size"],
+            vocab_size=config["vocab_size"],
+        )
 
 
 def ranks_of(tensors: dict[str, SourceTensor], arch: str) -> dict[str, int]:
@@ -100,7 +108,7 @@ def raw_shapes(sizes: Sizes, ranks: dict[str, int], bonus: str = "time_faaaa") -
 
 
 def factored(shapes: Shapes, tensors: dict[str, SourceTensor]) -> Shapes:
-    """Return the shapes with factors where a checkpoint has them in place of a matrix.
+    """Return the shapes, with factors for the matrices that a checkpoint stores as factors.
 
     Parameters
     ----------

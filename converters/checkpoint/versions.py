@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from tinyrwkv.errors import FormatError, UnsupportedError, show
+from tinyrwkv.file.config import ModelSizes
 
 from ..read.source import SourceTensor
 from .raw_shapes import Shape, Sizes, factored, ranks_of, raw_shapes
@@ -58,9 +59,9 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ModelSizes:
         """The version and the sizes, as the metadata of a model file has them."""
-        return self.sizes._asdict()
+        return cast(ModelSizes, self.sizes._asdict())
 
 
 def refuse_variants(path: str, names: list[str]) -> None:
@@ -92,7 +93,7 @@ def detect(tensors: Tensors) -> str:
     Parameters
     ----------
     tensors : dict of str to SourceTensor
-        Under raw names. Names of files don't matter, names of versions differ between programs.
+        Under raw names. The name of the file does not count.
     """
     att = "blocks.0.att."
     if att + "r_k" in tensors or att + "k_k" in tensors:

@@ -1,4 +1,4 @@
-"""Compress a model: a checkpoint or a dense file in, a file that was measured at each step out."""
+"""Compress a checkpoint or a dense model file, and measure what each step costs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compress(
     options : Options
     budget : int, optional
         Bytes of the file that may be in memory. The options with the lowest loss under this
-        budget are searched; of `options` only the seed counts then.
+        budget are searched; only the seed of `options` counts then.
     calibrate : str or path-like, optional
         A text to fit to; without one the model samples its own.
     vocab, ln_x_eps, template, license
@@ -62,7 +62,7 @@ def compress(
     Returns
     -------
     dict
-        As of `convert`, with ``figures``, and ``search`` if there was one; all of it plain JSON.
+        What `convert` returns, with ``figures``, and ``search`` if there was one; all plain JSON.
 
     Raises
     ------

@@ -30,7 +30,7 @@ SAME = 64
 """Tokens after which the logits of a lossless file are compared with those of the dense one."""
 
 LEAST = 0.1
-"""Least nll that a rise is a share of: without it, any rise of a tiny nll would be much."""
+"""The least nll that a rise is divided by: any rise of a tiny nll would be a large share."""
 
 THREADS = 1
 """A product of calibration is small: threads would wait for each other longer than they work."""
@@ -44,7 +44,7 @@ class Judgement(NamedTuple):
     nll, top1 : float
         Per token.
     nll_of_each : ndarray, float64
-        Per token, of each document.
+        Nll per token of each document.
     chosen : float
         Bytes of the weights that kernels choose for a token.
     """
@@ -194,11 +194,11 @@ class Pipeline:
 
     @property
     def nll(self) -> float:
-        """What the present model has on the held-out text."""
+        """The present model's nll per token on the held-out text."""
         return self._judged().nll
 
     def metrics(self) -> ErrorMetrics:
-        """Return what errors of projections are measured by, collected once."""
+        """Return the metrics that errors of projections are measured by, collected once."""
         if self._metrics is None:
             names = stages.projections(self.dense)
             self._metrics = ErrorMetrics(self.dense, self._text(), self.folder, names, self.tell)
@@ -212,7 +212,7 @@ class Pipeline:
         return self._spectra[whitened]
 
     def _loss(self, judgement: Judgement) -> dict[str, float]:
-        """Return what the present model has, and the differences from the model before it."""
+        """Return the present model's figures, and how they differ from the model before."""
         last = self._judged()
         rises = judgement.nll_of_each - last.nll_of_each
         rises /= np.maximum(last.nll_of_each, LEAST)
@@ -227,7 +227,7 @@ class Pipeline:
     def _record(
         self, stage: Stage, loss: Mapping[str, float], chosen: float, before: Model
     ) -> None:
-        """Write down what a stage did: in the metadata, the figures, and a note if it is no use."""
+        """Record what a stage did in the metadata and figures; add a note if it is of no use."""
         chosen_before = sum(self._chosen.values())
         if stage.part is not None:
             self._chosen[stage.part] = chosen - chosen_before
@@ -256,8 +256,9 @@ class Pipeline:
     def _differing(self, before: Model) -> int:
         """Return how many logits after some tokens differ from those of the model before."""
         ids = np.random.default_rng(self.seed).integers(0, before.config["vocab_size"], SAME)
-        a, b = (np.asarray(model.forward(ids, logits="all")[0]) for model in (before, self.model))
-        return differing(a, b)
+        old, _ = before.forward(ids, logits="all")
+        new, _ = self.model.forward(ids, logits="all")
+        return differing(np.asarray(old), np.asarray(new))
 
     def _sizes(self, chosen: Mapping[str, float]) -> dict[str, dict[str, float]]:
         """Return the bytes of each part of the present model: read for a token, and in the file."""

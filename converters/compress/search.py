@@ -174,7 +174,8 @@ def estimate(trials: Iterable[Trial], resident: int) -> Sum:
     -------
     Sum
     """
-    nll, options = 0.0, dict[str, Any]()
+    nll = 0.0
+    options: dict[str, Any] = {}
     for one in trials:
         nll += one.nll
         resident += one.resident
@@ -196,7 +197,7 @@ def _try(pipeline: Pipeline, options: dict[str, Any], dense: Measured) -> Trial:
 
 
 def _measure(pipeline: Pipeline, options: Options, nll: float | None = None) -> Measured:
-    """Build a model; its nll is measured, or given where it is known."""
+    """Build a model and measure it; its nll only if it is not given."""
     _build(pipeline, options)
     return Measured(options, pipeline.nll if nll is None else nll, _resident(pipeline))
 
@@ -208,7 +209,7 @@ def _build(pipeline: Pipeline, options: Options) -> None:
 
 
 def _resident(pipeline: Pipeline, path: str | None = None) -> int:
-    """Return the bytes of a file in memory, by default of the present model's.
+    """Return how many bytes of a file are in memory; by default, of the present model's file.
 
     A copy is measured, because it is not mapped yet.
     """

@@ -32,7 +32,7 @@ class Spectra:
     model : Model
         One in which the projections are dense.
     metrics : ErrorMetrics or None
-        What errors are measured by; None counts an error of each weight the same.
+        What errors are measured by. With None, errors of all weights count the same.
     folder : str
         Where its files lie; the caller removes it.
     """
@@ -56,7 +56,7 @@ class Spectra:
         return values
 
     def __getitem__(self, name: str) -> Spectrum:
-        """Return the spectrum of a projection, with at least the terms that factors may have."""
+        """Return the spectrum of a projection, with all terms that factors may have, or more."""
         if name not in self._kept:
             return self._compute(name)
         with np.load(self._path(name)) as arrays:

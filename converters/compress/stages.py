@@ -131,14 +131,14 @@ def factor_projections(
     names = projections(model)
     shapes = {name: _shape(model, name) for name in names}
     if budget is None:
-        ranks = {
-            name: uniform_rank(shape, 0.0 if k is None else k) for name, shape in shapes.items()
-        }
+        divisor = 0.0 if k is None else k  # 0 is refused
+        ranks = {name: uniform_rank(shape, divisor) for name, shape in shapes.items()}
     else:
         ranks = _adaptive_ranks(spectra, shapes, budget, tell)
 
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
-    curves, errors = dict[str, list[float]](), dict[str, float]()
+    curves: dict[str, list[float]] = {}
+    errors: dict[str, float] = {}
     for done, name in enumerate(names, 1):
         taken = spectra[name]
         curves[name] = taken.values.tolist()
@@ -167,9 +167,9 @@ def _adaptive_ranks(
     for done, name in enumerate(shapes, 1):
         values[name] = spectra.values(name)
         tell("ranks", done, len(shapes))
-    # An error counts in relation to the root of what the matrix does. This was measured to cost
-    # less than absolute errors, which take too much from the first layers, as these do little,
-    # and less than relative errors, which take too little from them.
+    # An error counts in relation to the root of what the matrix does. Two other ways were measured
+    # to cost more: absolute errors take too much from the first layers, because these do little;
+    # relative errors take too little from them.
     weights = {
         name: 1 / max(float(np.square(one).sum()), 1e-30) ** 0.5 for name, one in values.items()
     }
@@ -177,7 +177,7 @@ def _adaptive_ranks(
 
 
 def _relative_error(weight: Array, factors: Factors, metric: Metric | None) -> float:
-    """Return the root of the factors' error by that of zeros in their place."""
+    """Return the root of the factors' error, relative to the error of zeros in their place."""
     metric = Metric(np.eye(weight.shape[1])) if metric is None else metric
     whole = max(metric.error(weight, 0 * weight), 1e-30)
     return float((metric.error(weight, factors.product()) / whole) ** 0.5)
@@ -288,7 +288,7 @@ def _dense_channel_mixes(model: Model) -> list[str]:
 def _exact_layers(
     model: Model, calibration: Calibration, tell: Tell, layers: Sequence[str]
 ) -> list[Layer]:
-    """Return the channel mixes, neurons that fire often first."""
+    """Return the channel mixes, with the neurons that fire often first."""
     made: list[Layer] = []
     for group, _ in _layer_groups(model, layers):
         values = [ffn + "value.weight" for ffn in group]
@@ -419,7 +419,7 @@ def preview_head(model: Model, calibration: Calibration, tell: Tell, rows: int, 
 
 
 def _coverage(weight: Array, states: Array) -> list[list[float]]:
-    """Return numbers of tokens and the probability that as many of the most probable ones have."""
+    """Return pairs (n, p): the n most probable tokens have the probability p together."""
     p = np.sort(mean_probabilities(weight, states))[::-1].cumsum()
     counts = np.unique(np.geomspace(1, len(p), POINTS).astype(int))
     return [[int(count), float(p[count - 1])] for count in counts]

@@ -79,7 +79,7 @@ def _sizes(file: TensorFile) -> dict[str, Value]:
 def _rank(file: TensorFile, word: str) -> int:
     """Return the inner rank of a matrix of the time mix.
 
-    Layer 0 may lack the matrix. Where no layer has it, any number does.
+    Layer 0 may lack the matrix. If no layer has it, any number will do.
     """
     names = [f"blocks.{layer}.att.{word}.weight" for layer in range(file.metadata["n_layer"])]
     ranks = {file.tensors[name].shape[1] for name in names if name in file.tensors}

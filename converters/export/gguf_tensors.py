@@ -46,7 +46,7 @@ _WORDS = {
     "att.time_decay_w1": "time_mix_decay_w1",
     "att.time_decay_w2": "time_mix_decay_w2",
 }
-# Where the parts of RWKV-6 that llama.cpp stacks in the order w, k, v, r, g are in a model file.
+# llama.cpp stacks the parts of RWKV-6 in the order w, k, v, r, g. Their places in a model file:
 _ORDER_V6 = [SHIFTED["v6"].index(letter) for letter in "wkvrg"]
 
 
@@ -221,7 +221,7 @@ def _embedding(file: TensorFile) -> GgufTensor:
 
 
 def _renamed(file: TensorFile, name: str, kind: str) -> list[GgufTensor]:
-    """Return what a tensor becomes: one of another name, perhaps of another order, or several."""
+    """Return what a tensor becomes: one with another name and perhaps order, or several."""
     shape = file.tensors[name].shape
     new = _GLOBAL.get(name) or _word(name)
     if kind == "Q8_0":
@@ -232,7 +232,8 @@ def _renamed(file: TensorFile, name: str, kind: str) -> list[GgufTensor]:
     ) -> GgufTensor:
         return GgufTensor(new, sizes, kind, lambda: change(_floats(file, name)))
 
-    is_v6, C = file.metadata["arch"] == "v6", file.metadata["n_embd"]
+    is_v6 = file.metadata["arch"] == "v6"
+    C = file.metadata["n_embd"]
     if name.endswith("att.token_shift"):
         new = new.replace("token_shift", "lerp_fused")
         order = _ORDER_V6 if is_v6 else slice(None)

@@ -24,7 +24,7 @@ class Difference:
     Attributes
     ----------
     tokens : int
-        That both were asked for.
+        That both models scored.
     nll, other_nll : float
         Sums of the negative log-likelihoods, in nats.
     top, other_top : int
@@ -44,7 +44,7 @@ class Difference:
     divergence: float = 0.0
 
     def figures(self) -> dict[str, float]:
-        """Return the means: the differences are this model's figures less those of the other."""
+        """Return the means: the differences are this model's figures minus those of the other."""
         n = max(1, self.tokens)
         return {
             "tokens": self.tokens,

@@ -23,7 +23,7 @@ class Cost(NamedTuple):
     touched : float
         Bytes of weights read for a token, on average, as the kernels count them.
     resident : int or None
-        Bytes of the file in the process's memory after the last token; None where the system does
+        Bytes of the file in the process's memory after the last token; None if the system does
         not tell.
     """
 
@@ -41,8 +41,8 @@ def chosen_bytes(model: Model) -> int:
 
 @contextlib.contextmanager
 def cold(path: str, backend: str = "auto", threads: int = 1) -> Iterator[Model]:
-    """Give a model of which no page is in memory, as far as the system forgets them."""
-    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not to be dropped
+    """Give a model that has no page in memory, if the system can forget the pages."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or the system refuses
         memory.drop_from_cache(path)
     with contextlib.closing(load(path, backend=backend, threads=threads)) as model:
         yield model
@@ -102,11 +102,13 @@ def pages_per_token(
     float or None
         None if the system does not tell.
     """
-    total, mapped = 0, None
+    total = 0
+    mapped: int | None = None
     with cold(path, backend) as model:
         for i in _sample(model, tokens + 1, seed):
             mapped = model.resident()
-            total += mapped if i and mapped else 0
+            if i > 0 and mapped is not None:  # the first count has what loading mapped
+                total += mapped
             with contextlib.suppress(OSError, AttributeError):
                 model.file.drop()
                 memory.drop_from_cache(path)

@@ -42,7 +42,7 @@ from .texts import (
 )
 
 LEAST_ANSWER = 128
-"""Most tokens of an answer, or twice those of the right one if that is more.
+"""An answer is cut after this many tokens, or after twice those of the right one if that is more.
 
 A longer answer is wrong.
 """
@@ -149,7 +149,7 @@ class Judge:
     Attributes
     ----------
     best : list of int
-        The model's first choice in the place of each token that was scored last.
+        The model's first choice for each token that was scored by the last call.
     """
 
     def __init__(self, model: Model) -> None:
@@ -220,7 +220,8 @@ def _token_loss(logits: np.ndarray, target: int) -> tuple[float, int]:
         -log softmax(z)_t = log(sum_i exp(z_i - peak)) + peak - z_t
     """
     best = int(logits.argmax())
-    peak, target_logit = float(logits[best]), float(logits[target])
+    peak = float(logits[best])
+    target_logit = float(logits[target])
     with np.errstate(all="ignore"):
         logits -= logits[best]
         np.exp(logits, out=logits)
@@ -259,7 +260,8 @@ def nll_of_text(
     UnsupportedError
         The model has no tokenizer.
     """
-    judge, loss = Judge(model), TextLoss()
+    judge = Judge(model)
+    loss = TextLoss()
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     for ids in windows(model.tokenizer, data, window):
         if loss.documents == limit:
@@ -277,7 +279,8 @@ def nll_of_docs(
 
     Parameters, returns and raises as `nll_of_text`; `limit` counts documents.
     """
-    judge, loss = Judge(model), TextLoss()
+    judge = Judge(model)
+    loss = TextLoss()
     documents = split_documents(text)[:limit]
     for document in documents:
         loss += judge.loss(model.tokenizer.encode(document))
@@ -314,7 +317,9 @@ def lambada_accuracy(
     UnsupportedError
         The model has no tokenizer.
     """
-    tokenizer, judge, matches = model.tokenizer, Judge(model), Matches()
+    tokenizer = model.tokenizer
+    judge = Judge(model)
+    matches = Matches()
     texts = lambada_texts(text, limit)
     for number, (context, word) in enumerate(texts, 1):
         before, ids = tokenizer.encode(context), tokenizer.encode(word)
@@ -334,7 +339,7 @@ def exact_match(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Matches:
-    """Tell how often the answer that a model generates greedily is that of a document.
+    """Tell how often the greedy answer of a model equals the answer in a document.
 
     Parameters
     ----------
@@ -367,7 +372,8 @@ def exact_match(
         found, fix = repr(template), "give robot, chat or raven"
         sentence = f"the template {found} has no turns"
         raise ArgumentError("eval", "template", found, "one with turns", fix, sentence)
-    tokenizer, matches = model.tokenizer, Matches()
+    tokenizer = model.tokenizer
+    matches = Matches()
     pairs = [
         prompt_and_answer(document, number, form.answer_prefix)
         for number, document in enumerate(split_documents(text)[:limit], 1)
@@ -404,6 +410,6 @@ def _check_any(documents: int, what: str) -> None:
 def _tell(
     progress: Progress | None, share: float, done: int, limit: int | None, tokens: int
 ) -> None:
-    """Report the share that is done: of the text, or of the limit where that is nearer."""
+    """Report the share that is done: of the text, or of the limit if that is nearer."""
     if progress is not None:
         progress(max(share, done / limit if limit else 0.0), tokens)

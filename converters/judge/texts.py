@@ -18,14 +18,14 @@ END_OF_DOCUMENT = 0
 
 
 def read_text(path: str) -> str:
-    """Return a file of UTF-8; FormatError if it is none, or can't be read."""
+    """Return the text of a file; FormatError if it can't be read or is not UTF-8."""
     with os_errors(path, "read"):
         data = pathlib.Path(path).read_bytes()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         found = f"byte 0x{data[error.start]:02x} at {error.start:,}"
-        sentence = f"{path} is no text in UTF-8: {found}"
+        sentence = f"{path} is not a text in UTF-8: it has {found}"
         fix = "give a text file in UTF-8"
         raise FormatError(path, "text", found, "UTF-8", fix, sentence) from None
 
@@ -49,9 +49,9 @@ def windows(
 ) -> Iterator[list[int]]:
     """Yield the tokens of a text, `size` at a time and in the end the rest.
 
-    They are never all in memory: the text is encoded in pieces. This gives the tokens of the whole,
-    because the choice of a token depends on the `LONGEST` bytes from its first on. Tokens that
-    begin nearer to the end of a piece are left to the next piece.
+    They are never all in memory: the text is encoded in pieces. The tokens are those of the whole
+    text, because the choice of a token depends only on the next `LONGEST` bytes. Tokens that begin
+    nearer to the end of a piece are left to the next piece.
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def windows(
     place = 0
     while place < len(data):
         part = data[place : place + piece]
-        sure = len(part) - (LONGEST if place + piece < len(data) else 0)
+        is_last = place + piece >= len(data)
+        sure = len(part) if is_last else len(part) - LONGEST
         end = 0
         for token in tokenizer.encode(part):
             if end > sure:

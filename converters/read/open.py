@@ -75,7 +75,7 @@ def _open(file: InputFile) -> Source:
 
 
 def _refusal(path: str, start: bytes) -> Exception:
-    """Say what a file that is no checkpoint looks like."""
+    """Return the error for a file that is no checkpoint: it says what the file looks like."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         sentence = f"{path} is empty"
@@ -95,7 +95,7 @@ def _refusal(path: str, start: bytes) -> Exception:
 
 
 def _relative(path: str, start: bytes, text: bytes) -> tuple[str, str] | None:
-    """Return what a file is that is almost a checkpoint, and how to fix it; None for others."""
+    """Recognise what is almost a checkpoint: return what it is and the fix; None for others."""
     if text.startswith(b"{"):
         if b"weight_map" in text or path.endswith(".index.json"):
             fix = "join the files, or give the .pth of the model"

@@ -129,7 +129,7 @@ class _Checkpoint:
         return f"{self.root}data/{stored.storage.key}"
 
     def _begin(self, stored: StoredTensor) -> int:
-        """Return where in the file the first number of a tensor is."""
+        """Return the byte of the file at which the first number of a tensor begins."""
         start, _ = self.zip.place(self._member(stored))
         return start + stored.offset * STORED[stored.storage.kind].itemsize
 

@@ -57,7 +57,7 @@ def unpickle(path: str, data: bytes) -> Any:
     """Return the object in `data`: dicts, lists, tuples, strings, numbers and `StoredTensor`.
 
     The standard library's disassembler decodes the opcodes and runs nothing; they are interpreted
-    here. A pickle that names any other global is refused by that name before anything happens.
+    here. A pickle that names a global which plain tensors do not need is refused with that name.
 
     Parameters
     ----------

@@ -206,7 +206,8 @@ def _low_rank(step: Json, figures: Json) -> str:
         chart = _spectra(kind, names, figures)
         charts.append(f"<figure>{chart}<figcaption>{escape(kind)}</figcaption></figure>")
     rows = []
-    for layer in sorted({layer for names in kinds.values() for layer in names}, key=int):
+    layers = set().union(*kinds.values())
+    for layer in sorted(layers, key=int):
         ranks = [figures["ranks"].get(names.get(layer, ""), "") for names in kinds.values()]
         rows.append([f"layer {layer}", *(str(rank or "dense") for rank in ranks)])
     return (

@@ -146,7 +146,7 @@ def curves(
     Returns
     -------
     str
-        Empty where there is nothing to draw.
+        Empty if there is nothing to draw.
     """
     left, right = 52, width - 12
     top, low = 10, 170
@@ -183,7 +183,7 @@ def _drawable(line: Points, log_y: bool) -> Points:
 
 
 def _axis(values: Sequence[float], log: bool) -> Axis:
-    """Return the map from values to 0 to 1."""
+    """Return the function that maps the values to the range from 0 to 1."""
     if log:
         values = [math.log(value) for value in values if value > 0]
     low, high = min(values), max(values)
@@ -200,8 +200,8 @@ def _axis(values: Sequence[float], log: bool) -> Axis:
 def _ticks(values: Sequence[float], log: bool) -> list[float]:
     """Return round numbers within the values.
 
-    On a linear axis there are two to six, 1, 2 or 5 times a power of ten apart; on a logarithmic
-    one they are powers of ten.
+    A linear axis has two to six of them, at a distance of 1, 2 or 5 times a power of ten. Those of
+    a logarithmic axis are powers of ten.
     """
     low, high = min(values), max(values)
     if log:

@@ -21,7 +21,7 @@ Array = np.ndarray
 
 
 class Expectation(NamedTuple):
-    """For each of F neurons what its scores say.
+    """What the scores of each of F neurons say.
 
     Attributes
     ----------

@@ -157,8 +157,8 @@ def round_factors(
 ) -> Factors:
     """Store factors in int8.
 
-    Rounding one factor changes which other one is best, so each is fitted again to the rounded
-    other. Of several such pairs the best is taken.
+    Rounding one factor changes which other factor is best, so each is fitted again to the rounded
+    other one. The best of several such pairs is taken.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def _solve(symmetric: Array, right: Array) -> Array:
 
 
 def highest_rank(shape: Sequence[int]) -> int:
-    """Return the highest rank with rank * (out + in) < out * in: others save nothing.
+    """Return the highest rank with rank * (out + in) < out * in: higher ones save nothing.
 
     Parameters
     ----------
@@ -388,7 +388,7 @@ def _at_lowest_price(forms: Mapping[str, list[Form]], budget: int) -> dict[str, 
 
 
 def _spend_rest(forms: Mapping[str, list[Form]], chosen: dict[str, Form], budget: int) -> None:
-    """Replace forms by larger ones as long as one fits that lowers the cost."""
+    """Replace forms by larger ones as long as one lowers the cost and fits."""
     left = budget - _total_size(chosen)
     while True:
         better = []

@@ -82,7 +82,7 @@ def train(
     Returns
     -------
     Network
-        As it predicted the held-out inputs best.
+        As it was when it predicted the held-out inputs best.
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(x))
@@ -95,7 +95,9 @@ def train(
         _uniform(random, fires.shape[1], hidden),
     ]
     adam = _Adam(parts)
-    best, best_loss, worse = [part.copy() for part in parts], np.inf, 0
+    best = [part.copy() for part in parts]
+    best_loss = np.inf
+    worse = 0
     for epoch in range(epochs):
         random.shuffle(used)
         for first in range(0, len(used), BATCH):
@@ -108,7 +110,9 @@ def train(
         if progress is not None:
             progress(epoch + 1, epochs)
         if now < best_loss:
-            best, best_loss, worse = [part.copy() for part in parts], now, 0
+            best = [part.copy() for part in parts]
+            best_loss = now
+            worse = 0
         else:
             worse += 1
         if worse == PATIENCE:
@@ -141,7 +145,7 @@ class _Adam:
 
 
 def _weight_of_firing(fires: Array) -> np.float32:
-    """Return the weight of a firing neuron with which all of them weigh as much as the others."""
+    """Return the weight by which all firing neurons together weigh as much as the others."""
     share = min(max(float(fires.mean()), 1e-6), 1 - 1e-6)
     return np.float32((1 - share) / share)
 

@@ -23,10 +23,12 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     Returns
     -------
     ndarray, uint8, shape (rows / 64 rounded up, rank bits / 8, 64)
-        The first code of a byte in its low bits; rows that are not there have zeros.
+        The first code of a byte is in its low bits; missing rows of the last block are zeros.
     """
     rows, rank = codes.shape
-    blocks, row_bytes, per_byte = -(-rows // BLOCK), rank * bits // 8, 8 // bits
+    blocks = -(-rows // BLOCK)
+    row_bytes = rank * bits // 8
+    per_byte = 8 // bits
     padded = np.zeros((blocks, BLOCK, row_bytes, per_byte), np.uint8)
     padded.reshape(-1, rank)[:rows] = codes
     shifts = np.arange(0, 8, bits, dtype=np.uint8)

@@ -42,7 +42,7 @@ ALWAYS = 0.95
 class Inputs(NamedTuple):
     """What goes into a key matrix after calibration text, as int8 kernels take it.
 
-    See `calibrate.Statistics`.
+    See `calibrate.collect.Statistics`.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ def fit_layer(
 
     signs = fit_signs(K, q, scale)
     by_signs, level = _expect(scores(signs, q, scale), keys, weight, prices)
-    network, by_network = None, None
+    network = by_network = None
     if settings.mlp:
         network = train(x, fires, settings.mlp, seed=settings.seed, progress=progress)
         by_network, network_level = _expect(network.scores(x), keys, weight, prices)
@@ -232,7 +232,7 @@ def _count_choices(
         count = _sum_above(level[:, f], None, prices)
         fired = _sum_above(level[:, f], fires[:, f], prices)
         had = _sum_above(level[:, f], energy[:, f], prices)
-        # Of a neuron that is always chosen all counts, as at the price 0, which all reach.
+        # A neuron that is always chosen counts as at the price 0, which every score reaches.
         always = count >= ALWAYS * n
         chosen[:, f] = np.where(always, 1, count / n)
         firing += np.where(always, fired[0], fired) / n

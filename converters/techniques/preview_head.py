@@ -210,7 +210,7 @@ def mean_probabilities(weight: Array, states: Array) -> Array:
 
 
 def softmax_blocks(weight: Array, states: Array) -> Iterator[tuple[int, Array]]:
-    """Yield the number of a state, and the probabilities after it and some that follow.
+    """Yield the probabilities after blocks of states, each with the number of its first state.
 
     Parameters
     ----------
@@ -381,7 +381,7 @@ def preview_logits(parts: HeadParts, x: Array) -> tuple[Array, Array]:
     logits : ndarray, float32, shape (n, V)
         By token.
     rows : ndarray, bool, shape (n, V)
-        By row of the file: ``rows[t].sum()`` were read, of the tokens whose place is one of them.
+        By row of the file: True for the ``rows[t].sum()`` rows that were read after vector t.
     """
     head = weights(parts)
     blocks = [reference.preview_logits(head, x[i : i + _FEW]) for i in range(0, len(x), _FEW)]

@@ -113,7 +113,7 @@ def bundle(key: Array, value: Array) -> Array:
     Returns
     -------
     ndarray, int8
-        (pages, 4096) with zeros at the end of each page; (F, 2 C) where a page holds fewer than two
+        (pages, 4096) with zeros at the end of each page; (F, 2 C) if a page holds fewer than two
         neurons.
     """
     F, C = key.shape

@@ -52,7 +52,8 @@ class Recipe(NamedTuple):
         """
         first, *others = self.raw
         arrays = [tensor.load() for tensor in others]
-        for block in first.blocks() if self.by_rows else (first.load(),):
+        blocks = first.blocks() if self.by_rows else [first.load()]
+        for block in blocks:
             with np.errstate(all="ignore"):  # what overflows is refused just below
                 result = np.ascontiguousarray(self.function(block, *arrays), np.float32)
             if not np.isfinite(result).all():

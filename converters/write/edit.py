@@ -17,7 +17,7 @@ Edits = Mapping[str, Callable[[], Mapping[str, Array]]]
 """The name of a matrix, and what makes the tensors that take its place; its scale goes with it."""
 
 SPARSE = (".rows", ".bundles", "head.rows.weight")
-"""Suffixes of tensors of which a token reads a few rows only: each tensor begins on a page."""
+"""Suffixes of tensors that begin on a page, because a token reads only a few of their rows."""
 
 
 def edit(

@@ -65,7 +65,7 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
 
 
 def _retyped(file: InputFile, tensor: Tensor) -> Recipe | Copy:
-    """Return the way of a tensor into a file of another type: only matrices change."""
+    """Return how a tensor gets into a file of another type: only matrices change."""
     if not (MATRIX.search(tensor.name) and len(tensor.shape) == 2):
         return Copy(file, tensor)
     rows, columns = tensor.shape

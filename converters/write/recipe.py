@@ -1,8 +1,8 @@
 """From raw checkpoint tensors to those of a .trwkv file.
 
-Everything that can be computed beforehand is: matrices become [out, in], the first layer norm goes
-into the embedding, decays lose their exponentials, and the coefficients of a token shift stand in
-one matrix, all meaning ``x + (x_prev - x) * mu``.
+Whatever can be computed beforehand is computed here. Matrices become [out, in]. The first layer
+norm goes into the embedding. Decays lose their exponentials. The coefficients of a token shift
+stand in one matrix; all of them mean ``x + (x_prev - x) * mu``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .content import Function, Recipe
 
 # The order in which RWKV-6 checkpoints stack the five mixes.
 RAW_MIXES_V6 = "wkvrg"
-# Where they are in the order of a model file.
+# Their places, in the order of a model file.
 _ORDER_V6 = [RAW_MIXES_V6.index(letter) for letter in SHIFTED["v6"]]
 
 
@@ -81,7 +81,7 @@ def _token_shift(name: str, arch: str, letters: str) -> _Way:
 
 
 def _time_mix(word: str, att: str, sizes: Sizes, tensors: Tensors) -> _Way | None:
-    """Return how a part of the time mix is computed beforehand; None for those that stay."""
+    """Return how a part of the time mix is computed beforehand; None if it stays as it is."""
     raw = att + word.removesuffix(".weight")
     if word == "time_decay" and sizes.arch == "v4":
         return _Way([raw], _decay_v4)
