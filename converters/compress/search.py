@@ -1,9 +1,10 @@
 """Find the options that lose least within a budget of memory.
 
 Each option is tried alone: how much it raises the nll of held-out text, and how many bytes it keeps
-out of memory when 200 tokens are sampled from a cold start. Both are nearly additive, so the best
-sum that fits is built and measured. The error of the estimated bytes is taken to be the same for
-all sums with the same channel mix; with that correction a few more sums are built.
+out of memory when 200 tokens are sampled from a cold start. Both are nearly additive, so sums tell
+what a combination of options does. The best combination that fits is built and measured. The sum of
+its bytes is off by an error, which is taken to be that of all combinations with the same kind of
+channel mix. With this correction, a few more combinations are built.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ HEADS: tuple[dict[str, Any], ...] = (
 )
 
 BUILDS = 6
-"""Sums that are built, at most."""
+"""Combinations that are built, at most."""
 
 
 class Trial(NamedTuple):
@@ -55,7 +56,7 @@ class Trial(NamedTuple):
     resident: int
 
 
-class Sum(NamedTuple):
+class Combination(NamedTuple):
     """What options are estimated to do together.
 
     Attributes
@@ -73,7 +74,7 @@ class Sum(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Options that were measured, alone or together: the nll, and the bytes in memory."""
+    """Options that were measured, alone or together: their nll and their bytes in memory."""
 
     options: Options
     nll: float
@@ -117,8 +118,8 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
         for one in itertools.chain(*kinds)
         if one.options
     ]
-    sums = [estimate(trials, dense.resident) for trials in itertools.product(*kinds)]
-    built, best = _build_best(pipeline, sums, budget)
+    combinations = [estimate(trials, dense.resident) for trials in itertools.product(*kinds)]
+    built, best = _build_best(pipeline, combinations, budget)
     if best is None:
         least = show_size(min(one.resident for one in built))
         name = pipeline.metadata["source"]["name"]
@@ -131,26 +132,29 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
 
 
 def _build_best(
-    pipeline: Pipeline, sums: list[Sum], budget: int
+    pipeline: Pipeline, combinations: list[Combination], budget: int
 ) -> tuple[list[Measured], Measured | None]:
-    """Build sums, the most promising first; return all that were built, and the best that fits."""
+    """Build combinations, the most promising first.
+
+    Return all that were built, and the best that fits.
+    """
     built: list[Measured] = []
     best: Measured | None = None
     best_nll = float("inf")  # as it was estimated, like that of the others
     errors: dict[str | None, int] = {}  # of the estimated bytes, by the kind of channel mix
 
-    def corrected(one: Sum) -> int:
+    def corrected(one: Combination) -> int:
         return one.resident + errors.get(one.options.sparse_ffn, 0)
 
     for _ in range(BUILDS):
-        fitting = [one for one in sums if corrected(one) <= budget and one.nll < best_nll]
-        if not sums or (best is not None and not fitting):
+        fitting = [one for one in combinations if corrected(one) <= budget and one.nll < best_nll]
+        if not combinations or (best is not None and not fitting):
             break
         if fitting:
             one = min(fitting, key=lambda one: one.nll)
         else:
-            one = min(sums, key=corrected)
-        sums.remove(one)
+            one = min(combinations, key=corrected)
+        combinations.remove(one)
         found = _measure(pipeline, one.options)
         built.append(found)
         errors[one.options.sparse_ffn] = found.resident - one.resident
@@ -161,7 +165,7 @@ def _build_best(
     return built, best
 
 
-def estimate(trials: Iterable[Trial], resident: int) -> Sum:
+def estimate(trials: Iterable[Trial], resident: int) -> Combination:
     """Return what options are expected to do together.
 
     Parameters
@@ -172,7 +176,7 @@ def estimate(trials: Iterable[Trial], resident: int) -> Sum:
 
     Returns
     -------
-    Sum
+    Combination
     """
     nll = 0.0
     options: dict[str, Any] = {}
@@ -180,7 +184,7 @@ def estimate(trials: Iterable[Trial], resident: int) -> Sum:
         nll += one.nll
         resident += one.resident
         options |= one.options
-    return Sum(nll, resident, Options(**options))
+    return Combination(nll, resident, Options(**options))
 
 
 def _try(pipeline: Pipeline, options: dict[str, Any], dense: Measured) -> Trial:

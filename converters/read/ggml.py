@@ -130,9 +130,9 @@ def tensor(
 
     def read() -> Iterator[np.ndarray]:
         for first, last in row_blocks(row_shape):
-            n = last - first
-            raw = file.read(offset + first * row_bytes, n * row_bytes, what)
+            count = last - first
+            raw = file.read(offset + first * row_bytes, count * row_bytes, what)
             values = kind.decode(raw.reshape(-1, kind.nbytes))
-            yield values.reshape(shape if is_vector else (n, *shape[1:]))
+            yield values.reshape(shape if is_vector else (count, *shape[1:]))
 
     return SourceTensor(file.path, name, shape, read)

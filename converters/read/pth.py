@@ -117,7 +117,8 @@ class _Checkpoint:
             raise FormatError(self.file.path, what, found, expected, FETCH, sentence)
         last = _last(stored)
         inside = 0 <= offset and last < numel and math.prod(shape) <= numel
-        if not inside or not all(n > 0 for n in shape) or not all(step >= 0 for step in stride):
+        forward = all(size > 0 for size in shape) and all(step >= 0 for step in stride)
+        if not inside or not forward:
             found = f"offset {offset}, shape {show(shape)}, stride {show(stride)}"
             expected = f"a view of {numel} numbers"
             sentence = f"{self.file.path}: {what} is not {expected}: {found}"
@@ -135,14 +136,7 @@ class _Checkpoint:
 
     def _rows(self, stored: StoredTensor, what: str) -> Iterator[np.ndarray]:
         """Yield blocks of rows of a tensor whose numbers lie one after another."""
-        kind, shape = stored.storage.kind, stored.shape
-        begin = self._begin(stored)
-        width = math.prod(shape[1:])
-        row_bytes = width * STORED[kind].itemsize
-        for first, last in row_blocks(shape):
-            n = last - first
-            values = self.file.values(begin + first * row_bytes, n * width, kind, what)
-            yield values.reshape((n, *shape[1:]) if shape else ())
+        yield from self.file.rows(self._begin(stored), stored.shape, stored.storage.kind, what)
 
     def _strided_rows(self, stored: StoredTensor, what: str) -> Iterator[np.ndarray]:
         """Yield blocks of rows of a transposed view."""
@@ -160,7 +154,7 @@ class _Checkpoint:
 def _last(stored: StoredTensor) -> int:
     """Return the place in the storage of the last number of a view."""
     steps = zip(stored.shape, stored.stride, strict=True)
-    return stored.offset + sum((n - 1) * step for n, step in steps)
+    return stored.offset + sum((size - 1) * step for size, step in steps)
 
 
 def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
@@ -172,8 +166,8 @@ def _contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     (True, False, True)
     """
     expected = 1
-    for n, step in zip(reversed(shape), reversed(stride), strict=True):
-        if n > 1 and step != expected:
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size > 1 and step != expected:
             return False
-        expected *= n
+        expected *= size
     return True

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 
-from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks
+from .source import FETCH, STORED, InputFile, Source, SourceTensor
 
 # The format allows 100 MB, an RWKV checkpoint needs 200 kB. Parsed JSON takes many times its text.
 MAX_HEADER = 8 << 20
@@ -138,15 +138,7 @@ def _check_places(file: InputFile, entries: dict[str, _Entry], base: int) -> Non
 
 
 def _tensor(file: InputFile, name: str, entry: _Entry, base: int) -> SourceTensor:
-    shape = entry.shape
-    width = math.prod(shape[1:])
-    row_bytes = width * STORED[entry.dtype].itemsize
-
     def read() -> Iterator[np.ndarray]:
-        for first, last in row_blocks(shape):
-            n = last - first
-            offset = base + entry.begin + first * row_bytes
-            values = file.values(offset, n * width, entry.dtype, f"tensor {show(name)}")
-            yield values.reshape((n, *shape[1:]) if shape else ())
+        return file.rows(base + entry.begin, entry.shape, entry.dtype, f"tensor {show(name)}")
 
-    return SourceTensor(file.path, name, shape, read)
+    return SourceTensor(file.path, name, entry.shape, read)

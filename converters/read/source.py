@@ -134,6 +134,17 @@ class InputFile:
         raw = self.read(offset, count * dtype.itemsize, what)
         return to_float32(raw.view(dtype), kind)
 
+    def rows(
+        self, offset: int, shape: tuple[int, ...], kind: str, what: str
+    ) -> Iterator[np.ndarray]:
+        """Yield blocks of rows, float32, of a tensor that lies in C order from `offset` on."""
+        width = math.prod(shape[1:])
+        row_bytes = width * STORED[kind].itemsize
+        for first, last in row_blocks(shape):
+            count = last - first
+            values = self.values(offset + first * row_bytes, count * width, kind, what)
+            yield values.reshape((count, *shape[1:]) if shape else ())
+
     def close(self) -> None:
         """Close the file."""
         with suppress(OSError):

@@ -11,7 +11,7 @@ from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.table import DTYPES, Tensor
 from tinyrwkv.versions.layout import MATRIX
 
-from ..read.source import InputFile, SourceTensor, row_blocks
+from ..read.source import InputFile, SourceTensor
 from .content import Content, Copy, Recipe
 
 _KINDS = {"f32": "F32", "f16": "F16"}
@@ -68,14 +68,10 @@ def _retyped(file: InputFile, tensor: Tensor) -> Recipe | Copy:
     """Return how a tensor gets into a file of another type: only matrices change."""
     if not (MATRIX.search(tensor.name) and len(tensor.shape) == 2):
         return Copy(file, tensor)
-    rows, columns = tensor.shape
-    kind = _KINDS[tensor.dtype]
-    row_bytes = columns * DTYPES[tensor.dtype].itemsize
 
     def read() -> Iterator[np.ndarray]:
-        for first, last in row_blocks((rows, columns)):
-            offset, count = tensor.offset + first * row_bytes, (last - first) * columns
-            yield file.values(offset, count, kind, f"tensor '{tensor.name}'").reshape(-1, columns)
+        what = f"tensor '{tensor.name}'"
+        return file.rows(tensor.offset, tensor.shape, _KINDS[tensor.dtype], what)
 
     source = SourceTensor(file.path, tensor.name, tensor.shape, read)
     return Recipe(tensor.name, (source,), lambda rows: rows, by_rows=True)
