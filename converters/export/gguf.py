@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
+from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import TensorFile, open_file
 from tinyrwkv.versions.layout import KEPT, check_tensors, tensor_shapes
 
+from ..write.output import check_output
 from .gguf_settings import ARCHITECTURES, key_values
 from .gguf_tensors import GgufTensor, gguf_tensors
 
@@ -61,10 +62,7 @@ def export(
     """
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
-    if _is_same(input, output):
-        expected = "another file than the input"
-        sentence = f"the output {output} would replace the input"
-        raise ArgumentError("arguments", "output", output, expected, "choose a new name", sentence)
+    check_output(output, [input])
     with open_file(input, verify=True) as file:
         check(file)
         tensors, metadata = gguf_tensors(file), dict(file.metadata)
@@ -82,13 +80,6 @@ def export(
         "notes": notes,
         "seconds": round(time.monotonic() - begin, 3),
     }
-
-
-def _is_same(input: str, output: str) -> bool:
-    try:
-        return os.path.samefile(input, output)
-    except (OSError, ValueError):
-        return False  # one of them does not exist
 
 
 def check(file: TensorFile) -> None:

@@ -257,7 +257,7 @@ def check_rank(shape: Sequence[int], rank: int) -> None:
         found = f"{rank} for a matrix of {rows} x {columns}"
         expected = f"1 to {highest}: others save nothing"
         fix = "choose a lower rank: --low-rank above 2"
-        sentence = f"low rank: a rank of {found} does not save memory; 1 to {highest} do"
+        sentence = f"low rank: a rank of {found} does not save memory; the ranks 1 to {highest} do"
         raise ArgumentError("low rank", "rank", found, expected, fix, sentence)
 
 

@@ -20,6 +20,7 @@ from ..read.source import Source
 from .content import Content, Copy, Recipe
 from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
+from .output import check_output
 from .recipe import recipes
 from .vocab import Vocabulary, read_vocab
 
@@ -167,19 +168,7 @@ def check_arguments(
         fix = "give one such as Apache-2.0"
         raise ArgumentError("arguments", "license", found, expected, fix, sentence)
     inputs = [input] if vocab is None else [input, os.fsdecode(vocab)]
-    if any(_is_same(path, output) for path in inputs):
-        expected = "another file than the input"
-        sentence = f"the output {output} would replace the input"
-        raise ArgumentError("arguments", "output", output, expected, "choose a new name", sentence)
-
-
-def _is_same(path: str, output: str) -> bool:
-    try:
-        if os.path.realpath(path) == os.path.realpath(output):
-            return True
-        return os.path.samefile(path, output)
-    except (OSError, ValueError):
-        return False  # one of them does not exist
+    check_output(output, inputs)
 
 
 def _from_checkpoint(source: Source) -> Content:

@@ -348,7 +348,7 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
         (["--seed", "1"], "--seed alone"),
         (["--seed", "0"], "--seed alone"),
         (["--calibrate", "text.txt"], "--calibrate alone"),
-        (["--low-rank", "2"], "others save nothing"),
+        (["--low-rank", "2"], "does not save memory"),
         (["--low-rank", "1.5"], "--low-rank above 2"),
         (
             ["--low-rank", "4", "--rank-budget", "70%"],
