@@ -48,7 +48,7 @@ def share(text: str) -> float:
     except ValueError:
         part = math.nan
     if not 0 < part <= 1:
-        raise _refused(text, "a number above 0, at most 1, such as 0.16")
+        raise _refused(text, "a number above 0 and at most 1, such as 0.16")
     return part
 
 
@@ -58,7 +58,7 @@ def size_or_share(text: str) -> float:
     if not match:
         return float(size(text))
     if not 0 < float(match[1]) <= 100:
-        raise _refused(text, "a share above 0 %, at most 100 %")
+        raise _refused(text, "a share above 0 % and at most 100 %")
     return float(match[1]) / 100
 
 

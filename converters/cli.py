@@ -37,17 +37,17 @@ examples:
   tinyrwkv-convert exact.trwkv small.trwkv
       Convert a model file again, to int8. It keeps its vocabulary.
   tinyrwkv-convert rwkv.pth exact.trwkv --vocab world --preset exact
-      The model reads less for each token and computes the same.
+      The model reads less for each token and computes the same bits.
   tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite \\
     --calibrate book.txt --report lite.html
       All techniques of RWKV-Lite, fitted to a text. Without --calibrate they are fitted to text
       that the model writes itself.
   tinyrwkv-convert rwkv.pth small.trwkv --vocab world --budget 24MB
-      The options that lose least and keep at most 24 MB of the file in memory.
+      Search for the options that lose least and keep at most 24 MB of the file in memory.
   tinyrwkv-convert model.trwkv model.gguf
       Write a model file of RWKV-6 or 7 for llama.cpp. It keeps its type. This needs the extra gguf.
   tinyrwkv-convert eval model.trwkv --text book.txt
-      How good a model file is: see tinyrwkv-convert eval --help.
+      Judge how well a model predicts a text: see tinyrwkv-convert eval --help.
 
 INPUT is recognised by its contents: a PyTorch .pth (version 1.6 or newer; PyTorch is not needed),
 a .safetensors file, a .gguf of rwkv6 or rwkv7, a .bin of rwkv.cpp, or a .trwkv file. The version of

@@ -49,8 +49,8 @@ examples:
       and the KL divergence.
 
 Give at least one of --text, --docs, --lambada and --commands. The nll is in nats. The report has
-one figure for --text and --docs together, and one for each of them among its parts. Every window
-and document begins with token 0, which is not scored.
+one nll for --text and --docs together; its parts have one for each. Every window and document
+begins with token 0, which is not scored.
 LAMBADA: plain lines, or JSON lines {"text": "..."}. A last word is right if each of its tokens is
 the model's first choice.
 Commands: the prompt ends with "Assistant:", and the answer ends at an empty line. An answer is

@@ -143,7 +143,8 @@ def factor_projections(
         taken = spectra[name]
         curves[name] = taken.values.tolist()
         if ranks[name]:
-            weight, metric = matrix(model, name), spectra.metric(name)
+            weight = matrix(model, name)
+            metric = spectra.metric(name)
             factors = round_factors(weight, taken, ranks[name], metric)
             errors[name] = _relative_error(weight, factors, metric)
             edits[name] = partial(_factor_tensors, name, factors)

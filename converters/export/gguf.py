@@ -65,7 +65,8 @@ def export(
     check_output(output, [input])
     with open_file(input, verify=True) as file:
         check(file)
-        tensors, metadata = gguf_tensors(file), dict(file.metadata)
+        tensors = gguf_tensors(file)
+        metadata = dict(file.metadata)
         _write(file, tensors, output, progress or (lambda done, total: None))
         notes = []
         if "tokenizer.ids" not in file:

@@ -199,7 +199,8 @@ def _kind(file: TensorFile, name: str, is_low_rank: bool = False) -> str:
 
 def _floats(file: TensorFile, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Return rows of a tensor as floats."""
-    values, scale = file[name][rows], name + ".scale"
+    values = file[name][rows]
+    scale = name + ".scale"
     return dequantize_rows(values, file[scale][rows]) if scale in file else values
 
 

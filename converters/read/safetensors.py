@@ -96,10 +96,11 @@ def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
 def _entry(file: InputFile, name: str, value: Any) -> _Entry:
     """Return the entry of a tensor, after checking that it has the right fields."""
     if isinstance(value, dict) and set(value) == {"dtype", "shape", "data_offsets"}:
-        shape, offsets = value["shape"], value["data_offsets"]
-        if _are_sizes(shape, file.size) and _are_sizes(offsets, file.size):
-            if len(shape) <= 8 and 0 not in shape and len(offsets) == 2:
-                return _Entry(value["dtype"], tuple(shape), *offsets)
+        shape = value["shape"]
+        offsets = value["data_offsets"]
+        is_shape = _are_sizes(shape, file.size) and len(shape) <= 8 and 0 not in shape
+        if is_shape and _are_sizes(offsets, file.size) and len(offsets) == 2:
+            return _Entry(value["dtype"], tuple(shape), *offsets)
     what, found = f"tensor {show(name)}", "another entry in the header"
     expected = "dtype, shape and data_offsets within the file"
     sentence = f"{file.path}: the header does not give {what} {expected}"

@@ -233,7 +233,7 @@ class SourceTensor:
 
 
 class About(NamedTuple):
-    """What a file says about its model besides the tensors; the defaults where it says nothing.
+    """What a file says about its model besides the tensors; the defaults if it says nothing.
 
     Attributes
     ----------

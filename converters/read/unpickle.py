@@ -89,7 +89,7 @@ def unpickle(path: str, data: bytes) -> Any:
 
 _DAMAGE = (
     *(ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError),
-    # An odd escape in a text, where warnings are errors.
+    # An odd escape in a text, if warnings are errors.
     DeprecationWarning,
 )
 

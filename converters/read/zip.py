@@ -127,7 +127,7 @@ class Zip:
         for start in range(offset, end, _CHUNK):
             chunk = self.file.read(start, min(_CHUNK, end - start), what)
             crc = zlib.crc32(chunk.data, crc)
-        # PyTorch writes zeros where it was told not to compute checksums.
+        # PyTorch writes zeros if it was told not to compute checksums.
         if member.crc not in (0, crc):
             found, expected = f"CRC-32 {crc:08x}", f"{member.crc:08x}"
             sentence = f"{self.file.path}: {what} has {found}, not {expected}"

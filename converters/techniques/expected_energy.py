@@ -113,7 +113,7 @@ def _expected_fourth_power() -> tuple[Array, Array]:
 
         g(z) = sum over t > 0 of t^4 exp(-(t - z)^2 / 2) / sqrt(2 pi) dt
 
-    All terms are positive, so nothing cancels where g is tiny.
+    All terms are positive, so nothing cancels if g is tiny.
     """
     z = np.linspace(-10, 30, 801)  # (Z,)
     t = np.linspace(0, 42, 4201)  # (T,)

@@ -186,7 +186,7 @@ def gradients(
 
 
 def loss(parts: list[Array], x: Array, fires: Array, positive: np.float32) -> float:
-    """Return the mean loss; parameters as of `gradients`.
+    """Return the mean loss; the parameters are those of `gradients`.
 
     ::
 

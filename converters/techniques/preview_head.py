@@ -368,7 +368,7 @@ def _uniform_codes(values: Array) -> tuple[Array, Array]:
 
 
 def preview_logits(parts: HeadParts, x: Array) -> tuple[Array, Array]:
-    """Return the logits of the head, exact where it matters, and which rows of the file are exact.
+    """Return the logits of the head, and which rows of the file were read for them.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _LINE = re.compile(r"""([0-9]{1,9}) (b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) 
 _FIX = "give the vocabulary file that belongs to the model"
 
 WORLD = "rwkv_vocab_v20230424.txt"
-"""The file name of BlinkDL's World vocabulary, that of the World and G1 models."""
+"""The file name of BlinkDL's World vocabulary, which the World and G1 models use."""
 
 
 class Vocabulary(NamedTuple):
