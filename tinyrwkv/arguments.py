@@ -1,4 +1,4 @@
-"""Check the numbers that a caller gives: Python's and NumPy's are welcome, truth values are not."""
+"""Check the numbers that a caller gives: of Python or NumPy, but no truth values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from .errors import ArgumentError
 
 NOT_NUMBERS = (bool, np.bool_, str, bytes)
-"""Python converts these to numbers, but whoever gives one has mistaken the argument."""
+"""Python converts these to numbers, but whoever gives one has confused the arguments."""
 
 
 def whole_number(
@@ -22,6 +22,7 @@ def whole_number(
     low: int = 0,
     high: float = math.inf,
     fix: str = "choose one in that range",
+    what: str = "",
 ) -> int:
     """Return an argument as an int.
 
@@ -35,6 +36,8 @@ def whole_number(
         The range, both ends included; `high` may be infinite.
     fix : str, optional
         What the caller can do about it.
+    what : str, optional
+        What the value is, for the message; without it, `name`.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def whole_number(
     found = _convert(value, operator.index)
     if not low <= found <= high:
         expected = f"a whole number {_range(low, high)}"
-        raise ArgumentError(call, name, f"{value!r}"[:80], expected, fix)
+        raise _refusal(call, name, value, expected, fix, what)
     return int(found)
 
 
@@ -64,6 +67,7 @@ def real_number(
     low: float = -math.inf,
     high: float = math.inf,
     fix: str = "choose one in that range",
+    what: str = "",
 ) -> float:
     """Return an argument as a float; the rest is as in `whole_number`.
 
@@ -74,12 +78,19 @@ def real_number(
     """
     found = _convert(value, float)
     if not low <= found <= high:
-        raise ArgumentError(call, name, f"{value!r}"[:80], f"a number {_range(low, high)}", fix)
+        expected = f"a number {_range(low, high)}"
+        raise _refusal(call, name, value, expected, fix, what)
     return found
 
 
+def _refusal(call: str, name: str, value: Any, expected: str, fix: str, what: str) -> ArgumentError:
+    shown = f"{value!r}"[:80]
+    sentence = f"{call}: {what or name} must be {expected}, not {shown}"
+    return ArgumentError(call, name, shown, expected, fix, sentence)
+
+
 def _convert(value: Any, convert: Callable[[Any], float]) -> float:
-    """Return a number; NaN, which is in no range, for what is none."""
+    """Return a value as a number; NaN, which lies in no range, if it is not a number."""
     if isinstance(value, NOT_NUMBERS):
         return math.nan
     try:
@@ -91,7 +102,9 @@ def _convert(value: Any, convert: Callable[[Any], float]) -> float:
 def _range(low: float, high: float) -> str:
     if high < math.inf:
         return f"from {_show(low)} to {_show(high)}"
-    return f"of at least {_show(low)}" if low > -math.inf else "of any size"
+    if low > -math.inf:
+        return f"of at least {_show(low)}"
+    return "of any size"
 
 
 def _show(number: float) -> str:

@@ -37,7 +37,7 @@ class TokenSampler(Protocol):
 
 
 def _setting(default: Any, low: float, high: float) -> Any:
-    """Declare a number with its range; where the default is an integer, it must be one."""
+    """Declare a number with its range; if the default is an integer, the number must be one."""
     check = whole_number if isinstance(default, int) else real_number
     return field(default=default, metadata={"low": low, "high": high, "check": check})
 
@@ -57,19 +57,20 @@ class Sampler:
     top_k : int, optional
         Keep the `top_k` most probable tokens; 0 keeps all, 1 is greedy.
     top_p : float, optional
-        Keep the fewest most probable tokens that together have this share of the probability that
-        top-k left; 0 is greedy.
+        Of the tokens that top-k left, keep the most probable ones: as few as together have this
+        share of the probability. 0 is greedy.
     min_p : float, optional
         Keep the tokens that are at least `min_p` times as probable as the most probable one.
     presence_penalty, frequency_penalty : float, optional
         Tokens seen have ``presence_penalty + frequency_penalty * count`` subtracted from their
         logits.
     repetition_penalty : float, optional
-        Before that it divides the positive logits of tokens seen and multiplies the negative ones.
+        Divides the positive logits of tokens seen, and multiplies the negative ones, before the
+        other two penalties.
     penalty_decay : float, optional
         Multiplies every count, 0.01 to 1, when another token is accepted.
     logit_bias : mapping of int to float, optional
-        Is added to the logits of these ids; ``-inf`` bans an id.
+        Numbers that are added to the logits of these ids; ``-inf`` bans an id.
     seed : int, optional
         The same seed draws the same tokens from the same logits. By default the operating system
         gives one.
@@ -98,7 +99,7 @@ class Sampler:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings, begin with nothing counted."""
+        """Check the settings; begin with no token counted."""
         for setting in fields(self):
             if setting.metadata:
                 name, about = setting.name, setting.metadata
@@ -117,16 +118,21 @@ class Sampler:
 
     def _set_bias(self) -> None:
         if not isinstance(self.logit_bias, (Mapping, type(None))):
+            found = repr(self.logit_bias)
+            sentence = f"Sampler: logit_bias must be a mapping, not {found}"
             raise ArgumentError(
-                "Sampler", "logit_bias", repr(self.logit_bias), "a mapping", "pass {id: bias}"
+                "Sampler", "logit_bias", found, "a mapping", "pass {id: bias}", sentence
             )
-        self.logit_bias = bias = dict(self.logit_bias or {})
-        ids = [whole_number("Sampler", "logit_bias", token, 0, MOST_IDS - 1) for token in bias]
-        values = [
-            real_number("Sampler", "logit_bias", value, -math.inf, 1e4) for value in bias.values()
-        ]
+        self.logit_bias = dict(self.logit_bias or {})
+        ids: list[int] = []
+        biases: list[float] = []
+        for token, bias in self.logit_bias.items():
+            what = "a token id in logit_bias"
+            ids.append(whole_number("Sampler", "logit_bias", token, 0, MOST_IDS - 1, what=what))
+            what = f"the bias of token {token} in logit_bias"
+            biases.append(real_number("Sampler", "logit_bias", bias, -math.inf, 1e4, what=what))
         self._bias_ids = np.array(ids, np.int64)
-        self._bias = np.array(values, np.float32)
+        self._bias = np.array(biases, np.float32)
 
     def sample(self, logits: np.ndarray) -> tuple[int, float]:
         """Choose a token, without counting it: see `accept`.
@@ -160,7 +166,7 @@ class Sampler:
         return token, self._logprob(logits, token)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return what `sample` draws from; raises as it does.
+        """Return the probabilities that `sample` draws from; raise the same errors.
 
         Parameters
         ----------
@@ -184,7 +190,7 @@ class Sampler:
         return result
 
     def top(self, logits: np.ndarray, n: int = 5) -> list[tuple[int, float]]:
-        """Return the most probable tokens under the logits as given; raises as `sample` does.
+        """Return the most probable tokens under the logits as given; raise the errors of `sample`.
 
         Parameters
         ----------
@@ -219,7 +225,7 @@ class Sampler:
         Raises
         ------
         ArgumentError
-            It is no id.
+            It is not a token id.
         """
         token = whole_number("Sampler", "token", token, 0, MOST_IDS - 1)
         if not self._penalised:
@@ -264,7 +270,7 @@ class Sampler:
             peak, best = _peak(adjusted)
             if self.temperature < GREEDY_BELOW or self.top_k == 1 or self.top_p == 0:
                 return logits, np.array([best]), np.ones(1)
-            if changed or self.temperature != 1:  # otherwise _measure has left them
+            if changed or self.temperature != 1:  # otherwise they are as _measure left them
                 np.subtract(adjusted, peak, out=self._weights)
                 self._weights /= self.temperature
                 np.exp(self._weights, out=self._weights)
@@ -279,7 +285,8 @@ class Sampler:
         logits = np.asarray(logits, np.float32)
         if logits.ndim != 1 or logits.size == 0:
             found = f"shape {logits.shape}"
-            raise ArgumentError("Sampler", "logits", found, "(V,)", "pass one row")
+            sentence = f"Sampler: logits must be one row of shape (V,), not of {found}"
+            raise ArgumentError("Sampler", "logits", found, "(V,)", "pass one row", sentence)
         if self._weights.size != logits.size:
             self._weights = np.empty_like(logits)
             self._adjusted = np.empty_like(logits)
@@ -295,17 +302,19 @@ class Sampler:
         adjusted = self._adjusted
         adjusted[:] = logits
         if self._bias.size and self._bias_ids.max() >= logits.size:
-            found, expected = f"id {self._bias_ids.max():,}", f"ids below {logits.size:,}"
-            raise ArgumentError("Sampler", "logit_bias", found, expected, "leave it out")
+            found = f"id {self._bias_ids.max():,}"
+            expected = f"ids below {logits.size:,}"
+            sentence = f"Sampler: logit_bias has {found}, but the model only has {expected}"
+            raise ArgumentError("Sampler", "logit_bias", found, expected, "leave it out", sentence)
         adjusted[self._bias_ids] += self._bias
         if self._penalised:
-            # flatnonzero of truth values is ten times as fast as of numbers.
+            # flatnonzero is ten times as fast with truth values as with numbers.
             seen = np.flatnonzero(self._counts[: logits.size] > 0)
             adjusted[seen] = self._penalise(adjusted[seen], self._counts[seen])
         return adjusted
 
     def _penalise(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return the logits of tokens seen, made smaller as often as they were."""
+        """Return the logits of tokens seen, lowered according to their counts."""
         factor = self.repetition_penalty
         values = np.where(values > 0, values / factor, values * factor)
         return values - (self.presence_penalty + self.frequency_penalty * counts)
@@ -335,14 +344,14 @@ class Sampler:
 
 
 def draw(weights: np.ndarray, share: float) -> int:
-    """Return the first place up to which the weights sum to more than a share of them all.
+    """Return the first place at which the running sum of weights exceeds a share of their total.
 
     Parameters
     ----------
     weights : ndarray, float32, shape (n,)
         Not negative, and not all 0.
     share : float
-        At least 0 and below 1; drawn evenly, it draws every place by its weight.
+        At least 0 and below 1. If it is drawn evenly, a place is drawn in proportion to its weight.
 
     Returns
     -------
@@ -355,7 +364,7 @@ def draw(weights: np.ndarray, share: float) -> int:
     >>> draw(weights, 0.24), draw(weights, 0.25)
     (0, 2)
     """
-    # NumPy needs a tenth of the time for the sums of rows that it needs for running sums.
+    # NumPy computes sums of rows ten times as fast as running sums.
     row_sums = np.add.reduceat(weights, np.arange(0, weights.size, ROW), dtype=np.float64)
     ends = np.cumsum(np.append(0, row_sums))
     sought = share * ends[-1]
@@ -368,7 +377,8 @@ def draw(weights: np.ndarray, share: float) -> int:
 def _place(sums: np.ndarray, sought: float) -> int:
     """Return the first place where running sums exceed a number.
 
-    By rounding the number may be no less than the last sum: then it is the first place of that.
+    Rounding may make the number as large as the last sum. Then it is the first place that has the
+    last sum.
     """
     above = np.searchsorted(sums, sought, side="right")
     last = np.searchsorted(sums, sums[-1])
@@ -378,7 +388,7 @@ def _place(sums: np.ndarray, sought: float) -> int:
 def _largest(weights: np.ndarray, count: int, mass: float) -> np.ndarray:
     """Return the ids of the `count` largest weights, or of fewer that together weigh `mass`.
 
-    The largest comes first, and of equal ones the lowest id. The largest weight is 1.
+    The largest, which is 1, comes first. Among equal weights the lowest id comes first.
     """
     # The many small weights are seldom needed, so they are seldom sorted.
     for floor in (1e-2, 1e-3, 1e-4, 0.0):
@@ -398,9 +408,13 @@ def _peak(logits: np.ndarray) -> tuple[float, int]:
     peak = float(logits[best])
     if math.isfinite(peak):
         return peak, best
-    found = "only -inf: no token is allowed" if peak == -math.inf else f"{peak} at id {best:,}"
     expected = "finite numbers, -inf for what is not allowed"
-    fix = (
-        "loosen the constraint or logit_bias; if nan or inf, verify the file and begin a new state"
-    )
-    raise TinyRWKVError("Sampler", "logits", found, expected, fix)
+    if peak == -math.inf:
+        found = "only -inf: no token is allowed"
+        sentence = "Sampler: no token is allowed, all logits are -inf"
+        fix = "loosen the constraint or logit_bias"
+    else:
+        found = f"{peak} at id {best:,}"
+        sentence = f"Sampler: the logits hold {found}"
+        fix = "verify the file and begin a new state"
+    raise TinyRWKVError("Sampler", "logits", found, expected, fix, sentence)

@@ -1,4 +1,4 @@
-"""How probable some texts are after a prompt, which is read once."""
+"""How probable some texts are after a prompt. The prompt is read once."""
 
 from __future__ import annotations
 
@@ -75,12 +75,14 @@ def score(
 
 
 def _check_choices(choices: Iterable[str]) -> list[str]:
-    """Return the choices as a list; ArgumentError where there is none, or one is no text."""
+    """Return the choices as a list; raise an ArgumentError if there is none, or one is no text."""
     several = isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
     texts = list(choices) if several else []
     if not texts or not all(isinstance(text, str) and text for text in texts):
+        found = show(choices)
         expected = "texts of 1 character or more"
-        raise ArgumentError("score", "choices", show(choices), expected, "give a list of str")
+        sentence = f"score: choices must be {expected}, not {found}"
+        raise ArgumentError("score", "choices", found, expected, "give a list of str", sentence)
     return texts
 
 
@@ -106,7 +108,7 @@ def _read(model: Core, token: int, state: State) -> _After:
 def _logprob(model: Core, token: int, after: _After) -> float:
     """Return the logarithm of the probability of a token."""
     logits = after.logits.astype(np.float64)
-    # Where the head has a preview, its logit of this token may be approximate.
+    # If the head has a preview, the logit of this token may be approximate.
     logits[token] = model.exact_logits(np.array([token]), after.logits, after.hidden)[0]
     peak = float(logits.max())
     return float(logits[token]) - peak - math.log(float(np.exp(logits - peak).sum()))

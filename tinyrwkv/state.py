@@ -1,4 +1,4 @@
-"""The state of a conversation as a value: what a model remembers of the tokens it has read."""
+"""The state of a conversation as a value: what a model remembers of the tokens that it has read."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ class StateOwner(Protocol):
 
 
 class State:
-    """What a model remembers of the tokens it has read; the library never changes one in place.
+    """What a model remembers of the tokens that it has read.
+
+    The library never changes a state in place.
 
     Attributes
     ----------
     data : ndarray, float32, shape (size,)
-        For each layer att_x and ffn_x, the normed inputs of the last token, then the wkv state.
+        For each layer: att_x and ffn_x, the normed inputs of the last token, then the wkv state.
     tokens : int
         How many tokens have been read.
     origin : dict
-        The hash of the model the state belongs to, and its sizes.
+        The hash and the sizes of the model that the state belongs to.
     """
 
     __slots__ = ("data", "origin", "tokens")
@@ -92,29 +94,36 @@ class State:
         FormatError
             The file is damaged, is not a state, or belongs to another model.
         ArgumentError
-            `model` is none.
+            `model` is not a model.
         """
         if not hasattr(model, "state_size"):
+            found = repr(model)
             fix = "give the model that made the state"
-            raise ArgumentError("State.load", "model", repr(model), "a Model", fix)
+            sentence = f"State.load: model must be a Model, not {found}"
+            raise ArgumentError("State.load", "model", found, "a Model", fix, sentence)
         with open_file(path, verify=True) as file:
             _check_owner(file, model)
             data = file["state"]
             shape = (model.state_size,)
             if data.dtype != np.float32 or data.shape != shape or not np.isfinite(data).all():
-                found, expected = f"{data.dtype} {data.shape}", f"finite float32 {shape}"
-                raise FormatError(file.path, "state", found, expected, "save the state again")
+                found = f"{data.dtype} {data.shape}"
+                expected = f"finite float32 {shape}"
+                sentence = f"{file.path}: the state must be {expected}, not {found}"
+                fix = "save the state again"
+                raise FormatError(file.path, "state", found, expected, fix, sentence)
             return State(data.copy(), file.metadata.get("tokens", 0), model.origin)
 
 
 def _check_owner(file: TensorFile, model: StateOwner) -> None:
-    """Raise a FormatError where a file is not a state of this model."""
+    """Raise a FormatError if a file is not a state of this model."""
     if file.metadata["kind"] != "state":
         fix = "give a file written by State.save"
-        raise FormatError(file.path, "kind", "a model", "a state", fix)
+        sentence = f"{file.path} is a model, not a state"
+        raise FormatError(file.path, "kind", "a model", "a state", fix, sentence)
     owner = file.metadata["model"]
     if owner != model.hash:
-        found, expected = f"a state of model {owner[:12]}", f"one of model {model.hash[:12]}"
-        raise FormatError(
-            file.path, "model", found, expected, "load the model that wrote the state"
-        )
+        found = f"a state of model {owner[:12]}"
+        expected = f"one of model {model.hash[:12]}"
+        fix = "load the model that wrote the state"
+        sentence = f"{file.path} is {found}, not {expected}"
+        raise FormatError(file.path, "model", found, expected, fix, sentence)

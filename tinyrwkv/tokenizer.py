@@ -12,7 +12,7 @@ import numpy as np
 from .arguments import NOT_NUMBERS
 from .errors import ArgumentError, FormatError
 
-END_OF_DOCUMENT = 0  # an id, which stands for no text
+END_OF_DOCUMENT = 0  # the id of a token that stands for no text
 
 # Bytes in an entry; bounds the work that a hostile table can cause. The World vocabulary has 128.
 LONGEST = 1024
@@ -22,9 +22,9 @@ MOST_IDS = 1 << 20  # ids in a vocabulary; bounds the memory
 class Tokenizer:
     """A vocabulary, and the greedy longest match over it.
 
-    At every place the longest entry that the text begins with is taken. Threads may share a
-    tokenizer. The entries stay in the arrays given (the mapped file); three int32 arrays are made
-    beside them (0.8 MB for 65,529 entries).
+    At every place the tokenizer takes the longest entry that the text ahead begins with. Threads
+    may share a tokenizer. The entries stay in the arrays given (the mapped file). Besides, there
+    are three int32 arrays (0.8 MB for 65,529 entries).
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class Tokenizer:
     Raises
     ------
     FormatError
-        The arrays are no such table, or lack one of the 256 single bytes, without which some texts
-        have no tokens.
+        The arrays are not such a table, or one of the 256 single bytes is missing. Some texts would
+        have no tokens then.
     """
 
     def __init__(
@@ -65,10 +65,14 @@ class Tokenizer:
         firsts = _first_entries(data, starts[:-1], lengths)  # (65537,)
         places = np.full(vocab_size, -1, np.int32)  # id -> entry
         places[ids] = np.arange(ids.size, dtype=np.int32)
-        # The items of a memoryview are plain ints. To read one takes several times less time than
-        # to read one of an array.
-        self._data, self._starts, self._ids = data.data, starts.data, ids.data
-        self._prefixes, self._firsts, self._places = prefixes.data, firsts.data, places.data
+        # The items of a memoryview are plain ints, and reading one is several times as fast as
+        # reading one of an array.
+        self._data = data.data
+        self._starts = starts.data
+        self._ids = ids.data
+        self._prefixes = prefixes.data
+        self._firsts = firsts.data
+        self._places = places.data
         self._longest = int(lengths.max())
 
     def __len__(self) -> int:
@@ -76,14 +80,14 @@ class Tokenizer:
         return len(self._ids)
 
     def encode(self, text: str | bytes) -> list[int]:
-        """Return the token ids of a text; `decode_bytes` of them gives its bytes again.
+        """Return the token ids of a text; `decode_bytes` turns them into its bytes again.
 
         Parameters
         ----------
         text : str or bytes
-            A str is encoded as UTF-8; the surrogates by which Python carries undecodable bytes
-            (PEP 383, as in ``sys.argv``) become those bytes again. Bytes are taken as they are: any
-            bytes have tokens.
+            A str is encoded as UTF-8. Python may have put surrogates in the place of bytes that it
+            could not decode (PEP 383, as in ``sys.argv``): they become those bytes again. Bytes are
+            taken as they are: any bytes have tokens.
 
         Returns
         -------
@@ -102,17 +106,21 @@ class Tokenizer:
         [b't', b'urn', b' left']
         """
         text = to_bytes(text)
-        starts, ids = self._starts, self._ids  # local names are faster in a loop
-        firsts, prefixes = self._firsts, self._prefixes
-        entry, entries = self._entry, range(len(ids))
+        # Local names are faster in a loop.
+        starts = self._starts
+        ids = self._ids
+        firsts = self._firsts
+        prefixes = self._prefixes
+        entry = self._entry
+        entries = range(len(ids))
         tokens: list[int] = []
         place = 0
         while place < len(text):
             ahead = text[place : place + self._longest]
             pair = ahead[0] << 8 | (ahead[1] if len(ahead) > 1 else 0)
-            # The longest match is the last entry <= the text ahead, or a prefix of that entry: what
-            # sorts between the match and the text begins with the match too. So it is the first in
-            # the chain of prefixes that fits.
+            # Entry k is the last one that sorts before the text ahead, or is equal to it. Every
+            # entry between the longest match and the text begins with the match. So the match is
+            # entry k, or else the first of its prefixes that fits.
             k = bisect_right(entries, ahead, firsts[pair], firsts[pair + 1], key=entry) - 1
             while not ahead.startswith(entry(k)):
                 k = prefixes[k]
@@ -182,10 +190,11 @@ class Tokenizer:
                 raise IndexError
             k = self._places[operator.index(token)]
         except (TypeError, IndexError):
+            found = repr(token)
             expected = f"0 to {self.vocab_size - 1:,}"
-            raise ArgumentError(
-                self.file, "token", repr(token), expected, "use this model's ids"
-            ) from None
+            fix = "use this model's ids"
+            sentence = f"{self.file}: a token must be a whole number from {expected}, not {found}"
+            raise ArgumentError(self.file, "token", found, expected, fix, sentence) from None
         return self._entry(k) if k >= 0 else b""
 
     def _entry(self, k: int) -> bytes:
@@ -217,9 +226,9 @@ class Tokenizer:
     ) -> np.ndarray:
         """Return each entry's longest proper prefix among the entries, 0 if there is none.
 
-        On the way it checks the order. It goes through the byte positions. Entries that agree so
-        far are a group of neighbours. Within a group the next bytes must not decrease, and an entry
-        that ends there comes first: it is the prefix of the others.
+        It goes through the byte positions, and checks the order on the way. Entries that agree up
+        to a position are neighbours, and form a group. Within a group the next bytes must not
+        decrease, and an entry that ends comes first: it is the prefix of the others.
         """
         prefixes = np.zeros(lengths.size, np.int32)
         rest = np.arange(lengths.size, dtype=np.int32)  # the entries that reach this position
@@ -236,7 +245,7 @@ class Tokenizer:
                 found = f"{np.count_nonzero(ends)} single bytes"
                 raise self._refusal("bytes", found, "an entry for each of the 256")
             group = np.cumsum(opens, dtype=np.int32) - 1
-            first = np.flatnonzero(opens)[group]  # (rest,), where in rest each one's group begins
+            first = np.flatnonzero(opens)[group]  # (rest,), places in rest where groups begin
             prefixed = ends[first] & ~ends
             prefixes[rest[prefixed]] = rest[first[prefixed]]
             rest, group = rest[~ends], group[~ends]
@@ -248,10 +257,10 @@ class Tokenizer:
 
 
 def _first_entries(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return where the entries begin that start with each two bytes.
+    """Return, for each pair of bytes, the first entry that starts with them.
 
-    The entries that start with bytes a, b are those from ``[256 a + b]`` up to the next; the entry
-    of a alone counts as (a, 0).
+    The entries that start with bytes a, b are those from ``[256 a + b]`` up to the next number. The
+    entry that is the single byte a counts as (a, 0).
     """
     second = np.where(lengths > 1, data[np.minimum(starts + 1, data.size - 1)], 0)  # (n,)
     pairs = data[starts] * np.uint16(256) + second  # (n,)
@@ -266,7 +275,7 @@ def to_bytes(text: str | bytes) -> bytes:
     Raises
     ------
     ArgumentError
-        It is neither, or holds another lone surrogate.
+        `text` is neither, or holds another lone surrogate.
     """
     try:
         if isinstance(text, str):
@@ -276,13 +285,14 @@ def to_bytes(text: str | bytes) -> bytes:
         found = f"a lone surrogate at character {error.start:,}"
     except TypeError:
         found = f"a {type(text).__name__}"
-    raise ArgumentError(
-        "encode", "text", found, "Unicode text or bytes", "convert it or replace that character"
-    )
+    expected = "Unicode text or bytes"
+    fix = "convert it or replace that character"
+    sentence = f"encode: text must be {expected}, not {found}"
+    raise ArgumentError("encode", "text", found, expected, fix, sentence)
 
 
 class StreamDecoder:
-    r"""Decodes UTF-8 that arrives in pieces, as ``bytes.decode(errors="replace")`` does the whole.
+    r"""Decodes UTF-8 that arrives in pieces, to what ``bytes.decode(errors="replace")`` returns.
 
     Examples
     --------

@@ -106,13 +106,15 @@ def test_a_range_includes_its_ends():
     assert [whole_number("f", "x", value, 1, 3) for value in (1, 2, 3)] == [1, 2, 3]
     assert real_number("f", "x", -math.inf) == -math.inf
     for value in (0, 4):
-        with pytest.raises(ArgumentError, match=r"found .*a whole number from 1 to 3"):
+        with pytest.raises(
+            ArgumentError, match=f"f: x must be a whole number from 1 to 3, not {value}; "
+        ):
             whole_number("f", "x", value, 1, 3)
-    with pytest.raises(ArgumentError, match="a number from 0 to 10,000;"):
+    with pytest.raises(ArgumentError, match=r"a number from 0 to 10,000, not 100000\.0; "):
         real_number("f", "x", 1e5, 0, 1e4)
-    with pytest.raises(ArgumentError, match="a whole number of at least 0; raise it"):
+    with pytest.raises(ArgumentError, match="a whole number of at least 0, not -1; raise it"):
         whole_number("f", "x", -1, fix="raise it")
-    with pytest.raises(ArgumentError, match="a number of any size"):
+    with pytest.raises(ArgumentError, match="a number of any size, not nan; "):
         real_number("f", "x", math.nan)
 
 

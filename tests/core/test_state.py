@@ -75,7 +75,7 @@ def test_a_state_of_another_model_is_refused(load, tmp_path, arch, dtype):
 
 
 def test_a_model_is_no_state(load, tiny):
-    with pytest.raises(FormatError, match="kind"):
+    with pytest.raises(FormatError, match="is a model, not a state; "):
         State.load(tiny("v7", "int8"), load("numpy", "v7", "int8"))
 
 

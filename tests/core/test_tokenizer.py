@@ -101,7 +101,7 @@ def test_surrogates() -> None:
 
 def test_encode_refuses_other_kinds() -> None:
     for wrong in (None, 5, ["a"]):
-        with pytest.raises(ArgumentError, match="text: found a"):
+        with pytest.raises(ArgumentError, match="text must be Unicode text or bytes, not a"):
             tokenizer().encode(wrong)  # type: ignore[arg-type]
 
 
