@@ -10,7 +10,7 @@ import numpy as np
 
 from .arguments import NOT_NUMBERS, whole_number
 from .engine.backends import make
-from .engine.limit import NoLimit, ResidentLimit
+from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
 from .errors import ArgumentError, FormatError, UnsupportedError, show
@@ -25,7 +25,7 @@ BOOLEANS = frozenset((bool, np.bool_))
 
 
 class Core:
-    """The part of a `Model` that generation and scores need: it reads tokens and returns logits.
+    """The part of a `Model` that `generate` and `score` need: it reads tokens and returns logits.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Core:
     state_size : int
         Numbers in a state.
     has_preview : bool
-        Whether the head has a preview, so that only some logits are exact.
+        Whether the head has a preview; then only some logits are exact.
     backend : Backend
         What runs the program: ``backend.name``, ``backend.threads``.
     reader : Reader
@@ -58,7 +58,8 @@ class Core:
     ) -> None:
         if file.metadata["kind"] != "model":
             fix = "give the model; State.load reads states"
-            raise FormatError(file.path, "kind", "a state", "a model", fix)
+            sentence = f"{file.path} is a state, not a model"
+            raise FormatError(file.path, "kind", "a state", "a model", fix, sentence)
         threads = whole_number("load", "threads", threads, 1, 64, "give the number of idle cores")
         if resident_limit is not None:
             fix = "raise the limit or compress the model"
@@ -74,8 +75,10 @@ class Core:
         self.steps = Steps(self.program)
         self.backend = make(self.program, backend, threads)
         self.resident_limit = resident_limit
-        limit: ResidentLimit | NoLimit = NoLimit(self.steps)
-        if resident_limit is not None:
+        limit: Limit
+        if resident_limit is None:
+            limit = NoLimit(self.steps)
+        else:
             limit = ResidentLimit(self.steps, resident_limit)
         self.reader = Reader(self.steps, self.backend, limit)
         self.steps.advise(in_large_pages=resident_limit is None)
@@ -91,11 +94,17 @@ class Core:
         """
         if "tokenizer.bytes" not in self.file:
             fix = "convert it with --vocab, or give token ids"
+            sentence = f"{self.path} has no tokenizer, so it cannot read text"
             raise UnsupportedError(
-                self.path, "tokenizer", "none in the file", "one, to read text", fix
+                self.path, "tokenizer", "none in the file", "one, to read text", fix, sentence
             )
-        data, starts, ids = (self.file[f"tokenizer.{part}"] for part in ("bytes", "starts", "ids"))
-        return Tokenizer(data, starts, ids, vocab_size=self.config["vocab_size"], file=self.path)
+        return Tokenizer(
+            self.file["tokenizer.bytes"],
+            self.file["tokenizer.starts"],
+            self.file["tokenizer.ids"],
+            vocab_size=self.config["vocab_size"],
+            file=self.path,
+        )
 
     def new_state(self) -> State:
         """Return the state before the first token.
@@ -142,8 +151,8 @@ class Core:
         state : State, optional
             Previous state, not modified; defaults to a new one.
         logits : str or None
-            "last" for those after the last token, "all" for those after each token, None for none:
-            the state alone.
+            "last" for the logits after the last token, "all" for those after each token. With None
+            no logits are computed, only the state.
 
         Returns
         -------
@@ -171,8 +180,11 @@ class Core:
         ids = self.check_tokens(tokens)
         state = self.check_state(state)
         if logits not in ("last", "all", None):
+            found = repr(logits)
+            expected = '"last", "all" or None'
+            sentence = f"forward: logits must be {expected}, not {found}"
             raise ArgumentError(
-                "forward", "logits", repr(logits), '"last", "all" or None', "choose one of them"
+                "forward", "logits", found, expected, "choose one of them", sentence
             )
         if logits is None:
             return None, self._read(ids, state)
@@ -183,8 +195,9 @@ class Core:
 
     def _read(self, ids: np.ndarray, state: State, out: np.ndarray | None = None) -> State:
         """Return the state after some tokens; `out` has a row for each, or one for the last."""
-        before, after = state.data, np.empty_like(state.data)
-        # A second buffer costs page faults: only where there is a second chunk.
+        before = state.data
+        after = np.empty_like(before)
+        # A second buffer costs page faults, so it is only made for a second chunk.
         spare = np.empty_like(after) if len(ids) > MAX_TOKENS else after
         for start in range(0, len(ids), MAX_TOKENS):
             chunk = ids[start : start + MAX_TOKENS]
@@ -195,11 +208,13 @@ class Core:
             elif end == len(ids):
                 rows = out
             self.reader.read(chunk, before, after, rows)
-            before, after = after, (spare if before is state.data else before)
+            # The caller's own state is never written to.
+            free = spare if before is state.data else before
+            before, after = after, free
         return State(before, state.tokens + len(ids), self.origin)
 
     def check_tokens(self, tokens: int | Iterable[int]) -> np.ndarray:
-        """Return tokens as an array; ArgumentError where there is none, or one is not the model's.
+        """Return tokens as an array.
 
         Parameters
         ----------
@@ -208,9 +223,14 @@ class Core:
         Returns
         -------
         ndarray, int32, shape (T,)
+
+        Raises
+        ------
+        ArgumentError
+            There is no token, or one of them is not a token of this model.
         """
         vocab_size = self.config["vocab_size"]
-        # One token, as decoding gives it, without five calls of NumPy.
+        # Decoding reads tokens one by one: for a single one, this saves five calls of NumPy.
         if _is_token(tokens, vocab_size):
             return np.array([tokens], np.int32)
         if isinstance(tokens, Iterable) and not isinstance(tokens, (np.ndarray, str)):
@@ -245,7 +265,7 @@ class Core:
         ----------
         prompt : str, bytes or iterable of int
         state : State, optional
-            Previous state; without one, token 0 is put first and the state is a new one.
+            Previous state. Without one, the state is a new one and token 0 is put first.
 
         Returns
         -------
@@ -255,58 +275,64 @@ class Core:
         Raises
         ------
         ArgumentError, UnsupportedError
-            They are none of this model's, or text is given to a model without a tokenizer.
+            The tokens or the state are not of this model, or it has no tokenizer to read a text.
         """
         if isinstance(prompt, (str, bytes)):
             ids = self.tokenizer.encode(prompt)
         elif isinstance(prompt, Iterable):
             ids = list(prompt)
         else:
-            raise ArgumentError(
-                self.path, "prompt", show(prompt), "text or token ids", "give one of them"
-            )
+            found = show(prompt)
+            expected = "text or token ids"
+            sentence = f"{self.path}: the prompt must be {expected}, not {found}"
+            raise ArgumentError(self.path, "prompt", found, expected, "give one of them", sentence)
         if state is None:
             ids = [END_OF_DOCUMENT, *ids]
         return self.check_tokens(ids), self.check_state(state)
 
     def check_state(self, state: State | None) -> State:
-        """Return a state, a new one for None; ArgumentError where it belongs to another model."""
+        """Return a state, a new one for None; raise an ArgumentError if it is of another model."""
         self.file.check_open()
         if state is None:
             return self.new_state()
         fix = "use model.new_state()"
         if not isinstance(state, State):
-            raise ArgumentError(self.path, "state", show(state), "a State", fix)
+            found = show(state)
+            sentence = f"{self.path}: the state must be a State, not {found}"
+            raise ArgumentError(self.path, "state", found, "a State", fix, sentence)
         if state.origin != self.origin:
-            owner, own = _owner(state), self.hash[:12]
+            owner = _owner(state)
+            own = self.hash[:12]
             sentence = f"{self.path}: this state belongs to {owner}, not to this model, {own}"
             raise ArgumentError(self.path, "state", owner, own, fix, sentence)
-        data, shape = state.data, (self.state_size,)
+        data = state.data
+        shape = (self.state_size,)
         good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
         if not good or data.shape != shape:
             expected = f"contiguous float32 {shape}"
-            raise ArgumentError(self.path, "state", "other data", expected, fix)
+            sentence = f"{self.path}: the data of the state are not {expected}"
+            raise ArgumentError(self.path, "state", "other data", expected, fix, sentence)
         return state
 
     def exact_logits(self, ids: np.ndarray, logits: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         """Return the logits of some tokens from their rows in the head.
 
-        Where the head has a preview, `logits` may hold only that for them.
+        If the head has a preview, `logits` may hold only a guess for these tokens.
 
         Parameters
         ----------
         ids : ndarray of int, shape (n,)
         logits, hidden : ndarray, float32, shapes (V,) and (C + 1,)
-            What `Reader.read` made after the last token.
+            What `Reader.read` wrote for the last token.
 
         Returns
         -------
         ndarray, float32, shape (n,)
-            The bits that kernels give; of a head without a preview the same as ``logits[ids]``.
+            The same bits as the kernels compute. Without a preview they are ``logits[ids]``.
         """
         if not self.has_preview:
             return logits[ids]
-        # logit = (weight @ x) * scale * x_scale; whole numbers up to the sum, so it rounds nowhere.
+        # logit = (weight @ x) * scale * x_scale; the sums are whole numbers, so they are exact.
         take = self.reader.limit.take
         rows = take("head.places", np.asarray(ids))  # (n,)
         weight = take("head.rows.weight", rows)  # int8, (n, C)
@@ -328,7 +354,7 @@ def _origin(config: Config, model_hash: str) -> Origin:
 
 
 def _owner(state: State) -> str:
-    """Name the model that a state says it belongs to."""
+    """Return the model that a state belongs to, as its origin says."""
     origin: Any = state.origin
     known = isinstance(origin, dict) and isinstance(origin.get("model"), str)
     return f"model {origin['model'][:12]}" if known else "no model"
@@ -340,12 +366,12 @@ def _is_token(value: object, vocab_size: int) -> bool:
 
 
 def _as_integers(tokens: Any) -> np.ndarray | None:
-    """Return tokens as an array of integers with one dimension, in order; None if they are none."""
+    """Return tokens as an array of integers with one dimension; None if they are not integers."""
     if isinstance(tokens, list) and not BOOLEANS.isdisjoint(map(type, tokens)):
-        return None  # NumPy takes True for 1 where other integers stand beside it
+        return None  # NumPy would take True for 1 if other integers stand beside it
     try:
         ids = np.atleast_1d(np.asarray(tokens))
     except (TypeError, ValueError, OverflowError):
         return None
-    # An empty list has no integers in it, and another type.
+    # An empty list has no integers in it, so NumPy gives it another type.
     return ids if ids.ndim == 1 and ids.dtype.kind in "iu" else None

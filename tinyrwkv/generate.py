@@ -25,20 +25,20 @@ ExactLogits = Callable[[np.ndarray], np.ndarray]
 
 
 class ConstraintWalk(Protocol):
-    """How far one generation has come in what a `TokenConstraint` allows."""
+    """How far one generation has come in the texts that a `TokenConstraint` allows."""
 
     def mask(self, logits: np.ndarray, exact: ExactLogits | None) -> None:
-        """Put ``-inf``, in place, where a token may not follow.
+        """Put ``-inf``, in place, for every token that may not follow.
 
         Parameters
         ----------
         logits : ndarray, float32, shape (V,)
         exact : callable or None
-            Where the head has a preview: ``exact(ids)`` returns better logits for some ids.
+            If the head has a preview, ``exact(ids)`` returns better logits for some ids.
         """
 
     def advance(self, token: int) -> bool:
-        """Go on by the token chosen; False where nothing may follow it."""
+        """Go on by the token chosen; return False if nothing may follow it."""
 
 
 class TokenConstraint(Protocol):
@@ -49,11 +49,11 @@ class TokenConstraint(Protocol):
 
 
 class Piece(NamedTuple):
-    """What one step adds.
+    """What one step of a generation adds.
 
-    `text` is empty while a character or a possible stop string is incomplete; `token` is -1 where
-    the last piece only brings text that was kept back. Under a constraint `logprob` is that among
-    the tokens it allows.
+    `text` is empty while a character or a possible stop string is incomplete. `token` is -1 if the
+    piece is the last and only brings text that was kept back. Under a constraint, `logprob` counts
+    only the tokens that the constraint allows.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class Timings(TypedDict):
 
 
 class Result:
-    """What a generation has come to, so far or in the end.
+    """What a generation has produced so far; at the end, all of it.
 
     Attributes
     ----------
@@ -116,13 +116,19 @@ class Result:
 
     @property
     def unread(self) -> list[int]:
-        """The tokens that `state` has not read, of the prompt or sampled: the next prompt."""
+        """The tokens that `state` has not read yet, as a prompt to go on with.
+
+        They are tokens of the prompt, or tokens that were sampled.
+        """
         self._settle()
         return [int(token) for token in self._unread]
 
     @property
     def state(self) -> State:
-        """The state after the text without the stop string; before the end, after whole tokens."""
+        """The state after the text, without the stop string.
+
+        Before the generation ends, it is the state after the tokens that were read so far.
+        """
         self._settle()
         return self._state.copy()
 
@@ -134,7 +140,8 @@ class Result:
     def _settle(self) -> None:
         """Read what the state lacks, if the text has ended; before that there may be no time."""
         if len(self._unread) and self.stop_reason in ("stop", "length"):
-            self._reach(self._model.forward(self._unread, self._state, logits=None)[1], [])
+            _, state = self._model.forward(self._unread, self._state, logits=None)
+            self._reach(state, [])
 
 
 class Generation(Iterator[Piece]):
@@ -195,7 +202,8 @@ class Generation(Iterator[Piece]):
         self._walk = None if constraint is None else constraint.start(model)
         self._exact = self._exact_logits if model.has_preview else None
         self._stops = _StopStrings([to_bytes(text) for text in stops])
-        # Of the token in which a stop string may begin: the state before it, the bytes from it on.
+        # If a stop string may have begun in some token: the state before that token, and the bytes
+        # from that token on.
         self._match_state: State | None = None
         self._match_bytes = b""
         self._decoder = StreamDecoder()
@@ -244,7 +252,8 @@ class Generation(Iterator[Piece]):
 
     def _read_prompt(self) -> bool:
         """Read the prompt in chunks that the deadline leaves time for; False if interrupted."""
-        timings, begin = self.result.timings, time.perf_counter()
+        timings = self.result.timings
+        begin = time.perf_counter()
         rest = self._prompt
         while len(rest):
             seconds = None if self.deadline is None else self.deadline - time.monotonic()
@@ -262,21 +271,24 @@ class Generation(Iterator[Piece]):
         `rest` is what will still be unread: logits are needed only after the last token.
         """
         out = None if len(rest) else self.logits
-        old, new = self._now, self._next
+        old = self._now
+        new = self._next
         reader = self.model.reader
         if not reader.read(ids, old.data, new.data, out, self._interruption, self._hidden):
             return False
         new.tokens = old.tokens + len(ids)
-        self._now, self._next = new, old
+        self._now = new
+        self._next = old
         self.result._reach(new, rest)
         return True
 
     def _choose(self) -> tuple[int, float]:
         """Choose the next token from the logits; return it and its logprob."""
         if not np.isfinite(self.logits).all():
-            raise TinyRWKVError(
-                self.model.path, "logits", "nan or infinity", "numbers", "verify the file"
-            )
+            path = self.model.path
+            found = "nan or infinity"
+            sentence = f"{path}: the model computed {found} as logits"
+            raise TinyRWKVError(path, "logits", found, "numbers", "verify the file", sentence)
         if self._walk is not None:
             self._walk.mask(self.logits, self._exact)
         token, logprob = self.sampler.sample(self.logits)
@@ -292,7 +304,8 @@ class Generation(Iterator[Piece]):
         result.tokens.append(token)
         result._reach(self._now, [token])
         result.timings["tokens"] += 1
-        shown, is_stop = self._take(self._tokenizer.token_bytes(token) if self._tokenizer else b"")
+        data = self._tokenizer.token_bytes(token) if self._tokenizer else b""
+        shown, is_stop = self._take(data)
         if is_stop:
             return self._decoder.push(shown) + self._decoder.flush(), "stop"
         reason = None
@@ -301,13 +314,15 @@ class Generation(Iterator[Piece]):
         elif len(result.tokens) == self.max_tokens:
             reason = "length"
         text = self._decoder.push(shown)
-        return (text + self._rest() if reason else text), reason
+        if reason:
+            text += self._rest()
+        return text, reason
 
     def _take(self, data: bytes) -> tuple[bytes, bool]:
         """Take the bytes of a token; return those to show, and whether a stop string is complete.
 
-        Then the text ends before the stop string, maybe within a token: it goes back to the state
-        before that token, and what is left of the bytes is encoded anew.
+        If it is complete, the text ends before it, maybe within a token. Then the result goes back
+        to the state before that token, and the bytes that are left of the token are encoded anew.
         """
         self._match_bytes += data
         shown, size = self._stops.push(data)
@@ -316,13 +331,14 @@ class Generation(Iterator[Piece]):
             self.result._reach(self._match_state or self._now, unread)
             return shown, True
         if not self._stops.partial:
-            self._match_state, self._match_bytes = None, b""
+            self._match_state = None
+            self._match_bytes = b""
         elif self._match_state is None:
             self._match_state = self._now.copy()
         return shown, False
 
     def _rest(self) -> str:
-        """Return the text that was kept back: no stop string follows."""
+        """Return the text that was kept back, as no stop string follows."""
         return self._decoder.push(self._stops.release()) + self._decoder.flush()
 
     def _interruption(self) -> str:
@@ -340,25 +356,29 @@ class Generation(Iterator[Piece]):
 
     def _end(self, reason: str) -> None:
         self.result.stop_reason = reason
-        # Whoever keeps a generation needs no more than its result.
+        # Let go of the other buffer: who keeps a generation only needs its result.
         self._now = self._next = self.result._state
 
 
 def _check_stops(stop: object) -> list[str]:
-    """Return the stop strings as a list; ArgumentError where one is none."""
+    """Return the stop strings as a list; raise an ArgumentError if one is not a text, or empty."""
     single = isinstance(stop, str) or not isinstance(stop, Iterable)
     stops = [stop] if single else list(cast(Iterable[object], stop))
     if not all(isinstance(text, str) and text for text in stops):
+        found = show(stops)
         expected = "texts of 1 character or more"
-        raise ArgumentError("generate", "stop", show(stops), expected, "leave out empty ones")
+        sentence = f"generate: stop must be {expected}, not {found}"
+        raise ArgumentError("generate", "stop", found, expected, "leave out empty ones", sentence)
     return cast(list[str], stops)
 
 
 def _check_methods(name: str, value: object, expected: str, methods: tuple[str, ...]) -> None:
-    """Raise an ArgumentError where a value is a class, or an object without these methods."""
+    """Raise an ArgumentError if a value is a class, or an object without these methods."""
     if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        found = show(value)
         expected += f", or an object with the methods {', '.join(methods)}"
-        raise ArgumentError("generate", name, show(value), expected, "make one and give it")
+        sentence = f"generate: {name} must be {expected}, not {found}"
+        raise ArgumentError("generate", name, found, expected, "make one and give it", sentence)
 
 
 class _StopStrings:
@@ -381,7 +401,7 @@ class _StopStrings:
         -------
         shown : bytes
         size : int or None
-            The length of what begins with a stop string; None where none is complete.
+            How many bytes there are from the stop string on; None if none is complete.
         """
         text = self.partial + data
         found = [start for stop in self.stops if (start := text.find(stop)) >= 0]
@@ -402,6 +422,7 @@ class _StopStrings:
         return longest
 
     def release(self) -> bytes:
-        """Return the partial match, and forget it: no stop string follows."""
-        partial, self.partial = self.partial, b""
+        """Return the partial match, and forget it, as no stop string follows."""
+        partial = self.partial
+        self.partial = b""
         return partial

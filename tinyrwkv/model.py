@@ -1,4 +1,4 @@
-"""A model: what reads tokens, and what users do with it: generate, score, look at its memory."""
+"""A model as users see it: they load it, generate, score, and look at its memory."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def load(
     path : str or path-like, optional
         A .trwkv file; without one, the small model that ships in the package.
     backend : str
-        "native", "numba", "numpy", or "auto": what TINYRWKV_BACKEND says, otherwise the first of
-        these that can run.
+        "native", "numba", "numpy" or "auto". With "auto", the environment variable
+        TINYRWKV_BACKEND decides; without it, the first of the three that can run.
     threads : int
         Threads for each token. The result has the same bits for every number.
     resident_limit : int, optional
@@ -70,11 +70,14 @@ def load(
     if path is None and not os.path.exists(BUNDLED):
         expected = "the model that ships in the package"
         fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
-        raise FormatError(BUNDLED, "bundled model", "no file", expected, fix)
+        sentence = f"the bundled model is missing: no such file: {BUNDLED}"
+        raise FormatError(BUNDLED, "bundled model", "no file", expected, fix, sentence)
     if lock and resident_limit is not None:
+        found = "a resident_limit too"
         expected = "one of them: locked pages cannot be let go"
         fix = "leave one of them out"
-        raise ArgumentError("load", "lock", "a resident_limit too", expected, fix)
+        sentence = "load: lock and resident_limit exclude each other: locked pages cannot be let go"
+        raise ArgumentError("load", "lock", found, expected, fix, sentence)
     file = open_file(BUNDLED if path is None else path)
     if verify:
         check_all(file)
@@ -136,14 +139,14 @@ class Model(Core):
         max_tokens : int
             Tokens to generate at most.
         stop : str or iterable of str
-            End before any of these, wherever one token ends and the next begins; token 0 always
-            ends.
+            End before any of these texts, even if it begins or ends within a token. Token 0 always
+            ends the generation.
         deadline : float, optional
             Absolute ``time.monotonic()`` time to end at, within milliseconds.
         constraint : Choice, Regex or JsonSchema, optional
             What the whole text must match. In a class of your own (a
             `tinyrwkv.generate.TokenConstraint`), ``start(model)`` returns an object with two
-            methods. ``mask(logits, exact)`` puts ``-inf`` in place where a token may not follow.
+            methods. ``mask(logits, exact)`` puts ``-inf`` in place for tokens that may not follow.
             ``advance(token)`` takes the token chosen and tells whether anything may follow it. If
             the head has a preview, ``exact(ids)`` returns logits from whole rows; otherwise `exact`
             is None.
@@ -204,8 +207,8 @@ class Model(Core):
         are not added. Nor is the probability that the text ends there: if the tokens of a text are
         the first ones of another, it is never less probable than the other.
 
-        A sum favours short texts: compare ``per_token`` or ``per_byte`` where lengths differ. Every
-        token of every choice is read once, without a deadline. Where the head has a preview, the
+        A sum favours short texts: compare ``per_token`` or ``per_byte`` if the lengths differ. Every
+        token of every choice is read once, without a deadline. If the head has a preview, the
         logits of the choices are exact and the others approximate.
 
         Examples
@@ -262,7 +265,7 @@ class Model(Core):
         return self.file.cached()
 
     def close(self) -> None:
-        """Let the file go; the model is of no use afterwards."""
+        """Close the file; the model cannot be used afterwards."""
         self.file.close()
 
     def __enter__(self) -> Model:
@@ -274,8 +277,9 @@ class Model(Core):
         self.close()
 
     def __repr__(self) -> str:
-        config, threads = self.config, self.backend.threads
+        config = self.config
         sizes = f"{config['n_layer']} layers of width {config['n_embd']}"
-        runs = f"{self.backend.name} backend, {threads} thread{'s' if threads > 1 else ''}"
+        threads = "1 thread" if self.backend.threads == 1 else f"{self.backend.threads} threads"
+        runs = f"{self.backend.name} backend, {threads}"
         closed = ", closed" if self.file.map is None else ""
         return f"<Model {self.path!r}: {config['arch']}, {sizes}, {runs}{closed}>"
