@@ -60,7 +60,6 @@ class Core:
             fix = "give the model; State.load reads states"
             sentence = f"{file.path} is a state, not a model"
             raise FormatError(file.path, "kind", "a state", "a model", fix, sentence)
-        threads = whole_number("load", "threads", threads, 1, 64, "give the number of idle cores")
         if resident_limit is not None:
             fix = "raise the limit or compress the model"
             resident_limit = whole_number("load", "resident_limit", resident_limit, fix=fix)

@@ -207,8 +207,8 @@ class Model(Core):
         are not added. Nor is the probability that the text ends there: if the tokens of a text are
         the first ones of another, it is never less probable than the other.
 
-        A sum favours short texts: compare ``per_token`` or ``per_byte`` if the lengths differ. Every
-        token of every choice is read once, without a deadline. If the head has a preview, the
+        A sum favours short texts: if the lengths differ, compare ``per_token`` or ``per_byte``.
+        Every token of every choice is read once, without a deadline. If the head has a preview, the
         logits of the choices are exact and the others approximate.
 
         Examples

@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 
+from ..arguments import whole_number
 from ..errors import ArgumentError, TinyRWKVError
 from ..native.load import choose, native_run
 from ..program.program import Program
@@ -32,21 +33,24 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
     Raises
     ------
     ArgumentError
-        There is no backend of that name, or `threads` is not 1 to 64.
+        There is no backend of that name, or `threads` is not a number from 1 to 64.
     UnsupportedError
         The backend asked for cannot run here.
     """
     name = _checked_name(name)
-    _check_threads(threads)
+    threads = whole_number(
+        "load", "threads", threads, 1, MAX_THREADS, "give the number of idle cores"
+    )
     if name == "native":
         return Compiled("native", program, native_run(), threads)
     if name == "numba":
         return Compiled("numba", program, numba_run(), threads)
     if name == "auto":
-        found = _first_compiled(program, threads)
-        if found:
-            return found
-    from .numpy_backend import NumpyBackend  # here, so that others do not take the memory of it
+        compiled = _first_compiled(program, threads)
+        if compiled:
+            return compiled
+    # Imported here, so that it takes no memory if another backend runs.
+    from .numpy_backend import NumpyBackend
 
     return NumpyBackend(program)
 
@@ -65,20 +69,6 @@ def _checked_name(name: str) -> str:
             sentence=f"there is no backend {name!r}, only {known}",
         )
     return name
-
-
-def _check_threads(threads: int) -> None:
-    is_number = isinstance(threads, int) and not isinstance(threads, bool)
-    if not is_number or not 1 <= threads <= MAX_THREADS:
-        expected = f"a number from 1 to {MAX_THREADS}"
-        raise ArgumentError(
-            "load",
-            "threads",
-            repr(threads),
-            expected,
-            "give the number of idle cores",
-            sentence=f"threads={threads!r} is not {expected}",
-        )
 
 
 def _first_compiled(program: Program, threads: int) -> Compiled | None:

@@ -1,4 +1,4 @@
-"""Run a program with compiled kernels: those of the package, or those that Numba makes."""
+"""Run a program with compiled kernels: from the package, or as Numba compiles them here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Compiled:
         self.name = name
         self.threads = threads
         self.function = function
-        self._keep = program, program.file.bytes  # the kernels only have their addresses
+        self._keep = program, program.file.bytes  # kept alive: the kernels only have addresses
 
     def run(
         self,

@@ -1,8 +1,9 @@
-"""Hold what is resident of a model file to a limit: some steps stay, the others are dropped."""
+"""Hold the resident bytes of a model file to a limit: some steps stay, the others are dropped."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from ..program.operations import Extent
 from .steps import EMBEDDING_STEP, SYSTEM_PAGE, Steps, furthest, pages
 
 STRIPE = max(1 << 16, 2 * SYSTEM_PAGE)
-"""Bytes between two borders in a tensor of which a token reads one row."""
+"""Bytes from one border to the next in a tensor from which a token reads one row."""
 
 
 class _Rows(NamedTuple):
-    """A tensor of which a token reads one row."""
+    """A tensor from which a token reads one row."""
 
     offset: int
     row_bytes: int
@@ -43,7 +44,7 @@ class _Rows(NamedTuple):
 
 
 class Limit(Protocol):
-    """What decides how far a call of the kernels may go, and what stays in memory after it."""
+    """Decides how far a call of the kernels may go, and what stays in memory after it."""
 
     def until(self, first: int, last: int) -> int:
         """Return the furthest cut up to `last` that a call from cut `first` may go to."""
@@ -58,16 +59,16 @@ class Limit(Protocol):
 
 
 class ResidentLimit:
-    """Runs a token in calls that, with what stays resident, never need more than a limit.
+    """Splits a token into calls, so that the resident bytes of the file never exceed a limit.
 
     Layers are read cyclically, so keeping the steps that ran last never helps the next token.
-    Instead as many steps as fit stay resident for good. The others are dropped after use, and the
+    Instead, as many steps as fit stay resident for good. The others are dropped after use, and the
     largest of them always has room.
 
     The system maps more than the page that is touched: its neighbours, or a whole piece of up to
     2 MB that its cache holds together. But it never maps beyond a border between two kinds of
-    advice. So there is such a border between any two steps, and every 64 KB in tensors of which a
-    token reads one row: one page gets MADV_DONTDUMP, an advice that means nothing here.
+    advice. So there is such a border between any two steps, and also every 64 KB in tensors from
+    which a token reads one row. At a border, one page gets MADV_DONTDUMP, which means nothing here.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class ResidentLimit:
     Raises
     ------
     ArgumentError
-        The limit is no number of bytes, or less than the largest step needs.
+        The limit is not a number of bytes, or less than the largest step needs.
     UnsupportedError
         The system does not tell what is resident.
     """
@@ -110,6 +111,7 @@ class ResidentLimit:
             )
         least = least_resident(self.steps)
         expected = f"at least {least} bytes, what the largest step of this model reads"
+        needed = f"at least {least} bytes for the largest step of this model"
         is_number = isinstance(limit, int) and not isinstance(limit, bool)
         if not is_number or limit < least:
             raise ArgumentError(
@@ -118,13 +120,14 @@ class ResidentLimit:
                 limit,
                 expected,
                 "raise the limit or compress the model",
-                sentence=f"resident_limit={limit!r} is not {expected}",
+                sentence=f"load: resident_limit must be {needed}, not {limit!r}",
             )
 
     def _choose_dropped(self, once: list[int]) -> list[bool]:
-        """Tell for each step whether its bytes are dropped after use; take the rest from the room.
+        """Tell for each step whether its bytes are dropped after use; take the others off the room.
 
-        Steps are kept in order, if the largest of the dropped ones still has room.
+        The steps are looked at in order. A step is kept if the largest one that is dropped still
+        has room.
         """
         sizes = [sum(pages(*extent) for extent in step) for step in self.steps.extents]
         drops = [True] * len(sizes)
@@ -137,13 +140,15 @@ class ResidentLimit:
         return drops
 
     def _mark_borders(self) -> None:
-        """Give single pages an advice that keeps the system from mapping beyond them."""
-        borders = [place for step in self.steps.extents for extent in step for place in extent]
+        """Advise single pages, to keep the system from mapping beyond them."""
+        extents = itertools.chain.from_iterable(self.steps.extents)
+        borders = list(itertools.chain.from_iterable(extents))
         for tensor in _embedding(self.steps):
             borders += range(tensor.offset, tensor.offset + tensor.nbytes, STRIPE)
         size = len(self.file.bytes)
         self.file.advise("MADV_NOHUGEPAGE")
-        last, last_is_random = 0, False
+        last = 0
+        last_is_random = False
         for page in sorted({place // SYSTEM_PAGE for place in borders if place < size}):
             self.file.advise("MADV_DONTDUMP", page * SYSTEM_PAGE, 1)
             # Two such pages side by side need a border between them, too.
@@ -158,7 +163,7 @@ class ResidentLimit:
 
     @contextlib.contextmanager
     def step(self, first: int, last: int, ids: np.ndarray) -> Iterator[None]:
-        """Drop afterwards what these steps read and need not keep; one caller at a time."""
+        """Let one caller at a time run these steps; then drop what need not stay resident."""
         with self._turn_of_one():
             if self._interrupted:  # an exception ended an earlier call
                 self.file.drop()
@@ -169,8 +174,9 @@ class ResidentLimit:
             self._interrupted = False
 
     def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return copies of some rows of a tensor of the head; no more of it stays than before."""
-        tensor, source = self.file.tensors[name], self.file[name]
+        """Return copies of some rows of a tensor of the head; drop what was read for it."""
+        tensor = self.file.tensors[name]
+        source = self.file[name]
         row_bytes = tensor.nbytes // tensor.shape[0]
         taken = np.empty((len(rows), *source.shape[1:]), source.dtype)
         piece_of_row = rows // HEAD_ROWS
@@ -209,7 +215,7 @@ class ResidentLimit:
 
 
 class NoLimit:
-    """Lets every call go as far as it likes, and all that was read stay.
+    """Sets no limit: every call may go to its end, and all that was read stays in memory.
 
     Parameters
     ----------
@@ -240,8 +246,13 @@ def least_resident(steps: Steps) -> int:
 
 def _embedding(steps: Steps) -> list[_Rows]:
     """Return the tensors of the embedding."""
-    tensors = (steps.file.tensors.get(name) for name in ("emb.weight", "emb.weight.scale"))
-    return [_Rows(t.offset, t.nbytes // t.shape[0], t.nbytes) for t in tensors if t]
+    found = []
+    for name in ("emb.weight", "emb.weight.scale"):
+        tensor = steps.file.tensors.get(name)
+        if tensor:
+            row_bytes = tensor.nbytes // tensor.shape[0]
+            found.append(_Rows(tensor.offset, row_bytes, tensor.nbytes))
+    return found
 
 
 def _bytes_of_one_run(steps: Steps) -> list[int]:

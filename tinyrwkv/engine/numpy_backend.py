@@ -32,7 +32,7 @@ FORMS: dict[int, Callable[[Call, Any], None]] = {
     op.EXACT: numpy_head.exact,
     op.GATHER: numpy_head.gather,
 }
-"""The function that runs each operation, by its opcode; it takes the call and the fields."""
+"""By opcode, the function that runs the operation; it takes the call and the fields."""
 
 
 class NumpyBackend:

@@ -1,4 +1,4 @@
-"""What the NumPy forms of all operations share: the memory of a call, and weights in blocks."""
+"""What all operations in NumPy share: the memory of a call, and weights in blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..program.program import Program
 from .workspace import Workspace
 
 BLOCK_WEIGHTS = 1 << 19
-"""Weights that are floats at one time: 2 MB, whatever the size of a matrix."""
+"""Weights that are turned into floats at one time: 2 MB, whatever the size of a matrix."""
 
 DType = np.dtype[Any]
 
@@ -117,9 +117,9 @@ def row_blocks(rows: int, cols: int, multiple: int = 1) -> Iterator[slice]:
 def product(x: np.ndarray, W: np.ndarray) -> np.ndarray:
     """Return ``x @ W.T``, (T, rows).
 
-    For one token this is many products of a few rows. They are too small for BLAS to share them
-    between its threads. These would wait for each other many hundred times a token, and if another
-    program needs a core, they would wait for that program.
+    For one token, it is computed as many products of a few rows each, which are too small for BLAS
+    to use several threads. BLAS threads would wait for each other many hundred times a token, and
+    for any other program that needs a core.
     """
     if len(x) > 1:
         return x @ W.T

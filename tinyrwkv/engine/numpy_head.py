@@ -24,7 +24,7 @@ from .numpy_call import (
 def level(call: Call, fields: Any) -> None:
     """Compute z_i (+)= s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) for the rows of one level.
 
-    Both factors of the last term are doubled, and s is halved.
+    To stay with whole numbers, the code doubles the difference in parentheses and halves s.
     """
     rows, rank = fields.rows, fields.rank
     q, q_scale = call.quantised(fields, rank)
@@ -111,7 +111,7 @@ def _sixteenths(x: np.ndarray) -> np.ndarray:
 
 
 def _lowest_score(scores: np.ndarray, wanted: int) -> np.ndarray:
-    """Return the least score in each row of (T, V) that at most `wanted` reach, (T, 1)."""
+    """Return the least score that at most `wanted` of a row's scores reach: (T, V) to (T, 1)."""
     V = scores.shape[1]
     if wanted >= V:
         return scores.min(axis=1, keepdims=True)

@@ -82,8 +82,10 @@ def matmul(call: Call, fields: Any) -> None:
         y = ACTIVATIONS[fields.activation](y)
         if fields.mode == op.GATED_ADD:
             y = y * call.shared(fields.gate, rows)[:, block]
-        adds = fields.mode in (op.ADD, op.GATED_ADD)
-        out[:, block] = out[:, block] + y if adds else y
+        if fields.mode in (op.ADD, op.GATED_ADD):
+            out[:, block] += y
+        else:
+            out[:, block] = y
 
 
 def _input(call: Call, fields: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""NumPy forms of the wkv of each version: what a time mix reads from its state and writes to it."""
+"""The wkv of each version in NumPy: what a time mix reads from its state and writes to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ def wkv4(call: Call, fields: Any) -> None:
 
     ::
 
-        q = max(pp, u + k);  wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q))
-        q = max(pp + w, k);  aa = e^(pp+w-q) aa + e^(k-q) v;  bb = e^(pp+w-q) bb + e^(k-q);  pp = q
+        q = max(pp, u + k)
+        wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q))
+
+        q = max(pp + w, k)
+        aa = e^(pp+w-q) aa + e^(k-q) v
+        bb = e^(pp+w-q) bb + e^(k-q)
+        pp = q
     """
     C = fields.width
     w = call.vector(fields.decay, C)

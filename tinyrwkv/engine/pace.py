@@ -9,7 +9,7 @@ PAUSE = 0.002
 """Seconds between looks at the clock while a deadline or a cancellation may end a token."""
 
 PATIENCE = 20
-"""How many times longer a cancellation may have to wait than a deadline."""
+"""How many times as long a cancellation may take to be noticed as a deadline."""
 
 NEWEST = 0.2
 """Weight of the newest measurement in the speed."""
@@ -32,14 +32,14 @@ class Pace:
     def chunk(self, seconds: float | None) -> int:
         """Return how many prompt tokens to read at once, 1 to 16.
 
-        The clock is looked at only between steps, and a chunk that a deadline cuts is lost. So a
-        step of the layers must not take too long for the whole chunk. The head is read for one
-        token of a chunk at most, however long that is.
+        The clock is looked at only between steps. So one step of the layers must not take too long
+        for the whole chunk. Steps of the head do not count here: they run for one token at most.
+        A chunk that a deadline cuts is lost, so the chunk must also fit into the time.
 
         Parameters
         ----------
         seconds : float or None
-            Time until a deadline. None if only a cancellation may come: that may wait longer.
+            Time until a deadline. None if there is none: a cancellation may wait longer.
         """
         pace = self._of_a_chunk or self._of_one_token
         if pace == 0:
@@ -62,11 +62,11 @@ class Pace:
             How many are read at once.
         """
         pace = tokens * (self._of_one_token if tokens == 1 else self._of_a_chunk)
-        budget = PAUSE / pace if pace else 1  # a byte: one step
+        budget = PAUSE / pace if pace else 1  # if the speed is unknown: a byte, that is one step
         return self.steps.within_time(first, last, budget)
 
     def learn(self, tokens: int, seconds: float, work: float) -> None:
-        """Take in how long a read took.
+        """Learn from how long a read took.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Pace:
             How many were read at once.
         seconds : float
         work : float
-            The bytes of weights that each of them needed, together.
+            Bytes of weights, counted once for each token that needed them.
         """
         found = seconds / work
         if tokens == 1:

@@ -1,4 +1,4 @@
-"""The bytes of a model by part: in the file, read for a token, resident; no weight is read."""
+"""Count the bytes of a model by part: in the file, read for a token, resident."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class MemoryPlan(TypedDict):
 def memory_plan(steps: Steps, resident_limit: int | None) -> MemoryPlan:
     """Return the bytes of a model, in all and by part.
 
-    Resident bytes are whole pages. The maximum is all that the model can touch, or the limit. The
-    typical number is what `TYPICAL_TOKENS` tokens leave in memory, if none of the file was there
-    before.
+    No weight is read for it. Resident bytes are whole pages. Their maximum is all that the model
+    can touch, or the limit. Their typical number is what `TYPICAL_TOKENS` tokens leave in memory,
+    if none of the file was there before.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def memory_plan(steps: Steps, resident_limit: int | None) -> MemoryPlan:
     Returns
     -------
     dict
-        As `MemoryPlan` says. Parts of which the file has nothing are left out.
+        As `MemoryPlan` says. Parts that the file does not have are left out.
     """
     program = steps.program
     total = len(steps.file.bytes)
@@ -104,8 +104,8 @@ def _parts(steps: Steps) -> list[PartPlan]:
 def _typical_bytes(steps: Steps) -> int:
     """Return the bytes of the file that are resident after some tokens from a cold start.
 
-    If a token reads only some rows of a part, still all its pages are soon in memory. There are two
-    exceptions: the embedding, and a head of which few rows are exact.
+    Even if a token reads only some rows of a part, all pages of the part are soon in memory. There
+    are two exceptions: the embedding, and a head that computes few rows exactly.
     """
     tensors = steps.file.tensors
     embedding = tensors["emb.weight"]
@@ -123,7 +123,7 @@ def _typical_pages(embedding: Tensor) -> int:
     """Return how many pages of the embedding `TYPICAL_TOKENS` random tokens read."""
     row_bytes = embedding.nbytes // embedding.shape[0]
     all_pages = pages(0, embedding.nbytes) // SYSTEM_PAGE
-    # A row begins at a multiple of `grain` bytes in its page, any of them equally often.
+    # A row begins at a multiple of `grain` bytes in its page; each of them is equally likely.
     grain = math.gcd(row_bytes, SYSTEM_PAGE)
     pages_of_a_row = 1 + (row_bytes - grain) / SYSTEM_PAGE  # on average
     unread = max(1 - pages_of_a_row / all_pages, 0) ** TYPICAL_TOKENS

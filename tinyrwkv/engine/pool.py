@@ -45,8 +45,8 @@ class Pool:
     and there is one work at a time.
 
     The handler of a signal may raise an exception in the caller at any moment, but never in these
-    threads. It ends the waiting, not the work: this goes on to its end, and keeps alive the memory
-    that it writes to. The next work only begins then.
+    threads. The exception ends the waiting, not the work. The work goes on to its end, and keeps
+    the memory that it writes to alive. Only then does the next work begin.
 
     Parameters
     ----------
@@ -94,8 +94,9 @@ class Pool:
         still_running = list(range(self.size))
         work = _Work(function, arguments, memory, [], still_running, _thread.allocate_lock())
         work.done.acquire()
-        # Wait until the threads are idle, then give the work to each: all in one call of C, which a
-        # signal's handler can end only while it waits. So all threads get the work, or none.
+        # Wait until the threads are idle, then give the work to each of them. This is one call of
+        # C, which a signal's handler can end only while it waits. So all threads get the work, or
+        # none does.
         wait = iter(self._idle.acquire, True)  # ends at once: acquire returns True
         give = map(queue.SimpleQueue.put, self._given, itertools.repeat(work))
         collections.deque(itertools.chain(wait, give), maxlen=0)

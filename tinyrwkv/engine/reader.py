@@ -66,35 +66,40 @@ class Reader:
         Returns
         -------
         bool
-            False if `stopped` ended it: `new` and `out` then hold nothing of use.
+            False if `stopped` ended it. Then `new` and `out` hold nothing of use.
         """
         self.file.check_open()
         workspace = self._take_workspace()
-        cuts, head_cut = self.steps.cuts, self.steps.head_cut
+        cuts = self.steps.cuts
+        head_cut = self.steps.head_cut
         head = self._head_mode(out)
         end = head_cut if head == NO_HEAD else len(cuts) - 1
-        at, seconds, work, tokens = 0, 0.0, 0.0, len(ids)
+        tokens = len(ids)
+        seconds = 0.0
+        work = 0.0
+        at = 0
         while at < end:
             until = self.limit.until(at, end)
             if stopped is not None:
                 if stopped():
                     break
                 until = min(until, self.pace.until(at, end, len(ids)))
-            begin, touched_before = time.perf_counter(), workspace.touched
+            touched_before = workspace.touched
+            begin = time.perf_counter()
             with self.limit.step(at, until, ids):
                 self.backend.run(workspace, cuts[at], cuts[until], ids, old, new, out, head)
             seconds += time.perf_counter() - begin
             work += self.steps.bytes_between(at, until) * len(ids)
             work += workspace.touched - touched_before
             if head == HEAD_OF_LAST and at <= head_cut < until:
-                ids = ids[-1:]  # SELECT has run
+                ids = ids[-1:]  # SELECT has run and kept the last token only
             at = until
         if hidden is not None:
             self._copy_head_input(workspace, hidden, place=len(ids) - 1)
         # Not after an exception: threads of the pool may still be using it.
         self.workspaces.append(workspace)
         complete = at == end
-        if complete:  # what one step takes may have other causes than bytes of weights
+        if complete:  # a part would mislead: the time of a step does not depend on bytes alone
             self.pace.learn(tokens, seconds, work)
         return complete
 
@@ -106,16 +111,17 @@ class Reader:
             return Workspace(self.program, self.backend.threads)
 
     def _head_mode(self, out: np.ndarray | None) -> int:
-        """Return for which tokens the head is run, by the size of the memory for logits."""
+        """Tell from the size of the memory for logits for which tokens the head is run."""
         if out is None:
             return NO_HEAD
         return HEAD_OF_LAST if out.size == self.program.config["vocab_size"] else HEAD_OF_ALL
 
     def _copy_head_input(self, workspace: Workspace, hidden: np.ndarray, place: int) -> None:
-        """Copy what went into a head with a preview, C activations and their scale, for a token."""
+        """Copy the input of a head with a preview for one token: C activations and their scale."""
         if "head.rows.weight" not in self.file:
             return
-        x, C = self.program.head_input, self.program.config["n_embd"]
+        x = self.program.head_input
+        C = self.program.config["n_embd"]
         private = workspace.private[0]
         hidden[:C] = private[x.src :].view(np.int16)[place * C : (place + 1) * C]
         hidden[C] = private[x.scale :].view(np.float32)[place]

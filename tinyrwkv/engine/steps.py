@@ -41,11 +41,11 @@ class Steps:
     largest_layer_step : int
         The most bytes that a token reads between two cuts before the head.
     extents : list of list of (int, int)
-        For each step where the bytes begin and end that no other step reads.
+        For each step, where the bytes that only this step reads begin and end.
     scattered : list of (int, int)
-        Offset and bytes of each region of which a token reads few rows.
+        Offset and size of each region from which a token reads few rows.
     by_row : list of (int, int)
-        The same, and the regions of which a token reads single rows, but many.
+        The same regions, and those from which a token reads many single rows.
     """
 
     def __init__(self, program: Program) -> None:
@@ -73,9 +73,12 @@ class Steps:
         return found
 
     def _regions(self, *endings: str) -> list[tuple[int, int]]:
-        """Return offset and bytes of the tensors whose names end with one of these."""
-        tensors = self.file.tensors.values()
-        return [(t.offset, t.nbytes) for t in tensors if t.name.endswith(endings)]
+        """Return offset and size of the tensors whose names end with one of these."""
+        return [
+            (tensor.offset, tensor.nbytes)
+            for tensor in self.file.tensors.values()
+            if tensor.name.endswith(endings)
+        ]
 
     def _extents(self, first: int, last: int) -> list[Extent]:
         """Return, in order, the bytes that a step reads and no other does."""
@@ -94,7 +97,7 @@ class Steps:
 
     def advise(self, in_large_pages: bool) -> None:
         """Tell the system how the file is read."""
-        # A page of 2 MB is read faster than 512 small ones, but for one row it is all resident.
+        # A page of 2 MB is read faster than 512 small ones, but one row makes all of it resident.
         if in_large_pages:
             self.file.advise("MADV_HUGEPAGE")
             for region in self.by_row:
@@ -130,7 +133,11 @@ def part_of(name: str) -> str:
     """Return the part of a model that a tensor belongs to."""
     if name.startswith("blocks."):
         return "channel_mix" if ".ffn." in name or ".ln2" in name else "time_mix"
-    return {"emb": "embedding", "tokenizer": "tokenizer"}.get(name.split(".", 1)[0], "head")
+    if name.startswith("emb."):
+        return "embedding"
+    if name.startswith("tokenizer."):
+        return "tokenizer"
+    return "head"
 
 
 def owner(name: str) -> Owner:
@@ -141,9 +148,9 @@ def owner(name: str) -> Owner:
 
 
 def merged(extents: list[Extent]) -> list[Extent]:
-    """Return extents in order, those as one that less than a page lies between.
+    """Return extents in order; join neighbours with less than a page between them.
 
-    Such a gap holds nothing but the space that aligns the next tensor.
+    Such a gap holds nothing except the space that aligns the next tensor.
     """
     result: list[Extent] = []
     for start, stop in sorted(extents):

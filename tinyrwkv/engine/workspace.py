@@ -1,4 +1,4 @@
-"""The memory that a token needs, and what a backend has to be able to do."""
+"""The memory that a token needs, and what a backend must be able to do."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Workspace:
     """
 
     def __init__(self, program: Program, threads: int) -> None:
-        # A gap between two private workspaces: threads never share a cache line.
+        # With a gap between two private workspaces, threads never share a cache line.
         whole_gaps = -(-program.private_bytes // GAP) * GAP
         private_bytes = whole_gaps + GAP
-        room_to_align = 2 * CACHE_LINE + CACHE_LINE
+        room_to_align = 3 * CACHE_LINE
         size = program.shared_bytes + threads * private_bytes + room_to_align
         self.memory = np.zeros(size, np.uint8)
         first = self._aligned(0)
@@ -49,7 +49,7 @@ class Workspace:
         self.private = [self.memory[start : start + private_bytes] for start in starts]
         self._write_constants(program)
 
-        # Longer than the kernels need: nothing else shares its cache lines.
+        # Longer than the kernels need, so that nothing else shares its cache lines.
         self.barrier = np.zeros(2 * op.BARRIER_BYTES, np.uint8)
         self.arguments = [(ctypes.c_int64 * op.ARGUMENTS)() for _ in range(threads)]
         self.addresses = [ctypes.addressof(arguments) for arguments in self.arguments]
@@ -109,7 +109,7 @@ class Backend(Protocol):
         Parameters
         ----------
         workspace : Workspace
-            What earlier operations of the same tokens left there is read.
+            It still holds what earlier operations of the same tokens have written.
         first, last : int
         ids : ndarray, int32, shape (T,), 1 <= T <= 16
             The tokens.

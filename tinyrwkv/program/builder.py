@@ -1,4 +1,4 @@
-"""Write the operations of a program one by one, and give the memory that they use its places."""
+"""Write the operations of a program one by one, and lay out the memory that they use."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FLOATS = 4 * op.MAX_TOKENS
 """Bytes of one float32 for each token that a call may read."""
 
 MOST_INPUTS = 8
-"""Inputs that are quantised between two SYNCs at most; v7 has most, six."""
+"""The most inputs that may be quantised between two SYNCs; v7 needs six."""
 
 
 def qmax(cols: int) -> int:
     """Return the largest int16 activation that keeps sums over `cols` int8 weights inside int32.
 
-    It is at most 127 * 256, so that its upper byte, rounded, is a byte again: PREDICT needs that.
+    It is at most 127 * 256. Its upper byte, rounded, is then a byte again, as PREDICT needs it.
     """
     return min(127 * 256, (2**31 - 1) // (127 * cols))
 
@@ -64,7 +64,7 @@ PLAIN = Finish()
 
 
 class Matrix(NamedTuple):
-    """Where the weights and scales of a matrix lie in the file, and of which kind they are."""
+    """Where the weights and scales of a matrix lie in the file, and the kind of the weights."""
 
     weight: int
     scale: int
@@ -118,12 +118,12 @@ class Places:
 class QuantisedInputs:
     """Places for quantised activations, which only live until the next SYNC.
 
-    They lie at the end of the private workspace, which `finish` makes as long as was needed.
+    They lie at the end of the private workspace, and `finish` makes room for them.
 
     Parameters
     ----------
     private : Places
-        The private workspace, complete but for these.
+        The private workspace, complete except for these places.
     """
 
     def __init__(self, private: Places) -> None:
@@ -147,12 +147,12 @@ class QuantisedInputs:
         return place
 
     def forget(self) -> None:
-        """Let the places be used again."""
+        """Let all places be used again."""
         self._used = 0
         self._scales_used = 0
 
     def finish(self) -> None:
-        """Make the private workspace so long that they all fit."""
+        """Make the private workspace long enough for them all."""
         self._private.reserve(self._most_used)
 
 
@@ -172,8 +172,8 @@ class Builder:
         The workspace that all threads use, and the one that each has for itself.
     quantised : QuantisedInputs
     listed, tables : int
-        Where in the private workspace SPARSE lists the rows that some tokens need; and where
-        PREDICT and LEVEL put the tables of sums that they make for each byte of codes.
+        Places in the private workspace: where SPARSE lists the rows that some tokens need, and
+        where PREDICT and LEVEL put the tables of sums that they make for each byte of codes.
     """
 
     def __init__(self, file: TensorFile) -> None:
@@ -194,9 +194,12 @@ class Builder:
         self.quantised = QuantisedInputs(self.private)
 
     def _longest_codes(self) -> int:
-        """Return the most bytes of codes that a row has: one bit for each channel, or a head's."""
-        heads = [tensor for name, tensor in self.file.tensors.items() if "head.codes" in name]
-        return max([self.C // 8, *(codes.shape[1] for codes in heads)])
+        """Return the most bytes of codes that a row of signs, or of a head's codes, has."""
+        longest = self.C // 8  # signs: one bit for each channel
+        for name, tensor in self.file.tensors.items():
+            if "head.codes" in name:
+                longest = max(longest, tensor.shape[1])
+        return longest
 
     def begin(self, part: Part, layer: int | None = None) -> None:
         """Begin a part of the model: the operations that follow belong to it."""
@@ -204,13 +207,13 @@ class Builder:
         self._layer = layer
 
     def emit(self, opcode: int, label: str = "", **fields: int) -> None:
-        """Add an operation, its fields by the names that ``abi`` gives them."""
+        """Add an operation; its fields have the names that ``abi`` gives them."""
         numbers = {name: int(value) for name, value in fields.items()}
         complete = op.Fields[opcode](**numbers)
         self.operations.append(Operation(opcode, complete, label, self._part, self._layer))
 
     def pause(self) -> None:
-        """Say that a call of the kernels may end here, so that a deadline is looked at."""
+        """Say that a call of the kernels may end here, so that a deadline can be checked."""
         self.operations[-1] = self.operations[-1]._replace(pausable=True)
 
     def sync(self, keep_inputs: bool = False) -> None:
@@ -251,7 +254,7 @@ class Builder:
         state : int
             Where in the state, in bytes, the xn of the token before lies.
         delta : int
-            Where in the shared workspace the delta_j of each token lie.
+            Where in the shared workspace the delta_j of each token lie; by default, they are 0.
         """
         self.emit(
             op.SHIFT,
@@ -266,7 +269,7 @@ class Builder:
         )
 
     def layer_state(self, layer: int) -> int:
-        """Return where in the state, in bytes, that of a layer begins."""
+        """Return where the state of a layer begins, in bytes from the beginning of the state."""
         return 4 * layer * layer_state_size(self.config)
 
     def input(
@@ -340,18 +343,19 @@ class Builder:
         matrix = self.matrix(name)
         total, cols = self.file.tensors[name].shape
         first, rows = part or (0, total)
-        scale = matrix.scale if matrix.scale == op.NONE else matrix.scale + 4 * first
+        row_bytes = cols * op.ITEM_BYTES[matrix.kind]
+        matrix = matrix._replace(weight=matrix.weight + first * row_bytes)
+        if matrix.scale != op.NONE:
+            matrix = matrix._replace(scale=matrix.scale + 4 * first)
         stride = self.config["vocab_size"] if finish.mode == op.LOGITS else rows
-        part_of_matrix = Matrix(
-            matrix.weight + first * cols * op.ITEM_BYTES[matrix.kind], scale, matrix.kind
-        )
-        fields = product_fields(part_of_matrix, rows, cols, unit, x, dst, stride, finish)
+        fields = product_fields(matrix, rows, cols, unit, x, dst, stride, finish)
         self.emit(op.MATMUL, name, **fields)
 
     def project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY) -> None:
-        """Add dst = activation(W @ x); of a factored W the first factor only.
+        """Add dst = activation(W @ x).
 
-        `second_factors` adds the rest.
+        If W is stored as two factors, add the product with the first one only: `second_factors`
+        adds the rest.
         """
         finish = Finish(activation)
         if name in self.file.tensors:
@@ -367,21 +371,24 @@ class Builder:
     def factors(
         self, first: str, second: str, x: Input, dst: int, inner: Finish, finish: Finish
     ) -> None:
-        """Add low = inner(A @ x); after the next SYNC follows dst = finish(B @ low)."""
+        """Add low = inner(A @ x).
+
+        After the next SYNC, `second_factors` adds dst = finish(B @ low).
+        """
         low = self.shared.floats(f"low {len(self._waiting)}", self._widest_rank)
         rank = self.file.tensors[first].shape[0]
         self.matmul(first, x, low, inner)
         self._waiting.append(SecondFactor(second, low, rank, dst, finish))
 
     def second_factors(self, unit: int = 1) -> None:
-        """Add the second factors that wait, split between threads at multiples of `unit` rows."""
+        """Add the products that wait for their first factor; threads split them by `unit` rows."""
         for factor in self._waiting:
             x = self.input(factor.src, factor.rank, shared=True)
             self.matmul(factor.name, x, factor.dst, factor.finish, unit)
         self._waiting.clear()
 
     def low(self, name: str) -> int:
-        """Return a place in the shared workspace that the result of any first factor fits in."""
+        """Return a place in the shared workspace, large enough for the result of a first factor."""
         return self.shared.floats(name, self._widest_rank)
 
 
@@ -395,7 +402,7 @@ def product_fields(
     dst_stride: int,
     finish: Finish,
 ) -> dict[str, int]:
-    """Return the fields of a matrix product by name, which PREDICT and SPARSE begin with too."""
+    """Return the fields of a matrix product by name; PREDICT and SPARSE begin with the same."""
     where = {"weight": matrix.weight, "scale": matrix.scale, "kind": matrix.kind}
     shape = {"units": rows // unit, "cols": cols, "unit": unit}
     activations = {"shared": x.shared, "src": x.src, "stride": x.stride, "src_scale": x.scale}

@@ -1,12 +1,15 @@
-"""Write the operations of a channel mix, in each of the forms that a file may hold it in.
+"""Write the operations of a channel mix, for each of the forms that a file may have.
 
 ::
 
     x = x + gate * (V @ relu(K @ xk)^2)        v7 has no gate
 
-There are three forms. K and V are dense matrices. Or V is a table of rows, and only those are read
-whose neuron is not 0. Or a row of K and a row of V lie together for each neuron, and a predictor
-chooses the rows of K.
+There are three forms:
+
+- K and V are dense matrices;
+- V is a table of rows, and only the rows of neurons that are not 0 are read;
+- for each neuron, its row of K and its row of V lie together, and a predictor chooses the neurons
+  whose row of K is read.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ class Rows(NamedTuple):
     """How rows lie in a region of pages: the fields of PREDICT and SPARSE.
 
     Row i begins at ``page * 4096 + (i - page * per_page) * row_bytes`` with
-    ``page = i * reciprocal >> 32``. Where rows simply follow each other, per_page is 0.
+    ``page = i * reciprocal >> 32``. If rows simply follow each other, per_page is 0.
     """
 
     row_bytes: int
@@ -31,7 +34,7 @@ class Rows(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Where the scores of a predictor's network and their thresholds lie; NONE without one."""
+    """Where the scores of a predictor's network and their thresholds lie; NONE if it has none."""
 
     network: int = op.NONE
     network_threshold: int = op.NONE
@@ -76,7 +79,7 @@ def _write_values(builder: Builder, ffn: str, hidden: int, gate: int) -> None:
     unit = 1
     if bundles or values:
         unit = 64 if C % 64 == 0 else 8
-    # A thread's rows of the gate are those of the value that it multiplies.
+    # A thread computes just those rows of the gate that it multiplies with rows of the value.
     builder.second_factors(unit)
     h = builder.input(hidden, F, shared=True)
     finish = Finish(mode=op.ADD if gate == op.NONE else op.GATED_ADD, gate=gate)
@@ -96,7 +99,7 @@ def _write_values(builder: Builder, ffn: str, hidden: int, gate: int) -> None:
 def predicted_key(
     builder: Builder, ffn: str, bundles: Tensor, xk: Input, network: Network, hidden: int
 ) -> None:
-    """Add hidden = relu(K @ xk)^2 for the neurons that a predictor chooses; 0 for the others."""
+    """Add hidden = relu(K @ xk)^2 for the neurons that a predictor chooses, 0 for the others."""
     C, F = builder.C, builder.config["n_ffn"]
     matrix = Matrix(bundles.offset, builder.vector(f"{bundles.name}.key_scale"), op.INT8)
     finish = Finish(op.SQUARED_RELU)
@@ -134,7 +137,7 @@ def sparse_value(
 
 
 def _bundled_rows(bundles: Tensor, C: int) -> Rows:
-    """Return how bundles lie: several in a page, or one after the other if a page is too small."""
+    """Return how bundles lie: several in a page, or in a row if a page is too small for two."""
     row_bytes = 2 * C
     if bundles.shape[1] != op.PAGE:
         return Rows(row_bytes)
@@ -153,5 +156,5 @@ def _predictor_network(builder: Builder, ffn: str) -> Network:
     builder.sync()
     width = builder.file.tensors[first].shape[0]
     builder.matmul(second, builder.input(low, width, shared=True), scores)
-    builder.sync()  # threads share out the rows of a matrix otherwise than neurons
+    builder.sync()  # PREDICT splits neurons between threads differently than a product its rows
     return Network(scores, builder.vector(ffn + "predictor.mlp_threshold"))

@@ -9,7 +9,7 @@ from ..versions.layout import code_qmax, preview_levels
 from .builder import Builder, Finish, Input
 
 HEAD_ROWS = 8192
-"""Rows of the head in one operation, so that a deadline is looked at in between."""
+"""Most rows of the head in one operation; a deadline is checked between operations."""
 
 
 def head(builder: Builder) -> Input:
@@ -52,13 +52,13 @@ class Preview:
         self.C = builder.C
         self.V = builder.config["vocab_size"]
         self.R = builder.file.tensors["head.basis.weight"].shape[0]
-        # Projections on the basis; the first guess of the logits; int16 scores, two in a float.
-        self.y = builder.shared.floats("head y", self.R)
-        self.z = builder.shared.floats("head z", self.V)
+        self.y = builder.shared.floats("head y", self.R)  # projections on the basis
+        self.z = builder.shared.floats("head z", self.V)  # a first guess of the logits
+        # Scores are int16: two of them take the place of a float.
         self.score = builder.shared.floats("head scores", self.V // 2 + 1)
 
     def write(self) -> None:
-        """Write all of it."""
+        """Write all operations of the head."""
         builder = self.builder
         bias = builder.vector("head.basis.bias")
         builder.matmul("head.basis.weight", self.x, self.y, Finish(bias=bias))
@@ -78,7 +78,10 @@ class Preview:
         self.gather()
 
     def level(self, k: int, rows: int, rank: int, bits: int, used: int) -> None:
-        """Write level k: what codes of some bits say, with `rank` projections after `used` ones."""
+        """Write level k: what its codes add to the first guess.
+
+        It uses `rank` projections, after the `used` ones of earlier levels.
+        """
         largest = 256 * code_qmax(bits)
         src = self.y + 4 * used
         q = self.builder.input(src, rank, shared=True, stride=self.R, largest=largest)
@@ -132,7 +135,7 @@ class Preview:
         return lowest
 
     def exact(self, first: int, rows: int, lowest: int) -> None:
-        """Write the exact logits of a range of rows, where their score is high enough."""
+        """Write the exact logits of those rows of a range whose score is high enough."""
         matrix = self.builder.matrix("head.rows.weight")
         self.builder.emit(
             op.EXACT,

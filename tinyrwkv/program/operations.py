@@ -1,7 +1,7 @@
-"""The table of operations: for each, its fields, its formula, and who writes and runs it.
+"""The table of operations: what each one computes, and which functions write and run it.
 
 A new operation needs a number and fields in ``kernels/abi.py``, a row in this table, and the three
-functions that the row names. Tests hold the table to the code.
+functions that the row names. Tests compare the table with the code.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Operation(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What there is to know about all operations with one opcode.
+    """What is known about all operations with one opcode.
 
     Attributes
     ----------
@@ -68,8 +68,8 @@ class Description(NamedTuple):
         ``touched(fields)`` is the number of bytes of weights that every token reads. Rows that
         only some tokens need are counted when they are read.
     matrices : callable
-        ``matrices(fields)`` lists where in the file the matrices and codes lie that it reads. The
-        short vectors beside them are left out.
+        ``matrices(fields)`` lists the extents in the file of the matrices and codes that it reads,
+        without the short vectors beside them.
     """
 
     name: str
@@ -158,7 +158,8 @@ def _level_codes(fields: Any) -> list[Extent]:
 
 
 def _preview_touched(fields: Any) -> int:
-    codes, mean = 2 * fields.rows, 4 * fields.cols
+    codes = 2 * fields.rows  # of bias and spread
+    mean = 4 * fields.cols
     return int(codes + mean + 2 * SCALES_BYTES)
 
 
@@ -194,9 +195,15 @@ def _describe(
     touched: Callable[[Any], int] = _no_bytes,
     matrices: Callable[[Any], list[Extent]] = _no_matrices,
 ) -> tuple[int, Description]:
-    name, fields = op.NAMES[opcode], op.FIELDS[opcode]
     return opcode, Description(
-        name, fields, formula, emitter, kernel, numpy_form, touched, matrices
+        op.NAMES[opcode],
+        op.FIELDS[opcode],
+        formula,
+        emitter,
+        kernel,
+        numpy_form,
+        touched,
+        matrices,
     )
 
 

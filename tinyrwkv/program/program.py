@@ -1,10 +1,12 @@
 """Turn a model file into a program: the operations of one token as numbers that the kernels walk.
 
 A program is a table of int64. Each row is an operation: an opcode, then the fields that
-``abi.FIELDS`` names. Fields such as ``weight`` are byte offsets in the mapped file. The others are
-byte offsets in workspaces. What every thread needs whole, it computes for itself in its private
-workspace: norms, token shifts, quantised activations. What threads split by rows or heads lies in
-the shared workspace, with a SYNC between writing and reading.
+``abi.FIELDS`` names. A field is a size or a setting, or it is a byte offset: of weights in the
+mapped file, of activations in a workspace.
+
+Threads split matrix products by rows and wkv by heads. The results lie in the shared workspace,
+and a SYNC stands between writing and reading them. Every thread needs all of the norms, token
+shifts and quantised activations, so it computes them for itself, in its private workspace.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Program:
     Parameters
     ----------
     file : TensorFile
-        The model. The name, type and shape of each tensor are compared with what its version needs.
+        The model. Its tensors must have the names, types and shapes that its version needs.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Write the operations of a time mix: for each version those of its function in ``reference``."""
+"""Write the operations of a time mix: they compute what ``reference`` has a function for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .builder import FLOATS, Builder, Finish, Input
 
 
 def time_mix(builder: Builder, layer: int) -> None:
-    """Add x = x + O @ wkv(projections of LN(x) and of that of the token before)."""
+    """Add x = x + O @ wkv(projections), of LN(x) mixed with the LN(x) of the token before."""
     builder.begin("time_mix", layer)
     TimeMix(builder, layer).write()
 
@@ -34,7 +34,7 @@ class TimeMix:
         self.wkv_state = self.att_x + 4 * 2 * self.C  # after att_x and ffn_x
 
     def write(self) -> None:
-        """Write all of it."""
+        """Write all operations of the time mix."""
         builder = self.builder
         builder.norm(f"blocks.{self.layer}.ln1")
         delta = self.token_shift_v6() if self.arch == "v6" else op.NONE
@@ -53,7 +53,7 @@ class TimeMix:
         builder.pause()
 
     def wkv4(self) -> None:
-        """Write the projections of v4, and what is made of them."""
+        """Write the projections of v4, and the wkv that reads them."""
         r = self.projection("receptance", op.SIGMOID)
         k = self.projection("key")
         v = self.projection("value")
@@ -73,7 +73,7 @@ class TimeMix:
         )
 
     def wkv5(self) -> None:
-        """Do it for v5, and for v6, where the decay is a projection too."""
+        """Write the projections of v5 and v6, and the wkv; in v6 the decay is a projection too."""
         r = self.projection("receptance")
         k = self.projection("key")
         v = self.projection("value")
@@ -104,10 +104,10 @@ class TimeMix:
         )
 
     def wkv7(self) -> None:
-        """Do it for v7."""
+        """Write the projections of v7, and the wkv that reads them."""
         r = self.projection("receptance")
         k = self.projection("key")
-        # Layer 0 leaves its value where the other layers find it.
+        # Layer 0 writes its value to v_first, which the other layers read.
         v_first = self.builder.shared.floats("v_first", self.C)
         v = self.projection("value", into="value" if self.layer else "v_first")
         w = self.low_rank("w", op.TANH, op.DECAY_V7, bias=self.vector("w0"))
@@ -140,9 +140,12 @@ class TimeMix:
         )
 
     def token_shift_v6(self) -> int:
-        """Write what v6 adds to token_shift for each token; return where it is.
+        """Write what v6 adds to token_shift for each token; return where it lies.
 
-        delta_j = W2_j @ tanh(W1_j @ z) for j = 0 to 4, z = xn + (xn_prev - xn) * time_maa_x
+        ::
+
+            z       = xn + (xn_prev - xn) * time_maa_x
+            delta_j = W2_j @ tanh(W1_j @ z)                for j = 0 to 4
         """
         builder = self.builder
         five_ranks = builder.file.tensors[self.att + "time_maa_w1.weight"].shape[0]
@@ -154,9 +157,9 @@ class TimeMix:
         builder.matmul(self.att + "time_maa_w1.weight", z, low, Finish(op.TANH))
         builder.sync()
         all_five = builder.input(low, five_ranks, shared=True)
-        item = 4 if all_five.scale == op.NONE else 2
+        item_bytes = 4 if all_five.scale == op.NONE else 2  # float32, or int16 if quantised
         for j in range(5):
-            x = all_five._replace(src=all_five.src + j * D * item)
+            x = all_five._replace(src=all_five.src + j * D * item_bytes)
             dst = delta + j * FLOATS * self.C
             rows = (j * self.C, self.C)
             builder.matmul(self.att + "time_maa_w2.weight", x, dst, part=rows)
@@ -172,11 +175,14 @@ class TimeMix:
         return self.builder.vector(self.att + name)
 
     def shifted(self, letter: str) -> Input:
-        """Prepare the input of this letter that token_shift makes."""
+        """Prepare the input that token_shift makes for a letter."""
         return self.builder.mixed_input(SHIFTED[self.arch].index(letter))
 
     def projection(self, name: str, activation: int = op.IDENTITY, into: str = "") -> int:
-        """Write activation(W @ x), x by the first letter of the name; return where it goes."""
+        """Write activation(W @ x); return where it goes.
+
+        The first letter of the name chooses x.
+        """
         dst = self.builder.shared.floats(into or name, self.C)
         self.builder.project(f"{self.att}{name}.weight", self.shifted(name[0]), dst, activation)
         return dst
@@ -184,7 +190,7 @@ class TimeMix:
     def low_rank(self, name: str, inner: int, activation: int, bias: int = op.NONE) -> int:
         """Write activation(bias + W2 @ inner(W1 @ x)); return where it goes.
 
-        x is chosen by the last letter of the name.
+        The last letter of the name chooses x.
         """
         x = self.shifted(name[-1])
         dst = self.builder.shared.floats(name, self.C)

@@ -1,4 +1,4 @@
-"""Which tensors a model of each version has, their types and shapes; whether a file has them."""
+"""List the tensors of each version, with types and shapes; check that a file has them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SHIFTED = {
     "v6": "rkvwg",
     "v7": "rwkvag",
 }
-"""The inputs of time_mix that token_shift makes, in the order of the rows of att.token_shift."""
+"""The inputs that token_shift makes for a time mix, in the order of the rows of att.token_shift."""
 
 KEPT = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
-"""What a model file may have besides: the layer norm that its embedding contains.
+"""Tensors that a model file may have in addition: the layer norm that its embedding contains.
 
-With it the embedding of the checkpoint can be computed again.
+With them the embedding of the checkpoint can be computed again.
 """
 
 FACTORED = (
@@ -46,7 +46,7 @@ CODE_BITS = (4, 2)
 """Bits of the codes of a head's preview: all rows have the first, likely rows also the second."""
 
 TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "i32", "wanted": "i32"}
-"""What has one type, whatever the type of the matrices, by the last part of its name.
+"""By the last part of their names, tensors whose type does not depend on that of the matrices.
 
 Codes are u8 as well.
 """
@@ -67,15 +67,15 @@ def tensor_shapes(config: Mapping[str, Any], names: Container[str] = ()) -> dict
     config : mapping
         Metadata of the model file: arch, n_layer, n_embd, n_ffn, n_head, head_size, vocab_size.
     names : container of str, optional
-        The tensors of a file. They tell where it has a compressed form in the place of a matrix.
+        The tensors of a file. They tell which matrices it has in a compressed form.
 
     Returns
     -------
     dict
         A size is a number, or a text for an inner rank that the file is free to choose. The same
-        text in one block stands for the same number. Names that match ``MATRIX`` with two sizes
-        are matrices ``[out, in]``, stored in float32, float16, or int8 with one float32 scale for
-        each row. The rest are float32 vectors.
+        text in one block stands for the same number. A tensor with two sizes, whose name matches
+        ``MATRIX``, is a matrix ``[out, in]``. It is stored in float32, float16, or int8 with one
+        float32 scale for each row. The rest are float32 vectors.
     """
     arch, C, V = config["arch"], config["n_embd"], config["vocab_size"]
     shapes: dict[str, Shape] = {"emb.weight": (V, C)}
@@ -158,7 +158,7 @@ def _stored(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
     if f"{ffn}bundles" in names:
         if part == "key.weight":
             return _predicted_shapes(ffn, shape, names)
-        if part == "value.weight":  # is in the bundles
+        if part == "value.weight":  # the bundles contain it
             return {}
     if part == "value.weight" and f"{ffn}value.rows" in names:
         return {f"{ffn}value.rows": (shape[1], shape[0])}
@@ -195,7 +195,7 @@ def bundle_shape(neurons: int, width: int) -> tuple[int, int]:
 
     A neuron is a row of the key and a column of the value, `width` bytes each. A row of the
     bundles is a page of the file with as many neurons as fit, so that none lies across two pages.
-    Where less than two fit, a row is a neuron.
+    If fewer than two fit, a row is one neuron.
     """
     neuron_bytes = 2 * width
     per_page = FILE_PAGE // neuron_bytes
@@ -207,7 +207,7 @@ def bundle_shape(neurons: int, width: int) -> tuple[int, int]:
 def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[str, Shape]:
     """Return the shapes of a head with a preview.
 
-    All rows have codes of 4 bits; the first ones may have 2 bits more.
+    All rows have codes of 4 bits. The first rows may have codes of 2 bits as well.
     """
     shapes: dict[str, Shape] = {
         "head.basis.weight": ("ranks", C),
@@ -230,7 +230,7 @@ def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[st
 
 
 def code_qmax(bits: int) -> int:
-    """Return the largest activation with which no sum in a table of the kernels exceeds 511.
+    """Return the largest activation that keeps every sum in a table of the kernels at most 511.
 
     The tables are those of ``kernels/codes.py``.
     """
@@ -278,10 +278,10 @@ def check_tensors(file: TensorFile) -> None:
 
 
 def _check_age(file: TensorFile) -> None:
-    """Refuse compressed forms of files of version 1.0 that were changed later."""
+    """Refuse compressed forms of version 1.0 of the format that have changed since."""
     for name, tensor in file.tensors.items():
-        # Since version 1.1, head.places tells the row of each token; head.ids was the reverse, and
-        # the signs of a neuron lay in one row.
+        # Version 1.0 had head.ids, the token of each row; head.places has the row of each token. In
+        # version 1.0 the signs of a neuron lay in one row.
         if name == "head.ids" or (name.endswith("predictor.signs") and len(tensor.shape) == 2):
             raise UnsupportedError(
                 file.path,
@@ -313,7 +313,7 @@ def _sizes(
 ) -> tuple[int | str, ...]:
     """Return the sizes that a tensor must have, with numbers for inner ranks.
 
-    The first tensor of a block that has a rank tells its number, in `ranks` from then on.
+    The first tensor of a block that has a rank decides its number; `ranks` keeps it.
     """
     block = name.split(".")[1] if name.startswith("blocks.") else ""
     sizes = list(shape)
@@ -328,16 +328,18 @@ def _sizes(
 def _check_preview(file: TensorFile) -> None:
     """Refuse codes of a preview that do not fit each other, and places that are no permutation."""
     V = file.metadata["vocab_size"]
-    levels = preview_levels(file)
-    for rows, rank, bits in levels:
+    rank_of_codes = 0
+    for rows, rank, bits in preview_levels(file):
         blocks = file.tensors[f"head.codes.{bits}"].shape[0]
-        if rows > V or blocks != -(-rows // BLOCK) or rank * bits % 32:
+        are_whole_words = rank * bits % 32 == 0
+        if rows > V or blocks != -(-rows // BLOCK) or not are_whole_words:
             found = f"{blocks} blocks, {rank} codes a row"
             raise _wrong(file, f"head.codes.{bits}", found, f"those of {min(rows, V)} rows")
-    rank = file.tensors["head.basis.weight"].shape[0]
+        rank_of_codes += rank
+    basis_rank = file.tensors["head.basis.weight"].shape[0]
     is_permutation = np.array_equal(np.sort(file["head.places"]), np.arange(V))
-    if rank != sum(rank for _, rank, _ in levels) or not is_permutation:
-        found = f"other rows, or a basis of rank {rank}"
+    if basis_rank != rank_of_codes or not is_permutation:
+        found = f"other rows, or a basis of rank {basis_rank}"
         raise _wrong(file, "head.places", found, "every row once, a rank for each code of a row")
 
 
@@ -358,11 +360,19 @@ def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:
     shapes |= {name: (config["n_embd"],) for name in KEPT if name in file.tensors}
     expected: dict[str, tuple[str, Shape]] = {}
     for name, shape in shapes.items():
-        dtype = "u8" if "codes" in name else TYPES.get(name.rsplit(".", 1)[1], "f32")
-        if len(shape) == 2 and MATRIX.search(name):
-            dtype = "i8" if config["dtype"] == "int8" else config["dtype"]
+        dtype = _dtype(name, shape, config["dtype"])
         expected[name] = (dtype, shape)
         if dtype == "i8" and not name.endswith(".bundles"):
             outputs = shape[1:] if name.endswith(".rows") else shape[:1]
             expected[name + ".scale"] = ("f32", outputs)
     return expected
+
+
+def _dtype(name: str, shape: Shape, of_matrices: str) -> str:
+    """Return the type of a tensor, as the table of a file names it."""
+    if len(shape) == 2 and MATRIX.search(name):
+        return "i8" if of_matrices == "int8" else of_matrices
+    if "codes" in name:
+        return "u8"
+    last_part = name.rsplit(".", 1)[1]
+    return TYPES.get(last_part, "f32")

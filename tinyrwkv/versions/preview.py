@@ -1,7 +1,8 @@
-"""A head by its preview, in NumPy: a few bits of every row, exact rows for likely tokens.
+"""A head with a preview, in NumPy: a few bits of every row, exact rows for likely tokens.
 
-No paper has this; docs/format.md describes the tensors. As in `reference`, functions take the
-tensors of the head by name. Sizes: n inputs of C channels, V tokens, R coordinates of the basis.
+This is not from a paper; docs/format.md describes the tensors. As in `reference`, functions take
+the tensors of the head by name. Sizes: n inputs of C channels, V tokens, R coordinates of the
+basis.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def preview_logits(head: Tensors, x: Array) -> tuple[Array, Array]:
 def lowest_score(scores: Array, wanted: int) -> Array:
     """Return the lowest score of the rows to compute exactly, at most `wanted` of them.
 
-    Rows with the same score are computed all or none.
+    If rows have the same score, all of them are computed or none.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def preview(head: Tensors, x: Array) -> Array:
 
     ::
 
-        y   = B x + b                                   coordinates, some of them for each level
+        y   = B x + b                                   coordinates; each level has its own ones
         u   = round(y / s),  s = max |y| / qmax         s and qmax for each level
         z_i = mean . x + bias_i + sum over levels of s scale_i (c_i . u - (2^bits - 1) / 2 sum(u))
 

@@ -9,11 +9,11 @@ arXiv:2503.14456. Sizes:
 - D, the rank of a small pair of matrices.
 
 Weights are those of a model file: matrices are [out, in]; the first layer norm is part of the
-embedding, and the exp of v4's and v5's decays is done.
+embedding, and the exp of v4's and v5's decays is already computed.
 
-A time mix and a channel mix take their own tensors by name, the normed input x (C,) and x_prev
+A time mix and a channel mix take their own tensors by name, the normed input x (C,), and x_prev
 (C,), the normed input of the token before. A time mix also takes its part of the state and returns
-the new one; `new_state` says what it holds. A channel mix needs no more than x_prev.
+the new one; `new_state` says what it holds. A channel mix has no state except x_prev.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 
 from .preview import Array, Tensors
 
-# To be imported from here too: a head by its preview is part of the mathematics.
+# To be imported from here too: a head with a preview is part of the mathematics.
 from .preview import even as even
 from .preview import lowest_score as lowest_score
 from .preview import preview as preview
@@ -48,7 +48,7 @@ def forward(
         for each block:
             x = x + time_mix(LN(x; ln1))
             x = x + channel_mix(LN(x; ln2))
-        logits = head @ LN(x; ln_out)                      or by a preview, see `preview_logits`
+        logits = head @ LN(x; ln_out)                      or with a preview: `preview_logits`
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ def time_mix_v4(att: Tensors, x: Array, x_prev: Array, state: Array) -> tuple[Ar
 
         out = O @ (sigmoid(r) * wkv)
 
-    The state has the two sums over the past as aa e^pp and bb e^pp. The exponent pp is the largest
-    so far, so neither aa nor bb overflows.
+    The state holds the two sums over the past as aa e^pp and bb e^pp. The exponent pp is the
+    largest so far, so neither aa nor bb overflows.
     """
     aa, bb, pp = state  # (C,) each
     xr, xk, xv = token_shift(x, x_prev, att["token_shift"])  # (C,) each
@@ -409,7 +409,7 @@ def new_state(config: Mapping[str, Any]) -> Array:
     Returns
     -------
     state : ndarray, float32, shape (S,)
-        The fields of `LayerState`, layer by layer. All are zero but v4's pp, which is -1e30.
+        The fields of `LayerState`, layer by layer. All are zero, except v4's pp, which is -1e30.
     """
     C = config["n_embd"]
     is_v4 = config["arch"] == "v4"

@@ -1,7 +1,7 @@
 """How large a model's state is, and what it holds before the first token.
 
-For each layer in turn: att_x (C,) and ffn_x (C,), the normed inputs of the last token, then what
-the time mix keeps: aa, bb and pp (C,) in v4, the matrices S (H, N, N) in the others.
+For each layer in turn, a state has att_x (C,) and ffn_x (C,), the normed inputs of the last token,
+and what the time mix keeps: aa, bb and pp (C,) in v4, the matrices S (H, N, N) in the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def layer_state_size(config: Mapping[str, Any]) -> int:
 
 
 def first_state(config: Mapping[str, Any]) -> np.ndarray:
-    """Return the state before the first token: all zero, but for v4's exponents.
+    """Return the state before the first token: all zeros, except v4's exponents.
 
     Parameters
     ----------
