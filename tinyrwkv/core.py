@@ -66,7 +66,7 @@ class Core:
         self.file = file
         self.path = file.path
         self.hash = file.hash
-        self.config = cast(Config, file.metadata)
+        self.config = file.config
         self.origin = _origin(self.config, self.hash)
         self.program = Program(file)
         self.state_size = self.program.state_size

@@ -124,7 +124,7 @@ def test_temporaries_are_small():
 def test_non_finite_weights_are_refused(value, row):
     w = np.ones((5000, 60), np.float32)
     w[row, 7] = value
-    with pytest.raises(ArgumentError, match=rf"w\[{row}\]: found NaN or infinity"):
+    with pytest.raises(ArgumentError, match=rf"w\[{row}\] holds NaN or infinity"):
         quantize_rows(w)
 
 

@@ -42,7 +42,7 @@ def test_a_weight_that_is_no_number_is_named(tmp_path, tiny, arch, dtype, number
         path = write_tensors(tmp_path / "a.trwkv", metadata, tensors | {name: array})
         with (
             open_file(path) as file,
-            pytest.raises(FormatError, match=f"'{name}': found {number} at number"),
+            pytest.raises(FormatError, match=f"'{name}' holds {number} at number"),
         ):
             verify(file)
     with pytest.raises(FormatError, match="finite numbers"):
@@ -56,7 +56,7 @@ def test_a_number_far_into_a_tensor_is_found(tmp_path):
     path = write_tensors(
         tmp_path / "a.trwkv", {"kind": "state", "model": 64 * "0", **sizes}, {"state": array}
     )
-    with open_file(path) as file, pytest.raises(FormatError, match="found nan at number 777,777"):
+    with open_file(path) as file, pytest.raises(FormatError, match="holds nan at number 777,777"):
         verify(file)
 
 

@@ -14,8 +14,8 @@ MAJOR = 1
 MINOR = 1
 HEADER_BYTES = 64
 
-# Parsed JSON takes up to 27 times the memory of its text: a hostile table must not fill a small
-# board.
+# Parsed JSON takes up to 27 times the memory of its text. A hostile table must not fill the memory
+# of a small board.
 MAX_TABLE = 2 << 20
 
 # In the order of `_Fields`; after them the CRC-32 of these 60 bytes.
@@ -46,7 +46,7 @@ class Header(NamedTuple):
 
 
 def make_header(table: bytes, table_offset: int) -> bytes:
-    """Return the header of a file whose data begin at ``FILE_PAGE``.
+    """Return the header of a file; its data begin at ``FILE_PAGE``.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def check_header(path: str, header: bytes, file_bytes: int) -> Header:
 
 
 def _check_magic(path: str, header: bytes) -> None:
-    """Refuse what does not begin like a .trwkv file, and say what it looks like."""
+    """Refuse a file that does not begin like a .trwkv file, and say what it looks like."""
     if header and MAGIC.startswith(header[: len(MAGIC)]):
         return
     found = f"the first bytes {header[:8]!r}"

@@ -12,11 +12,13 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 
 from ..errors import ArgumentError, ChecksumError, FormatError, os_errors, show
 from . import memory, table
+from .config import Config
 from .header import HEADER_BYTES, MINOR, check_header
 from .sha256 import sha256
 from .table import Tensor, path_name
@@ -53,9 +55,9 @@ class MappedFile:
     def close(self) -> None:
         """Let go of the map.
 
-        It is closed at once, or together with the last view of it that is still alive.
+        The system closes it at once, or together with the last view of it that is still alive.
         """
-        # not mmap.close(): with older NumPy the map doesn't know of its views, and they would crash
+        # mmap.close() would crash: with an older NumPy, the map does not know of its views.
         self.map = None
         self.bytes = np.zeros(0, np.uint8)
 
@@ -77,14 +79,13 @@ class MappedFile:
     def resident(self) -> int | None:
         """Count the bytes of the file that this process has in memory now.
 
-        They are those of `resident_pages`, or where that is None the Rss lines of
-        /proc/self/smaps.
+        They are counted in `resident_pages`. If that is None, the Rss lines of /proc/self/smaps
+        tell them.
 
         Returns
         -------
         int or None
-            A multiple of the page size; None where the system has neither, as on Windows and
-            macOS.
+            A multiple of the page size; None if the system has neither, as on Windows and macOS.
         """
         if not memory.LINUX:
             return None
@@ -116,16 +117,16 @@ class MappedFile:
         return int((pages & 1).sum()) * _PAGE
 
     def advise(self, advice: str, start: int = 0, length: int | None = None) -> bool:
-        """Give the system an advice on whole pages of the file.
+        """Advise the system how to treat whole pages of the file.
 
         Parameters
         ----------
         advice : str
-            Such as "MADV_RANDOM".
+            The name of a constant of mmap, such as "MADV_RANDOM".
         start : int
             First byte.
         length : int, optional
-            Number of bytes; by default all to the end of the file.
+            Number of bytes; by default, all up to the end of the file.
 
         Returns
         -------
@@ -152,7 +153,7 @@ class MappedFile:
         return self.advise("MADV_DONTNEED", start, length)
 
     def lock(self) -> bool:
-        """Keep the file in memory (mlock); return False where limits do not allow it."""
+        """Keep the file in memory (mlock); return False if the limits do not allow it."""
         libc = memory.libc()
         return libc is not None and libc.mlock(*self._extent) == 0
 
@@ -194,7 +195,8 @@ class MappedFile:
 
 def _resident_between(start: int, stop: int) -> int:
     """Add up the Rss lines in /proc/self/smaps of the mappings that overlap [start, stop)."""
-    total, overlaps = 0, False
+    total = 0
+    overlaps = False
     with open("/proc/self/smaps") as smaps:
         for line in smaps:
             first, *rest = line.split()
@@ -207,7 +209,7 @@ def _resident_between(start: int, stop: int) -> int:
 
 
 class TensorFile(MappedFile):
-    """A mapped .trwkv file whose header and table have been checked completely.
+    """A mapped .trwkv file; its header and table have been checked completely.
 
     It is a context manager; `open_file` makes it.
 
@@ -217,6 +219,8 @@ class TensorFile(MappedFile):
         Minor version of the file's format.
     metadata : dict
         The metadata keys of docs/format.md.
+    config : dict
+        The same metadata, typed as those of a model.
     tensors : dict of str to Tensor
         The table, in file order.
     hash : str
@@ -226,7 +230,7 @@ class TensorFile(MappedFile):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         path = path_name(path)
         with os_errors(path, "read"):
-            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe may block for ever
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe may block for ever
                 raise OSError("not a file but a folder, pipe or device")
             with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -247,6 +251,11 @@ class TensorFile(MappedFile):
                 super().__init__(path, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
         self.hash = sha256(raw).hexdigest()
         self._data_end = header.table_offset
+
+    @property
+    def config(self) -> Config:
+        """The metadata of a model."""
+        return cast(Config, self.metadata)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the file has a tensor of this name."""
@@ -279,7 +288,7 @@ class TensorFile(MappedFile):
         Parameters
         ----------
         progress : callable, optional
-            Called as ``progress(done_bytes, total_bytes)`` about once per MiB.
+            Called as ``progress(done_bytes, total_bytes)``, about once per MiB.
 
         Raises
         ------
@@ -349,8 +358,8 @@ def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
     Raises
     ------
     FormatError
-        The file is missing, or it is not a complete .trwkv file. Where a checksum shows that it
-        was altered, this is a ChecksumError.
+        The file is missing, or it is not a complete .trwkv file. If a checksum shows that it was
+        altered, this is a ChecksumError.
     UnsupportedError
         The file's format is newer than this program.
     ArgumentError

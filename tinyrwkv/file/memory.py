@@ -1,4 +1,4 @@
-"""What the system tells about this process's memory, and how to empty its cache of a file."""
+"""Ask the system about this process's memory; make it forget what it has cached of a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS = {"VmRSS:": "rss", "RssAnon:": "anon", "VmHWM:": "peak"}
 
 @functools.cache
 def libc() -> ctypes.CDLL | None:
-    """Return the C library, for calls that Python does not have; None where this is not Linux."""
+    """Return the C library, for calls that Python does not have; None if this is not Linux."""
     if not LINUX:
         return None
     with contextlib.suppress(OSError):
@@ -29,8 +29,8 @@ def process_memory() -> dict[str, int]:
     Returns
     -------
     dict
-        Bytes: `rss`, all that is resident; `anon`, the part of it that is no file; `peak`, the
-        largest `rss` so far. Empty where the system does not tell.
+        In bytes: `rss`, all that is resident; `anon`, the part of it that belongs to no file;
+        `peak`, the largest `rss` so far. Empty if the system does not tell.
     """
     if not LINUX:
         return {}

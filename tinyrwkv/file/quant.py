@@ -9,11 +9,11 @@ import numpy as np
 from ..errors import ArgumentError, UnsupportedError
 
 _BLOCK = 1 << 18  # weights at a time: a block's float32 temporaries stay under 8 MB
-_LARGEST_SCALE = 2.679e36  # 127 times it is still finite in float32
+_LARGEST_SCALE = 2.679e36  # 127 times as much is still finite in float32
 
 
 def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round every row of a matrix to multiples of its largest weight / 127.
+    """Round every row of a matrix to multiples of 1/127 of its largest weight.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ def _check_matrix(w: object) -> None:
     else:
         return
     expected = "a float32 or float16 matrix"
-    raise ArgumentError("quantize_rows", "w", found, expected, "convert it first")
+    sentence = f"quantize_rows: w must be {expected}, not {found}"
+    raise ArgumentError("quantize_rows", "w", found, expected, "convert it first", sentence)
 
 
 def _check_finite(largest: np.ndarray, first: int) -> None:
@@ -72,8 +73,8 @@ def _check_finite(largest: np.ndarray, first: int) -> None:
     is_finite = np.isfinite(largest)
     if not is_finite.all():
         row = f"w[{first + int(np.argmin(is_finite))}]"
-        what = ("quantize_rows", row, "NaN or infinity", "finite weights")
-        raise ArgumentError(*what, "repair the matrix")
+        what = ("quantize_rows", row, "NaN or infinity", "finite weights", "repair the matrix")
+        raise ArgumentError(*what, sentence=f"quantize_rows: {row} holds NaN or infinity")
 
 
 def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -106,8 +107,9 @@ def _check_pair(q: object, scale: object) -> None:
             return
         found = f"{q.dtype} {q.shape} and {scale.dtype} {scale.shape}"
     expected = "int8 (out, in) and float32 (out,)"
-    what = ("dequantize_rows", "q, scale", found, expected)
-    raise ArgumentError(*what, "give what quantize_rows returns")
+    fix = "give what quantize_rows returns"
+    sentence = f"dequantize_rows: q and scale must be {expected}, not {found}"
+    raise ArgumentError("dequantize_rows", "q, scale", found, expected, fix, sentence)
 
 
 def dequantize(tensors: Any) -> dict[str, np.ndarray]:

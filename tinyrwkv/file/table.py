@@ -17,10 +17,10 @@ import numpy as np
 from ..errors import ArgumentError, FormatError, show
 
 ALIGN = 64
-"""Every tensor begins at a multiple of it."""
+"""Every tensor begins at a multiple of this number of bytes."""
 
 FILE_PAGE = 4096
-"""The page of the format, whatever the pages of the system are.
+"""The page of the format, in bytes, whatever the pages of the system are.
 
 The first tensor, and every tensor of at least `BIG` bytes, begins at a multiple of it.
 """
@@ -46,7 +46,8 @@ UPDATE = "update tinyrwkv, or convert the model again with this version"
 class Tensor(NamedTuple):
     """One row of the table.
 
-    The array is the `nbytes` bytes from `offset` of the file on, in C order, little-endian.
+    The array begins at byte `offset` of the file and has `nbytes` bytes, in C order and
+    little-endian.
     """
 
     name: str
@@ -139,12 +140,14 @@ REQUIRED = {
 
 
 def path_name(path: str | os.PathLike[str]) -> str:
-    """Return a path as text; raise an ArgumentError if it is no path."""
+    """Return a path as text; raise an ArgumentError if it is not a path."""
     try:
         return os.fsdecode(path)
     except TypeError:
+        found = show(path)
         fix = "give a str or a pathlib.Path"
-        raise ArgumentError("call", "path", show(path), "a file name", fix) from None
+        sentence = f"a path must be a file name, not {found}"
+        raise ArgumentError("call", "path", found, "a file name", fix, sentence) from None
 
 
 def check_metadata(
@@ -157,7 +160,7 @@ def check_metadata(
     path : str
         The name of the file, for messages.
     metadata : object
-        Whatever stands in the table.
+        What stands in the table; it may be anything.
     newer : bool
         The file's minor version is higher than this program's. It may have keys that are unknown
         here; they are left out.
@@ -198,7 +201,7 @@ def check_tensor(path: str, entry: Any, start: int, end: int) -> Tensor:
     path : str
         The name of the file, for messages.
     entry : object
-        Whatever stands in the table.
+        What stands in the table; it may be anything.
     start, end : int
         The tensor's bytes must lie in [start, end) of the file.
     """
@@ -246,7 +249,7 @@ def _is_shape(value: Any) -> bool:
 
 
 def alignment(nbytes: int) -> int:
-    """Return the number of which the offset of a tensor of `nbytes` bytes is a multiple."""
+    """Return the alignment of a tensor of `nbytes` bytes: its offset is a multiple of it."""
     return FILE_PAGE if nbytes >= BIG else ALIGN
 
 
@@ -308,7 +311,8 @@ def _parse(path: str, raw: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
 

@@ -1,4 +1,4 @@
-"""Read a whole file; check that it is as it was written, and that its weights are numbers."""
+"""Read a whole file; check that it is unchanged and that its weights are numbers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..errors import FormatError
 from .mapped import TensorFile
 from .table import Tensor
 
-_CHUNK = 1 << 18  # numbers to look at together
+_CHUNK = 1 << 18  # numbers to check at a time
 
 
 def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None) -> None:
     """Compare a file with its checksums, then look for floats that are NaN or infinite.
 
-    Pages that are read for this are let go again. A threshold may be infinite: then every neuron,
-    or none, is above it.
+    Pages that are read for this are let go again. A threshold may be infinite: then every neuron
+    is above it, or none is.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None)
 
 
 def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
-    """Raise a FormatError if a tensor holds NaN, or infinity where this is no threshold."""
+    """Raise a FormatError if a tensor holds NaN, or holds infinity and is not a threshold."""
     numbers = file[tensor.name].reshape(-1)
     may_be_infinite = tensor.name.endswith("threshold")
     for first in range(0, len(numbers), _CHUNK):
@@ -52,5 +52,6 @@ def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
             found = f"{numbers[at]} at number {at:,}"
             fix = "convert again; the checkpoint may be damaged"
             what = f"tensor '{tensor.name}'"
-            raise FormatError(file.path, what, found, "finite numbers", fix)
+            sentence = f"{file.path}: {what} holds {found}, but it must hold finite numbers"
+            raise FormatError(file.path, what, found, "finite numbers", fix, sentence)
         file.drop(tensor.offset + first * numbers.itemsize, part.nbytes)

@@ -29,12 +29,12 @@ class Writer:
     ----------
     path : str or path-like
     metadata : dict
-        Copied into the attribute `metadata`, which may be added to until the block ends.
+        It is copied into the attribute `metadata`. Keys may be added there until the block ends.
 
     Raises
     ------
     FormatError
-        The metadata are not those of docs/format.md, or the file can't be written.
+        The metadata are not those of docs/format.md, or the file cannot be written.
 
     Examples
     --------
@@ -60,18 +60,18 @@ class Writer:
     def __enter__(self) -> Writer:
         """Open a temporary file beside the final one."""
         self.tensors = {}
-        self._end = table.FILE_PAGE  # of the bytes in use; the first page is the header's
+        self._end = table.FILE_PAGE  # the end of what is written; the first page is the header's
         with os_errors(self.path, "write"):
-            # The last step would replace a device.
+            # Otherwise the last step would replace a device by a file.
             if os.path.exists(self.path) and not os.path.isfile(self.path):
                 raise OSError("not a file but a folder, pipe or device")
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temp)  # left from a power cut by a process of the same number
+                os.unlink(self._temp)  # a process of the same number may have left it
             self._file = open(self._temp, "xb")
         return self
 
     def add(self, name: str, array: np.ndarray, page_aligned: bool = False) -> None:
-        """Write one tensor, little-endian and in C order, now.
+        """Write one tensor at once, little-endian and in C order.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class Writer:
             1 to 200 printable ASCII characters without spaces, new in this file.
         array : ndarray, float32, float16, int8, uint8 or int32, 1 to 4 dimensions, not empty
         page_aligned : bool
-            Begin on a page even when smaller than 1 MiB.
+            Begin on a page even if the tensor is smaller than 1 MiB.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Writer:
         """
         if self._file is None:
             what = (self.path, f"tensor {show(name)}", "a closed writer", "an open one")
-            sentence = f"{self.path}: tensor {show(name)} comes when the writer is closed"
+            sentence = f"{self.path}: the writer is closed, so tensor {show(name)} is too late"
             raise ArgumentError(*what, "add it inside the `with` block", sentence)
         self._check_call(name, array)
         tensor = self._place(name, array, page_aligned)
@@ -110,16 +110,17 @@ class Writer:
         shown = show(name)
         if isinstance(name, str) and name in self.tensors:
             what = (self.path, f"tensor {shown}", "the name of an earlier tensor", "a new name")
-            raise ArgumentError(*what, "give each tensor a name of its own")
+            sentence = f"{self.path} already has a tensor {shown}"
+            raise ArgumentError(*what, "give each tensor a name of its own", sentence)
         if not isinstance(name, str) or not isinstance(array, np.ndarray):
             found = f"{type(array).__name__} under a name of type {type(name).__name__}"
             what = (self.path, f"tensor {shown}", found, "an array and a name")
             raise ArgumentError(*what, "give a str and a NumPy array")
 
     def _place(self, name: str, array: np.ndarray, page_aligned: bool) -> Tensor:
-        """Return the row of the table for an array that is written next; its checksum is 0."""
+        """Return the table's row for the array that is written next, with a checksum of 0."""
         little_endian = array.dtype.newbyteorder("<")
-        dtype = array.dtype.name  # refused below if the format does not have it
+        dtype = array.dtype.name  # check_tensor refuses it if the format does not have it
         for key, known in table.DTYPES.items():
             if known == little_endian:
                 dtype = key
@@ -159,8 +160,7 @@ class Writer:
         self._file.write(header)
         self._file.flush()
         os.fsync(self._file.fileno())
-        # The cache holds the pages as they were written, in pieces other than those that will be
-        # read.
+        # The cache holds the pages in the pieces that were written. Readers need other pieces.
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
@@ -186,7 +186,7 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._file.close()
             with contextlib.suppress(OSError):
-                os.unlink(self._temp)  # gone already where the file has its final name
+                os.unlink(self._temp)  # gone already if the file has its final name
         self._file = None
 
 

@@ -178,7 +178,7 @@ class Builder:
 
     def __init__(self, file: TensorFile) -> None:
         self.file = file
-        self.config = file.metadata
+        self.config = file.config
         self.C = self.config["n_embd"]
         self.operations: list[Operation] = []
         self._part: Part = "embedding"

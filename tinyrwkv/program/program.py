@@ -55,7 +55,7 @@ class Program:
     def __init__(self, file: TensorFile) -> None:
         check_tensors(file)
         self.file = file
-        self.config = file.metadata
+        self.config = file.config
         layers = self.config["n_layer"]
         builder = Builder(file)
         embedding(builder)

@@ -265,11 +265,13 @@ def check_tensors(file: TensorFile) -> None:
     for name, (dtype, shape) in expected.items():
         if name not in file.tensors:
             wanted = f"a tensor of shape {shape}, which {file.metadata['arch']} models have"
-            raise _wrong(file, name, "nothing", wanted)
+            raise _wrong(file, name, "nothing", wanted, f"is missing: {wanted}")
         tensor = file.tensors[name]
         sizes = _sizes(name, shape, tensor.shape, ranks)
         if tensor.dtype != dtype or tensor.shape != sizes:
-            raise _wrong(file, name, f"{tensor.dtype} {tensor.shape}", f"{dtype} {shape}")
+            found = f"{tensor.dtype} {tensor.shape}"
+            wanted = f"{dtype} {shape}"
+            raise _wrong(file, name, found, wanted, f"must be {wanted}, not {found}")
     for name in file.tensors:
         if name not in expected and name not in _TOKENIZER:
             raise _unknown(file, name)
@@ -295,7 +297,7 @@ def _check_age(file: TensorFile) -> None:
 
 def _check_widths(file: TensorFile) -> None:
     """Refuse sizes that the kernels cannot compute with."""
-    config = file.metadata
+    config = file.config
     C, H, N = config["n_embd"], config["n_head"], config["head_size"]
     if config["arch"] != "v4" and (H * N != C or N % 8):
         wanted = f"{C} channels in all, and a multiple of 8, for the kernels"
@@ -334,28 +336,37 @@ def _check_preview(file: TensorFile) -> None:
         are_whole_words = rank * bits % 32 == 0
         if rows > V or blocks != -(-rows // BLOCK) or not are_whole_words:
             found = f"{blocks} blocks, {rank} codes a row"
-            raise _wrong(file, f"head.codes.{bits}", found, f"those of {min(rows, V)} rows")
+            wanted = f"those of {min(rows, V)} rows"
+            problem = f"has {found}, but must have {wanted}"
+            raise _wrong(file, f"head.codes.{bits}", found, wanted, problem)
         rank_of_codes += rank
     basis_rank = file.tensors["head.basis.weight"].shape[0]
     is_permutation = np.array_equal(np.sort(file["head.places"]), np.arange(V))
     if basis_rank != rank_of_codes or not is_permutation:
         found = f"other rows, or a basis of rank {basis_rank}"
-        raise _wrong(file, "head.places", found, "every row once, a rank for each code of a row")
+        wanted = "every row once, a rank for each code of a row"
+        raise _wrong(file, "head.places", found, wanted, f"must have {wanted}, not {found}")
 
 
-def _wrong(file: TensorFile, name: str, found: str, expected: str) -> FormatError:
-    return FormatError(file.path, f"tensor '{name}'", found, expected, _DAMAGED)
+def _wrong(file: TensorFile, name: str, found: str, expected: str, problem: str) -> FormatError:
+    """Return an error that names a tensor and says in a clause what its problem is."""
+    what = f"tensor '{name}'"
+    sentence = f"{file.path}: {what} {problem}"
+    return FormatError(file.path, what, found, expected, _DAMAGED, sentence)
 
 
 def _unknown(file: TensorFile, name: str) -> FormatError:
-    found = f"a tensor that {file.metadata['arch']} models do not have"
+    what = f"tensor '{name}'"
+    arch = file.config["arch"]
+    found = f"a tensor that {arch} models do not have"
     fix = UPDATE if file.minor > MINOR else _DAMAGED
-    return FormatError(file.path, f"tensor '{name}'", found, "none of this name", fix)
+    sentence = f"{file.path}: {arch} models have no {what}"
+    return FormatError(file.path, what, found, "none of this name", fix, sentence)
 
 
 def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:
     """Return the type and shape of every tensor that a file must have, without its tokenizer."""
-    config = file.metadata
+    config = file.config
     shapes = tensor_shapes(config, file.tensors)
     shapes |= {name: (config["n_embd"],) for name in KEPT if name in file.tensors}
     expected: dict[str, tuple[str, Shape]] = {}

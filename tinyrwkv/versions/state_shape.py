@@ -6,16 +6,15 @@ and what the time mix keeps: aa, bb and pp (C,) in v4, the matrices S (H, N, N) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
+
+from ..file.config import Sizes
 
 NO_EXPONENT = -1e30
 """The first value of v4's pp: the largest exponent of a sum that is still empty."""
 
 
-def layer_state_size(config: Mapping[str, Any]) -> int:
+def layer_state_size(config: Sizes) -> int:
     """Return how many float32 the state of one layer has.
 
     Parameters
@@ -29,7 +28,7 @@ def layer_state_size(config: Mapping[str, Any]) -> int:
     return 2 * C + config["n_head"] * config["head_size"] ** 2
 
 
-def first_state(config: Mapping[str, Any]) -> np.ndarray:
+def first_state(config: Sizes) -> np.ndarray:
     """Return the state before the first token: all zeros, except v4's exponents.
 
     Parameters
