@@ -152,7 +152,7 @@ class Generation(Iterator[Piece]):
     result : Result
         What has been iterated so far.
     logits : ndarray, float32, shape (V,)
-        What the last token was chosen from; ``-inf`` where a constraint does not allow one.
+        What the last token was chosen from; ``-inf`` for tokens that a constraint does not allow.
 
     Examples
     --------
@@ -322,7 +322,7 @@ class Generation(Iterator[Piece]):
         """Take the bytes of a token; return those to show, and whether a stop string is complete.
 
         If it is complete, the text ends before it, maybe within a token. Then the result goes back
-        to the state before that token, and the bytes that are left of the token are encoded anew.
+        to the state before that token, and the bytes up to the stop string are encoded anew.
         """
         self._match_bytes += data
         shown, size = self._stops.push(data)

@@ -248,7 +248,7 @@ class Model(Core):
         Returns
         -------
         int or None
-            A multiple of the page size; None where the system does not tell.
+            A multiple of the page size; None if the system does not tell.
         """
         self.file.check_open()
         return self.file.resident()
@@ -259,7 +259,7 @@ class Model(Core):
         Returns
         -------
         int or None
-            A multiple of the page size; None where the system does not tell.
+            A multiple of the page size; None if the system does not tell.
         """
         self.file.check_open()
         return self.file.cached()

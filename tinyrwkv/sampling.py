@@ -140,7 +140,7 @@ class Sampler:
         Parameters
         ----------
         logits : ndarray, float32, shape (V,)
-            ``-inf`` where a token is not allowed. Not changed.
+            ``-inf`` for tokens that are not allowed. It is not changed.
 
         Returns
         -------

@@ -124,10 +124,10 @@ class ResidentLimit:
             )
 
     def _choose_dropped(self, once: list[int]) -> list[bool]:
-        """Tell for each step whether its bytes are dropped after use; take the others off the room.
+        """Tell for each step whether its bytes are dropped after use.
 
         The steps are looked at in order. A step is kept if the largest one that is dropped still
-        has room.
+        has room. What is kept is subtracted from the room.
         """
         sizes = [sum(pages(*extent) for extent in step) for step in self.steps.extents]
         drops = [True] * len(sizes)

@@ -55,7 +55,7 @@ class MappedFile:
     def close(self) -> None:
         """Let go of the map.
 
-        The system closes it at once, or together with the last view of it that is still alive.
+        Python closes it at once, or together with the last view of it that is still alive.
         """
         # mmap.close() would crash: with an older NumPy, the map does not know of its views.
         self.map = None
@@ -67,7 +67,7 @@ class MappedFile:
         Returns
         -------
         ndarray, bool, shape (pages,) or None
-            None where the system does not tell.
+            None if the system does not tell.
         """
         with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
             pagemap.seek(self._address // _PAGE * 8)  # 8 bytes describe a page
@@ -105,7 +105,7 @@ class MappedFile:
         Returns
         -------
         int or None
-            A multiple of the page size; None where the system does not tell.
+            A multiple of the page size; None if the system does not tell.
         """
         libc = memory.libc()
         if libc is None or not self._is_own():

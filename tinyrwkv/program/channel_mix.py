@@ -137,7 +137,7 @@ def sparse_value(
 
 
 def _bundled_rows(bundles: Tensor, C: int) -> Rows:
-    """Return how bundles lie: several in a page, or in a row if a page is too small for two."""
+    """Return how bundles lie: several in a page, or end to end if a page is too small for two."""
     row_bytes = 2 * C
     if bundles.shape[1] != op.PAGE:
         return Rows(row_bytes)

@@ -1,4 +1,4 @@
-"""Write the operations of a time mix: they compute what ``reference`` has a function for."""
+"""Write the operations of a time mix; ``versions.reference`` has the mathematics of them."""
 
 from __future__ import annotations
 

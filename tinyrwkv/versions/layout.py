@@ -301,13 +301,18 @@ def _check_widths(file: TensorFile) -> None:
     C, H, N = config["n_embd"], config["n_head"], config["head_size"]
     if config["arch"] != "v4" and (H * N != C or N % 8):
         wanted = f"{C} channels in all, and a multiple of 8, for the kernels"
-        raise FormatError(file.path, "metadata", f"{H} heads of {N}", wanted, _DAMAGED)
+        found = f"{H} heads of {N}"
+        sentence = f"{file.path} has {found}, but needs {wanted}"
+        raise FormatError(file.path, "metadata", found, wanted, _DAMAGED, sentence)
     for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
         is_there = any(name.endswith(part) for name in file.tensors)
         if is_there and (C % step or config["dtype"] != "int8"):
             found = f"{part} {C} wide, {config['dtype']}"
             wanted = f"int8 and a multiple of {step}, for the kernels"
-            raise FormatError(file.path, "metadata", found, wanted, _DAMAGED)
+            sentence = (
+                f"{file.path}: {part} is {C} wide and {config['dtype']}, but must be {wanted}"
+            )
+            raise FormatError(file.path, "metadata", found, wanted, _DAMAGED, sentence)
 
 
 def _sizes(
