@@ -1000,8 +1000,9 @@ def test_leftover_of_a_power_cut(path):
 def test_arrays_that_are_refused(path, name, array, found):
     with Writer(path, MODEL) as writer:
         writer.add("old", np.ones(1, np.int8))
-        with pytest.raises(ArgumentError, match=re.escape(f"found {found}")):
+        with pytest.raises(ArgumentError) as caught:
             writer.add(name, array)
+        assert caught.value.found.startswith(found)
         writer.add("new", np.ones(1, np.int8))
     with open_file(path, verify=True) as file:
         assert list(file.tensors) == ["old", "new"]
