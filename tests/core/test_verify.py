@@ -82,7 +82,7 @@ def test_the_command_finds_it(tmp_path, tiny, capsys):
 
     path = rewrite(tiny("v7", "f16"), tmp_path / "a.trwkv", change)
     assert main(["verify", path]) != 0
-    assert "'head.weight': found inf" in capsys.readouterr().err
+    assert "'head.weight' holds inf" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", NUMBERS)
