@@ -151,7 +151,7 @@ def test_what_cannot_be_resumed_is_left_alone(
 ) -> None:
     before = pathlib.Path(cafe).read_bytes()
     status, out, notes = piped("price?\n", cafe, "--resume", cafe)
-    assert (status, out) == (1, "") and "expected a state" in notes
+    assert (status, out) == (1, "") and "is a model, not a state" in notes
     assert pathlib.Path(cafe).read_bytes() == before
     assert "no folder" in piped("price?\n", cafe, "--resume", str(tmp_path / "no" / "folder"))[2]
     monkeypatch.setattr("tinyrwkv.cli.commands.chat.state_folder", lambda: None)
