@@ -19,10 +19,10 @@ from tinyrwkv.engine import backends
 from tinyrwkv.engine.workspace import Workspace
 from tinyrwkv.errors import ArgumentError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.native.load import Choice
+from tinyrwkv.native.load import KernelObject
 from tinyrwkv.program.program import Program
 
-MISSING = Choice("", None, "no object is made for this system")
+MISSING = KernelObject("", None, "no object is made for this system")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def script(code: str, *args: str, path: str = "") -> str:
 WITHOUT_OBJECTS = """
 import sys
 import tinyrwkv.native.load as native
-native.choose = lambda *_: native.Choice("", None, "none")
+native.choose = lambda *_: native.KernelObject("", None, "none")
 """
 
 
@@ -208,7 +208,7 @@ def damaged(monkeypatch, tmp_path):
     bad = tmp_path / "bad.so"
     bad.write_bytes(b"\x7fELF no more")
     monkeypatch.delenv("TINYRWKV_BACKEND", raising=False)
-    monkeypatch.setattr(NATIVE, lambda *_: Choice("bad", bad, "the best"))
+    monkeypatch.setattr(NATIVE, lambda *_: KernelObject("bad", bad, "the best"))
     monkeypatch.setitem(sys.modules, "tinyrwkv.engine.numba_backend", None)
 
 

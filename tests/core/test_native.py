@@ -1,4 +1,4 @@
-"""The objects compiled ahead of time: what is in them, and that none is loaded which is stale, altered or foreign."""
+"""The objects compiled ahead of time: what is in them, and which ones are refused."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@
     emulated_check.py tokens MODEL                read tokens; print a hash and the memory
     emulated_check.py soft NAME DIR OUTPUT        copy an ARM object for the soft-float ABI
 
-Needs NumPy and this checkout, so that any machine can run it, an emulated one too: ``.ci/emulated``.
+Needs NumPy and this checkout, so that any machine can run it. ``.ci/emulated`` runs it on emulated
+ones.
 """
 
 from __future__ import annotations
@@ -46,26 +47,33 @@ PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a 
 BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
 """Bounds of the difference from the numpy backend, in standard deviations of the logits.
 
-It does not round activations to integers; and ARMv7's vectors take f16 weights below 6.1e-5 for zero.
+The numpy backend does not round activations to integers, and ARMv7's vectors take f16 weights below
+6.1e-5 for zero.
 """
 SHARE = {"previewed": 0.98}
-"""Share of the logits that must be so near: a row at the edge may be read exactly by one and previewed by the other."""
+"""Share of the logits that must be that near.
+
+A row at the edge may be read exactly by one backend and previewed by the other.
+"""
 SMALL = "a subnormal state"
 FLUSHES = {"armv7"}
-"""Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7: these of a state may differ."""
+"""Objects whose vectors take numbers below 1.2e-38 for zero, as NEON does on ARMv7.
+
+Such numbers of a state may differ.
+"""
 
 
 def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) -> None:
-    """Write tiny random models, of sizes that no vector length divides: of every version, dense and compressed.
+    """Write tiny random models of every version, dense and compressed.
 
-    One head's values are zero, so that its part of the state only decays: nothing hides how small numbers are rounded.
+    No vector length divides their sizes. One head's values are zero, so that its part of the state
+    only decays: nothing hides how small numbers are rounded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for arch, dtype, form in models:
         shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
-        path = folder / (
-            f"{arch}-{dtype}.trwkv" if form == "dense" else f"{arch}-{dtype}-{form}.trwkv"
-        )
+        suffix = "" if form == "dense" else f"-{form}"
+        path = folder / f"{arch}-{dtype}{suffix}.trwkv"
         write(str(path), shape, dtype, seed=1, low=24)
         rewrite(path, path, FORMS[form])
 
@@ -78,13 +86,13 @@ def decay_only(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None
 
 
 def low_rank_and_sparse(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Put factors in the place of projections, and rows that can be skipped in that of the channel mix's values."""
+    """Replace projections by factors, and values of the channel mix by rows that can be skipped."""
     decay_only(metadata, tensors)
     compress(metadata, tensors)
 
 
 def chosen(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Let 1-bit weights choose neurons: some always, some never, some by their sign, which the inputs decide."""
+    """Let 1-bit weights choose neurons: some always, some never, some where a score is positive."""
     decay_only(metadata, tensors)
     predict(metadata, tensors)
     for name, array in tensors.items():
@@ -126,7 +134,10 @@ def attach(model: Model, name: str, objects: pathlib.Path, threads: int) -> None
 
 
 def read(model: Model, chunked: bool, small: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits after every token and the last state; with `small`, begin with a state of subnormal numbers."""
+    """Return the logits after every token and the last state.
+
+    With `small`, begin with a state of subnormal numbers.
+    """
     state = model.new_state()
     if small:
         state.data[:] = (np.arange(len(state.data)) % 97 + 1).astype(np.float32) * np.float32(1e-40)
@@ -149,10 +160,9 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def one_hash(found: dict[str, str]) -> str:
-    """Return the hash that all ways of reading agree on, or each way's."""
-    return (
-        next(iter(found.values())) if len(set(found.values())) == 1 else f"not one result: {found}"
-    )
+    """Return the hash that all ways of reading agree on, or that of each way."""
+    hashes = set(found.values())
+    return hashes.pop() if len(hashes) == 1 else f"not one result: {found}"
 
 
 def hashes_of(
@@ -164,7 +174,9 @@ def hashes_of(
     """
     label, dtype = pathlib.Path(model.path).stem, model.config["dtype"]
     form = label.rsplit("-", 1)[1]
-    starts = {label: False, f"{label}, {SMALL}": True} if label.endswith("int8") else {label: False}
+    starts = {label: False}
+    if label.endswith("int8"):
+        starts[f"{label}, {SMALL}"] = True
     result = {}
     for title, small in starts.items():
         found = {}
@@ -172,23 +184,22 @@ def hashes_of(
             attach(model, name, objects, threads)
             for way in ("chunks", "tokens"):
                 logits, state = read(model, way == "chunks", small)
-                error = float(
-                    np.quantile(np.abs(logits - expected), SHARE.get(form, 1)) / expected.std()
-                )
-                near = small or error < BOUND[dtype]
-                found[f"{way}, {threads} threads"] = (
-                    digest(logits, state) if near else f"{error:.2g} from the numpy backend"
-                )
+                distance = np.quantile(np.abs(logits - expected), SHARE.get(form, 1))
+                error = float(distance / expected.std())
+                if small or error < BOUND[dtype]:
+                    seen = digest(logits, state)
+                else:
+                    seen = f"{error:.2g} from the numpy backend"
+                found[f"{way}, {threads} threads"] = seen
         result[title] = one_hash(found)
         if small:
-            result[f"{title}, flushed"] = digest(
-                logits, np.where(np.abs(state) < np.finfo(np.float32).tiny, 0, state)
-            )
+            flushed = np.where(np.abs(state) < np.finfo(np.float32).tiny, 0, state)
+            result[f"{title}, flushed"] = digest(logits, flushed)
     return result
 
 
 def generation_of(model: Model, name: str, objects: pathlib.Path) -> dict[str, Any]:
-    """Return the greedy tokens after a prompt, and a hash of the last logits and the state; with 2 threads."""
+    """Return the greedy tokens after a prompt, and a hash of the last logits and the state."""
     prompt: Any = PROMPT
     if "tokenizer.bytes" in model.file:
         prompt = "User: please go forward two meters and then turn left\n\nAssistant:"
@@ -199,14 +210,17 @@ def generation_of(model: Model, name: str, objects: pathlib.Path) -> dict[str, A
 
 
 def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[str, Any]:
-    """Return what every named object computes for every model of a folder, and what the loader would choose."""
-    choice = choose(objects)
+    """Return what every named object computes for every model of a folder.
+
+    The report has what the loader would choose, too.
+    """
+    best = choose(objects)
+    versions = f"numpy {np.__version__}, python {platform.python_version()}"
+    needed = {feature for target in TARGETS.values() for feature in target.needs}
     report: dict[str, Any] = {
-        "machine": f"{machine()} ({platform.machine()}), numpy {np.__version__}, python {platform.python_version()}",
-        "features": sorted(
-            cpu_features() & {f for target in TARGETS.values() for f in target.needs}
-        ),
-        "chosen": choice.name or choice.reason,
+        "machine": f"{machine()} ({platform.machine()}), {versions}",
+        "features": sorted(cpu_features() & needed),
+        "chosen": best.name or best.reason,
         "objects": {},
     }
     models = []
@@ -236,7 +250,8 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
 def compare(results: list[pathlib.Path]) -> int:
     """Print what was computed where; return 1 where any hash is another than the first result's.
 
-    The name of a result is "WHERE.json", or "WHERE=OBJECT.json" where the loader must choose that object.
+    The name of a result is "WHERE.json", or "WHERE=OBJECT.json" where the loader must choose that
+    object.
     """
     failed = False
     first: dict[str, Any] = {}
@@ -251,25 +266,11 @@ def compare(results: list[pathlib.Path]) -> int:
         failed |= bool(wrong) or not report["objects"]
         for name, found in report["objects"].items():
             first = first or found
-            differ = {
-                key
-                for key in first["hashes"] | found["hashes"]
-                if found["hashes"].get(key) != first["hashes"].get(key)
-            }
-            differ = {
-                key for key in differ if "int8" in key or "generation" in key
-            }  # float files: within the bound only
-            if name in FLUSHES:
-                differ = {key for key in differ if not key.endswith(SMALL)}
-            bad = differ | {
-                key for key, value in found["hashes"].items() if " " in value
-            }  # a message
-            bad |= {"tokens"} if found["tokens"] != first["tokens"] else set()
+            bad = wrong_results(name, found, first)
             print(f"  {name:<16} {found['seconds']:5.1f} s  {'FAILED' if bad else 'the same bits'}")
             for key in sorted(bad):
-                print(
-                    f"    {key}: {found['hashes'].get(key, found['tokens'])}, expected {first['hashes'].get(key)}"
-                )
+                seen = found["hashes"].get(key, found["tokens"])
+                print(f"    {key}: {seen}, expected {first['hashes'].get(key)}")
             failed |= bool(bad)
     print("\ntokens", first.get("tokens"))
     for key, value in sorted(first.get("hashes", {}).items()):
@@ -277,8 +278,22 @@ def compare(results: list[pathlib.Path]) -> int:
     return int(failed)
 
 
+def wrong_results(name: str, found: dict[str, Any], first: dict[str, Any]) -> set[str]:
+    """Return the names of the results of an object that are not those of the first object."""
+    hashes, expected = found["hashes"], first["hashes"]
+    differ = {key for key in hashes | expected if hashes.get(key) != expected.get(key)}
+    # Files of floats need not agree: they are within the bound.
+    bad = {key for key in differ if "int8" in key or "generation" in key}
+    if name in FLUSHES:
+        bad = {key for key in bad if not key.endswith(SMALL)}
+    bad |= {key for key, value in hashes.items() if " " in value}  # a message and no hash
+    if found["tokens"] != first["tokens"]:
+        bad.add("tokens")
+    return bad
+
+
 def tokens(path: pathlib.Path) -> dict[str, Any]:
-    """Return a hash of what the native backend computes for a few tokens of a model, and the memory it took."""
+    """Return what the native backend computes for a few tokens, as a hash, and its memory."""
     begin = time.perf_counter()
     model = load(path, backend="native", threads=2)
     logits, state = model.forward(PROMPT)
@@ -304,9 +319,10 @@ def tokens(path: pathlib.Path) -> dict[str, Any]:
 
 
 def soft(name: str, objects: pathlib.Path, output: pathlib.Path) -> None:
-    """Write an ARM object that says it passes floats in integer registers; the one function exported takes none.
+    """Write an ARM object that says that it passes floats in integer registers.
 
-    Debian has ARMv6 only with that ABI, and its loader refuses objects of the other.
+    That is true of the one function that it exports, which takes none. Debian has ARMv6 only with
+    that ABI, and its loader refuses objects of the other.
     """
     data = bytearray((objects / f"{name}.so").read_bytes())
     flags = int.from_bytes(data[36:40], "little")

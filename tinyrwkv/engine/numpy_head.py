@@ -7,18 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import abi as op
-from .numpy_call import (
-    F32,
-    I8,
-    I16,
-    I32,
-    U8,
-    Call,
-    product,
-    row_blocks,
-    unpacked_rows,
-    upper_bytes,
-)
+from .numpy_call import F32, I8, I16, I32, U8, Call, product, row_blocks, unpacked_rows, upper_bytes
 
 
 def level(call: Call, fields: Any) -> None:

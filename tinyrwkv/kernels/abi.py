@@ -131,7 +131,7 @@ TOKENS, IDS = 4, 5  # number of tokens, 1 to MAX_TOKENS; address of their ids, i
 OLD, NEW = 6, 7  # addresses of the states: one is read, the other written
 SHARED, PRIVATE = 8, 9  # addresses of the workspaces
 OUT, HEAD = 10, 11  # address of the logits; one of the three modes below
-BEGIN, END = 12, 13  # this thread's part of all work, in parts of WORK
+BEGIN, END = 12, 13  # this thread's part of the rows, as parts of WORK
 THREADS, BARRIER = 14, 15  # number of threads; address of BARRIER_BYTES bytes, zero at first
 TOUCHED = 16  # the kernels add the bytes of weights that only some tokens need
 ARGUMENTS = 17
@@ -140,8 +140,9 @@ ARGUMENTS = 17
 NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)
 """What SELECT keeps for the head: nothing runs it, the last token, every token."""
 
-WORK = 65536
-"""The parts of all work that threads share, counted from BEGIN to END."""
+WORK_BITS = 16
+WORK = 1 << WORK_BITS
+"""All rows of an operation in BEGIN and END: a thread's part is counted in 65536ths."""
 
 BARRIER_BYTES = 128
 

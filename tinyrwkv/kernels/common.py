@@ -1,7 +1,8 @@
-"""What every kernel uses: the arguments of a call, a thread's share of the rows, dot products of float32.
+"""What every kernel uses: each thread's share of the rows, dot products, and names for types.
 
-Every kernel takes `a`, the arguments of the call, and most take `p`, the fields of their operation in the order of
-``abi.FIELDS``. Sizes are int32, because 32-bit processors are slow with more; offsets are int64.
+Every kernel takes `args`, the arguments of the call, and most take `fields`, those of their
+operation; `abi` names the places in both. Numbers of rows, columns and tokens are int32, because
+32-bit processors are slow with more. Addresses and offsets are int64.
 """
 
 from __future__ import annotations
@@ -11,54 +12,92 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .abi import BEGIN, END, ONES, PRIVATE, SHARED
+from .abi import BEGIN, END, F16, F32, ONES, PRIVATE, SHARED, WORK, WORK_BITS
 from .simd import dots_f32, f32_at, prefetch, square_root
 
-# Rows that are on their way while others are multiplied: they lie apart, and no prefetcher knows the next.
+# Numba infers the types of kernels; these names tell them to the reader.
+Arguments = Any  # pointer to the arguments of a call: args[TOKENS]
+Fields = Any  # pointer to the fields of an operation: fields[NORM_AT.width]
+Address = Any  # int64
+Offset = Any  # int64, bytes from an address
+Int = Any  # int32
+Bool = Any
+Float = Any  # float32
+Floats = Any  # pointer to float32: x[j]
+Ints = Any  # pointer to integers
+
+LINE = 64
+"""Bytes that a processor reads from memory at once."""
+
 AHEAD, GROUP = 8, 16
-FAR = 4096  # bytes ahead in a stream that the processor follows too closely
+"""Rows that are on their way while others are multiplied; no prefetcher knows rows that lie apart.
+
+AHEAD is for rows that are read one by one, GROUP for rows that are read side by side.
+"""
+
+FAR = 4096
+"""Bytes to read ahead in a stream that the processor follows too closely."""
 
 kernel = njit(error_model="numpy", nogil=True, boundscheck=False)
+# For a part of one kernel that has a name for the reader: Numba puts its lines where it is called,
+# so that LLVM sees one function. A kernel in its place can give other machine code.
+part = njit(error_model="numpy", nogil=True, boundscheck=False, inline="always")
 f32, i16, i32, i64 = np.float32, np.int16, np.int32, np.int64
 
 
-@kernel
-def dot(a: Any, x: Any, y: Any, n: Any) -> Any:
-    """Sum of x_j y_j over float32 at two addresses, in the fixed order of ``simd``."""
-    dots_f32(x, 0, y, 0, n, a[PRIVATE], 0)
-    return f32_at(a[PRIVATE])[0]
+@part
+def item_bytes(kind: Int) -> Int:
+    """Return the bytes of one weight of a kind."""
+    if kind == F32:
+        return 4
+    if kind == F16:
+        return 2
+    return 1
 
 
 @kernel
-def mine(a: Any, i: Any) -> Any:
-    """Tell whether unit i is this thread's; multiples of the golden ratio spread them."""
-    place = i * 40503 & 65535
-    return a[BEGIN] <= place < a[END]
+def dot(args: Arguments, x: Address, y: Address, n: Int) -> Float:
+    """Return the sum of x_j y_j over n float32, in the fixed order of ``simd``."""
+    dots_f32(x, 0, y, 0, n, args[PRIVATE], 0)
+    return f32_at(args[PRIVATE])[0]
 
 
 @kernel
-def prefetch_row(row: Any, n: Any) -> None:
+def mine(args: Arguments, i: Int) -> Bool:
+    """Tell whether unit i is this thread's.
+
+    Multiples of the golden ratio spread the units of each thread over all of them.
+    """
+    place = i * 40503 & (WORK - 1)
+    return args[BEGIN] <= place < args[END]
+
+
+@kernel
+def share(args: Arguments, units: Int, unit: Int) -> tuple[Int, Int]:
+    """Return this thread's part of rows that come in units: its first row, and the end.
+
+    BEGIN and END are arguments because 32-bit ARM has no division to compute them with.
+    """
+    first = i32((units * args[BEGIN] >> WORK_BITS) * unit)
+    last = i32((units * args[END] >> WORK_BITS) * unit)
+    return first, last
+
+
+@kernel
+def prefetch_row(row: Address, n: Int) -> None:
     """Begin to read n bytes."""
-    for j in range(0, n, 64):
+    for j in range(0, n, LINE):
         prefetch(row + j)
 
 
 @kernel
-def share(a: Any, units: Any, unit: Any) -> tuple[Any, Any]:
-    """Return this thread's part of rows that come in units, from the 65536ths of the work that are its own.
-
-    A division would do without these two arguments, but 32-bit ARM has none.
-    """
-    return i32((units * a[BEGIN] >> 16) * unit), i32((units * a[END] >> 16) * unit)
-
-
-@kernel
-def normalise(a: Any, x: Any, out: Any, n: Any, eps: Any) -> None:
-    """out = (x - mean(x)) / sqrt(var(x) + eps), the variance biased."""
-    mean = dot(a, x, a[SHARED] + ONES, n) / f32(n)
+def normalise(args: Arguments, x: Address, out: Address, n: Int, eps: Float) -> None:
+    """out = (x - mean(x)) / sqrt(var(x) + eps), for n float32 and their biased variance."""
+    mean = dot(args, x, args[SHARED] + ONES, n) / f32(n)
     source, target = f32_at(x), f32_at(out)
     for j in range(n):
         target[j] = source[j] - mean
-    scale = f32(1) / square_root(dot(a, out, out, n) / f32(n) + eps)
+    variance = dot(args, out, out, n) / f32(n)
+    scale = f32(1) / square_root(variance + eps)
     for j in range(n):
         target[j] = target[j] * scale

@@ -1,19 +1,21 @@
-"""The head by a preview: a few bits of every row for a first guess, the exact row where the guess matters.
+"""The head by a preview: codes of a few bits give a guess of every logit, exact rows follow.
 
-Exact rows are shared out in units of op.UNIT, spread by `common.mine`: likely rows, which come first, cost most.
+Rows are in the order of how likely their tokens are; GATHER brings their logits z into the order of
+ids. z and scores are shared, with a row for each token. Exact rows are shared out in units of UNIT,
+spread by `common.mine`: the likely rows, which come first, cost most. `run` calls these kernels in
+the order in which they stand here.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from . import abi as op
-from . import common, simd
+from . import simd
 from .abi import (
+    BLOCK,
     CHOOSE_AT,
     EXACT_AT,
     GATHER_AT,
     LEVEL_AT,
+    MAX_TOKENS,
     OUT,
     PREVIEW_AT,
     PRIVATE,
@@ -21,169 +23,192 @@ from .abi import (
     SHARED,
     TOKENS,
     TOUCHED,
+    UNIT,
     WEIGHTS,
 )
 from .codes import code_sums, fill_tables_2, fill_tables_4
-from .common import FAR, dot, f32, i16, i32, i64, kernel, share
+from .common import (
+    AHEAD,
+    FAR,
+    Arguments,
+    Fields,
+    Float,
+    Int,
+    Ints,
+    dot,
+    f32,
+    i16,
+    i32,
+    i64,
+    kernel,
+    mine,
+    prefetch_row,
+    share,
+)
+from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
 
-LISTED = ROWS * op.MAX_TOKENS - 16  # rows that have room where the results of dot products go
+LIST = 64
+"""Where the list of exact rows lies in the private workspace, after the result of a dot product."""
+
+LISTED = ROWS * MAX_TOKENS - LIST // 4
+"""Rows that have room in the list, which lies where the results of dot products go."""
 
 
 @kernel
-def level(a: Any, p: Any) -> None:
-    """z_i = s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) for the rows of one level; added to z_i after the first."""
-    rows, n, rank, tables = (
-        i32(p[LEVEL_AT.rows]),
-        i32(p[LEVEL_AT.bytes]),
-        i32(p[LEVEL_AT.rank]),
-        a[PRIVATE] + p[LEVEL_AT.sums],
-    )
-    table, sums, scale = (
-        f32_at(a[WEIGHTS] + p[LEVEL_AT.table]),
-        i32_at(a[PRIVATE]),
-        f32_at(a[PRIVATE] + 4 * op.BLOCK),
-    )
-    first, last = share(a, i64(rows + op.BLOCK - 1) >> 6, op.BLOCK)
-    for t in range(i32(a[TOKENS])):
-        x, s = (
-            a[PRIVATE] + p[LEVEL_AT.src] + i64(t) * rank * 2,
-            f32(128) * f32_at(a[PRIVATE] + p[LEVEL_AT.src_scale])[t],
-        )
-        if p[LEVEL_AT.bits] == 4:
+def level(args: Arguments, fields: Fields) -> None:
+    """z_i (+)= s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) for the rows of one level.
+
+    c_i are the `rank` codes of row i and scale_i = table[scales_i]. u = round(q / 256) for the
+    quantised q at src, whose scale at src_scale gives s. z is dst: `add` says whether it is added
+    to or, in the first level, set.
+    """
+    rows, n = i32(fields[LEVEL_AT.rows]), i32(fields[LEVEL_AT.bytes])
+    rank, tables = i32(fields[LEVEL_AT.rank]), args[PRIVATE] + fields[LEVEL_AT.sums]
+    table = f32_at(args[WEIGHTS] + fields[LEVEL_AT.table])
+    sums = i32_at(args[PRIVATE])  # 2 (c_i . u) - (2^bits - 1) sum(u) for a block of rows
+    scale = f32_at(args[PRIVATE] + 4 * BLOCK)
+    first, last = share(args, i64(rows + BLOCK - 1) >> 6, BLOCK)
+    for t in range(i32(args[TOKENS])):
+        x = args[PRIVATE] + fields[LEVEL_AT.src] + i64(t) * rank * 2
+        # 256, as u is 256 times too small, and half, as the sums are twice too large.
+        s = f32(128) * f32_at(args[PRIVATE] + fields[LEVEL_AT.src_scale])[t]
+        if fields[LEVEL_AT.bits] == 4:
             fill_tables_4(x, n, tables)
         else:
             fill_tables_2(x, n, tables)
-        for start in range(first, last, op.BLOCK):
+        for start in range(first, last, BLOCK):
+            codes = args[WEIGHTS] + fields[LEVEL_AT.codes] + i64(start) * n
             # i64: of a plain number Numba makes another form of code_sums, half as fast.
-            code_sums(
-                a[WEIGHTS] + p[LEVEL_AT.codes] + i64(start) * n, tables, n, a[PRIVATE], i64(FAR)
-            )
-            scales, m = (
-                u8_at(a[WEIGHTS] + p[LEVEL_AT.scales] + start),
-                min(i32(op.BLOCK), i32(rows - start)),
-            )
-            z = f32_at(a[SHARED] + p[LEVEL_AT.dst] + (i64(t) * p[LEVEL_AT.dst_stride] + start) * 4)
+            code_sums(codes, tables, n, args[PRIVATE], i64(FAR))
+            scales = u8_at(args[WEIGHTS] + fields[LEVEL_AT.scales] + start)
+            m = min(i32(BLOCK), i32(rows - start))
+            dst = args[SHARED] + fields[LEVEL_AT.dst]
+            z = f32_at(dst + (i64(t) * fields[LEVEL_AT.dst_stride] + start) * 4)
             for i in range(m):
                 scale[i] = table[scales[i]]
             for i in range(m):
-                z[i] = (z[i] if p[LEVEL_AT.add] else f32(0)) + f32(sums[i]) * (scale[i] * s)
+                before = z[i] if fields[LEVEL_AT.add] else f32(0)
+                z[i] = before + f32(sums[i]) * (scale[i] * s)
 
 
 @kernel
-def preview(a: Any, p: Any) -> None:
-    """z_i += mean . x + bias_i; score_i = z_i plus its error's log variance."""
-    rows, cols = i32(p[PREVIEW_AT.rows]), i32(p[PREVIEW_AT.cols])
-    bias, spread, ranges = (
-        u8_at(a[WEIGHTS] + p[PREVIEW_AT.bias]),
-        u8_at(a[WEIGHTS] + p[PREVIEW_AT.spread]),
-        f32_at(a[WEIGHTS] + p[PREVIEW_AT.ranges]),
-    )
-    bias_low, bias_step, spread_low, spread_step = ranges[0], ranges[1], ranges[2], ranges[3]
-    first, last = share(a, rows, 1)
-    for t in range(i32(a[TOKENS])):
-        offset = dot(
-            a,
-            a[PRIVATE] + p[PREVIEW_AT.src] + i64(t) * cols * 4,
-            a[WEIGHTS] + p[PREVIEW_AT.mean],
-            cols,
-        )
-        z, score = (
-            f32_at(a[SHARED] + p[PREVIEW_AT.dst] + i64(t) * rows * 4),
-            i16_at(a[SHARED] + p[PREVIEW_AT.scores] + i64(t) * rows * 2),
-        )
+def preview(args: Arguments, fields: Fields) -> None:
+    """z_i += mean . x + bias_i; score_i = z_i + spread_i.
+
+    x is src, private float32; z is dst. spread_i is the logarithm of the variance of the error of
+    z_i. bias and spread are bytes: `ranges` has the least value and the step of each.
+    """
+    rows, cols = i32(fields[PREVIEW_AT.rows]), i32(fields[PREVIEW_AT.cols])
+    bias = u8_at(args[WEIGHTS] + fields[PREVIEW_AT.bias])
+    spread = u8_at(args[WEIGHTS] + fields[PREVIEW_AT.spread])
+    ranges = f32_at(args[WEIGHTS] + fields[PREVIEW_AT.ranges])
+    bias_low, bias_step = ranges[0], ranges[1]
+    spread_low, spread_step = ranges[2], ranges[3]
+    first, last = share(args, rows, 1)
+    for t in range(i32(args[TOKENS])):
+        x = args[PRIVATE] + fields[PREVIEW_AT.src] + i64(t) * cols * 4
+        offset = dot(args, x, args[WEIGHTS] + fields[PREVIEW_AT.mean], cols)
+        z = f32_at(args[SHARED] + fields[PREVIEW_AT.dst] + i64(t) * rows * 4)
+        score = i16_at(args[SHARED] + fields[PREVIEW_AT.scores] + i64(t) * rows * 2)
         for i in range(first, last):
             z[i] = z[i] + (offset + (bias_low + bias_step * f32(bias[i])))
             score[i] = steps(z[i] + (spread_low + spread_step * f32(spread[i])))
 
 
 @kernel
-def steps(x: Any) -> Any:
-    """round(16 x) as int16, for x from -2047 to 2047."""
+def steps(x: Float) -> Int:
+    """Return round(16 x) as int16; beyond -2047 and 2047 it stays the same."""
     x = min(max(x * f32(16), f32(-32752.0)), f32(32752.0))
-    return i16(bits_from_float(x + f32(12582912.0)) - i32(0x4B400000))
+    return i16(bits_from_float(x + f32(TO_NEAREST)) - i32(0x4B400000))
 
 
 @kernel
-def choose(a: Any, p: Any) -> None:
-    """lowest = the least score that no more rows reach than are to be read exactly."""
-    rows, wanted = i32(p[CHOOSE_AT.rows]), i32_at(a[WEIGHTS] + p[CHOOSE_AT.wanted])[0]
-    for t in range(i32(a[TOKENS])):
-        scores, below = i16_at(a[SHARED] + p[CHOOSE_AT.scores] + i64(t) * rows * 2), i32(-(1 << 15))
+def choose(args: Arguments, fields: Fields) -> None:
+    """lowest = the least score that at most `wanted` rows reach; dst, private int32.
+
+    Where even the highest score has more rows than that, it is one above the highest. Where all
+    rows are wanted, it is the least score.
+    """
+    rows = i32(fields[CHOOSE_AT.rows])
+    wanted = i32_at(args[WEIGHTS] + fields[CHOOSE_AT.wanted])[0]
+    for t in range(i32(args[TOKENS])):
+        scores = i16_at(args[SHARED] + fields[CHOOSE_AT.scores] + i64(t) * rows * 2)
+        below = i32(-(1 << 15))
         least = highest = scores[0]
         for i in range(rows):
             least, highest = min(least, scores[i]), max(highest, scores[i])
-        for bit in range(15, -1, -1):  # bit by bit, the largest that too many reach
+        # Find bit by bit the largest bound that too many rows reach.
+        for bit in range(15, -1, -1):
             bound = i32(below + (1 << bit))
             if bound <= highest and (bound <= least or count(scores, rows, i16(bound)) > wanted):
                 below = bound
-        i32_at(a[PRIVATE] + p[CHOOSE_AT.dst])[t] = i32(below + 1) if wanted < rows else i32(least)
+        lowest = i32(below + 1) if wanted < rows else i32(least)
+        i32_at(args[PRIVATE] + fields[CHOOSE_AT.dst])[t] = lowest
 
 
 @kernel
-def count(scores: Any, rows: Any, bound: Any) -> Any:
-    """Return how many scores reach a bound; int16 counts, twice as many at once, are enough for a unit of rows."""
+def count(scores: Ints, rows: Int, bound: Int) -> Int:
+    """Return how many scores reach a bound."""
+    # Counts in int16, of which a processor adds twice as many at once; they have room for a unit.
     total = i32(0)
-    for start in range(0, rows, op.UNIT):
+    for start in range(0, rows, UNIT):
         some = i16(0)
-        for i in range(start, min(start + i32(op.UNIT), rows)):
+        for i in range(start, min(start + i32(UNIT), rows)):
             some = i16(some + i16(scores[i] >= bound))
         total += i32(some)
     return total
 
 
 @kernel
-def exact(a: Any, p: Any) -> None:
-    """z_i = w_i . x for the rows of a range whose score is high enough; no other row is read."""
-    first, rows, listed = i32(p[EXACT_AT.first]), i32(p[EXACT_AT.rows]), i32_at(a[PRIVATE] + 64)
-    for t in range(i32(a[TOKENS])):
-        scores, lowest, n = (
-            i16_at(a[SHARED] + p[EXACT_AT.scores] + i64(t) * p[EXACT_AT.dst_stride] * 2),
-            i32_at(a[PRIVATE] + p[EXACT_AT.lowest])[t],
-            i32(0),
-        )
-        for start in range(first, first + rows, op.UNIT):
-            if common.mine(a, start >> 8):
-                for i in range(start, min(start + i32(op.UNIT), first + rows)):
+def exact(args: Arguments, fields: Fields) -> None:
+    """z_i = scale_i s (w_i . q) for the rows i of a range with score_i >= lowest.
+
+    q, at src, are quantised activations and s their scale. No other row is read. z is dst.
+    """
+    first, rows = i32(fields[EXACT_AT.first]), i32(fields[EXACT_AT.rows])
+    listed = i32_at(args[PRIVATE] + LIST)
+    for t in range(i32(args[TOKENS])):
+        place = args[SHARED] + fields[EXACT_AT.scores]
+        scores = i16_at(place + i64(t) * fields[EXACT_AT.dst_stride] * 2)
+        lowest = i32_at(args[PRIVATE] + fields[EXACT_AT.lowest])[t]
+        n = i32(0)
+        for start in range(first, first + rows, UNIT):
+            if mine(args, start >> 8):
+                for i in range(start, min(start + i32(UNIT), first + rows)):
                     listed[n] = i32(i)
                     n = i32(n + (scores[i] >= lowest))
-            if n > i32(LISTED - op.UNIT):
-                n = read_listed(a, p, t, listed, n)
-        read_listed(a, p, t, listed, n)
+            if n > i32(LISTED - UNIT):
+                n = read_listed(args, fields, t, listed, n)
+        read_listed(args, fields, t, listed, n)
 
 
 @kernel
-def read_listed(a: Any, p: Any, t: Any, listed: Any, n: Any) -> Any:
-    """Compute z of listed rows; return 0."""
-    cols, weight, scales = (
-        i32(p[EXACT_AT.cols]),
-        a[WEIGHTS] + p[EXACT_AT.weight],
-        f32_at(a[WEIGHTS] + p[EXACT_AT.scale]),
-    )
-    x, s = (
-        a[PRIVATE] + p[EXACT_AT.src] + i64(t) * cols * 2,
-        f32_at(a[PRIVATE] + p[EXACT_AT.src_scale])[t],
-    )
-    z = f32_at(a[SHARED] + p[EXACT_AT.dst] + i64(t) * p[EXACT_AT.dst_stride] * 4)
+def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -> Int:
+    """Compute z of n listed rows for token t; return 0, the rows that the list has after that."""
+    cols, weight = i32(fields[EXACT_AT.cols]), args[WEIGHTS] + fields[EXACT_AT.weight]
+    scales = f32_at(args[WEIGHTS] + fields[EXACT_AT.scale])
+    x = args[PRIVATE] + fields[EXACT_AT.src] + i64(t) * cols * 2
+    s = f32_at(args[PRIVATE] + fields[EXACT_AT.src_scale])[t]
+    z = f32_at(args[SHARED] + fields[EXACT_AT.dst] + i64(t) * fields[EXACT_AT.dst_stride] * 4)
     for i in range(n):
-        if i + common.AHEAD < n:
-            common.prefetch_row(weight + i64(listed[i + common.AHEAD]) * cols, cols)
+        if i + AHEAD < n:
+            prefetch_row(weight + i64(listed[i + AHEAD]) * cols, cols)
         row = listed[i]
-        simd.dots_i8(weight + i64(row) * cols, 0, x, 0, cols, a[PRIVATE], 0)
-        z[row] = f32(i32_at(a[PRIVATE])[0]) * (scales[row] * s)
-    a[TOUCHED] += i64(n) * (cols + 4)
+        simd.dots_i8(weight + i64(row) * cols, 0, x, 0, cols, args[PRIVATE], 0)
+        z[row] = f32(i32_at(args[PRIVATE])[0]) * (scales[row] * s)
+    args[TOUCHED] += i64(n) * (cols + 4)
     return i32(0)
 
 
 @kernel
-def gather(a: Any, p: Any) -> None:
-    """logits[id] = z of its row, for this thread's part of the ids: to write apart would cost more than to read so."""
-    rows, places = i32(p[GATHER_AT.rows]), i32_at(a[WEIGHTS] + p[GATHER_AT.places])
-    first, last = share(a, rows, 1)
-    for t in range(i32(a[TOKENS])):
-        z, out = (
-            f32_at(a[SHARED] + p[GATHER_AT.src] + i64(t) * rows * 4),
-            f32_at(a[OUT] + i64(t) * rows * 4),
-        )
+def gather(args: Arguments, fields: Fields) -> None:
+    """logits[id] = z[places[id]], for this thread's part of the ids; z is src."""
+    # Threads share out the ids and not the rows: to write apart would cost more than to read so.
+    rows, places = i32(fields[GATHER_AT.rows]), i32_at(args[WEIGHTS] + fields[GATHER_AT.places])
+    first, last = share(args, rows, 1)
+    for t in range(i32(args[TOKENS])):
+        z = f32_at(args[SHARED] + fields[GATHER_AT.src] + i64(t) * rows * 4)
+        out = f32_at(args[OUT] + i64(t) * rows * 4)
         for i in range(first, last):
             out[i] = z[places[i]]

@@ -1,16 +1,19 @@
-"""Operations on activations one by one: embedding, layer norm, token shift, quantisation."""
+"""Operations on single activations: embedding, layer norm, token shift, quantisation.
+
+In all of them an activation of token t and channel c lies at 4 * (t * width + c) bytes after the
+place that a field names. `run` calls these kernels.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from . import abi as op
 from .abi import (
     EMBED_AT,
+    F16,
+    F32,
     IDS,
+    MAX_TOKENS,
     NEW,
+    NONE,
     NORM_AT,
     OLD,
     PRIVATE,
@@ -21,113 +24,132 @@ from .abi import (
     TOKENS,
     WEIGHTS,
 )
-from .common import f32, i32, i64, kernel, normalise, share
+from .common import (
+    Address,
+    Arguments,
+    Fields,
+    Float,
+    Int,
+    f32,
+    i16,
+    i32,
+    i64,
+    item_bytes,
+    kernel,
+    normalise,
+    part,
+    share,
+)
+from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, float_from_bits, half, i8_at, i16_at, i32_at, u16_at
 
 
 @kernel
-def embed(a: Any, p: Any) -> None:
-    """x = emb[token]."""
-    kind, width = p[EMBED_AT.kind], i32(p[EMBED_AT.width])
-    first, last = share(a, width, 1)
-    for t in range(i32(a[TOKENS])):
-        token = i64(i32_at(a[IDS])[t])
-        x = f32_at(a[SHARED] + p[EMBED_AT.dst] + i64(t) * width * 4)
-        row = (
-            a[WEIGHTS]
-            + p[EMBED_AT.weight]
-            + token * width * (4 if kind == op.F32 else 2 if kind == op.F16 else 1)
-        )
-        if kind == op.F32:
-            for j in range(first, last):
-                x[j] = f32_at(row)[j]
-        elif kind == op.F16:
-            for j in range(first, last):
-                x[j] = half(u16_at(row)[j])
+def embed(args: Arguments, fields: Fields) -> None:
+    """dst = weight[token] * scale[token], the scale only of int8 weights."""
+    kind, width = fields[EMBED_AT.kind], i32(fields[EMBED_AT.width])
+    first, last = share(args, width, 1)
+    for t in range(i32(args[TOKENS])):
+        token = i64(i32_at(args[IDS])[t])
+        x = f32_at(args[SHARED] + fields[EMBED_AT.dst] + i64(t) * width * 4)
+        row = args[WEIGHTS] + fields[EMBED_AT.weight] + token * width * item_bytes(kind)
+        if kind == F32:
+            for c in range(first, last):
+                x[c] = f32_at(row)[c]
+        elif kind == F16:
+            for c in range(first, last):
+                x[c] = half(u16_at(row)[c])
         else:
-            scale = f32_at(a[WEIGHTS] + p[EMBED_AT.scale])[token]
-            for j in range(first, last):
-                x[j] = f32(i8_at(row)[j]) * scale
+            scale = f32_at(args[WEIGHTS] + fields[EMBED_AT.scale])[token]
+            for c in range(first, last):
+                x[c] = f32(i8_at(row)[c]) * scale
 
 
 @kernel
-def norm(a: Any, p: Any) -> None:
-    """xn = layer_norm(x) * weight + bias."""
-    width = i32(p[NORM_AT.width])
-    weight, bias = f32_at(a[WEIGHTS] + p[NORM_AT.weight]), f32_at(a[WEIGHTS] + p[NORM_AT.bias])
-    for t in range(i32(a[TOKENS])):
-        out = a[PRIVATE] + p[NORM_AT.dst] + i64(t) * width * 4
-        normalise(a, a[SHARED] + p[NORM_AT.src] + i64(t) * width * 4, out, width, f32(1e-5))
+def norm(args: Arguments, fields: Fields) -> None:
+    """dst = layer_norm(src) * weight + bias; src is shared, dst private."""
+    width = i32(fields[NORM_AT.width])
+    weight = f32_at(args[WEIGHTS] + fields[NORM_AT.weight])
+    bias = f32_at(args[WEIGHTS] + fields[NORM_AT.bias])
+    for t in range(i32(args[TOKENS])):
+        out = args[PRIVATE] + fields[NORM_AT.dst] + i64(t) * width * 4
+        x = args[SHARED] + fields[NORM_AT.src] + i64(t) * width * 4
+        normalise(args, x, out, width, f32(1e-5))
         xn = f32_at(out)
-        for j in range(width):
-            xn[j] = xn[j] * weight[j] + bias[j]
+        for c in range(width):
+            xn[c] = xn[c] * weight[c] + bias[c]
 
 
 @kernel
-def shift(a: Any, p: Any) -> None:
-    """x_j = xn + (xn_prev - xn) * (mu_j + delta_j); the last xn goes to the new state."""
-    src, state, mu, count, delta, dst, width = (
-        p[SHIFT_AT.src],
-        p[SHIFT_AT.state],
-        p[SHIFT_AT.mu],
-        p[SHIFT_AT.count],
-        p[SHIFT_AT.delta],
-        p[SHIFT_AT.dst],
-        i32(p[SHIFT_AT.width]),
-    )
-    tokens, plane = i32(a[TOKENS]), i64(width) * 4 * op.MAX_TOKENS
+def shift(args: Arguments, fields: Fields) -> None:
+    """dst_j = xn + (xn_prev - xn) * (mu_j + delta_j) for j < count; src and dst are private.
+
+    xn is src; xn_prev is that of the token before, for the first token from the old state. The last
+    xn goes to the new state. delta, which is shared, may be NONE. dst and delta have a plane for
+    each j, with room for MAX_TOKENS tokens.
+    """
+    src, state, mu = fields[SHIFT_AT.src], fields[SHIFT_AT.state], fields[SHIFT_AT.mu]
+    count, delta, dst = fields[SHIFT_AT.count], fields[SHIFT_AT.delta], fields[SHIFT_AT.dst]
+    width, tokens = i32(fields[SHIFT_AT.width]), i32(args[TOKENS])
+    plane = i64(width) * 4 * MAX_TOKENS
     for t in range(tokens):
-        here = a[PRIVATE] + src + i64(t) * width * 4
+        here = args[PRIVATE] + src + i64(t) * width * 4
         xn = f32_at(here)
-        prev = f32_at(a[OLD] + state if t == 0 else here - i64(width) * 4)
+        prev = f32_at(args[OLD] + state if t == 0 else here - i64(width) * 4)
         for j in range(count):
-            m = f32_at(a[WEIGHTS] + mu + j * width * 4)
-            out = f32_at(a[PRIVATE] + dst + j * plane + i64(t) * width * 4)
-            if delta == op.NONE:
+            m = f32_at(args[WEIGHTS] + mu + j * width * 4)
+            out = f32_at(args[PRIVATE] + dst + j * plane + i64(t) * width * 4)
+            if delta == NONE:
                 for c in range(width):
                     out[c] = xn[c] + (prev[c] - xn[c]) * m[c]
             else:
-                d = f32_at(a[SHARED] + delta + j * plane + i64(t) * width * 4)
+                d = f32_at(args[SHARED] + delta + j * plane + i64(t) * width * 4)
                 for c in range(width):
                     out[c] = xn[c] + (prev[c] - xn[c]) * (m[c] + d[c])
-    first, last = share(a, width, 1)
-    xn, new = f32_at(a[PRIVATE] + src + i64(tokens - i32(1)) * width * 4), f32_at(a[NEW] + state)
+    first, last = share(args, width, 1)
+    newest = f32_at(args[PRIVATE] + src + i64(tokens - i32(1)) * width * 4)
+    new = f32_at(args[NEW] + state)
     for c in range(first, last):
-        new[c] = xn[c]
+        new[c] = newest[c]
 
 
 @kernel
-def quantize(a: Any, p: Any) -> None:
-    """q = round(x / s) as int16 with s = max|x| / qmax, for each token."""
-    base = (a[SHARED] if p[QUANTIZE_AT.shared] else a[PRIVATE]) + p[QUANTIZE_AT.src]
-    width, qmax = i32(p[QUANTIZE_AT.width]), f32(i32(p[QUANTIZE_AT.qmax]))
-    for t in range(i32(a[TOKENS])):
-        row = base + i64(t) * p[QUANTIZE_AT.stride] * 4
-        x, bits, q = (
-            f32_at(row),
-            i32_at(row),
-            i16_at(a[PRIVATE] + p[QUANTIZE_AT.dst] + i64(t) * width * 2),
-        )
-        # Without their sign, float32 compare as integers do: a maximum that vectorises in any order.
-        top = i32(0)
-        for j in range(width):
-            top = max(top, i32(bits[j] & i32(0x7FFFFFFF)))
-        largest = float_from_bits(top)
+def quantize(args: Arguments, fields: Fields) -> None:
+    """q = round(x / s) as int16 with s = max|x| / qmax, for each token.
+
+    x is src; q goes to dst and s to dst_scale, both private.
+    """
+    workspace = args[SHARED] if fields[QUANTIZE_AT.shared] else args[PRIVATE]
+    base = workspace + fields[QUANTIZE_AT.src]
+    width, qmax = i32(fields[QUANTIZE_AT.width]), f32(i32(fields[QUANTIZE_AT.qmax]))
+    for t in range(i32(args[TOKENS])):
+        row = base + i64(t) * fields[QUANTIZE_AT.stride] * 4
+        x = f32_at(row)
+        q = i16_at(args[PRIVATE] + fields[QUANTIZE_AT.dst] + i64(t) * width * 2)
+        largest = largest_magnitude(row, width)
         inverse = qmax / largest if largest > f32(0) else f32(0)
-        for j in range(width):
-            # Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
-            q[j] = np.int16(bits_from_float(x[j] * inverse + f32(12582912.0)))
-        f32_at(a[PRIVATE] + p[QUANTIZE_AT.dst_scale])[t] = largest / qmax
+        for c in range(width):
+            q[c] = i16(bits_from_float(x[c] * inverse + f32(TO_NEAREST)))
+        f32_at(args[PRIVATE] + fields[QUANTIZE_AT.dst_scale])[t] = largest / qmax
+
+
+@part
+def largest_magnitude(x: Address, n: Int) -> Float:
+    """Return max|x_j| of n float32."""
+    # Without their sign, float32 compare as integers do: a maximum that vectorises in any order.
+    bits = i32_at(x)
+    top = i32(0)
+    for j in range(n):
+        top = max(top, i32(bits[j] & i32(0x7FFFFFFF)))
+    return float_from_bits(top)
 
 
 @kernel
-def select(a: Any, p: Any) -> None:
-    """x = x[last token], the only one from here on."""
-    width = i32(p[SELECT_AT.width])
-    first, last = share(a, width, 1)
-    x, source = (
-        f32_at(a[SHARED] + p[SELECT_AT.src]),
-        f32_at(a[SHARED] + p[SELECT_AT.src] + (a[TOKENS] - 1) * width * 4),
-    )
-    for j in range(first, last):
-        x[j] = source[j]
+def select(args: Arguments, fields: Fields) -> None:
+    """src[0] = src[the last token], the only one from here on."""
+    width = i32(fields[SELECT_AT.width])
+    first, last = share(args, width, 1)
+    x = f32_at(args[SHARED] + fields[SELECT_AT.src])
+    newest = f32_at(args[SHARED] + fields[SELECT_AT.src] + (args[TOKENS] - 1) * width * 4)
+    for c in range(first, last):
+        x[c] = newest[c]

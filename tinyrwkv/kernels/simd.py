@@ -1,8 +1,8 @@
 """What the kernels need and Python cannot say: pointers, vector dot products, bit casts, atomics.
 
-Each intrinsic emits target-neutral LLVM code, so the same kernels compile for every instruction set; but see
-``PAIRS`` and ``native/lookup.py``. The order of floating point sums is fixed by this code and not by the machine: 16
-partial sums and one tree.
+Each intrinsic emits LLVM code for no machine in particular, so that the same kernels compile for
+every instruction set; ``PAIRS`` and ``native/lookup.py`` are the exceptions. This code and not the
+machine fixes the order of floating point sums: 16 partial sums and one tree.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from ..native.llvm import (
     I16,
     I32,
     I64,
+    Builder,
+    Value,
     Vector,
     call,
+    constant,
     emitter,
     load,
     opaque,
@@ -35,25 +38,29 @@ from ..native.lookup import NAME, define_add_codes
 from ..native.targets import byte_lookup, machine
 
 LANES = 16
+"""Partial sums of a dot product."""
 
-# LLVM turns the sum of even and odd products into pmaddwd or vpdpwssd on x86, and the reduction intrinsic into
-# smlal or sdot on ARM; the other form of each is three times slower. Both give the same integers.
 PAIRS = platform.machine().lower() in ("x86_64", "amd64", "i686", "i386")
+"""Whether products are summed as even and odd ones, or by LLVM's reduction intrinsic.
 
+LLVM turns the sum of even and odd products into pmaddwd or vpdpwssd on x86, and the reduction into
+smlal or sdot on ARM. The other form of each is three times slower. Both give the same integers.
+"""
 
-# The instruction of this machine for bytes from a table, if Numba compiles for all that the machine can.
+# The instruction of this machine that looks bytes up in a table, "" for none. It is used only if
+# Numba compiles for all that the machine can.
 _HERE = frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
 _ALL_USED = not config.CPU_NAME and not config.CPU_FEATURES and config.ENABLE_AVX
 LOOKUP = byte_lookup(machine(), _HERE) if _ALL_USED else ""
 
 
-f32_at, i64_at = pointer(types.float32, F32), pointer(types.int64, I64)
-i32_at, i16_at, i8_at = (
-    pointer(types.int32, I32),
-    pointer(types.int16, I16),
-    pointer(types.int8, I8),
-)
-u16_at, u8_at = pointer(types.uint16, I16), pointer(types.uint8, I8)
+f32_at = pointer(types.float32, F32)
+i64_at = pointer(types.int64, I64)
+i32_at = pointer(types.int32, I32)
+i16_at = pointer(types.int16, I16)
+i8_at = pointer(types.int8, I8)
+u16_at = pointer(types.uint16, I16)
+u8_at = pointer(types.uint8, I8)
 
 float_from_bits = emitter(types.float32, (types.int32,), lambda b, bits: b.bitcast(bits, F32))
 bits_from_float = emitter(types.int32, (types.float32,), lambda b, x: b.bitcast(x, I32))
@@ -76,16 +83,16 @@ atomic_store = emitter(
 )
 
 
-def _prefetch(builder: Any, address: Any) -> None:
-    call(
-        builder, "llvm.prefetch.p0", ir.VoidType(), opaque(builder, address), I32(0), I32(2), I32(1)
-    )
+def _prefetch(builder: Builder, address: Value) -> None:
+    to_read, near, data = I32(0), I32(2), I32(1)
+    at = opaque(builder, address)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, near, data)
 
 
 prefetch = emitter(types.void, (types.int64,), _prefetch)
 
 
-def _yield(builder: Any) -> None:
+def _yield(builder: Builder) -> None:
     if platform.system() != "Windows":  # which has no sched_yield
         call(builder, "sched_yield", I32)
 
@@ -93,24 +100,28 @@ def _yield(builder: Any) -> None:
 yield_processor = emitter(types.void, (), _yield)
 
 
-def _half(builder: Any, bits: Any) -> Any:
-    """Widen float16 bits to float32 with integer shifts: not every board has the instruction."""
-    shape = (
-        (lambda t: t)
-        if isinstance(bits.type, ir.IntType)
-        else (lambda t: vector_of(t, bits.type.count))
-    )
+def _shape(element: Any, like: Any) -> Any:
+    """Return the type of one number, or of as many numbers as a vector type has."""
+    return element if isinstance(like, ir.IntType) else vector_of(element, like.count)
 
-    def constant(element: Any, value: Any) -> Any:
-        return ir.Constant(
-            shape(element), value if shape(element) is element else [value] * bits.type.count
-        )
 
-    wide = builder.zext(bits, shape(I32))
+def _half(builder: Builder, bits: Value) -> Value:
+    """Widen float16 bits to float32 with integer shifts: not every board has the instruction.
+
+    One number, or a vector of them. A shift by 13 makes the exponent 112 too small.
+    """
+
+    def constant(element: Any, value: float) -> Value:
+        shape = _shape(element, bits.type)
+        return ir.Constant(shape, value if shape is element else [value] * bits.type.count)
+
+    integers, floats = _shape(I32, bits.type), _shape(F32, bits.type)
+    wide = builder.zext(bits, integers)
     magnitude = builder.shl(builder.and_(wide, constant(I32, 0x7FFF)), constant(I32, 13))
     sign = builder.shl(builder.and_(wide, constant(I32, 0x8000)), constant(I32, 16))
-    scaled = builder.fmul(builder.bitcast(magnitude, shape(F32)), constant(F32, 2.0**112))
-    return builder.bitcast(builder.or_(builder.bitcast(scaled, shape(I32)), sign), shape(F32))
+    scaled = builder.fmul(builder.bitcast(magnitude, floats), constant(F32, 2.0**112))
+    signed = builder.or_(builder.bitcast(scaled, integers), sign)
+    return builder.bitcast(signed, floats)
 
 
 half = emitter(types.float32, (types.uint16,), _half)
@@ -119,21 +130,24 @@ half = emitter(types.float32, (types.uint16,), _half)
 class _Integer:
     """Dot products of int8 rows with int16 activations, in int32."""
 
-    per_lane, total, weight, other, add = 2, I32, I8, I16, staticmethod(ir.IRBuilder.add)
+    per_lane = 2  # elements that one step adds to a partial sum
+    total, weight, other = I32, I8, I16
+    add = staticmethod(ir.IRBuilder.add)
 
     @staticmethod
-    def widen(builder: Any, w: Any, x: Any) -> tuple[Any, Any]:
-        wide = I32 if isinstance(w.type, ir.IntType) else vector_of(I32, w.type.count)
+    def widen(builder: Builder, w: Value, x: Value) -> tuple[Value, Value]:
+        wide = _shape(I32, w.type)
         return builder.sext(w, wide), builder.sext(x, wide)
 
     @staticmethod
-    def multiply_add(builder: Any, total: Any, w: Any, x: Any) -> Any:
+    def multiply_add(builder: Builder, total: Value, w: Value, x: Value) -> Value:
         product = builder.mul(w, x)
         if isinstance(product.type, ir.IntType):
             return builder.add(total, product)
         lanes = total.type.count
         if PAIRS:
-            even, odd = (take(builder, product, range(i, 2 * lanes, 2)) for i in (0, 1))
+            even = take(builder, product, range(0, 2 * lanes, 2))
+            odd = take(builder, product, range(1, 2 * lanes, 2))
             return builder.add(total, builder.add(even, odd))
         name = f"llvm.vector.partial.reduce.add.v{lanes}i32.v{2 * lanes}i32"
         return call(builder, name, total.type, total, product)
@@ -142,27 +156,98 @@ class _Integer:
 class _Float:
     """Dot products of float32 rows with float32 activations."""
 
-    per_lane, total, weight, other, add = 1, F32, F32, F32, staticmethod(ir.IRBuilder.fadd)
+    per_lane = 1
+    total, weight, other = F32, F32, F32
+    add = staticmethod(ir.IRBuilder.fadd)
 
-    widen = staticmethod(lambda builder, w, x: (w, x))
-    multiply_add = staticmethod(
-        lambda builder, total, w, x: builder.fadd(total, builder.fmul(w, x))
-    )
+    @staticmethod
+    def widen(builder: Builder, w: Value, x: Value) -> tuple[Value, Value]:
+        return w, x
+
+    @staticmethod
+    def multiply_add(builder: Builder, total: Value, w: Value, x: Value) -> Value:
+        return builder.fadd(total, builder.fmul(w, x))
 
 
 class _Half(_Float):
     """Dot products of float16 rows with float32 activations."""
 
-    weight, widen = I16, staticmethod(lambda builder, w, x: (_half(builder, w), x))
+    weight = I16
+
+    @staticmethod
+    def widen(builder: Builder, w: Value, x: Value) -> tuple[Value, Value]:
+        return _half(builder, w), x
+
+
+def _narrow(builder: Builder, kind: Any, total: Value, width: int) -> Value:
+    """Add up halves of a sum, as a tree, until it has `width` lanes."""
+    while total.type.count > width:
+        middle = total.type.count // 2
+        low = take(builder, total, range(middle))
+        high = take(builder, total, range(middle, 2 * middle))
+        total = kind.add(builder, low, high)
+    return total
+
+
+def _loop(
+    builder: Builder,
+    kind: Any,
+    rows: tuple[list[Value], list[Value]],
+    span: tuple[Value, Value],
+    count: int,
+    totals: list[Value],
+) -> list[Value]:
+    """Add the products of elements `span` of every pair of rows to its total, `count` at a time.
+
+    `rows` are the addresses of rows of weights and of activations. The loop is one of LLVM blocks
+    around phi nodes: one for the index, one for each total.
+    """
+    start, stop = span
+    before = builder.block
+    head = builder.append_basic_block("head")
+    body = builder.append_basic_block("body")
+    after = builder.append_basic_block("after")
+    builder.branch(head)
+    builder.position_at_end(head)
+    j = builder.phi(I32)
+    j.add_incoming(start, before)
+    carried = [builder.phi(total.type) for total in totals]
+    for phi, total in zip(carried, totals, strict=True):
+        phi.add_incoming(total, before)
+    builder.cbranch(builder.icmp_signed("<", j, stop), body, after)
+
+    builder.position_at_end(body)
+    ws = [load(builder, address, j, kind.weight, count) for address in rows[0]]
+    xs = [load(builder, address, j, kind.other, count) for address in rows[1]]
+    pairs = [kind.widen(builder, w, x) for w in ws for x in xs]
+    added = [
+        kind.multiply_add(builder, total, w, x)
+        for total, (w, x) in zip(carried, pairs, strict=True)
+    ]
+    j.add_incoming(builder.add(j, I32(count)), builder.block)
+    for phi, total in zip(carried, added, strict=True):
+        phi.add_incoming(total, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return carried
 
 
 def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
-    """Make the intrinsic that multiplies `rows` rows of weights with `tokens` vectors of activations.
+    """Make the intrinsic that multiplies `rows` rows of weights with `tokens` vectors.
 
-    ``dots(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n elements;
-    out[t, r] = sum_j w[r, j] * x[t, j], each in 16 partial sums over j, one tree, then the tail of n.
-    The results of a token follow each other, `out_stride` after those of the token before; with one token, it is the
-    results of rows that are so far apart.
+    ``dots(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n
+    elements. It gives out[t, r] = sum_j w[r, j] * x[t, j], each in 16 partial sums over j, which a
+    tree adds up, and then the rest of n. The results of a token follow each other, `out_stride`
+    after those of the token before. With one token, it is the results of rows that are that far
+    apart.
+
+    Parameters
+    ----------
+    kind : type
+        The types of the numbers, and how they are multiplied.
+    rows, tokens : int
+    *widths : int
+        Partial sums, fewer in each loop: the next one adds what the one before leaves of n.
     """
 
     @intrinsic
@@ -179,67 +264,28 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
         i64 = types.int64
         return types.void(i64, i64, i64, i64, types.int32, i64, i64), codegen
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Any) -> Any:
         w, w_stride, x, x_stride, n, out, out_stride = args
         w_rows = [builder.add(w, builder.mul(w_stride, I64(r))) for r in range(rows)]
         x_rows = [builder.add(x, builder.mul(x_stride, I64(t))) for t in range(tokens)]
-
-        def loop(start: Any, stop: Any, count: int, totals: list[Any]) -> list[Any]:
-            """Add `count` elements at a time to the totals; a loop of LLVM blocks around phi nodes."""
-            before = builder.block
-            head, body, after = (
-                builder.append_basic_block(name) for name in ("head", "body", "after")
-            )
-            builder.branch(head)
-            builder.position_at_end(head)
-            j = builder.phi(I32)
-            j.add_incoming(start, before)
-            carried = [builder.phi(total.type) for total in totals]
-            for phi, total in zip(carried, totals, strict=True):
-                phi.add_incoming(total, before)
-            builder.cbranch(builder.icmp_signed("<", j, stop), body, after)
-            builder.position_at_end(body)
-            ws = [load(builder, address, j, kind.weight, count) for address in w_rows]
-            xs = [load(builder, address, j, kind.other, count) for address in x_rows]
-            pairs = [kind.widen(builder, a, b) for a in ws for b in xs]
-            added = [
-                kind.multiply_add(builder, c, a, b)
-                for c, (a, b) in zip(carried, pairs, strict=True)
-            ]
-            j.add_incoming(builder.add(j, I32(count)), builder.block)
-            for phi, total in zip(carried, added, strict=True):
-                phi.add_incoming(total, builder.block)
-            builder.branch(head)
-            builder.position_at_end(after)
-            return carried
-
-        def narrow(total: Any, width: int) -> Any:
-            """Add up halves of a sum as a tree until it has so many lanes."""
-            while total.type.count > width:
-                half = total.type.count // 2
-                total = kind.add(
-                    builder,
-                    take(builder, total, range(half)),
-                    take(builder, total, range(half, 2 * half)),
-                )
-            return total
-
-        done, totals = (
-            I32(0),
-            [ir.Constant(vector_of(kind.total, widths[0]), None)] * (rows * tokens),
-        )
+        both = w_rows, x_rows
+        zeros = ir.Constant(vector_of(kind.total, widths[0]), None)
+        done, totals = I32(0), [zeros] * (rows * tokens)
         for width in widths:
             step = kind.per_lane * width
             whole = builder.sub(n, builder.srem(n, I32(step)))
-            totals = loop(done, whole, step, [narrow(total, width) for total in totals])
+            totals = [_narrow(builder, kind, total, width) for total in totals]
+            totals = _loop(builder, kind, both, (done, whole), step, totals)
             done = whole
-        sums = [builder.extract_element(narrow(total, 1), I32(0)) for total in totals]
-        for i, total in enumerate(loop(done, n, 1, sums)):
+        sums = [
+            builder.extract_element(_narrow(builder, kind, total, 1), I32(0)) for total in totals
+        ]
+        sums = _loop(builder, kind, both, (done, n), 1, sums)
+        for i, total in enumerate(sums):
             row, token = divmod(i, tokens)
             apart, near = (token, 4 * row) if tokens > 1 else (row, 0)
             offset = builder.add(builder.mul(out_stride, I64(apart)), I64(near))
-            pointer = builder.inttoptr(builder.add(out, offset), ir.PointerType())
-            builder.store(total, pointer, align=4)
+            builder.store(total, opaque(builder, builder.add(out, offset)), align=4)
         return context.get_dummy_value()
 
     return dots
@@ -255,57 +301,71 @@ dots_f16 = _dots(_Half, 1, 1, LANES)
 dots_f16_block = _dots(_Half, 1, 4, LANES)
 
 
-def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
-    """Make load, store, scale and add_scaled for vectors of so many float32.
+def _load_and_store(kind: Vector) -> tuple[Any, Any]:
+    """Make ``load(address)`` and ``store(address, v)`` for vectors of numbers of 4 bytes."""
 
-    ``load(address)``, ``store(address, v)``, ``scale(v, s)`` = v s, ``add_scaled(u, v, s)`` = u + v s.
+    def load(builder: Builder, address: Value) -> Value:
+        return builder.load(opaque(builder, address), align=4, typ=kind.shape)
+
+    def store(builder: Builder, address: Value, v: Value) -> None:
+        builder.store(v, opaque(builder, address), align=4)
+
+    return emitter(kind, (types.int64,), load), emitter(types.void, (types.int64, kind), store)
+
+
+def vectors(lanes: int) -> tuple[Any, Any, Any, Any]:
+    """Make load, store, scale and add_scaled for vectors of `lanes` float32.
+
+    ``load(address)``, ``store(address, v)``, ``scale(v, s)`` = v s, ``add_scaled(u, v, s)`` = u +
+    v s.
     """
     kind = Vector(F32, lanes)
 
-    def scale(builder: Any, v: Any, s: Any) -> Any:
+    def scale(builder: Builder, v: Value, s: Value) -> Value:
         return builder.fmul(v, splat(builder, s, kind.shape))
 
+    def add_scaled(builder: Builder, u: Value, v: Value, s: Value) -> Value:
+        return builder.fadd(u, scale(builder, v, s))
+
     return (
-        emitter(kind, (types.int64,), lambda b, at: b.load(opaque(b, at), align=4, typ=kind.shape)),
-        emitter(
-            types.void, (types.int64, kind), lambda b, at, v: b.store(v, opaque(b, at), align=4)
-        ),
+        *_load_and_store(kind),
         emitter(kind, (kind, types.float32), scale),
-        emitter(kind, (kind, kind, types.float32), lambda b, u, v, s: b.fadd(u, scale(b, v, s))),
+        emitter(kind, (kind, kind, types.float32), add_scaled),
     )
 
 
 def store_past_caches(lanes: int) -> Any:
-    """Make ``store(address, v)`` for so many float32 that are not read again soon; the address a multiple of 16."""
+    """Make ``store(address, v)`` for `lanes` float32 that are not read again soon.
+
+    The address must be a multiple of 16.
+    """
     kind = Vector(F32, lanes)
 
-    def store(builder: Any, address: Any, v: Any) -> None:
+    def store(builder: Builder, address: Value, v: Value) -> None:
         for i in range(0, lanes, 4):
-            part, at = take(builder, v, range(i, i + 4)), builder.add(address, I64(4 * i))
-            stored = builder.store(part, opaque(builder, at), align=16)
+            four = take(builder, v, range(i, i + 4))
+            at = builder.add(address, I64(4 * i))
+            stored = builder.store(four, opaque(builder, at), align=16)
             stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
 
     return emitter(types.void, (types.int64, kind), store)
 
 
 def integer_vectors(lanes: int) -> tuple[Any, Any, Any]:
-    """Make load, store and add_row for vectors of so many int32.
+    """Make load, store and add_row for vectors of `lanes` int32.
 
-    ``load(address)``, ``store(address, v)``, ``add_row(v, address, q)`` = v + q w with int8 weights w at an address.
+    ``load(address)``, ``store(address, v)``, ``add_row(v, address, q)`` = v + q w with int8 weights
+    w at an address.
     """
     kind = Vector(I32, lanes)
 
-    def add_row(builder: Any, v: Any, address: Any, q: Any) -> Any:
+    def add_row(builder: Builder, v: Value, address: Value, q: Value) -> Value:
         w = builder.load(opaque(builder, address), align=1, typ=vector_of(I8, lanes))
-        return builder.add(
-            v, builder.mul(builder.sext(w, kind.shape), splat(builder, q, kind.shape))
-        )
+        wide = builder.sext(w, kind.shape)
+        return builder.add(v, builder.mul(wide, splat(builder, q, kind.shape)))
 
     return (
-        emitter(kind, (types.int64,), lambda b, at: b.load(opaque(b, at), align=4, typ=kind.shape)),
-        emitter(
-            types.void, (types.int64, kind), lambda b, at, v: b.store(v, opaque(b, at), align=4)
-        ),
+        *_load_and_store(kind),
         emitter(kind, (kind, types.int64, types.int32), add_row),
     )
 
@@ -315,39 +375,43 @@ _SUMS = vector_of(I32, 64)
 
 
 def code_table(bits: int) -> Any:
-    """Make ``table(x, out)``: the 16 sums of (2 c_j - (2^bits - 1)) u_j + 512 over the codes of half a byte.
+    """Make ``table(x, out)``: sum_j (2 c_j - (2^bits - 1)) u_j + 512 for the codes of half a byte.
 
-    Code j, from the low bits on, multiplies u_j = round(x_j / 256) of the int16 x_j at an address; u_j must be so small
-    that no sum is above 511. The low 5 bits of all sums are stored first, then the high ones.
+    Code j, from the low bits on, multiplies u_j = round(x_j / 256) of the int16 x_j at an address;
+    u_j must be so small that no sum is above 511. The low 5 bits of the 16 sums are stored first,
+    then the high ones.
     """
     shape = vector_of(I16, 16)
 
-    def table(builder: Any, x: Any, out: Any) -> None:
+    def table(builder: Builder, x: Value, out: Value) -> None:
         total = ir.Constant(shape, [512] * 16)
         for j in range(4 // bits):
-            u = builder.ashr(builder.add(load(builder, x, I32(j), I16, 1), I16(128)), I16(8))
-            factors = [2 * (place >> bits * j & 2**bits - 1) - (2**bits - 1) for place in range(16)]
-            total = builder.add(
-                total, builder.mul(splat(builder, u, shape), ir.Constant(shape, factors))
-            )
-        five, ones = (ir.Constant(shape, [value] * 16) for value in (5, 31))
-        for i, part in enumerate((builder.and_(total, ones), builder.lshr(total, five))):
+            x_j = load(builder, x, I32(j), I16, 1)
+            u = builder.ashr(builder.add(x_j, I16(128)), I16(8))
+            codes = [half_byte >> bits * j & 2**bits - 1 for half_byte in range(16)]
+            factors = ir.Constant(shape, [2 * code - (2**bits - 1) for code in codes])
+            total = builder.add(total, builder.mul(splat(builder, u, shape), factors))
+        low = builder.and_(total, constant(shape, 31))
+        high = builder.lshr(total, constant(shape, 5))
+        for i, bits_of_sums in enumerate((low, high)):
             at = builder.add(out, I64(16 * i))
-            builder.store(builder.trunc(part, vector_of(I8, 16)), opaque(builder, at), align=1)
+            narrow = builder.trunc(bits_of_sums, vector_of(I8, 16))
+            builder.store(narrow, opaque(builder, at), align=1)
 
     return emitter(types.void, (types.int64, types.int64), table)
 
 
-def _add_codes(builder: Any, total: Any, codes: Any, tables: Any) -> Any:
-    """Add the sums of 8 tables of 32 bytes that 64 rows, side by side, have in 4 bytes of codes each."""
+def _add_codes(builder: Builder, total: Value, codes: Value, tables: Value) -> Value:
+    """Add the sums that 64 rows have in 4 bytes of codes each, by 8 tables of 32 bytes."""
     function = builder.module.globals.get(NAME) or define_add_codes(builder.module, LOOKUP)
     return builder.call(function, [total, codes, tables])
 
 
-def _add_counts(builder: Any, out: Any, counts: Any) -> None:
+def _add_counts(builder: Builder, out: Value, counts: Value) -> None:
     """Add counts, without a sign, to int32 at an address."""
     before = builder.load(opaque(builder, out), align=4, typ=_SUMS)
-    builder.store(builder.add(before, builder.zext(counts, _SUMS)), opaque(builder, out), align=4)
+    after = builder.add(before, builder.zext(counts, _SUMS))
+    builder.store(after, opaque(builder, out), align=4)
 
 
 no_counts = emitter(_COUNTS, (types.int64,), lambda b, _: ir.Constant(_COUNTS.shape, None))

@@ -1,24 +1,53 @@
-"""Products that read only the rows that some token needs."""
+"""Products that read only the rows that some token needs: PREDICT and SPARSE.
+
+PREDICT reads the keys of neurons that a cheap score chooses, SPARSE the values of neurons that are
+not 0. Rows lie in pages of `per_page` rows each, or, where per_page is 0, one after the other.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from . import abi as op
-from . import common, simd
-from .abi import PREDICT_AT, PRIVATE, ROWS, SHARED, SPARSE_AT, TOKENS, TOUCHED, WEIGHTS
+from . import simd
+from .abi import NONE, PAGE, PREDICT_AT, PRIVATE, ROWS, SHARED, SPARSE_AT, TOKENS, TOUCHED, WEIGHTS
 from .codes import code_sums, fill_tables_1
-from .common import GROUP, f32, i32, i64, kernel, prefetch_row
+from .common import (
+    GROUP,
+    LINE,
+    Address,
+    Arguments,
+    Fields,
+    Int,
+    Ints,
+    Offset,
+    f32,
+    i32,
+    i64,
+    kernel,
+    mine,
+    prefetch_row,
+    share,
+)
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 
+# PREDICT uses three places in the private workspace, where other kernels have their dot products:
+# the sums of codes for ROWS neurons, the dot products of the chosen ones, two lists of the chosen.
+SUMS = 0
+CHOSEN_DOTS = SUMS + 4 * ROWS
+LIST_A = CHOSEN_DOTS + 4 * ROWS
+LIST_B = LIST_A + 4 * ROWS
+
 
 def _weighted_rows(lanes: int) -> Any:
-    """Make the kernel of out += sum_i q_i w_i for `lanes` columns of a list of int8 rows, in int32."""
+    """Make the kernel of out += sum_i q_i w_i for `lanes` columns of int8 rows, in int32."""
     load, store, add_row = simd.integer_vectors(lanes)
 
     @kernel
-    def columns(rows: Any, factors: Any, first: Any, last: Any, column: Any, out: Any) -> None:
+    def columns(
+        rows: Ints, factors: Ints, first: Int, last: Int, column: Int, out: Address
+    ) -> None:
+        """Add rows `first` to last - 1 of a list of addresses, times their factors q."""
         total = load(out)
         for i in range(first, last):
             total = add_row(total, rows[i] + column, factors[i])
@@ -31,48 +60,38 @@ weighted_rows_64, weighted_rows_8 = _weighted_rows(64), _weighted_rows(8)
 
 
 @kernel
-def row_address(p: Any, f: Any) -> Any:
-    """Offset of row f in a region of pages that hold per_page rows each; one page of any length where that is 0."""
-    page = i64(f) * p[SPARSE_AT.reciprocal] >> 32
-    return (
-        p[SPARSE_AT.weight]
-        + page * 4096
-        + (i64(f) - page * p[SPARSE_AT.per_page]) * p[SPARSE_AT.row_bytes]
-    )
+def row_address(fields: Fields, f: Int) -> Offset:
+    """Return where row f lies in the file; the fields of PREDICT or SPARSE, which begin alike."""
+    page = i64(f) * fields[SPARSE_AT.reciprocal] >> 32  # f // per_page
+    start = fields[SPARSE_AT.weight] + page * PAGE
+    row = i64(f) - page * fields[SPARSE_AT.per_page]  # in its page
+    return start + row * fields[SPARSE_AT.row_bytes]
 
 
 @kernel
-def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
-    """List the neurons of a block whose score for token t is high, and return their number.
+def list_high(args: Arguments, fields: Fields, t: Int, start: Int, lists: Address) -> Int:
+    """List the neurons of a block whose score for token t is high; return their number.
 
-    Scores are those of 1-bit weights, and where the model has one of a small network too: either will do.
+    score_f = 256 s (signs_f . u) with u = round(q / 256), and a score is high above its threshold.
+    Where the model has the scores of a small network too, either of the two will do.
     """
-    cols, scale, n = (
-        i32(p[PREDICT_AT.cols]),
-        f32(256) * f32_at(a[PRIVATE] + p[PREDICT_AT.src_scale])[t],
-        i32(0),
-    )
-    threshold, network_threshold = (
-        f32_at(a[WEIGHTS] + p[PREDICT_AT.threshold]),
-        f32_at(a[WEIGHTS] + p[PREDICT_AT.network_threshold]),
-    )
-    listed, sums, scores = (
-        i32_at(lists),
-        i32_at(a[PRIVATE]),
-        f32_at(a[SHARED] + p[PREDICT_AT.network] + i64(t) * p[PREDICT_AT.dst_stride] * 4),
-    )
-    if start < i32(p[PREDICT_AT.units]):
-        ahead = i64(next_block(a, start, i32(p[PREDICT_AT.units])) - start) * (cols >> 3)
-        code_sums(
-            a[WEIGHTS] + p[PREDICT_AT.signs] + i64(start) * (cols >> 3),
-            a[PRIVATE] + p[PREDICT_AT.sums],
-            i32(cols >> 3),
-            a[PRIVATE],
-            ahead,
-        )
-    for f in range(start, min(i32(start + ROWS), i32(p[PREDICT_AT.units]))):
+    cols = i32(fields[PREDICT_AT.cols])
+    scale = f32(256) * f32_at(args[PRIVATE] + fields[PREDICT_AT.src_scale])[t]
+    n = i32(0)
+    threshold = f32_at(args[WEIGHTS] + fields[PREDICT_AT.threshold])
+    network_threshold = f32_at(args[WEIGHTS] + fields[PREDICT_AT.network_threshold])
+    listed, sums = i32_at(lists), i32_at(args[PRIVATE] + SUMS)
+    network = args[SHARED] + fields[PREDICT_AT.network]
+    scores = f32_at(network + i64(t) * fields[PREDICT_AT.dst_stride] * 4)
+    if start < i32(fields[PREDICT_AT.units]):
+        following = next_block(args, start, i32(fields[PREDICT_AT.units]))
+        ahead = i64(following - start) * (cols >> 3)
+        signs = args[WEIGHTS] + fields[PREDICT_AT.signs] + i64(start) * (cols >> 3)
+        tables = args[PRIVATE] + fields[PREDICT_AT.sums]
+        code_sums(signs, tables, i32(cols >> 3), args[PRIVATE] + SUMS, ahead)
+    for f in range(start, min(i32(start + ROWS), i32(fields[PREDICT_AT.units]))):
         high = f32(sums[f - start]) * scale > threshold[f]
-        if p[PREDICT_AT.network] != op.NONE:
+        if fields[PREDICT_AT.network] != NONE:
             high |= not scores[f] <= network_threshold[f]  # NaN is high
         listed[n] = f
         n = i32(n + high)
@@ -80,73 +99,85 @@ def list_high(a: Any, p: Any, t: Any, start: Any, lists: Any) -> Any:
 
 
 @kernel
-def predict(a: Any, p: Any) -> None:
-    """y_f = relu(K_f . x)^2 for the neurons f with a high score, 0 for the rest, which are not read."""
-    cols, neurons = i32(p[PREDICT_AT.cols]), i32(p[PREDICT_AT.units])
-    out, lists = a[PRIVATE] + 4 * ROWS, a[PRIVATE] + 8 * ROWS
-    for t in range(i32(a[TOKENS])):
-        x = a[PRIVATE] + p[PREDICT_AT.src] + i64(t) * p[PREDICT_AT.stride] * 2
-        fill_tables_1(x, i32(cols >> 3), a[PRIVATE] + p[PREDICT_AT.sums])
+def predict(args: Arguments, fields: Fields) -> None:
+    """dst_f = relu(K_f . x)^2 for the neurons f with a high score, 0 for the rest.
+
+    Keys K_f of the rest are not read. Blocks of ROWS neurons are shared out among the threads. As
+    the keys of one block are used, those of the next one are prefetched. `run` calls
+    this.
+    """
+    cols, neurons = i32(fields[PREDICT_AT.cols]), i32(fields[PREDICT_AT.units])
+    dots, lists = args[PRIVATE] + CHOSEN_DOTS, args[PRIVATE] + LIST_A
+    for t in range(i32(args[TOKENS])):
+        x = args[PRIVATE] + fields[PREDICT_AT.src] + i64(t) * fields[PREDICT_AT.stride] * 2
+        fill_tables_1(x, i32(cols >> 3), args[PRIVATE] + fields[PREDICT_AT.sums])
+        # Of this block: its first neuron, and how many are listed. The first block is before all.
         start, n, listed = i32(-ROWS), i32(0), i32_at(lists)
         while start < neurons:
-            following = next_block(a, start, neurons)
-            lists = 20 * ROWS + 2 * a[PRIVATE] - lists  # two in turn
-            after, coming = list_high(a, p, t, following, lists), i32_at(lists)
+            following = next_block(args, start, neurons)
+            lists = (LIST_A + LIST_B) + 2 * args[PRIVATE] - lists  # the other one of the two
+            after, coming = list_high(args, fields, t, following, lists), i32_at(lists)
             for i in range(ROWS):
-                i32_at(out)[i] = i32(0)
-            for i in range(
-                max(n, after)
-            ):  # a key for the next block is sent for as one of this block is used
+                i32_at(dots)[i] = i32(0)
+            for i in range(max(n, after)):
                 if i < after:
-                    prefetch_row(a[WEIGHTS] + row_address(p, coming[i]), cols)
+                    prefetch_row(args[WEIGHTS] + row_address(fields, coming[i]), cols)
                 if i < n:
-                    key = a[WEIGHTS] + row_address(p, listed[i])
-                    simd.dots_i8(key, 0, x, 0, cols, out + 4 * i64(listed[i] - start), 0)
+                    key = args[WEIGHTS] + row_address(fields, listed[i])
+                    simd.dots_i8(key, 0, x, 0, cols, dots + 4 * i64(listed[i] - start), 0)
             if start >= 0:
-                finish(a, p, start, min(i32(ROWS), i32(neurons - start)), t, out)
-            a[TOUCHED] += i64(n) * cols
+                rows = min(i32(ROWS), i32(neurons - start))
+                finish(args, fields, start, rows, t, dots)
+            args[TOUCHED] += i64(n) * cols
             start, n, listed = following, after, coming
 
 
 @kernel
-def next_block(a: Any, start: Any, neurons: Any) -> Any:
-    """Return the first neuron of this thread's next block; blocks are spread, because the first neurons cost most."""
+def next_block(args: Arguments, start: Int, neurons: Int) -> Int:
+    """Return the first neuron of this thread's next block, or some number past the last neuron."""
+    # Blocks are spread over the threads, because the first neurons cost most.
     start = i32(start + ROWS)
-    while start < neurons and not common.mine(a, start >> 6):
+    while start < neurons and not mine(args, start >> 6):
         start = i32(start + ROWS)
     return start
 
 
 @kernel
-def sparse(a: Any, p: Any) -> None:
-    """x += gate * sum_f x_f W_f, reading only rows W_f with x_f != 0: the others add nothing, bit for bit."""
-    neurons = i32(p[SPARSE_AT.cols])
-    first, last = common.share(a, p[SPARSE_AT.units], p[SPARSE_AT.unit])
-    rows, factors = (
-        i64_at(a[PRIVATE] + p[SPARSE_AT.list]),
-        i32_at(a[PRIVATE] + p[SPARSE_AT.list] + i64(neurons) * 8),
-    )
-    sums = a[PRIVATE] + p[SPARSE_AT.list] + i64(neurons) * 12
-    for t in range(i32(a[TOKENS])):
-        q, n = i16_at(a[PRIVATE] + p[SPARSE_AT.src] + i64(t) * p[SPARSE_AT.stride] * 2), i32(0)
+def sparse(args: Arguments, fields: Fields) -> None:
+    """x += gate * sum_f q_f W_f, reading only rows W_f with q_f != 0.
+
+    The other rows would add nothing, bit for bit. W has a row of `units * unit` columns for each
+    neuron f, and threads share out the columns. `run` calls this.
+    """
+    neurons = i32(fields[SPARSE_AT.cols])
+    first, last = share(args, fields[SPARSE_AT.units], fields[SPARSE_AT.unit])
+    rows = i64_at(args[PRIVATE] + fields[SPARSE_AT.list])
+    factors = i32_at(args[PRIVATE] + fields[SPARSE_AT.list] + i64(neurons) * 8)
+    sums = args[PRIVATE] + fields[SPARSE_AT.list] + i64(neurons) * (8 + 4)
+    for t in range(i32(args[TOKENS])):
+        src = args[PRIVATE] + fields[SPARSE_AT.src]
+        q = i16_at(src + i64(t) * fields[SPARSE_AT.stride] * 2)
+        n = i32(0)
         for f in range(neurons):
             rows[n] = i64(f)
             n = i32(n + (q[f] != 0))
         for i in range(n):
             f = i32(rows[i])
-            rows[i], factors[i] = a[WEIGHTS] + row_address(p, f), i32(q[f])
-        a[TOUCHED] += i64(n) * (last - first)
+            rows[i], factors[i] = args[WEIGHTS] + row_address(fields, f), i32(q[f])
+        args[TOUCHED] += i64(n) * (last - first)
         for column in range(first, last):
             i32_at(sums)[column] = i32(0)
         for start in range(-GROUP, n, GROUP):
-            begin, stop, column = max(i32(start), i32(0)), min(i32(start + GROUP), n), first
+            begin, stop = max(i32(start), i32(0)), min(i32(start + GROUP), n)
+            column = first
             while column < last:
-                if (column & 63) == 0:  # a line of each row of the next group is sent for
+                if (column & (LINE - 1)) == 0:
+                    # One line of each row of the next group is prefetched.
                     for i in range(stop, min(i32(stop + GROUP), n)):
                         simd.prefetch(rows[i] + column)
-                if p[SPARSE_AT.unit] == 64:
+                if fields[SPARSE_AT.unit] == 64:
                     weighted_rows_64(rows, factors, begin, stop, column, sums + 4 * i64(column))
                 else:
                     weighted_rows_8(rows, factors, begin, stop, column, sums + 4 * i64(column))
-                column = i32(column + p[SPARSE_AT.unit])
-        finish(a, p, first, i32(last - first), t, sums + 4 * i64(first))
+                column = i32(column + fields[SPARSE_AT.unit])
+        finish(args, fields, first, i32(last - first), t, sums + 4 * i64(first))

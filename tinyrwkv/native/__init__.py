@@ -1,1 +1,1 @@
-"""The kernels compiled ahead of time: one small shared object for each instruction set, and which one to load."""
+"""The kernels compiled ahead of time: an object for each instruction set, and their loader."""

@@ -1,7 +1,8 @@
 """Compile the kernels ahead of time: ``tinyrwkv-build-kernels``.
 
-Numba translates ``kernels/`` to plain LLVM code, without optimising for this machine; llvmlite optimises and compiles
-that for each target; LLD links shared objects that need nothing but a C library's memset, memcpy and sched_yield.
+Numba translates ``kernels/`` to plain LLVM code, without optimising for this machine. llvmlite
+optimises and compiles that for each target. LLD links shared objects that need nothing but memset,
+memcpy and sched_yield of a C library.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import TinyRWKVError, UnsupportedError
 from .load import FOLDER, RECORD, SYMBOL, source_hash
 from .targets import TARGETS, Target
 
+COMMAND = "tinyrwkv-build-kernels"
+
 ALLOWED = ("memset", "memcpy", "sched_yield")
+"""What an object may need from outside."""
+
+NUMBA_SETTINGS = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECTORIZE": "0"}
+"""What makes Numba leave its code as it is."""
 
 EPILOG = """examples:
   tinyrwkv-build-kernels                     the objects that ship in the package
@@ -36,7 +44,7 @@ EPILOG = """examples:
 def emit_ir(pairs: bool) -> str:
     """Translate the kernels to LLVM code for no machine in particular.
 
-    Must run in a process where NUMBA_OPT=0 was set before Numba was imported.
+    Must run in a process where the environment had `NUMBA_SETTINGS` before Numba was imported.
 
     Parameters
     ----------
@@ -47,29 +55,35 @@ def emit_ir(pairs: bool) -> str:
 
     from ..kernels import simd
 
+    # Before any kernel is compiled.
     simd.PAIRS, simd.LOOKUP = pairs, ""
     from ..kernels.run import run
 
-    plain = {
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-        "_nrt": False,
-        "boundscheck": False,
-    }
-    signature = types.void(types.CPointer(types.int64))
-    function = njit(signature, error_model="numpy", nogil=True, **plain)(run.py_func)
+    function = njit(
+        types.void(types.CPointer(types.int64)),
+        error_model="numpy",
+        nogil=True,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        _nrt=False,
+        boundscheck=False,
+    )(run.py_func)
     compiled = next(iter(function.overloads.values()))
-    name = compiled.fndesc.llvm_func_name
-    code = compiled.library.get_llvm_str()
+    code = _freestanding(compiled.library.get_llvm_str())
+    return code + _entry(compiled.fndesc.llvm_func_name)
+
+
+def _freestanding(code: str) -> str:
+    """Return LLVM code without the machine that it was made on, and without needs of Python."""
     code = re.sub(r"^target (datalayout|triple) = .*$", "", code, flags=re.MULTILINE)
     # What Numba keeps for Python: its environments and pickled exceptions.
-    code = re.sub(
-        r"^(@[^ ]+) = common global ptr null$",
-        r"\1 = internal global ptr null",
-        code,
-        flags=re.MULTILINE,
-    )
-    entry = f"""
+    common = r"^(@[^ ]+) = common global ptr null$"
+    return re.sub(common, r"\1 = internal global ptr null", code, flags=re.MULTILINE)
+
+
+def _entry(name: str) -> str:
+    """Return the one function that an object exports; it calls the compiled ``run``."""
+    return f"""
 define void @{SYMBOL}(ptr %arguments) {{
   %result = alloca ptr
   %error = alloca ptr
@@ -77,7 +91,6 @@ define void @{SYMBOL}(ptr %arguments) {{
   ret void
 }}
 """
-    return code + entry
 
 
 def compile_object(ir: str, target: Target) -> bytes:
@@ -95,10 +108,11 @@ def compile_object(ir: str, target: Target) -> bytes:
     module = llvm.parse_assembly(with_lookups(ir, target.lookup))
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     for function in module.functions:
-        if not function.is_declaration:
-            if function.name != SYMBOL:
-                function.linkage = "internal"
-            function.add_function_attribute("nounwind")
+        if function.is_declaration:
+            continue
+        if function.name != SYMBOL:
+            function.linkage = "internal"
+        function.add_function_attribute("nounwind")
     module.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = tuning.slp_vectorization = True
@@ -108,83 +122,92 @@ def compile_object(ir: str, target: Target) -> bytes:
 
 
 def with_lookups(code: str, instruction: str) -> str:
-    """Let LLVM code add up codes by an instruction that this machine need not have; "" for none."""
+    """Return LLVM code whose sums of codes are looked up by an instruction of the target.
+
+    The target need not be this machine. The instruction is "" where there is none.
+    """
     from llvmlite import ir
 
     from . import lookup
 
     module = ir.Module()
     body = str(lookup.define_add_codes(module, instruction))
-    declared = [str(other) for name, other in module.globals.items() if name != lookup.NAME]
-    pattern = rf"^define internal [^\n]*@{lookup.NAME}\(.*?^}}$"
-    return re.sub(
-        pattern,
-        lambda _: "\n".join([*declared, body]),
-        code,
-        count=1,
-        flags=re.MULTILINE | re.DOTALL,
+    needed = [str(other) for name, other in module.globals.items() if name != lookup.NAME]
+    definition = "\n".join([*needed, body])
+    pattern = re.compile(
+        rf"^define internal [^\n]*@{lookup.NAME}\(.*?^}}$", re.MULTILINE | re.DOTALL
     )
+    return pattern.sub(lambda _: definition, code, count=1)
 
 
 def linker() -> list[str]:
-    """Return the command of LLD: the one in the package ziglang, whose version pip can pin, or the system's."""
+    """Return the command line of LLD.
+
+    It is the one in the package ziglang, whose version pip can pin, or that of the system.
+    """
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "ld.lld"]
     if found := shutil.which("ld.lld"):
         return [found]
     fix = 'pip install "tinyrwkv[native]", or install lld'
-    raise UnsupportedError("tinyrwkv-build-kernels", "linker", "no ld.lld", "LLD", fix)
+    raise UnsupportedError(COMMAND, "linker", "no ld.lld", "LLD", fix)
 
 
 def link(code: bytes, target: Target) -> bytes:
-    """Link an object to a shared object; refuse one that needs more than ``ALLOWED`` from outside."""
+    """Link an object to a shared object.
+
+    Raises
+    ------
+    UnsupportedError
+        The object needs more than `ALLOWED` from outside.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source, result = pathlib.Path(folder, "kernels.o"), pathlib.Path(folder, "kernels.so")
         source.write_bytes(code)
-        command = [
-            *linker(),
-            "-m",
-            target.emulation,
-            "-shared",
-            "-s",
-            "-z",
-            "noexecstack",
-            "--hash-style=gnu",
-        ]
-        command += ["--build-id=none", "--no-rosegment", "--gc-sections", str(source), "-o"]
-        provided = [f"--defsym={name}=0" for name in ALLOWED]
-        check = subprocess.run(
-            [*command, str(result), "-z", "defs", *provided], capture_output=True, text=True
-        )
-        if check.returncode:
-            found = (
-                ", ".join(sorted(set(re.findall(r"undefined symbol: (\S+)", check.stderr))))
-                or check.stderr[-500:]
-            )
-            fix = "write the kernel without it"
-            raise UnsupportedError(
-                "tinyrwkv-build-kernels", target.name, f"a need for {found}", f"only {ALLOWED}", fix
-            )
-        subprocess.run([*command, str(result)], check=True, capture_output=True)
+        command = [*linker(), "-m", target.emulation, "-shared", "-s", "-z", "noexecstack"]
+        command += ["--hash-style=gnu", "--build-id=none", "--no-rosegment", "--gc-sections"]
+        command += [str(source), "-o", str(result)]
+        _refuse_needs(command, target)
+        subprocess.run(command, check=True, capture_output=True)
         return result.read_bytes()
+
+
+def _refuse_needs(command: list[str], target: Target) -> None:
+    """Link with `ALLOWED` alone, where LLD names every other need."""
+    provided = [f"--defsym={name}=0" for name in ALLOWED]
+    check = subprocess.run([*command, "-z", "defs", *provided], capture_output=True, text=True)
+    if check.returncode:
+        missing = sorted(set(re.findall(r"undefined symbol: (\S+)", check.stderr)))
+        found = ", ".join(missing) or check.stderr[-500:]
+        fix = "write the kernel without it"
+        raise UnsupportedError(COMMAND, target.name, f"a need for {found}", f"only {ALLOWED}", fix)
 
 
 def _ir_in_child(pairs: bool) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
-    settings = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECTORIZE": "0"}
     command = [sys.executable, "-c", f"import {__package__}.build as b; print(b.emit_ir({pairs}))"]
-    roots = [str(pathlib.Path(__file__).resolve().parents[len(__package__.split("."))]), *sys.path]
-    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
+    depth = len(__package__.split("."))
+    roots = [str(pathlib.Path(__file__).resolve().parents[depth]), *sys.path]
+    path = os.pathsep.join(filter(None, roots))
+    environment = {**os.environ, **NUMBA_SETTINGS, "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing"]
         fix = 'pip install "tinyrwkv[native]"; if it is installed, report this'
-        raise TinyRWKVError("tinyrwkv-build-kernels", "Numba", last[0], "LLVM code", fix)
+        raise TinyRWKVError(COMMAND, "Numba", last[0], "LLVM code", fix)
     return done.stdout
 
 
-def build(names: list[str], progress: Any = None) -> dict[str, bytes]:
-    """Return shared objects by target name."""
+def build(names: list[str], progress: Callable[[str], None] | None = None) -> dict[str, bytes]:
+    """Return shared objects by target name.
+
+    Parameters
+    ----------
+    names : list of str
+        Of targets.
+    progress : callable, optional
+        Called with a line about each object.
+    """
     codes: dict[bool, str] = {}
     objects = {}
     for name in names:
@@ -203,19 +226,29 @@ def tools() -> dict[str, str]:
     import llvmlite
     import numba
 
-    version = (
-        subprocess.run([*linker(), "--version"], capture_output=True, text=True)
-        .stdout.split(" (")[0]
-        .strip()
-    )
+    told = subprocess.run([*linker(), "--version"], capture_output=True, text=True).stdout
+    version = told.split(" (")[0].strip()
     return {"numba": numba.__version__, "llvmlite": llvmlite.__version__, "linker": version}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``tinyrwkv-build-kernels``; return its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.list:
+            return _list_targets()
+        return _build_or_check(args)
+    except TinyRWKVError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "tinyrwkv-build-kernels",
-        description="Compile the kernels ahead of time, so that a board needs neither Numba nor a compiler.",
+        COMMAND,
+        description="Compile the kernels ahead of time: a board then needs no Numba or compiler.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -232,57 +265,55 @@ def main(argv: list[str] | None = None) -> int:
         default=pathlib.Path(FOLDER),
         help="folder of the objects and their record",
     )
-    args = parser.parse_args(argv)
-    try:
-        return _main(args)
-    except TinyRWKVError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return parser
 
 
-def _main(args: argparse.Namespace) -> int:
-    if args.list:
-        for target in TARGETS.values():
-            print(f"{target.name:<16} {target.cpu:<14} {'ships' if target.committed else ''}")
-        return 0
-    if unknown := [name for name in args.targets if name not in TARGETS]:
-        raise UnsupportedError(
-            "tinyrwkv-build-kernels", "target", unknown[0], ", ".join(TARGETS), "choose one of them"
-        )
-    names = args.targets or [target.name for target in TARGETS.values() if target.committed]
-    objects = build(names, lambda line: print(line, file=sys.stderr))
-    if args.check:
-        differ = [
-            name for name, data in objects.items() if not _same(args.output / f"{name}.so", data)
-        ]
-        print(
-            "\n".join(
-                f"{name}: {'differs' if name in differ else 'the same bytes'}" for name in names
-            )
-        )
-        return 1 if differ else 0
-    args.output.mkdir(parents=True, exist_ok=True)
-    record = args.output / RECORD
-    old = json.loads(record.read_text()) if record.exists() else {}
-    kept = old.get("objects", {}) if old.get("sources") == source_hash() else {}
-    for name, data in objects.items():
-        path = args.output / f"{name}.so"
-        path.with_suffix(".tmp").write_bytes(data)
-        os.replace(path.with_suffix(".tmp"), path)
-        kept[name] = {
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "bytes": len(data),
-            "tools": tools(),
-        }
-    text = json.dumps({"sources": source_hash(), "objects": dict(sorted(kept.items()))}, indent=2)
-    record.write_text(text + "\n")
+def _list_targets() -> int:
+    for target in TARGETS.values():
+        print(f"{target.name:<16} {target.cpu:<14} {'ships' if target.committed else ''}")
     return 0
 
 
-def _same(path: pathlib.Path, data: bytes) -> bool:
-    return path.exists() and path.read_bytes() == data
+def _build_or_check(args: argparse.Namespace) -> int:
+    """Build the targets asked for; write them, or compare them with what is there."""
+    unknown = [name for name in args.targets if name not in TARGETS]
+    if unknown:
+        known = ", ".join(TARGETS)
+        raise UnsupportedError(COMMAND, "target", unknown[0], known, "choose one of them")
+    names = args.targets or [target.name for target in TARGETS.values() if target.committed]
+    objects = build(names, lambda line: print(line, file=sys.stderr))
+    if args.check:
+        return _compare(objects, args.output)
+    _write(objects, args.output)
+    return 0
+
+
+def _compare(objects: dict[str, bytes], folder: pathlib.Path) -> int:
+    """Print which objects are the same as in a folder; return the exit status."""
+    status = 0
+    for name, data in objects.items():
+        path = folder / f"{name}.so"
+        same = path.exists() and path.read_bytes() == data
+        print(f"{name}: {'the same bytes' if same else 'differs'}")
+        if not same:
+            status = 1
+    return status
+
+
+def _write(objects: dict[str, bytes], folder: pathlib.Path) -> None:
+    """Write objects and their record; other objects of the same sources stay in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / RECORD
+    old = json.loads(record.read_text()) if record.exists() else {}
+    entries = old.get("objects", {}) if old.get("sources") == source_hash() else {}
+    for name, data in objects.items():
+        path = folder / f"{name}.so"
+        path.with_suffix(".tmp").write_bytes(data)
+        os.replace(path.with_suffix(".tmp"), path)
+        digest = hashlib.sha256(data).hexdigest()
+        entries[name] = {"sha256": digest, "bytes": len(data), "tools": tools()}
+    new = {"sources": source_hash(), "objects": dict(sorted(entries.items()))}
+    record.write_text(json.dumps(new, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Load the kernels that were compiled ahead of time: checked against their record first, never on trust."""
+"""Load the kernels that were compiled ahead of time, once their bytes agree with their record."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ BUILD = "build it with tinyrwkv-build-kernels, or use another backend"
 
 def kernel_sources() -> list[str]:
     """Return the files that the kernels' machine code comes from."""
-    package = os.path.dirname(FOLDER)
-    kernels = sorted(
-        name for name in os.listdir(os.path.join(package, "kernels")) if name.endswith(".py")
-    )
-    names = ("native/llvm.py", "native/lookup.py", *(f"kernels/{name}" for name in kernels))
-    return [os.path.join(package, *name.split("/")) for name in names]
+    kernels = os.path.join(os.path.dirname(FOLDER), "kernels")
+    intrinsics = [os.path.join(FOLDER, name) for name in ("llvm.py", "lookup.py")]
+    names = sorted(name for name in os.listdir(kernels) if name.endswith(".py"))
+    return intrinsics + [os.path.join(kernels, name) for name in names]
 
 
 def _read(path: str) -> bytes:
@@ -39,52 +37,59 @@ def source_hash() -> str:
     return sha256(b"\0".join(map(_read, kernel_sources()))).hexdigest()
 
 
-class Choice(NamedTuple):
-    """An object that can be loaded, or the reason why none can."""
+class KernelObject(NamedTuple):
+    """The object to load and why it is the best one, or the reason why there is none."""
 
     name: str
     path: str | None
     reason: str
 
 
-def choose(folder: str = FOLDER) -> Choice:
+def choose(folder: str = FOLDER) -> KernelObject:
     """Return the best object for this processor.
 
-    An object counts only if the record beside it has its SHA-256 and was made from the present sources.
+    An object counts only if the record beside it has its SHA-256 and says that the object was made
+    from the present sources.
     """
     targets = runnable()
     if not targets:
-        return Choice("", None, "no object is made for this system; they are for Linux")
+        return _none("no object is made for this system; they are for Linux")
+    path = os.path.join(folder, RECORD)
     try:
-        record = json.loads(_read(os.path.join(folder, RECORD)))
-        sources, objects = record["sources"], {n: o["sha256"] for n, o in record["objects"].items()}
+        record = json.loads(_read(path))
+        sources = record["sources"]
+        hashes = {name: entry["sha256"] for name, entry in record["objects"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Choice("", None, f"no objects: {os.path.join(folder, RECORD)} is missing or damaged")
+        return _none(f"no objects: {path} is missing or damaged")
     if sources != source_hash():
-        return Choice(
-            "",
-            None,
-            "the objects were built from other sources than these: run tinyrwkv-build-kernels",
-        )
-    reasons = []
+        found = "the objects were built from other sources than these"
+        return _none(f"{found}: run tinyrwkv-build-kernels")
+    refused: list[str] = []
     for target in targets:
         path = os.path.join(folder, f"{target.name}.so")
-        try:
-            if target.name not in objects or not os.path.exists(path):
-                reasons.append(f"{target.name} is not built")
-            elif sha256(_read(path)).hexdigest() != objects[target.name]:
-                reasons.append(f"{target.name}.so differs from its record")
-            else:
-                return Choice(
-                    target.name, path, f"the best of the objects for this processor{_why(reasons)}"
-                )
-        except OSError as error:
-            reasons.append(f"{target.name}.so cannot be read: {error.strerror}")
-    return Choice("", None, "; ".join(reasons))
+        reason = _refusal(target.name, path, hashes)
+        if not reason:
+            better = f" ({'; '.join(refused)})" if refused else ""
+            best = f"the best of the objects for this processor{better}"
+            return KernelObject(target.name, path, best)
+        refused.append(reason)
+    return _none("; ".join(refused))
 
 
-def _why(reasons: list[str]) -> str:
-    return f" ({'; '.join(reasons)})" if reasons else ""
+def _none(reason: str) -> KernelObject:
+    return KernelObject("", None, reason)
+
+
+def _refusal(name: str, path: str, hashes: dict[str, str]) -> str:
+    """Return why an object does not count, "" if it does."""
+    try:
+        if name not in hashes or not os.path.exists(path):
+            return f"{name} is not built"
+        if sha256(_read(path)).hexdigest() != hashes[name]:
+            return f"{name}.so differs from its record"
+    except OSError as error:
+        return f"{name}.so cannot be read: {error.strerror}"
+    return ""
 
 
 def native_run(folder: str = FOLDER) -> Any:
@@ -97,16 +102,14 @@ def native_run(folder: str = FOLDER) -> Any:
     FormatError
         The system refuses to load the object.
     """
-    choice = choose(folder)
-    if choice.path is None:
-        raise UnsupportedError(
-            "load", "backend 'native'", choice.reason, "an object for this processor", BUILD
-        )
+    best = choose(folder)
+    if best.path is None:
+        expected = "an object for this processor"
+        raise UnsupportedError("load", "backend 'native'", best.reason, expected, BUILD)
     try:
-        function = getattr(ctypes.CDLL(choice.path), SYMBOL)
+        function = getattr(ctypes.CDLL(best.path), SYMBOL)
     except (OSError, AttributeError) as error:
-        raise FormatError(
-            choice.path, "shared object", str(error), f"one that exports {SYMBOL}", BUILD
-        ) from error
+        expected = f"one that exports {SYMBOL}"
+        raise FormatError(best.path, "shared object", str(error), expected, BUILD) from error
     function.restype, function.argtypes = None, [ctypes.c_void_p]
     return function

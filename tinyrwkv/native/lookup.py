@@ -1,18 +1,22 @@
-"""The one thing that every instruction set has its own way for: many bytes at once from a table of 16.
+"""Look up many bytes at once in a table of 16: each instruction set has its own way.
 
-LLVM has no name of its own for it, so that a target's instruction is called by name. ``kernels/simd.py`` calls the
-function that is defined here; ``tinyrwkv-build-kernels`` gives each object the definition for its target.
+LLVM has no name of its own for this, so that the instruction of a target is called by name.
+``kernels/simd.py`` calls the function that is defined here. ``tinyrwkv-build-kernels`` gives each
+object the definition for its target.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from llvmlite import ir
 
-from .llvm import I8, I16, I32, I64, call, constant, load, splat, take, vector_of
+from .llvm import I8, I16, I32, I64, Builder, Value, call, constant, load, splat, take, vector_of
 
-WIDE, NARROW = vector_of(I16, 64), vector_of(I8, 64)
+ROWS = 64
+"""Rows whose codes lie side by side, as ``kernels/abi.py`` has it in BLOCK."""
+
+WIDE, NARROW = vector_of(I16, ROWS), vector_of(I8, ROWS)
 
 NAME = "tinyrwkv_add_codes"
 
@@ -22,18 +26,21 @@ LANES = {
     "llvm.aarch64.neon.tbl1.v16i8": 16,
     "llvm.arm.neon.vtbl2": 8,
 }
-"""How many bytes an instruction takes at once, by its name in LLVM."""
+"""How many bytes an instruction looks up at once, by its name in LLVM."""
 
 
 def define_add_codes(module: ir.Module, instruction: str) -> ir.Function:
-    """Define how to add the sums of 8 tables of 32 bytes that 64 rows, side by side, have in 4 bytes of codes each.
+    """Define how to add the sums that 64 rows have in 4 bytes of codes each.
+
+    Row i has byte i of each 64 bytes of codes. Each half byte has a table of 32 bytes: the low 5
+    bits of its 16 sums, then the high ones.
 
     Parameters
     ----------
     module : llvmlite.ir.Module
     instruction : str
-        One of `LANES`; "" where there is none: then tables must be of sums over the bits of their places, and what each
-        bit brings is added one by one.
+        One of `LANES`, or "" where there is none. Without one, what each bit of the half byte
+        brings is added one by one: the tables must be of sums over the bits of their places.
 
     Returns
     -------
@@ -45,57 +52,58 @@ def define_add_codes(module: ir.Module, instruction: str) -> ir.Function:
     builder = ir.IRBuilder(function.append_basic_block())
     total, rows, tables = function.args
     low = high = constant(NARROW, 0)
-    for row in range(4):
-        both = load(builder, rows, I32(64 * row), I8, 64)
-        halves = builder.and_(both, constant(NARROW, 15)), builder.lshr(both, constant(NARROW, 4))
-        for half, codes in enumerate(halves):
-            table = builder.add(tables, I64(32 * (2 * row + half)))
+    for byte in range(4):
+        both = load(builder, rows, I32(ROWS * byte), I8, ROWS)
+        low_half = builder.and_(both, constant(NARROW, 15))
+        high_half = builder.lshr(both, constant(NARROW, 4))
+        for half, codes in enumerate((low_half, high_half)):
+            table = builder.add(tables, I64(32 * (2 * byte + half)))
             if instruction:
-                low = builder.add(low, _lookup(builder, instruction, table, codes))
-                high = builder.add(
-                    high, _lookup(builder, instruction, builder.add(table, I64(16)), codes)
-                )
+                low = builder.add(low, _look_up(builder, instruction, table, codes))
+                high_bits = builder.add(table, I64(16))
+                high = builder.add(high, _look_up(builder, instruction, high_bits, codes))
             else:
                 total = _add_bits(builder, total, table, codes)
     # Bytes have room for the sum of 8 numbers below 32.
     high = builder.shl(builder.zext(high, WIDE), constant(WIDE, 5))
-    builder.ret(builder.add(total, builder.add(builder.zext(low, WIDE), high)))
+    sums = builder.add(builder.zext(low, WIDE), high)
+    builder.ret(builder.add(total, sums))
     return function
 
 
-def _lookup(builder: ir.IRBuilder, instruction: str, at: Any, codes: Any) -> Any:
-    """Return the bytes of a table, at an address, that codes below 16 stand for."""
+def _look_up(builder: Builder, instruction: str, at: Value, codes: Value) -> Value:
+    """Return the bytes of a table of 16, at an address, that 64 codes below 16 stand for."""
     table, count = load(builder, at, I32(0), I8, 16), LANES[instruction]
-    places = [range(8), range(8, 16)] if count == 8 else [[i % 16 for i in range(count)]]
-    tables, parts = [take(builder, table, part) for part in places], []
-    for i in range(0, 64, count):
+    places: list[Sequence[int]]
+    if count == 8:
+        places = [range(8), range(8, 16)]  # the instruction takes the table in two halves
+    else:
+        places = [[i % 16 for i in range(count)]]  # the table again and again
+    tables = [take(builder, table, part) for part in places]
+    parts = []
+    for i in range(0, ROWS, count):
         some = take(builder, codes, range(i, i + count))
         parts.append(call(builder, instruction, some.type, *tables, some))
     while len(parts) > 1:
-        both = ir.Constant(
-            vector_of(I32, 2 * parts[0].type.count), [*range(2 * parts[0].type.count)]
-        )
-        parts = [
-            builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        size = 2 * parts[0].type.count
+        both = ir.Constant(vector_of(I32, size), [*range(size)])
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [builder.shuffle_vector(first, second, both) for first, second in pairs]
     return parts[0]
 
 
-def _add_bits(builder: ir.IRBuilder, total: Any, table: Any, codes: Any) -> Any:
+def _add_bits(builder: Builder, total: Value, table: Value, codes: Value) -> Value:
     """Return total + the entries of a table of sums, from those of place 0 and of each bit."""
 
-    def entry(place: int) -> Any:
-        low, high = (
-            builder.zext(load(builder, table, I32(16 * i + place), I8, 1), I16) for i in (0, 1)
-        )
+    def entry(place: int) -> Value:
+        low = builder.zext(load(builder, table, I32(place), I8, 1), I16)
+        high = builder.zext(load(builder, table, I32(16 + place), I8, 1), I16)
         return builder.add(low, builder.shl(high, I16(5)))
 
     total = builder.add(total, splat(builder, entry(0), WIDE))
     for bit in range(4):
-        here = builder.and_(
-            builder.lshr(builder.zext(codes, WIDE), constant(WIDE, bit)), constant(WIDE, 1)
-        )
-        total = builder.add(
-            total, builder.mul(here, splat(builder, builder.sub(entry(1 << bit), entry(0)), WIDE))
-        )
+        wide = builder.zext(codes, WIDE)
+        here = builder.and_(builder.lshr(wide, constant(WIDE, bit)), constant(WIDE, 1))
+        brought = builder.sub(entry(1 << bit), entry(0))
+        total = builder.add(total, builder.mul(here, splat(builder, brought, WIDE)))
     return total
