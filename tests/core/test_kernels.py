@@ -1,9 +1,16 @@
-"""The compiled kernels, one by one: each function and each operation against NumPy, with every tail and every split."""
+"""The compiled kernels: each function and each operation against NumPy.
+
+With numbers of every length, so that no vector of a processor fits, and split between threads.
+"""
 
 from __future__ import annotations
 
+import ast
+import copy
 import ctypes
+import pathlib
 import platform
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +23,7 @@ from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NONE
 from tinyrwkv.program.builder import qmax
 from tinyrwkv.versions import reference
+from tinyrwkv.versions.layout import code_qmax
 
 F32 = np.float32
 
@@ -65,7 +73,7 @@ def functions():
 
 
 def ulps(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return the distance of float32 numbers from exact float64 ones, in units of the last place."""
+    """Return how far float32 numbers are from exact float64 ones, in units of the last place."""
     return np.abs(found.astype(np.float64) - expected) / np.spacing(expected.astype(F32)).astype(
         np.float64
     )
@@ -130,9 +138,10 @@ def test_shares_are_a_partition(functions, units, threads, unit):
     units //= unit
     at, sizes = 0, []
     for i in range(threads):
-        a = np.zeros(17, np.int64)
-        a[12:15] = 65536 * i // threads, 65536 * (i + 1) // threads, threads
-        first, last = functions["share"](a, units, unit)
+        arguments = np.zeros(op.ARGUMENTS, np.int64)
+        arguments[op.BEGIN] = op.WORK * i // threads
+        arguments[op.END] = op.WORK * (i + 1) // threads
+        first, last = functions["share"](arguments, units, unit)
         assert first == at and last >= first and first % unit == last % unit == 0
         sizes.append((last - first) // unit)
         at = last
@@ -165,7 +174,10 @@ def test_every_form_of_dot_product_is_tested(functions):
 
 
 def dots(function, w: np.ndarray, x: np.ndarray, pad: int = 0) -> np.ndarray:
-    """Return ``x @ w.T`` (tokens, rows) by a form of dot product; rows lie `pad` elements apart, guards around."""
+    """Return ``x @ w.T`` (tokens, rows) by a form of dot product.
+
+    Rows lie `pad` elements apart, with guards between them.
+    """
     rows, n = w.shape
     tokens = len(x)
     wide_w, wide_x = (np.full((len(m), n + pad), 77, m.dtype) for m in (w, x))
@@ -238,7 +250,7 @@ def test_float_dots_with_every_tail(functions, name):
 
 @pytest.mark.parametrize("kind", ["f32", "f16"])
 def test_float_sums_have_one_order_in_every_form(functions, kind):
-    """So that chunks of tokens give the bits of single tokens: 16 partial sums, a tree, then the tail."""
+    """16 partial sums, a tree, then the rest: chunks of tokens give the bits of single ones."""
     rng = np.random.default_rng(2)
     for n in (*range(1, 70), 768):
         w, x = (
@@ -293,13 +305,13 @@ def run(compiled):
 
 
 class Bench:
-    """Memory for single operations: weights, workspaces, states; and their execution by several threads in turn."""
+    """Memory for operations: weights, workspaces, states; and their execution by threads."""
 
     def __init__(self, run, tokens: int = 1, eps: float = 64e-5) -> None:
         self.run, self.tokens = run, tokens
         self.weights, self.shared, self.private = (np.zeros(1 << 20, np.uint8) for _ in range(3))
-        self.shared[:4].view(F32)[0] = eps
-        self.shared[64:16384].view(F32)[:] = 1  # the ones that norms multiply with
+        self.shared[op.EPSILON : op.EPSILON + 4].view(F32)[0] = eps
+        self.shared[op.ONES : 16384].view(F32)[:] = 1  # the ones that norms multiply with
         self.used = {"weights": 64, "shared": 16384, "private": 16384}
         self.old, self.new = np.zeros(1 << 16, F32), np.zeros(1 << 16, F32)
         self.out, self.ids = np.zeros(1 << 16, F32), np.zeros(MAX_TOKENS, np.int32)
@@ -333,34 +345,66 @@ class Bench:
         )
         return array[0, : self.tokens].copy() if planes == 1 else array[:, : self.tokens].copy()
 
-    def execute(self, code: int, threads: int = 1, head: int = 2, **fields: int) -> None:
-        """Run one operation, as each of the threads in turn: they share no work, so the order is the same."""
-        table = np.zeros((1, op.WIDTH), np.int64)
-        table[0, 0] = code
-        table[0, 1 : 1 + len(FIELDS[code])] = [fields.pop(name) for name in FIELDS[code]]
-        assert not fields
-        arrays = (
-            self.weights,
-            table,
-            self.ids,
-            self.old,
-            self.new,
-            self.shared,
-            self.private,
-            self.out,
-        )
-        weights, program, ids, old, new, shared, private, out = (
-            array.ctypes.data for array in arrays
-        )
-        barrier = np.zeros(256, np.uint8)
+    def execute(
+        self, code: int, threads: int = 1, head: int = op.HEAD_OF_ALL, **fields: int
+    ) -> None:
+        """Run one operation, as each of the threads in turn: they share no work."""
+        table, barrier = program((code, fields)), np.zeros(op.BARRIER_BYTES, np.uint8)
         for i in range(threads):
-            part = (65536 * i // threads, 65536 * (i + 1) // threads, 1)
-            block = (ctypes.c_int64 * 17)(
-                *(weights, program, 0, 1, self.tokens, ids, old, new, shared, private, out, head),
-                *(*part, barrier.ctypes.data, 0),
-            )
+            block = self.arguments(table, barrier, head, i, threads)
+            block[op.THREADS] = 1
             self.run(ctypes.addressof(block))
-            self.touched = block[16]
+            self.touched = block[op.TOUCHED]
+
+    def with_private_memory(self) -> Bench:
+        """Return a bench for another thread: only the private workspace is its own."""
+        other = copy.copy(self)
+        other.private = self.private.copy()
+        return other
+
+    def arguments(self, table: np.ndarray, barrier: np.ndarray, head: int, i: int, threads: int):
+        """Return the arguments of thread i."""
+        block = (ctypes.c_int64 * op.ARGUMENTS)()
+        arrays = {
+            op.WEIGHTS: self.weights,
+            op.PROGRAM: table,
+            op.IDS: self.ids,
+            op.OLD: self.old,
+            op.NEW: self.new,
+            op.SHARED: self.shared,
+            op.PRIVATE: self.private,
+            op.OUT: self.out,
+            op.BARRIER: barrier,
+        }
+        for slot, array in arrays.items():
+            block[slot] = array.ctypes.data
+        block[op.FIRST], block[op.LAST] = 0, len(table)
+        block[op.TOKENS], block[op.HEAD] = self.tokens, head
+        block[op.BEGIN], block[op.END] = op.WORK * i // threads, op.WORK * (i + 1) // threads
+        block[op.THREADS] = threads
+        return block
+
+
+def execute_together(benches: list[Bench], table: np.ndarray) -> np.ndarray:
+    """Run a program as one thread for each bench, all at the same time; return the barrier."""
+    barrier, threads = np.zeros(op.BARRIER_BYTES, np.uint8), len(benches)
+    blocks = [
+        bench.arguments(table, barrier, op.HEAD_OF_ALL, i, threads)
+        for i, bench in enumerate(benches)
+    ]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda block: benches[0].run(ctypes.addressof(block)), blocks))
+    return barrier
+
+
+def program(*operations: tuple[int, dict[str, int]]) -> np.ndarray:
+    """Return the table of operations, each an opcode and all its fields by name."""
+    table = np.zeros((len(operations), op.WIDTH), np.int64)
+    for row, (code, fields) in zip(table, operations, strict=True):
+        assert sorted(fields) == sorted(FIELDS[code])
+        row[0] = code
+        row[1 : 1 + len(fields)] = [fields[name] for name in FIELDS[code]]
+    return table
 
 
 counts = st.integers(1, MAX_TOKENS)
@@ -513,6 +557,51 @@ ACTIVATIONS = {
 }
 
 
+def matmul_inputs(bench, rng, kind, rows, cols, shared):
+    """Return the product y (tokens, rows) in float64, and the fields of its matrix and input."""
+    tokens = bench.tokens
+    if kind == "i8":
+        w = rng.integers(-127, 128, (rows, cols)).astype(np.int8)
+        scale = rng.uniform(1e-3, 1e-2, rows).astype(F32)
+        x = rng.integers(-qmax(cols), qmax(cols) + 1, (tokens, cols)).astype(np.int16)
+        x_scale = (rng.uniform(0.5, 2, (tokens, 1)) / qmax(cols)).astype(F32)
+        y = (x.astype(np.int64) @ w.astype(np.int64).T).astype(np.float64) * scale * x_scale
+        src = bench.tokens_of("private", x)
+        scales = {"src_scale": bench.tokens_of("private", x_scale), "scale": bench.weight(scale)}
+    else:
+        w = normal(rng, rows, cols, scale=cols**-0.5).astype(KINDS[kind][0])
+        x = normal(rng, tokens, cols)
+        y = x.astype(np.float64) @ w.astype(np.float64).T
+        src = bench.tokens_of("shared" if shared else "private", x)
+        scales = {"src_scale": NONE, "scale": NONE}
+    fields = {"weight": bench.weight(w), "kind": op.KINDS[kind], "cols": cols}
+    fields |= {"shared": int(shared), "src": src, "stride": cols}
+    return y, fields | scales
+
+
+def matmul_extras(bench, rng, extras, mode, y):
+    """Return y with the bias and the diagonal that `extras` name added, and their fields."""
+    fields = {"bias": NONE, "diag": NONE, "diag_src": 0}
+    tokens, rows = y.shape
+    if "bias" in extras:
+        vector = normal(rng, rows)
+        y = y + vector
+        fields["bias"] = bench.weight(vector)
+    if "diag" in extras and mode != op.LOGITS:
+        vector, floats = normal(rng, rows), normal(rng, tokens, rows)
+        y = y + vector * floats
+        fields["diag"] = bench.weight(vector)
+        fields["diag_src"] = bench.tokens_of("private", floats)
+    return y, fields
+
+
+def matmul_logits(bench, stride, rows):
+    """Return a part of the head's logits, from place 3 on; what lies beside it is untouched."""
+    found = bench.out[: bench.tokens * stride].reshape(bench.tokens, stride)
+    assert not found[:, :3].any() and not found[:, 3 + rows :].any()
+    return found[:, 3 : 3 + rows]
+
+
 @given(
     seeds,
     counts,
@@ -529,73 +618,20 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
     bench, (units, unit) = Bench(run, tokens), split
     rows = units * unit
     shared = "shared" in extras and kind != "i8"
-    if kind == "i8":
-        w, scale = (
-            rng.integers(-127, 128, (rows, cols)).astype(np.int8),
-            rng.uniform(1e-3, 1e-2, rows).astype(F32),
-        )
-        x = rng.integers(-qmax(cols), qmax(cols) + 1, (tokens, cols)).astype(np.int16)
-        x_scale = (rng.uniform(0.5, 2, (tokens, 1)) / qmax(cols)).astype(F32)
-        y = (x.astype(np.int64) @ w.astype(np.int64).T).astype(np.float64) * scale * x_scale
-        src, src_scale, w_scale = (
-            bench.tokens_of("private", x),
-            bench.tokens_of("private", x_scale),
-            bench.weight(scale),
-        )
-    else:
-        w, x = (
-            normal(rng, rows, cols, scale=cols**-0.5).astype(KINDS[kind][0]),
-            normal(rng, tokens, cols),
-        )
-        y = x.astype(np.float64) @ w.astype(np.float64).T
-        src, src_scale, w_scale = bench.tokens_of("shared" if shared else "private", x), NONE, NONE
+    y, inputs = matmul_inputs(bench, rng, kind, rows, cols, shared)
     size = np.abs(y).max()
-    bias = diag = diag_src = NONE
-    if "bias" in extras:
-        vector = normal(rng, rows)
-        y, bias = y + vector, bench.weight(vector)
-    if "diag" in extras and mode != op.LOGITS:
-        vector, floats = normal(rng, rows), normal(rng, tokens, rows)
-        y, diag, diag_src = (
-            y + vector * floats,
-            bench.weight(vector),
-            bench.tokens_of("private", floats),
-        )
+    y, added = matmul_extras(bench, rng, extras, mode, y)
     y = ACTIVATIONS[activation](np.clip(y, -80, 80) if activation != op.IDENTITY else y)
     before, gates = normal(rng, tokens, rows), normal(rng, tokens, rows)
     dst, gate = bench.tokens_of("shared", before), bench.tokens_of("shared", gates)
     stride = rows
     if mode == op.LOGITS:  # a part of the head: rows between others
         stride, dst = rows + 7, 12
-    fields = {
-        "shared": int(shared),
-        "src": src,
-        "stride": cols,
-        "src_scale": src_scale,
-        "dst": dst,
-        "dst_stride": stride,
-    }
-    fields |= {
-        "activation": activation,
-        "bias": bias,
-        "mode": mode,
-        "gate": gate,
-        "diag": diag,
-        "diag_src": max(diag_src, 0),
-    }
-    matrix = {
-        "weight": bench.weight(w),
-        "scale": w_scale,
-        "kind": op.KINDS[kind],
-        "units": units,
-        "cols": cols,
-        "unit": unit,
-    }
-    bench.execute(op.MATMUL, threads, **matrix, **fields)
+    output = {"dst": dst, "dst_stride": stride, "mode": mode, "gate": gate}
+    output |= {"activation": activation, "units": units, "unit": unit}
+    bench.execute(op.MATMUL, threads, **inputs, **added, **output)
     if mode == op.LOGITS:
-        found = bench.out[: tokens * stride].reshape(tokens, stride)
-        assert not found[:, :3].any() and not found[:, 3 + rows :].any()
-        found = found[:, 3 : 3 + rows]
+        found = matmul_logits(bench, stride, rows)
     else:
         found = bench.get("shared", dst, rows)
     expected = {op.ADD: before + y, op.GATED_ADD: before + gates * y}.get(mode, y)
@@ -611,7 +647,7 @@ def row_places(rows: int, width: int, per_page: int) -> tuple[np.ndarray, dict[s
     if per_page == 0:
         return f * width, {"row_bytes": width, "per_page": 0, "reciprocal": 0}
     fields = {"row_bytes": width, "per_page": per_page, "reciprocal": 2**32 // per_page + 1}
-    return f // per_page * 4096 + f % per_page * width, fields
+    return f // per_page * op.PAGE + f % per_page * width, fields
 
 
 @given(
@@ -627,7 +663,7 @@ def row_places(rows: int, width: int, per_page: int) -> tuple[np.ndarray, dict[s
 def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
     bench, (units, unit) = Bench(run, tokens), split
     C = units * unit
-    at, places = row_places(neurons, C, 4096 // C if paged else 0)
+    at, places = row_places(neurons, C, op.PAGE // C if paged else 0)
     region, w = (
         np.full(int(at[-1]) + C, 55, np.int8),
         rng.integers(-127, 128, (neurons, C)).astype(np.int8),
@@ -642,7 +678,7 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
     )
     x, gates = normal(rng, tokens, C), normal(rng, tokens, C)
     dst, gate = bench.tokens_of("shared", x), bench.tokens_of("shared", gates)
-    room = bench.put("private", np.zeros(12 * neurons + 4 * C, np.uint8))
+    room = bench.put("private", np.zeros(op.list_bytes(neurons, C), np.uint8))
     fields = {
         "weight": bench.weight(region),
         "scale": bench.weight(scale),
@@ -689,7 +725,7 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
 @settings(max_examples=60)
 def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     bench = Bench(run, tokens)
-    at, places = row_places(neurons, 2 * C, 4096 // (2 * C) if paged else 0)
+    at, places = row_places(neurons, 2 * C, op.PAGE // (2 * C) if paged else 0)
     region, w = (
         np.full(int(at[-1]) + 2 * C, 55, np.int8),
         rng.integers(-127, 128, (neurons, C)).astype(np.int8),
@@ -699,12 +735,13 @@ def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
     q = rng.integers(-qmax(C), qmax(C) + 1, (tokens, C)).astype(np.int16)
     x_scale = (rng.uniform(0.5, 2, (tokens, 1)) / qmax(C)).astype(F32)
     scale, positive = rng.uniform(1e-3, 1e-2, neurons).astype(F32), rng.random((neurons, C)) < 0.5
-    # A neuron is chosen where the signs times the upper bytes of the activations exceed its threshold.
+    # A neuron is chosen where its score exceeds its threshold: the signs times the upper bytes of
+    # the activations.
     upper = (q.astype(np.int64) + 128) >> 8
     score = (upper @ np.where(positive, 1, -1).T).astype(F32) * (F32(256) * x_scale)  # (T, F)
     threshold = np.quantile(score, 0.6, axis=0).astype(F32)
     dst = bench.room("shared", neurons)
-    sums = bench.put("private", np.zeros(8 * C, np.uint8))
+    sums = bench.put("private", np.zeros(C // 8 * op.TABLE_BYTES, np.uint8))
     fields = {
         "weight": bench.weight(region),
         "scale": bench.weight(scale),
@@ -771,7 +808,10 @@ def test_wkv4(run, rng, tokens, width, threads):
 
 
 def by_the_reference(memory, r, k, v, decay, first):
-    """Return y and memory of time_mix_v4, its matrices taking r, k and v out of its input; the sigmoid of r undone."""
+    """Return y and the state of time_mix_v4.
+
+    Its matrices take r, k and v out of its input. The sigmoid of r is undone.
+    """
     width = len(r)
     att = {"token_shift": np.zeros((3, 3 * width), F32), "time_decay": decay, "time_first": first}
     for i, name in enumerate(("receptance", "key", "value")):
@@ -950,6 +990,228 @@ def test_gather(run, rng, tokens, rows, threads):
     bench.execute(op.GATHER, threads, places=bench.weight(places), src=src, rows=rows)
     assert bench.out[: tokens * rows].tobytes() == z[:, places].tobytes()
     assert not bench.out[tokens * rows :].any()
+
+
+@given(
+    seeds,
+    counts,
+    st.integers(1, 200),
+    st.sampled_from([(2, 16), (2, 48), (4, 8), (4, 64), (4, 136)]),
+    threads_of,
+    st.booleans(),
+    st.integers(0, 9),
+)
+@settings(max_examples=60)
+def test_level(run, rng, tokens, rows, form, threads, add, apart):
+    """z_i (+)= s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)) with u = round(q / 256)."""
+    bench, (bits, rank) = Bench(run, tokens), form
+    codes = rng.integers(0, 2**bits, (rows, rank)).astype(np.uint8)
+    table = rng.uniform(-1, 1, op.SCALES).astype(F32)
+    scale_codes = rng.integers(0, op.SCALES, rows).astype(np.uint8)
+    most = 256 * code_qmax(bits)
+    q = rng.integers(-most, most + 1, (tokens, rank)).astype(np.int16)
+    q_scale = (rng.uniform(0.5, 2, (tokens, 1)) / most).astype(F32)
+    z = normal(rng, tokens, rows + apart)  # the rows of a level need not be all
+    n = rank * bits // 8
+    dst = bench.tokens_of("shared", z)
+    bench.execute(
+        op.LEVEL,
+        threads,
+        codes=bench.weight(pack_codes(codes, bits)),
+        scales=bench.weight(scale_codes),
+        table=bench.weight(table),
+        rows=rows,
+        bytes=n,
+        rank=rank,
+        bits=bits,
+        sums=bench.put("private", np.zeros(n * op.TABLE_BYTES, np.uint8)),
+        src=bench.tokens_of("private", q),
+        src_scale=bench.tokens_of("private", q_scale),
+        dst=dst,
+        dst_stride=rows + apart,
+        add=int(add),
+    )
+    u = (q.astype(np.int64) + 128) >> 8
+    sums = 2 * (u @ codes.T.astype(np.int64)) - (2**bits - 1) * u.sum(axis=1, keepdims=True)
+    # The sums are whole numbers, so that the order of float operations alone decides the bits.
+    y = sums.astype(F32) * (table[scale_codes] * (F32(128) * q_scale))
+    before = z[:, :rows] if add else F32(0)  # a sum, so that -0 becomes 0
+    expected = np.hstack([before + y, z[:, rows:]])
+    assert bench.get("shared", dst, rows + apart).tobytes() == expected.tobytes()
+
+
+@given(
+    seeds,
+    counts,
+    st.integers(1, 700),
+    st.integers(1, 130),
+    threads_of,
+    st.sampled_from([0.01, 1.0, 1000.0]),
+)
+@settings(max_examples=60)
+def test_preview(run, rng, tokens, rows, cols, threads, spread_of_scores):
+    """z_i += mean . x + bias_i; score_i = steps(z_i + spread_i)."""
+    bench = Bench(run, tokens)
+    x, mean = normal(rng, tokens, cols), normal(rng, cols, scale=cols**-0.5)
+    bias, spread = (rng.integers(0, 256, rows).astype(np.uint8) for _ in range(2))
+    ranges = np.array([-1, 0.01, -2 * spread_of_scores, spread_of_scores / 64], F32)
+    z = normal(rng, tokens, rows)
+    dst, scores = bench.tokens_of("shared", z), bench.room("shared", rows, np.int16)
+    bench.execute(
+        op.PREVIEW,
+        threads,
+        src=bench.tokens_of("private", x),
+        mean=bench.weight(mean),
+        bias=bench.weight(bias),
+        spread=bench.weight(spread),
+        ranges=bench.weight(ranges),
+        dst=dst,
+        scores=scores,
+        rows=rows,
+        cols=cols,
+    )
+    found = bench.get("shared", dst, rows)
+    wide = x.astype(np.float64) @ mean
+    expected = z + wide[:, None] + (ranges[0] + ranges[1] * bias.astype(F32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    exact_scores = reference.steps(found + (ranges[2] + ranges[3] * spread.astype(F32)))
+    assert np.array_equal(bench.get("shared", scores, rows, np.int16), exact_scores)
+
+
+@given(
+    seeds,
+    counts,
+    st.tuples(st.integers(0, 300), st.integers(1, 900), st.integers(0, 5)),
+    st.integers(1, 130),
+    threads_of,
+    st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+)
+@settings(max_examples=60)
+def test_exact(run, rng, tokens, part, cols, threads, chosen_share):
+    """z_i = scale_i s (w_i . q) for the rows of a range whose score is high; others stay."""
+    bench, (before, count, after) = Bench(run, tokens), part
+    # Units of rows are shared out by their number in the whole head.
+    first = before // op.UNIT * op.UNIT
+    rows = first + count + after
+    w = rng.integers(-127, 128, (rows, cols)).astype(np.int8)
+    scale = rng.uniform(1e-3, 1e-2, rows).astype(F32)
+    q = rng.integers(-qmax(cols), qmax(cols) + 1, (tokens, cols)).astype(np.int16)
+    q_scale = (rng.uniform(0.5, 2, (tokens, 1)) / qmax(cols)).astype(F32)
+    scores = rng.integers(-100, 100, (tokens, rows)).astype(np.int16)
+    lowest = np.quantile(scores, 1 - chosen_share, axis=1).astype(np.int32)[:, None]
+    lowest += chosen_share == 0
+    z = normal(rng, tokens, rows)
+    dst = bench.tokens_of("shared", z)
+    bench.execute(
+        op.EXACT,
+        threads,
+        weight=bench.weight(w),
+        scale=bench.weight(scale),
+        cols=cols,
+        src=bench.tokens_of("private", q),
+        src_scale=bench.tokens_of("private", q_scale),
+        first=first,
+        rows=count,
+        dst=dst,
+        dst_stride=rows,
+        scores=bench.tokens_of("shared", scores),
+        lowest=bench.tokens_of("private", lowest),
+    )
+    chosen = scores >= lowest
+    chosen[:, :first] = chosen[:, first + count :] = False
+    sums = (q.astype(np.int64) @ w.astype(np.int64).T).astype(F32)
+    expected = np.where(chosen, sums * (scale * q_scale), z)
+    assert bench.get("shared", dst, rows).tobytes() == expected.tobytes()
+    if threads == 1:
+        assert bench.touched == np.count_nonzero(chosen) * (cols + 4)
+
+
+def test_exact_of_more_rows_than_its_list_holds(run):
+    """The list is read and begun anew as often as it takes."""
+    rng, bench, rows, cols = np.random.default_rng(0), Bench(run), 5000, 3
+    w = rng.integers(-127, 128, (rows, cols)).astype(np.int8)
+    q, one = np.array([[3, -2, 1]], np.int16), np.ones((1, 1), F32)
+    dst = bench.room("shared", rows)
+    bench.execute(
+        op.EXACT,
+        weight=bench.weight(w),
+        scale=bench.weight(np.ones(rows, F32)),
+        cols=cols,
+        src=bench.tokens_of("private", q),
+        src_scale=bench.tokens_of("private", one),
+        first=0,
+        rows=rows,
+        dst=dst,
+        dst_stride=rows,
+        scores=bench.tokens_of("shared", np.zeros((1, rows), np.int16)),
+        lowest=bench.tokens_of("private", np.zeros((1, 1), np.int32)),
+    )
+    assert np.array_equal(bench.get("shared", dst, rows)[0], w.astype(np.int64) @ q[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_sync_lets_no_thread_run_ahead(run, threads):
+    """Permutations one after the other: each needs all rows that the threads wrote before."""
+    rng, bench, size, times = np.random.default_rng(0), Bench(run), 61, 200
+    order = rng.permutation(size)
+    weight = bench.weight(np.eye(size, dtype=F32)[order])
+    x = normal(rng, 1, size)
+    places = bench.tokens_of("shared", x), bench.room("shared", size)
+    operations = []
+    for i in range(times):
+        fields = dict.fromkeys(FIELDS[op.MATMUL], NONE)
+        fields |= {"weight": weight, "kind": op.F32, "units": size, "unit": 1, "cols": size}
+        fields |= {"shared": 1, "src": places[i % 2], "stride": size}
+        fields |= {"dst": places[1 - i % 2], "dst_stride": size}
+        fields |= {"activation": op.IDENTITY, "mode": op.STORE}
+        operations += [(op.MATMUL, fields), (op.SYNC, {})]
+    # Every thread has a private workspace of its own for its dot products.
+    benches = [bench.with_private_memory() for _ in range(threads)]
+    barrier = execute_together(benches, program(*operations))
+    for _ in range(times):
+        x = x[:, order]
+    assert bench.get("shared", places[times % 2], size).tobytes() == x.tobytes()
+    arrived, generation = barrier.view(np.int32)[[0, 16]]
+    assert (arrived, generation) == (0, times)
+
+
+def dispatched() -> set[str]:
+    """Return the names of the opcodes that `run` and its parts compare with."""
+    source = pathlib.Path(op.__file__).with_name("run.py").read_text()
+    return {
+        node.comparators[0].attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare) and isinstance(node.comparators[0], ast.Attribute)
+    }
+
+
+def opcodes_under_test() -> set[str]:
+    """Return the names of the opcodes whose kernel has a test here."""
+    tests = [name for name in globals() if name.startswith("test_")]
+    return {
+        name
+        for name in op.NAMES.values()
+        if any(test == f"test_{name.lower()}" or f"_{name.lower()}_" in test for test in tests)
+    }
+
+
+def test_every_operation_is_run_and_tested():
+    assert dispatched() == set(op.NAMES.values())
+    assert opcodes_under_test() == set(op.NAMES.values())
+
+
+def test_fields_that_kernels_share_are_in_the_same_places():
+    """`finish` reads fields of MATMUL in three operations, `row_address` those of SPARSE in two."""
+    product, pages = FIELDS[op.MATMUL], ("row_bytes", "per_page", "reciprocal")
+    for code in (op.PREDICT, op.SPARSE):
+        assert FIELDS[code][: len(product) + len(pages)] == product + pages
+
+
+def test_places_of_fields_are_their_order():
+    for code, names in FIELDS.items():
+        if code != op.SYNC:
+            places = getattr(op, f"{op.NAMES[code]}_AT")
+            assert places._fields == names and tuple(places) == tuple(range(len(names)))
 
 
 def test_which_form_of_integer_sums_is_compiled():
