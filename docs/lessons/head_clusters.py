@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.techniques.preview_head import (
-    matrix,
-    mean_probabilities,
-    softmax,
-    softmax_blocks,
-)
+from converters.techniques.preview_head import matrix, mean_probabilities, softmax, softmax_blocks
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 
