@@ -74,8 +74,8 @@ def columns(
     left, high, low = 44, 10, 170
     span = (WIDTH - left - 10) / max(1, len(groups))
     wide = 0.8 * span / max(1, len(series))
-    ticks = [top * i / 4 for i in range(5)]
-    body = _grid(left, high, low, ticks, lambda value: value / top)
+    marks = [top * i / 4 for i in range(5)]
+    body = _grid(left, high, low, marks, lambda value: value / top)
     for k, (name, values) in enumerate(series.items()):
         for i, value in enumerate(values):
             share = min(1.0, max(0.0, value / top))
@@ -163,9 +163,9 @@ def curves(
     def down(y: float) -> float:
         return low - (low - top) * axis_y(y)
 
-    body = _grid(left, top, low, _ticks(ys, log_y), axis_y, width)
-    for x in _ticks(xs, log_x):
-        body.append(_text(across(x), low + 16, _number(x), "middle"))
+    body = _grid(left, top, low, ticks(ys, log_y), axis_y, width)
+    for x in ticks(xs, log_x):
+        body.append(_text(across(x), low + 16, number_text(x), "middle"))
     for k, (name, line) in enumerate(lines.items()):
         points = [(across(x), down(y)) for x, y in line]
         body.append(_polyline(points, k, name))
@@ -197,7 +197,7 @@ def _axis(values: Sequence[float], log: bool) -> Axis:
     return place
 
 
-def _ticks(values: Sequence[float], log: bool) -> list[float]:
+def ticks(values: Sequence[float], log: bool) -> list[float]:
     """Return round numbers within the values.
 
     A linear axis has two to six of them, at a distance of 1, 2 or 5 times a power of ten. Those of
@@ -218,20 +218,21 @@ def _ticks(values: Sequence[float], log: bool) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """Return a number as an axis shows it: three digits, or all of a whole number of thousands."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _grid(
-    left: int, top: int, low: int, ticks: Sequence[float], axis: Axis, width: int = WIDTH
+    left: int, top: int, low: int, marks: Sequence[float], axis: Axis, width: int = WIDTH
 ) -> list[str]:
     """Return a line across the chart for each tick, with its number."""
     right = width - 10
     body = []
-    for tick in ticks:
+    for tick in marks:
         y = low - (low - top) * axis(tick)
         body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        body.append(_text(left - 6, y + 4, _number(tick), "end"))
+        body.append(_text(left - 6, y + 4, number_text(tick), "end"))
     return body
 
 

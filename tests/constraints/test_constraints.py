@@ -616,12 +616,20 @@ def test_a_choice_gives_one_of_them(load, choices, seed):
     assert generation.result.stop_reason == "stop"
 
 
-def test_a_text_that_is_complete_costs_no_further_token(load, backend):
+def test_a_text_that_is_complete_costs_no_further_token(load, backend, monkeypatch):
     model = load(backend)
+    read, inner = [], model.reader.read
+
+    def counted(ids, *rest):
+        read.extend(ids.tolist())
+        return inner(ids, *rest)
+
+    monkeypatch.setattr(model.reader, "read", counted)
     generation = model.generate([3], constraint=Choice(["abc"]), sampler=Sampler(temperature=0))
     assert text_of(generation) == "abc"
     result = generation.result
-    assert (result.stop_reason, len(result._unread)) == ("stop", 1)
+    assert result.stop_reason == "stop"
+    assert read == [0, 3, *result.tokens[:-1]]
     assert result.state.tokens == 2 + len(result.tokens)
     assert np.isneginf(generation.logits).sum() > 200
 

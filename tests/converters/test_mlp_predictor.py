@@ -16,7 +16,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return x, x @ (neurons.key * neurons.key_scale[:, None]).T > 0
 
 
-def test_gradients_are_the_slopes_of_theloss(data) -> None:
+def test_gradients_are_the_slopes_of_the_loss(data) -> None:
     x, fires = data[0][:50].astype(np.float64), data[1][:50]
     random = np.random.default_rng(0)
     parts = [random.standard_normal((6, 64)) / 8, random.standard_normal((40, 6))]

@@ -158,7 +158,7 @@ def test_curves_stay_inside(series, log_x, log_y):
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_round_and_inside(low, span):
-    ticks = svg._ticks([low, low + span], log=False)
+    ticks = svg.ticks([low, low + span], log=False)
     step = ticks[1] - ticks[0]
     assert 2 <= len(ticks) <= 6
     assert all(low - 1e-6 * step <= tick <= low + span + 1e-6 * step for tick in ticks)
@@ -166,7 +166,7 @@ def test_ticks_are_round_and_inside(low, span):
 
 
 def test_numbers_of_axes():
-    assert [svg._number(n) for n in (1000.0, 25000, 0.2, 1e-5, 1e7)] == [
+    assert [svg.number_text(n) for n in (1000.0, 25000, 0.2, 1e-5, 1e7)] == [
         "1,000",
         "25,000",
         "0.2",

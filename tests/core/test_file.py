@@ -970,7 +970,11 @@ def test_a_writer_again(path):
 
 def test_leftover_of_a_power_cut(path):
     writer = Writer(path, MODEL)
-    Path(writer._temp).write_bytes(b"half a file")
+    before = set(Path(path).parent.iterdir())
+    with pytest.raises(KeyboardInterrupt), writer:
+        (half,) = set(Path(path).parent.iterdir()) - before
+        raise KeyboardInterrupt
+    half.write_bytes(b"half a file")
     with writer:
         writer.add("x", np.ones(1, np.int8))
     with open_file(path, verify=True) as file:
