@@ -120,7 +120,7 @@ def answered(node: Any, count: int = 1, seconds: float = 20) -> list[str]:
 def test_it_is_short() -> None:
     tree = ast.parse(NODE.read_text("utf-8"))
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
-    assert len(statements) <= 80  # with the docstrings
+    assert len(statements) <= 65  # with the docstrings; the formatter decides on lines
 
 
 def test_a_prompt_is_answered(module: Any, tmp_path: pathlib.Path) -> None:
