@@ -20,8 +20,9 @@ import tinyrwkv
 from converters.calibrate import collect, documents
 from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_ffn
 from tests.helpers.lessons import LESSONS, head_clusters
-from tinyrwkv import Model, Sampler, model
+from tinyrwkv import Model, Sampler
 from tinyrwkv.file import memory, quant
+from tinyrwkv.file.mapped import MappedFile
 from tinyrwkv.versions import preview, reference
 
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9]_*.py"))]
@@ -225,14 +226,14 @@ def read_no_row_exactly(patch: Patch) -> None:
 
 
 def read_the_whole_table(patch: Patch) -> None:
-    right = model.plan
+    right = Model.plan
 
-    def plan(*arguments: Any) -> Any:
-        found = right(*arguments)
+    def plan(self: Model) -> Any:
+        found = right(self)
         found["parts"][0]["touched_bytes_per_token"] = found["parts"][0]["file_bytes"]
         return found
 
-    patch.setattr(model, "plan", plan)
+    patch.setattr(Model, "plan", plan)
 
 
 def let_tokens_hang_together(patch: Patch) -> None:
@@ -274,7 +275,7 @@ def keep_something_for_every_token(patch: Patch) -> None:
 
 
 def let_no_page_go(patch: Patch) -> None:
-    patch.setattr(memory, "advise", lambda *arguments: False)
+    patch.setattr(MappedFile, "advise", lambda *arguments: False)
 
 
 def plan_too_little(patch: Patch) -> None:
