@@ -17,12 +17,11 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from layers import Drawing, Edge, Size, directed, is_bend, laid_out, reachable, reduced, uses_of
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / ".ci"))
 
-from imports import LOAD, PACKAGES, TYPES, Module, imports, modules
+from imports import LOAD, PACKAGES, TYPES, Module, closure, imports, modules
+from layers import Drawing, Edge, Size, directed, is_bend, laid_out, reduced, uses_of
 
 DRAWN = Path(__file__).with_name("architecture.svg")
 COMMAND = "python docs/pictures/architecture.py"
@@ -246,7 +245,7 @@ def described(made: dict[str, Room], edges: dict[Edge, int]) -> str:
 
 def core_rooms(edges: dict[Edge, int]) -> set[str]:
     """Return the rooms that a model cannot do without."""
-    return {CORE, *reachable(uses_of(edge for edge in edges if edge.kind != TYPES), CORE)}
+    return {CORE, *closure(uses_of(edge for edge in edges if edge.kind != TYPES), CORE)}
 
 
 def picture(root: Path) -> str:

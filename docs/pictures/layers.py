@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from imports import closure
+
 SWEEPS = 16
 """How often the order of each layer and the places in it are improved."""
 
@@ -18,23 +20,6 @@ class Edge(NamedTuple):
     user: str
     used: str
     kind: int = 0
-
-
-def reachable(uses: Mapping[str, Iterable[str]], start: str) -> set[str]:
-    """Return all that a node uses, directly or through others; itself only in a circle.
-
-    Examples
-    --------
-    >>> sorted(reachable({"a": ["b"], "b": ["c"], "d": ["a"]}, "a"))
-    ['b', 'c']
-    """
-    found: set[str] = set()
-    waiting = [start]
-    while waiting:
-        new = set(uses.get(waiting.pop(), ())) - found
-        found |= new
-        waiting += sorted(new)
-    return found
 
 
 def uses_of(edges: Iterable[Edge]) -> dict[str, set[str]]:
@@ -58,7 +43,7 @@ def directed(weights: Mapping[Edge, int]) -> tuple[list[Edge], list[Edge]]:
     down: list[Edge] = []
     against: list[Edge] = []
     for edge in sorted(weights, key=lambda edge: (edge.kind, -weights[edge], edge)):
-        closes = edge.user in reachable(uses_of(down), edge.used)
+        closes = edge.user in closure(uses_of(down), edge.used)
         (against if closes else down).append(edge)
     return down, against
 
@@ -76,7 +61,7 @@ def reduced(edges: Iterable[Edge]) -> list[Edge]:
     for edge in edges:
         uses = uses_of(other for other in edges if other.kind <= edge.kind)
         between = uses[edge.user] - {edge.used}
-        if not any(edge.used in reachable(uses, node) for node in between):
+        if not any(edge.used in closure(uses, node) for node in between):
             kept.append(edge)
     return kept
 
