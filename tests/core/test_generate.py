@@ -634,7 +634,7 @@ def test_timings(load, backend):
         {"prompt": "\ud800"},
         {"prompt": ...},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_wrong_calls_are_refused(load, options):
     with pytest.raises(ArgumentError):
