@@ -81,7 +81,7 @@ def test_what_is_no_file(tmp_path):
         open_source(tmp_path / "missing.pth")
     with pytest.raises(FormatError, match=r" is a folder; give a file in it"):
         open_source(tmp_path)
-    with pytest.raises(FormatError, match=r"^cannot read a\0b: embedded null byte"):
+    with pytest.raises(FormatError, match=r"^cannot read a\0b: .*embedded null"):
         open_source("a\0b")
 
 
