@@ -20,6 +20,7 @@ from tinyrwkv.engine import backends
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.native import load, targets
 from tinyrwkv.native.load import RECORD, SYMBOL, choose, native_run, source_hash
+from tinyrwkv.native.recipes import RECIPES
 from tinyrwkv.native.targets import TARGETS
 
 FOLDER = pathlib.Path(load.FOLDER)
@@ -115,7 +116,8 @@ def committed(request: Any) -> tuple[str, Elf]:
 
 def test_the_record_is_of_these_sources_and_all_that_ship():
     assert RECORDED["sources"] == source_hash(), "run tinyrwkv-build-kernels"
-    assert set(COMMITTED) == {target.name for target in TARGETS.values() if target.committed}
+    assert set(COMMITTED) == {recipe.name for recipe in RECIPES.values() if recipe.committed}
+    assert list(RECIPES) == list(TARGETS)
     assert {path.stem for path in FOLDER.glob("*.so")} == set(COMMITTED)
     assert sum(entry["bytes"] for entry in RECORDED["objects"].values()) < 500_000
     assert len({json.dumps(entry["tools"]) for entry in RECORDED["objects"].values()}) == 1

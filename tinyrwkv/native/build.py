@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import TinyRWKVError, UnsupportedError
 from .load import FOLDER, RECORD, SYMBOL, source_hash
-from .targets import TARGETS, Target
+from .recipes import RECIPES, Recipe
 
 COMMAND = "tinyrwkv-build-kernels"
 
@@ -93,20 +93,20 @@ define void @{SYMBOL}(ptr %arguments) {{
 """
 
 
-def compile_object(ir: str, target: Target) -> bytes:
+def compile_object(ir: str, recipe: Recipe) -> bytes:
     """Optimise and compile LLVM code for a target; return an ELF object."""
     import llvmlite.binding as llvm
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     options: dict[str, Any] = {"reloc": "pic", "codemodel": "default", "opt": 3}
-    if target.machine == "riscv64":
+    if recipe.target.machine == "riscv64":
         options["abiname"] = "lp64d"
-    machine = llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, **options
+    machine = llvm.Target.from_triple(recipe.triple).create_target_machine(
+        cpu=recipe.cpu, features=recipe.features, **options
     )
-    module = llvm.parse_assembly(with_lookups(ir, target.lookup))
-    module.triple, module.data_layout = target.triple, str(machine.target_data)
+    module = llvm.parse_assembly(with_lookups(ir, recipe.lookup))
+    module.triple, module.data_layout = recipe.triple, str(machine.target_data)
     for function in module.functions:
         if function.is_declaration:
             continue
@@ -153,7 +153,7 @@ def linker() -> list[str]:
     raise UnsupportedError(COMMAND, "linker", "no ld.lld", "LLD", fix)
 
 
-def link(code: bytes, target: Target) -> bytes:
+def link(code: bytes, recipe: Recipe) -> bytes:
     """Link an object to a shared object.
 
     Raises
@@ -164,15 +164,15 @@ def link(code: bytes, target: Target) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, result = pathlib.Path(folder, "kernels.o"), pathlib.Path(folder, "kernels.so")
         source.write_bytes(code)
-        command = [*linker(), "-m", target.emulation, "-shared", "-s", "-z", "noexecstack"]
+        command = [*linker(), "-m", recipe.emulation, "-shared", "-s", "-z", "noexecstack"]
         command += ["--hash-style=gnu", "--build-id=none", "--no-rosegment", "--gc-sections"]
         command += [str(source), "-o", str(result)]
-        _refuse_needs(command, target)
+        _refuse_needs(command, recipe)
         subprocess.run(command, check=True, capture_output=True)
         return result.read_bytes()
 
 
-def _refuse_needs(command: list[str], target: Target) -> None:
+def _refuse_needs(command: list[str], recipe: Recipe) -> None:
     """Link with `ALLOWED` alone, where LLD names every other need."""
     provided = [f"--defsym={name}=0" for name in ALLOWED]
     check = subprocess.run([*command, "-z", "defs", *provided], capture_output=True, text=True)
@@ -180,7 +180,7 @@ def _refuse_needs(command: list[str], target: Target) -> None:
         missing = sorted(set(re.findall(r"undefined symbol: (\S+)", check.stderr)))
         found = ", ".join(missing) or check.stderr[-500:]
         fix = "write the kernel without it"
-        raise UnsupportedError(COMMAND, target.name, f"a need for {found}", f"only {ALLOWED}", fix)
+        raise UnsupportedError(COMMAND, recipe.name, f"a need for {found}", f"only {ALLOWED}", fix)
 
 
 def _ir_in_child(pairs: bool) -> str:
@@ -211,11 +211,11 @@ def build(names: list[str], progress: Callable[[str], None] | None = None) -> di
     codes: dict[bool, str] = {}
     objects = {}
     for name in names:
-        target = TARGETS[name]
-        pairs = not target.has_reduction
+        recipe = RECIPES[name]
+        pairs = not recipe.has_reduction
         if pairs not in codes:
             codes[pairs] = _ir_in_child(pairs)
-        objects[name] = link(compile_object(codes[pairs], target), target)
+        objects[name] = link(compile_object(codes[pairs], recipe), recipe)
         if progress:
             progress(f"{name}: {len(objects[name]):,} bytes")
     return objects
@@ -269,18 +269,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list_targets() -> int:
-    for target in TARGETS.values():
-        print(f"{target.name:<16} {target.cpu:<14} {'ships' if target.committed else ''}")
+    for recipe in RECIPES.values():
+        print(f"{recipe.name:<16} {recipe.cpu:<14} {'ships' if recipe.committed else ''}")
     return 0
 
 
 def _build_or_check(args: argparse.Namespace) -> int:
     """Build the targets asked for; write them, or compare them with what is there."""
-    unknown = [name for name in args.targets if name not in TARGETS]
+    unknown = [name for name in args.targets if name not in RECIPES]
     if unknown:
-        known = ", ".join(TARGETS)
+        known = ", ".join(RECIPES)
         raise UnsupportedError(COMMAND, "target", unknown[0], known, "choose one of them")
-    names = args.targets or [target.name for target in TARGETS.values() if target.committed]
+    names = args.targets or [recipe.name for recipe in RECIPES.values() if recipe.committed]
     objects = build(names, lambda line: print(line, file=sys.stderr))
     if args.check:
         return _compare(objects, args.output)

@@ -11,42 +11,21 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """One shared object: what LLVM and LLD are told, and what a processor must have to run it.
+    """One shared object, and what a processor must have to run it.
 
     Attributes
     ----------
     name : str
         Of the object, without ".so".
-    triple, cpu, features : str
-        The system, the processor and its extras, as LLVM names them.
-    emulation : str
-        The kind of object, as LLD names it.
     machine : str
         The architecture, as `machine` names it.
     needs : frozenset of str
         Of `cpu_features`.
-    committed : bool
-        Whether the object ships in the package.
     """
 
     name: str
-    triple: str
-    cpu: str
-    features: str
-    emulation: str
     machine: str
     needs: frozenset[str]
-    committed: bool = True
-
-    @property
-    def has_reduction(self) -> bool:
-        """Whether LLVM compiles its reduction intrinsic well: with vectors, except on x86."""
-        return self.machine == "aarch64" or "neon" in self.needs or "v" in self.needs
-
-    @property
-    def lookup(self) -> str:
-        """LLVM's name for the instruction that looks bytes up in a table of 16, "" for none."""
-        return byte_lookup(self.machine, self.needs)
 
 
 def byte_lookup(machine: str, features: frozenset[str]) -> str:
@@ -65,28 +44,6 @@ def byte_lookup(machine: str, features: frozenset[str]) -> str:
     return ""
 
 
-def _x86(name: str, cpu: str, needs: str = "") -> Target:
-    triple, kind = "x86_64-unknown-linux-gnu", "elf_x86_64"
-    return Target(name, triple, cpu, "", kind, "x86_64", frozenset(needs.split()))
-
-
-def _aarch64(name: str, cpu: str, needs: str = "", ship: bool = True) -> Target:
-    triple, kind = "aarch64-unknown-linux-gnu", "aarch64linux"
-    return Target(name, triple, cpu, "", kind, "aarch64", frozenset(needs.split()), ship)
-
-
-def _arm(name: str, cpu: str, needs: str, features: str = "", ship: bool = True) -> Target:
-    # With the vendor, or LLVM takes the environment for the system: the object then says soft
-    # float and is refused.
-    triple, kind = f"{name}-unknown-linux-gnueabihf", "armelf_linux_eabi"
-    return Target(name, triple, cpu, features, kind, "arm", frozenset(needs.split()), ship)
-
-
-def _riscv64(name: str, needs: str, features: str) -> Target:
-    triple, cpu, kind = "riscv64-unknown-linux-gnu", "generic-rv64", "elf64lriscv"
-    return Target(name, triple, cpu, features, kind, "riscv64", frozenset(needs.split()), False)
-
-
 V3 = "abm avx2 bmi1 bmi2 f16c fma movbe"
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 
@@ -94,20 +51,20 @@ NEVER = "never"
 """A feature that no processor has: the object must be asked for by name."""
 
 # The best come first: the loader takes the first one that the processor can run.
-_TARGETS = (
-    _x86("x86-64-vnni", "cascadelake", V4 + " avx512_vnni"),
-    _x86("x86-64-v3", "x86-64-v3", V3),
-    _x86("x86-64", "x86-64"),
-    _aarch64("aarch64-dotprod", "cortex-a76", "asimddp"),
-    _aarch64("aarch64", "generic"),
-    _aarch64("aarch64-a72", "cortex-a72", NEVER, ship=False),
-    _aarch64("aarch64-a53", "cortex-a53", NEVER, ship=False),
-    _arm("armv7", "generic", "neon v7", "+neon,+vfp3"),
-    _arm("armv6", "arm1176jzf-s", "vfp v6", ship=False),
-    _riscv64("riscv64-v", "v", "+m,+a,+f,+d,+c,+v"),
-    _riscv64("riscv64", "", "+m,+a,+f,+d,+c"),
+_NEEDS = (
+    ("x86-64-vnni", "x86_64", V4 + " avx512_vnni"),
+    ("x86-64-v3", "x86_64", V3),
+    ("x86-64", "x86_64", ""),
+    ("aarch64-dotprod", "aarch64", "asimddp"),
+    ("aarch64", "aarch64", ""),
+    ("aarch64-a72", "aarch64", NEVER),
+    ("aarch64-a53", "aarch64", NEVER),
+    ("armv7", "arm", "neon v7"),
+    ("armv6", "arm", "vfp v6"),
+    ("riscv64-v", "riscv64", "v"),
+    ("riscv64", "riscv64", ""),
 )
-TARGETS = {target.name: target for target in _TARGETS}
+TARGETS = {name: Target(name, machine, frozenset(needs.split())) for name, machine, needs in _NEEDS}
 
 
 @functools.cache

@@ -1,0 +1,80 @@
+"""How the object of each target is compiled: what LLVM and LLD are told."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .targets import TARGETS, Target, byte_lookup
+
+
+class Recipe(NamedTuple):
+    """How one target is compiled.
+
+    Attributes
+    ----------
+    target : Target
+    triple, cpu, features : str
+        The system, the processor and its extras, as LLVM names them.
+    emulation : str
+        The kind of object, as LLD names it.
+    committed : bool
+        Whether the object ships in the package.
+    """
+
+    target: Target
+    triple: str
+    cpu: str
+    features: str
+    emulation: str
+    committed: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the target."""
+        return self.target.name
+
+    @property
+    def has_reduction(self) -> bool:
+        """Whether LLVM compiles its reduction intrinsic well: with vectors, except on x86."""
+        return self.target.machine == "aarch64" or not self.target.needs.isdisjoint(("neon", "v"))
+
+    @property
+    def lookup(self) -> str:
+        """LLVM's name for the instruction that looks bytes up in a table of 16, "" for none."""
+        return byte_lookup(self.target.machine, self.target.needs)
+
+
+def _x86(name: str, cpu: str) -> Recipe:
+    return Recipe(TARGETS[name], "x86_64-unknown-linux-gnu", cpu, "", "elf_x86_64", True)
+
+
+def _aarch64(name: str, cpu: str, committed: bool = True) -> Recipe:
+    return Recipe(TARGETS[name], "aarch64-unknown-linux-gnu", cpu, "", "aarch64linux", committed)
+
+
+def _arm(name: str, cpu: str, features: str = "", committed: bool = True) -> Recipe:
+    # With the vendor, or LLVM takes the environment for the system: the object then says soft
+    # float and is refused.
+    triple = f"{name}-unknown-linux-gnueabihf"
+    return Recipe(TARGETS[name], triple, cpu, features, "armelf_linux_eabi", committed)
+
+
+def _riscv64(name: str, features: str) -> Recipe:
+    triple, cpu, kind = "riscv64-unknown-linux-gnu", "generic-rv64", "elf64lriscv"
+    return Recipe(TARGETS[name], triple, cpu, features, kind, False)
+
+
+_RECIPES = (
+    _x86("x86-64-vnni", "cascadelake"),
+    _x86("x86-64-v3", "x86-64-v3"),
+    _x86("x86-64", "x86-64"),
+    _aarch64("aarch64-dotprod", "cortex-a76"),
+    _aarch64("aarch64", "generic"),
+    _aarch64("aarch64-a72", "cortex-a72", committed=False),
+    _aarch64("aarch64-a53", "cortex-a53", committed=False),
+    _arm("armv7", "generic", "+neon,+vfp3"),
+    _arm("armv6", "arm1176jzf-s", committed=False),
+    _riscv64("riscv64-v", "+m,+a,+f,+d,+c,+v"),
+    _riscv64("riscv64", "+m,+a,+f,+d,+c"),
+)
+RECIPES = {recipe.name: recipe for recipe in _RECIPES}
