@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..chat.templates import template
+from .guard import objections, out_of_bounds, says_only_stop, says_stop
 from .scripts import Call, Scripts
 from .slices import Slices
 
 if TYPE_CHECKING:
     from ..model import Model
 
+__all__ = ["THRESHOLD", "Commander", "Decision", "says_only_stop", "says_stop"]
+
 THRESHOLD = -0.1176
 """The bundled model is trusted from this log-probability on; docs/robot.md says why."""
-
-_STOP_WORDS = "stop|halt|freeze|whoa|emergency"
-_FILLERS = "robot|please|now|it|right|there|at|once|immediately|moving"
-_STOP = re.compile(rf"\b(?:{_STOP_WORDS})\b", re.IGNORECASE)
-_NOTHING_ELSE = re.compile(rf"(?:\b(?:{_STOP_WORDS}|{_FILLERS})\b|[^\w]+)+", re.IGNORECASE)
-
-
-def says_stop(text: str) -> bool:
-    """Tell whether a text has a word at which a robot must stop, whatever else the text says.
-
-    This needs no model.
-
-    Examples
-    --------
-    >>> says_stop("Stop it, please!"), says_stop("never stop"), says_stop("use the stopper")
-    (True, True, False)
-    """
-    return _STOP.search(text) is not None
-
-
-def says_only_stop(text: str) -> bool:
-    """Tell whether a text that says stop says nothing else.
-
-    Examples
-    --------
-    >>> says_only_stop("Stop, please!"), says_only_stop("stop and turn around")
-    (True, False)
-    """
-    return says_stop(text) and _NOTHING_ELSE.fullmatch(text) is not None
 
 
 class Decision(NamedTuple):
@@ -51,19 +24,24 @@ class Decision(NamedTuple):
     Attributes
     ----------
     kind : str
-        "run": do the calls. "ask": do them only if the user says yes. "unknown": there is no
-        script.
+        "run": do the calls. "ask": do them only if the user says yes. "refuse": the robot must
+        not do them, whatever the user says. "unknown": there is no script.
     script : str
     calls : list of Call
+        What may be done. It is empty for "refuse" and "unknown".
     logprob : float
         How sure the model is: the natural logarithm of the probability that it gives the script
         itself, without the grammar.
+    reasons : tuple of str
+        Short sentences: why the guard refuses, or why it wants a question. It may be empty for
+        "ask": then only the model is not sure.
     """
 
     kind: str
     script: str
     calls: list[Call]
     logprob: float
+    reasons: tuple[str, ...] = ()
 
 
 class Commander:
@@ -90,7 +68,9 @@ class Commander:
         self.threshold = threshold
         self.max_tokens = max_tokens
         self._template = template("robot")
-        scripts.prepare(model)
+        self._wide = scripts.with_any_number()
+        self._wide.prepare(model)
+        self._command = ""
         self._thought: Slices | None = None
 
     @property
@@ -112,8 +92,9 @@ class Commander:
             The order is not a text that the tokenizer can read.
         """
         prompt = self._template.prompt(command)
+        self._command = command
         self._thought = Slices(
-            self.model, prompt, constraint=self.scripts, max_tokens=self.max_tokens
+            self.model, prompt, constraint=self._wide, max_tokens=self.max_tokens
         )
 
     def forget(self) -> None:
@@ -138,11 +119,12 @@ class Commander:
             return None
         self._thought = None
         script = thought.text.strip()
-        calls = self.scripts.parse(script) if thought.stop_reason == "stop" else []
+        calls = self._wide.parse(script) if thought.stop_reason == "stop" else []
         if not calls:
-            kind = "unknown"
-        elif thought.logprob >= self.threshold:
-            kind = "run"
-        else:
-            kind = "ask"
-        return Decision(kind, script, calls, thought.logprob)
+            return Decision("unknown", script, [], thought.logprob)
+        refused = out_of_bounds(calls, self.scripts.verbs)
+        if refused:
+            return Decision("refuse", script, [], thought.logprob, refused)
+        doubts = objections(self._command, calls)
+        sure = thought.logprob >= self.threshold and not doubts
+        return Decision("run" if sure else "ask", script, calls, thought.logprob, doubts)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..constraints.constraint import Constraint
 from ..constraints.numbers import pattern as number_pattern
 from ..constraints.old_names import accept_old_names
 from ..errors import ArgumentError
+
+MOST = 999_999_999
+"""No order needs a larger number."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,21 @@ class Scripts(Constraint):
         if text == UNKNOWN:
             return []
         return [_call(*parts) for parts in _CALL.findall(text)]
+
+    def with_any_number(self) -> Scripts:
+        """Return the same scripts with bounds that no order reaches.
+
+        A grammar with bounds makes a model say another number: 2 for 20. So the model writes any
+        number, and the bounds are held against it afterwards.
+        """
+        verbs = {verb: _unbounded(argument) for verb, argument in self.verbs.items()}
+        return Scripts(verbs, self.prefix, self.suffix)
+
+
+def _unbounded(argument: Argument | None) -> Argument | None:
+    if not isinstance(argument, Number):
+        return argument
+    return replace(argument, low=min(argument.low, -MOST), high=max(argument.high, MOST))
 
 
 _CALL = re.compile(r'([A-Za-z_]\w*)\((?:"([^"]*)"|([^)"]*))\)(?:; |$)')
