@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
+from tinyrwkv.robot import commander
 from tinyrwkv.robot.commander import THRESHOLD, Commander, says_only_stop, says_stop
-from tinyrwkv.robot.scripts import VERBS, Call, Names, Scripts
+from tinyrwkv.robot.scripts import VERBS, Call, Names, Number, Scripts
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,20 @@ def test_a_grammar_can_be_prepared(model):
         decide(Commander(model, scripts), command)
     assert len(masks.cache) == made
     assert scripts.prepare(model) == count and Scripts().prepare(model, most=7) == 7
+
+
+def test_whoever_writes_a_script_gets_the_same_decision() -> None:
+    scripts = Scripts({**VERBS, "move": Number(-5, 5)})
+    cases = (
+        ("turn(90)", -0.01, "run"),
+        ("turn(90)", -9.0, "ask"),
+        ("move(20)", -0.01, "refuse"),
+        ("unknown()", -0.01, "unknown"),
+        ("Once upon a time", -0.01, "unknown"),
+        ("", 0.0, "unknown"),
+    )
+    for script, logprob, kind in cases:
+        decision = commander.decide("turn left", f" {script}\n\n", logprob, scripts)
+        assert (decision.kind, decision.script, decision.logprob) == (kind, script, logprob)
+        assert bool(decision.calls) == (kind in ("run", "ask"))
+        assert bool(decision.reasons) == (kind == "refuse")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..chat.templates import template
+from ..errors import ArgumentError
 from .guard import objections, out_of_bounds, says_only_stop, says_stop
 from .scripts import Call, Scripts
 from .slices import Slices
@@ -12,7 +13,7 @@ from .slices import Slices
 if TYPE_CHECKING:
     from ..model import Model
 
-__all__ = ["THRESHOLD", "Commander", "Decision", "says_only_stop", "says_stop"]
+__all__ = ["THRESHOLD", "Commander", "Decision", "decide", "says_only_stop", "says_stop"]
 
 THRESHOLD = -0.1176
 """The bundled model is trusted from this log-probability on; docs/robot.md says why."""
@@ -42,6 +43,53 @@ class Decision(NamedTuple):
     calls: list[Call]
     logprob: float
     reasons: tuple[str, ...] = ()
+
+
+def decide(
+    command: str,
+    script: str,
+    logprob: float,
+    scripts: Scripts,
+    threshold: float = THRESHOLD,
+    wide: Scripts | None = None,
+) -> Decision:
+    """Decide about a script that a model has written for an order.
+
+    Parameters
+    ----------
+    command : str
+        What the user said.
+    script : str
+        Any text: one that is not a whole script, whatever its numbers, is "unknown".
+    logprob : float
+        As in `Decision`.
+    scripts : Scripts
+        What the robot can do.
+    threshold : float, optional
+        Log-probability below which a script is only a guess.
+    wide : Scripts, optional
+        ``scripts.with_any_number()``, if it has been made already.
+
+    Examples
+    --------
+    >>> decide("turn left", "turn(90)", -0.01, Scripts()).kind
+    'run'
+    >>> decide("go 30 metres", "move(30)", -0.01, Scripts()).reasons
+    ('move(30) is outside of -20 to 20 metres',)
+    """
+    script = script.strip()
+    try:
+        calls = (wide or scripts.with_any_number()).parse(script)
+    except ArgumentError:
+        calls = []
+    if not calls:
+        return Decision("unknown", script, [], logprob)
+    refused = out_of_bounds(calls, scripts.verbs)
+    if refused:
+        return Decision("refuse", script, [], logprob, refused)
+    doubts = objections(command, calls)
+    sure = logprob >= threshold and not doubts
+    return Decision("run" if sure else "ask", script, calls, logprob, doubts)
 
 
 class Commander:
@@ -118,13 +166,7 @@ class Commander:
         if thought is None or not thought.work(deadline):
             return None
         self._thought = None
-        script = thought.text.strip()
-        calls = self._wide.parse(script) if thought.stop_reason == "stop" else []
-        if not calls:
-            return Decision("unknown", script, [], thought.logprob)
-        refused = out_of_bounds(calls, self.scripts.verbs)
-        if refused:
-            return Decision("refuse", script, [], thought.logprob, refused)
-        doubts = objections(self._command, calls)
-        sure = thought.logprob >= self.threshold and not doubts
-        return Decision("run" if sure else "ask", script, calls, thought.logprob, doubts)
+        script = thought.text.strip() if thought.stop_reason == "stop" else ""
+        return decide(
+            self._command, script, thought.logprob, self.scripts, self.threshold, self._wide
+        )
