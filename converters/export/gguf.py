@@ -16,9 +16,11 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import TensorFile, open_file
-from tinyrwkv.versions.layout import KEPT, check_tensors, tensor_shapes
+from tinyrwkv.file.verify import verify
+from tinyrwkv.versions.layout import KEPT, tensor_shapes
 
 from ..write.output import check_output
+from ..write.whole import check_whole
 from .gguf_settings import ARCHITECTURES, key_values
 from .gguf_tensors import GgufTensor, gguf_tensors
 
@@ -63,7 +65,7 @@ def export(
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_output(output, [input])
-    with open_file(input, verify=True) as file:
+    with open_file(input) as file:
         check(file)
         tensors = gguf_tensors(file)
         metadata = dict(file.metadata)
@@ -103,7 +105,8 @@ def check(file: TensorFile) -> None:
         expected = " or ".join(ARCHITECTURES)
         sentence = f"{path} is RWKV {config['arch']}, but llama.cpp runs only {expected}"
         raise UnsupportedError(path, "arch", config["arch"], expected, _FIX, sentence)
-    check_tensors(file)
+    verify(file)
+    check_whole(file)
     known = {*tensor_shapes(config), *KEPT}
     for name in file.tensors:
         if name.removesuffix(".scale") not in known and not name.startswith("tokenizer."):

@@ -7,7 +7,7 @@ import struct
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from . import ggml
-from .source import FETCH, InputFile, Source, SourceTensor
+from .source import FETCH, InputFile, Source, SourceTensor, check_count
 
 MAGIC = b"fmgg"  # 0x67676d66, little-endian
 
@@ -50,6 +50,7 @@ def read_ggmf(file: InputFile) -> Source:
         if name in tensors:
             raise ggml.same_name(file, name)
         tensors[name] = tensor
+        check_count(file.path, len(tensors))
     _check_sizes(file, tensors, (n_vocab, n_embed), n_layer)
     return Source(file, "ggmf", tensors)
 

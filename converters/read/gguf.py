@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 
 from . import ggml
-from .source import FETCH, About, InputFile, Source, SourceTensor, cut
+from .source import FETCH, About, InputFile, Source, SourceTensor, check_count, cut
 
 MAGIC = b"GGUF"
 ARCHITECTURES = ("rwkv6", "rwkv7")
@@ -65,7 +65,9 @@ _SCALARS = {
 }
 _TEXT, _ARRAY = 8, 9
 _KEEP = 4096  # longer texts are skipped
-_MAX_COUNT = 1 << 16  # of tensors or of settings
+_MAX_SETTINGS = 1 << 12  # a real file has about forty
+_MAX_TEXTS = 1 << 20  # in all arrays of settings: a vocabulary has 65,536
+_MAX_NAME = 200  # bytes of a tensor's name; llama.cpp allows 63
 _FIX = "convert the F16, BF16, F32 or Q8_0 file, or the original .pth"
 
 
@@ -95,10 +97,10 @@ def read_gguf(file: InputFile) -> Source:
         found = f"GGUF version {version}"
         sentence = f"{file.path} has {found}; only 2 and 3, little-endian, can be read"
         raise UnsupportedError(file.path, "header", found, "2 or 3, little-endian", _FIX, sentence)
-    if max(n_tensors, n_settings) > _MAX_COUNT:
-        found = f"{n_tensors} tensors and {n_settings} settings"
-        expected = f"at most {_MAX_COUNT}"
-        sentence = f"{file.path}: the header announces {found}; {expected} of each can be read"
+    check_count(file.path, n_tensors)
+    if n_settings > _MAX_SETTINGS:
+        found, expected = f"{n_settings} settings", f"at most {_MAX_SETTINGS}"
+        sentence = f"{file.path} has {found}; {expected} can be read"
         raise FormatError(file.path, "header", found, expected, FETCH, sentence)
     settings = {cursor.text(): cursor.value(cursor.scalar("<I")) for _ in range(n_settings)}
     about = _about(file, settings)
@@ -114,7 +116,20 @@ def read_gguf(file: InputFile) -> Source:
         if name in tensors:
             raise ggml.same_name(file, name)
         tensors[name] = ggml.tensor(file, name, kind, shape, base + offset)
+    _check_apart(file, entries)
     return Source(file, "gguf", tensors, about)
+
+
+def _check_apart(file: InputFile, entries: list[_Entry]) -> None:
+    """Refuse tensors that overlap: a small file could stand for any number of large ones."""
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.offset):
+        if entry.offset < end:
+            what = f"tensor {show(entry.name)}"
+            found, expected = f"its first byte at {entry.offset}", f"at least {end}"
+            sentence = f"{file.path}: {what} overlaps the tensor before it"
+            raise FormatError(file.path, what, found, expected, FETCH, sentence)
+        end = entry.offset + ggml.size_of(file, entry.name, entry.kind, entry.shape)
 
 
 def _about(file: InputFile, settings: dict[str, Any]) -> About:
@@ -153,6 +168,7 @@ class _Cursor:
     def __init__(self, file: InputFile) -> None:
         self.file = file
         self.at = 0
+        self._texts = 0  # that were skipped
         self._chunk = b""
         self._start = 0  # of the chunk, in the file
 
@@ -199,12 +215,13 @@ class _Cursor:
         count = self.scalar("<Q")
         if kind in _SCALARS:
             self.skip(count * struct.calcsize(_SCALARS[kind]))
-        elif kind == _TEXT and count <= self.file.size // 8:
+        elif kind == _TEXT and self._texts + count <= _MAX_TEXTS:
+            self._texts += count
             for _ in range(count):
                 self.skip(self.scalar("<Q"))
         else:
             found = f"an array of {count} items of type {kind}"
-            expected = "arrays of numbers or of texts"
+            expected = f"arrays of numbers, or of texts, {_MAX_TEXTS} in all,"
             sentence = f"{self.file.path}: a setting is {found}; only {expected} can be read"
             raise FormatError(self.file.path, "settings", found, expected, FETCH, sentence)
 
@@ -212,6 +229,10 @@ class _Cursor:
         """Return the next line of the table of tensors."""
         name = self.text()
         what = f"tensor {show(name)}"
+        if len(name) > _MAX_NAME:
+            found, expected = f"a name of {len(name)} characters", f"at most {_MAX_NAME}"
+            sentence = f"{self.file.path}: {what} has {found}; {expected} can be read"
+            raise FormatError(self.file.path, what, found, expected, FETCH, sentence)
         n_dims = self.scalar("<I")
         if not 1 <= n_dims <= 4:
             found, expected = f"{n_dims} dimensions", "1 to 4"

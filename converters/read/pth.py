@@ -13,9 +13,21 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 
-from .source import FETCH, STORED, InputFile, Source, SourceTensor, row_blocks, to_float32
+from .source import (
+    FETCH,
+    STORED,
+    InputFile,
+    Source,
+    SourceTensor,
+    check_count,
+    row_blocks,
+    to_float32,
+)
 from .unpickle import MAX_PICKLE, StoredTensor, unpickle
 from .zip import Zip
+
+# Tensors may share their numbers: all of them together read at most so many times the file.
+MOST_SHARED = 4
 
 _WRAPPERS = ("state_dict", "model", "module")
 _RESAVE = "load it with PyTorch and save it again with torch.save"
@@ -52,6 +64,7 @@ def read_pth(file: InputFile) -> Source:
         fix = "give the .pth that they were made from"
         what, expected = "data.pkl", "the original checkpoint"
         raise UnsupportedError(file.path, what, found, expected, fix, f"{file.path} holds {found}")
+    check_count(file.path, len(content))
     tensors = {}
     for name, value in content.items():
         if not isinstance(value, StoredTensor) or not isinstance(name, str):
@@ -87,6 +100,7 @@ class _Checkpoint:
     def __init__(self, file: InputFile) -> None:
         self.file = file
         self.zip = Zip(file)
+        self._may_read = MOST_SHARED * file.size  # bytes, for the tensors that are still to come
         pickle = "data.pkl"
         roots = [name[: -len(pickle)] for name in self.zip.members if name.endswith("/" + pickle)]
         if len(roots) != 1:
@@ -94,6 +108,13 @@ class _Checkpoint:
             sentence = f"{file.path}: the zip archive has {len(roots)} members {pickle}, not one"
             raise FormatError(file.path, pickle, found, "one", _RESAVE, sentence)
         self.root = roots[0]
+        folder = self.root + "data/"
+        # By the key alone: many tensors may share one that is long.
+        self.storages = {
+            name.removeprefix(folder): member
+            for name, member in self.zip.members.items()
+            if name.startswith(folder)
+        }
         order = self.root + "byteorder"
         if order in self.zip.members and self.zip.read(order, 16).strip() != b"little":
             found, expected = "big-endian numbers", "little-endian ones"
@@ -109,7 +130,7 @@ class _Checkpoint:
         what = f"tensor {show(name)}"
         numel = storage.numel
         nbytes = numel * STORED[storage.kind].itemsize
-        member = self.zip.members.get(self._member(stored))
+        member = self.storages.get(storage.key)
         if member is None or member.size != nbytes:
             found = "no storage" if member is None else f"a storage of {member.size} bytes"
             expected = f"one of {nbytes} bytes"
@@ -123,15 +144,19 @@ class _Checkpoint:
             expected = f"a view of {numel} numbers"
             sentence = f"{self.file.path}: {what} is not {expected}: {found}"
             raise FormatError(self.file.path, what, found, expected, _RESAVE, sentence)
+        numbers = max(last - offset + 1, math.prod(shape))
+        self._may_read -= numbers * STORED[storage.kind].itemsize
+        if self._may_read < 0:
+            found = f"more than {MOST_SHARED} times the bytes of the file"
+            expected = "tensors that share less"
+            sentence = f"{self.file.path}: up to {what}, the tensors would read {found}"
+            raise FormatError(self.file.path, what, found, expected, _RESAVE, sentence)
         read = self._rows if _contiguous(shape, stride) else self._strided_rows
         return SourceTensor(self.file.path, name, shape, lambda: read(stored, what))
 
-    def _member(self, stored: StoredTensor) -> str:
-        return f"{self.root}data/{stored.storage.key}"
-
     def _begin(self, stored: StoredTensor) -> int:
         """Return the byte of the file at which the first number of a tensor begins."""
-        start, _ = self.zip.place(self._member(stored))
+        start, _ = self.zip.place(f"{self.root}data/{stored.storage.key}")
         return start + stored.offset * STORED[stored.storage.kind].itemsize
 
     def _rows(self, stored: StoredTensor, what: str) -> Iterator[np.ndarray]:

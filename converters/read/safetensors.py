@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 
-from .source import FETCH, STORED, InputFile, Source, SourceTensor
+from .source import FETCH, STORED, InputFile, Source, SourceTensor, check_count
 
 # The format allows 100 MB, an RWKV checkpoint needs 200 kB. Parsed JSON takes many times its text.
 MAX_HEADER = 8 << 20
@@ -54,6 +54,7 @@ def read_safetensors(file: InputFile) -> Source:
     if not header:
         fix, sentence = "give a checkpoint with weights", f"{file.path} has no tensors"
         raise FormatError(file.path, "header", "no tensors", "some", fix, sentence)
+    check_count(file.path, len(header))
     base = 8 + length
     entries = {name: _entry(file, name, value) for name, value in header.items()}
     _check_places(file, entries, base)

@@ -16,6 +16,9 @@ from tinyrwkv.errors import FormatError, show
 
 BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
 
+MAX_TENSORS = 1 << 16
+"""Most tensors of a checkpoint; a real one has a few thousand, and each takes memory."""
+
 # How a stored number becomes float32. NumPy has no bfloat16: it is the upper half of a float32.
 STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -31,6 +34,14 @@ def cut(path: str, what: str, end: int, size: int) -> FormatError:
     found, expected = f"its end at byte {end}", f"at most {size}"
     sentence = f"{path}: {what} ends at byte {end}, but the file has {size} bytes"
     return FormatError(path, what, found, expected, FETCH, sentence)
+
+
+def check_count(path: str, tensors: int) -> None:
+    """Raise a FormatError if a checkpoint has more tensors than can be read."""
+    if tensors > MAX_TENSORS:
+        found, expected = f"{tensors} tensors or more", f"at most {MAX_TENSORS}"
+        sentence = f"{path} has {found}; {expected} can be read"
+        raise FormatError(path, "tensors", found, expected, FETCH, sentence)
 
 
 def to_float32(array: np.ndarray, kind: str) -> np.ndarray:

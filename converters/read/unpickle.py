@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from tinyrwkv.errors import FormatError, UnsupportedError, show
 # A real one has about a hundred bytes for each tensor. A hostile one can take about a hundred bytes
 # of memory for each of its own.
 MAX_PICKLE = 4 << 20
+MAX_DIMENSIONS = 8
 
 STORAGES = {
     "torch.FloatStorage": "F32",
@@ -24,6 +26,9 @@ _GLOBALS = {*STORAGES, _ORDERED_DICT, _TENSOR, _PARAMETER}
 _FIX = (
     "save the weights alone as a state dict of float32, float16 or bfloat16 tensors with torch.save"
 )
+
+
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 
 class Global(NamedTuple):
@@ -56,8 +61,9 @@ class _Bad(Exception):
 def unpickle(path: str, data: bytes) -> Any:
     """Return the object in `data`: dicts, lists, tuples, strings, numbers and `StoredTensor`.
 
-    The standard library's disassembler decodes the opcodes and runs nothing; they are interpreted
-    here. A pickle that names a global which plain tensors do not need is refused with that name.
+    The standard library's disassembler decodes the arguments of opcodes and runs nothing; they are
+    interpreted here. A pickle that names a global which plain tensors do not need is refused with
+    that name.
 
     Parameters
     ----------
@@ -87,18 +93,15 @@ def unpickle(path: str, data: bytes) -> Any:
     raise FormatError(path, "data.pkl", found, expected, _FIX, sentence)
 
 
-_DAMAGE = (
-    *(ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError),
-    # An odd escape in a text, if warnings are errors.
-    DeprecationWarning,
-)
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError)
 
 
 class _Machine:
     """The stack machine: `stack` above the last mark, `below` the stacks under each mark.
 
     A method that stands in `_STEPS` does one opcode; it gets the argument of the opcode. Values may
-    share parts without end (a tuple of two of the same tuple, and so on), so none is ever printed.
+    share parts without end (a tuple of two of the same tuple, and so on), so none is ever printed,
+    and none is walked through unless it is short or what it costs is counted.
     """
 
     def __init__(self, path: str) -> None:
@@ -111,16 +114,20 @@ class _Machine:
     def run(self, data: bytes) -> Any:
         """Return what the pickle leaves on the stack."""
         self.pairs = len(data)
-        for opcode, argument, _ in pickletools.genops(data):
+        stream = io.BytesIO(data)
+        while code := stream.read(1):
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                raise _Bad(f"the unknown opcode {code!r}")
             if opcode.name == "STOP":
                 if len(self.stack) != 1 or self.below:
                     raise _Bad("leftovers on its stack")
                 return self.stack.pop()
             step = _STEPS.get(opcode.name)
-            if step is None:
+            if step is None:  # its argument stays unread: decoding one may take quadratic time
                 raise _Bad(f"the opcode {opcode.name}")
-            step(self, argument)
-        raise _Bad("no end")
+            step(self, None if opcode.arg is None else opcode.arg.reader(stream))
+        raise _Bad("a damaged pickle without an end")
 
     def ignore(self, argument: Any) -> None:
         pass
@@ -225,10 +232,9 @@ class _Machine:
             return arguments[0]
         if function.name == _TENSOR:
             storage, offset, shape, stride = arguments[:4]
-            numbers = [offset, *shape, *stride]
-            whole = all(type(n) is int for n in numbers)
-            if whole and type(storage) is Storage and len(shape) == len(stride) <= 8:
-                return StoredTensor(storage, offset, tuple(shape), tuple(stride))
+            is_placed = type(storage) is Storage and type(offset) is int
+            if is_placed and _are_sizes(shape) and _are_sizes(stride) and len(shape) == len(stride):
+                return StoredTensor(storage, offset, shape, stride)
         raise _Bad(f"unusual arguments of {function.name}")
 
     def ordered(self, pairs: Any) -> dict[Any, Any]:
@@ -242,6 +248,13 @@ class _Machine:
                 raise _Bad("items for something else than a dict")
             self.set_items(result, list(pair))
         return result
+
+
+def _are_sizes(value: Any) -> bool:
+    """Tell whether a value is a short tuple of whole numbers."""
+    # Any number of tensors may share one long tuple, so its length is looked at first.
+    is_short = type(value) is tuple and len(value) <= MAX_DIMENSIONS
+    return is_short and all(type(n) is int for n in value)
 
 
 def _storage(identity: Any) -> Storage:

@@ -28,7 +28,10 @@ _RESAVE = "load it with PyTorch and save it again with torch.save"
 
 
 class Member(NamedTuple):
-    """What the directory says of a member: `header` is the offset of the member's own header."""
+    """What the directory says of a member: `header` is the offset of the member's own header.
+
+    Its bytes lie before `end`, where the next member or the directory begins.
+    """
 
     method: int
     flags: int
@@ -36,6 +39,7 @@ class Member(NamedTuple):
     stored: int
     size: int
     header: int
+    end: int
 
 
 class Zip:
@@ -60,7 +64,8 @@ class Zip:
             sentence = f"{file.path}: the zip directory has {found}; {expected} can be read"
             raise FormatError(file.path, "zip directory", found, expected, _RESAVE, sentence)
         try:
-            self.members = _entries(file.read(offset, size, "zip directory").tobytes())
+            members = _entries(file.read(offset, size, "zip directory").tobytes())
+            self.members = _apart(members, offset)
         except (struct.error, ValueError) as error:
             found = show(str(error))
             sentence = f"{file.path}: the zip directory is damaged: {found}"
@@ -112,7 +117,8 @@ class Zip:
         header = self.file.read(member.header, _LOCAL.size, what).tobytes()
         signature, name_bytes, extra_bytes = _LOCAL.unpack(header)
         offset = member.header + _LOCAL.size + name_bytes + extra_bytes
-        if signature != b"PK\3\4" or member.stored != member.size:
+        is_apart = offset + member.size <= member.end
+        if signature != b"PK\3\4" or member.stored != member.size or not is_apart:
             found, expected = "a damaged header", "one that agrees with the directory"
             sentence = f"{path}: {what} has {found}"
             raise FormatError(path, what, found, expected, FETCH, sentence)
@@ -159,9 +165,24 @@ def _entries(data: bytes) -> dict[str, Member]:
         size, stored, header = _widen(data[name_end:extra_end], size, stored, header)
         if name in members:
             raise ValueError(f"two members {name}")
-        members[name] = Member(method, flags, crc, stored, size, header)
+        members[name] = Member(method, flags, crc, stored, size, header, 0)
         at = extra_end + comment_bytes
     return members
+
+
+def _apart(members: dict[str, Member], directory: int) -> dict[str, Member]:
+    """Return members with their ends; ValueError if two overlap each other or the directory.
+
+    Overlapping members would let a small file stand for any number of large ones.
+    """
+    ends: dict[str, int] = {}
+    end = directory
+    for name, member in sorted(members.items(), key=lambda item: item[1].header, reverse=True):
+        if member.header + _LOCAL.size + member.stored > end:
+            raise ValueError(f"the member {name} overlaps what follows it")
+        ends[name] = end
+        end = member.header
+    return {name: member._replace(end=ends[name]) for name, member in members.items()}
 
 
 def _widen(extra: bytes, *numbers: int) -> list[int]:

@@ -7,11 +7,13 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import tinyrwkv
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.file.config import Config
 from tinyrwkv.file.mapped import Writer
+from tinyrwkv.versions.layout import check_widths
 
 from ..checkpoint.names import is_flash_linear_attention, raw_tensors
 from ..checkpoint.versions import check, refuse_variants
@@ -23,6 +25,7 @@ from .from_trwkv import from_trwkv
 from .output import check_output
 from .recipe import recipes
 from .vocab import Vocabulary, read_vocab
+from .whole import ModelWriter
 
 Progress = Callable[[int, int], None]
 Step = Callable[[int], None]
@@ -81,6 +84,7 @@ def convert(
         else:
             content = _from_checkpoint(source)
         metadata = content.metadata
+        check_widths(source.path, cast(Config, {**metadata, "dtype": dtype}), ())
         vocabulary = None if vocab is None else read_vocab(vocab, metadata["vocab_size"])
         work = source.file.size + sum(tensor.work for tensor in content.tensors)
         step = _steps(progress, work)
@@ -92,7 +96,7 @@ def convert(
             metadata["ln_x_eps"] = float(ln_x_eps)
         if template is not None:
             metadata["template"] = template
-        with Writer(output, metadata) as writer:
+        with ModelWriter(output, metadata) as writer:
             _write(writer, content.tensors, dtype, step)
             if vocabulary is not None:
                 _write_vocabulary(writer, vocabulary)

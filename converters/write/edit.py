@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyrwkv.file.mapped import TensorFile, Writer
+from tinyrwkv.file.mapped import TensorFile
 from tinyrwkv.file.table import FILE_PAGE
+
+from .whole import ModelWriter
 
 Array = np.ndarray
 
@@ -41,7 +43,7 @@ def edit(
         The bytes of each tensor of the new file.
     """
     gone = {name + ".scale" for name in edits}
-    with Writer(path, metadata) as writer:
+    with ModelWriter(path, metadata) as writer:
         for name, tensor in file.tensors.items():
             if name in edits:
                 for new, array in edits[name]().items():

@@ -9,10 +9,12 @@ import numpy as np
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.table import DTYPES, Tensor
+from tinyrwkv.file.verify import verify
 from tinyrwkv.versions.layout import MATRIX
 
 from ..read.source import InputFile, SourceTensor
 from .content import Content, Copy, Recipe
+from .whole import check_whole
 
 _KINDS = {"f32": "F32", "f16": "F16"}
 _FIX = "convert the original checkpoint"
@@ -36,17 +38,20 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
     Raises
     ------
     FormatError
-        The file is damaged (all its checksums are verified) or holds a state.
+        The file is damaged (all its checksums are verified), holds weights that are not numbers,
+        or is not a whole model.
     UnsupportedError
         It can't be stored in `dtype`.
     """
     path = file.path
-    with open_file(path, verify=True) as old:
+    with open_file(path) as old:
         metadata, tensors = old.metadata, list(old.tensors.values())
-    if metadata["kind"] != "model":
-        kind, fix = metadata["kind"], "give the file of a model"
-        sentence = f"{path} holds a {kind}, not a model"
-        raise FormatError(path, "metadata 'kind'", kind, "model", fix, sentence)
+        if metadata["kind"] != "model":
+            kind, fix = metadata["kind"], "give the file of a model"
+            sentence = f"{path} holds a {kind}, not a model"
+            raise FormatError(path, "metadata 'kind'", kind, "model", fix, sentence)
+        verify(old)
+        check_whole(old, with_tokenizer=not new_vocab)
     if new_vocab:
         tensors = [tensor for tensor in tensors if not tensor.name.startswith("tokenizer.")]
     if metadata["dtype"] == dtype:

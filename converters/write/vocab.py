@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
+import io
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError, FormatError, show
+from tinyrwkv.tokenizer import LONGEST, MOST_IDS, Tokenizer
 
 from ..read.source import InputFile
 
@@ -98,13 +101,18 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
     ------
     FormatError
         A line is malformed, an id or token stands twice, an id has no row in the model, a single
-        byte is missing (so some text would have no encoding), or most rows of the model have no
-        token.
+        byte is missing (so some text would have no encoding), most rows of the model have no token,
+        or a token or the vocabulary is larger than a tokenizer may have.
     """
-    path, lines = _lines(path)
+    path = os.fsdecode(path)
+    if vocab_size > MOST_IDS:
+        found, expected = f"a model of {vocab_size} ids", f"at most {MOST_IDS}"
+        sentence = f"{path} is for {found}, but a tokenizer can have {expected}"
+        fix = "convert without a vocabulary: the model then takes token ids"
+        raise FormatError(path, "vocab_size", found, expected, fix, sentence)
     tokens: dict[bytes, int] = {}
     ids: set[int] = set()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         where = f"line {number}"
         token, id = _parse(path, where, line)
         if not 0 < id < vocab_size:
@@ -119,21 +127,21 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
         tokens[token] = id
         ids.add(id)
     _check_whole(path, tokens, vocab_size)
-    return _pack(tokens)
+    packed = _pack(tokens)
+    Tokenizer(packed.bytes, packed.starts, packed.ids, vocab_size, path)  # as loading it checks it
+    return packed
 
 
-def _lines(path: str | os.PathLike[str]) -> tuple[str, list[bytes]]:
-    """Return the name of a file, for messages, and its lines without their ends."""
+def _lines(path: str) -> Iterator[bytes]:
+    """Yield the lines of a file without their ends; the first bad one ends the work."""
     with InputFile(path, "a vocabulary") as file:
         if file.size > MAX_FILE:
             found, expected = f"{file.size} bytes", f"at most {MAX_FILE}"
             sentence = f"{file.path} has {found}, but a vocabulary {expected}"
             raise FormatError(file.path, "file", found, expected, _FIX, sentence)
         data = file.read(0, file.size, "file").tobytes()
-    lines = [line.rstrip(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
-    if not lines[-1]:
-        lines.pop()
-    return file.path, lines
+    for line in io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")):
+        yield line.removesuffix(b"\n").rstrip(b"\r")
 
 
 def _parse(path: str, where: str, line: bytes) -> tuple[bytes, int]:
@@ -158,6 +166,10 @@ def _parse(path: str, where: str, line: bytes) -> tuple[bytes, int]:
             sentence = f"{path}: {where} has an empty token"
         else:
             sentence = f"{path}: {where} has {found}, but gives its length as {match[3]}"
+        raise FormatError(path, where, found, expected, _FIX, sentence)
+    if len(token) > LONGEST:
+        found, expected = f"a token of {len(token)} bytes", f"at most {LONGEST}"
+        sentence = f"{path}: {where} has {found}, but a token may have {expected}"
         raise FormatError(path, where, found, expected, _FIX, sentence)
     return token, int(match[1])
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from converters.write.convert import convert
+from converters.write.whole import ModelWriter
 from tests.helpers.checkpoint_files import write
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
+from tinyrwkv import load
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import Writer, open_file
 
@@ -139,3 +141,91 @@ def test_a_state_is_no_model(tmp_path):
         writer.add("state", np.zeros(24, np.float32))
     with pytest.raises(FormatError, match="holds a state, not a model"):
         convert(tmp_path / "state", tmp_path / "out")
+
+
+def mutated(model, tmp_path, dtype, change):
+    """Return the path of a model with something changed and all checksums right."""
+    metadata, tensors = contents(model(dtype))
+    change(metadata, tensors)
+    with Writer(tmp_path / "changed.trwkv", metadata) as writer:
+        for name, x in tensors.items():
+            writer.add(name, x)
+    return tmp_path / "changed.trwkv"
+
+
+def without(name):
+    return lambda metadata, tensors: tensors.pop(name)
+
+
+def with_value(name, value):
+    def change(metadata, tensors):
+        tensors[name] = tensors[name].copy()
+        tensors[name].reshape(-1)[0] = value
+
+    return change
+
+
+def says_f32(metadata, tensors):
+    metadata["dtype"] = "f32"
+
+
+def one_more_layer(metadata, tensors):
+    metadata["n_layer"] += 1
+
+
+def out_of_order(metadata, tensors):
+    tensors["tokenizer.bytes"] = tensors["tokenizer.bytes"][::-1].copy()
+
+
+def a_long_token(metadata, tensors):
+    data, starts, ids = (tensors["tokenizer." + part] for part in ("bytes", "starts", "ids"))
+    tensors["tokenizer.bytes"] = np.append(data, np.full(2000, 255, np.uint8))
+    tensors["tokenizer.starts"] = np.append(starts, starts[-1] + 2000).astype(np.int32)
+    tensors["tokenizer.ids"] = np.append(ids, 299).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "new", "change"),
+    [
+        ("int8", "int8", without("ln_out.bias")),
+        ("f32", "int8", without("blocks.1.ffn.key.weight")),
+        ("int8", "int8", without("head.weight.scale")),
+        ("int8", "f32", says_f32),
+        ("int8", "int8", one_more_layer),
+        ("int8", "int8", with_value("ln_out.weight", np.nan)),
+        ("f32", "f32", with_value("head.weight", np.inf)),
+        ("int8", "int8", without("tokenizer.starts")),
+        ("int8", "int8", out_of_order),
+        ("int8", "int8", a_long_token),
+    ],
+)
+def test_what_would_not_load_is_not_written(model, tmp_path, dtype, new, change):
+    path = mutated(model, tmp_path, dtype, change)
+    with pytest.raises(TinyRWKVError, match=r"changed\.trwkv"):
+        convert(path, tmp_path / "out", dtype=new)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_vocabulary_takes_the_place_of_a_damaged_one(model, tmp_path):
+    path = mutated(model, tmp_path, "int8", out_of_order)
+    convert(path, tmp_path / "out", vocab=write(tmp_path / "new.txt", VOCAB))
+    with load(tmp_path / "out") as made:
+        assert len(made.tokenizer) == 256
+
+
+def test_heads_that_the_kernels_cannot_run_are_refused_before_anything_is_written(tmp_path):
+    raw = raw_checkpoint("v6", n_layer=1, n_embd=32, head_size=4, vocab_size=300)
+    write_pth(tmp_path / "odd.pth", raw)
+    with pytest.raises(FormatError, match=r"odd\.pth has 8 heads of 4, .* multiple of 8"):
+        convert(tmp_path / "odd.pth", tmp_path / "out")
+
+
+def test_a_file_that_would_not_load_never_gets_its_name(model, tmp_path):
+    metadata, tensors = contents(model("int8"))
+    del tensors["ln_out.bias"]
+    with pytest.raises(FormatError, match=r"out: tensor 'ln_out\.bias' is missing") as error:
+        with ModelWriter(tmp_path / "out", metadata) as writer:
+            for name, x in tensors.items():
+                writer.add(name, x)
+    assert error.value.file == str(tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))

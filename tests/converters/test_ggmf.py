@@ -126,6 +126,19 @@ def test_huge_counts_allocate_nothing(tmp_path):
     assert peak < 1 << 20
 
 
+def test_more_tensors_than_a_model_has_are_refused(tmp_path):
+    count = 70_000
+    numbers = b"".join(
+        struct.pack("<4i", 1, 5, 0, 1) + b"%05d" % i + bytes(4) for i in range(count)
+    )
+    data = ggmf({"emb.weight": TINY["emb.weight"]}, 0) + numbers
+    tracemalloc.start()
+    assert "tensors or more; at most 65536 can be read" in refusal(tmp_path, data, FormatError)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
 def test_infinite_scales_are_refused(tmp_path):
     data = ggmf(TINY, 1, "q8_0")
     at = data.index(blocks(TINY["head.weight"], "q8_0"))

@@ -122,6 +122,22 @@ def test_hostile_counts_allocate_nothing(tmp_path):
     assert peak < 2 << 20
 
 
+def test_tensors_that_overlap_are_refused(tmp_path):
+    entry = struct.pack("<Q", len("output.weight")) + b"output.weight" + struct.pack("<I", 2)
+    at = TINY_BYTES.index(entry) + len(entry) + 2 * 8 + 4
+    data = TINY_BYTES[:at] + bytes(8) + TINY_BYTES[at + 8 :]  # its data would be those of another
+    assert "overlaps the tensor before it" in refusal(tmp_path, data, FormatError)
+
+
+def test_counts_and_names_have_limits(tmp_path):
+    many = {**SETTINGS, **{f"x{i}": 1 for i in range(5000)}}
+    assert "settings; at most 4096 can be read" in refusal(tmp_path, gguf(TINY, many), FormatError)
+    tokens = {**SETTINGS, "a": [""] * (1 << 19), "b": [""] * ((1 << 19) + 1)}
+    assert "1048576 in all, can be read" in refusal(tmp_path, gguf(TINY, tokens), FormatError)
+    named = {"x" * 201: TINY["output.weight"]}
+    assert "a name of 201 characters" in refusal(tmp_path, gguf(named, SETTINGS), FormatError)
+
+
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     double = TINY_BYTES.replace(b"blk.0.attn_norm_2.bias", b"blk.0.time_mix_ln.bias")
     assert "two tensors are named 'blk.0.time_mix_ln.bias'" in refusal(

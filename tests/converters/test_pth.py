@@ -181,6 +181,43 @@ def test_a_directory_with_numbers_of_64_bits(tmp_path):
     np.testing.assert_array_equal(read_plain(write(tmp_path / "a.pth", bytes(data)))["a"], x)
 
 
+def test_members_that_overlap_are_refused(tmp_path):
+    parts = members(*pickle_and_storages({"a": normal(3, 4), "b": normal(3, 4)}))
+    data = bytearray(zip_archive(parts))
+    first, second = (data.rindex(b"archive/data/" + digit) for digit in (b"0", b"1"))
+    data[second - 4 : second] = data[first - 4 : first]  # where the member begins
+    assert "overlaps what follows it" in refusal(tmp_path, bytes(data), FormatError)
+
+    data = bytearray(zip_archive(parts))
+    local = data.index(b"archive/data/0")
+    extra = int.from_bytes(data[local - 2 : local], "little") + 64  # it seems to begin later
+    data[local - 2 : local] = extra.to_bytes(2, "little")
+    assert "'archive/data/0' has a damaged header" in refusal(tmp_path, bytes(data), FormatError)
+
+
+def test_tensors_that_share_their_numbers_read_a_few_times_the_file_at_most(tmp_path):
+    storage = normal(1000)
+
+    def shared(count, view):
+        return zip_archive(members(*pickle_and_storages({f"x{i}": view for i in range(count)})))
+
+    whole = View(storage, 0, (1000,), (1,))
+    assert len(read_plain(write(tmp_path / "a.pth", shared(3, whole)))) == 3
+    corners = View(storage, 0, (2, 2), (998, 1))  # four numbers, but all between them is read
+    repeated = View(storage, 0, (10, 100), (0, 0))
+    for view in (whole, corners, repeated):
+        message = refusal(tmp_path, shared(100, view), FormatError)
+        assert "the tensors would read more than 4 times the bytes of the file" in message
+
+
+def test_more_tensors_than_a_model_has_are_refused(tmp_path):
+    pickle, storages = pickle_and_storages({"a": normal(1)})
+    repeated = b"".join(b"J" + i.to_bytes(4, "little") + b"h\x7f" for i in range(1 << 16))
+    data = pickle.removesuffix(b"s.") + b"q\x7fs(" + repeated + b"u."
+    parts = {**members(pickle, storages), "archive/data.pkl": data}
+    assert "tensors or more; at most 65536 can be read" in refusal(tmp_path, zip_archive(parts))
+
+
 def test_other_contents(tmp_path):
     parts = members(*pickle_and_storages({"a": normal(3, 4)}))
 

@@ -203,6 +203,12 @@ def test_calls_that_share_their_arguments_stay_small(shared):
     assert peak < 100 * len(data)
 
 
+def test_an_opcode_that_is_not_needed_is_refused_before_its_argument_is_read():
+    digits = b"\x80\2L" + b"7" * 5000 + b"L\n."
+    with pytest.raises(FormatError, match="the opcode LONG"):
+        unpickle("a.pth", digits)
+
+
 OPCODES = st.sampled_from(
     [bytes([code]) for code in b"}]()tub.RsaQqhKMJXc\x85\x86\x87\x88\x89N\x8a\x93\x94("]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -118,6 +119,23 @@ def test_vocabularies_that_do_not_fit_the_model(tmp_path):
         read(tmp_path, b"")
     with pytest.raises(FormatError, match="no such file"):
         read_vocab(tmp_path / "missing.txt", 300)
+
+
+def test_what_the_tokenizer_would_refuse_is_refused_here(tmp_path):
+    assert len(entries(read(tmp_path, text([*BYTES, b"a" * 1024])))) == 257
+    with pytest.raises(FormatError, match=r"line 257 has a token of 1025 bytes.* at most 1024"):
+        read(tmp_path, text([*BYTES, b"a" * 1025]))
+    with pytest.raises(FormatError, match=r"a model of 1048577 ids.* at most 1048576"):
+        read(tmp_path, text(BYTES), (1 << 20) + 1)
+
+
+def test_the_first_bad_line_ends_the_work(tmp_path):
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="line 1 is b''"):
+        read(tmp_path, b"\n" * 4_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 def test_a_page_instead_of_a_vocabulary(tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from tests.helpers.tiny_models import rewrite, shape_of
+from tests.helpers.tiny_models import rewrite, shape_of, write_model, write_tensors
+from tests.helpers.work import steps
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.table import FILE_PAGE
@@ -163,3 +164,32 @@ def test_an_unknown_tensor_may_be_of_a_newer_version(tiny, tmp_path, minor, fix)
         check_tensors(file)
     assert str(caught.value).startswith(f"{path}: v7 models have no tensor 'head.places'; ")
     assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_a_small_file_that_announces_many_layers_is_refused_at_once(tmp_path, arch):
+    few = {"emb.weight": np.zeros((4, 32), np.float32)}
+    work = []
+    for layers in (1, 4096):
+        config = {**shape_of(arch, layers, width=32, vocab=4), "dtype": "f32"}
+        with open_file(write_tensors(tmp_path / f"{layers}", config, few)) as file:
+
+            def refuse(file=file):
+                with pytest.raises(FormatError, match=r"'blocks\.0\.ln1\.weight' is missing"):
+                    check_tensors(file)
+
+            work.append(steps(refuse))
+    assert work[1] < 1.1 * work[0]
+
+
+@pytest.mark.parametrize("limit", [None, 1 << 24])
+def test_the_work_of_loading_and_planning_grows_like_the_layers(tmp_path, linux, limit):
+    work = []
+    for layers in (30, 60):
+        path = write_model(tmp_path / f"{layers}", shape_of("v4", layers, 8, 4, ffn=8), "f32")
+
+        def load(path=path):
+            tinyrwkv.load(path, backend="numpy", resident_limit=limit).plan()
+
+        work.append(steps(load))
+    assert work[1] < 2.1 * work[0]

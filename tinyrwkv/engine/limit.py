@@ -131,12 +131,15 @@ class ResidentLimit:
         """
         sizes = [sum(pages(*extent) for extent in step) for step in self.steps.extents]
         drops = [True] * len(sizes)
+        dropped = np.array(once)  # and 0 for the steps that are kept
         # The embedding comes last: it is large, and a token needs next to nothing of it.
         for step in [*range(EMBEDDING_STEP + 1, len(sizes)), EMBEDDING_STEP]:
-            others = [once[i] for i in range(len(sizes)) if drops[i] and i != step]
-            if sizes[step] + max(others, default=0) <= self.room:
+            dropped[step] = 0
+            if sizes[step] + int(dropped.max()) <= self.room:
                 drops[step] = False
                 self.room -= sizes[step]
+            else:
+                dropped[step] = once[step]
         return drops
 
     def _mark_borders(self) -> None:

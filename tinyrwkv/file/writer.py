@@ -164,8 +164,12 @@ class Writer:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.close()
+        self.check(self._temp)
         os.replace(self._temp, self.path)
         _sync_folder(os.path.dirname(self.path) or ".")
+
+    def check(self, temporary: str) -> None:
+        """Check the complete file, before it gets its name; a subclass may refuse it here."""
 
     def _table(self) -> bytes:
         tensors = [tensor._asdict() for tensor in self.tensors.values()]

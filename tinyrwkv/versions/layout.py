@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import FormatError, UnsupportedError
+from ..file.config import Config
 from ..file.header import MINOR
 from ..file.mapped import TensorFile
 from ..file.table import FILE_PAGE, UPDATE
@@ -77,19 +79,22 @@ def tensor_shapes(config: Mapping[str, Any], names: Container[str] = ()) -> dict
         ``MATRIX``, is a matrix ``[out, in]``. It is stored in float32, float16, or int8 with one
         float32 scale for each row. The rest are float32 vectors.
     """
-    arch, C, V = config["arch"], config["n_embd"], config["vocab_size"]
-    shapes: dict[str, Shape] = {"emb.weight": (V, C)}
-    for layer in range(config["n_layer"]):
-        block = _block(arch, C, config["n_ffn"], is_first=layer == 0)
-        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
-    shapes["ln_out.weight"] = (C,)
-    shapes["ln_out.bias"] = (C,)
-    shapes["head.weight"] = (V, C)
+    return dict(_each_shape(config, names))
 
-    stored: dict[str, Shape] = {}
-    for name, shape in shapes.items():
-        stored |= _stored(name, shape, names)
-    return stored
+
+def _each_shape(config: Mapping[str, Any], names: Container[str]) -> Iterator[tuple[str, Shape]]:
+    """Yield what `tensor_shapes` lists: a caller may stop at the first tensor that is wrong."""
+    for name, shape in _dense_shapes(config):
+        yield from _stored(name, shape, names).items()
+
+
+def _dense_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+    arch, C, V = config["arch"], config["n_embd"], config["vocab_size"]
+    yield "emb.weight", (V, C)
+    for layer in range(config["n_layer"]):
+        for name, shape in _block(arch, C, config["n_ffn"], is_first=layer == 0).items():
+            yield f"blocks.{layer}.{name}", shape
+    yield from (("ln_out.weight", (C,)), ("ln_out.bias", (C,)), ("head.weight", (V, C)))
 
 
 def _block(arch: str, C: int, F: int, is_first: bool) -> dict[str, Shape]:
@@ -259,10 +264,11 @@ def check_tensors(file: TensorFile) -> None:
         An earlier version of tinyrwkv wrote a compressed form that has changed since.
     """
     _check_age(file)
-    _check_widths(file)
-    expected = _typed_shapes(file)
+    check_widths(file.path, file.config, file.tensors)
+    expected = set()
     ranks: dict[str, int] = {}
-    for name, (dtype, shape) in expected.items():
+    for name, dtype, shape in _typed_shapes(file):
+        expected.add(name)
         if name not in file.tensors:
             wanted = f"a tensor of shape {shape}, which {file.metadata['arch']} models have"
             raise _wrong(file, name, "nothing", wanted, f"is missing: {wanted}")
@@ -295,24 +301,31 @@ def _check_age(file: TensorFile) -> None:
             )
 
 
-def _check_widths(file: TensorFile) -> None:
-    """Refuse sizes that the kernels cannot compute with."""
-    config = file.config
+def check_widths(path: str, config: Config, names: Collection[str]) -> None:
+    """Refuse sizes that the kernels cannot compute with a FormatError.
+
+    Parameters
+    ----------
+    path : str
+        The name of the file, for messages.
+    config : mapping
+        The metadata of the model.
+    names : collection of str
+        Its tensors.
+    """
     C, H, N = config["n_embd"], config["n_head"], config["head_size"]
     if config["arch"] != "v4" and (H * N != C or N % 8):
         wanted = f"{C} channels in all, and a multiple of 8, for the kernels"
         found = f"{H} heads of {N}"
-        sentence = f"{file.path} has {found}, but needs {wanted}"
-        raise FormatError(file.path, "metadata", found, wanted, _DAMAGED, sentence)
+        sentence = f"{path} has {found}, but needs {wanted}"
+        raise FormatError(path, "metadata", found, wanted, _DAMAGED, sentence)
     for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
-        is_there = any(name.endswith(part) for name in file.tensors)
+        is_there = any(name.endswith(part) for name in names)
         if is_there and (C % step or config["dtype"] != "int8"):
             found = f"{part} {C} wide, {config['dtype']}"
             wanted = f"int8 and a multiple of {step}, for the kernels"
-            sentence = (
-                f"{file.path}: {part} is {C} wide and {config['dtype']}, but must be {wanted}"
-            )
-            raise FormatError(file.path, "metadata", found, wanted, _DAMAGED, sentence)
+            sentence = f"{path}: {part} is {C} wide and {config['dtype']}, but must be {wanted}"
+            raise FormatError(path, "metadata", found, wanted, _DAMAGED, sentence)
 
 
 def _sizes(
@@ -369,19 +382,16 @@ def _unknown(file: TensorFile, name: str) -> FormatError:
     return FormatError(file.path, what, found, "none of this name", fix, sentence)
 
 
-def _typed_shapes(file: TensorFile) -> dict[str, tuple[str, Shape]]:
-    """Return the type and shape of every tensor that a file must have, without its tokenizer."""
+def _typed_shapes(file: TensorFile) -> Iterator[tuple[str, str, Shape]]:
+    """Yield name, type and shape of every tensor that a file must have, without its tokenizer."""
     config = file.config
-    shapes = tensor_shapes(config, file.tensors)
-    shapes |= {name: (config["n_embd"],) for name in KEPT if name in file.tensors}
-    expected: dict[str, tuple[str, Shape]] = {}
-    for name, shape in shapes.items():
+    kept = ((name, (config["n_embd"],)) for name in KEPT if name in file.tensors)
+    for name, shape in itertools.chain(_each_shape(config, file.tensors), kept):
         dtype = _dtype(name, shape, config["dtype"])
-        expected[name] = (dtype, shape)
+        yield name, dtype, shape
         if dtype == "i8" and not name.endswith(".bundles"):
             outputs = shape[1:] if name.endswith(".rows") else shape[:1]
-            expected[name + ".scale"] = ("f32", outputs)
-    return expected
+            yield name + ".scale", "f32", outputs
 
 
 def _dtype(name: str, shape: Shape, of_matrices: str) -> str:
