@@ -2,9 +2,10 @@
 
 It has one model, a bounded queue, partial answers, cancelling and deadlines, and connects again.
 
-    sudo apt install mosquitto mosquitto-clients python3-numpy
-    pip install "paho-mqtt>=2"                              # or: pip install ".[mqtt]"
-    python3 examples/mqtt_bridge.py --prefix robot/brain
+    sudo apt install mosquitto mosquitto-clients python3-numpy python3-venv
+    python3 -m venv --system-site-packages ~/mqtt-venv      # so that pip may install something
+    ~/mqtt-venv/bin/pip install "paho-mqtt>=2"
+    ~/mqtt-venv/bin/python examples/mqtt_bridge.py --prefix robot/brain
     mosquitto_sub -v -t 'robot/brain/#' &
     mosquitto_pub -t robot/brain/request -m '{"id": "1", "prompt": "turn left", "deadline": 2}'
     mosquitto_pub -t robot/brain/cancel -n                  # an empty message cancels all
@@ -17,204 +18,64 @@ because the broker would send them again to every bridge that starts.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import pathlib
 import queue
-import re
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
-from tinyrwkv.chat import answer_settings
 from tinyrwkv.chat.templates import template
+from tinyrwkv.constraints.constraint import Constraint
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
-from tinyrwkv.robot.scripts import VERBS, Argument, Names, Number, Scripts
+from tinyrwkv.robot.commander import THRESHOLD, Decision, decide
+from tinyrwkv.robot.confidence import Weighed
+from tinyrwkv.robot.scripts import UNKNOWN, Scripts
 
 try:
     import paho.mqtt.client as mqtt
 except ModuleNotFoundError:
-    sys.exit('paho-mqtt is missing: pip install "paho-mqtt>=2"')
+    sys.exit("paho-mqtt 2 or later is missing: docs/mqtt.md says how to install it")
+if not hasattr(mqtt, "CallbackAPIVersion"):
+    sys.exit("paho-mqtt 1 is too old: docs/mqtt.md says how to install version 2")
 
-MOST_BYTES = 1 << 16  # of a request
-KEYS = ("id", "prompt", "stop", "max_tokens", "deadline", "reset", "sampling_config", "constraint")
-TYPES = {
-    "prompt": str,
-    "reset": bool,
-    "sampling_config": dict,
-    "max_tokens": int,
-    "constraint": dict,
-}
+from mqtt_outbox import Outbox, note
+from mqtt_requests import CONSTRAINTS, KINDS, Request, parse, read, refuse
 
+MOST_UNREAD = 100
+"""Messages that may wait unread while there is no room for answers.
 
-def scripts(told: dict[str, Any], prefix: str) -> Scripts:
-    """Return the grammar of robot scripts, with other arguments for some calls.
+By default, mosquitto sends at most 20 that the bridge has not acknowledged.
+"""
 
-    Parameters
-    ----------
-    told : dict
-        The argument of each of these calls: names, [low, high], or None for no argument.
-    prefix : str
-        What comes before a script.
-    """
-    return Scripts(VERBS | {verb: argument(value) for verb, value in told.items()}, prefix)
+MOST_CHARACTERS = 1000  # of an error
+SECONDS_TO_END = 5  # for the broker to take the last answers
 
 
-def argument(value: Any) -> Argument | None:
-    """Return the argument that a call takes."""
-    if value is None:
-        return None
-    if isinstance(value, list) and len(value) == 2 and all(map(is_number, value)):
-        return Number(*value)
-    return Names(value)
+def explained(error: Exception) -> str:
+    """Return what to tell whoever sent a message that could not be done."""
+    if isinstance(error, TinyRWKVError):
+        return str(error)[:MOST_CHARACTERS]
+    note(f"a message could not be done: {error!r}"[:MOST_CHARACTERS])
+    return f"the bridge could not do this: {type(error).__name__}; see docs/mqtt.md"
 
 
-def is_number(value: object) -> bool:
-    """Tell whether a value of JSON is a number."""
-    return type(value) in (int, float)
-
-
-CONSTRAINTS = {
-    "choice": tinyrwkv.Choice,
-    "regex": tinyrwkv.Regex,
-    "json_schema": tinyrwkv.JsonSchema,
-    "scripts": scripts,
-}
-KINDS = {"choice": list, "regex": str, "json_schema": dict, "scripts": dict}
-"""The type of JSON that each of them is made from."""
-
-
-@dataclass
-class Request:
-    """A request that waits for its answer or is being answered.
-
-    Attributes
-    ----------
-    id, prompt : str
-    stop : list of str, or None for that of the template
-    max_tokens : int
-    until : float
-        Absolute ``time.monotonic()`` time.
-    reset : bool
-        Whether it stands alone. If not, it goes on from the answer before.
-    sampler : Sampler
-    constraint : dict, or None
-        The name of one of `CONSTRAINTS`, and what to make it from.
-    """
-
-    id: str
-    prompt: str
-    stop: list[str] | None
-    max_tokens: int
-    until: float
-    reset: bool
-    sampler: tinyrwkv.Sampler
-    constraint: dict[str, Any] | None
-    cancelled: bool = False
-    generation: tinyrwkv.Generation | None = None
-    arrived: float = field(default_factory=time.monotonic)
-
-    def cancel(self) -> None:
-        """End the answer within milliseconds, or do not begin it."""
-        self.cancelled = True
-        if self.generation is not None:
-            self.generation.cancel()
-
-
-def refuse(key: str, found: object, expected: str, sentence: str | None = None) -> ArgumentError:
-    """Return the error for a value of a request."""
-    shown = repr(found)[:80]
-    sentence = sentence or f"{key} is {shown}, but must be {expected}"
-    return ArgumentError("request", key, shown, expected, "see docs/mqtt.md", sentence)
-
-
-def read(payload: bytes) -> dict[str, Any]:
-    """Return the JSON object in a message; raise ArgumentError if there is none with an id."""
-    if len(payload) > MOST_BYTES:
-        found, expected = f"{len(payload):,} bytes", f"at most {MOST_BYTES:,}"
-        sentence = f"message has {found}, but may have {expected}"
-        raise refuse("message", found, expected, sentence)
-    try:
-        told = json.loads(payload)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise refuse("message", payload[:60], "a JSON object with an id and a prompt")
-    valid_id(told.get("id"))
+def told_of(decision: Decision, prefix: str) -> dict[str, Any]:
+    """Return what a response says of a decision. A script that must not run is not its text."""
+    told: dict[str, Any] = {"decision": decision.kind, "reasons": decision.reasons}
+    if decision.kind == "refuse":
+        told |= {"text": f"{prefix}{UNKNOWN}", "refused": decision.script}
     return told
-
-
-def parse(told: dict[str, Any], longest: float) -> Request:
-    """Return the request in an object; raise ArgumentError if it is not a request.
-
-    Parameters
-    ----------
-    told : dict
-        As `read` returns it.
-    longest : float
-        Most seconds that a request may take. It is also the default.
-    """
-    check_keys(told)
-    seconds = told.get("deadline", longest)
-    if not is_number(seconds) or not (math.isfinite(seconds) and 0 < seconds <= longest):
-        raise refuse("deadline", seconds, f"seconds up to {longest:g}")
-    constraint = told.get("constraint")
-    if constraint is not None:
-        is_known = constraint.keys() <= CONSTRAINTS.keys()
-        if len(constraint) != 1 or not is_known:
-            raise refuse("constraint", constraint, f"an object of one of {', '.join(CONSTRAINTS)}")
-    return Request(
-        id=told["id"],
-        prompt=told["prompt"],
-        stop=told.get("stop"),
-        max_tokens=told.get("max_tokens", 200),
-        until=time.monotonic() + seconds,
-        reset=told.get("reset", True),
-        sampler=sampler(told.get("sampling_config", {})),
-        constraint=constraint,
-    )
-
-
-def check_keys(told: dict[str, Any]) -> None:
-    """Raise ArgumentError if a key is missing or unknown, or its value is of another type."""
-    unknown = sorted(told.keys() - set(KEYS))
-    if unknown:
-        raise refuse("key", unknown[0], f"one of {', '.join(KEYS)}")
-    if "prompt" not in told:
-        raise refuse("prompt", None, "what is said", "the request has no prompt")
-    for key, kind in TYPES.items():
-        if key in told and type(told[key]) is not kind:
-            raise refuse(key, told[key], f"of type {kind.__name__}")
-
-
-def sampler(told: dict[str, Any]) -> tinyrwkv.Sampler:
-    """Return the sampler of a request. It is greedy if the request says nothing about it."""
-    values = {"temperature": 0.0, **told}
-    if "max_tokens" in values or not all(map(is_number, values.values())):
-        expected = f"an object of numbers with the keys {', '.join(answer_settings.OF_SAMPLER)}"
-        raise refuse("sampling_config", values, expected)
-    return tinyrwkv.Sampler(**answer_settings.check(values))
-
-
-def valid_id(text: object) -> str:
-    """Return an id that can be part of a topic; raise ArgumentError if it cannot."""
-    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
-        raise refuse("id", text, "1 to 64 letters, digits, _ . or -")
-    return text
-
-
-def note(text: str) -> None:
-    """Tell the person who started the bridge."""
-    print(f"mqtt_bridge: {text}", file=sys.stderr, flush=True)
 
 
 class Bridge:
@@ -231,6 +92,10 @@ class Bridge:
         Most requests that may wait. Any further request is refused at once.
     longest : float
         Most seconds that a request may take, waiting included.
+    threshold : float
+        Log-probability below which a script is only a guess.
+    kept : int
+        Most messages that are kept while the broker does not take them.
     """
 
     def __init__(
@@ -240,25 +105,32 @@ class Bridge:
         prefix: str = "tinyrwkv",
         waiting: int = 8,
         longest: float = 30,
+        threshold: float = THRESHOLD,
+        kept: int = 10_000,
     ) -> None:
         self.model = model
         self.client = client
         self.prefix = prefix
         self.longest = longest
+        self.threshold = threshold
+        self.outbox = Outbox(client, prefix, kept)
         self.template = template(model.config.get("template", "chat"))
         self.requests: queue.Queue[Request] = queue.Queue(waiting)
         self.pending: dict[str, Request] = {}  # waiting, and the one being answered
         self.lock = threading.Lock()
+        self.unread: deque[mqtt.MQTTMessage] = deque()
         self.stopping = False
         self.told_of_no_broker = False
         # The state after the last answer, and its tokens that the model has not read.
         self.said: tuple[tinyrwkv.State, list[int]] | None = None
         client.on_connect = self._connected
         client.on_message = self._received
+        client.on_publish = self._taken
         client.on_disconnect = self._lost
         client.on_connect_fail = self._not_there
         client.reconnect_delay_set(1, 30)
-        client.max_queued_messages_set(100)  # responses that wait for the broker to come back
+        client.max_queued_messages_set(100)  # the outbox keeps what does not fit
+        client.manual_ack_set(True)  # a message is acknowledged when there is room for its answer
         client.will_set(f"{prefix}/status", json.dumps({"online": False}), qos=1, retain=True)
 
     def run(self) -> None:
@@ -274,7 +146,8 @@ class Bridge:
             self.cancel()
             while not self.requests.empty():
                 self.answer(self.requests.get())
-            self._publish("status", {"online": False}, qos=1, retain=True, wait=2)
+            self.outbox.put("status", {"online": False}, qos=1, retain=True)
+            self.outbox.close(SECONDS_TO_END)
             self.client.disconnect()
 
     def stop(self) -> None:
@@ -294,17 +167,21 @@ class Bridge:
         """Publish the pieces of an answer as they come, then one response, whatever happens."""
         try:
             response = self._generate(request)
-        except TinyRWKVError as error:
-            response = {"error": str(error)}
+        except Exception as error:  # whatever a request does, the next one gets its answer too
+            response = {"error": explained(error)}
         with self.lock:
             del self.pending[request.id]
-        self._publish(f"response/{request.id}", {"id": request.id, **response}, qos=1)
+        self.outbox.put(f"response/{request.id}", {"id": request.id, **response}, qos=1)
 
     def _generate(self, request: Request) -> dict[str, Any]:
         begin = time.monotonic()
         said = None if request.reset else self.said
         state, unread = said or (self.model.new_state(), [0])  # token 0 begins a document
         prompt = self.template.prompt(request.prompt, first=said is None)
+        constraint = self._constraint(request.constraint)
+        # Under a grammar with bounds, a model would write another number than was said.
+        wide = constraint.with_any_number() if isinstance(constraint, Scripts) else constraint
+        weighed = None if wide is None else Weighed(wide)
         generation = self.model.generate(
             [*unread, *self.model.tokenizer.encode(prompt)],
             state=state,
@@ -312,25 +189,35 @@ class Bridge:
             max_tokens=request.max_tokens,
             stop=self.template.stop if request.stop is None else request.stop,
             deadline=request.until,
-            constraint=self._constraint(request.constraint),
+            constraint=weighed,
         )
         request.generation = generation
         if request.cancelled:  # while this generation was being made
             generation.cancel()
+        logprob = 0.0
         for number, piece in enumerate(generation):
+            logprob += piece.logprob
             if piece.text:
-                self._publish_piece(request, number, piece)
+                self._put_piece(request, number, piece)
+        if weighed is not None:
+            logprob += weighed.log_share
         result = generation.result
         self.said = result.state, result.unread
-        return {
+        response = {
             "text": result.text,
             "stop_reason": result.stop_reason,
             "tokens": len(result.tokens),
+            "logprob": round(logprob, 4) if math.isfinite(logprob) else None,
             "waited_s": round(begin - request.arrived, 4),
             "seconds": round(time.monotonic() - begin, 4),
         }
+        if isinstance(constraint, Scripts) and isinstance(wide, Scripts):
+            script = result.text if result.stop_reason == "stop" else ""
+            what = (request.prompt, script, logprob, constraint, self.threshold, wide)
+            response |= told_of(decide(*what), constraint.prefix)
+        return response
 
-    def _constraint(self, told: dict[str, Any] | None) -> Any:
+    def _constraint(self, told: dict[str, Any] | None) -> Constraint | None:
         if told is None:
             return None
         ((name, value),) = told.items()
@@ -340,24 +227,16 @@ class Bridge:
         prefix = " " if self.template.answer_prefix else ""
         return CONSTRAINTS[name](value, prefix)
 
-    def _publish_piece(self, request: Request, number: int, piece: tinyrwkv.Piece) -> None:
+    def _put_piece(self, request: Request, number: int, piece: tinyrwkv.Piece) -> None:
         told = {
             "id": request.id,
             "number": number,
             "text": piece.text,
             "logprob": round(piece.logprob, 4),
         }
-        self._publish(f"partial/{request.id}", told)
+        self.outbox.put(f"partial/{request.id}", told)
 
-    def _publish(
-        self, topic: str, told: dict[str, Any], qos: int = 0, retain: bool = False, wait: float = 0
-    ) -> None:
-        sent = self.client.publish(f"{self.prefix}/{topic}", json.dumps(told), qos, retain)
-        if wait:
-            with contextlib.suppress(RuntimeError, ValueError):  # the broker is not there
-                sent.wait_for_publish(wait)
-
-    # The thread of the network calls the methods below. They must not wait or raise an exception.
+    # The thread of the network calls the methods below. They must not wait, publish or raise.
 
     def _connected(
         self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
@@ -366,7 +245,7 @@ class Bridge:
             note(f"refused: {reason}")
             return
         client.subscribe([(f"{self.prefix}/request", 1), (f"{self.prefix}/cancel", 1)])
-        self._publish("status", {"online": True, "model": self.model.hash}, qos=1, retain=True)
+        self.outbox.put("status", {"online": True, "model": self.model.hash}, qos=1, retain=True)
         note(f"ready, {self.prefix}/request")
 
     def _not_there(self, client: mqtt.Client, data: object) -> None:
@@ -377,10 +256,38 @@ class Bridge:
     def _lost(
         self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object
     ) -> None:
+        self.unread.clear()  # the broker forgets them too
         if not self.stopping:
             note(f"connection lost: {reason}; connecting again")
 
     def _received(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        """Read a message now, or later if there is no room for its answer."""
+        if message.topic.endswith("/cancel"):  # it must not wait, and needs no answer
+            self._handle(message)
+            client.ack(message.mid, message.qos)
+            return
+        if len(self.unread) >= MOST_UNREAD:
+            note("a message was left out: there are too many, and the broker takes no answers")
+            return
+        self.unread.append(message)
+        self._read_on()
+
+    def _taken(
+        self, client: mqtt.Client, data: object, mid: int, reason: object, properties: object
+    ) -> None:
+        """Go on, because the broker has taken a message."""
+        self.outbox.wake()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read the messages that wait, as far as there is room for answers."""
+        while self.unread and self.outbox.room:
+            message = self.unread.popleft()
+            self._handle(message)
+            self.client.ack(message.mid, message.qos)
+
+    def _handle(self, message: mqtt.MQTTMessage) -> None:
+        """Do what a message says, or put one error. There is no payload that raises anything."""
         topic = "error"
         id = None
         try:
@@ -391,21 +298,25 @@ class Bridge:
                 id = told["id"]
                 topic = f"response/{id}"
                 self._accept(parse(told, self.longest))
-        except TinyRWKVError as error:
-            self._publish(topic, {"id": id, "error": str(error)}, qos=1)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            wrong = refuse("cancel", message.payload[:60], '{"id": "..."}')
-            self._publish("error", {"id": None, "error": str(wrong)})
+        except Exception as error:  # an exception would end the thread of the network
+            if id is None and not self.outbox.room:
+                return  # nobody waits for this answer
+            self.outbox.put(topic, {"id": id, "error": explained(error)}, qos=1)
 
     def _cancel_request(self, payload: bytes) -> None:
         """Cancel the request that a message names, or all if the message is empty."""
-        self.cancel(valid_id(json.loads(payload)["id"]) if payload else None)
+        self.cancel(read(payload)["id"] if payload else None)
 
     def _accept(self, request: Request) -> None:
         if self.stopping:
             found = "a bridge that is ending"
             what = ("bridge", "request", found, "one that runs")
             raise ArgumentError(*what, "ask again later", "the bridge is ending")
+        if self.outbox.is_behind:
+            found = "answers that the broker does not take"
+            what = ("bridge", "answers", found, "few")
+            sentence = "the broker does not take the answers as fast as they come"
+            raise ArgumentError(*what, "ask again later", sentence)
         with self.lock:
             if request.id in self.pending:
                 return  # the broker sent it again, because it was not told that it had arrived
@@ -436,6 +347,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--waiting", type=int, default=8, metavar="N", help="most requests that wait (default: 8)")
     longest_help = "most seconds for a request, waiting included (default: 30)"
     add("--longest", type=float, default=30, metavar="S", help=longest_help)
+    threshold = "log-probability from which a script is trusted (default: %(default)s)"
+    add("--threshold", type=float, default=THRESHOLD, metavar="L", help=threshold)
     add("--threads", type=int, default=1, metavar="N", help="threads for each token (default: 1)")
     return parser.parse_args(argv)
 
@@ -450,7 +363,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         client.tls_set()
     try:
         model = tinyrwkv.load(options.model, threads=options.threads)
-        bridge = Bridge(model, client, options.prefix, options.waiting, options.longest)
+        how = (options.prefix, options.waiting, options.longest, options.threshold)
+        bridge = Bridge(model, client, *how)
         client.connect_async(options.host, options.port)
     except (TinyRWKVError, ValueError) as error:
         print(f"mqtt_bridge: {error}", file=sys.stderr)

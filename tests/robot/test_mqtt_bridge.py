@@ -24,7 +24,6 @@ import tinyrwkv
 from tests.helpers.places import ROOT
 from tests.helpers.talkers import CAFE, LOOP, write_talker
 from tests.helpers.terminals import environment
-from tinyrwkv.robot.scripts import Scripts
 
 BROKER = shutil.which(
     "mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -230,7 +229,7 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
     ):
         user.ask(id, prompt="move forward 25 meters", **({"constraint": told} if told else {}))
         text = user.wait_for(f"response/{id}")[0]["text"].strip()
-        assert text == script if script else Scripts().parse(text) is not None and "25" not in text
+        assert text == script if script else text == "unknown()"  # 25 is not allowed
     for id, told in (
         ("h", {"goto": [5]}),
         ("i", {"goto": ["a", 1]}),
@@ -239,6 +238,42 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
     ):
         user.ask(id, constraint={"scripts": told})
         assert "error" in user.wait_for(f"response/{id}")[0]
+
+
+def test_a_response_says_how_sure_the_model_is_and_what_to_do(
+    bridge: Callable[..., Any], user: User
+) -> None:
+    bridge(str(tinyrwkv.model.BUNDLED))
+    within_5 = {"scripts": {"move": [-5, 5]}}
+    cases = (
+        ("turn left", within_5, "turn(90)", "run"),
+        ("go forward 20 meters", within_5, "unknown()", "refuse"),
+        ("What do you like to do for fun?", within_5, None, None),
+        ("turn left", None, "turn(90)", None),
+    )
+    for number, (prompt, constraint, text, decision) in enumerate(cases):
+        more = {} if constraint is None else {"constraint": constraint}
+        user.ask(str(number), prompt=prompt, **more)
+        told = user.wait_for(f"response/{number}")[0]
+        assert told["logprob"] <= 0 and text in (None, told["text"].strip())
+        assert ("decision" in told) == ("reasons" in told) == (constraint is not None)
+        assert decision in (None, told.get("decision"))
+        assert ("refused" in told) == (told.get("decision") == "refuse")
+        if decision == "refuse":
+            assert told["refused"] == "move(20)" and "-5 to 5" in told["reasons"][0]
+    user.ask("cut", prompt="turn left", constraint={"scripts": {}}, max_tokens=1)
+    assert user.wait_for("response/cut")[0]["decision"] == "unknown"
+    user.ask("any", prompt="turn left", constraint={"choice": ["turn(90)", "a walrus"]})
+    sure = user.wait_for("response/any")[0]["logprob"]
+    user.ask("odd", prompt="turn left", constraint={"choice": ["a walrus"]})
+    assert user.wait_for("response/odd")[0]["logprob"] < sure - 10  # without the constraint
+
+
+def test_whoever_doubts_more_is_asked_more(bridge: Callable[..., Any], user: User) -> None:
+    bridge(str(tinyrwkv.model.BUNDLED), threshold=1.0)  # no probability is as large
+    user.ask("a", prompt="turn left", constraint={"scripts": {}})
+    told = user.wait_for("response/a")[0]
+    assert (told["text"].strip(), told["decision"], told["reasons"]) == ("turn(90)", "ask", [])
 
 
 def test_a_conversation_goes_on_where_it_is_asked_to(
@@ -375,6 +410,238 @@ def test_the_broker_may_go_and_come_back(
     user.online()
     user.ask("b")
     assert user.wait_for("response/b")[0]["text"] == " café costs €5"
+
+
+class Flood:
+    """A client that asks many times at once, and counts the responses."""
+
+    def __init__(self, port: int) -> None:
+        self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.ready = threading.Event()
+        self.client.on_connect = lambda client, *_: client.subscribe(f"{PREFIX}/response/#", 1)
+        self.client.on_subscribe = lambda *_: self.ready.set()
+        self.client.on_message = self._received
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert self.ready.wait(10)
+
+    def _received(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        told = json.loads(message.payload)
+        self.answers.setdefault(told["id"], []).append(told)
+
+    def wait_for(self, count: int, seconds: float = 60) -> None:
+        """Wait until so many requests are answered, and a little longer for too many answers."""
+        end = time.monotonic() + seconds
+        while len(self.answers) < count and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert len(self.answers) == count
+        assert {len(answers) for answers in self.answers.values()} == {1}
+
+    def leave(self) -> None:
+        """Disconnect."""
+        self.client.disconnect()
+        let_go(self.client)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+HUGE = "9" * 400
+HOSTILE_VALUES = (
+    *(HUGE, f"-{HUGE}", "9" * 5000, f"{HUGE}.5", "1e999", "-1e999", "NaN", "Infinity", "-Infinity"),
+    *("null", "true", "[]", "{}", "[[]]", '""', '"a"', "-0", "0.1", "[1]", '{"a": 1}'),
+    *(nested(400), nested(700), '{"a":' * 300 + "1" + "}" * 300),
+    *('"\\ud800"', '"\\udfff\\ud800"', '["\\ud800"]', '{"\\ud800": 1}', '"\\u0000"'),
+    *('{"choice": "\\ud800"}', '{"choice": ["\\ud800"]}', '{"choice": []}', '{"regex": "("}'),
+    *('{"regex": "\\ud800"}', f'{{"json_schema": {{"const": {HUGE}}}}}', '{"scripts": []}'),
+    *(f'{{"json_schema": {{"minimum": {HUGE}}}}}', f'{{"json_schema": {{"a": {nested(600)}}}}}'),
+    *(f'{{"scripts": {{"move": [0, {HUGE}]}}}}', '{"scripts": {"move": [1e999, NaN]}}'),
+    *(f'{{"temperature": {HUGE}}}', f'{{"seed": {HUGE}}}', f'{{"top_k": {HUGE}}}'),
+    *('{"scripts": {"\\ud800": null}}', '{"scripts": {"goto": ["\\ud800"]}}'),
+)
+HOSTILE_KEYS = (
+    *("prompt", "stop", "max_tokens", "deadline", "reset", "sampling_config", "constraint"),
+    *("more", "\\ud800"),
+)
+HOSTILE_MESSAGES = (
+    *(
+        b"[" * 65_536,
+        b'{"a":' * 10_000,
+        nested(30_000).encode(),
+        b"\xff" * 65_536,
+        b"\x00" * 65_536,
+    ),
+    *(b"9" * 65_536, b'"' + b"a" * 65_534 + b'"', b" " * 65_536, b"-", b"1e999", b"NaN"),
+    *(b"\xed\xa0\x80", b'{"id": "\xed\xa0\x80"}', b'{"id": 9' + b"9" * 5000 + b"}", b"[" * 100_000),
+    *(b'{"id": "\\ud800", "prompt": ""}', b'{"id": null, "prompt": ""}', b'{"id": NaN}'),
+)
+
+
+def hostile_requests() -> Iterator[tuple[str, bytes]]:
+    """Yield an id, and a request that asks for few tokens at most."""
+    number = 0
+    for key in HOSTILE_KEYS:
+        for value in HOSTILE_VALUES:
+            number += 1
+            told = {"id": f'"h{number}"', "prompt": '"go"', "max_tokens": "1"} | {key: value}
+            fields = ", ".join(f'"{name}": {text}' for name, text in told.items())
+            yield f"h{number}", f"{{{fields}}}".encode()
+
+
+def test_nothing_that_is_sent_ends_the_bridge(
+    broker: Broker, bridge: Callable[..., Any], user: User, brief: str
+) -> None:
+    made = bridge(brief, longest=5, waiting=1000)
+    for payload in HOSTILE_MESSAGES:
+        user.say("request", payload)
+        assert "; " in user.wait_for("error")[0]["error"], payload[:40]
+        user.say("cancel", payload)
+        assert "; " in user.wait_for("error")[0]["error"], payload[:40]
+    flood = Flood(broker.port)
+    sent = dict(hostile_requests())
+    for payload in sent.values():
+        flood.client.publish(f"{PREFIX}/request", payload, qos=1)
+    flood.wait_for(len(sent))
+    for id, payload in sent.items():
+        (told,) = flood.answers[id]
+        assert ("error" in told) != ("text" in told), payload[:200]
+        assert "; " in told.get("error", "; "), payload[:200]
+    flood.leave()
+    user.ask("sound", prompt="price?")
+    assert user.wait_for("response/sound")[0]["text"] == " café costs €5"
+    assert not made.pending
+
+
+def test_a_thousand_requests_at_once_get_a_thousand_responses(
+    broker: Broker, bridge: Callable[..., Any], brief: str
+) -> None:
+    bridge(brief, waiting=20)
+    flood = Flood(broker.port)
+    for number in range(1000):
+        payload = json.dumps({"id": str(number), "prompt": "go"})
+        flood.client.publish(f"{PREFIX}/request", payload, qos=1)
+    flood.wait_for(1000)
+    answered = sum("text" in told for (told,) in flood.answers.values())
+    assert answered >= 20  # those that could wait; all others were refused
+    flood.leave()
+
+
+class Sent:
+    """Stands in for what a client's publish returns."""
+
+    def __init__(self, rc: int) -> None:
+        self.rc = rc
+
+    def is_published(self) -> bool:
+        return False
+
+    def wait_for_publish(self, timeout: float) -> None:
+        """Return at once."""
+
+
+class Refusing:
+    """Stands in for a client. It takes a number of messages, and refuses all others."""
+
+    def __init__(self) -> None:
+        self.free, self.took, self.acknowledged = 0, list[tuple[str, Any, int]](), list[int]()
+        for name in ("reconnect_delay_set", "max_queued_messages_set", "manual_ack_set"):
+            setattr(self, name, lambda *_: None)
+        self.will_set = self.subscribe = lambda *_, **__: None
+        self.disconnect = lambda: None
+
+    def publish(self, topic: str, payload: str, qos: int, retain: bool) -> Sent:
+        if qos and not self.free:
+            return Sent(mqtt.MQTT_ERR_QUEUE_SIZE)
+        self.free -= bool(qos)
+        self.took.append((topic, json.loads(payload), qos))
+        return Sent(mqtt.MQTT_ERR_SUCCESS)
+
+    def ack(self, mid: int, qos: int) -> None:
+        self.acknowledged.append(mid)
+
+    def responses(self) -> list[str]:
+        return [topic.rpartition("/")[2] for topic, _, qos in self.took if qos]
+
+
+def deliver(made: Any, mid: int, topic: str = "request", payload: bytes | None = None) -> None:
+    """Call back as the thread of the network does."""
+    message = mqtt.MQTTMessage(mid, f"{PREFIX}/{topic}".encode())
+    message.qos = 1
+    message.payload = json.dumps({"id": f"{mid}", "prompt": "go"}).encode()
+    if payload is not None:
+        message.payload = payload
+    made.client.on_message(made.client, None, message)
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def refused(brief: str) -> Iterator[Any]:
+    """Make a bridge whose client refuses to publish, and which keeps 150 messages."""
+    model = tinyrwkv.load(brief, backend="numpy")
+    made = example().Bridge(model, Refusing(), PREFIX, waiting=500, kept=150)
+    yield made
+    made.client.free = 10**6
+    made.outbox.close(10)
+
+
+def test_responses_that_the_client_refuses_are_kept_and_requests_refused(refused: Any) -> None:
+    for number in range(105):
+        deliver(refused, number)
+        if number < 100:
+            refused.answer(refused.requests.get_nowait())
+    assert refused.requests.empty()  # from 100 responses on that wait, requests are refused
+    assert refused.client.acknowledged == list(range(105)) and not refused.client.responses()
+    refused.client.free = 10**6
+    eventually(lambda: len(refused.client.responses()) == 105)
+    assert refused.client.responses() == [str(number) for number in range(105)]
+    told = [told for _, told, qos in refused.client.took if qos]
+    assert ["error" in one for one in told] == [False] * 100 + [True] * 5
+    assert "broker does not take the answers" in told[-1]["error"]
+    deliver(refused, 105)
+    assert not refused.requests.empty()
+
+
+def test_a_message_is_acknowledged_when_there_is_room_for_its_answer(refused: Any) -> None:
+    for number in range(170):
+        deliver(refused, number, payload=b"no request")
+    assert refused.client.acknowledged == list(range(150))
+    deliver(refused, 170, "cancel", b"")  # this never waits
+    assert refused.client.acknowledged == [*range(150), 170]
+    for count in range(1, 400):
+        refused.client.free += 1
+        eventually(lambda count=count: len(refused.client.took) >= min(count, 170))
+        refused.client.on_publish(refused.client, None, count, 0, None)
+    assert sorted(refused.client.acknowledged) == list(range(171))
+    assert len(refused.client.responses()) == 170
+
+
+def test_a_broker_that_takes_nothing_costs_bounded_memory(refused: Any) -> None:
+    for number in range(5000):
+        deliver(refused, number, payload=b"no request")
+        deliver(refused, number, "cancel", b"no id")
+    assert len(refused.unread) == 100 and not refused.outbox.room
+    refused.client.on_disconnect(refused.client, None, None, "gone", None)
+    assert not refused.unread  # the broker forgets them too
+
+
+def test_an_error_in_the_bridge_is_an_answer(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused.client.free = 10**6
+    monkeypatch.setattr(refused.model, "generate", lambda *_, **__: 1 / 0)
+    for number in range(3):
+        deliver(refused, number)
+        refused.answer(refused.requests.get_nowait())
+    eventually(lambda: len(refused.client.responses()) == 3)
+    assert "ZeroDivisionError" in refused.client.took[0][1]["error"] and not refused.pending
 
 
 @contextlib.contextmanager
