@@ -515,14 +515,15 @@ def test_nothing_that_is_sent_ends_the_bridge(
     assert not made.pending
 
 
+@pytest.mark.parametrize("qos", [0, 1])
 def test_a_thousand_requests_at_once_get_a_thousand_responses(
-    broker: Broker, bridge: Callable[..., Any], brief: str
+    broker: Broker, bridge: Callable[..., Any], brief: str, qos: int
 ) -> None:
     bridge(brief, waiting=20)
     flood = Flood(broker.port)
     for number in range(1000):
         payload = json.dumps({"id": str(number), "prompt": "go"})
-        flood.client.publish(f"{PREFIX}/request", payload, qos=1)
+        flood.client.publish(f"{PREFIX}/request", payload, qos)
     flood.wait_for(1000)
     answered = sum("text" in told for (told,) in flood.answers.values())
     assert answered >= 20  # those that could wait; all others were refused
