@@ -13,8 +13,8 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from tinyrwkv.file.mapped import Writer
 from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 
 

@@ -7,9 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import ArgumentError, FormatError
+from .errors import ArgumentError, FormatError, os_errors
 from .file.config import Origin
-from .file.mapped import TensorFile, Writer, open_file
+from .file.mapped import TensorFile, open_file
+from .file.output import STATE, new_file
+from .file.packed import pack_one
+from .file.table import path_name
 
 
 class StateOwner(Protocol):
@@ -62,6 +65,8 @@ class State:
         ------
         FormatError
             The file cannot be written.
+        ArgumentError
+            The file exists and is not a state.
 
         Examples
         --------
@@ -73,8 +78,11 @@ class State:
         ...     State.load(folder + "/three.state", model).tokens
         3
         """
-        with Writer(path, {"kind": "state", "tokens": self.tokens, **self.origin}) as writer:
-            writer.add("state", self.data)
+        path = path_name(path)
+        metadata = {"kind": "state", "tokens": self.tokens, **self.origin}
+        packed = pack_one(path, metadata, "state", self.data)
+        with new_file(path, STATE) as file, os_errors(path, "write"):
+            file.write(packed)
 
     @staticmethod
     def load(path: str | os.PathLike[str], model: StateOwner) -> State:

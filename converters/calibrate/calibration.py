@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv import Model
-from tinyrwkv.errors import ArgumentError
+from tinyrwkv.errors import ArgumentError, os_errors
 
 from ..judge.metrics import Judge, TextLoss
 from ..techniques.low_rank import Metric
@@ -197,7 +197,8 @@ class ErrorMetrics:
                 progress=lambda n, total: tell("moments", n, total),
             )
             for name in group:
-                np.save(self._path(name), found.moments.pop(name))
+                with os_errors(self._path(name), "write"):
+                    np.save(self._path(name), found.moments.pop(name))
         self.effects = effects(model, _first_documents(calibration.fit, EFFECT_TOKENS))
 
     def _path(self, name: str) -> str:
@@ -205,7 +206,8 @@ class ErrorMetrics:
 
     def __getitem__(self, name: str) -> Metric:
         """Return the metric of a projection."""
-        return Metric(np.load(self._path(name)), self.effects[name])
+        with os_errors(self._path(name), "read"):
+            return Metric(np.load(self._path(name)), self.effects[name])
 
 
 def _first_documents(documents: Documents, tokens: int) -> Documents:

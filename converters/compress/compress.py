@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import shutil
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from tinyrwkv.errors import ArgumentError, os_errors
+from tinyrwkv.file.apart import check_apart
 
 from ..calibrate.calibration import Tell
 from ..judge.texts import read_text
-from ..report.report import write_report
+from ..report.report import check_report, files_of_report, write_report
 from ..write.convert import PathLike, check_arguments, convert
 from ..write.edit import edit
+from ..write.temporary import folder_beside
 from . import search
 from .options import Options
 from .pipeline import Pipeline
@@ -74,12 +71,16 @@ def compress(
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_arguments(input, output, vocab, "int8", ln_x_eps, template, license)
     options.check()
+    outputs: dict[str, str | None] = {"output": output}
     if report is not None:
-        _check_folder(os.fsdecode(report))
+        outputs |= files_of_report(os.fsdecode(report))
+    check_apart(outputs, {"input": input, "vocabulary": vocab, "calibration text": calibrate})
+    if report is not None:
+        check_report(os.fsdecode(report))
     name = "" if calibrate is None else os.fsdecode(calibrate)
     text = None if calibrate is None else read_text(name)  # before minutes of work
 
-    with _folder_beside(output) as folder:
+    with folder_beside(output) as folder:
         dense = os.path.join(folder, "dense.trwkv")
         show = partial(tell, "convert")
         found = convert(input, dense, "int8", vocab, ln_x_eps, template, license, progress=show)
@@ -105,23 +106,3 @@ def compress(
 
 def _tell_nobody(stage: str, done: int, total: int) -> None:
     pass
-
-
-def _check_folder(report: str) -> None:
-    if not os.path.isdir(os.path.dirname(report) or "."):
-        expected, fix = "a file in a folder that exists", "make the folder first"
-        sentence = f"there is no folder for the report {report}"
-        raise ArgumentError("arguments", "report", report, expected, fix, sentence)
-
-
-@contextlib.contextmanager
-def _folder_beside(output: str) -> Iterator[str]:
-    """Give a new folder beside a file; it is removed at the end."""
-    folder = f"{output}.tmp-{secrets.token_hex(4)}"
-    try:  # a signal may come as soon as the folder exists
-        with os_errors(output, "write"):
-            os.mkdir(folder, 0o700)
-        yield folder
-    finally:
-        if os.path.isdir(folder):
-            shutil.rmtree(folder, ignore_errors=True)

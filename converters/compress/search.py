@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tinyrwkv.errors import ArgumentError, UnsupportedError
+from tinyrwkv.errors import ArgumentError, UnsupportedError, os_errors
 from tinyrwkv.units import show_size
 
 from ..judge.cost import sample_cold
@@ -218,7 +218,8 @@ def _resident(pipeline: Pipeline, path: str | None = None) -> int:
     A copy is measured, because it is not mapped yet.
     """
     copy = os.path.join(pipeline.folder, "cold.trwkv")
-    shutil.copyfile(path or pipeline.model.path, copy)
+    with os_errors(copy, "write"):
+        shutil.copyfile(path or pipeline.model.path, copy)
     resident = sample_cold(copy).resident
     if resident is None:
         found, fix = "a system that does not tell what is in memory", "give options in its place"

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from tinyrwkv import Model
+from tinyrwkv.errors import os_errors
 from tinyrwkv.file.quant import dequantize_rows
 
 from ..calibrate.calibration import ErrorMetrics
@@ -51,16 +52,13 @@ class Spectra:
         """Return the singular values of a projection, and keep its terms for later."""
         if name not in self._kept:
             self._keep(name, self._compute(name))
-        with np.load(self._path(name)) as arrays:
-            values: Array = arrays["values"]
-        return values
+        return self._kept_arrays(name)["values"]
 
     def __getitem__(self, name: str) -> Spectrum:
         """Return the spectrum of a projection, with all terms that factors may have, or more."""
         if name not in self._kept:
             return self._compute(name)
-        with np.load(self._path(name)) as arrays:
-            return Spectrum(**arrays)
+        return Spectrum(**self._kept_arrays(name))
 
     def _compute(self, name: str) -> Spectrum:
         return spectrum(matrix(self.model, name), self.metric(name))
@@ -68,8 +66,15 @@ class Spectra:
     def _keep(self, name: str, whole: Spectrum) -> None:
         terms = highest_rank(self.model.file.tensors[name].shape)
         part = Spectrum(whole.left[:, :terms], whole.values, whole.right[:terms])
-        np.savez(self._path(name), **part._asdict())
+        path = self._path(name)
+        with os_errors(path, "write"):
+            np.savez(path, **part._asdict())
         self._kept.add(name)
+
+    def _kept_arrays(self, name: str) -> dict[str, Array]:
+        path = self._path(name)
+        with os_errors(path, "read"), np.load(path) as arrays:
+            return dict(arrays)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, f"{name}.npz")

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.errors import FormatError, UnsupportedError, os_errors
+from tinyrwkv.file.apart import check_apart
 from tinyrwkv.file.mapped import TensorFile, open_file
+from tinyrwkv.file.output import Kind, check_output, take_name
 from tinyrwkv.file.verify import verify
 from tinyrwkv.versions.layout import KEPT, tensor_shapes
 
-from ..write.output import check_output
+from ..write.marks import is_marked
+from ..write.temporary import folder_beside
 from ..write.whole import check_whole
-from .gguf_settings import ARCHITECTURES, key_values
+from .gguf_settings import ARCHITECTURES, CREATED_BY, key_values
 from .gguf_tensors import GgufTensor, gguf_tensors
 
 LN_X_EPS = 64e-5  # llama.cpp has it fixed
@@ -29,6 +32,11 @@ LN_X_EPS = 64e-5  # llama.cpp has it fixed
 _FIX = "use this file as it is, with tinyrwkv"
 
 Progress = Callable[[int, int], None]
+
+GGUF = Kind(
+    "a GGUF file of tinyrwkv-convert",
+    lambda path: is_marked(path, b"GGUF", CREATED_BY.encode()),
+)
 
 
 def export(
@@ -64,7 +72,8 @@ def export(
     """
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
-    check_output(output, [input])
+    check_apart({"output": output}, {"input": input})
+    check_output(output, GGUF)
     with open_file(input) as file:
         check(file)
         tensors = gguf_tensors(file)
@@ -127,29 +136,25 @@ def check(file: TensorFile) -> None:
 
 
 def _write(file: TensorFile, tensors: list[GgufTensor], output: str, progress: Progress) -> None:
-    """Write the file under another name first; one tensor at a time is in memory."""
-    temp = f"{output}.tmp-{os.getpid()}"
-    writer = _writer(file, tensors, temp)
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for done, tensor in enumerate(tensors, 1):
-            writer.write_tensor_data(_data(file, tensor))
-            progress(done, len(tensors))
-        writer.close()
-        with open(temp, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temp, output)
-    except OSError as error:
-        found, expected = error.strerror or str(error), "a place to write"
-        fix, sentence = "check the folder and the free space", f"cannot write {output}: {found}"
-        raise FormatError(output, "file", found, expected, fix, sentence) from error
-    finally:
-        with suppress(OSError):
-            writer.close()
-        with suppress(OSError):
-            os.unlink(temp)
+    """Write the file in a folder of its own first; one tensor at a time is in memory."""
+    with folder_beside(output) as folder:
+        temp = os.path.join(folder, "model.gguf")
+        with os_errors(output, "write"):
+            writer = _writer(file, tensors, temp)
+            try:
+                writer.write_header_to_file()
+                writer.write_kv_data_to_file()
+                writer.write_ti_data_to_file()
+                for done, tensor in enumerate(tensors, 1):
+                    writer.write_tensor_data(_data(file, tensor))
+                    progress(done, len(tensors))
+                writer.flush()
+            finally:
+                with suppress(OSError):
+                    writer.close()
+            with open(temp, "rb") as written:
+                os.fsync(written.fileno())
+            take_name(temp, output, GGUF)
 
 
 def _writer(file: TensorFile, tensors: list[GgufTensor], path: str) -> Any:

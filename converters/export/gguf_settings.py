@@ -8,6 +8,9 @@ from tinyrwkv.file.mapped import TensorFile
 
 ARCHITECTURES = {"v6": "rwkv6", "v7": "rwkv7"}
 
+CREATED_BY = "tinyrwkv.created_by"
+"""The first setting, by which a file that the converter wrote is known."""
+
 Value = int | float | str | list[int] | list[str]
 
 # Settings that hold an inner rank, and the matrix that tells it.
@@ -46,7 +49,7 @@ def key_values(file: TensorFile) -> dict[str, Value]:
 
 def _general(file: TensorFile) -> dict[str, Value]:
     source = file.metadata.get("source", {})
-    found: dict[str, Value] = {}
+    found: dict[str, Value] = {CREATED_BY: file.metadata.get("created_by", "tinyrwkv-convert")}
     for key in ("name", "license"):
         if key in source:
             found[f"general.{key}"] = source[key]

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tinyrwkv.errors import FormatError
+from tinyrwkv.errors import os_errors
+from tinyrwkv.file.output import Kind, check_output, new_file
 from tinyrwkv.units import show_size
 
+from ..write.marks import is_marked
 from . import svg
 
 Json = Mapping[str, Any]
@@ -47,7 +49,8 @@ td:first-child, th:first-child { text-align: left; }
 _PAGE = """\
 <!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>{title}</title>\
+<head><meta charset="utf-8"><meta name="generator" content="tinyrwkv-convert">\
+<title>{title}</title>\
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>
 <body>
 <h1>{title}</h1>
@@ -55,6 +58,35 @@ _PAGE = """\
 </body>
 </html>
 """
+
+
+_MARK = b'"written_by": "tinyrwkv-convert --report"'
+
+PAGE = Kind(
+    "a page that --report wrote",
+    lambda path: is_marked(path, b"<!doctype html>", b'content="tinyrwkv-convert"'),
+)
+NUMBERS = Kind("a file that --report wrote", lambda path: is_marked(path, b"{", _MARK))
+
+
+def files_of_report(path: str) -> dict[str, str]:
+    """Return the two files of a report by what they are for: the page and its numbers."""
+    return {"report": path, "file of the report's numbers": os.path.splitext(path)[0] + ".json"}
+
+
+def check_report(path: str) -> None:
+    """Refuse a report that would take the place of anything but an older one.
+
+    Raises
+    ------
+    ArgumentError
+        There is a file of another kind.
+    FormatError
+        There is no such folder, or something that is no file has the name.
+    """
+    page, numbers = files_of_report(path).values()
+    check_output(page, PAGE)
+    check_output(numbers, NUMBERS)
 
 
 def write_report(path: str, report: Json) -> str:
@@ -76,20 +108,13 @@ def write_report(path: str, report: Json) -> str:
     FormatError
         A file can't be written.
     """
-    beside = os.path.splitext(path)[0] + ".json"
-    _write(beside, json.dumps(report, indent=1) + "\n")
-    _write(path, page(report))
-    return beside
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        found = error.strerror or str(error)
-        fix, sentence = "check the path and its folder", f"cannot write {path}: {found}"
-        raise FormatError(path, "report", found, "a file to write", fix, sentence) from None
+    page_path, numbers_path = files_of_report(path).values()
+    numbers = {"written_by": "tinyrwkv-convert --report", **report}
+    with new_file(numbers_path, NUMBERS) as file, os_errors(numbers_path, "write"):
+        file.write(json.dumps(numbers, indent=1).encode() + b"\n")
+    with new_file(page_path, PAGE) as file, os_errors(page_path, "write"):
+        file.write(page(report).encode())
+    return numbers_path
 
 
 def page(report: Json) -> str:

@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import tinyrwkv
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.file.apart import check_apart
 from tinyrwkv.file.config import Config
-from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.output import check_output
+from tinyrwkv.file.writer import MODEL, Writer
 from tinyrwkv.versions.layout import check_widths
 
 from ..checkpoint.names import is_flash_linear_attention, raw_tensors
@@ -22,8 +24,8 @@ from ..read.source import Source
 from .content import Content, Copy, Recipe
 from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
-from .output import check_output
 from .recipe import recipes
+from .temporary import remove_folders
 from .vocab import Vocabulary, read_vocab
 from .whole import ModelWriter
 
@@ -78,6 +80,7 @@ def convert(
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_arguments(input, output, vocab, dtype, ln_x_eps, template, license)
+    remove_folders(output)
     with open_source(input) as source:
         if source.kind == "trwkv":
             content = from_trwkv(source.file, dtype, vocab is not None)
@@ -171,8 +174,8 @@ def check_arguments(
         sentence = f"the license is {found}, but must be {expected}"
         fix = "give one such as Apache-2.0"
         raise ArgumentError("arguments", "license", found, expected, fix, sentence)
-    inputs = [input] if vocab is None else [input, os.fsdecode(vocab)]
-    check_output(output, inputs)
+    check_apart({"output": output}, {"input": input, "vocabulary": vocab})
+    check_output(output, MODEL)
 
 
 def _from_checkpoint(source: Source) -> Content:

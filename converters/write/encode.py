@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinyrwkv.errors import FormatError, show
-from tinyrwkv.file.mapped import Writer
 from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions.layout import MATRIX
 
 from .content import Recipe

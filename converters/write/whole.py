@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tinyrwkv.errors import TinyRWKVError
-from tinyrwkv.file.mapped import TensorFile, Writer, open_file
+from tinyrwkv.file.mapped import TensorFile, open_file
+from tinyrwkv.file.writer import Writer
 from tinyrwkv.model import Model
 
 

@@ -30,7 +30,7 @@ from converters.calibrate.collect import collect
 from converters.calibrate.documents import sample_documents
 from converters.techniques import low_rank
 from tinyrwkv.file import quant
-from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.writer import Writer
 
 model = tinyrwkv.load()
 config, weights = model.config, quant.dequantize(model.file)

@@ -29,7 +29,7 @@ from converters.calibrate.collect import collect
 from converters.calibrate.documents import sample_documents
 from converters.techniques import predict_ffn, sparse_ffn
 from converters.techniques.sign_predictor import scores
-from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.writer import Writer
 
 model = tinyrwkv.load()
 config = model.config

@@ -32,7 +32,7 @@ from converters.judge.metrics import nll_of_text
 from converters.judge.texts import windows
 from converters.techniques import low_rank, preview_head
 from tinyrwkv.file import quant
-from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.writer import Writer
 
 DATA = pathlib.Path(__file__).resolve().parent / "data"
 CALIBRATE_TOKENS = 16_384

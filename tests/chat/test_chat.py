@@ -244,9 +244,8 @@ def test_saving_replaces_only_states(model: tinyrwkv.Model, tmp_path: pathlib.Pa
     with pytest.raises(ArgumentError, match="not a state") as caught:
         chat.save(letter)
     assert caught.value.found == "something else"
-    with pytest.raises(ArgumentError, match="not a state") as caught:
+    with pytest.raises(ArgumentError, match="not a state"):
         chat.save(model.path)
-    assert caught.value.found == "model"
     with pytest.raises(FormatError):
         chat.save(tmp_path / "no" / "folder")
     assert letter.read_text() == "dear"

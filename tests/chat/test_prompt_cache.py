@@ -17,6 +17,7 @@ from tinyrwkv.chat.chat import Chat
 from tinyrwkv.chat.prompt_cache import PromptCache
 from tinyrwkv.chat.templates import template
 from tinyrwkv.cli import slash
+from tinyrwkv.file.output import temporary_name
 
 
 @pytest.fixture
@@ -109,9 +110,8 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
     for i, text in enumerate("abc"):
         cache.put(model, text, state)
         os.utime(cache.path(model, text), (i, i))
-    leftover = pathlib.Path(cache.path(model, "x") + ".tmp-1-1")  # of a power cut
+    leftover = pathlib.Path(temporary_name(cache.path(model, "x")))  # of a killed process
     leftover.write_bytes(b"half")
-    os.utime(leftover, (0, 0))
     assert cache.get(model, "a") is not None  # used: the next to go is b
     cache.put(model, "d", state)
     assert [cache.get(model, text) is not None for text in "abcd"] == [True, False, True, True]

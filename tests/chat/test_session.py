@@ -19,7 +19,8 @@ from tests.helpers.terminals import Terminal
 from tinyrwkv.chat import session
 from tinyrwkv.chat.chat import Chat
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.writer import Writer
 
 EXAMPLE = "examples/chat.py"
 

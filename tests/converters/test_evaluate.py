@@ -27,7 +27,7 @@ from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv import Model, Sampler, load
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.file import quant
-from tinyrwkv.file.mapped import Writer
+from tinyrwkv.file.writer import Writer
 from tinyrwkv.tokenizer import Tokenizer
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import tensor_shapes

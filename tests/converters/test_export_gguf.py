@@ -18,8 +18,9 @@ from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
 from tests.helpers.tiny_models import rewrite
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.writer import Writer
 
 SIZES = {"n_layer": 2, "n_embd": 64, "head_size": 16, "vocab_size": 300}
 WORDS = {

@@ -12,7 +12,8 @@ from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
 from tinyrwkv import load
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
-from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.writer import Writer
 
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
 

@@ -22,7 +22,9 @@ from tinyrwkv.errors import (
     TinyRWKVError,
     UnsupportedError,
 )
-from tinyrwkv.file.mapped import Tensor, Writer, open_file
+from tinyrwkv.file.header import MAGIC
+from tinyrwkv.file.mapped import Tensor, open_file
+from tinyrwkv.file.writer import Writer
 
 DOCS = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 SIZES = {"n_layer": 1, "n_embd": 4, "n_ffn": 16, "n_head": 1, "head_size": 4, "vocab_size": 3}
@@ -868,9 +870,12 @@ def test_documentation_lists_every_refusal():
     assert {text.split()[0] for text in tested} == {text.split()[0] for text in ours}
 
 
+OLD = MAGIC + b"a damaged model"
+
+
 def test_writer_leaves_nothing_behind(tmp_path, path):
     for stop in (KeyboardInterrupt, MemoryError, ZeroDivisionError):
-        for before in (None, b"the old contents"):
+        for before in (None, OLD):
             if before:
                 path.write_bytes(before)
             with pytest.raises(stop), Writer(path, MODEL) as writer:
@@ -885,7 +890,7 @@ def test_writer_leaves_nothing_behind(tmp_path, path):
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_writer_that_fails_at_the_end(tmp_path, path, monkeypatch, function, error):
-    path.write_bytes(b"the old contents")
+    path.write_bytes(OLD)
 
     def fail(*_):
         raise error
@@ -896,13 +901,13 @@ def test_writer_that_fails_at_the_end(tmp_path, path, monkeypatch, function, err
         monkeypatch.setattr(os, function, fail)
     if isinstance(error, OSError):
         assert str(caught.value).startswith(f"cannot write {path}: No space left on device; ")
-    assert os.listdir(tmp_path) == ["a.trwkv"] and path.read_bytes() == b"the old contents"
+    assert os.listdir(tmp_path) == ["a.trwkv"] and path.read_bytes() == OLD
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_full_disk(tmp_path, path, monkeypatch):
     monkeypatch.setattr(
-        "tinyrwkv.file.writer.open",
+        "tinyrwkv.file.output.open",
         lambda *_, **options: open("/dev/full", "wb", **options),
         raising=False,
     )

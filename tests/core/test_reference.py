@@ -17,7 +17,8 @@ from tests.helpers.checkpoints import VERSIONS
 from tests.helpers.golden_files import bf16, read_golden
 from tinyrwkv.errors import UnsupportedError
 from tinyrwkv.file import quant
-from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import KEPT
 

@@ -13,8 +13,9 @@ from converters.techniques.pack_codes import pack_codes
 from converters.techniques.preview_head import fit_preview
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv.file import quant
-from tinyrwkv.file.mapped import Writer, open_file
+from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
+from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import bundle_shape
 

@@ -117,6 +117,7 @@ class Chat:
         self.system_source = ""
         self.calls = Calls(model, commands)
         self.cache = cache
+        self._known: dict[str, str | None] = {}  # fingerprints of files by their real paths
         self._after_system: State | None = None
         self.sampler = Recorder()
         self.max_tokens = 0
@@ -271,6 +272,39 @@ class Chat:
             The file exists and is not a state.
         """
         session.save(path, self.state, self.transcript)
+        self._know(path)
+
+    def keep(self, path: str) -> str:
+        """Write the state and the transcript to a file, without losing another conversation.
+
+        If the file is not as this chat last read or wrote it, another chat has saved to it. Then
+        that conversation stays, and this one goes to a file beside it: ``talk-2.state`` beside
+        ``talk.state``.
+
+        Parameters
+        ----------
+        path : str
+
+        Returns
+        -------
+        str
+            The path of the file that was written.
+
+        Raises
+        ------
+        FormatError
+            The file cannot be written.
+        ArgumentError
+            The file exists and is not a state.
+        """
+        known = self._known.get(os.path.realpath(path))
+        kept = session.keep(path, self.state, self.transcript, known)
+        self._know(kept)
+        return kept
+
+    def _know(self, path: str | os.PathLike[str]) -> None:
+        """Remember what this chat has read from a file, or written to it."""
+        self._known[os.path.realpath(os.fsdecode(path))] = session.fingerprint(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a saved conversation.
@@ -290,6 +324,7 @@ class Chat:
         self._begin(state if state.tokens else None)
         self._transcript.extend(said)
         self.turns = len(said)
+        self._know(path)
 
     def set(self, key: str, value: float | str | None) -> None:
         """Change a setting of the sampler or `max_tokens`.

@@ -12,8 +12,10 @@ of its keys may be missing too::
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -73,6 +75,8 @@ def read_profile(model_path: str | os.PathLike[str]) -> Profile:
 def _bytes(path: str) -> bytes | None:
     """Return what is in the file; None if there is no file."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe may block for ever
+            raise OSError(errno.EINVAL, "not a file but a folder, pipe or device")
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:

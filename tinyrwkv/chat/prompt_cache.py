@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
 from ..errors import TinyRWKVError
+from ..file.output import remove_litter
 from ..file.sha256 import sha256
 from ..state import State
 from .paths import cache_folder
@@ -68,6 +69,8 @@ class PromptCache:
         with contextlib.suppress(OSError, TinyRWKVError):
             folder = os.path.dirname(path)
             os.makedirs(folder, mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # a damaged entry
             state.save(path)
             self._remove_oldest(folder)
 
@@ -91,9 +94,13 @@ class _Entry(NamedTuple):
 
 
 def _entries(folder: str) -> list[_Entry]:
+    """Return the files of the cache; remove what killed processes have left."""
     entries = []
     for name in os.listdir(folder):
-        if ".state" in name:  # a power cut may have left half a file, with a longer name
+        entry, of_other_run, _ = name.partition(".tmp-")
+        if of_other_run:
+            remove_litter(os.path.join(folder, entry))
+        elif name.endswith(".state"):
             with contextlib.suppress(OSError):
                 path = os.path.join(folder, name)
                 about = os.stat(path)

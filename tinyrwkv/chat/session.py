@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, FormatError
-from ..file.mapped import Writer, open_file
+from ..errors import FormatError, TinyRWKVError
+from ..file.mapped import open_file
+from ..file.output import hold
+from ..file.writer import Writer
 from ..state import State
 
 if TYPE_CHECKING:
@@ -46,19 +50,77 @@ def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] 
     ArgumentError
         The file exists and is not a state.
     """
-    if os.path.lexists(path):
-        kind = "something else"
-        with contextlib.suppress(FormatError), open_file(path) as file:
-            kind = file.metadata["kind"]
-        if kind != "state":
-            name = os.fspath(path)
-            what = (name, "file", kind, "none, or a state")
-            sentence = f"{name} exists, and it is not a state"
-            raise ArgumentError(*what, "choose another name", sentence)
     said = json.dumps([list(one) for one in transcript]).encode()
     with Writer(path, {"kind": "state", "tokens": state.tokens, **state.origin}) as writer:
         writer.add("state", state.data)
         writer.add(TRANSCRIPT, np.frombuffer(said, np.uint8))
+
+
+def keep(path: str, state: State, transcript: Iterable[Said], known: str | None) -> str:
+    """Write a conversation to a file, or beside it if another chat has changed the file.
+
+    Then the name gets a number: ``talk-2.state`` beside ``talk.state``.
+
+    Parameters
+    ----------
+    path : str
+    state : State
+    transcript : iterable of Said
+    known : str or None
+        The `fingerprint` of the file as this chat knows it.
+
+    Returns
+    -------
+    str
+        The path of the file that was written.
+
+    Raises
+    ------
+    TinyRWKVError
+        As for `save`.
+    """
+    with _others_waiting(os.path.dirname(path) or os.curdir):
+        if fingerprint(path) not in (None, known):
+            path = _free_name(path)
+        save(path, state, transcript)
+    return path
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str | None:
+    """Return what tells a file from every other one; None if there is no such file."""
+    if not os.path.lexists(path):
+        return None
+    with contextlib.suppress(TinyRWKVError), open_file(path) as file:
+        return file.hash
+    return "not a state"
+
+
+def _free_name(path: str) -> str:
+    """Return the first name of path-2, path-3 and so on that is free."""
+    folder, name = os.path.split(path)
+    stem, ending = os.path.splitext(name)
+    if len(os.fsencode(name)) > 240:  # of the 255 that systems allow
+        stem = stem[:40]
+    numbered = (os.path.join(folder, f"{stem}-{n}{ending}") for n in itertools.count(2))
+    return next(name for name in numbered if not os.path.lexists(name))
+
+
+@contextlib.contextmanager
+def _others_waiting(folder: str) -> Iterator[None]:
+    """Let no other chat save to a folder meanwhile, where the system can lock folders."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # it cannot be listed, or this is Windows; what comes next may work still
+        yield
+        return
+    try:
+        for _ in range(50):  # a program that is not a chat may hold it for ever
+            if hold(number) is not False:
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(number)
 
 
 def load(path: str | os.PathLike[str], model: Model) -> tuple[State, list[Said]]:

@@ -105,6 +105,10 @@ class Console:
         elif line.strip():
             self._answer(line)
 
+    def tell(self, text: str) -> None:
+        """Show a text that is no answer."""
+        self._show(text, report=False)
+
     def _failed(self, error: TinyRWKVError) -> None:
         if not self.terminal:
             raise error

@@ -22,9 +22,8 @@ from .config import Config
 from .header import HEADER_BYTES, MINOR, check_header
 from .sha256 import sha256
 from .table import Tensor, path_name
-from .writer import Writer
 
-__all__ = ["MappedFile", "Tensor", "TensorFile", "Writer", "open_file"]
+__all__ = ["MappedFile", "Tensor", "TensorFile", "open_file"]
 
 _CHUNK = 1 << 20  # bytes to read at a time
 _PAGE = mmap.PAGESIZE

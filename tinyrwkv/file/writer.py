@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import zlib
 from typing import Any, BinaryIO
@@ -12,12 +11,19 @@ import numpy as np
 
 from ..errors import ArgumentError, FormatError, os_errors, show
 from . import table
-from .header import check_header, make_header
+from .header import MAGIC
+from .output import STATE, Kind, new_file
+from .packed import pack_ends, round_up
 from .table import Tensor
 
 
-def _round_up(position: int, align: int) -> int:
-    return -(-position // align) * align
+def _may_be_model(path: str) -> bool:
+    """Tell whether a file begins like a .trwkv file, whole or not, and holds no state."""
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC and not STATE.is_ours(path)
+
+
+MODEL = Kind("a model file (.trwkv)", _may_be_model)
 
 
 class Writer:
@@ -35,6 +41,8 @@ class Writer:
     ------
     FormatError
         The metadata are not those of docs/format.md, or the file cannot be written.
+    ArgumentError
+        The file exists and holds something else: a model replaces a model, a state a state.
 
     Examples
     --------
@@ -54,20 +62,15 @@ class Writer:
         self.path = table.path_name(path)
         self.metadata = table.check_metadata(self.path, metadata, complete=False)
         self.tensors: dict[str, Tensor] = {}
-        self._temp = f"{self.path}.tmp-{os.getpid()}-{id(self)}"
+        self._kind = STATE if self.metadata.get("kind") == "state" else MODEL
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Writer:
         """Open a temporary file beside the final one."""
         self.tensors = {}
         self._end = table.FILE_PAGE  # the end of what is written; the first page is the header's
-        with os_errors(self.path, "write"):
-            # Otherwise the last step would replace a device by a file.
-            if os.path.exists(self.path) and not os.path.isfile(self.path):
-                raise OSError("not a file but a folder, pipe or device")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temp)  # a process of the same number may have left it
-            self._file = open(self._temp, "xb")
+        self._output = new_file(self.path, self._kind)
+        self._file = self._output.__enter__()
         return self
 
     def add(self, name: str, array: np.ndarray, page_aligned: bool = False) -> None:
@@ -101,7 +104,7 @@ class Writer:
                 self._file.seek(tensor.offset)  # the gap reads as zeros
                 self._file.write(data)
         except BaseException:
-            self._discard()
+            self._file = None  # an incomplete file takes nothing more
             raise
         self.tensors[name] = tensor._replace(crc32=zlib.crc32(data))
         self._end = tensor.offset + tensor.nbytes
@@ -125,7 +128,7 @@ class Writer:
             if known == little_endian:
                 dtype = key
         align = table.FILE_PAGE if page_aligned else table.alignment(array.nbytes)
-        offset = _round_up(self._end, align)
+        offset = round_up(self._end, align)
         tensor = Tensor(name, dtype, array.shape, offset, array.nbytes, crc32=0)
         entry = {**tensor._asdict(), "shape": list(array.shape)}
         try:
@@ -134,70 +137,32 @@ class Writer:
             what = (error.file, error.object, error.found, error.expected)
             raise ArgumentError(*what, "give another") from None
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: Any) -> None:
         """Finish the file and give it its name, or after an exception remove it."""
         try:
-            if kind is None:
-                with os_errors(self.path, "write"):
-                    self._finish()
+            if kind is not None:
+                self._output.__exit__(kind, *exc)
+                return
+            with contextlib.ExitStack() as stack:
+                stack.push(self._output)
+                self._finish()
         finally:
-            self._discard()
+            self._file = None
 
     def _finish(self) -> None:
         if self._file is None:
             what = (self.path, "writer", "an earlier failure", "none")
             sentence = f"{self.path} is incomplete after an earlier failure"
             raise ArgumentError(*what, "let exceptions leave the block", sentence)
-        raw = self._table()
-        offset = _round_up(self._end, table.ALIGN)
-        header = make_header(raw, offset)
-        # A file that its own reader would refuse never gets the name.
-        check_header(self.path, header, offset + len(raw))
-        table.check_table(self.path, raw, table.FILE_PAGE, offset)
-        self._file.seek(offset)
-        self._file.write(raw)
-        self._file.seek(0)
-        self._file.write(header)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        # The cache holds the pages in the pieces that were written. Readers need other pieces.
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        self._file.close()
-        self.check(self._temp)
-        os.replace(self._temp, self.path)
-        _sync_folder(os.path.dirname(self.path) or ".")
+        tensors = self.tensors.values()
+        header, raw, offset = pack_ends(self.path, self.metadata, tensors, self._end)
+        with os_errors(self.path, "write"):
+            self._file.seek(offset)
+            self._file.write(raw)
+            self._file.seek(0)
+            self._file.write(header)
+            self._file.flush()
+        self.check(self._file.name)
 
     def check(self, temporary: str) -> None:
         """Check the complete file, before it gets its name; a subclass may refuse it here."""
-
-    def _table(self) -> bytes:
-        tensors = [tensor._asdict() for tensor in self.tensors.values()]
-        try:
-            return json.dumps(
-                {"metadata": self.metadata, "tensors": tensors},
-                default=np.generic.item,  # reports have NumPy numbers
-                ensure_ascii=False,
-                allow_nan=False,
-                separators=(",", ":"),
-            ).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            what = (self.path, "metadata", str(error), "plain JSON values", "convert the value")
-            raise ArgumentError(*what) from None
-
-    def _discard(self) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._temp)  # gone already if the file has its final name
-        self._file = None
-
-
-def _sync_folder(folder: str) -> None:
-    with contextlib.suppress(OSError):  # Windows and some file systems have no fsync of folders
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)

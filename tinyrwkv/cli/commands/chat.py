@@ -109,7 +109,14 @@ def _resume(chat: Chat, console: Console, path: str) -> None:
             console.run()
         finally:
             if chat.transcript or os.path.lexists(path):
-                chat.save(path)
+                _keep(chat, console, path)
+
+
+def _keep(chat: Chat, console: Console, path: str) -> None:
+    kept = chat.keep(path)
+    if kept != path:
+        again = f"--resume {kept} continues it"
+        console.tell(f"Another chat has saved to {path}. This conversation is in {kept}: {again}.")
 
 
 def _map_large_memory() -> None:

@@ -6,6 +6,8 @@ import argparse
 import sys
 
 from ... import Sampler, State
+from ...file.apart import check_apart
+from ...file.output import STATE, check_output
 from ...generate import Generation, Result
 from .. import options as shared
 from ..events import Events
@@ -67,6 +69,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     sampler = Sampler(**shared.sampling(options))
     model = shared.loaded(options)
+    if options.save_state is not None:
+        inputs = {"model": model.path, "state to continue": options.state}
+        check_apart({"new state": options.save_state}, inputs)
+        check_output(options.save_state, STATE)
     generation = model.generate(
         sys.stdin.read() if options.prompt == "-" else options.prompt,
         state=None if options.state is None else State.load(options.state, model),
