@@ -67,10 +67,11 @@ def check_output(path: str, kind: Kind) -> str:
     """
     with os_errors(path, "write"):
         target = os.path.realpath(path)
-        if os.path.basename(path) and not os.path.exists(path):
-            os.stat(os.path.dirname(target))  # there has to be a folder
+        try:
+            about = os.stat(path)
+        except FileNotFoundError:
+            os.stat(os.path.dirname(target if os.path.basename(path) else path))  # is needed
             return target
-        about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):
             raise OSError("not a file but a folder, pipe or device")
         if about.st_size and not kind.is_ours(target):
