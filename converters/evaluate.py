@@ -18,6 +18,7 @@ from typing import Any
 
 from tinyrwkv import Model, load
 from tinyrwkv.file.config import CompressionStep
+from tinyrwkv.robot.scripts import Scripts
 
 from . import exits
 from .arguments import count, whole_number
@@ -30,12 +31,18 @@ from .judge.metrics import (
     lambada_accuracy,
     nll_of_docs,
     nll_of_text,
+    prompts_and_answers,
 )
+from .judge.scripts import are_of_the_grammar, count_misses, is_script
 from .judge.texts import read_text, split_documents, windows
 
 NAME = "tinyrwkv-convert eval"
 
-ACCURACY = {"lambada": "lambada_accuracy", "commands": "exact_match"}
+ACCURACY = {
+    "lambada": "lambada_accuracy",
+    "commands": "exact_match",
+    "grammar": "exact_match_grammar",
+}
 """The keys in the report for the texts whose answers are right or wrong."""
 
 COLUMNS = ("", "documents", "tokens", "nll/token", "nll/byte", "top-1", "right", "seconds")
@@ -54,7 +61,11 @@ begins with token 0, which is not scored.
 LAMBADA: plain lines, or JSON lines {"text": "..."}. A last word is right if each of its tokens is
 the model's first choice.
 Commands: the prompt ends with "Assistant:", and the answer ends at an empty line. An answer is
-right if it equals the one in the document.
+right if it equals the one in the document (exact_match). If all right answers are scripts such as
+move(2); turn(90), the misses are counted apart: wrong_actions is the share of scripts that are
+neither right nor unknown(), unknown is the share of unknown() where an action was right, and
+no_script is the rest. If the grammar of tinyrwkv.robot.scripts has all the calls, everything is
+done again under this grammar: exact_match_grammar, wrong_actions_grammar and so on.
 """
 
 
@@ -167,6 +178,9 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     asked = _asked(arguments)
     texts = {name: read_text(path) for name, path in asked.items()}  # before minutes of scoring
+    answers = _right_answers(texts, arguments)
+    if answers and are_of_the_grammar(answers):
+        asked["grammar"], texts["grammar"] = asked["commands"], texts["commands"]
     # This comes first: pages that are mapped, here or in another process, stay in the cache.
     cost = sample_cold(arguments.model, backend=arguments.backend, threads=arguments.threads)
     with contextlib.ExitStack() as stack:
@@ -175,10 +189,10 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.against is not None:
             other = stack.enter_context(_opened(arguments.against, arguments))
             check_same(model, other)
-        scored = _Scored(model, arguments)
+        scored = _Scored(model, arguments, count_actions=all(map(is_script, answers)))
         for name, text in texts.items():
             scored.add(name, asked[name], text)
-        report: dict[str, Any] = dict(scored.accuracies)
+        report: dict[str, Any] = {**scored.accuracies, **scored.misses}
         if other is not None:
             report["against"] = _against(model, other, texts, scored.accuracies, arguments)
         if scored.loss.tokens:
@@ -196,6 +210,13 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def _right_answers(texts: Mapping[str, str], arguments: argparse.Namespace) -> list[str]:
+    if "commands" not in texts:
+        return []
+    pairs = prompts_and_answers(texts["commands"], arguments.template, arguments.limit)
+    return [answer for _, answer in pairs]
+
+
 @contextlib.contextmanager
 def _opened(path: str, arguments: argparse.Namespace) -> Iterator[Model]:
     model = load(path, backend=arguments.backend, threads=arguments.threads)
@@ -210,19 +231,21 @@ class _Scored:
     ----------
     loss : TextLoss
         Of plain texts and documents together.
-    accuracies : dict
+    accuracies, misses : dict
         Of last words and answers, by their key in the report.
     parts, wrong : list of dict
         For the report.
     """
 
-    def __init__(self, model: Model, arguments: argparse.Namespace) -> None:
+    def __init__(self, model: Model, arguments: argparse.Namespace, count_actions: bool) -> None:
         self.loss = TextLoss()
         self.accuracies: dict[str, float] = {}
+        self.misses: dict[str, float] = {}
         self.parts: list[dict[str, Any]] = []
         self.wrong: list[dict[str, Any]] = []
         self._model = model
         self._arguments = arguments
+        self._count_actions = count_actions
         self._chosen = 0  # bytes that kernels chose while plain texts and documents were read
 
     def add(self, name: str, path: str, text: str) -> None:
@@ -245,6 +268,10 @@ class _Scored:
             shown = result.wrong[: self._arguments.show_wrong]
             self.wrong += [{"part": name, **entry} for entry in shown]
             part |= {"right": result.right, "accuracy": result.accuracy}
+            if name in ("commands", "grammar") and self._count_actions:
+                ending = "_grammar" if name == "grammar" else ""
+                found = count_misses(result)
+                self.misses |= {f"{kind}{ending}": share for kind, share in found.items()}
         part["seconds"] = round(time.perf_counter() - begin, 3)
         self.parts.append(part)
 
@@ -262,6 +289,9 @@ def _measure(
         "docs": nll_of_docs,
         "lambada": lambada_accuracy,
         "commands": functools.partial(exact_match, template=arguments.template),
+        "grammar": functools.partial(
+            exact_match, template=arguments.template, constraint=Scripts()
+        ),
     }
     with Bar(name) as bar:
         return measures[name](model, text, limit=arguments.limit, progress=bar)
@@ -354,6 +384,7 @@ def _table(report: Mapping[str, Any]) -> str:
     """Return the report for people."""
     lines = [_line(COLUMNS)]
     lines += [_line(_cells(part)) for part in report["parts"]]
+    lines += _misses(report)
     lines += _recorded(report["compression"])
     if "against" in report:
         lines += _differences(report["against"])
@@ -381,6 +412,20 @@ def _cells(part: Mapping[str, Any]) -> list[str]:
         *(f"{part[key]:.4f}" if key in part else "" for key in keys),
         f"{part['seconds']:.1f}",
     ]
+
+
+def _misses(report: Mapping[str, Any]) -> list[str]:
+    """Return lines about what the answers that are not right would do."""
+    lines = []
+    for part, ending in (("commands", ""), ("grammar", "_grammar")):
+        if f"wrong_actions{ending}" in report:
+            wrong, unknown, other = (
+                f"{report[f'{kind}{ending}']:.4f}"
+                for kind in ("wrong_actions", "unknown", "no_script")
+            )
+            line = f"wrong actions {wrong}, unknown() for an action {unknown}, no script {other}"
+            lines.append(f"  {part:9}{line}")
+    return ["", "of the answers that are not right:", *lines] if lines else []
 
 
 def _recorded(steps: Sequence[Mapping[str, Any]]) -> list[str]:

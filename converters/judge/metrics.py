@@ -12,7 +12,7 @@ What is measured, so that figures can be compared:
   the model's first choice.
 * An answer is generated greedily from the document up to and including "Assistant:". It ends at an
   empty line or at token 0. It is right if it equals the document's answer; blanks around both do
-  not count.
+  not count. With a constraint, it ends where the constraint does.
 
 Tokens go through the same kernels as in generation, at most 16 at a time, and their logits into one
 buffer.
@@ -29,6 +29,7 @@ import numpy as np
 
 from tinyrwkv import Model, Sampler
 from tinyrwkv.chat.templates import template as find_template
+from tinyrwkv.constraints.constraint import Constraint
 from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.kernels.abi import MAX_TOKENS
 
@@ -338,6 +339,7 @@ def exact_match(
     template: str = "robot",
     limit: int | None = None,
     progress: Progress | None = None,
+    constraint: Constraint | None = None,
 ) -> Matches:
     """Tell how often the greedy answer of a model equals the answer in a document.
 
@@ -353,6 +355,8 @@ def exact_match(
         Documents to take, at most.
     progress : callable, optional
         Called as ``progress(share, tokens)``.
+    constraint : Constraint, optional
+        What the answers must match.
 
     Returns
     -------
@@ -367,32 +371,44 @@ def exact_match(
     UnsupportedError
         The model has no tokenizer.
     """
-    form = find_template(template)
-    if not form.answer_prefix:
-        found, fix = repr(template), "give robot, chat or raven"
-        sentence = f"the template {found} has no turns"
-        raise ArgumentError("eval", "template", found, "one with turns", fix, sentence)
     tokenizer = model.tokenizer
     matches = Matches()
-    pairs = [
-        prompt_and_answer(document, number, form.answer_prefix)
-        for number, document in enumerate(split_documents(text)[:limit], 1)
-    ]
+    pairs = prompts_and_answers(text, template, limit)
+    stop = find_template(template).stop
     for number, (prompt, expected) in enumerate(pairs, 1):
         max_tokens = max(LEAST_ANSWER, 2 * len(tokenizer.encode(expected)))
-        answer, tokens = _greedy_answer(model, prompt, max_tokens, form.stop)
+        answer, tokens = _greedy_answer(model, prompt, max_tokens, stop, constraint)
         matches.add(prompt, expected, answer, answer == expected, tokens)
         _tell(progress, number / len(pairs), number, limit, matches.tokens)
     _check_any(matches.documents, "commands")
     return matches
 
 
+def prompts_and_answers(text: str, template: str, limit: int | None) -> list[tuple[str, str]]:
+    """Return the prompt and the right answer of each document.
+
+    Parameters and errors are those of `exact_match`.
+    """
+    prefix = find_template(template).answer_prefix
+    if not prefix:
+        found, fix = repr(template), "give robot, chat or raven"
+        sentence = f"the template {found} has no turns"
+        raise ArgumentError("eval", "template", found, "one with turns", fix, sentence)
+    documents = enumerate(split_documents(text)[:limit], 1)
+    return [prompt_and_answer(document, number, prefix) for number, document in documents]
+
+
 def _greedy_answer(
-    model: Model, prompt: str, max_tokens: int, stop: Sequence[str]
+    model: Model,
+    prompt: str,
+    max_tokens: int,
+    stop: Sequence[str],
+    constraint: Constraint | None,
 ) -> tuple[str, int]:
     """Return what a model answers, and the tokens that were read and generated for it."""
+    greedy = Sampler(temperature=0)
     generation = model.generate(
-        prompt, sampler=Sampler(temperature=0), max_tokens=max_tokens, stop=stop
+        prompt, sampler=greedy, max_tokens=max_tokens, stop=stop, constraint=constraint
     )
     for _ in generation:
         pass
