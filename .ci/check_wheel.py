@@ -59,6 +59,8 @@ def problems(wheel: Path, checkout: Path) -> Iterator[str]:
         if f"{info}/licenses/{licence}" not in held:
             yield f"{licence} is missing from its licences"
 
+    if metadata["License"] != "Apache-2.0" and metadata["License-Expression"] != "Apache-2.0":
+        yield "its licence is not Apache-2.0"
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     if needed != ["numpy>=1.21"]:
         yield f"it needs {needed}, expected NumPy and nothing else"

@@ -23,13 +23,19 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 try:
     import tinyrwkv
-    from tinyrwkv.robot.scripts import VERBS
+    from tinyrwkv.robot.scripts import VERBS, Number
 except ModuleNotFoundError as error:
     if error.name != "numpy":
         raise
     sys.exit("NumPy is missing: apt install python3-numpy, or pip install numpy")
 
 PROMPT = "User: {}\n\nAssistant:"
+
+# Each class is said up to a place where the model's own tokens end: " turn(" is one token.
+SAID = {
+    verb: f" {verb}(" if argument is None or isinstance(argument, Number) else f' {verb}("'
+    for verb, argument in {**VERBS, "unknown": None}.items()
+}
 
 BY = {
     "total": lambda scored: scored.logprob,
@@ -111,8 +117,7 @@ def main(argv=None):
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for every text")
     options = parser.parse_args(argv)
-    names = options.choices or [*VERBS, "unknown"]
-    choices = {name: f" {name}" for name in names}
+    choices = {name: f" {name}" for name in options.choices} if options.choices else SAID
     try:
         model = tinyrwkv.load(options.model)
         texts = map(str.strip, sys.stdin) if options.text is None else [options.text]

@@ -171,10 +171,10 @@ class Core:
         >>> prompt = model.tokenizer.encode("User: turn left\n\nAssistant:")
         >>> logits, state = model.forward([0, *prompt])
         >>> model.tokenizer.decode([logits.argmax()]), state.tokens
-        (' turn', 8)
+        (' turn(', 7)
         >>> logits, later = model.forward(logits.argmax(), state)  # state is as it was
         >>> model.tokenizer.decode([logits.argmax()]), state.tokens, later.tokens
-        ('(', 8, 9)
+        ('9', 7, 8)
         """
         ids = self.check_tokens(tokens)
         state = self.check_state(state)

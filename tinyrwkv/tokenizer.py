@@ -103,7 +103,7 @@ class Tokenizer:
         >>> import tinyrwkv
         >>> tokenizer = tinyrwkv.load().tokenizer
         >>> [tokenizer.token_bytes(token) for token in tokenizer.encode("turn left")]
-        [b't', b'urn', b' left']
+        [b'turn', b' ', b'left']
         """
         text = to_bytes(text)
         # Local names are faster in a loop.

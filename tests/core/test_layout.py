@@ -136,9 +136,9 @@ def test_files_of_version_1_0_stay_readable(tiny, tmp_path, form):
     assert found[1].data.tobytes() == expected[1].data.tobytes()
 
 
-def test_the_bundled_model_is_of_version_1_0_and_readable():
+def test_the_bundled_model_is_of_this_version_and_readable():
     model = tinyrwkv.load(backend="numpy")
-    assert version_of(model.path) == (1, 0)
+    assert version_of(model.path) == (1, 1)
     check_tensors(model.file)
 
 

@@ -14,6 +14,14 @@ LONGEST = 256
 """Most tokens of an order. Longer texts are conversation, and are not read twice."""
 
 
+_RESTS = ("(", '("', "()")
+"""How a call goes on after its name.
+
+A vocabulary may have a token for the name with one of them, and none for the name alone. An answer
+then begins with a token for the blank alone if no such token fits: that says nothing of calls.
+"""
+
+
 class Calls:
     """Asks the model itself how probable it is that the answer begins with the name of a call.
 
@@ -29,7 +37,10 @@ class Calls:
 
     def __init__(self, model: Model, names: Iterable[str]) -> None:
         self.model = model
-        self._first = sorted({model.tokenizer.encode(f" {name}(")[0] for name in names})
+        tokenizer = model.tokenizer
+        begun = (f" {name}{rest}" for name in names for rest in _RESTS)
+        first = {tokenizer.encode(text)[0] for text in begun}
+        self._first = sorted(token for token in first if tokenizer.token_bytes(token).strip())
 
     def expected(self, prompt: str, deadline: float | None = None) -> bool:
         """Tell whether a prompt is answered by a call with a probability above 0.5.

@@ -46,7 +46,7 @@ class Slices:
     Examples
     --------
     >>> import time, tinyrwkv
-    >>> thought = Slices(tinyrwkv.load(), "User: turn left\n\nAssistant:", max_tokens=5)
+    >>> thought = Slices(tinyrwkv.load(), "User: turn left\n\nAssistant:", max_tokens=4)
     >>> while not thought.work(time.monotonic() + 0.02):
     ...     pass  # whatever else there is to do
     >>> thought.text, thought.stop_reason
