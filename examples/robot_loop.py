@@ -11,9 +11,10 @@ The loop keeps its period whatever the model does, because the model stops at it
     robot.step(period)                                  # what every tick must do
     decision = commander.work(due + period - margin)    # what may take as long as it likes
 
-The grammar allows only scripts with the names and bounds of this world (`simulated_robot.py`). A
-text with the word stop halts the robot at once, without the model. If the model is not sure, the
-robot asks first: Did you mean ...?
+The grammar allows only scripts with the names of this world (`simulated_robot.py`). A text with the
+word stop halts the robot at once, without the model. If the model is not sure or the guard objects,
+the robot asks first: Did you mean ...? A new order replaces those before it, unless it begins or
+ends with "then" or "after that". docs/robot.md has all the rules.
 
 A file to judge has documents of "User: ..." and "Assistant: ...", with lines <|doc|> between them,
 as benchmarks/commands.py writes them. The figures for a threshold are honest only if the threshold
@@ -24,12 +25,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import pathlib
 import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -38,8 +41,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 try:
     import tinyrwkv
+    from tinyrwkv.robot.budget import Budget, Motion
     from tinyrwkv.robot.commander import THRESHOLD, Commander, Decision, says_only_stop, says_stop
     from tinyrwkv.robot.confidence import Point, calibrate, curve
+    from tinyrwkv.robot.dialogue import says_yes, split_later
     from tinyrwkv.robot.scripts import Scripts
 except ModuleNotFoundError as error:
     if error.name != "numpy":
@@ -48,7 +53,22 @@ except ModuleNotFoundError as error:
 
 from simulated_robot import Robot
 
-YES = {"y", "yes", "yes please", "right", "ok", "do it"}
+QUESTION_SECONDS = 10.0
+"""After that, a question is no longer open, and yes is no answer to it."""
+
+LONGEST = 1000
+"""Characters of an order. A longer text is none."""
+
+MOST_LATER = 8
+"""Orders that may wait until the one before them has a script."""
+
+
+class Question(NamedTuple):
+    """What the user was asked to say yes to."""
+
+    decision: Decision
+    later: bool
+    until: float
 
 
 class Loop:
@@ -64,6 +84,8 @@ class Loop:
         Ticks per second.
     margin : float, optional
         Seconds before the next tick at which the model must have stopped.
+    budget : Budget, optional
+        How far the robot may go and turn within some time.
 
     Attributes
     ----------
@@ -78,6 +100,7 @@ class Loop:
         tell: Callable[[str], None],
         hz: float = 20,
         margin: float = 0.004,
+        budget: Budget | None = None,
     ) -> None:
         self.robot = robot
         self.commander = commander
@@ -85,24 +108,50 @@ class Loop:
         self.period = 1 / hz
         self.margin = margin
         self.late: list[float] = []
+        self.budget = budget or Budget()
         self._due = time.monotonic()
-        self._asked: Decision | None = None
+        self._asked: Question | None = None
+        self._later = False  # whether the order that is thought about comes after what is done now
+        self._orders: deque[str] = deque()  # that come after that one
         self._told = 0
+        self._moved = robot.moved
 
     def hear(self, text: str) -> None:
-        """Take what the user says."""
-        if says_stop(text):
-            self.robot.halt()
-            self.commander.forget()
+        """Take what the user says. A word like stop takes effect before this returns."""
+        text = text.strip()
+        asked = self._asked
+        if len(text) > LONGEST:
+            self._stand_still("That was too long.")
+        elif says_stop(text):
+            self._stand_still("stopped")
+            if not says_only_stop(text):
+                self._think(text, False)
+        elif asked is not None and says_yes(text):
             self._asked = None
-            self.tell("stopped")
-            if says_only_stop(text):
-                return
-        if self._asked is not None and text.strip(" .!").lower() in YES:
-            self.robot.run(self._asked.calls)
-        elif text.strip():
-            self.commander.hear(text)
+            self._run(asked.decision, asked.later)
+        elif text:
+            self._asked = None
+            later, order = split_later(text)
+            if later and self.commander.thinking and len(self._orders) < MOST_LATER:
+                self._orders.append(order)
+            else:
+                self._orders.clear()
+                self._think(order, later)
+
+    def _think(self, order: str, later: bool) -> None:
+        self._later = later
+        try:
+            self.commander.hear(order)
+        except tinyrwkv.TinyRWKVError:
+            self._stand_still("I could not read that.")
+
+    def _stand_still(self, why: str) -> None:
+        """End what the robot does, thinks and asks."""
+        self.robot.halt()
+        self.commander.forget()
+        self._orders.clear()
         self._asked = None
+        self.tell(why)
 
     def tick(self) -> None:
         """Wait for the next tick, move the robot, then let the model think until the margin."""
@@ -114,23 +163,62 @@ class Loop:
         self.late.append(now - self._due)
         if now - self._due > self.period:  # a whole tick was lost; do not try to make up for it
             self._due = now
-        self.robot.step(self.period)
-        for text in self.robot.said[self._told :]:
-            self.tell(text)
-        self._told = len(self.robot.said)
+        self._move(now)
+        if self._asked is not None and now > self._asked.until:
+            self._asked = None
+            self.tell("I take that as a no.")
         decision = self.commander.work(self._due + self.period - self.margin)
         if decision is not None:
             self._decide(decision)
 
+    def _move(self, now: float) -> None:
+        """Let the robot go on, and take note of how far it went and of what it says."""
+        self.robot.step(self.period)
+        metres, degrees = self.robot.moved
+        gone = Motion(metres - self._moved.metres, degrees - self._moved.degrees)
+        self.budget.spend(gone, now)
+        self._moved = self.robot.moved
+        for text in self.robot.said[self._told :]:
+            self.tell(text)
+        self._told = len(self.robot.said)
+
     def _decide(self, decision: Decision) -> None:
         if decision.kind == "run":
             self.tell(decision.script)
-            self.robot.run(decision.calls)
+            self._run(decision, self._later)
         elif decision.kind == "ask":
-            self.tell(f"Did you mean {decision.script} ?")
-            self._asked = decision
+            self._ask(decision, self._later)
+        elif decision.kind == "refuse":
+            self._refuse(decision.reasons)
         else:
-            self.tell("I do not know how to do that.")
+            self._stand_still("I do not know how to do that.")
+
+    def _ask(self, decision: Decision, later: bool) -> None:
+        """Ask whether to do something. Unless it is for later, the robot stands still meanwhile."""
+        doubts = "".join(f"{reason}. " for reason in decision.reasons)
+        question = f"{doubts}Did you mean {decision.script}? Say yes within {QUESTION_SECONDS:g} s."
+        if later:
+            self._orders.clear()
+            self.tell(question)
+        else:
+            self._stand_still(question)
+        self._asked = Question(decision, later, time.monotonic() + QUESTION_SECONDS)
+
+    def _refuse(self, reasons: tuple[str, ...]) -> None:
+        self._stand_still(f"I will not do that: {'; '.join(reasons)}.")
+
+    def _run(self, decision: Decision, later: bool) -> None:
+        """Do a script, now or later, if it fits into the budget."""
+        ahead = self.robot.ahead(decision.calls, later)
+        refused = self.budget.objections(ahead, time.monotonic())
+        if refused:
+            self._refuse(refused)
+            return
+        if not later:
+            self.robot.halt()
+        self.robot.run(decision.calls)
+        if self._orders:
+            self._think(self._orders.popleft(), True)
 
 
 def percentiles(late: list[float]) -> dict[str, float]:
@@ -230,8 +318,8 @@ def chosen_and_judged(model: tinyrwkv.Model, options: argparse.Namespace) -> dic
     return report
 
 
-def listen(loop: Loop) -> Iterator[str | None]:
-    """Yield a line that was typed, or None if there is none. A thread of its own reads lines."""
+def listen() -> Iterator[list[str]]:
+    """Yield the lines that were typed since the tick before. A thread of its own reads them."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
@@ -239,16 +327,15 @@ def listen(loop: Loop) -> Iterator[str | None]:
             lines.put(line.strip())
         lines.put("")
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # or else the thread ends at what is no text
     threading.Thread(target=read, name="listen", daemon=True).start()
     while True:
-        try:
-            line = lines.get_nowait()
-        except queue.Empty:
-            yield None
-            continue
-        if not line:
+        waiting = [lines.get_nowait() for _ in range(lines.qsize())]
+        end = "" in waiting
+        yield waiting[: waiting.index("")] if end else waiting
+        if end:
             return
-        yield line
 
 
 MEASURED = (
@@ -258,20 +345,20 @@ MEASURED = (
 )
 
 
-def orders(options: argparse.Namespace, loop: Loop) -> Iterator[str | None]:
-    """Yield one text or None for every tick, until it is time to end."""
+def orders(options: argparse.Namespace, loop: Loop) -> Iterator[list[str]]:
+    """Yield what is said before every tick, until it is time to end."""
     if options.measure is not None:
         for tick in range(round(options.measure / loop.period)):
-            yield None if loop.commander.thinking else MEASURED[tick % len(MEASURED)]
+            yield [] if loop.commander.thinking else [MEASURED[tick % len(MEASURED)]]
     elif options.say:
         for text in options.say:
-            yield text
+            yield [text]
             while loop.commander.thinking:
-                yield None
+                yield []
         while loop.robot.busy:
-            yield None
+            yield []
     else:
-        yield from listen(loop)
+        yield from listen()
 
 
 def say(text: str) -> None:
@@ -290,8 +377,8 @@ def control(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any
     gc.freeze()  # objects that exist now are never garbage, so they need not be looked at again
     tell = say if options.measure is None else say_nothing
     loop = Loop(robot, commander, tell, options.hz, options.margin)
-    for text in orders(options, loop):
-        if text is not None:
+    for texts in orders(options, loop):
+        for text in texts:
             loop.hear(text)
         loop.tick()
     return {"ticks": len(loop.late), "hz": options.hz, "late_ms": percentiles(loop.late)}

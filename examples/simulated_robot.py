@@ -1,19 +1,23 @@
 """A small robot in a flat world, which examples/robot_loop.py drives instead of motors.
 
-Angles are in degrees from the x axis, positive to the left. Lengths are in metres.
+What it cannot do, it says, and forgets the rest of the script. Angles are in degrees from the x
+axis, positive to the left. Lengths are in metres.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from tinyrwkv.robot.budget import Motion
 from tinyrwkv.robot.scripts import NOUNS, VERBS, Call, Names, Scripts
 
 SPEEDS = {"slow": 0.25, "normal": 0.5, "fast": 1.0}  # metres per second
 TURNING = 90.0  # degrees per second
 CHARGE_PER_METRE = 0.002
+REACH = 1.0  # metres
 
 PLACES = {
     "user": (0.0, 0.0),
@@ -37,7 +41,8 @@ SURFACES = ("table", "desk", "shelf", "floor", "counter", "tray")
 class Robot:
     """The robot: where it is, what it holds, what it still has to do.
 
-    `said` has the texts that it would tell the user, oldest first.
+    `said` has the texts that it would tell the user, oldest first. `moved` is how far it has gone
+    and turned in all. `spots` says where things lie that are in `objects`.
     """
 
     x: float = 0.0
@@ -51,6 +56,7 @@ class Robot:
     places: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(PLACES))
     objects: dict[str, str] = field(default_factory=lambda: dict(OBJECTS))
     said: list[str] = field(default_factory=list)
+    moved: Motion = field(default_factory=Motion)
 
     def __post_init__(self) -> None:
         """Begin with nothing to do."""
@@ -58,6 +64,11 @@ class Robot:
         # What is left of the present call: ("turn", 90.0), ...
         self._legs: deque[tuple[str, float]] = deque()
         self._now: Call | None = None
+        self.spots = {
+            thing: self.places[place]
+            for thing, place in self.objects.items()
+            if place in self.places
+        }
 
     def grammar(self) -> Scripts:
         """Return the scripts that this robot can do in its world."""
@@ -72,6 +83,16 @@ class Robot:
     def run(self, calls: list[Call]) -> None:
         """Add calls after those that wait."""
         self.waiting.extend(calls)
+
+    def ahead(self, calls: list[Call], later: bool = False) -> Motion:
+        """Return how far it would go and turn for some calls: instead of all others, or later."""
+        other = copy.deepcopy(self)
+        if not later:
+            other.halt()
+        other.run(calls)
+        other.step(math.inf)
+        metres, degrees = other.moved
+        return Motion(metres - self.moved.metres, degrees - self.moved.degrees)
 
     def halt(self) -> None:
         """Stand still at once, and forget all calls."""
@@ -101,9 +122,12 @@ class Robot:
         kind, amount = self._legs.popleft()
         rate = {"turn": TURNING, "move": SPEEDS[self.speed], "wait": 1.0}[kind]
         part = math.copysign(min(abs(amount), rate * seconds), amount)
+        metres, degrees = self.moved
         if kind == "turn":
+            self.moved = Motion(metres, degrees + abs(part))
             self.heading = (self.heading + part + 180) % 360 - 180
         elif kind == "move":
+            self.moved = Motion(metres + abs(part), degrees)
             self.x += part * math.cos(math.radians(self.heading))
             self.y += part * math.sin(math.radians(self.heading))
             self.battery = max(0.0, self.battery - CHARGE_PER_METRE * abs(part))
@@ -130,12 +154,12 @@ class Robot:
     def _finish(self, call: Call) -> None:
         """Do what a call changes at its end."""
         verb, argument = call
-        if verb == "pick" and self.holding is None and argument in self.objects:
-            self.holding = str(argument)
-            self.objects.pop(self.holding)
-        elif verb in ("release", "place") and self.holding is not None:
-            self.objects[self.holding] = str(argument) if verb == "place" else self.nearest()
-            self.holding = None
+        if verb == "pick":
+            self._pick(str(argument))
+        elif verb in ("release", "place"):
+            self._put(self.nearest() if verb == "release" else str(argument))
+        elif verb in ("goto", "follow") and argument not in self.places:
+            self._give_up(f"I do not know where the {argument} is.")
         elif verb in ("gripper", "speed"):
             setattr(self, verb, argument)
         elif verb == "look":
@@ -150,6 +174,36 @@ class Robot:
             self.battery = 1.0
         elif verb == "stop":
             self.halt()
+
+    def _pick(self, thing: str) -> None:
+        """Take something that is within reach."""
+        spot = self.spots.get(thing)
+        distance = math.inf if spot is None else math.dist(spot, (self.x, self.y))
+        if self.holding is not None:
+            self._give_up(f"I cannot pick the {thing}: I hold the {self.holding}.")
+        elif distance == math.inf:
+            self._give_up(f"I cannot pick the {thing}: I do not know where it is.")
+        elif distance > REACH:
+            place = self.objects[thing]
+            where = f"it is at the {place}, {distance:.1f} m away"
+            self._give_up(f"I cannot pick the {thing}: {where}.")
+        else:
+            self.holding = thing
+            del self.objects[thing], self.spots[thing]
+
+    def _put(self, place: str) -> None:
+        """Leave here what it holds."""
+        if self.holding is None:
+            self._give_up("I hold nothing.")
+        else:
+            self.objects[self.holding] = place
+            self.spots[self.holding] = (self.x, self.y)
+            self.holding = None
+
+    def _give_up(self, why: str) -> None:
+        """Say why a call cannot be done, and forget those after it, which may depend on it."""
+        self.said.append(why)
+        self.halt()
 
     def nearest(self) -> str:
         """Return the name of the nearest place."""

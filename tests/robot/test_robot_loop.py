@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from benchmarks import commands
+from tinyrwkv.robot.budget import Budget
 from tinyrwkv.robot.commander import Commander, Decision
 from tinyrwkv.robot.scripts import VERBS, Call, Scripts
 
@@ -75,16 +76,37 @@ class Thinker:
 
 RUN = Decision("run", "move(1)", [Call("move", 1.0)], -0.1)
 ASK = Decision("ask", "turn(90)", [Call("turn", 90.0)], -3.0)
+DOUBT = Decision("ask", "turn(-90)", [Call("turn", -90.0)], -0.1, ("left is not right",))
+REFUSE = Decision("refuse", "move(99)", [], -0.1, ("move(99) is too far",))
 UNKNOWN = Decision("unknown", "unknown()", [], -0.1)
+FAR = Decision("run", "move(20)", [Call("move", 20.0)], -0.1)
+ROUND = Decision("run", "turn(720)", [Call("turn", 720.0)], -0.1)
+DECISIONS = {
+    **{"go": RUN, "spin": ASK, "doubt": DOUBT, "break out": REFUSE, "sing": UNKNOWN},
+    **{"yes": UNKNOWN, "far": FAR, "right": ASK, "turn right": RUN, "round": ROUND},
+}
 
 
 @pytest.fixture
 def made(robot_loop, monkeypatch):
     clock, told = Time(), list[str]()
     monkeypatch.setattr(robot_loop, "time", clock)
-    thinker = Thinker(clock, {"go": RUN, "spin": ASK, "sing": UNKNOWN, "yes": UNKNOWN})
+    thinker = Thinker(clock, DECISIONS)
     loop = robot_loop.Loop(robot_loop.Robot(), thinker, told.append, hz=20, margin=0.004)
     return loop, thinker, clock, told
+
+
+def say(loop, text: str, seconds: float = 0) -> None:
+    """Say something, let the commander come to a decision, and then let time pass."""
+    loop.hear(text)
+    while loop.commander.thinking:
+        loop.tick()
+    for _ in range(round(seconds / loop.period)):
+        loop.tick()
+
+
+def pose(robot) -> tuple[float, float, float]:
+    return robot.x, robot.y, robot.heading
 
 
 def test_the_loop_keeps_its_period_while_the_model_thinks(made):
@@ -111,27 +133,123 @@ def test_a_slice_that_takes_too_long_is_counted_and_not_hurried_after(made, robo
 
 def test_decisions_are_done_asked_or_declined(made):
     loop, thinker, _, told = made
-
-    def say(text: str) -> None:
-        loop.hear(text)
-        while thinker.thinking:
-            loop.tick()
-
-    say("go")
+    say(loop, "go")
     assert told == ["move(1)"] and loop.robot.busy
     while loop.robot.busy:
         loop.tick()
     assert loop.robot.x == pytest.approx(1)
-    say("sing")
+    say(loop, "sing")
     assert "do not know" in told[-1] and not loop.robot.busy
-    say("spin")
-    assert told[-1] == "Did you mean turn(90) ?" and not loop.robot.busy
-    say("Yes!")
-    assert loop.robot.busy and thinker.heard == ["go", "sing", "spin"]
-    say("spin")
-    say("go")  # no answer to the question
-    say("yes")
+    say(loop, "break out")
+    assert told[-1] == "I will not do that: move(99) is too far." and not loop.robot.busy
+    say(loop, "doubt")
+    assert told[-1].startswith("left is not right. Did you mean turn(-90)?")
+    say(loop, "spin")
+    assert told[-1] == "Did you mean turn(90)? Say yes within 10 s." and not loop.robot.busy
+    say(loop, "Yes!")
+    assert loop.robot.busy and thinker.heard == ["go", "sing", "break out", "doubt", "spin"]
+    say(loop, "spin")
+    say(loop, "go")  # no answer to the question
+    say(loop, "yes")
     assert thinker.heard[-2:] == ["go", "yes"]
+
+
+@pytest.mark.parametrize("text", ["right", "turn right", "go"])
+def test_what_may_be_an_order_is_no_yes(made, text):
+    loop, thinker, _, _ = made
+    say(loop, "spin")
+    say(loop, text)
+    assert thinker.heard == ["spin", text] and loop.robot.heading == 0
+
+
+def test_a_question_expires(made):
+    loop, thinker, _, told = made
+    say(loop, "spin", 9.5)
+    assert told[-1].endswith("Say yes within 10 s.")
+    say(loop, "yes", 1)
+    assert loop.robot.heading == pytest.approx(90)
+    say(loop, "spin", 11)
+    assert told[-1] == "I take that as a no."
+    say(loop, "yes", 1)
+    assert loop.robot.heading == pytest.approx(90) and thinker.heard[-1] == "yes"
+
+
+def test_a_new_order_replaces_those_before_it(made):
+    loop, _, _, told = made
+    say(loop, "far", 2)
+    say(loop, "round")
+    assert [str(call) for call in loop.robot.waiting] == ["turn(720)"] and told[-1] == "turn(720)"
+    x = loop.robot.x
+    loop.tick()
+    assert loop.robot.x == x and loop.robot.heading != 0
+
+
+@pytest.mark.parametrize("text", ["then go", "After that, go", "and next go", "go after that"])
+def test_an_order_for_later_waits_for_those_before_it(made, text):
+    loop, thinker, _, _ = made
+    say(loop, "go", 0.5)
+    say(loop, text, 10)
+    assert thinker.heard == ["go", "go"] and loop.robot.x == pytest.approx(2)
+
+
+def test_orders_for_later_wait_for_the_thinking_too(made):
+    loop, thinker, _, _ = made
+    loop.hear("go")
+    loop.hear("then round")
+    loop.hear("then go")
+    for _ in range(400):
+        loop.tick()
+    assert thinker.heard == ["go", "round", "go"] and loop.robot.x == pytest.approx(2)
+    loop.hear("go")
+    loop.hear("then round")
+    loop.hear("go")  # instead of all that
+    for _ in range(400):
+        loop.tick()
+    assert loop.robot.x == pytest.approx(3) and thinker.heard[-2:] == ["go", "go"]
+
+
+def test_the_distance_of_many_orders_is_bounded(made):
+    loop, _, _, told = made
+    say(loop, "far", 3)
+    say(loop, "then far")
+    assert told[-1].startswith("I will not do that: that would be 4")
+    assert told[-1].endswith("and 30 m are allowed.") and not loop.robot.busy
+    loop.robot.speed = "fast"
+    for _ in range(40):
+        say(loop, "far", 2)  # 80 m in 80 s
+    assert loop.robot.moved.metres <= 2 * 30
+    say(loop, "sing", 61)
+    say(loop, "far")
+    assert told[-1] == "move(20)"
+
+
+def test_no_yes_is_beyond_the_budget(made, robot_loop):
+    _, thinker, _, told = made
+    budget = Budget(degrees=100)
+    loop = robot_loop.Loop(robot_loop.Robot(), thinker, told.append, budget=budget)
+    for _ in range(3):
+        say(loop, "spin", 1)
+        say(loop, "yes", 1.5)
+    assert loop.robot.moved.degrees == pytest.approx(90) and "100 degrees" in told[-1]
+
+
+@pytest.mark.parametrize("text", ["sing", "break out", "spin", "then sing", "x" * 2000, "\ud800"])
+def test_what_comes_to_no_script_stands_a_moving_robot_still(made, monkeypatch, text):
+    loop, thinker, _, _ = made
+    real = thinker.hear
+
+    def hear(command: str) -> None:
+        tinyrwkv.load().tokenizer.encode(command)  # as a commander does: not all texts are text
+        real(command)
+
+    monkeypatch.setattr(thinker, "hear", hear)
+    say(loop, "far", 1)
+    assert loop.robot.busy
+    say(loop, text)
+    assert not loop.robot.busy and not thinker.thinking
+
+
+STOPS = ("Stop!", "STOP", "please stop now", "halt", "freeze", "whoa", "stop and go")
 
 
 def test_stop_needs_no_model(made):
@@ -144,6 +262,43 @@ def test_stop_needs_no_model(made):
     assert not loop.robot.busy and not thinker.thinking and told[-1] == "stopped"
     loop.hear("stop and go")
     assert thinker.thinking and thinker.heard[-1] == "stop and go"
+
+
+@pytest.mark.parametrize("text", STOPS)
+def test_stop_stands_the_robot_still_within_a_tick(made, text):
+    loop, thinker, _, _ = made
+    thinker.decisions = {**DECISIONS, "stop and go": UNKNOWN}
+    for ticks in range(12):  # while it thinks, while it moves, and both
+        for second in ("", "far"):
+            say(loop, "sing", 61)
+            loop.hear("far")
+            for _ in range(ticks):
+                loop.tick()
+            loop.hear(second)
+            loop.hear(text)
+            before = pose(loop.robot)
+            for _ in range(10):
+                loop.tick()
+            assert pose(loop.robot) == before and not loop.robot.busy
+
+
+@pytest.mark.parametrize("text", STOPS[:3])
+def test_stop_stands_the_robot_still_while_a_real_model_thinks(robot_loop, text):
+    told = list[str]()
+    robot = robot_loop.Robot()
+    commander = Commander(tinyrwkv.load(), robot.grammar())
+    loop = robot_loop.Loop(robot, commander, told.append, hz=100, margin=0.001)
+    say(loop, "turn left")
+    assert told == ["turn(90)"] and robot.busy
+    loop.tick()
+    loop.hear("bring me the red cup from the kitchen")
+    loop.tick()
+    loop.hear(text)
+    before = pose(robot)
+    for _ in range(50):
+        loop.tick()
+    assert pose(robot) == before and before != (0, 0, 0)
+    assert told[-1] == "stopped" and not commander.thinking
 
 
 # ---- the robot ----
@@ -196,6 +351,51 @@ def test_a_robot_fetches(robot_loop):
     assert math.dist((robot.x, robot.y), robot.places["charging station"]) < 1e-6
     with pytest.raises(tinyrwkv.ArgumentError):
         robot.grammar().parse('goto("moon")')
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "holding"),
+    [
+        ('pick("red cup")', "I cannot pick the red cup: it is at the kitchen, 4.5 m away.", None),
+        ('goto("office"); pick("red cup"); photo()', "I cannot pick the red cup: it is", None),
+        (
+            'goto("kitchen"); pick("red cup"); pick("bottle")',
+            "I cannot pick the bottle: I hold",
+            "red cup",
+        ),
+        ("release(); photo()", "I hold nothing.", None),
+        ('follow("cat"); photo()', "I do not know where the cat is.", None),
+        ('goto("kitchen"); pick("red cup"); place("table"); pick("red cup"); photo()', "a pic", 1),
+        (
+            'goto("kitchen"); pick("bottle"); place("table"); goto("user"); pick("bottle")',
+            "I cannot pick the bottle: it is at the table, 4.5 m away.",
+            None,
+        ),
+    ],
+)
+def test_what_a_robot_cannot_do_it_says(robot_loop, script, said, holding):
+    robot = robot_loop.Robot()
+    robot.run(robot.grammar().parse(script))
+    robot.step(1000)
+    assert len(robot.said) == 1 and robot.said[0].startswith(said) and not robot.busy
+    assert robot.holding == ("red cup" if holding == 1 else holding)
+
+
+def test_a_robot_knows_how_far_a_script_would_take_it(robot_loop):
+    robot = robot_loop.Robot()
+    robot.run(robot.grammar().parse("move(2); turn(-90)"))
+    robot.step(1)
+    calls = robot.grammar().parse('move(-1); turn(45); goto("user"); wait(3)')
+    assert robot.ahead(calls).metres == pytest.approx(1 + math.hypot(0.5, 0))
+    assert robot.ahead(calls, later=True).metres > 1.5 + 1
+    before = pose(robot), robot.moved, list(robot.waiting)
+    assert before == (pose(robot), robot.moved, list(robot.waiting))
+    planned = robot.ahead(calls, later=True)
+    begun = robot.moved
+    robot.run(calls)
+    robot.step(1000)
+    assert robot.moved.metres - begun.metres == pytest.approx(planned.metres)
+    assert robot.moved.degrees - begun.degrees == pytest.approx(planned.degrees)
 
 
 # ---- the program ----
