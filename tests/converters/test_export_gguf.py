@@ -354,7 +354,8 @@ def test_without_the_package(model, tmp_path, monkeypatch):
 
 def test_a_failure_leaves_the_old_file(gguf, model, tmp_path, monkeypatch):
     path = model()
-    write(tmp_path / "a.gguf", b"old")
+    export(path, tmp_path / "a.gguf")
+    old = (tmp_path / "a.gguf").read_bytes()
     with pytest.raises(ArgumentError, match="would replace the input"):
         export(path, path)
     with pytest.raises(
@@ -370,7 +371,7 @@ def test_a_failure_leaves_the_old_file(gguf, model, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         export(path, tmp_path / "a.gguf")
     assert [(name.name, name.read_bytes()) for name in tmp_path.glob("a.gguf*")] == [
-        ("a.gguf", b"old")
+        ("a.gguf", old)
     ]
 
 
