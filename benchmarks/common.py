@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import random_model
-from tinyrwkv.engine import backends
+from tinyrwkv.engine.reasons import reasons
 from tinyrwkv.versions.layout import VERSIONS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -106,7 +106,7 @@ def machine(threads: Iterable[int] = ()) -> dict[str, Any]:
             "python": platform.python_version(),
             "numpy": np.__version__,
         },
-        **{"tinyrwkv": tinyrwkv.__version__, "backends": backends.reasons(), "environment": named},
+        **{"tinyrwkv": tinyrwkv.__version__, "backends": reasons(), "environment": named},
         "stream_gb_s": {str(n): round(stream_read(n) / 1e9, 2) for n in threads},
     }
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import tinyrwkv
 from benchmarks import common
 from tinyrwkv import Model
-from tinyrwkv.file import memory
+from tinyrwkv.file import memory, system
 
 ROUNDS = 3
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         "--limit", type=int, default=12_000_000, metavar="BYTES", help="default: 12000000"
     )
     options = parser.parse_args(argv)
-    if not memory.LINUX:
+    if not system.LINUX:
         raise SystemExit("only Linux has a limit")
     runs = []
     with common.model_path(options) as path:

@@ -20,8 +20,8 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
-from tinyrwkv.file import memory
-from tinyrwkv.model import BUNDLED
+from tinyrwkv.file import memory, system
+from tinyrwkv.loading import BUNDLED
 
 PROCESS = """
 import json, sys
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         "--cold", action="store_true", help="drop the file from the page cache before each process"
     )
     options = parser.parse_args(argv)
-    if not memory.LINUX:
+    if not system.LINUX:
         raise SystemExit("only Linux tells these figures")
     about = common.machine()
     with common.model_path(options) as path:

@@ -41,7 +41,7 @@ from converters.judge.compare import differing
 from converters.judge.cost import cold
 from converters.judge.texts import read_text
 from tinyrwkv import Model
-from tinyrwkv.file import memory
+from tinyrwkv.file import memory, system
 
 ALL = "lite: all of it"
 QUARTER, THIRD = "low rank 1/4, whitened", "low rank 1/3, whitened"
@@ -284,7 +284,7 @@ def of_head(rows: dict[str, Any]) -> Iterator[Check]:
 
 def of_limit(path: str, tokens: int) -> Iterator[Check]:
     """Yield what a limit of 12 MB promises, on a warm page cache."""
-    if not memory.LINUX:
+    if not system.LINUX:
         return
     memory.drop_from_cache(path)  # which may hold it in pieces as some other process needed them
     pathlib.Path(path).read_bytes()

@@ -27,7 +27,7 @@ from tests.helpers.tiny_models import (
 )
 from tinyrwkv.cli.cli import main
 from tinyrwkv.engine import backends
-from tinyrwkv.file import memory
+from tinyrwkv.file import system
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
@@ -37,7 +37,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 PLAIN_OS = os.environ.get("TINYRWKV_TEST_PLAIN_OS") == "1"
 
 if PLAIN_OS:  # as on Windows and macOS: nothing tells what is resident, and nobody takes advice
-    memory.LINUX = False
+    system.LINUX = False
     for name in [name for name in dir(mmap) if name.startswith("MADV_")]:
         delattr(mmap, name)
 
@@ -73,7 +73,7 @@ def compiled(request: Any) -> str:
 @pytest.fixture(scope="session")
 def linux() -> None:
     """Skip where the system does not tell what is resident."""
-    if not memory.LINUX:
+    if not system.LINUX:
         pytest.skip("this system does not tell what is resident")
 
 

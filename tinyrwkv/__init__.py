@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
 from .generate import Generation, Piece, Result
-from .model import Model, load
+from .loading import load
+from .model import Model
 from .sampling import Sampler
 from .score import Scored
 from .state import State

@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, show
 
-NOT_NUMBERS = (bool, np.bool_, str, bytes)
+NOT_NUMBERS = (bool, np.bool_, str, bytes, bytearray, memoryview)
 """Python converts these to numbers, but whoever gives one has confused the arguments."""
+
+Text = str | bytes | bytearray | memoryview
+
+BYTES = (bytes, bytearray, memoryview)
+
+TEXTS = (str, *BYTES)
+"""These are texts, although Python reads numbers from most of them."""
 
 
 def whole_number(
@@ -53,10 +60,10 @@ def whole_number(
     >>> whole_number("generate", "max_tokens", np.int64(3))
     3
     """
-    found = _convert(value, operator.index)
+    found = _convert(value, lambda one: int(operator.index(one)))
     if not low <= found <= high:
         expected = f"a whole number {_range(low, high)}"
-        raise _refusal(call, name, value, expected, fix, what)
+        raise refusal(call, name, value, expected, fix, what)
     return int(found)
 
 
@@ -79,23 +86,60 @@ def real_number(
     found = _convert(value, float)
     if not low <= found <= high:
         expected = f"a number {_range(low, high)}"
-        raise _refusal(call, name, value, expected, fix, what)
+        raise refusal(call, name, value, expected, fix, what)
     return found
 
 
-def _refusal(call: str, name: str, value: Any, expected: str, fix: str, what: str) -> ArgumentError:
-    shown = f"{value!r}"[:80]
+def items(call: str, name: str, value: Any, expected: str, fix: str) -> list[Any]:
+    """Return what an argument yields, as a list.
+
+    Parameters
+    ----------
+    call, name, expected, fix : str
+        For the message, as in `refusal`.
+    value : object
+        An iterable, but not a text.
+
+    Raises
+    ------
+    ArgumentError
+        It is a text or cannot be iterated, or its own code fails.
+    """
+    try:
+        if isinstance(value, TEXTS):
+            raise TypeError("it is a text")
+        return list(value)
+    except Exception as error:  # of any kind: a class of the caller may raise what it likes
+        raise refusal(call, name, value, expected, fix) from error
+
+
+def refusal(
+    call: str, name: str, value: object, expected: str, fix: str, what: str = ""
+) -> ArgumentError:
+    """Return the error for an argument that is not what it must be.
+
+    Parameters
+    ----------
+    call, name : str
+        The function, or the file, and the argument.
+    value : object
+        What was given; anything.
+    expected, fix : str
+    what : str, optional
+        What the value is, for the message; without it, `name`.
+    """
+    shown = show(value)
     sentence = f"{call}: {what or name} must be {expected}, not {shown}"
     return ArgumentError(call, name, shown, expected, fix, sentence)
 
 
 def _convert(value: Any, convert: Callable[[Any], float]) -> float:
     """Return a value as a number; NaN, which lies in no range, if it is not a number."""
-    if isinstance(value, NOT_NUMBERS):
+    if isinstance(value, NOT_NUMBERS) or getattr(value, "shape", ()) != ():
         return math.nan
     try:
         return convert(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # of any kind: a class of the caller may raise what it likes
         return math.nan
 
 

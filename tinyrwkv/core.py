@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from .arguments import NOT_NUMBERS, whole_number
+from .arguments import NOT_NUMBERS, TEXTS, Text, items, refusal, whole_number
 from .engine.backends import make
 from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
-from .errors import ArgumentError, FormatError, UnsupportedError, show
+from .errors import ArgumentError, FormatError, UnsupportedError
 from .file.config import Config, Origin
 from .file.mapped import TensorFile
 from .kernels.abi import MAX_TOKENS
@@ -70,19 +69,18 @@ class Core:
         self.origin = _origin(self.config, self.hash)
         self.program = Program(file)
         self.state_size = self.program.state_size
+        self._tokenizer: Tokenizer | None = None
         self.has_preview = "head.rows.weight" in file
         self.steps = Steps(self.program)
         self.backend = make(self.program, backend, threads)
         self.resident_limit = resident_limit
-        limit: Limit
-        if resident_limit is None:
-            limit = NoLimit(self.steps)
-        else:
+        limit: Limit = NoLimit(self.steps)
+        if resident_limit is not None:
             limit = ResidentLimit(self.steps, resident_limit)
         self.reader = Reader(self.steps, self.backend, limit)
         self.steps.advise(in_large_pages=resident_limit is None)
 
-    @functools.cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer packed in the file.
 
@@ -91,19 +89,19 @@ class Core:
         UnsupportedError
             The file was converted without a vocabulary.
         """
+        if self._tokenizer is None:
+            self._tokenizer = self._read_tokenizer()
+        return self._tokenizer
+
+    def _read_tokenizer(self) -> Tokenizer:
         if "tokenizer.bytes" not in self.file:
             fix = "convert it with --vocab, or give token ids"
             sentence = f"{self.path} has no tokenizer, so it cannot read text"
             raise UnsupportedError(
                 self.path, "tokenizer", "none in the file", "one, to read text", fix, sentence
             )
-        return Tokenizer(
-            self.file["tokenizer.bytes"],
-            self.file["tokenizer.starts"],
-            self.file["tokenizer.ids"],
-            vocab_size=self.config["vocab_size"],
-            file=self.path,
-        )
+        entries, starts, ids = (self.file[f"tokenizer.{name}"] for name in Tokenizer.ARRAYS)
+        return Tokenizer(entries, starts, ids, self.config["vocab_size"], self.path)
 
     def new_state(self) -> State:
         """Return the state before the first token.
@@ -178,13 +176,10 @@ class Core:
         """
         ids = self.check_tokens(tokens)
         state = self.check_state(state)
-        if logits not in ("last", "all", None):
-            found = repr(logits)
+        is_name = isinstance(logits, str) and logits in ("last", "all")
+        if not is_name and logits is not None:
             expected = '"last", "all" or None'
-            sentence = f"forward: logits must be {expected}, not {found}"
-            raise ArgumentError(
-                "forward", "logits", found, expected, "choose one of them", sentence
-            )
+            raise refusal("forward", "logits", logits, expected, "choose one of them")
         if logits is None:
             return None, self._read(ids, state)
         rows = len(ids) if logits == "all" else 1
@@ -232,8 +227,12 @@ class Core:
         # Decoding reads tokens one by one: for a single one, this saves five calls of NumPy.
         if _is_token(tokens, vocab_size):
             return np.array([tokens], np.int32)
-        if isinstance(tokens, Iterable) and not isinstance(tokens, (np.ndarray, str)):
-            tokens = list(tokens)
+        expected = "token ids"
+        if isinstance(tokens, TEXTS):
+            fix = "turn the text into tokens with model.tokenizer.encode"
+            raise refusal(self.path, "tokens", tokens, expected, fix)
+        if isinstance(tokens, Iterable) and not isinstance(tokens, np.ndarray):
+            tokens = items(self.path, "tokens", tokens, expected, "give a list of int")
         ids = _as_integers(tokens)
         if ids is None or ids.size == 0 or ids.min() < 0 or ids.max() >= vocab_size:
             raise self._refuse_tokens(tokens)
@@ -242,27 +241,22 @@ class Core:
     def _refuse_tokens(self, tokens: Any) -> ArgumentError:
         """Return the error that says which of the tokens is not one."""
         vocab_size = self.config["vocab_size"]
-        expected = f"whole numbers from 0 to {vocab_size - 1}"
+        expected = f"one or more token ids of this model, from 0 to {vocab_size - 1}"
         fix = "use the ids of this model's tokenizer"
         each = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
-        if not isinstance(each, list):
-            each = [each]
-        if not each:
-            sentence = f"{self.path}: there are no tokens to read"
-            return ArgumentError(self.path, "tokens", "none", expected, fix, sentence)
-        wrong = next((one for one in each if not _is_token(one, vocab_size)), tokens)
-        found = show(wrong.item() if isinstance(wrong, np.generic) else wrong)
-        sentence = f"{self.path}: tokens: {found} is not a token id of this model ({expected})"
-        return ArgumentError(self.path, "tokens", found, expected, fix, sentence)
+        if isinstance(each, list):
+            tokens = next((one for one in each if not _is_token(one, vocab_size)), each)
+        found = tokens.item() if isinstance(tokens, np.generic) else tokens
+        return refusal(self.path, "tokens", found, expected, fix)
 
     def check_prompt(
-        self, prompt: str | bytes | Iterable[int], state: State | None
+        self, prompt: Text | Iterable[int], state: State | None
     ) -> tuple[np.ndarray, State]:
         """Return the tokens of a prompt and the state that they follow.
 
         Parameters
         ----------
-        prompt : str, bytes or iterable of int
+        prompt : text, as `Tokenizer.encode` takes it, or iterable of int
         state : State, optional
             Previous state. Without one, the state is a new one and token 0 is put first.
 
@@ -276,15 +270,11 @@ class Core:
         ArgumentError, UnsupportedError
             The tokens or the state are not of this model, or it has no tokenizer to read a text.
         """
-        if isinstance(prompt, (str, bytes)):
+        if isinstance(prompt, TEXTS):
             ids = self.tokenizer.encode(prompt)
-        elif isinstance(prompt, Iterable):
-            ids = list(prompt)
         else:
-            found = show(prompt)
             expected = "text or token ids"
-            sentence = f"{self.path}: the prompt must be {expected}, not {found}"
-            raise ArgumentError(self.path, "prompt", found, expected, "give one of them", sentence)
+            ids = items(self.path, "prompt", prompt, expected, "give one of them")
         if state is None:
             ids = [END_OF_DOCUMENT, *ids]
         return self.check_tokens(ids), self.check_state(state)
@@ -296,9 +286,7 @@ class Core:
             return self.new_state()
         fix = "use model.new_state()"
         if not isinstance(state, State):
-            found = show(state)
-            sentence = f"{self.path}: the state must be a State, not {found}"
-            raise ArgumentError(self.path, "state", found, "a State", fix, sentence)
+            raise refusal(self.path, "state", state, "a State", fix)
         if state.origin != self.origin:
             owner = _owner(state)
             own = self.hash[:12]
@@ -307,8 +295,8 @@ class Core:
         data = state.data
         shape = (self.state_size,)
         good = isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous
-        if not good or data.shape != shape:
-            expected = f"contiguous float32 {shape}"
+        if not good or data.shape != shape or not isinstance(state.tokens, int):
+            expected = f"contiguous float32 {shape} and a number of tokens"
             sentence = f"{self.path}: the data of the state are not {expected}"
             raise ArgumentError(self.path, "state", "other data", expected, fix, sentence)
         return state
@@ -321,6 +309,7 @@ class Core:
         Parameters
         ----------
         ids : ndarray of int, shape (n,)
+            At least one.
         logits, hidden : ndarray, float32, shapes (V,) and (C + 1,)
             What `Reader.read` wrote for the last token.
 
@@ -328,12 +317,24 @@ class Core:
         -------
         ndarray, float32, shape (n,)
             The same bits as the kernels compute. Without a preview they are ``logits[ids]``.
+
+        Raises
+        ------
+        ArgumentError
+            The ids are not tokens, or the arrays have other shapes.
         """
+        ids = self.check_tokens(ids)
+        name, row, size = "logits", logits, self.config["vocab_size"]
+        if self.has_preview:
+            name, row, size = "hidden", hidden, self.config["n_embd"] + 1
+        if not isinstance(row, np.ndarray) or row.shape != (size,) or row.dtype != np.float32:
+            fix = "give what Reader.read wrote"
+            raise refusal("exact_logits", name, row, f"float32 of shape ({size},)", fix)
         if not self.has_preview:
             return logits[ids]
         # logit = (weight @ x) * scale * x_scale; the sums are whole numbers, so they are exact.
         take = self.reader.limit.take
-        rows = take("head.places", np.asarray(ids))  # (n,)
+        rows = take("head.places", ids)  # (n,)
         weight = take("head.rows.weight", rows)  # int8, (n, C)
         scale = take("head.rows.weight.scale", rows)  # (n,)
         x, x_scale = hidden[:-1], hidden[-1]
@@ -370,7 +371,7 @@ def _as_integers(tokens: Any) -> np.ndarray | None:
         return None  # NumPy would take True for 1 if other integers stand beside it
     try:
         ids = np.atleast_1d(np.asarray(tokens))
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # of any kind: an object of the caller may raise what it likes
         return None
     # An empty list has no integers in it, so NumPy gives it another type.
     return ids if ids.ndim == 1 and ids.dtype.kind in "iu" else None

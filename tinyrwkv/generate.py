@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import threading
+import io
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol, TypedDict, cast
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
-from .arguments import real_number, whole_number
+from .arguments import TEXTS, items, real_number, refusal, whole_number
 from .core import Core
-from .errors import ArgumentError, TinyRWKVError, show
+from .errors import TinyRWKVError
 from .sampling import TokenSampler
 from .state import State
 from .tokenizer import END_OF_DOCUMENT, StreamDecoder, Tokenizer, to_bytes
 
 NO_TOKEN = -1
 
-_NOTHING = np.empty(0, np.int32)
+MOST_STOP_BYTES = 16_384
+"""Bytes of all stop strings together; bounds the time and the memory to prepare them."""
+
+PIECE_OF_PROMPT = 256
+"""Tokens that a text is turned into at a time, so that a deadline can end a long one."""
 
 ExactLogits = Callable[[np.ndarray], np.ndarray]
 """Takes ids (n,) and returns their logits (n,), computed from whole rows of the head."""
@@ -29,6 +33,10 @@ class ConstraintWalk(Protocol):
 
     def mask(self, logits: np.ndarray, exact: ExactLogits | None) -> None:
         """Put ``-inf``, in place, for every token that may not follow.
+
+        A walk that may take long has an attribute ``stopped`` besides. The generation puts a
+        function there. When it returns a true value, `mask` should leave the logits as they were
+        and raise a TimeoutError.
 
         Parameters
         ----------
@@ -82,7 +90,7 @@ class Result:
     Attributes
     ----------
     text : str
-        The pieces joined.
+        The pieces joined. Before the first piece was asked for, a TinyRWKVError.
     tokens : list of int
         The tokens sampled, without the one that ends a document.
     stop_reason : str or None
@@ -101,18 +109,22 @@ class Result:
     ('length', 3)
     """
 
-    def __init__(self, model: Core, state: State, unread: np.ndarray) -> None:
-        self.text = ""
+    def __init__(self, model: Core, state: State, unread: Iterable[int]) -> None:
+        self._text: io.StringIO | None = None  # grows by what is added, unlike a str
         self.tokens: list[int] = []
         self.stop_reason: str | None = None
-        self.timings: Timings = {
-            "prompt_tokens": 0,
-            "prompt_seconds": 0.0,
-            "tokens": 0,
-            "seconds": 0.0,
-        }
+        self.timings = Timings(prompt_tokens=0, prompt_seconds=0.0, tokens=0, seconds=0.0)
         self._model = model
         self._reach(state, unread)
+
+    @property
+    def text(self) -> str:
+        """The pieces joined."""
+        if self._text is None:
+            fix = "iterate over the generation, or call its text()"
+            sentence = "generate: there is no text yet, because nobody asked for a piece"
+            raise TinyRWKVError("generate", "result", "no piece", "a piece", fix, sentence)
+        return self._text.getvalue()
 
     @property
     def unread(self) -> list[int]:
@@ -132,16 +144,50 @@ class Result:
         self._settle()
         return self._state.copy()
 
-    def _reach(self, state: State, unread: np.ndarray | list[int]) -> None:
+    def _reach(self, state: State, unread: Iterable[int] = ()) -> None:
         """Set the state that was reached, and the tokens that it has not read."""
         self._state = state
         self._unread = unread
 
     def _settle(self) -> None:
         """Read what the state lacks, if the text has ended; before that there may be no time."""
-        if len(self._unread) and self.stop_reason in ("stop", "length"):
-            _, state = self._model.forward(self._unread, self._state, logits=None)
-            self._reach(state, [])
+        if self.stop_reason in ("stop", "length") and (rest := list(self._unread)):
+            _, state = self._model.forward(rest, self._state, logits=None)
+            self._reach(state)
+
+
+class _Prompt:
+    """What is left of a prompt; a text becomes tokens piece by piece, as they are read."""
+
+    def __init__(self, model: Core, prompt: str | Iterable[int], state: State | None) -> None:
+        self._text = b""
+        self._place = 0
+        if isinstance(prompt, TEXTS):
+            self._tokenizer = model.tokenizer
+            self._text = to_bytes(prompt)
+            prompt = self._encode()
+        self.ids, self.state = model.check_prompt(prompt, state)
+
+    def _encode(self) -> list[int]:
+        """Return the next tokens of the text."""
+        ids, self._place = self._tokenizer.encode_part(self._text, self._place, PIECE_OF_PROMPT)
+        return ids
+
+    def drop(self, count: int) -> None:
+        """Forget the first tokens, which were read."""
+        self.ids = self.ids[count:]
+        if not len(self.ids) and self._place < len(self._text):
+            self.ids = np.array(self._encode(), np.int32)
+
+    def ends_after(self, count: int) -> bool:
+        """Tell whether these are all tokens."""
+        return count == len(self.ids) and self._place == len(self._text)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield all tokens."""
+        yield from self.ids.tolist()
+        if self._text:
+            yield from self._tokenizer.encode(self._text[self._place :])
 
 
 class Generation(Iterator[Piece]):
@@ -173,23 +219,22 @@ class Generation(Iterator[Piece]):
         max_tokens: int,
         stop: str | Iterable[str],
         deadline: float | None,
+        timeout: float | None = None,
         constraint: TokenConstraint | None = None,
     ) -> None:
+        self.deadline = _check_time(deadline, timeout)
         stops = _check_stops(stop)
         _check_methods("sampler", sampler, "a Sampler", ("copy", "reset", "sample", "accept"))
         if constraint is not None:
             _check_methods("constraint", constraint, "Choice, Regex or JsonSchema", ("start",))
         self.model = model
         self.max_tokens = whole_number("generate", "max_tokens", max_tokens)
-        self.deadline = deadline
-        if deadline is not None:
-            fix = "give time.monotonic() + seconds"
-            self.deadline = real_number("generate", "deadline", deadline, fix=fix)
 
         self._tokenizer: Tokenizer | None = None
         if stops or "tokenizer.bytes" in model.file:
             self._tokenizer = model.tokenizer
-        self._prompt, start = model.check_prompt(prompt, state)
+        self._prompt = _Prompt(model, prompt, state)
+        start = self._prompt.state
         # The state before a call of the kernels, and a buffer for the one after it. The caller's
         # own state is left alone.
         self._now = start.copy()
@@ -200,20 +245,35 @@ class Generation(Iterator[Piece]):
         self.sampler = sampler.copy()
         self.sampler.reset()
         self._walk = None if constraint is None else constraint.start(model)
-        self._exact = self._exact_logits if model.has_preview else None
-        self._stops = _StopStrings([to_bytes(text) for text in stops])
-        # If a stop string may have begun in some token: the state before that token, and the bytes
-        # from that token on.
-        self._match_state: State | None = None
-        self._match_bytes = b""
+        if self._walk is not None and hasattr(self._walk, "stopped"):
+            self._walk.stopped = self._interruption
+        self._exact: ExactLogits | None = None
+        if model.has_preview:
+            self._exact = lambda ids: model.exact_logits(ids, self.logits, self._hidden)
+        self._stops = _StopStrings(stops)
+        # If a stop string may have begun: states before two tokens, the first of them not after
+        # the place where it begins, and the bytes from each of these tokens on.
+        self._marks: list[tuple[State, bytearray]] = []
         self._decoder = StreamDecoder()
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self.result = Result(model, self._now, self._prompt)
         self._steps = self._run()
 
     def cancel(self) -> None:
         """End the generation within milliseconds; may be called from any thread."""
-        self._cancelled.set()
+        self._cancelled = True
+
+    def text(self) -> str:
+        """Generate all that is left, and return the whole text.
+
+        Returns
+        -------
+        str
+            The same as ``result.text`` at the end.
+        """
+        for _ in self:
+            pass
+        return self.result.text
 
     def __next__(self) -> Piece:
         """Make the next piece.
@@ -221,66 +281,85 @@ class Generation(Iterator[Piece]):
         Raises
         ------
         TinyRWKVError
-            The model's logits are not numbers, because the file is damaged.
+            The model's logits are not numbers, because the file is damaged. Or another thread is
+            making a piece: a generation belongs to one thread at a time.
         """
-        piece = next(self._steps)
-        self.result.text += piece.text
+        text = self.result._text = self.result._text or io.StringIO()
+        try:
+            piece = next(self._steps)
+        except ValueError as error:
+            if str(error) != "generator already executing":
+                raise
+            what = ("generate", "next", "two calls at a time", "one at a time")
+            sentence = "generate: another thread is iterating over this generation"
+            raise TinyRWKVError(*what, "let one thread iterate", sentence) from None
+        text.write(piece.text)
         return piece
 
     def _run(self) -> Iterator[Piece]:
-        if not self._read_prompt():
-            return self._end(self._interruption())
+        try:
+            reason = yield from self._pieces()
+        except TimeoutError:  # the kernels or the constraint were interrupted
+            reason = self._interruption()
+            if not reason:
+                raise
+            yield from self._last_piece()
+        self.result.stop_reason = reason
+        # Let go of the other states: who keeps a generation only needs its result.
+        self._now = self._next = self.result._state
+        self._marks = []
+        self._exact = None  # it refers to this object, so both would only go together
+
+    def _pieces(self) -> Generator[Piece, None, str]:
+        """Yield the pieces; return why there are no more."""
+        self._read_prompt()
         timings = self.result.timings
         while len(self.result.tokens) < self.max_tokens:
             begin = time.perf_counter()
             token, logprob = self._choose()
             if token == END_OF_DOCUMENT:
                 yield from self._last_piece()
-                return self._end("stop")
+                return "stop"
             text, reason = self._add(token)
             timings["seconds"] += time.perf_counter() - begin
             yield Piece(text, token, logprob)
             if reason:
-                return self._end(reason)
+                return reason
 
             begin = time.perf_counter()
-            if not self._read(np.array([token], np.int32), _NOTHING):
-                yield from self._last_piece()
-                return self._end(self._interruption())
+            self._read(np.array([token], np.int32), self.logits)
+            self.result._reach(self._now)
             timings["seconds"] += time.perf_counter() - begin
-        return self._end("length")
+        return "length"
 
-    def _read_prompt(self) -> bool:
-        """Read the prompt in chunks that the deadline leaves time for; False if interrupted."""
+    def _read_prompt(self) -> None:
+        """Read the prompt in chunks that the deadline leaves time for."""
         timings = self.result.timings
         begin = time.perf_counter()
-        rest = self._prompt
-        while len(rest):
+        prompt = self._prompt
+        while len(prompt.ids):
             seconds = None if self.deadline is None else self.deadline - time.monotonic()
-            count = self.model.reader.pace.chunk(seconds)
-            chunk, rest = rest[:count], rest[count:]
-            if not self._read(chunk, rest):
-                return False
+            chunk = prompt.ids[: self.model.reader.pace.chunk(seconds)]
+            self._read(chunk, self.logits if prompt.ends_after(len(chunk)) else None)
+            prompt.drop(len(chunk))
+            self.result._reach(self._now, prompt)
             timings["prompt_tokens"] += len(chunk)
             timings["prompt_seconds"] = time.perf_counter() - begin
-        return True
 
-    def _read(self, ids: np.ndarray, rest: np.ndarray) -> bool:
-        """Read tokens into the state; False, with nothing changed, if interrupted.
+    def _read(self, ids: np.ndarray, out: np.ndarray | None) -> None:
+        """Read tokens into the state; raise a TimeoutError, with nothing changed, if interrupted.
 
-        `rest` is what will still be unread: logits are needed only after the last token.
+        `out` is memory for the logits after the last token.
         """
-        out = None if len(rest) else self.logits
         old = self._now
         new = self._next
         reader = self.model.reader
         if not reader.read(ids, old.data, new.data, out, self._interruption, self._hidden):
-            return False
+            raise TimeoutError
         new.tokens = old.tokens + len(ids)
         self._now = new
         self._next = old
-        self.result._reach(new, rest)
-        return True
+        self._read_last = ids
 
     def _choose(self) -> tuple[int, float]:
         """Choose the next token from the logits; return it and its logprob."""
@@ -290,13 +369,14 @@ class Generation(Iterator[Piece]):
             sentence = f"{path}: the model computed {found} as logits"
             raise TinyRWKVError(path, "logits", found, "numbers", "verify the file", sentence)
         if self._walk is not None:
+            # If the constraint is interrupted, the last tokens must be read again for the logits.
+            self.result._reach(self._next, self._read_last)
             self._walk.mask(self.logits, self._exact)
+            self.result._reach(self._now)
         token, logprob = self.sampler.sample(self.logits)
+        token = whole_number("sampler", "token", token, 0, len(self.logits) - 1)
         self.sampler.accept(token)
         return token, logprob
-
-    def _exact_logits(self, ids: np.ndarray) -> np.ndarray:
-        return self.model.exact_logits(ids, self.logits, self._hidden)
 
     def _add(self, token: int) -> tuple[str, str | None]:
         """Add a token; return the text to show, and why the generation ends here, if it does."""
@@ -324,18 +404,31 @@ class Generation(Iterator[Piece]):
         If it is complete, the text ends before it, maybe within a token. Then the result goes back
         to the state before that token, and the bytes up to the stop string are encoded anew.
         """
-        self._match_bytes += data
+        for _, since in self._marks:
+            since += data
         shown, size = self._stops.push(data)
         if size is not None and self._tokenizer is not None:
-            unread = self._tokenizer.encode(self._match_bytes[:-size])
-            self.result._reach(self._match_state or self._now, unread)
+            state, since = self._marks[0] if self._marks else (self._now, bytearray(data))
+            self.result._reach(state, self._tokenizer.encode(bytes(since[:-size])))
             return shown, True
-        if not self._stops.partial:
-            self._match_state = None
-            self._match_bytes = b""
-        elif self._match_state is None:
-            self._match_state = self._now.copy()
+        self._set_marks(data)
         return shown, False
+
+    def _set_marks(self, data: bytes) -> None:
+        """Keep the states that are needed if what may be a stop string is one.
+
+        There are at most two, since states are large. The second one takes the place of the first
+        when the stop string can only begin after it. So what must be read again never grows longer
+        than two stop strings.
+        """
+        partial = len(self._stops.partial)
+        if not partial:
+            self._marks = []
+            return
+        if len(self._marks) == 2 and len(self._marks[1][1]) >= partial:
+            del self._marks[0]
+        if len(self._marks) < 2:
+            self._marks.append((self._now.copy(), bytearray(data)))
 
     def _rest(self) -> str:
         """Return the text that was kept back, as no stop string follows."""
@@ -343,7 +436,7 @@ class Generation(Iterator[Piece]):
 
     def _interruption(self) -> str:
         """Return what ends the generation early, "cancelled" or "deadline"; "" if nothing does."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             return "cancelled"
         late = self.deadline is not None and time.monotonic() >= self.deadline
         return "deadline" if late else ""
@@ -354,35 +447,52 @@ class Generation(Iterator[Piece]):
         if text:
             yield Piece(text, NO_TOKEN, 0.0)
 
-    def _end(self, reason: str) -> None:
-        self.result.stop_reason = reason
-        # Let go of the other buffer: who keeps a generation only needs its result.
-        self._now = self._next = self.result._state
+
+def _check_time(deadline: float | None, timeout: float | None) -> float | None:
+    """Return the deadline; raise an ArgumentError if it is of another clock, or none."""
+    now = time.monotonic()
+    if timeout is not None:
+        if deadline is not None:
+            expected = "given without a deadline"
+            raise refusal("generate", "timeout", timeout, expected, "leave one of them out")
+        return now + real_number("generate", "timeout", timeout, 0, fix="give seconds")
+    if deadline is None:
+        return None
+    fix = "give timeout=seconds, or deadline=time.monotonic() + seconds"
+    expected = "an absolute time.monotonic() time"
+    deadline = real_number("generate", "deadline", deadline, fix=fix)
+    # Whoever computed a deadline added something to a time. Nobody waits since the clock showed
+    # half of what it shows now. So this is a number of seconds, or time.time().
+    is_unix_time = abs(deadline - time.time()) < now
+    if deadline < now / 2 or (is_unix_time and deadline > 2 * now):
+        raise refusal("generate", "deadline", deadline, expected, fix)
+    return deadline
 
 
-def _check_stops(stop: object) -> list[str]:
-    """Return the stop strings as a list; raise an ArgumentError if one is not a text, or empty."""
-    single = isinstance(stop, str) or not isinstance(stop, Iterable)
-    stops = [stop] if single else list(cast(Iterable[object], stop))
-    if not all(isinstance(text, str) and text for text in stops):
-        found = show(stops)
-        expected = "texts of 1 character or more"
-        sentence = f"generate: stop must be {expected}, not {found}"
-        raise ArgumentError("generate", "stop", found, expected, "leave out empty ones", sentence)
-    return cast(list[str], stops)
+def _check_stops(stop: object) -> list[bytes]:
+    """Return the stop strings; raise an ArgumentError if one is not a text, empty, or too long."""
+    expected = f"texts of 1 character or more, of {MOST_STOP_BYTES:,} bytes together at most"
+    fix = "leave out empty ones; of long ones, the first words are enough"
+    stops = [stop] if isinstance(stop, str) else items("generate", "stop", stop, expected, fix)
+    found = [to_bytes(text) for text in stops if isinstance(text, str)]
+    if len(found) < len(stops) or not all(found) or sum(map(len, found)) > MOST_STOP_BYTES:
+        raise refusal("generate", "stop", stops, expected, fix)
+    return found
 
 
 def _check_methods(name: str, value: object, expected: str, methods: tuple[str, ...]) -> None:
     """Raise an ArgumentError if a value is a class, or an object without these methods."""
-    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
-        found = show(value)
+    has_all = all(callable(getattr(value, method, None)) for method in methods)
+    if isinstance(value, type) or not has_all:
         expected += f", or an object with the methods {', '.join(methods)}"
-        sentence = f"generate: {name} must be {expected}, not {found}"
-        raise ArgumentError("generate", name, found, expected, "make one and give it", sentence)
+        raise refusal("generate", name, value, expected, "make one and give it")
 
 
 class _StopStrings:
     """Finds stop strings in the bytes of tokens, wherever one token ends and the next begins.
+
+    The automaton of Aho and Corasick: "Efficient string matching", 1975. Its nodes are the texts
+    that stop strings begin with. A byte takes a few steps, however many and long the strings are.
 
     Attributes
     ----------
@@ -391,8 +501,32 @@ class _StopStrings:
     """
 
     def __init__(self, stops: list[bytes]) -> None:
-        self.stops = stops
         self.partial = b""
+        self._node = 0
+        self._next: dict[tuple[int, int], int] = {}  # the node, by the one before and a byte
+        self._depth = [0]
+        self._found = [0]  # bytes of the longest stop string that ends at a node
+        for stop in stops:
+            node = 0
+            for depth, byte in enumerate(stop, 1):
+                node = self._next.setdefault((node, byte), len(self._depth))
+                if node == len(self._depth):
+                    self._depth.append(depth)
+                    self._found.append(0)
+            self._found[node] = len(stop)
+        # If a byte does not follow: the longest of the other nodes that the text ends with.
+        self._other = [0] * len(self._depth)
+        by_depth = sorted(self._next.items(), key=lambda item: self._depth[item[1]])
+        for (before, byte), node in by_depth:
+            if before:
+                self._other[node] = self._after(self._other[before], byte)
+            self._found[node] = self._found[node] or self._found[self._other[node]]
+
+    def _after(self, node: int, byte: int) -> int:
+        """Return the longest node that the text ends with after a byte."""
+        while node and (node, byte) not in self._next:
+            node = self._other[node]
+        return self._next.get((node, byte), 0)
 
     def push(self, data: bytes) -> tuple[bytes, int | None]:
         """Add bytes to the text; return those to show, and the bytes from a stop string on.
@@ -404,22 +538,17 @@ class _StopStrings:
             How many bytes there are from the stop string on; None if none is complete.
         """
         text = self.partial + data
-        found = [start for stop in self.stops if (start := text.find(stop)) >= 0]
-        if found:
+        begin = len(text)  # of the first stop string that is complete
+        for end, byte in enumerate(data, len(self.partial) + 1):
+            self._node = self._after(self._node, byte)
+            if self._found[self._node]:
+                begin = min(begin, end - self._found[self._node])
+        if begin < len(text):
             self.partial = b""
-            return text[: min(found)], len(text) - min(found)
-        end = len(text) - self._overlap(text)
+            return text[:begin], len(text) - begin
+        end = len(text) - self._depth[self._node]
         self.partial = text[end:]
         return text[:end], None
-
-    def _overlap(self, text: bytes) -> int:
-        """Return the length of the longest suffix of a text that is a prefix of a stop string."""
-        longest = 0
-        for stop in self.stops:
-            for size in range(longest + 1, len(stop)):
-                if text.endswith(stop[:size]):
-                    longest = size
-        return longest
 
     def release(self) -> bytes:
         """Return the partial match, and forget it, as no stop string follows."""

@@ -1,96 +1,19 @@
-"""A model as users see it: they load it, generate, score, and look at its memory."""
+"""A model as users see it: they generate, score, and look at its memory."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from .core import Core
 from .engine.plan import MemoryPlan, memory_plan
-from .errors import ArgumentError, FormatError
-from .file.mapped import open_file
-from .file.verify import verify as check_all
 from .generate import Generation, TokenConstraint
 from .sampling import Sampler, TokenSampler
 from .score import Scored, score
 from .state import State
 
-BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
-
-
-def load(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    backend: str = "auto",
-    threads: int = 1,
-    resident_limit: int | None = None,
-    verify: bool = False,
-    prefault: bool = False,
-    lock: bool = False,
-) -> Model:
-    """Map a model file and make it ready; no weight is read before the first token.
-
-    Parameters
-    ----------
-    path : str or path-like, optional
-        A .trwkv file; without one, the small model that ships in the package.
-    backend : str
-        "native", "numba", "numpy" or "auto". With "auto", the environment variable
-        TINYRWKV_BACKEND decides; without it, the first of the three that can run.
-    threads : int
-        Threads for each token. The result has the same bits for every number.
-    resident_limit : int, optional
-        Bytes of the file that may be in this process's memory at one time. It makes tokens slower
-        but changes no result.
-    verify : bool
-        Compare the whole file with its checksums first, and look for weights that are no numbers.
-    prefault : bool
-        Read the whole file into memory now, so that no token waits for the disk.
-    lock : bool
-        Keep the file in memory as far as the system's limits allow (mlock); not together with a
-        resident_limit.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    FormatError
-        The file is missing or damaged, or is not a model.
-    ArgumentError, UnsupportedError
-        A setting is out of range, or this machine cannot do it.
-
-    Examples
-    --------
-    >>> model = load(threads=2)
-    >>> model.config["arch"], model.config["n_layer"], model.config["vocab_size"]
-    ('v7', 8, 4096)
-    """
-    if path is None and not os.path.exists(BUNDLED):
-        expected = "the model that ships in the package"
-        fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
-        sentence = f"the bundled model is missing: no such file: {BUNDLED}"
-        raise FormatError(BUNDLED, "bundled model", "no file", expected, fix, sentence)
-    if lock and resident_limit is not None:
-        found = "a resident_limit too"
-        expected = "one of them: locked pages cannot be let go"
-        fix = "leave one of them out"
-        sentence = "load: lock and resident_limit exclude each other: locked pages cannot be let go"
-        raise ArgumentError("load", "lock", found, expected, fix, sentence)
-    file = open_file(BUNDLED if path is None else path)
-    if verify:
-        check_all(file)
-    model = Model(file, backend, threads, resident_limit)
-    if prefault:
-        file.prefault(mapped=resident_limit is None)
-    if lock:
-        file.lock()
-    return model
-
 
 class Model(Core):
-    """An RWKV model in one mapped file; made by `load`.
+    """An RWKV model in one mapped file; made by `tinyrwkv.load`.
 
     Threads may share it, each with states of its own. In a ``with`` statement the file is closed at
     the end.
@@ -108,7 +31,8 @@ class Model(Core):
 
     Examples
     --------
-    >>> with load() as model:
+    >>> import tinyrwkv
+    >>> with tinyrwkv.load() as model:
     ...     logits, state = model.forward([0, 1, 2])
     >>> state.tokens
     3
@@ -123,6 +47,7 @@ class Model(Core):
         max_tokens: int = 100,
         stop: str | Iterable[str] = (),
         deadline: float | None = None,
+        timeout: float | None = None,
         constraint: TokenConstraint | None = None,
     ) -> Generation:
         r"""Continue a prompt, piece by piece.
@@ -139,10 +64,13 @@ class Model(Core):
         max_tokens : int
             Tokens to generate at most.
         stop : str or iterable of str
-            End before any of these texts, even if it begins or ends within a token. Token 0 always
-            ends the generation.
+            End before any of these texts, even if it begins or ends within a token. They may have
+            16,384 bytes together. Token 0 always ends the generation.
         deadline : float, optional
-            Absolute ``time.monotonic()`` time to end at, within milliseconds.
+            Absolute ``time.monotonic()`` time to end at, within milliseconds. A number of seconds
+            is refused.
+        timeout : float, optional
+            Instead of a deadline: the seconds from this call on.
         constraint : Choice, Regex or JsonSchema, optional
             What the whole text must match. In a class of your own (a
             `tinyrwkv.generate.TokenConstraint`), ``start(model)`` returns an object with two
@@ -154,7 +82,9 @@ class Model(Core):
         Returns
         -------
         Generation
-            An iterator of pieces (text, token, logprob), with ``cancel()`` and ``result``.
+            An iterator of pieces (text, token, logprob), with ``cancel()``, ``result`` and
+            ``text()``, which returns the whole text. It begins to work when it is asked for a
+            piece. One thread at a time may iterate.
 
         Raises
         ------
@@ -164,18 +94,18 @@ class Model(Core):
         Examples
         --------
         >>> import tinyrwkv
-        >>> model = load()
+        >>> model = tinyrwkv.load()
         >>> greedy = tinyrwkv.Sampler(temperature=0)
         >>> prompt = "User: turn left\n\nAssistant:"
         >>> generation = model.generate(prompt, sampler=greedy, stop=["\n"])
-        >>> "".join(piece.text for piece in generation)
+        >>> generation.text()
         ' turn(90)'
         >>> generation.result.stop_reason
         'stop'
         """
-        return Generation(
-            self, prompt, state, sampler or Sampler(), max_tokens, stop, deadline, constraint
-        )
+        chosen = Sampler() if sampler is None else sampler
+        ends = (max_tokens, stop, deadline, timeout)
+        return Generation(self, prompt, state, chosen, *ends, constraint)
 
     def score(
         self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None
@@ -214,7 +144,8 @@ class Model(Core):
         Examples
         --------
         >>> choices = [" turn(90)", " turn(-90)", " photo()"]
-        >>> scores = load().score("User: turn left\n\nAssistant:", choices)
+        >>> import tinyrwkv
+        >>> scores = tinyrwkv.load().score("User: turn left\n\nAssistant:", choices)
         >>> max(scores, key=lambda scored: scored.logprob).text
         ' turn(90)'
         """
@@ -227,13 +158,15 @@ class Model(Core):
         -------
         dict
             file_bytes, touched_bytes_per_token, resident_bytes_max (whole pages, or the limit),
-            resident_bytes_typical (after 200 tokens from a cold start), state_bytes,
+            resident_bytes_typical (after 200 tokens from a cold start; a copy is all there),
+            state_bytes,
             workspace_bytes, and parts: a list of dicts of part, file_bytes, touched_bytes_per_token
             and resident_bytes_max.
 
         Examples
         --------
-        >>> plan = load().plan()
+        >>> import tinyrwkv
+        >>> plan = tinyrwkv.load().plan()
         >>> plan["touched_bytes_per_token"] < plan["resident_bytes_max"] < 10e6
         True
         >>> [part["part"] for part in plan["parts"]]

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .arguments import real_number, whole_number
-from .errors import ArgumentError, TinyRWKVError
+from .arguments import real_number, refusal, whole_number
+from .errors import TinyRWKVError
 
 MOST_IDS = 1 << 20  # ids that can be counted; bounds the memory
 GREEDY_BELOW = 1e-4  # a temperature
@@ -118,18 +118,15 @@ class Sampler:
 
     def _set_bias(self) -> None:
         if not isinstance(self.logit_bias, (Mapping, type(None))):
-            found = repr(self.logit_bias)
-            sentence = f"Sampler: logit_bias must be a mapping, not {found}"
-            raise ArgumentError(
-                "Sampler", "logit_bias", found, "a mapping", "pass {id: bias}", sentence
-            )
-        self.logit_bias = dict(self.logit_bias or {})
+            fix = "pass {id: bias}"
+            raise refusal("Sampler", "logit_bias", self.logit_bias, "a mapping", fix)
+        self.logit_bias = {} if self.logit_bias is None else dict(self.logit_bias)
         ids: list[int] = []
         biases: list[float] = []
         for token, bias in self.logit_bias.items():
             what = "a token id in logit_bias"
             ids.append(whole_number("Sampler", "logit_bias", token, 0, MOST_IDS - 1, what=what))
-            what = f"the bias of token {token} in logit_bias"
+            what = f"the bias of token {ids[-1]} in logit_bias"
             biases.append(real_number("Sampler", "logit_bias", bias, -math.inf, 1e4, what=what))
         self._bias_ids = np.array(ids, np.int64)
         self._bias = np.array(biases, np.float32)
@@ -250,7 +247,9 @@ class Sampler:
         -------
         Sampler
         """
-        other = deepcopy(self)
+        # What never changes is shared: a bias for each token is slow to copy.
+        fixed = (self.logit_bias, self._bias_ids, self._bias)
+        other = deepcopy(self, {id(value): value for value in fixed})
         if self.seed is None:
             other._random = None
         return other
@@ -282,11 +281,14 @@ class Sampler:
         P(token) = exp(logit - _peak) / sum exp(logits - _peak), where _weights are the terms of the
         sum and _log_sum is its logarithm.
         """
-        logits = np.asarray(logits, np.float32)
-        if logits.ndim != 1 or logits.size == 0:
-            found = f"shape {logits.shape}"
-            sentence = f"Sampler: logits must be one row of shape (V,), not of {found}"
-            raise ArgumentError("Sampler", "logits", found, "(V,)", "pass one row", sentence)
+        try:
+            row = np.asarray(logits)
+        except Exception:  # of any kind: an object of the caller may raise what it likes
+            row = np.empty(0)
+        if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "fiu":
+            expected = "one row of numbers, of shape (V,)"
+            raise refusal("Sampler", "logits", logits, expected, "pass one row")
+        logits = row.astype(np.float32, copy=False)
         if self._weights.size != logits.size:
             self._weights = np.empty_like(logits)
             self._adjusted = np.empty_like(logits)
@@ -301,11 +303,11 @@ class Sampler:
         """Return the logits with bias and penalties, in _adjusted."""
         adjusted = self._adjusted
         adjusted[:] = logits
-        if self._bias.size and self._bias_ids.max() >= logits.size:
-            found = f"id {self._bias_ids.max():,}"
-            expected = f"ids below {logits.size:,}"
-            sentence = f"Sampler: logit_bias has {found}, but the model only has {expected}"
-            raise ArgumentError("Sampler", "logit_bias", found, expected, "leave it out", sentence)
+        largest = int(self._bias_ids.max(initial=0))
+        if largest >= logits.size:
+            expected = f"below {logits.size:,}, as the model's are"
+            what = "the largest id in logit_bias"
+            raise refusal("Sampler", "logit_bias", largest, expected, "leave it out", what)
         adjusted[self._bias_ids] += self._bias
         if self._penalised:
             # flatnonzero is ten times as fast with truth values as with numbers.

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .arguments import items, refusal
 from .core import Core
-from .errors import ArgumentError, show
 from .state import State
+from .tokenizer import to_bytes
 
 
 class Scored(NamedTuple):
@@ -76,13 +77,11 @@ def score(
 
 def _check_choices(choices: Iterable[str]) -> list[str]:
     """Return the choices as a list; raise an ArgumentError if there is none, or one is no text."""
-    several = isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
-    texts = list(choices) if several else []
+    expected = "texts of 1 character or more"
+    fix = "give a list of str"
+    texts = items("score", "choices", choices, expected, fix)
     if not texts or not all(isinstance(text, str) and text for text in texts):
-        found = show(choices)
-        expected = "texts of 1 character or more"
-        sentence = f"score: choices must be {expected}, not {found}"
-        raise ArgumentError("score", "choices", found, expected, "give a list of str", sentence)
+        raise refusal("score", "choices", texts, expected, fix)
     return texts
 
 
@@ -92,7 +91,7 @@ def _score_text(model: Core, text: str, after: _After) -> Scored:
     for before, token in itertools.pairwise(tokens):
         after = _read(model, before, after.state)
         total += _logprob(model, token, after)
-    return Scored(text, total, len(tokens), len(text.encode()))
+    return Scored(text, total, len(tokens), len(to_bytes(text)))
 
 
 def _read(model: Core, token: int, state: State) -> _After:

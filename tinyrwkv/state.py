@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import ArgumentError, FormatError, os_errors
+from .errors import ArgumentError, FormatError, os_errors, show
 from .file.config import Origin
 from .file.mapped import TensorFile, open_file
 from .file.output import STATE, new_file
@@ -105,7 +105,7 @@ class State:
             `model` is not a model.
         """
         if not hasattr(model, "state_size"):
-            found = repr(model)
+            found = show(model)
             fix = "give the model that made the state"
             sentence = f"State.load: model must be a Model, not {found}"
             raise ArgumentError("State.load", "model", found, "a Model", fix, sentence)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import operator
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable
 
 import numpy as np
 
-from .arguments import NOT_NUMBERS
+from .arguments import BYTES, Text, items, refusal, whole_number
 from .errors import ArgumentError, FormatError
 
 END_OF_DOCUMENT = 0  # the id of a token that stands for no text
@@ -47,6 +47,8 @@ class Tokenizer:
         have no tokens then.
     """
 
+    ARRAYS = ("bytes", "starts", "ids")
+
     def __init__(
         self,
         data: np.ndarray | bytes,
@@ -58,7 +60,7 @@ class Tokenizer:
         if isinstance(data, bytes):
             data = np.frombuffer(data, np.uint8)
         self.file = file or "tokenizer"
-        self.vocab_size = vocab_size
+        self.vocab_size = whole_number("Tokenizer", "vocab_size", vocab_size)
         self._check(data, starts, ids)
         lengths = starts[1:] - starts[:-1]  # (n,)
         prefixes = self._find_prefixes(data, starts[:-1], lengths)  # (n,)
@@ -79,7 +81,7 @@ class Tokenizer:
         """Return the number of entries; below `vocab_size`."""
         return len(self._ids)
 
-    def encode(self, text: str | bytes) -> list[int]:
+    def encode(self, text: Text) -> list[int]:
         """Return the token ids of a text; `decode_bytes` turns them into its bytes again.
 
         Parameters
@@ -105,7 +107,25 @@ class Tokenizer:
         >>> [tokenizer.token_bytes(token) for token in tokenizer.encode("turn left")]
         [b'turn', b' ', b'left']
         """
-        text = to_bytes(text)
+        return self.encode_part(to_bytes(text))[0]
+
+    def encode_part(
+        self, text: bytes, start: int = 0, most: int = sys.maxsize
+    ) -> tuple[list[int], int]:
+        """Return the tokens of a text from a place on, and the place after the last of them.
+
+        Parameters
+        ----------
+        text : bytes
+        start : int, optional
+        most : int, optional
+            Tokens at most.
+
+        Returns
+        -------
+        tokens : list of int
+        end : int
+        """
         # Local names are faster in a loop.
         starts = self._starts
         ids = self._ids
@@ -114,8 +134,8 @@ class Tokenizer:
         entry = self._entry
         entries = range(len(ids))
         tokens: list[int] = []
-        place = 0
-        while place < len(text):
+        place = start
+        while place < len(text) and len(tokens) < most:
             ahead = text[place : place + self._longest]
             pair = ahead[0] << 8 | (ahead[1] if len(ahead) > 1 else 0)
             # Entry k is the last one that sorts before the text ahead, or is equal to it. Every
@@ -126,7 +146,7 @@ class Tokenizer:
                 k = prefixes[k]
             tokens.append(ids[k])
             place += starts[k + 1] - starts[k]
-        return tokens
+        return tokens, place
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of some tokens, U+FFFD in place of bytes that are not UTF-8.
@@ -164,6 +184,8 @@ class Tokenizer:
         ArgumentError
             An id is not an integer from 0 to ``vocab_size - 1``.
         """
+        expected = "a list of token ids"
+        ids = items(self.file, "ids", ids, expected, "use those of encode")
         return b"".join(map(self.token_bytes, ids))
 
     def token_bytes(self, token: int) -> bytes:
@@ -185,16 +207,9 @@ class Tokenizer:
         ArgumentError
             The id is not an integer from 0 to ``vocab_size - 1``.
         """
-        try:
-            if isinstance(token, NOT_NUMBERS) or token < 0:
-                raise IndexError
-            k = self._places[operator.index(token)]
-        except (TypeError, IndexError):
-            found = repr(token)
-            expected = f"0 to {self.vocab_size - 1:,}"
-            fix = "use this model's ids"
-            sentence = f"{self.file}: a token must be a whole number from {expected}, not {found}"
-            raise ArgumentError(self.file, "token", found, expected, fix, sentence) from None
+        last = self.vocab_size - 1
+        fix = "use this model's ids"
+        k = self._places[whole_number(self.file, "token", token, 0, last, fix, "a token")]
         return self._entry(k) if k >= 0 else b""
 
     def _entry(self, k: int) -> bytes:
@@ -202,8 +217,10 @@ class Tokenizer:
 
     def _check(self, data: np.ndarray, starts: np.ndarray, ids: np.ndarray) -> None:
         """Check all but the order of the entries."""
-        arrays = (("bytes", data, "uint8"), ("starts", starts, "int32"), ("ids", ids, "int32"))
-        for name, array, dtype in arrays:
+        for name, array in zip(self.ARRAYS, (data, starts, ids), strict=True):
+            dtype = "uint8" if name == "bytes" else "int32"
+            if not isinstance(array, np.ndarray):
+                raise refusal("Tokenizer", name, array, "an array", "give a NumPy array")
             if array.dtype != dtype or array.ndim != 1 or array.size == 0:
                 found = f"{array.dtype.name} {array.shape}"
                 raise self._refusal(name, found, f"1 dimension of {dtype}, not empty")
@@ -267,7 +284,7 @@ def _first_entries(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) ->
     return np.searchsorted(pairs, np.arange(65537)).astype(np.int32)  # (65537,)
 
 
-def to_bytes(text: str | bytes) -> bytes:
+def to_bytes(text: Text) -> bytes:
     """Return a text as UTF-8; bytes as they are.
 
     The surrogates that carry undecodable bytes (PEP 383) become those bytes.
@@ -280,11 +297,13 @@ def to_bytes(text: str | bytes) -> bytes:
     try:
         if isinstance(text, str):
             return text.encode("utf-8", "surrogateescape")
-        return bytes(memoryview(text))
+        if isinstance(text, BYTES):
+            return bytes(memoryview(text))
+        found = f"a {type(text).__name__}"
     except UnicodeEncodeError as error:
         found = f"a lone surrogate at character {error.start:,}"
-    except TypeError:
-        found = f"a {type(text).__name__}"
+    except ValueError:
+        found = "a memoryview that was released"
     expected = "Unicode text or bytes"
     fix = "convert it or replace that character"
     sentence = f"encode: text must be {expected}, not {found}"
@@ -315,7 +334,7 @@ class StreamDecoder:
         -------
         str
         """
-        return self._decoder.decode(data)
+        return self._decoder.decode(to_bytes(data))
 
     def flush(self) -> str:
         """Return what is still kept, as U+FFFD, and begin anew.

@@ -28,10 +28,10 @@ sys.path.insert(
 
 import tinyrwkv
 from tinyrwkv.engine.limit import least_resident
-from tinyrwkv.file import memory
-from tinyrwkv.model import BUNDLED
+from tinyrwkv.file import memory, system
+from tinyrwkv.loading import BUNDLED
 
-if not memory.LINUX:
+if not system.LINUX:
     print("skipped: only Linux tells which pages of a file are in a process's memory")
     raise SystemExit
 

@@ -8,7 +8,7 @@ import tinyrwkv
 from tinyrwkv.chat.calls import Calls
 from tinyrwkv.chat.profile import read_profile
 from tinyrwkv.chat.templates import template
-from tinyrwkv.model import BUNDLED
+from tinyrwkv.loading import BUNDLED
 
 
 @pytest.fixture(scope="module")

@@ -465,7 +465,7 @@ def test_bench(tiny: Callable[..., str]) -> None:
     assert (
         told["touched_bytes_per_token"] == tinyrwkv.load(tiny()).plan()["touched_bytes_per_token"]
     )
-    if tinyrwkv.file.memory.LINUX:
+    if tinyrwkv.file.system.LINUX:
         assert 10**7 < told["rss_anon_bytes"] <= told["peak_rss_bytes"] < 10**9
         assert 0 < told["resident_bytes"] <= os.path.getsize(tiny()) + 4096
 

@@ -214,7 +214,7 @@ def printing(request, paths, tmp_path):
         return [*paths, "--json"]
     if request.param == "eval":
         lines = write(tmp_path / "lines", b"the cat\n")
-        return ["eval", tinyrwkv.model.BUNDLED, "--lambada", lines, "--threads", "1"]
+        return ["eval", tinyrwkv.loading.BUNDLED, "--lambada", lines, "--threads", "1"]
     return request.param.split()
 
 

@@ -16,6 +16,7 @@ import tinyrwkv
 from tests.helpers.places import ROOT
 from tests.helpers.tiny_models import BACKENDS
 from tinyrwkv.engine import backends
+from tinyrwkv.engine import reasons as found
 from tinyrwkv.engine.workspace import Workspace
 from tinyrwkv.errors import ArgumentError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
@@ -87,7 +88,7 @@ def test_other_numbers_of_threads_are_refused(program, name, threads):
 
 
 def test_reasons_are_given_for_each():
-    reasons = backends.reasons()
+    reasons = found.reasons()
     assert set(reasons) == set(BACKENDS) and all(reasons.values())
 
 

@@ -328,17 +328,22 @@ def test_a_constraint_may_be_of_another_class(load, backend):
 # Deadlines and cancellation, at any look at the clock.
 
 
+BEGIN = 1000.0
+"""What the clock shows first."""
+
+
 class Clock:
     """A clock that ticks when it is looked at."""
 
     def __init__(self) -> None:
-        self.now = 0
+        self.now = BEGIN - 1  # a call of generate looks at it once
 
     def monotonic(self) -> float:
         self.now += 1
         return float(self.now)
 
     perf_counter = staticmethod(time.perf_counter)
+    time = staticmethod(time.time)
 
 
 def with_clock(call):
@@ -360,8 +365,10 @@ def with_clock(call):
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(load, backend, prompt, ticks, arch):
     model = load(backend, arch, "int8")
     whole = finish(model.generate(prompt, sampler=greedy(), max_tokens=8))
-    first = model.generate(prompt, sampler=greedy(), max_tokens=8, deadline=float(ticks))
-    result = with_clock(lambda: finish(first))
+    deadline = BEGIN + ticks
+    result = with_clock(
+        lambda: finish(model.generate(prompt, sampler=greedy(), max_tokens=8, deadline=deadline))
+    )
     tokens = list(result.tokens)
     if result.stop_reason == "deadline":
         read = [0, *prompt, *tokens][: result.state.tokens]
@@ -385,7 +392,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(load, backend, prompt,
 def test_a_seeded_run_goes_on_with_its_own_sampler(load, compiled, ticks):
     model, sampler = load(compiled), Sampler(seed=3, logit_bias={0: -math.inf})
     whole = finish(model.generate([3, 4, 5], sampler=sampler, max_tokens=10))
-    first = model.generate([3, 4, 5], sampler=sampler, max_tokens=10, deadline=float(ticks))
+    deadline = BEGIN + ticks
+    first = with_clock(
+        lambda: model.generate([3, 4, 5], sampler=sampler, max_tokens=10, deadline=deadline)
+    )
     result = with_clock(lambda: finish(first))
     tokens = list(result.tokens)
     if result.stop_reason == "deadline":
@@ -400,7 +410,7 @@ def test_a_seeded_run_goes_on_with_its_own_sampler(load, compiled, ticks):
 def test_a_deadline_that_has_passed_reads_nothing(load, backend):
     model = load(backend)
     state = model.forward([7])[1]
-    for deadline in (time.monotonic(), time.monotonic() - 1, -math.inf, 0):
+    for deadline in (time.monotonic(), time.monotonic() - 1, time.monotonic() * 0.51):
         result = finish(model.generate([3, 4], state=state, deadline=deadline))
         assert (result.stop_reason, result.unread, result.tokens) == ("deadline", [3, 4], [])
         assert same_state(backend, result.state, state)
@@ -470,10 +480,9 @@ def test_cancel_before_the_first_piece(load, backend):
 @settings(max_examples=40)
 def test_text_that_was_held_back_is_shown_at_a_deadline(load, compiled, script, stops, ticks):
     model = load(compiled)
-    generation = model.generate(
-        [3], sampler=Script(script), stop=stops, max_tokens=100, deadline=float(ticks)
-    )
-    result = with_clock(lambda: finish(generation))
+    how = {"sampler": Script(script), "stop": stops, "max_tokens": 100}
+    deadline = BEGIN + ticks
+    result = with_clock(lambda: finish(model.generate([3], deadline=deadline, **how)))
     if result.stop_reason == "deadline":
         assert result.text == data_of(result.tokens).decode("utf-8", "replace")
         assert result.state.tokens + len(result.unread) == 2 + len(result.tokens)
@@ -565,7 +574,9 @@ def test_nothing_grows_with_the_tokens_but_their_list(load, backend):
 
 
 def test_a_long_prompt_is_not_copied_for_every_chunk(load, backend):
-    generation = load(backend).generate([3] * 100_000, sampler=greedy(), deadline=20.0)
+    generation = with_clock(
+        lambda: load(backend).generate([3] * 100_000, sampler=greedy(), deadline=BEGIN + 20)
+    )
     tracemalloc.start()
     try:
         result = with_clock(lambda: finish(generation))

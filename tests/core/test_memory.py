@@ -26,7 +26,7 @@ from tests.helpers.tiny_models import (
 )
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, UnsupportedError
-from tinyrwkv.file import mapped, memory
+from tinyrwkv.file import mapped, memory, system
 from tinyrwkv.file.mapped import MappedFile, TensorFile, open_file
 
 PAGES = 1024
@@ -132,13 +132,13 @@ class TestResident:
 
 
 def test_unknown_where_the_system_does_not_tell(file, monkeypatch):
-    monkeypatch.setattr(memory, "LINUX", False)
-    memory.libc.cache_clear()
+    monkeypatch.setattr(system, "LINUX", False)
+    system.libc.cache_clear()
     try:
         assert file.resident() is None and file.cached() is None
         assert file.lock() is False and memory.process_memory() == {}
     finally:
-        memory.libc.cache_clear()
+        system.libc.cache_clear()
 
 
 def test_advice_that_the_system_lacks_is_no_error(file):
@@ -149,9 +149,16 @@ def test_advice_that_the_system_lacks_is_no_error(file):
 def test_a_closed_file_is_no_crash(path):
     file = open_file(path)
     file.close()
-    assert file.drop(0, 4096) is False
-    assert file.resident() in (0, None)
-    assert file.cached() in (0, None)
+    assert file.drop(0, 4096) is False and file.size == os.path.getsize(path)
+
+
+@pytest.mark.usefixtures("linux")
+def test_a_closed_file_does_not_tell_what_is_in_memory(path):
+    file = open_file(path)
+    file.close()
+    for ask in (file.resident, file.cached, file.resident_pages):
+        with pytest.raises(ArgumentError, match="closed"):
+            ask()
 
 
 def locked_bytes() -> int:
@@ -331,14 +338,14 @@ def test_a_limit_that_cannot_be_held_is_refused(large, limit):
 
 
 def test_a_limit_is_refused_where_nothing_tells(tiny, monkeypatch):
-    monkeypatch.setattr(memory, "LINUX", False)
+    monkeypatch.setattr(system, "LINUX", False)
     with pytest.raises(UnsupportedError, match="resident_limit"):
         tinyrwkv.load(tiny("v7", "int8"), backend="numpy", resident_limit=1 << 30)
 
 
 def test_prefault_and_lock_are_not_errors_where_limits_forbid_them(tiny):
     model = tinyrwkv.load(tiny("v7", "int8"), backend="numpy", prefault=True, lock=True)
-    if memory.LINUX:
+    if system.LINUX:
         assert model.resident() >= os.path.getsize(model.path) // mmap.PAGESIZE * mmap.PAGESIZE
     else:
         assert model.resident() is None and model.cached() is None

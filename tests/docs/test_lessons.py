@@ -21,7 +21,7 @@ from converters.calibrate import collect, documents
 from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_ffn
 from tests.helpers.lessons import LESSONS, head_clusters
 from tinyrwkv import Model, Sampler
-from tinyrwkv.file import memory, quant
+from tinyrwkv.file import quant, system
 from tinyrwkv.file.mapped import MappedFile
 from tinyrwkv.versions import preview, reference
 
@@ -347,7 +347,7 @@ BROKEN: list[tuple[str, Callable[[Patch], None], set[int]]] = [
 def test_a_broken_claim_fails(
     name: str, breaks: Callable[[Patch], None], fail: set[int], pictures: None, monkeypatch: Patch
 ) -> None:
-    if name == "7_memory" and not memory.LINUX:
+    if name == "7_memory" and not system.LINUX:
         pytest.skip("only Linux tells what is resident")
     breaks(monkeypatch)
     assert failing(name) >= fail
@@ -391,7 +391,7 @@ def test_every_lesson_has_an_exercise() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exercise_fails_until_it_is_repaired(name: str, tmp_path: Path) -> None:
     path = LESSONS / "exercises" / f"{name}.py"
-    if name == "7_memory" and not memory.LINUX:
+    if name == "7_memory" and not system.LINUX:
         pytest.skip("only Linux tells what is resident")
     lines = path.read_text("utf-8").splitlines()
     (wrong,) = (i for i, line in enumerate(lines) if line.endswith(MARK))

@@ -62,7 +62,9 @@ def test_the_core_alone_is_enough(backend: str, tmp_path: pathlib.Path) -> None:
     if backend == "numpy":
         for path in (tmp_path / "stack" / "parts" / "llm" / "native").glob("*.so"):
             path.unlink()
-    told = python(SMALL.format(model=tinyrwkv.model.BUNDLED, backend=backend), tmp_path).split("\n")
+    told = python(SMALL.format(model=tinyrwkv.loading.BUNDLED, backend=backend), tmp_path).split(
+        "\n"
+    )
     logits, _ = tinyrwkv.load(backend=backend).forward(
         tinyrwkv.load().tokenizer.encode("User: stop")
     )

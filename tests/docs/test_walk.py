@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.model import BUNDLED
+from tinyrwkv.loading import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = re.sub("```.*?```", "", (ROOT / "docs" / "walk.md").read_text("utf-8"), flags=re.DOTALL)

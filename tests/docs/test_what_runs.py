@@ -92,6 +92,6 @@ def test_it_prints_and_saves(
     what_runs.main(["--save"])
     assert "| RWKV-7 0.1B, 12 x 768 |" in capsys.readouterr().out
     told = json.loads((tmp_path / "what_runs.json").read_text())
-    if tinyrwkv.file.memory.LINUX:
+    if tinyrwkv.file.system.LINUX:
         assert 5e6 < told["process_bytes"] < 500e6
     assert [what_runs.fits(size) for size in (0, 400 << 20, 30 << 30)] == ["512 MB", "1 GB", "more"]

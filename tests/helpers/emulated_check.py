@@ -34,7 +34,8 @@ from tests.helpers.tiny_models import compress, predict, preview, rewrite
 from tinyrwkv import Sampler, load
 from tinyrwkv.engine.backends import has_numba
 from tinyrwkv.engine.compiled import Compiled
-from tinyrwkv.model import BUNDLED, Model
+from tinyrwkv.loading import BUNDLED
+from tinyrwkv.model import Model
 from tinyrwkv.native.load import RECORD, SYMBOL, choose
 from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class WorkClock:
         return self.now
 
     perf_counter = monotonic
+    time = staticmethod(time.time)
 
     def run(self, workspace: Any, first: int, last: int, ids: Any, *rest: Any) -> None:
         """Run operations, and let their time pass."""

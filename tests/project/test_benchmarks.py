@@ -33,7 +33,7 @@ from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
 from tests.helpers.tiny_models import VOCABULARY
 from tinyrwkv.kernels import abi
-from tinyrwkv.model import BUNDLED
+from tinyrwkv.loading import BUNDLED
 from tinyrwkv.versions.layout import VERSIONS
 
 SHAPE = ["--layers", "1", "--width", "64", "--vocab", "100"]

@@ -28,7 +28,7 @@ ROOMS = {
     ),
     "tinyrwkv": (
         *("__main__", "cli", "robot", "chat", "native.build", "__init__", "constraints"),
-        *("model", "generate", "score", "core", "state", "sampling", "tokenizer"),
+        *("loading", "model", "generate", "score", "core", "state", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
         *("units", "arguments", "errors"),
     ),

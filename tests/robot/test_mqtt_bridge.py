@@ -212,7 +212,7 @@ def test_an_exchange(bridge: Callable[..., Any], user: User, brief: str) -> None
 
 
 def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: User) -> None:
-    bridge(str(tinyrwkv.model.BUNDLED))
+    bridge(str(tinyrwkv.loading.BUNDLED))
     user.ask("a", prompt="please go forward two meters and then turn left")
     assert user.wait_for("response/a")[0]["text"].strip() == "move(2); turn(90)"
     user.ask("b", prompt="turn left", constraint={"choice": ["dock()", "wait(1)"]})
@@ -243,7 +243,7 @@ def test_the_bundled_model_answers_a_command(bridge: Callable[..., Any], user: U
 def test_a_response_says_how_sure_the_model_is_and_what_to_do(
     bridge: Callable[..., Any], user: User
 ) -> None:
-    bridge(str(tinyrwkv.model.BUNDLED))
+    bridge(str(tinyrwkv.loading.BUNDLED))
     within_5 = {"scripts": {"move": [-5, 5]}}
     cases = (
         ("turn left", within_5, "turn(90)", "run"),
@@ -270,7 +270,7 @@ def test_a_response_says_how_sure_the_model_is_and_what_to_do(
 
 
 def test_whoever_doubts_more_is_asked_more(bridge: Callable[..., Any], user: User) -> None:
-    bridge(str(tinyrwkv.model.BUNDLED), threshold=1.0)  # no probability is as large
+    bridge(str(tinyrwkv.loading.BUNDLED), threshold=1.0)  # no probability is as large
     user.ask("a", prompt="turn left", constraint={"scripts": {}})
     told = user.wait_for("response/a")[0]
     assert (told["text"].strip(), told["decision"], told["reasons"]) == ("turn(90)", "ask", [])

@@ -6,10 +6,11 @@ import argparse
 import os
 from typing import Any
 
-from .. import model as core
+from .. import loading
 from ..errors import ArgumentError
 from ..file.config import Config
-from ..model import Model, load
+from ..loading import load
+from ..model import Model
 from ..units import parse_size
 
 SAMPLING = (
@@ -110,7 +111,7 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
 
 def path(options: argparse.Namespace) -> str:
     """Return the path of the model file."""
-    return os.fspath(core.BUNDLED) if options.model is None else options.model
+    return os.fspath(loading.BUNDLED) if options.model is None else options.model
 
 
 def loaded(options: argparse.Namespace) -> Model:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..chat import answer_settings
-from ..engine.plan import together
 from ..errors import ArgumentError
 from ..tokenizer import END_OF_DOCUMENT, Tokenizer
 from ..units import show_size
 from . import options
+from .plan_rows import together
 from .terminal import columns
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ MOST_STATES = 16_384
 
 MOST_WORK = 200_000
 """Next states to look at for one token. Only a pattern that is slow on purpose needs more."""
+
+MOST_KEPT = 4_000_000
+"""Next states to look at, after which an `Automaton` is full: what it keeps grows with them."""
 
 DEAD = 0
 """The state from which nothing matches."""
@@ -37,7 +40,7 @@ Members = tuple[int, ...]
 
 
 class FullError(Exception):
-    """`MOST_STATES` are kept: begin a new `Automaton`."""
+    """`MOST_STATES` or `MOST_KEPT` are reached: begin a new `Automaton`."""
 
 
 class Automaton:
@@ -60,6 +63,9 @@ class Automaton:
         The states of `nfa` that each state stands for.
     begin : int
         The first state.
+    stopped : callable or None
+        Asked before a row is filled. If the answer is true, a TimeoutError is raised: what was
+        learned so far stays.
     """
 
     def __init__(self, nfa: Nfa) -> None:
@@ -73,7 +79,9 @@ class Automaton:
         self._numbers: dict[Members, int] = {(): DEAD}  # the state, by its members
         self._after: dict[tuple[int, ...], int] = {}  # the state, by the targets of a byte
         self._closures: dict[int, Members] = {}
-        self._work = 0
+        self._work = 0  # for this token
+        self._all_work = 0
+        self.stopped: Callable[[], Any] | None = None
         self.begin = self.number_of(self._closure(nfa.start))
 
     def new_token(self) -> None:
@@ -109,7 +117,11 @@ class Automaton:
             There is no room for the next states.
         ArgumentError
             The pattern needs too much work.
+        TimeoutError
+            `stopped` has told to end.
         """
+        if self.stopped is not None and self.stopped():
+            raise TimeoutError
         classes, all_moves = self.classes, self.nfa.moves
         moves = [  # from a class up to another one, not included, and the target
             (classes[low], classes[high] + 1, target)
@@ -129,10 +141,10 @@ class Automaton:
 
     def _explore_overlapping(self, state: int, moves: list[tuple[int, int, int]]) -> None:
         """Fill the row of a state from which some classes lead to several targets."""
-        targets: list[tuple[int, ...]] = [()] * self.n_classes
+        targets: list[list[int]] = [[] for _ in range(self.n_classes)]
         for begin, end, target in moves:
             for number in range(begin, end):
-                targets[number] += (target,)
+                targets[number].append(target)
         row = [self._state_after(*several) if several else DEAD for several in targets]
         self.table[state] = row
 
@@ -144,6 +156,9 @@ class Automaton:
 
     def _count_work(self, work: int) -> None:
         self._work += work
+        self._all_work += work
+        if self._all_work > MOST_KEPT:
+            raise FullError
         if self._work > MOST_WORK:
             _refuse("too much work for one token")
 
@@ -234,17 +249,25 @@ class Machine:
 
         return self.ask(place, read)
 
-    def ask(self, place: Place, question: Callable[[Automaton, int], T]) -> T:
+    def ask(
+        self,
+        place: Place,
+        question: Callable[[Automaton, int], T],
+        stopped: Callable[[], Any] | None = None,
+    ) -> T:
         """Answer a question about a state.
 
         Raises
         ------
         ArgumentError
             Not even a new automaton has room for the answer.
+        TimeoutError
+            `stopped` has told to end.
         """
         for _ in range(2):
             automaton, state = place
             self.automaton.new_token()
+            self.automaton.stopped = stopped
             try:
                 if automaton is not self.automaton:
                     state = self.automaton.number_of(automaton.members[state])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..errors import ArgumentError
+from ..arguments import items, refusal
 from .constraint import Constraint
 from .old_names import accept_old_names
 
@@ -42,11 +42,9 @@ class Choice(Constraint):
 
 
 def _texts(choices: Iterable[str]) -> tuple[str, ...]:
-    several = isinstance(choices, Iterable) and not isinstance(choices, (str, bytes))
-    texts = tuple(choices) if several else ()
+    expected = "a list of one or more texts"
+    fix = "give a list of str"
+    texts = items("Choice", "choices", choices, expected, fix)
     if not texts or not all(isinstance(text, str) for text in texts):
-        found = f"{choices!r}"[:80]
-        sentence = f"choices={found} is not a list of one or more texts"
-        what = ("Choice", "choices", found, "at least one text")
-        raise ArgumentError(*what, "give a list of str", sentence)
-    return texts
+        raise refusal("Choice", "choices", texts, expected, fix)
+    return tuple(texts)

@@ -6,9 +6,10 @@ import copy
 import re
 from weakref import WeakKeyDictionary
 
+from ..arguments import refusal, whole_number
 from ..core import Core
 from ..errors import ArgumentError
-from ..tokenizer import Tokenizer
+from ..tokenizer import Tokenizer, to_bytes
 from .automaton import Machine
 from .masks import Masks
 from .nfa import Nfa
@@ -46,9 +47,7 @@ class Constraint:
     def __init__(self, pattern: str, prefix: str = "", suffix: str = "") -> None:
         for name, text in (("prefix", prefix), ("suffix", suffix)):
             if not isinstance(text, str):
-                found = repr(text)[:80]
-                sentence = f"{name}={found} is not text"
-                raise ArgumentError("constraint", name, found, "text", "give a str", sentence)
+                raise refusal("constraint", name, text, "text", "give a str")
         self.pattern = pattern
         self.prefix = prefix
         self.suffix = suffix
@@ -81,7 +80,7 @@ class Constraint:
         Constraint
             Of the same class; it shares what this one has learned.
         """
-        data = text.encode() if isinstance(text, str) else bytes(text)
+        data = to_bytes(text)
         other = copy.copy(self)
         other._before = self._before + data
         return other
@@ -92,10 +91,15 @@ class Constraint:
         Parameters
         ----------
         text : str or bytes
+
+        Raises
+        ------
+        ArgumentError
+            It is neither, or the pattern takes too much work.
         """
         machine = Machine(self.nfa)
         place = machine.begin()
-        for byte in text.encode() if isinstance(text, str) else text:
+        for byte in to_bytes(text):
             place = machine.read(place, bytes([byte]))
         return place.automaton.accepts(place.state)
 
@@ -116,7 +120,7 @@ class Constraint:
         int
             The number of states.
         """
-        return self.masks(model).prepare(most)
+        return self.masks(model).prepare(whole_number("prepare", "most", most, 1))
 
     def masks(self, model: Core) -> Masks:
         """Return the masks for the vocabulary of a model, the same ones each time.
@@ -132,9 +136,14 @@ class Constraint:
 
         Raises
         ------
+        ArgumentError
+            It is not a model.
         UnsupportedError
             The model has no tokenizer.
         """
+        if not isinstance(model, Core):
+            fix = "give what tinyrwkv.load returns"
+            raise refusal("constraint", "model", model, "a Model", fix)
         masks = self._masks.get(model.tokenizer)
         if masks is None:
             masks = self._masks.setdefault(model.tokenizer, Masks(self.nfa, trie_of(model)))

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, NoReturn
 
-from ..errors import ArgumentError, UnsupportedError
+from ..errors import ArgumentError, UnsupportedError, show
 from .characters import Ranges, complement, normalise
 from .constraint import Constraint
-from .numbers import MOST_DIGITS
+from .numbers import MOST_DIGITS, exact
 from .numbers import pattern as number_pattern
 from .old_names import accept_old_names
-from .pattern import LONGEST, Characters, Either, Node, Repeat, parse
+from .pattern import LONGEST, MOST_REPEATS, Characters, Either, Node, Repeat, parse
 
 DEEPEST = 16
 """Schemas inside of schemas at most."""
@@ -134,7 +134,7 @@ def _pattern(schema: Any, path: str, depth: int) -> str:
         found = f"more than {DEEPEST} levels"
         _wrong(path, found, "fewer", f"the schema has {found}: {path}")
     if not isinstance(schema, Mapping):
-        _wrong(path, repr(schema), "an object such as {'type': 'string'}")
+        _wrong(path, show(schema), "an object such as {'type': 'string'}")
     kind = next((key for key in ("const", "enum", "anyOf", "type") if key in schema), None)
     if kind is None:
         _check_keywords(schema, path, _ANNOTATIONS.union(*_KEYWORDS.values()))
@@ -165,7 +165,7 @@ def _types(schema: Schema, path: str) -> list[str]:
         types = [types]
     is_list = isinstance(types, list)
     if not is_list or not all(isinstance(name, str) and name in _KEYWORDS for name in types):
-        _wrong(f"{path}.type", repr(types), f"one of {', '.join(_KEYWORDS)}")
+        _wrong(f"{path}.type", show(types), f"one of {', '.join(_KEYWORDS)}")
     return types
 
 
@@ -173,7 +173,7 @@ def _check_keywords(schema: Schema, path: str, known: set[str]) -> None:
     for key in schema:
         if key not in known:
             fix = "leave it out, or use the keywords that docs/constraints.md lists"
-            found = f"keyword {key!r}"
+            found = f"keyword {show(key)}"
             sentence = f"{path} has the {found}, which is not understood"
             _unsupported(path, found, "one that is understood", fix, sentence)
 
@@ -181,13 +181,13 @@ def _check_keywords(schema: Schema, path: str, known: set[str]) -> None:
 def _any_of(schema: Schema, types: list[str], path: str, depth: int) -> list[str]:
     schemas = schema["anyOf"]
     if not isinstance(schemas, list) or types:
-        _wrong(f"{path}.anyOf", repr(schemas), "a list without a type beside it")
+        _wrong(f"{path}.anyOf", show(schemas), "a list without a type beside it")
     return [_pattern(one, f"{path}.anyOf[{i}]", depth + 1) for i, one in enumerate(schemas)]
 
 
 def _constants(values: Any, types: list[str], path: str) -> list[str]:
     if not isinstance(values, list):
-        _wrong(f"{path}.enum", repr(values), "a list")
+        _wrong(f"{path}.enum", show(values), "a list")
     return [
         _constant(value, path)
         for value in values
@@ -224,8 +224,11 @@ def _is_finite(value: float) -> bool:
 def _count(schema: Schema, key: str, path: str) -> int | None:
     """Return the value of a keyword such as minLength."""
     value = schema.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        _wrong(f"{path}.{key}", repr(value), "a whole number, 0 or more")
+    if value is None:
+        return None
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not 0 <= value <= MOST_REPEATS:
+        _wrong(f"{path}.{key}", show(value), f"a whole number from 0 to {MOST_REPEATS:,}")
     return value
 
 
@@ -299,14 +302,14 @@ def _number(schema: Schema, path: str, most_decimals: int) -> str:
     limit = 10 ** (MOST_DIGITS - decimals) - 1
     for key in _BOUNDS & schema.keys():
         if not _is_a(schema[key], "number") or not _is_finite(schema[key]):
-            _wrong(f"{path}.{key}", repr(schema[key]), "a number")
-    low = Decimal(str(schema.get("minimum", -limit)))
-    high = Decimal(str(schema.get("maximum", limit)))
+            _wrong(f"{path}.{key}", show(schema[key]), "a number")
+    low = exact(schema.get("minimum", -limit))
+    high = exact(schema.get("maximum", limit))
     if "exclusiveMinimum" in schema:
-        above = Decimal(str(schema["exclusiveMinimum"])) / unit
+        above = exact(schema["exclusiveMinimum"]) / unit
         low = max(low, (above.to_integral_value(ROUND_FLOOR) + 1) * unit)
     if "exclusiveMaximum" in schema:
-        below = Decimal(str(schema["exclusiveMaximum"])) / unit
+        below = exact(schema["exclusiveMaximum"]) / unit
         high = min(high, (below.to_integral_value(ROUND_CEILING) - 1) * unit)
     return number_pattern(low, high, decimals)
 
@@ -318,8 +321,8 @@ def _decimals(schema: Schema, path: str, most: int) -> int:
     if isinstance(multiple, bool) or not fitting:
         expected = "1" if most == 0 else f"1, 0.1, 0.01, ... to {10.0**-most:g}"
         place = f"{path}.multipleOf"
-        sentence = f"{place} is {multiple!r}, but can only be {expected}"
-        _unsupported(place, repr(multiple), expected, "leave it out", sentence)
+        sentence = f"{place} is {show(multiple)}, but can only be {expected}"
+        _unsupported(place, show(multiple), expected, "leave it out", sentence)
     return fitting[0]
 
 
@@ -370,10 +373,10 @@ def _properties(schema: Schema, path: str) -> tuple[Schema, list[str]]:
     properties = schema.get("properties", {})
     required = schema.get("required", [])
     if not isinstance(properties, Mapping) or not all(isinstance(key, str) for key in properties):
-        _wrong(f"{path}.properties", repr(properties), "an object of schemas")
+        _wrong(f"{path}.properties", show(properties), "an object of schemas")
     is_list = isinstance(required, list)
     if not is_list or not all(isinstance(key, str) and key in properties for key in required):
-        _wrong(f"{path}.required", repr(required), "a list of names of properties")
+        _wrong(f"{path}.required", show(required), "a list of names of properties")
     if schema.get("additionalProperties", False) is not False:
         place = f"{path}.additionalProperties"
         sentence = f"{place} can only be False"

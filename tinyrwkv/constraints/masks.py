@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,9 @@ CACHE_BYTES = 4 << 20
 
 OVERHEAD = 512
 """Bytes of the objects around a mask."""
+
+PAUSE = 0.001
+"""Seconds between looks at whether another thread has ended its turn, if there is a deadline."""
 
 FEW = 128
 """Up to this number of allowed tokens, a mask is their ids instead of a bit for every token."""
@@ -53,10 +59,33 @@ class MaskCache:
     def put(self, name: Members, mask: np.ndarray) -> None:
         """Keep a mask, and drop old ones to make room for it."""
         self._masks[name] = mask
-        self.n_bytes += mask.nbytes + OVERHEAD
+        self.n_bytes += _size(name, mask)
         while self.n_bytes > CACHE_BYTES:
-            _, old = self._masks.popitem(last=False)
-            self.n_bytes -= old.nbytes + OVERHEAD
+            self.n_bytes -= _size(*self._masks.popitem(last=False))
+
+
+def _size(name: Members, mask: np.ndarray) -> int:
+    return mask.nbytes + 8 * len(name) + OVERHEAD
+
+
+class _Learned:
+    """What one process has learned of a pattern, and the lock that its threads take to use it."""
+
+    def __init__(self, nfa: Nfa) -> None:
+        self.process = os.getpid()
+        self.lock = threading.Lock()
+        self.machine = Machine(nfa)
+        self.cache = MaskCache()
+        # The names of the states of one automaton. States of the same name allow the same tokens.
+        self.names: dict[int, Members] = {}
+        self.named = self.machine.automaton
+
+    def wait(self, stopped: Callable[[], Any] | None) -> None:
+        """Wait until no other thread holds the lock; raise a TimeoutError if `stopped` says so."""
+        while stopped is not None and self.lock.locked():
+            if stopped():
+                raise TimeoutError
+            time.sleep(PAUSE)
 
 
 class Masks:
@@ -67,59 +96,92 @@ class Masks:
     nfa : Nfa
     trie : Trie
 
-    Attributes
-    ----------
-    machine : Machine
-    cache : MaskCache
     """
 
     def __init__(self, nfa: Nfa, trie: Trie) -> None:
-        self.machine = Machine(nfa)
-        self.cache = MaskCache()
+        self._nfa = nfa
+        self._learned = _Learned(nfa)
         self._vocab_size = trie.vocab_size
         self._filter = Filter(trie, self.machine.automaton.classes)
         self._stands_for = nfa.interchangeable(trie.longest)
-        # The names of the states of one automaton. States of the same name allow the same tokens.
-        self._names: dict[int, Members] = {}
-        self._named = self.machine.automaton
-        self._lock = threading.Lock()
+
+    @property
+    def machine(self) -> Machine:
+        """The automaton of this process."""
+        return self._own().machine
+
+    @property
+    def cache(self) -> MaskCache:
+        """The masks of this process."""
+        return self._own().cache
+
+    def _own(self) -> _Learned:
+        """Return what this process has learned; a forked child begins anew.
+
+        When it was forked, a thread may have held the lock, or have been writing to the tables.
+        """
+        own = self._learned
+        if own.process != os.getpid():
+            own = self._learned = _Learned(self._nfa)
+        return own
 
     def begin(self) -> Place:
         """Return the place at which texts begin."""
-        with self._lock:
-            return self.machine.begin()
+        own = self._own()
+        with own.lock:
+            return own.machine.begin()
 
     def read(self, place: Place, data: bytes) -> Place:
         """Return the place after some bytes; it is false if they do not fit."""
-        with self._lock:
-            return self.machine.read(place, data)
+        own = self._own()
+        with own.lock:
+            return own.machine.read(place, data)
 
-    def allowed(self, place: Place) -> np.ndarray:
+    def allowed(self, place: Place, stopped: Callable[[], Any] | None = None) -> np.ndarray:
         """Return the mask of a place, from the cache if it is there.
+
+        Parameters
+        ----------
+        place : Place
+        stopped : callable, optional
+            Asked while new states are looked at; a true answer ends that.
 
         Returns
         -------
         ndarray
             The ids of the allowed tokens, int32. If these are more than `FEW`, packed bits, uint8:
             one for each token, set if that token is not allowed.
+
+        Raises
+        ------
+        TimeoutError
+            `stopped` has told to end.
         """
-        with self._lock:
-            return self.machine.ask(place, self._mask)
+        own = self._own()
+
+        def mask(automaton: Automaton, state: int) -> np.ndarray:
+            return self._mask(own, automaton, state)
+
+        own.wait(stopped)
+        with own.lock:
+            return own.machine.ask(place, mask, stopped)
 
     def candidates(self, place: Place) -> np.ndarray:
         """Return the tokens that can be read from a place on, int32, shape (count,)."""
-        with self._lock:
-            return self.machine.ask(place, self._filter.tokens)
+        own = self._own()
+        with own.lock:
+            return own.machine.ask(place, self._filter.tokens)
 
     def prepare(self, most: int) -> int:
         """Make the masks of the states nearest to the beginning; return the number of states."""
+        own = self._own()
         places = [self.begin()]
         seen = {DEAD, places[0].state}
         for place in places:  # grows meanwhile
             self.allowed(place)
-            with self._lock:
-                row = self.machine.ask(place, Automaton.row)
-                if self.machine.automaton is not place.automaton:  # it was full
+            with own.lock:
+                row = own.machine.ask(place, Automaton.row)
+                if own.machine.automaton is not place.automaton:  # it was full
                     break
             new = sorted(set(row.tolist()) - seen)
             new = new[: most - len(places)]
@@ -127,18 +189,18 @@ class Masks:
             places += [Place(place.automaton, state) for state in new]
         return len(places)
 
-    def _mask(self, automaton: Automaton, state: int) -> np.ndarray:
-        if self._named is not automaton:
-            self._named = automaton
-            self._names = {}
-        name = self._names.get(state)
+    def _mask(self, own: _Learned, automaton: Automaton, state: int) -> np.ndarray:
+        if own.named is not automaton:
+            own.named = automaton
+            own.names = {}
+        name = own.names.get(state)
         if name is None:
             members = {self._stands_for[member] for member in automaton.members[state]}
-            name = self._names[state] = tuple(sorted(members))
-        mask = self.cache.get(name)
+            name = own.names[state] = tuple(sorted(members))
+        mask = own.cache.get(name)
         if mask is None:
             mask = self._make(automaton, state)
-            self.cache.put(name, mask)
+            own.cache.put(name, mask)
         return mask
 
     def _make(self, automaton: Automaton, state: int) -> np.ndarray:

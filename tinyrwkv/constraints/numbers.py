@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from ..errors import ArgumentError
+from ..arguments import whole_number
+from ..errors import ArgumentError, show
 
 MOST_DIGITS = 15
 """Before and after the point together; a float64 does not keep more."""
@@ -36,15 +37,16 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
     >>> pattern(0, 59), pattern(-1, 1, 1)
     ('(?:[0-9]|[1-5][0-9])', '(?:-(?:0\\.[1-9]|1)|(?:0(?:\\.[1-9])?|1))')
     """
+    decimals = whole_number("constraint", "decimals", decimals, 0, MOST_DIGITS)
     try:
         unit = Decimal(1).scaleb(-decimals)
-        first = int((Decimal(str(low)) / unit).to_integral_value(ROUND_CEILING))
-        last = int((Decimal(str(high)) / unit).to_integral_value(ROUND_FLOOR))
-    except (ArithmeticError, ValueError, TypeError):
+        first = int((exact(low) / unit).to_integral_value(ROUND_CEILING))
+        last = int((exact(high) / unit).to_integral_value(ROUND_FLOOR))
+    except Exception:  # of any kind: a class of the caller may raise what it likes
         first = 10**MOST_DIGITS
         last = 0
     if first > last or max(abs(first), abs(last)) >= 10**MOST_DIGITS:
-        found = f"{str(low)[:30]} to {str(high)[:30]} with {decimals} decimals"
+        found = f"{_short(low)} to {_short(high)} with {decimals} decimals"
         expected = f"a number between them, of {MOST_DIGITS} digits at most"
         sentence = f"the bounds {found} do not have {expected}"
         what = ("constraint", "bounds", found, expected)
@@ -55,6 +57,18 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
     if last >= 0:
         parts.append(_positive(max(0, first), last, decimals))
     return _either(parts)
+
+
+def exact(number: float | Decimal) -> Decimal:
+    """Return a number as it is written, 0.1 for 0.1.
+
+    An integer need not be written: Python refuses that for thousands of digits.
+    """
+    return Decimal(number if isinstance(number, int) else str(number))
+
+
+def _short(number: object) -> str:
+    return show(number if type(number) is not Decimal else f"{number:.15g}").strip("'")
 
 
 def _positive(first: int, last: int, decimals: int) -> str:

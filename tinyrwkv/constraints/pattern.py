@@ -297,7 +297,7 @@ class _Parser:
     def set(self) -> Ranges:
         """Return the characters of a set whose [ has been read."""
         negated = self.take("^")
-        ranges = self.range()  # a ] that comes first is a character
+        ranges = [*self.range()]  # a ] that comes first is a character
         while not self.peek("]"):
             ranges += self.range()
         self.at += 1

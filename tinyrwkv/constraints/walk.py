@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,18 @@ class Walk:
     ----------
     masks : Masks
     tokenizer : Tokenizer
+
+    Attributes
+    ----------
+    stopped : callable or None
+        A generation sets it, to be asked while `mask` works: a true answer ends that.
     """
 
     def __init__(self, masks: Masks, tokenizer: Tokenizer) -> None:
         self._masks = masks
         self._tokenizer = tokenizer
         self._place = masks.begin()
+        self.stopped: Callable[[], Any] | None = None
 
     def mask(
         self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None
@@ -41,8 +48,13 @@ class Walk:
         exact : callable, optional
             Takes ids and returns better logits for them. It is asked for the tokens that stay. If
             these are more than `FEW`, it is asked for the best of them only.
+
+        Raises
+        ------
+        TimeoutError
+            `stopped` has told to end; the logits are as they were.
         """
-        allowed = self._masks.allowed(self._place)
+        allowed = self._masks.allowed(self._place, self.stopped)
         if allowed.dtype == np.int32:
             kept = logits.take(allowed) if exact is None else exact(allowed)
             logits.fill(-np.inf)

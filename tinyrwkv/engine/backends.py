@@ -6,8 +6,8 @@ import importlib.util
 import os
 from collections.abc import Callable
 
-from ..arguments import whole_number
-from ..errors import ArgumentError, TinyRWKVError
+from ..arguments import refusal, whole_number
+from ..errors import TinyRWKVError
 from ..native.load import choose, native_run
 from ..program.program import Program
 from .compiled import Compiled, numba_run
@@ -56,18 +56,11 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
 
 
 def _checked_name(name: str) -> str:
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         name = os.environ.get("TINYRWKV_BACKEND") or "auto"
-    if name not in ("auto", *BACKENDS):
-        known = f"auto, {', '.join(BACKENDS)}"
-        raise ArgumentError(
-            "load",
-            "backend",
-            repr(name),
-            known,
-            'give backend="auto", or unset TINYRWKV_BACKEND',
-            sentence=f"there is no backend {name!r}, only {known}",
-        )
+    if not isinstance(name, str) or name not in ("auto", *BACKENDS):
+        fix = 'give backend="auto", or unset TINYRWKV_BACKEND'
+        raise refusal("load", "backend", name, f"one of auto, {', '.join(BACKENDS)}", fix)
     return name
 
 
@@ -94,13 +87,3 @@ def has_native() -> bool:
 def has_numba() -> bool:
     """Tell whether Numba is installed, without importing it."""
     return importlib.util.find_spec("numba") is not None
-
-
-def reasons() -> dict[str, str]:
-    """Return for each backend why it can or cannot run here."""
-    native = choose()
-    return {
-        "native": f"{native.name}.so, {native.reason}" if native.path else native.reason,
-        "numba": "numba is installed" if has_numba() else "numba is not installed",
-        "numpy": "runs everywhere",
-    }

@@ -31,7 +31,7 @@ class Compiled:
         self.name = name
         self.threads = threads
         self.function = function
-        self._keep = program, program.file.bytes  # kept alive: the kernels only have addresses
+        self._keep = program  # kept alive: the kernels only have addresses
 
     def run(
         self,
@@ -75,11 +75,7 @@ def numba_run() -> Any:
 
         return compiled_run()
     except (ImportError, RuntimeError) as error:
-        raise UnsupportedError(
-            "load",
-            "backend 'numba'",
-            str(error),
-            "a working numba",
-            'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"',
-            sentence=f"backend 'numba' needs a working numba: {error}",
-        ) from error
+        what = ("load", "backend 'numba'", str(error), "a working numba")
+        fix = 'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"'
+        sentence = f"backend 'numba' needs a working numba: {error}"
+        raise UnsupportedError(*what, fix, sentence) from error

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..errors import ArgumentError, UnsupportedError
+from ..arguments import refusal
+from ..errors import UnsupportedError
 from ..kernels.abi import MAX_TOKENS
 from ..program.head import HEAD_ROWS
 from ..program.operations import Extent
@@ -93,35 +94,21 @@ class ResidentLimit:
         self._drops = self._choose_dropped(once)
         dropped = [size if drops else 0 for size, drops in zip(once, self._drops, strict=True)]
         self._sums = [0, *np.cumsum(dropped).tolist()]
-        self._turn = threading.Lock()
-        self._process = os.getpid()
+        self._turns: dict[int, threading.Lock] = {}  # of each process: a fork copies the locks
         self._interrupted = False
         self._mark_borders()
 
     def _check(self, limit: int) -> None:
         if self.file.resident() is None:
             found = "a system that does not tell what is resident"
-            raise UnsupportedError(
-                "load",
-                "resident_limit",
-                found,
-                "Linux",
-                "load without resident_limit",
-                sentence=f"resident_limit needs Linux, and this is {found}",
-            )
+            fix = "load without resident_limit"
+            sentence = f"resident_limit needs Linux, and this is {found}"
+            raise UnsupportedError("load", "resident_limit", found, "Linux", fix, sentence)
         least = least_resident(self.steps)
-        expected = f"at least {least} bytes, what the largest step of this model reads"
-        needed = f"at least {least} bytes for the largest step of this model"
-        is_number = isinstance(limit, int) and not isinstance(limit, bool)
-        if not is_number or limit < least:
-            raise ArgumentError(
-                "load",
-                "resident_limit",
-                limit,
-                expected,
-                "raise the limit or compress the model",
-                sentence=f"load: resident_limit must be {needed}, not {limit!r}",
-            )
+        if limit < least:
+            expected = f"at least {least} bytes for the largest step of this model"
+            fix = "raise the limit or compress the model"
+            raise refusal("load", "resident_limit", limit, expected, fix)
 
     def _choose_dropped(self, once: list[int]) -> list[bool]:
         """Tell for each step whether its bytes are dropped after use.
@@ -148,7 +135,7 @@ class ResidentLimit:
         borders = list(itertools.chain.from_iterable(extents))
         for tensor in _embedding(self.steps):
             borders += range(tensor.offset, tensor.offset + tensor.nbytes, STRIPE)
-        size = len(self.file.bytes)
+        size = self.file.size
         self.file.advise("MADV_NOHUGEPAGE")
         last = 0
         last_is_random = False
@@ -193,10 +180,7 @@ class ResidentLimit:
 
     def _turn_of_one(self) -> threading.Lock:
         """Return the lock; in the child of a fork a new one, since a thread may have held it."""
-        if self._process != os.getpid():
-            self._turn = threading.Lock()
-            self._process = os.getpid()
-        return self._turn
+        return self._turns.setdefault(os.getpid(), threading.Lock())
 
     def _to_drop(self, first: int, last: int, ids: np.ndarray) -> Iterator[Extent]:
         """Yield what to drop after the steps from cut `first` to cut `last`."""
@@ -244,7 +228,7 @@ class NoLimit:
 def least_resident(steps: Steps) -> int:
     """Return the smallest limit, in bytes, that a model can be held to."""
     needed = _always_resident(steps) + max(_bytes_of_one_run(steps))
-    return min(needed, pages(0, len(steps.file.bytes)))
+    return min(needed, pages(0, steps.file.size))
 
 
 def _embedding(steps: Steps) -> list[_Rows]:
@@ -267,7 +251,7 @@ def _bytes_of_one_run(steps: Steps) -> list[int]:
 
 def _always_resident(steps: Steps) -> int:
     """Return the bytes that no step drops: the tokenizer, and what several steps read."""
-    size = len(steps.file.bytes)
+    size = steps.file.size
     read_by_one = sorted(extent for step in steps.extents for extent in step)
     total, end = 0, 0
     for start, stop in [*read_by_one, (size, size)]:

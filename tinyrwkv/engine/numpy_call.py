@@ -70,11 +70,11 @@ class Call:
         count = 1
         for size in shape:
             count *= size
-        return np.frombuffer(self.program.file.bytes, dtype, count, offset).reshape(shape)
+        return np.frombuffer(self.program.weights, dtype, count, offset).reshape(shape)
 
     def vector(self, offset: int, width: int) -> np.ndarray:
         """Return float32 weights, (width,)."""
-        return np.frombuffer(self.program.file.bytes, F32, width, offset)
+        return np.frombuffer(self.program.weights, F32, width, offset)
 
     def shared(self, offset: int, width: int, dtype: DType = F32) -> np.ndarray:
         """Return a place of the shared workspace, (T, width)."""

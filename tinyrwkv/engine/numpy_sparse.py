@@ -72,4 +72,4 @@ def _read_rows(call: Call, fields: Any, rows: np.ndarray, width: int) -> np.ndar
     start = fields.weight + pages * op.PAGE + place * fields.row_bytes  # (n,)
     places = start[:, None] + np.arange(width)  # (n, width)
     call.workspace.touched += len(rows) * width
-    return call.program.file.bytes[places].view(np.int8)
+    return call.program.weights[places].view(np.int8)

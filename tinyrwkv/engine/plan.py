@@ -40,7 +40,7 @@ def memory_plan(steps: Steps, resident_limit: int | None) -> MemoryPlan:
 
     No weight is read for it. Resident bytes are whole pages. Their maximum is all that the model
     can touch, or the limit. Their typical number is what `TYPICAL_TOKENS` tokens leave in memory,
-    if none of the file was there before.
+    if none of the file was there before. A copy is in memory as a whole.
 
     Parameters
     ----------
@@ -54,28 +54,19 @@ def memory_plan(steps: Steps, resident_limit: int | None) -> MemoryPlan:
         As `MemoryPlan` says. Parts that the file does not have are left out.
     """
     program = steps.program
-    total = len(steps.file.bytes)
+    total = steps.file.size
     most = pages(0, total)
     if resident_limit is None:
         resident_limit = most
+    typical = most if steps.file.copied else _typical_bytes(steps)
     return {
         "file_bytes": total,
         "touched_bytes_per_token": sum(steps.touched),
         "resident_bytes_max": min(most, resident_limit),
-        "resident_bytes_typical": min(_typical_bytes(steps), resident_limit),
+        "resident_bytes_typical": min(typical, resident_limit),
         "state_bytes": 4 * program.state_size,
         "workspace_bytes": program.shared_bytes + program.private_bytes,
         "parts": _parts(steps),
-    }
-
-
-def together(plan: MemoryPlan) -> PartPlan:
-    """Return the bytes of all parts together, for the last row of a table of parts."""
-    return {
-        "part": "together",
-        "file_bytes": plan["file_bytes"],
-        "touched_bytes_per_token": plan["touched_bytes_per_token"],
-        "resident_bytes_max": plan["resident_bytes_max"],
     }
 
 
@@ -109,7 +100,7 @@ def _typical_bytes(steps: Steps) -> int:
     """
     tensors = steps.file.tensors
     embedding = tensors["emb.weight"]
-    total = pages(0, len(steps.file.bytes)) - pages(0, embedding.nbytes)
+    total = pages(0, steps.file.size) - pages(0, embedding.nbytes)
     total += _typical_pages(embedding) * SYSTEM_PAGE
     rows = tensors.get("head.rows.weight")
     if rows:

@@ -67,14 +67,10 @@ class Pool:
             for i in range(size):
                 _thread.start_new_thread(self._follow, (i,))
         except RuntimeError as error:  # the threads that were started only sleep
-            raise UnsupportedError(
-                "load",
-                "threads",
-                str(error),
-                f"{size} more threads",
-                "load the model with fewer, or raise the limits of the system",
-                sentence=f"the system does not give {size} more threads: {error}",
-            ) from error
+            what = ("load", "threads", str(error), f"{size} more threads")
+            fix = "load the model with fewer, or raise the limits of the system"
+            sentence = f"the system does not give {size} more threads: {error}"
+            raise UnsupportedError(*what, fix, sentence) from error
 
     def call(
         self, function: Callable[[Any], None], arguments: Sequence[Any], memory: Any = None

@@ -71,7 +71,7 @@ class Workspace:
     def _write_arguments(self, program: Program, threads: int) -> None:
         """Write the arguments that are the same in every call."""
         for i, arguments in enumerate(self.arguments):
-            arguments[op.WEIGHTS] = program.file.bytes.ctypes.data
+            arguments[op.WEIGHTS] = program.weights.ctypes.data
             arguments[op.PROGRAM] = program.table.ctypes.data
             arguments[op.SHARED] = self.shared.ctypes.data
             arguments[op.PRIVATE] = self.private[i].ctypes.data

@@ -12,12 +12,12 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from ..errors import ArgumentError, ChecksumError, FormatError, os_errors, show
-from . import memory, table
+from . import system, table
 from .config import Config
 from .header import HEADER_BYTES, MINOR, check_header
 from .sha256 import sha256
@@ -35,21 +35,45 @@ class MappedFile:
     Parameters
     ----------
     path : str
-    map : mmap.mmap
+    file : binary file
+        The same, open for reading; it may be closed afterwards.
+    copy : bool
+        Read the whole file into memory of this process instead.
 
     Attributes
     ----------
     path : str
-    bytes : ndarray, uint8, shape (file_bytes,)
-        The whole file, read-only, without a copy.
+    size : int
+        Bytes of the file, also when it is closed.
+    copied : bool
+        Whether the bytes are in memory of this process: then the file may change.
+    bytes : ndarray, uint8, shape (size,)
+        The whole file, read-only; without a copy unless it was asked for.
     map : mmap.mmap or None
         The map behind `bytes`; None once the file is closed.
+
+    Raises
+    ------
+    OSError
+        The file cannot be mapped or read, or is shortened meanwhile.
     """
 
-    def __init__(self, path: str, map: mmap.mmap) -> None:
+    def __init__(self, path: str, file: BinaryIO, copy: bool = False) -> None:
         self.path = path
-        self.map: mmap.mmap | None = map
-        self.bytes = np.frombuffer(map, np.uint8)  # (file_bytes,)
+        self.copied = copy
+        self._place = os.path.abspath(path)  # the program may go to another folder
+        self._seen = os.fstat(file.fileno())
+        self.size = self._seen.st_size
+        self.map: mmap.mmap | None
+        if copy:
+            self.map = mmap.mmap(-1, self.size)
+            file.seek(0)
+            if file.readinto(self.map) < self.size or self._is_changed():  # type: ignore
+                raise OSError("it was changed while it was read")
+        else:
+            self.map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+        self.bytes = np.frombuffer(self.map, np.uint8)  # (size,)
+        self.bytes.flags.writeable = False
 
     def close(self) -> None:
         """Let go of the map.
@@ -59,6 +83,27 @@ class MappedFile:
         # mmap.close() would crash: with an older NumPy, the map does not know of its views.
         self.map = None
         self.bytes = np.zeros(0, np.uint8)
+
+    def check_open(self) -> None:
+        """Raise an error if the file cannot be read: it takes about a microsecond.
+
+        To read a page that was cut off ends the process, and overwritten weights make nonsense. So
+        this is asked before each call of the kernels.
+
+        Raises
+        ------
+        ArgumentError
+            The file is closed.
+        FormatError
+            It was changed in place since it was mapped.
+        """
+        if self.map is None:
+            what = (self.path, "file", "a closed file", "an open one", "open it again")
+            raise ArgumentError(*what, sentence=f"{self.path} is closed")
+        if not self.copied and self._is_changed():
+            fix = "load it again; replace files by renaming (mv), or load with copy=True"
+            what = (self.path, "file", "a changed file", "the file that was mapped", fix)
+            raise FormatError(*what, sentence=f"{self.path} was changed while it was in use")
 
     def resident_pages(self) -> np.ndarray | None:
         """Tell which pages of the file this process has in memory now.
@@ -86,13 +131,13 @@ class MappedFile:
         int or None
             A multiple of the page size; None if the system has neither, as on Windows and macOS.
         """
-        if not memory.LINUX:
+        if not system.LINUX:
             return None
         pages = self.resident_pages()
         if pages is not None:
             return int(pages.sum()) * _PAGE
         with contextlib.suppress(OSError):
-            return _resident_between(self._address, self._address + len(self.bytes))
+            return _resident_between(self._address, self._address + self.size)
         return None
 
     def cached(self) -> int | None:
@@ -104,10 +149,10 @@ class MappedFile:
         Returns
         -------
         int or None
-            A multiple of the page size; None if the system does not tell.
+            A multiple of the page size; None if the system does not tell, or this is a copy.
         """
-        libc = memory.libc()
-        if libc is None or not self._is_own():
+        libc = system.libc()
+        if libc is None or self.copied or not self._is_own():
             return None
         pages = np.zeros(self._page_count, np.uint8)
         address, size = self._extent
@@ -133,13 +178,14 @@ class MappedFile:
             Whether the system took the advice.
         """
         code = getattr(mmap, advice, None)
-        if code is None or self.map is None:
+        pages = self.map
+        if code is None or pages is None:
             return False
         if length is None:
-            length = len(self.bytes) - start
+            length = self.size - start
         first = start // _PAGE * _PAGE
         try:
-            self.map.madvise(code, first, start + length - first)
+            pages.madvise(code, first, start + length - first)
         except OSError:
             return False
         return True
@@ -147,13 +193,14 @@ class MappedFile:
     def drop(self, start: int = 0, length: int | None = None) -> bool:
         """Let go of whole pages of the file, unless they are locked.
 
-        They stay in the system's cache. Parameters and result are those of `advise`.
+        They stay in the system's cache. Parameters and result are those of `advise`. Pages of a
+        copy have nowhere else to stay, so they are kept.
         """
-        return self.advise("MADV_DONTNEED", start, length)
+        return not self.copied and self.advise("MADV_DONTNEED", start, length)
 
     def lock(self) -> bool:
         """Keep the file in memory (mlock); return False if the limits do not allow it."""
-        libc = memory.libc()
+        libc = system.libc()
         return libc is not None and libc.mlock(*self._extent) == 0
 
     def prefault(self, mapped: bool = True) -> None:
@@ -173,17 +220,29 @@ class MappedFile:
             while plain.readinto(buffer):
                 pass
 
+    def _is_changed(self) -> bool:
+        """Tell whether the file was written to; if another one has its name, it was not."""
+        try:
+            found = os.stat(self._place)
+        except OSError:  # it has no name any more, so nobody opens it
+            return False
+        seen = self._seen
+        is_same = (found.st_ino, found.st_dev) == (seen.st_ino, seen.st_dev)
+        return is_same and (found.st_size, found.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns)
+
     @property
     def _address(self) -> int:
-        return self.bytes.ctypes.data
+        everything = self.bytes  # before the check, since another thread may close the file
+        self.check_open()
+        return everything.ctypes.data
 
     @property
     def _page_count(self) -> int:
-        return -(-len(self.bytes) // _PAGE)
+        return -(-self.size // _PAGE)
 
     @property
     def _extent(self) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
-        return ctypes.c_void_p(self._address), ctypes.c_size_t(len(self.bytes))
+        return ctypes.c_void_p(self._address), ctypes.c_size_t(self.size)
 
     def _is_own(self) -> bool:
         try:
@@ -226,7 +285,7 @@ class TensorFile(MappedFile):
         SHA-256 of the table, which holds every tensor's checksum: it identifies the contents.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], copy: bool = False) -> None:
         path = path_name(path)
         with os_errors(path, "read"):
             if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe may block for ever
@@ -247,7 +306,7 @@ class TensorFile(MappedFile):
                     end=header.table_offset,
                     newer=header.minor > MINOR,
                 )
-                super().__init__(path, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+                super().__init__(path, file, copy)
         self.hash = sha256(raw).hexdigest()
         self._data_end = header.table_offset
 
@@ -270,13 +329,14 @@ class TensorFile(MappedFile):
         ArgumentError
             The file is closed.
         """
+        everything = self.bytes  # before the check, since another thread may close the file
         if name not in self.tensors:
             shown = show(name)
             what = (self.path, f"tensor {shown}", "none", "one of this name", table.UPDATE)
             raise FormatError(*what, sentence=f"{self.path} has no tensor {shown}")
         self.check_open()
         tensor = self.tensors[name]
-        data = self.bytes[tensor.offset : tensor.offset + tensor.nbytes]
+        data = everything[tensor.offset : tensor.offset + tensor.nbytes]
         return np.frombuffer(data, table.DTYPES[tensor.dtype]).reshape(tensor.shape)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -321,12 +381,6 @@ class TensorFile(MappedFile):
         for start in range(tensor.offset, stop, _CHUNK):
             yield slice(start, min(start + _CHUNK, stop))
 
-    def check_open(self) -> None:
-        """Raise an ArgumentError if the file is closed."""
-        if self.map is None:
-            what = (self.path, "file", "a closed file", "an open one", "open it again")
-            raise ArgumentError(*what, sentence=f"{self.path} is closed")
-
     def __enter__(self) -> TensorFile:
         """Return the file itself."""
         return self
@@ -340,7 +394,7 @@ def _wrong_checksum(path: str, what: str, found: int, expected: int) -> Checksum
     return ChecksumError(path, what, f"CRC-32 {found:08x}", f"{expected:08x}", table.FETCH)
 
 
-def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
+def open_file(path: str | os.PathLike[str], verify: bool = False, copy: bool = False) -> TensorFile:
     """Map a .trwkv file and check its header and table.
 
     Parameters
@@ -348,6 +402,8 @@ def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
     path : str or path-like
     verify : bool
         Check every byte of data as well; this reads the whole file.
+    copy : bool
+        Read the file into memory instead of mapping it.
 
     Returns
     -------
@@ -364,7 +420,7 @@ def open_file(path: str | os.PathLike[str], verify: bool = False) -> TensorFile:
     ArgumentError
         `path` is not a path.
     """
-    file = TensorFile(path)
+    file = TensorFile(path, copy)
     if verify:
         file.verify()
     return file

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import os
-import sys
 
-LINUX = sys.platform.startswith("linux")
+from . import system
 
 _KEYS = {"VmRSS:": "rss", "RssAnon:": "anon", "VmHWM:": "peak"}
-
-
-@functools.cache
-def libc() -> ctypes.CDLL | None:
-    """Return the C library, for calls that Python does not have; None if this is not Linux."""
-    if not LINUX:
-        return None
-    with contextlib.suppress(OSError):
-        return ctypes.CDLL(None, use_errno=True)
-    return None
 
 
 def process_memory() -> dict[str, int]:
@@ -32,7 +19,7 @@ def process_memory() -> dict[str, int]:
         In bytes: `rss`, all that is resident; `anon`, the part of it that belongs to no file;
         `peak`, the largest `rss` so far. Empty if the system does not tell.
     """
-    if not LINUX:
+    if not system.LINUX:
         return {}
     found = {}
     with contextlib.suppress(OSError), open("/proc/self/status") as status:

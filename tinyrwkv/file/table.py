@@ -143,7 +143,7 @@ def path_name(path: str | os.PathLike[str]) -> str:
     """Return a path as text; raise an ArgumentError if it is not a path."""
     try:
         return os.fsdecode(path)
-    except TypeError:
+    except Exception:  # of any kind: a class of the caller may raise what it likes
         found = show(path)
         fix = "give a str or a pathlib.Path"
         sentence = f"a path must be a file name, not {found}"

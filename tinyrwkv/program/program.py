@@ -34,6 +34,8 @@ class Program:
 
     Attributes
     ----------
+    weights : ndarray, uint8
+        The bytes of the file.
     operations : list of Operation
     table : ndarray, int64, shape (operations, op.WIDTH)
         The same as numbers: opcode and fields, then zeros.
@@ -55,6 +57,7 @@ class Program:
     def __init__(self, file: TensorFile) -> None:
         check_tensors(file)
         self.file = file
+        self.weights = file.bytes  # what runs may read them while another thread closes the file
         self.config = file.config
         layers = self.config["n_layer"]
         builder = Builder(file)

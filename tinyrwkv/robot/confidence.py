@@ -54,6 +54,14 @@ class _Walk:
         self._walk = walk
         self.advance = walk.advance
 
+    @property
+    def stopped(self) -> Callable[[], object] | None:
+        return self._walk.stopped
+
+    @stopped.setter
+    def stopped(self, stopped: Callable[[], object] | None) -> None:
+        self._walk.stopped = stopped
+
     def mask(
         self, logits: np.ndarray, exact: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> None:

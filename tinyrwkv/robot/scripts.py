@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ..arguments import items, refusal
 from ..constraints.constraint import Constraint
 from ..constraints.numbers import pattern as number_pattern
 from ..constraints.old_names import accept_old_names
-from ..errors import ArgumentError
+from ..errors import ArgumentError, show
 
 MOST = 999_999_999
 """No order needs a larger number."""
@@ -47,15 +48,12 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        several = isinstance(names, Iterable) and not isinstance(names, str)
-        self.names = tuple(names) if several else ()
+        expected = "a list of texts without quotes and backslashes"
+        fix = "name at least one"
+        self.names = tuple(items("scripts", "names", names, expected, fix))
         bad = [name for name in self.names if not _can_be_quoted(name)]
         if bad or not self.names:
-            found = f"{bad or names!r}"[:80]
-            expected = "a list of texts without quotes and backslashes"
-            sentence = f"names={found} is not {expected}"
-            what = ("scripts", "names", found, expected)
-            raise ArgumentError(*what, "name at least one", sentence)
+            raise refusal("scripts", "names", bad, expected, fix)
 
     @property
     def pattern(self) -> str:
@@ -159,13 +157,14 @@ class Scripts(Constraint):
         prefix: str = " ",
         suffix: str = "\n\n",
     ) -> None:
-        bad = [verb for verb in verbs if not _is_name(verb)]
-        if bad or not verbs:
-            found = f"{bad!r}"[:80]
-            sentence = f"verbs {found} are not names of calls" if bad else "there are no verbs"
-            what = ("scripts", "verbs", found, "names of calls")
-            raise ArgumentError(*what, "give at least one", sentence)
+        expected = "a mapping of names of calls to a Number, Names, Words or None"
+        fix = "give at least one"
+        if not isinstance(verbs, Mapping):
+            raise refusal("scripts", "verbs", verbs, expected, fix)
         self.verbs = dict(verbs)
+        bad = [verb for verb, argument in self.verbs.items() if not _is_call(verb, argument)]
+        if bad or not self.verbs:
+            raise refusal("scripts", "verbs", bad, expected, fix)
         call = _call_pattern(self.verbs)
         super().__init__(f"unknown\\(\\)|(?:{call})(?:; (?:{call}))*", prefix, suffix)
 
@@ -187,9 +186,11 @@ class Scripts(Constraint):
         ArgumentError
             The text is not a script of these calls.
         """
+        if not isinstance(script, str):
+            raise refusal("scripts", "script", script, "a text", "give a str")
         text = script.strip()
         if not self.matches(self.prefix + text + self.suffix):
-            found = f"{script!r}"[:80]
+            found = show(script)
             fix = "check the text"
             expected = "calls joined by '; '"
             sentence = f"{found} is not a script of calls joined by '; '"
@@ -224,8 +225,9 @@ def _call(verb: str, name: str, number: str) -> Call:
     return Call(verb, float(number) if number else None)
 
 
-def _is_name(verb: object) -> bool:
-    return isinstance(verb, str) and verb.isascii() and verb.isidentifier()
+def _is_call(verb: object, argument: object) -> bool:
+    is_name = isinstance(verb, str) and verb.isascii() and verb.isidentifier()
+    return is_name and (argument is None or isinstance(argument, Argument))
 
 
 def _call_pattern(verbs: Mapping[str, Argument | None]) -> str:

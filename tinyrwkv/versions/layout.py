@@ -291,14 +291,9 @@ def _check_age(file: TensorFile) -> None:
         # Version 1.0 had head.ids, the token of each row; head.places has the row of each token. In
         # version 1.0 the signs of a neuron lay in one row.
         if name == "head.ids" or (name.endswith("predictor.signs") and len(tensor.shape) == 2):
-            raise UnsupportedError(
-                file.path,
-                f"tensor '{name}'",
-                "a form of earlier versions of tinyrwkv",
-                "that of this version",
-                "convert the checkpoint again",
-                sentence=f"{file.path} was compressed by an earlier version of tinyrwkv",
-            )
+            what = (file.path, f"tensor '{name}'", "an earlier form", "that of this version")
+            sentence = f"{file.path} was compressed by an earlier version of tinyrwkv"
+            raise UnsupportedError(*what, "convert the checkpoint again", sentence)
 
 
 def check_widths(path: str, config: Config, names: Collection[str]) -> None:

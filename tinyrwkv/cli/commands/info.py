@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ...engine import backends
+from ...engine.reasons import reasons
 from ...errors import FormatError
 from ...file.mapped import TensorFile, open_file
 from ...program.program import Program
@@ -64,7 +64,7 @@ def _facts(file: TensorFile, program: list[str] | None) -> dict[str, Any]:
         "hash": file.hash,
         "metadata": file.metadata,
         "tensors": [tensor._asdict() for tensor in file.tensors.values()],
-        "backends": backends.reasons(),
+        "backends": reasons(),
     }
     if program is not None:
         facts["program"] = program
@@ -97,7 +97,7 @@ def _rows(file: TensorFile) -> Iterator[tuple[str, Any]]:
         report = _brief(step["report"])
         if report:
             yield "", report
-    for name, reason in backends.reasons().items():
+    for name, reason in reasons().items():
         yield f"backend {name}", reason
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from ...engine.plan import together
 from ...file.config import Config
-from ...model import load
+from ...loading import load
 from ...units import show_size
 from .. import options as shared
+from ..plan_rows import together
 
 HELP = "show the memory that a model will take, before any weight is read"
 EXAMPLES = """\

@@ -1,0 +1,16 @@
+"""Tell why each backend can or cannot run here."""
+
+from __future__ import annotations
+
+from ..native.load import choose
+from .backends import has_numba
+
+
+def reasons() -> dict[str, str]:
+    """Return for each backend why it can or cannot run here."""
+    native = choose()
+    return {
+        "native": f"{native.name}.so, {native.reason}" if native.path else native.reason,
+        "numba": "numba is installed" if has_numba() else "numba is not installed",
+        "numpy": "runs everywhere",
+    }

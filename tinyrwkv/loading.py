@@ -1,0 +1,94 @@
+"""Load a model: map its file, choose what runs it, and check it if that is asked for."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from .arguments import refusal
+from .errors import ArgumentError, FormatError
+from .file.mapped import open_file
+from .file.verify import verify as check_all
+from .model import Model
+
+BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    backend: str = "auto",
+    threads: int = 1,
+    resident_limit: int | None = None,
+    verify: bool = False,
+    prefault: bool = False,
+    lock: bool = False,
+    copy: bool = False,
+) -> Model:
+    """Map a model file and make it ready; no weight is read before the first token.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        A .trwkv file; without one, the small model that ships in the package.
+    backend : str
+        "native", "numba", "numpy" or "auto". With "auto", the environment variable
+        TINYRWKV_BACKEND decides; without it, the first of the three that can run.
+    threads : int
+        Threads for each token. The result has the same bits for every number.
+    resident_limit : int, optional
+        Bytes of the file that may be in this process's memory at one time. It makes tokens slower
+        but changes no result.
+    verify : bool
+        Compare the whole file with its checksums first, and look for weights that are no numbers.
+    prefault : bool
+        Read the whole file into memory now, so that no token waits for the disk.
+    lock : bool
+        Keep the file in memory as far as the system's limits allow (mlock); not together with a
+        resident_limit.
+    copy : bool
+        Read the file into memory of this process instead of mapping it. Then the file may be
+        changed or cut off in place. Without a copy, that can end the process (SIGBUS). Not together
+        with a resident_limit.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FormatError
+        The file is missing or damaged, or is not a model.
+    ArgumentError, UnsupportedError
+        A setting is out of range, or this machine cannot do it.
+
+    Examples
+    --------
+    >>> model = load(threads=2)
+    >>> model.config["arch"], model.config["n_layer"], model.config["vocab_size"]
+    ('v7', 8, 4096)
+    """
+    if path is None and not os.path.exists(BUNDLED):
+        expected = "the model that ships in the package"
+        fix = "give load() a .trwkv file: tinyrwkv-convert makes one from any RWKV checkpoint"
+        sentence = f"the bundled model is missing: no such file: {BUNDLED}"
+        raise FormatError(BUNDLED, "bundled model", "no file", expected, fix, sentence)
+    switches = {"verify": verify, "prefault": prefault, "lock": lock, "copy": copy}
+    for name, value in switches.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise refusal("load", name, value, "True or False", "give one of them")
+        if value and name in ("lock", "copy") and resident_limit is not None:
+            found = "a resident_limit too"
+            expected = "one of them: the pages cannot be let go"
+            sentence = f"load: {name} and resident_limit exclude each other: pages cannot be let go"
+            raise ArgumentError("load", name, found, expected, "leave out one of them", sentence)
+    file = open_file(BUNDLED if path is None else path, copy=bool(copy))
+    if verify:
+        check_all(file)
+    model = Model(file, backend, threads, resident_limit)
+    if prefault:
+        file.prefault(mapped=resident_limit is None)
+    if lock:
+        file.lock()
+    return model
