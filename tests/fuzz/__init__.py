@@ -1,0 +1,1 @@
+"""Fuzzers: hostile inputs for every parser, many a second, each either read or refused."""

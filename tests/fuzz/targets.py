@@ -1,0 +1,8 @@
+"""All fuzzers by name."""
+
+from __future__ import annotations
+
+from . import checkpoints, models, texts
+from .fuzzer import Fuzzer
+
+FUZZERS: dict[str, Fuzzer] = {**models.FUZZERS, **checkpoints.FUZZERS, **texts.FUZZERS}
