@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from tinyrwkv.cli import exits
 from tinyrwkv.cli.terminal import Progress
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.units import show_size
 
-from . import exits, options
+from . import options
 from .compress.compress import compress
 from .compress.options import Options
 from .export.gguf import export

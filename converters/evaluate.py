@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tinyrwkv import Model, load
+from tinyrwkv.cli import exits
 from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.robot.scripts import Scripts
 
-from . import exits
 from .arguments import count, whole_number
 from .judge.compare import check_same, compare
 from .judge.cost import TOKENS, chosen_bytes, sample_cold

@@ -10,6 +10,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import starting  # noqa: F401, before what takes time
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
 from .generate import Generation, Piece, Result
 from .loading import load

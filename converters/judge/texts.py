@@ -7,6 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from tinyrwkv.cli.encodings import refuse_utf16
 from tinyrwkv.errors import FormatError, os_errors
 from tinyrwkv.tokenizer import LONGEST, Tokenizer
 
@@ -21,6 +22,7 @@ def read_text(path: str) -> str:
     """Return the text of a file; FormatError if it can't be read or is not UTF-8."""
     with os_errors(path, "read"):
         data = pathlib.Path(path).read_bytes()
+    refuse_utf16(path, data)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 
 import tinyrwkv
-from tests.helpers.places import ROOT
 from tests.helpers.talkers import END, write_talker
-from tests.helpers.terminals import Terminal, environment, run
+from tests.helpers.terminals import Terminal, run
 from tests.helpers.tiny_models import rewrite
 from tinyrwkv.cli import cli
 from tinyrwkv.cli.cli import main
@@ -177,83 +173,6 @@ def test_ctrl_c_while_generating(endless: str) -> None:
         terminal.type("\x03")
         assert "Traceback" not in terminal.wait_for("interrupted")
         assert terminal.status() == 130
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes break otherwise here")
-@pytest.mark.parametrize("arguments", [["generate", "-p", "?", "-n", "1000000000"], ["info"]])
-def test_a_broken_pipe_is_quiet(endless: str, arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "tinyrwkv", arguments[0], endless, *arguments[1:]]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        if arguments[0] == "generate":
-            assert process.stdout.read(4) == b" on "
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 141
-
-
-SOME = (
-    *(["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)),
-    *(["info"], ["info", "--program"], ["info", "--json"], ["plan"], ["plan", "--json"]),
-    *(["verify"], ["verify", "--json"], ["generate", "-p", "?", "-n", "2"]),
-    *(["generate", "-p", "?", "-n", "2", "--json"], ["chat"], ["chat", "--json"]),
-    ["bench", "--prompt-tokens", "1", "--tokens", "2", "--repeat", "1"],
-)
-
-
-def buffered() -> dict[str, str]:
-    """Return an environment in which Python buffers its output, as it does by default."""
-    return environment(PYTHONUNBUFFERED="")
-
-
-def with_model(arguments: list[str], path: str) -> list[str]:
-    asks = arguments[0].startswith("--") or "--help" in arguments
-    return [*arguments[:1], *([] if asks else [path]), *arguments[1:]]
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes break otherwise here")
-@pytest.mark.parametrize("arguments", SOME, ids=" ".join)
-def test_an_output_that_nobody_reads_is_no_error(talker: str, arguments: list[str]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "tinyrwkv", *with_model(arguments, talker)],
-        cwd=ROOT,
-        env=buffered(),
-        input=b"?\n/stats\n",
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        timeout=60,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
-@pytest.mark.parametrize("arguments", SOME, ids=" ".join)
-def test_streams_may_be_closed(talker: str, arguments: list[str]) -> None:
-    shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "tinyrwkv"]
-    command = [*shell, *with_model(arguments, talker)]
-    done = subprocess.run(command, cwd=ROOT, env=buffered(), timeout=60)
-    assert done.returncode == 0
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["info"], ["generate", "-p", "?", "-n", "2"]])
-def test_an_output_that_is_full_is_one_line(talker: str, arguments: list[str]) -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "tinyrwkv", *with_model(arguments, talker)],
-            cwd=ROOT,
-            env=buffered(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            timeout=60,
-        )
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"tinyrwkv: ") and done.stderr.count(b"\n") == 1
 
 
 # generate

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import converters
-import tinyrwkv
 from converters import cli
 from tests.helpers.checkpoint_files import write
 from tests.helpers.checkpoints import raw_checkpoint
@@ -189,55 +188,6 @@ def test_as_a_module(paths):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("tinyrwkv-convert: no such file: missing;")
-
-
-def started(arguments, stdout):
-    """Run the converter with buffered output; return its exit status and what it said."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    done = subprocess.run(
-        [sys.executable, "-m", converters.__name__, *arguments],
-        cwd=Path(converters.__file__).parent.parent,
-        env=environment,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    return done.returncode, done.stderr
-
-
-@pytest.fixture(params=["--help", "eval --help", "summary", "--json", "eval"])
-def printing(request, paths, tmp_path):
-    """Arguments of each command line that print something."""
-    if request.param == "summary":
-        return list(paths)
-    if request.param == "--json":
-        return [*paths, "--json"]
-    if request.param == "eval":
-        lines = write(tmp_path / "lines", b"the cat\n")
-        return ["eval", tinyrwkv.loading.BUNDLED, "--lambada", lines, "--threads", "1"]
-    return request.param.split()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
-def test_output_that_nobody_reads_ends_quietly(printing):
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        status, said = started(printing, writer)
-    finally:
-        os.close(writer)
-    assert status == 141
-    assert not [line for line in said.splitlines() if not line.startswith("note: ")]
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
-def test_output_that_cannot_be_written_is_an_error_in_one_line(printing):
-    with open("/dev/full", "w") as full:
-        status, said = started(printing, full)
-    assert status == 1
-    *notes, last = said.splitlines()
-    assert last.startswith("tinyrwkv-convert") and "No space left on device" in last
-    assert all(line.startswith("note: ") for line in notes)
 
 
 def test_an_error_of_the_system_gives_1_and_one_line(paths, capsys, monkeypatch):

@@ -22,7 +22,7 @@ PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Pyt
 
 ROOMS = {
     "converters": (
-        *("__main__", "cli", "options", "evaluate", "arguments", "exits"),
+        *("__main__", "cli", "options", "evaluate", "arguments"),
         *("compress", "report", "export", "calibrate", "judge", "techniques"),
         *("write", "checkpoint", "read", "__init__"),
     ),
@@ -30,7 +30,7 @@ ROOMS = {
         *("__main__", "cli", "robot", "chat", "native.build", "__init__", "constraints"),
         *("loading", "model", "generate", "score", "core", "state", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
-        *("units", "arguments", "errors"),
+        *("units", "arguments", "errors", "starting"),
     ),
 }
 """The rooms of each package from the top to the bottom: a room imports only those below it.

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Generator
 
+from ..errors import UnsupportedError
 from ..generate import Generation, Piece
 
 END = None
@@ -44,7 +45,7 @@ def stream(generation: Generation) -> Generator[Piece, None, None]:
 
     worker = threading.Thread(target=work, name="tinyrwkv-generate", daemon=True)
     try:
-        worker.start()
+        _start(worker)
         while True:
             try:
                 piece = pieces.get(timeout=0.2)  # on Windows, Ctrl-C waits for this
@@ -58,6 +59,16 @@ def stream(generation: Generation) -> Generator[Piece, None, None]:
     finally:
         generation.cancel()
         _wait(worker)
+
+
+def _start(worker: threading.Thread) -> None:
+    try:
+        worker.start()
+    except RuntimeError as error:
+        fix = "end other programs, or raise the limit on processes (ulimit -u)"
+        sentence = "the system gives this process no thread to answer in"
+        what = ("chat", "thread", str(error), "a new thread")
+        raise UnsupportedError(*what, fix, sentence) from None
 
 
 def _wait(worker: threading.Thread) -> None:

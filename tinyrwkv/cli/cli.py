@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
-import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import TinyRWKVError
+from . import exits
 from .commands import bench, chat, generate, info, plan, verify
-from .streams import CLOSED_OUTPUT, drop_output, flush_output, open_streams
 from .terminal import width
+
+NAME = "tinyrwkv"
 
 COMMANDS = {
     "chat": chat,
@@ -51,52 +50,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 after an error; 2 after a mistake in the arguments; 130 after Ctrl-C;
         141 if nobody reads the output.
     """
-    open_streams()
-    try:
-        return _run(argv)
-    except KeyboardInterrupt:
-        _complain("\ntinyrwkv: interrupted")
-        flush_output()
-        return 130
-    except BrokenPipeError:
-        drop_output()
-        return CLOSED_OUTPUT
-    except (TinyRWKVError, OSError) as error:
-        _complain(f"tinyrwkv: {' '.join(str(error).splitlines())}")
-        flush_output()
-        return 1
+    return exits.run(NAME, functools.partial(_run, argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    try:
-        options = _parser().parse_args(argv)
-        status = int(options.run(options))
-    except SystemExit:  # from --help, --version and mistakes in the arguments
-        sys.stdout.flush()
-        raise
-    sys.stdout.flush()
-    return status
+    options = _parser().parse_args(argv)
+    return int(options.run(options))
 
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _complain(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
-
-
 def _parser() -> argparse.ArgumentParser:
     # Without a width, argparse imports shutil to find one, and shutil imports bz2 and lzma.
     form = functools.partial(argparse.RawDescriptionHelpFormatter, width=width())
     parser = argparse.ArgumentParser(
-        prog="tinyrwkv",
+        prog=NAME,
         description="Run RWKV language models on small computers.",
         epilog=EXAMPLES,
         formatter_class=form,
     )
-    parser.add_argument("--version", action="version", version=f"tinyrwkv {__version__}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         added = commands.add_parser(

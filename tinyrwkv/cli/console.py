@@ -61,14 +61,19 @@ class Console:
         self._at_prompt = False
         self._leaving = False  # whether another Ctrl-C at the prompt leaves
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Talk until the input ends or the user leaves.
+
+        Returns
+        -------
+        bool
+            Whether all that came through a pipe was done. A slash command that fails does not end
+            the chat. On a terminal, neither does a prompt.
 
         Raises
         ------
         TinyRWKVError
-            A line from a pipe could not be answered. On a terminal, the error is shown and the chat
-            goes on.
+            The input cannot be read, or a prompt from a pipe could not be answered.
         KeyboardInterrupt
             Ctrl-C was pressed while lines came through a pipe.
         """
@@ -76,18 +81,27 @@ class Console:
             with contextlib.suppress(ImportError):
                 importlib.import_module("readline")  # gives input() line editing and a history
             self._banner()
+        well = True
         with contextlib.suppress(slash.Leave):
             while True:
                 try:
-                    self.handle(self._read())
+                    well &= self._take(self._read())
                 except KeyboardInterrupt:
                     if not self.terminal:
                         raise
                     self._interrupted()
                 except UnicodeDecodeError:
                     self._note("That was not text in the terminal's encoding.")
-                except TinyRWKVError as error:
-                    self._failed(error)
+        return well or self.terminal
+
+    def _take(self, line: str) -> bool:
+        """Answer one line; tell whether that went well."""
+        try:
+            self.handle(line)
+        except TinyRWKVError as error:
+            self._failed(line, error)
+            return False
+        return True
 
     def _interrupted(self) -> None:
         """Handle Ctrl-C; at the prompt, the second one in a row leaves."""
@@ -109,10 +123,13 @@ class Console:
         """Show a text that is no answer."""
         self._show(text, report=False)
 
-    def _failed(self, error: TinyRWKVError) -> None:
-        if not self.terminal:
+    def _failed(self, line: str, error: TinyRWKVError) -> None:
+        if self.terminal:
+            self._write(wrap(str(error)) + "\n")
+        elif line.startswith("/"):
+            print(f"tinyrwkv: {error}", file=self.notes)
+        else:
             raise error
-        self._write(wrap(str(error)) + "\n")
 
     def _show(self, text: str, report: bool) -> None:
         """Show what a slash command returned.
@@ -218,7 +235,7 @@ class EventConsole(Console):
     def _show(self, text: str, report: bool) -> None:
         self.events("report", text=text)
 
-    def _failed(self, error: TinyRWKVError) -> None:
+    def _failed(self, line: str, error: TinyRWKVError) -> None:
         self.events("error", message=str(error))
 
     def _answer(self, line: str) -> None:

@@ -59,7 +59,7 @@ def choose(folder: str = FOLDER) -> KernelObject:
         record = json.loads(_read(path))
         sources = record["sources"]
         hashes = {name: entry["sha256"] for name, entry in record["objects"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _none(f"no objects: {path} is missing or damaged")
     if sources != source_hash():
         found = "the objects were built from other sources than these"

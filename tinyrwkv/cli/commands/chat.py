@@ -94,19 +94,19 @@ def run(options: argparse.Namespace) -> int:
     if options.load is not None:
         chat.load(options.load)
     if options.resume is None:
-        console.run()
+        well = console.run()
     else:
-        _resume(chat, console, os.fspath(options.resume or _own_file(chat)))
-    return 0
+        well = _resume(chat, console, os.fspath(options.resume or _own_file(chat)))
+    return 0 if well else 1
 
 
-def _resume(chat: Chat, console: Console, path: str) -> None:
+def _resume(chat: Chat, console: Console, path: str) -> bool:
     """Continue the conversation in a file, if it exists, and save it there at the end."""
     if os.path.lexists(path):
         chat.load(path)
     with _hang_up_leaves():
         try:
-            console.run()
+            return console.run()
         finally:
             if chat.transcript or os.path.lexists(path):
                 _keep(chat, console, path)

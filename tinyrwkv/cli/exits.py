@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 
-from tinyrwkv.cli.streams import CLOSED_OUTPUT, drop_output
-from tinyrwkv.errors import TinyRWKVError
+from ..errors import TinyRWKVError
+from ..starting import INTERRUPTED, end_at_interrupts, raise_interrupts
+from .streams import NobodyReads, OutputLost, open_streams
+
+CLOSED_OUTPUT = 141
+"""Exit status if nobody reads the output; a shell gives it to programs that SIGPIPE ends."""
 
 
 def run(name: str, work: Callable[[], int], interrupted: str = "interrupted") -> int:
@@ -27,32 +30,21 @@ def run(name: str, work: Callable[[], int], interrupted: str = "interrupted") ->
     int
         The status of the work; 1 after an error, 130 after Ctrl-C, 141 if nobody reads the output.
     """
+    open_streams()
     try:
         try:
+            raise_interrupts()
             return work()
         finally:
-            _flush_output()
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        _say(f"\n{name}: {interrupted}")
-        return 130
-    except BrokenPipeError:
+        end_at_interrupts()
+        print(f"\n{name}: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except NobodyReads:
         return CLOSED_OUTPUT
-    except (TinyRWKVError, OSError) as error:
-        _say(f"{name}: {' '.join(str(error).splitlines())}")
+    except (TinyRWKVError, OutputLost, OSError) as error:
+        print(f"{name}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
-
-
-def _flush_output() -> None:
-    """Write what was printed: later, the interpreter would only complain that it can't."""
-    if sys.stdout is None:  # it was closed before the start
-        return
-    try:
-        sys.stdout.flush()
-    except OSError:
-        drop_output()
-        raise
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+    finally:
+        end_at_interrupts()
