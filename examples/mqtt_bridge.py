@@ -38,9 +38,10 @@ import tinyrwkv
 from tinyrwkv.chat.templates import template
 from tinyrwkv.constraints.constraint import Constraint
 from tinyrwkv.errors import ArgumentError, TinyRWKVError
-from tinyrwkv.robot.commander import THRESHOLD, Decision, decide
+from tinyrwkv.robot.commander import THRESHOLD
 from tinyrwkv.robot.confidence import Weighed
-from tinyrwkv.robot.scripts import UNKNOWN, Scripts
+from tinyrwkv.robot.scripts import Scripts
+from tinyrwkv.robot.told import told
 
 try:
     import paho.mqtt.client as mqtt
@@ -68,14 +69,6 @@ def explained(error: Exception) -> str:
         return str(error)[:MOST_CHARACTERS]
     note(f"a message could not be done: {error!r}"[:MOST_CHARACTERS])
     return f"the bridge could not do this: {type(error).__name__}; see docs/mqtt.md"
-
-
-def told_of(decision: Decision, prefix: str) -> dict[str, Any]:
-    """Return what a response says of a decision. A script that must not run is not its text."""
-    told: dict[str, Any] = {"decision": decision.kind, "reasons": decision.reasons}
-    if decision.kind == "refuse":
-        told |= {"text": f"{prefix}{UNKNOWN}", "refused": decision.script}
-    return told
 
 
 class Bridge:
@@ -212,29 +205,28 @@ class Bridge:
             "seconds": round(time.monotonic() - begin, 4),
         }
         if isinstance(constraint, Scripts) and isinstance(wide, Scripts):
-            script = result.text if result.stop_reason == "stop" else ""
-            what = (request.prompt, script, logprob, constraint, self.threshold, wide)
-            response |= told_of(decide(*what), constraint.prefix)
+            what = (request.prompt, result, logprob, constraint, self.threshold, wide)
+            response |= told(*what)
         return response
 
-    def _constraint(self, told: dict[str, Any] | None) -> Constraint | None:
-        if told is None:
+    def _constraint(self, asked: dict[str, Any] | None) -> Constraint | None:
+        if asked is None:
             return None
-        ((name, value),) = told.items()
+        ((name, value),) = asked.items()
         if type(value) is not KINDS[name]:
-            raise refuse("constraint", told, f"of type {KINDS[name].__name__} under {name}")
+            raise refuse("constraint", asked, f"of type {KINDS[name].__name__} under {name}")
         # The models write a space after "Assistant:".
         prefix = " " if self.template.answer_prefix else ""
         return CONSTRAINTS[name](value, prefix)
 
     def _put_piece(self, request: Request, number: int, piece: tinyrwkv.Piece) -> None:
-        told = {
+        part = {
             "id": request.id,
             "number": number,
             "text": piece.text,
             "logprob": round(piece.logprob, 4),
         }
-        self.outbox.put(f"partial/{request.id}", told)
+        self.outbox.put(f"partial/{request.id}", part)
 
     # The thread of the network calls the methods below. They must not wait, publish or raise.
 
@@ -294,10 +286,10 @@ class Bridge:
             if message.topic.endswith("/cancel"):
                 self._cancel_request(message.payload)
             elif not message.retain:
-                told = read(message.payload)
-                id = told["id"]
+                asked = read(message.payload)
+                id = asked["id"]
                 topic = f"response/{id}"
-                self._accept(parse(told, self.longest))
+                self._accept(parse(asked, self.longest))
         except Exception as error:  # an exception would end the thread of the network
             if id is None and not self.outbox.room:
                 return  # nobody waits for this answer

@@ -5,12 +5,15 @@
     ros2 topic pub --once /tinyrwkv/prompt std_msgs/String "data: turn left"
 
 It reads the topics ~/prompt and ~/stop. It writes the pieces of an answer to ~/partial as they
-come, and the whole answer to ~/response. A new prompt, or any message on ~/stop, cancels the answer
+come, and the whole answer to ~/response. With the constraint "scripts", the response is a JSON
+object of text, logprob, decision ("run", "ask", "refuse" or "unknown") and reasons, as docs/mqtt.md
+describes them: act on the decision. A new prompt, or any message on ~/stop, cancels the answer
 before it. docs/vendoring.md compares the names with those of llama_ros. The node was tested only
 with a stand-in for rclpy.
 """
 
 import contextlib
+import json
 import pathlib
 import sys
 import threading
@@ -25,7 +28,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from tinyrwkv.chat.templates import template
+from tinyrwkv.robot.confidence import Weighed
 from tinyrwkv.robot.scripts import Scripts
+from tinyrwkv.robot.told import told
 
 PARAMETERS = {
     "model": "",
@@ -45,20 +50,19 @@ class Brain(Node):
 
     def __init__(self):
         super().__init__("tinyrwkv")
-        told = {}
+        given = {}
         for name, value in PARAMETERS.items():
-            told[name] = self.declare_parameter(name, value).value
-        self.model = tinyrwkv.load(told["model"] or None, threads=told["threads"])
-        self.seconds = told["deadline"]
+            given[name] = self.declare_parameter(name, value).value
+        self.model = tinyrwkv.load(given["model"] or None, threads=given["threads"])
+        self.seconds = given["deadline"]
         self.template = template(self.model.config.get("template", "chat"))
         self.how = {
-            "max_tokens": told["max_tokens"],
-            "sampler": tinyrwkv.Sampler(temperature=told["temperature"]),
+            "max_tokens": given["max_tokens"],
+            "sampler": tinyrwkv.Sampler(temperature=given["temperature"]),
         }
-        form = told["constraint"]
-        if form == "scripts":
-            self.how["constraint"] = Scripts()
-        elif form:
+        form = given["constraint"]
+        self.scripts = Scripts() if form == "scripts" else None
+        if form and not self.scripts:
             self.how["constraint"] = tinyrwkv.Choice(form.split("|"), prefix=" ")
         self.partial = self.create_publisher(String, "~/partial", 10)
         self.response = self.create_publisher(String, "~/response", 10)
@@ -70,17 +74,26 @@ class Brain(Node):
         """Begin to answer a prompt."""
         self.stop()
         how = self.how | {"stop": self.template.stop, "deadline": time.monotonic() + self.seconds}
+        weighed = Weighed(self.scripts.with_any_number()) if self.scripts else None
+        how |= {"constraint": weighed} if weighed else {}
         self.generation = self.model.generate(self.template.prompt(message.data), **how)
-        self.worker = threading.Thread(target=self.answer, args=(self.generation,))
+        what = (message.data, self.generation, weighed)
+        self.worker = threading.Thread(target=self.answer, args=what)
         self.worker.start()
 
-    def answer(self, generation):
+    def answer(self, command, generation, weighed):
         """Publish an answer piece by piece, then all of the text that has come."""
+        logprob = 0.0
         for piece in generation:
+            logprob += piece.logprob
             if rclpy.ok():
                 self.partial.publish(String(data=piece.text))
+        text = generation.result.text.strip()
+        if weighed:
+            logprob += weighed.log_share
+            text = json.dumps(told(command, generation.result, logprob, self.scripts))
         if rclpy.ok():
-            self.response.publish(String(data=generation.result.text.strip()))
+            self.response.publish(String(data=text))
             self.get_logger().info(f"ended by {generation.result.stop_reason}")
 
     def stop(self, message=None):

