@@ -222,11 +222,13 @@ class Loop:
 
 
 def percentiles(late: list[float]) -> dict[str, float]:
-    """Return how late ticks were, in milliseconds.
+    """Return how late ticks were, in milliseconds; nothing if there was no second tick.
 
     The first tick is left out, because the memory that it uses is still cold.
     """
     ordered = sorted(late[1:])
+    if not ordered:
+        return {}
     last = len(ordered) - 1
     found = {}
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)):

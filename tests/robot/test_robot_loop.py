@@ -129,6 +129,7 @@ def test_a_slice_that_takes_too_long_is_counted_and_not_hurried_after(made, robo
     assert sum(late > 0.05 for late in loop.late) == 3
     loop.late.append(0.0)
     assert robot_loop.percentiles(loop.late)["max"] == pytest.approx(100, abs=0.5)
+    assert robot_loop.percentiles(loop.late[:1]) == robot_loop.percentiles([]) == {}
 
 
 def test_decisions_are_done_asked_or_declined(made):
