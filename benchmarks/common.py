@@ -26,6 +26,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import tinyrwkv
 from benchmarks import random_model
 from tinyrwkv.engine.reasons import reasons
+from tinyrwkv.errors import os_errors
+from tinyrwkv.file.output import Kind, new_file
 from tinyrwkv.versions.layout import VERSIONS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -203,5 +205,21 @@ def finish(name: str, options: argparse.Namespace, result: dict[str, Any], text:
         head += f"stream read: {stream}\n"
     print(plain if options.json else f"{head}\n{text}")
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(plain + "\n")
+        save(name, result)
+
+
+def _is_result(path: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        return "machine" in json.loads(pathlib.Path(path).read_bytes())
+    return False
+
+
+RESULT = Kind("the result of a benchmark", _is_result)
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write a result to its file in `RESULTS`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = str(RESULTS / f"{name}.json")
+    with new_file(path, RESULT) as file, os_errors(path, "write"):
+        file.write(json.dumps(result, indent=1).encode() + b"\n")

@@ -109,8 +109,7 @@ def main(argv: list[str] | None = None) -> None:
             name = pathlib.Path(model[0]).name
             do_steps(options, name, model, folder, result["models"].setdefault(name, {}))
     if options.write:
-        common.RESULTS.mkdir(exist_ok=True)
-        saved.write_text(json.dumps(result, indent=1) + "\n")
+        common.save("compression", result)
         PAGE.write_text(written(PAGE.read_text("utf-8"), result), "utf-8")
     print(json.dumps(result, indent=1) if options.json else "\n".join(table(result)))
 

@@ -19,7 +19,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.random_model import sizes
 from converters.checkpoint.raw_shapes import Sizes, raw_shapes
+from tinyrwkv.errors import os_errors
+from tinyrwkv.file.output import Kind, new_file
 from tinyrwkv.versions.layout import VERSIONS
+
+NOTHING = Kind("an empty one", lambda path: False)
+"""Another checkpoint may be one of somebody's own."""
 
 RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
 """Inner sizes of the matrices of low rank, as models of 768 channels have them."""
@@ -60,7 +65,7 @@ def write(path: str, config: dict, seed: int = 0, ranks: dict[str, int] | None =
         begin, end = end, end + 4 * int(np.prod(shape))
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    with open(path, "wb") as file:
+    with new_file(path, NOTHING) as file, os_errors(path, "write"):
         file.write(struct.pack("<Q", len(text)) + text)
         for name, shape in shapes.items():
             file.write(values(name, shape, rng).astype("<f4").data)
