@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from benchmarks import commands
+from tinyrwkv.robot import guard
 from tinyrwkv.robot.budget import Budget
 from tinyrwkv.robot.commander import Commander, Decision
 from tinyrwkv.robot.scripts import VERBS, Call, Scripts
@@ -251,6 +252,52 @@ def test_what_comes_to_no_script_stands_a_moving_robot_still(made, monkeypatch, 
 
 
 STOPS = ("Stop!", "STOP", "please stop now", "halt", "freeze", "whoa", "stop and go")
+
+
+SPELLINGS = (
+    *(
+        "s t o p",
+        "s.t.o.p",
+        "S-T-O-P!",
+        "stooop",
+        "STOPPP",
+        "st\u200bop",
+        "\uff33\uff34\uff2f\uff30",
+        "sotp",
+        "spot",
+    ),
+    *(
+        "\U0001f6d1",
+        "\u270b",
+        "\u26d4",
+        "wait",
+        "no",
+        "don't",
+        "cancel",
+        "abort",
+        "look out",
+        "watch out",
+    ),
+    *("danger", "hold on", "whoa whoa", "EMERGENCY", "never mind", "stand still", "stop stop stop"),
+)
+
+
+def test_whatever_the_guard_takes_for_stop_stands_the_robot_still(made):
+    loop, thinker, _, _ = made
+    thinker.decisions = dict.fromkeys((*STOPS, *SPELLINGS), RUN) | DECISIONS
+    understood = [text for text in (*STOPS, *SPELLINGS) if guard.says_stop(text)]
+    assert {*STOPS} <= {*understood}
+    for text in understood:
+        say(loop, "go", 0.5)
+        assert loop.robot.busy
+        loop.hear("go")
+        loop.hear(text)
+        before = pose(loop.robot)
+        loop.tick()
+        assert pose(loop.robot) == before and not loop.robot.busy
+        assert thinker.thinking != guard.says_only_stop(text)
+        loop.commander.forget()
+        say(loop, "sing", 61)
 
 
 def test_stop_needs_no_model(made):

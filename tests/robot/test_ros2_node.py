@@ -145,7 +145,7 @@ def test_choices_constrain_the_answer(module: Any) -> None:
 
 
 def test_scripts_constrain_the_answer(module: Any) -> None:
-    node = brain(module, constraint="scripts")
+    node = brain(module, constraint="scripts", deadline=60.0)
     for count, text in enumerate(("move forward 25 meters", "What do you like to do for fun?"), 1):
         node.deliver("~/prompt", String(data=text))
         told = json.loads(answered(node, count)[-1])
@@ -153,7 +153,7 @@ def test_scripts_constrain_the_answer(module: Any) -> None:
 
 
 def test_the_response_says_what_to_do_about_a_script(module: Any) -> None:
-    node = brain(module, constraint="scripts", max_tokens=20)
+    node = brain(module, constraint="scripts", max_tokens=20, deadline=60.0)
     node.deliver("~/prompt", String(data="turn left"))
     told = json.loads(answered(node)[0])
     assert (told["text"], told["decision"], told["reasons"]) == (" turn(90)", "run", [])
