@@ -92,7 +92,7 @@ def test_whatever_is_said_only_what_the_grammar_allows_is_done(model, command):
 def test_a_new_command_takes_the_place_of_the_old(model):
     commander = Commander(model, Scripts())
     commander.hear("turn left")
-    commander.work(0)
+    commander.work(time.monotonic())
     assert commander.thinking
     assert decide(commander, "take a picture").script == "photo()"
     commander.hear("turn left")
