@@ -39,7 +39,7 @@ RECORDINGS = {
             *("What do you like to do for fun?", "/why", "/undo", "Do you like pizza?", "/quit"),
         ],
     ),
-    "resume": (CHAT, ["And what do you drink?", "/stats", "/memory", "/quit"]),
+    "resume": (CHAT, ["And what can you do?", "/stats", "/memory", "/quit"]),
 }
 """Arguments of Python, and the lines typed; they follow each other in one folder."""
 

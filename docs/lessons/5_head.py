@@ -106,8 +106,8 @@ print(f"full head {V * (C + 4) / 1000:.1f} kB")
 
 # ## 65,536 tokens
 #
-# A vocabulary of 4,096 is too small for either method to save much: this model has to read about a
-# tenth of its head. So here is the same comparison for the World vocabulary. It uses a model of 66
+# A vocabulary of 4,096 is too small for either method to save much: for this model, a sixth of its
+# head is not enough. So here is the same comparison for the World vocabulary. It uses a model of 66
 # million weights and books that the model has not seen. `docs/lessons/measure.py` measured it, and
 # `docs/lessons/data/head.json` names the command line.
 #

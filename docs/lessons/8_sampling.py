@@ -26,9 +26,8 @@ sys.path.insert(
 import tinyrwkv
 
 model = tinyrwkv.load()
-logits, _ = model.forward(
-    [0, *model.tokenizer.encode("User: Tell me a story\n\nAssistant: Once upon a time there was a")]
-)
+beginning = "User: Tell me a story\n\nAssistant: Once upon a time there was a "
+logits, _ = model.forward([0, *model.tokenizer.encode(beginning)])
 
 
 def softmax(z):
