@@ -10,6 +10,9 @@ from tinyrwkv.cli.options import size
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
+LEAST_BUDGET = 1 << 14
+"""Bytes: a number without a unit that is smaller is surely meant in a larger unit."""
+
 
 def divisor(text: str) -> float:
     """Return K of a text such as 1/K or K."""
@@ -60,6 +63,16 @@ def size_or_share(text: str) -> float:
     if not 0 < float(match[1]) <= 100:
         raise _refused(text, "a share above 0 % and at most 100 %")
     return float(match[1]) / 100
+
+
+def budget(text: str) -> int:
+    """Return the bytes of a text such as 24MB; a small number without a unit lacks one."""
+    found = size(text)
+    if text.strip().isdecimal() and found < LEAST_BUDGET:
+        raise argparse.ArgumentTypeError(
+            f"{text} means {text} bytes, less than any model needs; add a unit, such as {text}MB"
+        )
+    return found
 
 
 def _refused(text: str, expected: str) -> argparse.ArgumentTypeError:

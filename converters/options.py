@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tinyrwkv.cli.options import size
 from tinyrwkv.errors import ArgumentError
 
-from .arguments import count, divisor, seed, share, size_or_share
+from .arguments import budget, count, divisor, seed, share, size_or_share
 from .compress.options import KEEP, ROWS, Options
 from .compress.presets import PRESETS
 
@@ -43,7 +42,7 @@ def _add_choices(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--budget",
-        type=size,
+        type=budget,
         metavar="BYTES",
         help="search for the options with the lowest loss that keep at most this much of the "
         "file in memory, such as 24MB",

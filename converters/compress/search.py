@@ -1,6 +1,7 @@
 """Find the options that lose least within a budget of memory.
 
-Each option is tried alone: how much it raises the nll of held-out text, and how many bytes it keeps
+First the smallest combination is built: a budget that even this exceeds is refused at once. Then
+each option is tried alone: how much it raises the nll of held-out text, and how many bytes it keeps
 out of memory when 200 tokens are sampled from a cold start. Both are nearly additive, so sums tell
 what a combination of options does. The best combination that fits is built and measured. The sum of
 its bytes is off by an error, which is taken to be that of all combinations with the same kind of
@@ -10,17 +11,20 @@ channel mix. With this correction, a few more combinations are built.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tinyrwkv.errors import ArgumentError, UnsupportedError, os_errors
+from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.units import show_size
 
 from ..judge.cost import sample_cold
 from .options import Options
 from .pipeline import Pipeline
+from .presets import LITE
 
 RANKS: tuple[dict[str, Any], ...] = (
     {},
@@ -108,6 +112,9 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     exact = _measure(pipeline, Options(**NEURONS[0]), dense.nll)
     if exact.resident <= budget:
         return _report(budget, exact, [dense, exact])
+    smallest = _smallest(pipeline, dense)
+    if smallest.resident > budget:
+        raise _too_small(pipeline.metadata["source"]["name"], budget, smallest.resident)
     pipeline.reset()
 
     kinds = [
@@ -120,15 +127,49 @@ def within(pipeline: Pipeline, budget: int) -> dict[str, Any]:
     ]
     combinations = [estimate(trials, dense.resident) for trials in itertools.product(*kinds)]
     built, best = _build_best(pipeline, combinations, budget)
-    if best is None:
-        least = show_size(min(one.resident for one in built))
-        name = pipeline.metadata["source"]["name"]
-        found, expected = show_size(budget), f"{least}, the least of {name}, or more"
-        sentence = f"{name} needs {least} of memory at least, more than the budget of {found}"
-        raise ArgumentError("search", "budget", found, expected, "raise the budget", sentence)
-    if best is not built[-1]:
+    best = smallest if best is None else best
+    if not built or best is not built[-1]:
         _build(pipeline, best.options)
-    return _report(budget, best, [dense, *alone, *built])
+    pipeline.notes += _more_than_lite(pipeline.metadata["compression"])
+    return _report(budget, best, [dense, smallest, *alone, *built])
+
+
+def _smallest(pipeline: Pipeline, dense: Measured) -> Measured:
+    """Build what keeps least in memory, whatever it loses: of each kind the last, if it helps."""
+    pipeline.reset()
+    chosen: dict[str, Any] = {}
+    resident = dense.resident
+    for kind in (RANKS, NEURONS, HEADS):
+        for stage in pipeline.stages(Options(**kind[-1])):
+            path = pipeline.write(stage)
+            found = _resident(pipeline, path)
+            os.unlink(path)
+            if found < resident:
+                pipeline.apply(stage)
+                chosen |= kind[-1]
+                resident = found
+    return Measured(Options(**chosen), pipeline.nll, resident)
+
+
+def _too_small(name: str, budget: int, least: int) -> ArgumentError:
+    unit, size = ("MB", 10**6) if least >= 10**6 else ("kB", 10**3)
+    enough = f"{math.ceil(10 * least / size) / 10:g}{unit}"
+    found, expected = show_size(budget), f"{enough}, the least of {name}, or more"
+    sentence = f"{name} needs {enough} of memory at least, more than the budget of {found}"
+    return ArgumentError("search", "budget", found, expected, f"give --budget {enough}", sentence)
+
+
+def _more_than_lite(steps: Sequence[CompressionStep]) -> list[str]:
+    """Return a note for each technique that loses more than the preset lite would accept."""
+    most = LITE.max_nll_rise or 0.0
+    notes = []
+    for step in steps:
+        rise = step["report"].get("nll_rise", 0.0)
+        if rise > most:
+            cost = f"{step['technique']} raises the nll of held-out documents by {rise:.1%}"
+            refused = f"--preset lite leaves out what costs more than {most:.1%}"
+            notes.append(f"to stay within the budget, {cost}; {refused}: give a larger budget")
+    return notes
 
 
 def _build_best(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import tinyrwkv
+from tinyrwkv.chat.templates import template as find_template
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.apart import check_apart
 from tinyrwkv.file.config import Config
@@ -163,12 +164,8 @@ def check_arguments(
         expected = "a number above 0, at most 1"
         sentence = f"ln_x_eps is {ln_x_eps}, but must be {expected}"
         raise ArgumentError("arguments", "ln_x_eps", ln_x_eps, expected, "64e-5 is usual", sentence)
-    if template is not None and not re.fullmatch("[A-Za-z0-9_.-]{1,64}", template):
-        found, expected = ascii(template), "the name of a template"
-        sentence = f"{found} is not {expected}"
-        raise ArgumentError(
-            "arguments", "template", found, expected, "give one such as chat", sentence
-        )
+    if template is not None:
+        find_template(template)
     if license is not None and not (0 < len(license) <= 200 and license == _plain(license)):
         found, expected = ascii(license[:80]), "1 to 200 printable ASCII characters"
         sentence = f"the license is {found}, but must be {expected}"

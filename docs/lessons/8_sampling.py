@@ -16,8 +16,11 @@
 import pathlib
 import sys
 
-import numpy as np
-from matplotlib import pyplot as plt
+try:
+    import numpy as np
+    from matplotlib import pyplot as plt
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is missing: pip install numpy matplotlib")
 
 sys.path.insert(
     0, str(pathlib.Path(__file__).resolve().parents[2])

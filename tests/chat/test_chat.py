@@ -401,6 +401,19 @@ def test_errors_come_out_of_a_stream(talkers: Callable[..., str]) -> None:
     assert chat.turns == answer_before
 
 
+def test_a_thread_that_the_system_refuses_is_a_sentence(
+    talkers: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    chat = talker(talkers(*LOOP))
+    generation = chat.ask("go")
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(UnsupportedError, match=r"no thread to answer in.*ulimit -u"):
+        list(stream(generation))
+
+
 # What lies beside a model
 
 

@@ -147,6 +147,26 @@ def test_an_error_saves_what_was_said_before_it(
     assert len(session.load(tmp_path / "talk", tinyrwkv.load(cafe, backend="numpy"))[1]) == 1
 
 
+@pytest.mark.parametrize("option", ["--resume", "--load"])
+def test_a_system_text_that_does_not_count_is_told(
+    cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path, option: str
+) -> None:
+    path = str(tmp_path / "talk")
+    system = ["--system", "Be brief.", "--no-cache"]
+    assert piped("price?\n", cafe, "--resume", path, *system)[2] == ""
+    notes = piped("price?\n", cafe, option, path, *system)[2]
+    said = f"{path} continues a conversation, so --system is not read before the next /reset"
+    assert notes == f"tinyrwkv: {said}\n"
+
+
+def test_a_slash_command_that_fails_does_not_end_the_chat(
+    cafe: str, piped: Callable[..., Any]
+) -> None:
+    status, out, notes = piped("/nothing\nprice?\n", cafe)
+    assert (status, out) == (1, "café costs €5\n")
+    assert notes.startswith("tinyrwkv: ") and "/nothing" in notes and notes.count("\n") == 1
+
+
 def test_what_cannot_be_resumed_is_left_alone(
     cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

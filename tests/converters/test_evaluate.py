@@ -404,6 +404,16 @@ def test_byte_order_mark_is_no_text(
     assert json.loads(capsys.readouterr().out)["tokens"] == 3
 
 
+@pytest.mark.parametrize("option", ["--text", "--docs", "--lambada", "--commands"])
+def test_texts_in_utf_16_are_refused_by_name(
+    path: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(tmp_path, "wide").write_bytes("one two three".encode("utf-16"))
+    assert evaluate.main([path, option, str(tmp_path / "wide")]) == 1
+    said = f"{tmp_path / 'wide'} is a text in UTF-16, not in UTF-8; convert it first: iconv"
+    assert said in capsys.readouterr().err
+
+
 def test_only_the_keys_that_apply(
     path: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

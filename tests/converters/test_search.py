@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 
 from converters.compress import search
 from converters.compress.options import Options
+from converters.compress.pipeline import Pipeline
 from converters.judge.cost import sample_cold
 from tests.helpers.conversions import run
 from tinyrwkv import load
@@ -86,8 +88,45 @@ def test_a_budget_out_of_reach_is_refused(files, capsys, linux):
     paths = files()
     before = sorted(os.listdir(os.path.dirname(paths["out.trwkv"])))
     assert run(paths, "--budget", "4kB") == 1
-    assert "raise the budget" in capsys.readouterr().err
+    assert "; give --budget " in capsys.readouterr().err
     assert sorted(os.listdir(os.path.dirname(paths["out.trwkv"]))) == before
+
+
+@pytest.mark.parametrize("budget", ["24", "512", " 7 "])
+def test_a_small_budget_without_a_unit_lacks_one(files, capsys, budget):
+    with pytest.raises(SystemExit) as ended:
+        run(files(), "--budget", budget)
+    assert ended.value.code == 2
+    said = f"argument --budget: {budget} means {budget} bytes"
+    assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_budget_out_of_reach_is_refused_before_the_search(files, capsys, linux, monkeypatch):
+    """Only the smallest model is made, and the budget that is named then works."""
+    monkeypatch.setattr(search, "RANKS", ({}, *({"rank_budget": x / 10} for x in (8, 7, 6, 5))))
+    neurons = [{"sparse_ffn": "predict", "keep": keep} for keep in (0.4, 0.3, 0.2)]
+    monkeypatch.setattr(search, "NEURONS", ({"sparse_ffn": "exact"}, *neurons))
+    made = []
+    stages = Pipeline.stages
+    monkeypatch.setattr(
+        Pipeline, "stages", lambda *given: (made.append(one) or one for one in stages(*given))
+    )
+    paths = files()
+    assert run(paths, "--budget", "20kB") == 1
+    assert [stage.technique for stage in made] == ["sparse ffn", "low rank", "sparse ffn"]
+    enough = re.search(r"give --budget (\S+)", capsys.readouterr().err)[1]
+    assert run(paths, "--budget", enough) == 0
+
+
+@pytest.mark.parametrize(("most", "notes"), [(-1.0, 2), (9.0, 0)])
+def test_what_the_preset_would_refuse_is_told(sizes, capsys, monkeypatch, most, notes):
+    paths, (_, least) = sizes
+    monkeypatch.setattr(search, "LITE", search.LITE._replace(max_nll_rise=most))
+    assert run(paths, "--budget", str(least + 4096)) == 0
+    report = json.loads(capsys.readouterr().out)
+    told = [note for note in report["notes"] if "--preset lite leaves out" in note]
+    steps = [step for step in report["compression"] if "nll_rise" in step["report"]]
+    assert len(told) == min(notes, len(steps)) and steps
 
 
 def test_options_are_written_as_they_are_given():

@@ -274,7 +274,7 @@ def test_objects_that_are_missing_or_not_recorded_are_told(objects):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "\0", "{", "null", "[]", "{}", '"x"', "1e999"),
+        *("", "\0", "{", "null", "[]", "{}", '"x"', "1e999", "[" * 100_000),
         '{"sources": 1, "objects": []}',
         '{"sources": "x", "objects": null}',
         '{"sources": "x", "objects": {"aarch64": 1}}',

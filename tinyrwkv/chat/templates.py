@@ -117,8 +117,12 @@ def template(name: str) -> Template:
         There is no template of that name.
     """
     if name not in TEMPLATES:
+        from difflib import get_close_matches  # here, because few people need it
+
         expected = f"one of {', '.join(TEMPLATES)}"
         sentence = f"there is no template {name!r}, only {', '.join(TEMPLATES)}"
         what = ("templates", "template", repr(name), expected)
-        raise ArgumentError(*what, "choose one of these", sentence)
+        near = get_close_matches(name, TEMPLATES, 1)
+        fix = f"did you mean {near[0]}?" if near else "choose one of these"
+        raise ArgumentError(*what, fix, sentence)
     return TEMPLATES[name]

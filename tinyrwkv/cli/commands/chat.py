@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     chat = Chat(model, options.template, options.system, profile.commands, cache, **settings)
     console = EventConsole(chat) if options.json else Console(chat, profile.prompts)
     if options.load is not None:
-        chat.load(options.load)
+        _continue(chat, options.load)
     if options.resume is None:
         well = console.run()
     else:
@@ -100,10 +101,18 @@ def run(options: argparse.Namespace) -> int:
     return 0 if well else 1
 
 
+def _continue(chat: Chat, path: str) -> None:
+    """Continue the conversation in a file; say so if another beginning was asked for."""
+    chat.load(path)
+    if chat.system and chat.state.tokens:
+        said = f"{path} continues a conversation, so --system is not read before the next /reset"
+        print(f"tinyrwkv: {said}", file=sys.stderr)
+
+
 def _resume(chat: Chat, console: Console, path: str) -> bool:
     """Continue the conversation in a file, if it exists, and save it there at the end."""
     if os.path.lexists(path):
-        chat.load(path)
+        _continue(chat, path)
     with _hang_up_leaves():
         try:
             return console.run()
