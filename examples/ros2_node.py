@@ -19,18 +19,21 @@ import sys
 import threading
 import time
 
-import rclpy
-from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
-from std_msgs.msg import Empty, String
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import tinyrwkv
-from tinyrwkv.chat.templates import template
-from tinyrwkv.robot.confidence import Weighed
-from tinyrwkv.robot.scripts import Scripts
-from tinyrwkv.robot.told import told
+try:
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.node import Node
+    from std_msgs.msg import Empty, String
+
+    import tinyrwkv
+    from tinyrwkv.chat.templates import template
+    from tinyrwkv.robot.confidence import Weighed
+    from tinyrwkv.robot.scripts import Scripts
+    from tinyrwkv.robot.told import told
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is missing: install ROS 2 and NumPy, and source ROS 2's setup.bash")
 
 PARAMETERS = {
     "model": "",

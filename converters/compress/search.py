@@ -42,6 +42,9 @@ HEADS: tuple[dict[str, Any], ...] = (
 BUILDS = 6
 """Combinations that are built, at most."""
 
+SLACK = 1 << 16
+"""Bytes by which a measurement may differ from the next: pages that the system maps in passing."""
+
 
 class Trial(NamedTuple):
     """What an option does alone, compared with the dense model.
@@ -152,10 +155,12 @@ def _smallest(pipeline: Pipeline, dense: Measured) -> Measured:
 
 
 def _too_small(name: str, budget: int, least: int) -> ArgumentError:
+    """Return the refusal of a budget, which names one that works."""
     unit, size = ("MB", 10**6) if least >= 10**6 else ("kB", 10**3)
-    enough = f"{math.ceil(10 * least / size) / 10:g}{unit}"
-    found, expected = show_size(budget), f"{enough}, the least of {name}, or more"
-    sentence = f"{name} needs {enough} of memory at least, more than the budget of {found}"
+    enough = f"{math.ceil(10 * (least + SLACK) / size) / 10:g}{unit}"
+    found, expected = show_size(budget), f"{enough} or more"
+    saved = f"{name} takes {show_size(least)} of memory with the options that save most"
+    sentence = f"{saved}, more than the budget of {found}"
     return ArgumentError("search", "budget", found, expected, f"give --budget {enough}", sentence)
 
 
@@ -164,8 +169,8 @@ def _more_than_lite(steps: Sequence[CompressionStep]) -> list[str]:
     most = LITE.max_nll_rise or 0.0
     notes = []
     for step in steps:
-        rise = step["report"].get("nll_rise", 0.0)
-        if rise > most:
+        rise = step["report"].get("nll_rise")
+        if rise is not None and rise > most:
             cost = f"{step['technique']} raises the nll of held-out documents by {rise:.1%}"
             refused = f"--preset lite leaves out what costs more than {most:.1%}"
             notes.append(f"to stay within the budget, {cost}; {refused}: give a larger budget")

@@ -159,14 +159,6 @@ def test_a_system_text_that_does_not_count_is_told(
     assert notes == f"tinyrwkv: {said}\n"
 
 
-def test_a_slash_command_that_fails_does_not_end_the_chat(
-    cafe: str, piped: Callable[..., Any]
-) -> None:
-    status, out, notes = piped("/nothing\nprice?\n", cafe)
-    assert (status, out) == (1, "café costs €5\n")
-    assert notes.startswith("tinyrwkv: ") and "/nothing" in notes and notes.count("\n") == 1
-
-
 def test_what_cannot_be_resumed_is_left_alone(
     cafe: str, piped: Callable[..., Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
