@@ -193,9 +193,10 @@ def test_the_command_says_where_a_conversation_went(
 ) -> None:
     path, run = tmp_path / "talk.state", Console.run
 
-    def meanwhile(console: Console) -> None:
-        run(console)
+    def meanwhile(console: Console) -> bool:
+        well = run(console)
         talks(cafe, path, "other?").save(path)  # as another chat does while this one runs
+        return well
 
     monkeypatch.setattr(Console, "run", meanwhile)
     status, out, notes = piped("mine?\n", cafe, "--resume", str(path))
