@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from .arguments import NOT_NUMBERS, TEXTS, Text, items, refusal, whole_number
+from .arguments import TEXTS, Text, items, refusal, whole_number
 from .engine.backends import make
 from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
@@ -287,7 +287,7 @@ class Core:
         fix = "use model.new_state()"
         if not isinstance(state, State):
             raise refusal(self.path, "state", state, "a State", fix)
-        if state.origin != self.origin:
+        if not isinstance(state.origin, dict) or state.origin != self.origin:
             owner = _owner(state)
             own = self.hash[:12]
             sentence = f"{self.path}: this state belongs to {owner}, not to this model, {own}"
@@ -361,7 +361,7 @@ def _owner(state: State) -> str:
 
 
 def _is_token(value: object, vocab_size: int) -> bool:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, NOT_NUMBERS)
+    whole = type(value) is int or isinstance(value, np.integer)
     return whole and 0 <= cast(int, value) < vocab_size
 
 

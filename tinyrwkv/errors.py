@@ -88,7 +88,7 @@ def show(value: object) -> str:
     """Return a value as short printable ASCII, for messages, whatever the value is."""
     try:
         is_long = isinstance(value, (str, bytes, list, tuple)) and len(value) > 80
-        text = ascii(value[:80] if is_long else value)  # type: ignore[index]
+        text = " ".join(ascii(value[:80] if is_long else value).split())  # type: ignore[index]
     except Exception:  # Python prints no integers of 5,000 digits, and __repr__ may fail
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -60,7 +60,7 @@ class Tokenizer:
         if isinstance(data, bytes):
             data = np.frombuffer(data, np.uint8)
         self.file = file or "tokenizer"
-        self.vocab_size = whole_number("Tokenizer", "vocab_size", vocab_size)
+        self.vocab_size = whole_number("Tokenizer", "vocab_size", vocab_size, 0, 2**32)
         self._check(data, starts, ids)
         lengths = starts[1:] - starts[:-1]  # (n,)
         prefixes = self._find_prefixes(data, starts[:-1], lengths)  # (n,)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
+import sys
 import threading
 import time
 import tracemalloc
@@ -17,7 +19,7 @@ import tinyrwkv
 from tests.helpers.scripts import run_script
 from tests.helpers.tiny_models import BOUNDS, VOCAB_SIZE, VOCABULARY, WORDS, error, is_exact
 from tests.helpers.work_clock import WorkClock
-from tinyrwkv import ArgumentError, Sampler, State
+from tinyrwkv import ArgumentError, Regex, Sampler, State, TinyRWKVError
 from tinyrwkv import generate as module
 from tinyrwkv.engine import pace as pace_module
 
@@ -486,6 +488,183 @@ def test_text_that_was_held_back_is_shown_at_a_deadline(load, compiled, script, 
     if result.stop_reason == "deadline":
         assert result.text == data_of(result.tokens).decode("utf-8", "replace")
         assert result.state.tokens + len(result.unread) == 2 + len(result.tokens)
+
+
+# What may take long besides the kernels.
+
+
+def calls_of(function) -> int:
+    """Return how many lines and functions Python runs in a call."""
+    count = [0]
+
+    def trace(*_):
+        count[0] += 1
+        return trace
+
+    def profile(_frame, event, _argument):
+        count[0] += event == "c_call"
+
+    before = sys.gettrace(), sys.getprofile()
+    sys.settrace(trace)
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+    return count[0]
+
+
+@pytest.mark.parametrize(
+    "stops", [["a" * 8000 + "b"], ["a" * size + "b" for size in range(1, 175)]]
+)
+def test_a_token_costs_the_same_however_long_a_stop_string_is(load, stops):
+    always = Sampler(temperature=0, logit_bias={98: 1e4})  # the letter a
+    model = load("numpy")
+    short = model.generate([3], sampler=always, max_tokens=10**9, stop="ab")
+    long = model.generate([3], sampler=always, max_tokens=10**9, stop=stops)
+    for generation in (short, long):
+        for _ in range(300):
+            next(generation)
+    assert calls_of(lambda: next(long)) < 1.5 * calls_of(lambda: next(short))
+
+
+def test_what_may_be_a_stop_string_is_not_read_again_for_ever(load, backend):
+    script = [1 + ord("a")] * 60 + [1 + ord("b")]
+    result = finish(load(backend).generate([3], sampler=Script(script), stop="ab", max_tokens=99))
+    assert result.text == "a" * 59 and result.stop_reason == "stop"
+    result.stop_reason = None  # so that it is only looked at, not read
+    assert len(result.unread) <= 6
+    result.stop_reason = "stop"
+    expected = load(backend).forward([0, 3, *script[:59]])[1]
+    assert same_state(backend, result.state, expected) or not is_exact(backend)
+
+
+def test_stop_strings_are_not_too_long_together(load):
+    model = load("numpy")
+    model.generate([3], stop=["a" * 8000, "b" * (module.MOST_STOP_BYTES - 8000)])
+    with pytest.raises(ArgumentError, match=r"stop must be .* of 16,384 bytes together at most"):
+        model.generate([3], stop=["a" * 8000, "b" * (module.MOST_STOP_BYTES - 7999)])
+
+
+def test_a_long_text_is_only_encoded_as_far_as_it_is_read(load, backend):
+    model = load(backend)
+    text = "abc the User: x" * 3000
+    calls = calls_of(lambda: finish(model.generate(text, max_tokens=0, timeout=0)))
+    assert calls < 20_000
+    result = finish(model.generate(text, max_tokens=0, timeout=0))
+    assert result.stop_reason == "deadline"
+    assert result.unread == [0, *model.tokenizer.encode(text)]
+
+
+def test_a_text_that_is_read_in_parts_is_read_whole(load, backend):
+    model = load(backend)
+    text = "abc the User: x" * 300
+    ids = model.tokenizer.encode(text)
+    assert len(ids) > 2 * module.PIECE_OF_PROMPT
+    result = finish(model.generate(text, max_tokens=0))
+    assert result.timings["prompt_tokens"] == 1 + len(ids) and result.unread == []
+    assert same_state(backend, result.state, model.forward([0, *ids])[1])
+
+
+def test_a_constraint_is_interrupted_and_goes_on(load, backend):
+    model = load(backend)
+    how = {"sampler": greedy(), "max_tokens": 8}
+    whole = finish(model.generate([3, 4], constraint=Regex("[ab]{3,9}|(?:.|\n)+"), **how))
+    constraint = Regex("[ab]{3,9}|(?:.|\n)+")  # it has to learn all again
+
+    def run(prompt: list[int], state: State | None, tokens: list[int], ticks: int) -> module.Result:
+        part = constraint.after(model.tokenizer.decode_bytes(tokens))
+        how["max_tokens"] = 8 - len(tokens)
+        deadline = BEGIN + ticks
+        return finish(
+            model.generate(prompt, state=state, constraint=part, deadline=deadline, **how)
+        )
+
+    reasons, tokens, prompt, state = [], [], [3, 4], None
+    for ticks in range(2, 400, 9):
+        result = with_clock(functools.partial(run, prompt, state, tokens, ticks))
+        tokens += result.tokens
+        reasons.append(result.stop_reason)
+        if result.stop_reason != "deadline":
+            break
+        prompt, state = result.unread, result.state
+        assert prompt  # there is always something to go on with
+    assert reasons[0] == "deadline" and reasons[-1] == whole.stop_reason
+    assert tokens == whole.tokens or not is_exact(backend)
+
+
+def test_a_walk_ends_when_it_is_told_to(load):
+    model = load("numpy")
+    walk = Regex("(ab|c)*").start(model)
+    logits = np.zeros(VOCAB_SIZE, np.float32)
+    walk.stopped = lambda: True
+    with pytest.raises(TimeoutError):
+        walk.mask(logits)
+    assert not logits.any()
+    walk.stopped = None
+    walk.mask(logits)
+    assert np.isfinite(logits).sum() == 6  # a, ab, abc, c, ca and the end
+
+
+# A time of another clock, and a result before there is one.
+
+
+@pytest.mark.parametrize("deadline", [0, 0.5, 20.0, -1, -math.inf, time.time() + 5])
+def test_a_deadline_that_is_no_monotonic_time_is_refused(load, monkeypatch, deadline):
+    monkeypatch.setattr(module, "time", Clock())
+    with pytest.raises(ArgumentError, match=r"absolute time\.monotonic\(\) time.*timeout=seconds"):
+        load("numpy").generate([3], deadline=deadline)
+
+
+def test_a_deadline_of_long_ago_or_never_is_one(load, monkeypatch):
+    monkeypatch.setattr(module, "time", Clock())
+    for deadline in (BEGIN * 0.6, BEGIN + 1e6, math.inf):
+        load("numpy").generate([3], deadline=deadline)
+
+
+def test_a_timeout_is_counted_from_the_call(load, monkeypatch):
+    model = load("numpy")
+    monkeypatch.setattr(module, "time", Clock())
+    assert model.generate([3], timeout=2.5).deadline == BEGIN + 2.5
+    assert finish(model.generate([3], timeout=0)).stop_reason == "deadline"
+    with pytest.raises(ArgumentError, match="timeout must be given without a deadline"):
+        model.generate([3], timeout=1, deadline=BEGIN + 5)
+    with pytest.raises(ArgumentError, match="timeout must be a number of at least 0, not -1"):
+        model.generate([3], timeout=-1)
+
+
+def test_there_is_no_text_before_somebody_asks_for_it(load, backend):
+    model = load(backend)
+    generation = model.generate([3], sampler=Script([1 + ord("a"), 1 + ord("b")]))
+    with pytest.raises(TinyRWKVError, match=r"no text yet.*iterate.*text\(\)"):
+        _ = generation.result.text
+    assert next(generation).text == generation.result.text == "a"
+    assert generation.text() == generation.result.text == "ab"
+    assert model.generate([3], max_tokens=0).text() == ""
+
+
+def test_two_threads_cannot_make_pieces_of_one_generation(load, backend):
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Script):
+        def copy(self):
+            return self  # an event cannot be copied
+
+        def sample(self, logits):
+            inside.set()
+            assert go_on.wait(60)
+            return super().sample(logits)
+
+    generation = load(backend).generate([3], sampler=Waiting([1 + ord("a")]))
+    thread = threading.Thread(target=lambda: list(generation))
+    thread.start()
+    assert inside.wait(60)
+    with pytest.raises(TinyRWKVError, match="another thread is iterating"):
+        next(generation)
+    go_on.set()
+    thread.join(60)
+    assert generation.result.text == "a" and generation.result.stop_reason == "stop"
 
 
 # Leaving early.

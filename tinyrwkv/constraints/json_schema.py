@@ -205,7 +205,7 @@ def _constant(value: Any, path: str) -> str:
 
 def _is_a(value: Any, kind: str) -> bool:
     """Tell whether a value is of a type of JSON Schema."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = type(value) is int or isinstance(value, float)
     return {
         "string": isinstance(value, str),
         "integer": number and _is_finite(value) and value == int(value),
@@ -226,8 +226,7 @@ def _count(schema: Schema, key: str, path: str) -> int | None:
     value = schema.get(key)
     if value is None:
         return None
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or not 0 <= value <= MOST_REPEATS:
+    if type(value) is not int or not 0 <= value <= MOST_REPEATS:
         _wrong(f"{path}.{key}", show(value), f"a whole number from 0 to {MOST_REPEATS:,}")
     return value
 
@@ -317,8 +316,10 @@ def _number(schema: Schema, path: str, most_decimals: int) -> str:
 def _decimals(schema: Schema, path: str, most: int) -> int:
     """Return the digits after the point that ``multipleOf`` allows."""
     multiple = schema.get("multipleOf", 10.0**-most)
+    if not _is_a(multiple, "number"):
+        _wrong(f"{path}.multipleOf", show(multiple), "a number")
     fitting = [count for count in range(most + 1) if multiple in (10.0**-count, 1 / 10**count)]
-    if isinstance(multiple, bool) or not fitting:
+    if not fitting:
         expected = "1" if most == 0 else f"1, 0.1, 0.01, ... to {10.0**-most:g}"
         place = f"{path}.multipleOf"
         sentence = f"{place} is {show(multiple)}, but can only be {expected}"
