@@ -462,9 +462,10 @@ def _check_time(deadline: float | None, timeout: float | None) -> float | None:
     expected = "an absolute time.monotonic() time"
     deadline = real_number("generate", "deadline", deadline, fix=fix)
     # Whoever computed a deadline added something to a time. Nobody waits since the clock showed
-    # half of what it shows now. So this is a number of seconds, or time.time().
+    # half of what it shows now. So this is a number of seconds, or time.time(). 0 is no mistake: by
+    # every clock there is no time left.
     is_unix_time = abs(deadline - time.time()) < now
-    if deadline < now / 2 or (is_unix_time and deadline > 2 * now):
+    if 0 < deadline < now / 2 or (is_unix_time and deadline > 2 * now):
         raise refusal("generate", "deadline", deadline, expected, fix)
     return deadline
 

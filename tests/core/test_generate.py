@@ -412,7 +412,8 @@ def test_a_seeded_run_goes_on_with_its_own_sampler(load, compiled, ticks):
 def test_a_deadline_that_has_passed_reads_nothing(load, backend):
     model = load(backend)
     state = model.forward([7])[1]
-    for deadline in (time.monotonic(), time.monotonic() - 1, time.monotonic() * 0.51):
+    now = time.monotonic()
+    for deadline in (now, now - 1, now * 0.51, 0, -1, -math.inf):
         result = finish(model.generate([3, 4], state=state, deadline=deadline))
         assert (result.stop_reason, result.unread, result.tokens) == ("deadline", [3, 4], [])
         assert same_state(backend, result.state, state)
@@ -610,7 +611,7 @@ def test_a_walk_ends_when_it_is_told_to(load):
 # A time of another clock, and a result before there is one.
 
 
-@pytest.mark.parametrize("deadline", [0, 0.5, 20.0, -1, -math.inf, time.time() + 5])
+@pytest.mark.parametrize("deadline", [0.5, 20.0, time.time() + 5])
 def test_a_deadline_that_is_no_monotonic_time_is_refused(load, monkeypatch, deadline):
     monkeypatch.setattr(module, "time", Clock())
     with pytest.raises(ArgumentError, match=r"absolute time\.monotonic\(\) time.*timeout=seconds"):
