@@ -27,6 +27,7 @@ import argparse
 import gc
 import io
 import json
+import math
 import pathlib
 import queue
 import sys
@@ -246,11 +247,19 @@ def documents(path: str) -> Iterator[tuple[str, str]]:
 
 
 class Answer(NamedTuple):
-    """What the model made of an order whose script is known."""
+    """What the model made of an order whose script is known, and what the guard says to it."""
 
     logprob: float
     right: bool
     valid: bool
+    guarded: Decision
+
+    def kind(self, threshold: float, guard: bool) -> str:
+        """Return what becomes of it: run, ask, refuse or unknown."""
+        if self.guarded.kind in ("refuse", "unknown"):
+            return self.guarded.kind
+        doubt = guard and bool(self.guarded.reasons)
+        return "ask" if doubt or self.logprob < threshold else "run"
 
 
 def answers(model: tinyrwkv.Model, path: str) -> list[Answer]:
@@ -263,8 +272,24 @@ def answers(model: tinyrwkv.Model, path: str) -> list[Answer]:
         decision = commander.work(float("inf"))
         assert decision is not None
         valid = scripts.matches(f" {decision.script}\n\n")
-        found.append(Answer(decision.logprob, decision.script == script, valid))
+        found.append(Answer(decision.logprob, decision.script == script, valid, decision))
     return found
+
+
+def outcomes(found: list[Answer], threshold: float, guard: bool) -> dict[str, int]:
+    """Count what becomes of answers, with the guard or without it."""
+    counts = dict.fromkeys(OUTCOMES, 0)
+    for answer in found:
+        kind = answer.kind(threshold, guard)
+        named = kind if kind == "refuse" else f"{kind}_{'right' if answer.right else 'wrong'}"
+        counts[named] += 1
+    return counts
+
+
+OUTCOMES = (
+    *("run_right", "run_wrong", "ask_right", "ask_wrong"),
+    *("refuse", "unknown_right", "unknown_wrong"),
+)
 
 
 def right_without(model: tinyrwkv.Model, path: str) -> int:
@@ -279,32 +304,44 @@ def right_without(model: tinyrwkv.Model, path: str) -> int:
 
 
 def choose(model: tinyrwkv.Model, path: str, precision: float) -> Point:
-    """Return the threshold that trusts most answers of a file with at least this precision."""
-    found = answers(model, path)
-    logprobs = [answer.logprob for answer in found]
-    return calibrate(logprobs, [answer.right for answer in found], precision)
+    """Return the threshold that runs most scripts of a file with at least this precision.
+
+    Only scripts count that the guard lets run.
+    """
+    runs = [answer for answer in answers(model, path) if answer.kind(-math.inf, True) == "run"]
+    return calibrate(
+        [answer.logprob for answer in runs], [answer.right for answer in runs], precision
+    )
 
 
 def judge(model: tinyrwkv.Model, path: str, threshold: float) -> dict[str, Any]:
-    """Return how many scripts of a file are right, and the figures for a threshold."""
+    """Return how many scripts of a file are right, and what becomes of them at a threshold."""
     found = answers(model, path)
-    points = curve([answer.logprob for answer in found], [answer.right for answer in found])
-    shown = []
-    for share in (0.1, 0.25, 0.5, 0.75, 0.9, 1):
-        shown.append(next(point for point in points if point.coverage >= share))
-    trusted = [answer.right for answer in found if answer.logprob >= threshold]
-    return {
+    report: dict[str, Any] = {
         "commands": len(found),
         "valid": sum(answer.valid for answer in found),
         "right_with_grammar": sum(answer.right for answer in found),
         "right_without": right_without(model, path),
         "threshold": threshold,
-        "trusted": len(trusted),
-        "trusted_right": sum(trusted),
-        "coverage": len(trusted) / len(found),
-        "precision": sum(trusted) / len(trusted) if trusted else None,
-        "curve": [point._asdict() for point in shown],
     }
+    for guard, name in ((False, "without_guard"), (True, "with_guard")):
+        runs = [answer for answer in found if answer.kind(-math.inf, guard) == "run"]
+        shares = runs_at_shares(runs, len(found))
+        report[name] = {**outcomes(found, threshold, guard), "curve": shares}
+    return report
+
+
+def runs_at_shares(runs: list[Answer], count: int) -> list[dict[str, float]]:
+    """Return precision against coverage, where coverage is the share of all orders that run."""
+    points = curve([answer.logprob for answer in runs], [answer.right for answer in runs])
+    shown = []
+    for share in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 1):
+        point = next((one for one in points if one.coverage * len(runs) >= share * count), None)
+        if point is not None or share == 1:
+            last = point or points[-1] if points else None
+            if last is not None:
+                shown.append({**last._asdict(), "coverage": last.coverage * len(runs) / count})
+    return shown
 
 
 def chosen_and_judged(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any]:
@@ -399,8 +436,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--choose", metavar="FILE", help="choose the threshold on a file other than that of --judge"
     )
-    precision = "share of trusted scripts that must be right, for --choose (default: 0.9)"
-    add("--precision", type=float, default=0.9, metavar="P", help=precision)
+    precision = "share of trusted scripts that must be right, for --choose (default: 0.95)"
+    add("--precision", type=float, default=0.95, metavar="P", help=precision)
     threshold = "log-probability from which a script is trusted (default: %(default)s)"
     add("--threshold", type=float, default=THRESHOLD, metavar="L", help=threshold)
     add("--hz", type=float, default=20, help="ticks per second (default: 20)")

@@ -67,6 +67,24 @@ def test_doubt_becomes_a_question(model):
     assert asked.kind == "ask" and asked.calls == [Call("turn", 90.0)]
 
 
+@pytest.mark.parametrize("order", ["go forward 20 meters", "drive back six meters"])
+def test_a_number_out_of_bounds_is_refused_and_not_squeezed_into_them(model, order):
+    narrow = Scripts({**VERBS, "move": Number(-5, 5)})
+    decision = decide(Commander(model, narrow, threshold=-math.inf), order)
+    assert (decision.kind, decision.calls) == ("refuse", [])
+    assert "outside of -5 to 5 metres" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "order", ["go to the kitchen if it is dark", "lift the ban", "stop the music"]
+)
+def test_no_threshold_makes_a_script_run_that_the_guard_objects_to(model, order):
+    assert decide(Commander(model, Scripts(), threshold=-math.inf), order).kind in (
+        "ask",
+        "unknown",
+    )
+
+
 def test_what_has_no_script(model):
     cut = decide(Commander(model, Scripts(), max_tokens=3), "turn left and then turn right")
     assert (cut.kind, cut.calls) == ("unknown", [])

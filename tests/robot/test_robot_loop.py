@@ -498,15 +498,27 @@ def test_it_judges(robot_loop, capsys, written):
         2,
         2,
     )
-    assert told["curve"][-1]["coverage"] == 1 and told["curve"][-1]["precision"] == pytest.approx(
-        2 / 3
-    )
-    assert (told["trusted"], told["trusted_right"], told["coverage"]) == (
-        3,
-        2,
-        1,
-    ) and "chosen" not in told
-    assert told["precision"] == pytest.approx(2 / 3)
+    for guard in ("without_guard", "with_guard"):
+        assert told[guard]["curve"][-1]["coverage"] == 1
+        assert told[guard]["curve"][-1]["precision"] == pytest.approx(2 / 3)
+        assert (told[guard]["run_right"], told[guard]["run_wrong"]) == (2, 1)
+    assert "chosen" not in told
+
+
+def test_a_judge_tells_what_the_guard_adds(robot_loop, capsys, written):
+    pairs = [
+        ("turn left", "turn(90)"),
+        ("go forward 30 meters", "move(30)"),
+        ("lift the ban", "unknown()"),
+    ]
+    path = written("judged.txt", pairs)
+    assert robot_loop.main(["--judge", path, "--json", "--threshold", "-1000"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for guard in ("without_guard", "with_guard"):
+        counts = {name: told[guard][name] for name in robot_loop.OUTCOMES}
+        assert sum(counts.values()) == len(pairs)
+        assert counts["refuse"] == 1 and counts["run_right"] == 1
+    assert told["with_guard"]["run_wrong"] == 0
 
 
 def test_a_threshold_is_chosen_on_other_text_than_it_is_judged_on(robot_loop, capsys, written):
@@ -518,7 +530,7 @@ def test_a_threshold_is_chosen_on_other_text_than_it_is_judged_on(robot_loop, ca
     told = json.loads(capsys.readouterr().out)
     assert (told["chosen"]["coverage"], told["chosen"]["precision"]) == (0.5, 1)
     assert told["threshold"] == told["chosen"]["threshold"]
-    assert (told["trusted"], told["trusted_right"], told["precision"]) == (1, 0, 0)
+    assert (told["with_guard"]["run_right"], told["with_guard"]["run_wrong"]) == (0, 1)
     assert robot_loop.main(["--choose", other, "--precision", "0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["chosen"]["coverage"] == 1
     with pytest.raises(SystemExit):

@@ -1,18 +1,66 @@
 """What stands between a script and the robot: rules that read words, not weights.
 
-A script that the guard objects to is never run at once. The guard understands English only.
+A script that the guard objects to is never run at once. The guard understands English only. It
+does not know whether a script is right. It knows words that a script must account for: negations,
+corrections, conditions, quantities, directions, names. What it cannot account for, it objects to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .check_meanings import meanings
+from .check_names import corrected, names, without_said
+from .check_numbers import directions, numbers
+from .check_order import order
+from .check_verbs import all_done, asked_for, put_down, repeated
+from .negations import correction, is_order, replaced, without_negated
+from .phrases import blanked, index, matches
+from .quantities import SMALL, TENS, quantities
+from .quantities import UNITS as UNIT_WORDS
 from .scripts import Argument, Call, Number
 from .stop_words import says_only_stop, says_stop
+from .vocabulary import (
+    BACK,
+    CONDITIONS,
+    COURTESY,
+    EVIDENCE,
+    FORWARD,
+    FUNCTION,
+    LEFT,
+    LOOKS,
+    OPEN,
+    ORDER_VERBS,
+    REPORTS,
+    RIGHT,
+    SEQUENCE,
+    SPEEDS,
+    USER,
+)
+from .words import slips, tokens
 
 __all__ = ["objections", "out_of_bounds", "says_only_stop", "says_stop"]
 
 UNITS = {"move": " metres", "turn": " degrees", "wait": " seconds"}
+
+_HARMLESS = index((*COURTESY, *SEQUENCE))
+_CONDITIONS = index(CONDITIONS)
+_OPEN = index(OPEN)
+_MENDED = frozenset().union(
+    *EVIDENCE.values(),
+    *REPORTS.values(),
+    *SPEEDS.values(),
+    *LOOKS.values(),
+    UNIT_WORDS,
+    SMALL,
+    TENS,
+    LEFT,
+    RIGHT,
+    BACK,
+    FORWARD,
+)
+_KNOWN = _MENDED | FUNCTION | ORDER_VERBS | USER
+_SLIPS = slips(word for word in _MENDED if len(word) > 3)
 
 
 def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
@@ -29,8 +77,56 @@ def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
     -------
     tuple of str
         Short sentences, and none if nothing speaks against it.
+
+    Examples
+    --------
+    >>> objections("go forward two meters", [Call("move", 2.0)])
+    ()
+    >>> objections("do not turn left", [Call("photo")])
+    ('the order does not ask for photo()',)
     """
-    return ()
+    if not calls:
+        return ()
+    words, reasons = without_said(tokens(command), calls)
+    words = blanked(words, matches(words, _HARMLESS))
+    cue = correction(words)
+    wished = without_negated(words if cue is None else replaced(words, cue))
+    places, unnamed = names(words, wished, calls)
+    reasons += unnamed
+    if cue is not None and not is_order(words[cue[1] :]):
+        reasons += corrected(words, cue, places)
+    wished = mended(wished, places)
+    rest = blanked(wished, places)
+    reasons += _unsayable(rest)
+    replaced_numbers = quantities(words[: cue[0]]) if cue is not None else []
+    reasons += numbers(rest, calls, replaced_numbers)
+    reasons += directions(rest, calls)
+    reasons += asked_for(words, wished, calls)
+    reasons += repeated(rest, calls)
+    reasons += order(wished, calls)
+    reasons += put_down(wished, calls)
+    reasons += meanings(wished, rest, calls)
+    reasons += all_done(rest, calls)
+    return tuple(dict.fromkeys(reasons))
+
+
+def mended(wished: list[str], places: list[tuple[int, int]]) -> list[str]:
+    """Correct typing mistakes in words that matter, outside of names."""
+    named = {place for start, end in places for place in range(start, end)}
+    return [
+        word if place in named or word in _KNOWN else _SLIPS.get(word, word)
+        for place, word in enumerate(wished)
+    ]
+
+
+def _unsayable(rest: list[str]) -> list[str]:
+    """Object to conditions, times of day and open quantities: no script can say them."""
+    reasons = []
+    for start, end in matches(rest, _CONDITIONS):
+        reasons.append(f'"{" ".join(rest[start:end])}" is a condition or a time')
+    for start, end in matches(rest, _OPEN):
+        reasons.append(f'"{" ".join(rest[start:end])}" leaves something open')
+    return reasons
 
 
 def out_of_bounds(calls: Sequence[Call], verbs: Mapping[str, Argument | None]) -> tuple[str, ...]:
