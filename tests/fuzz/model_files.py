@@ -9,7 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -192,14 +192,30 @@ def recipes() -> list[tuple[str, str, str]]:
     return [*dense, *forms, ("v5.2", "f32", "compressed")]
 
 
+class Size(NamedTuple):
+    """Sizes of a tiny model: heads have 8 channels; `low` is the rank of small matrices."""
+
+    layers: int
+    width: int
+    ffn: int
+    low: int
+
+
+DENSE = (Size(2, 16, 24, 3), Size(1, 8, 1, 1), Size(3, 40, 65, 9))
+COMPRESSED = (Size(2, 64, 24, 3), Size(1, 128, 65, 1))
+"""Sizes below, at and above what the kernels do in one step."""
+
+
 @functools.lru_cache(None)
-def model(arch: str, dtype: str, form: str, vocabulary: bool = False) -> Parts:
+def model(arch: str, dtype: str, form: str, vocabulary: bool = False, variant: int = 0) -> Parts:
     """Return a tiny model in parts."""
-    width, vocab = (16, 6) if form == "dense" else (64, 70)
+    sizes = DENSE if form == "dense" else COMPRESSED
+    size = sizes[variant % len(sizes)]
+    vocab = 260 if vocabulary else 6 if form == "dense" else 70
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model")
-        vocab = 260 if vocabulary else vocab
-        write_model(path, shape_of(arch, 2, width, vocab, 8, 24), dtype, low=3)
+        shape = shape_of(arch, size.layers, size.width, vocab, 8, size.ffn)
+        write_model(path, shape, dtype, low=size.low)
         if form != "dense":
             rewrite(path, path, FORMS[form])
         metadata, tensors = read_tensors(path)
@@ -217,4 +233,4 @@ def model(arch: str, dtype: str, form: str, vocabulary: bool = False) -> Parts:
 def any_model(rng: Random) -> Parts:
     """Return one of the tiny models."""
     arch, dtype, form = rng.choice(recipes())
-    return model(arch, dtype, form, vocabulary=rng.random() < 0.3)
+    return model(arch, dtype, form, vocabulary=rng.random() < 0.3, variant=rng.randrange(3))

@@ -47,7 +47,7 @@ def test_the_seed_and_the_number_give_an_input_again() -> None:
     ("name", "kind", "text"),
     [
         ("dies", "death", "Segmentation fault"),
-        ("hangs", "hang", ""),
+        ("hangs", "hang", "bad.py"),
         ("raises", "foreign exception", "KeyError: 'i8'"),
         ("eats", "foreign exception", "MemoryError"),
     ],
