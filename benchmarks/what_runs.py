@@ -63,8 +63,9 @@ SYSTEM = 150 << 20
 
 PROCESS = """
 import json, sys, tinyrwkv
+from tinyrwkv.file import memory
 model = tinyrwkv.load(sys.argv[1], backend="auto")
-print(json.dumps([tinyrwkv.file.memory.process_memory().get("rss"), model.resident()]))
+print(json.dumps([memory.process_memory().get("rss"), model.resident()]))
 """
 
 
