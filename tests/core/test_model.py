@@ -31,6 +31,8 @@ from tests.helpers.tiny_models import (
     write_tensors,
 )
 from tinyrwkv import ArgumentError, FormatError, Sampler, TinyRWKVError, UnsupportedError, loading
+from tinyrwkv.engine.pool import pool
+from tinyrwkv.engine.team import Team
 from tinyrwkv.kernels.abi import MAX_TOKENS
 from tinyrwkv.versions.layout import VERSIONS
 
@@ -193,6 +195,7 @@ def test_threads_change_no_bit(load, compiled, which, tokens, threads):
     arch, dtype, form = which
     alone, together = (load(compiled, arch, dtype, n, form) for n in (1, threads))
     assert together.backend.threads == threads
+    pool(threads).team = Team(threads)  # as if there were so many cores
     for logits in ("all", "last"):
         expected, found = (
             alone.forward(tokens, logits=logits),
@@ -205,6 +208,7 @@ def test_threads_change_no_bit(load, compiled, which, tokens, threads):
 def test_more_threads_than_rows(load, tiny, compiled):
     tokens = some_tokens(20)
     expected = load(compiled, "v6", "int8").forward(tokens)
+    pool(17).team = Team(17)  # as if there were so many cores
     found = tinyrwkv.load(tiny("v6", "int8"), backend=compiled, threads=17).forward(tokens)
     assert (
         found[0].tobytes() == expected[0].tobytes()

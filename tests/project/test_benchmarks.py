@@ -14,6 +14,7 @@ from benchmarks import (
     common,
     compression,
     constraints,
+    contention,
     engine_process,
     kernels,
     limit,
@@ -419,3 +420,12 @@ def test_constraints(run):
         assert each["again_share"] == pytest.approx(
             each["again_us"] / told["decode_us"], rel=0.05, abs=1e-3
         )
+
+
+def test_contention_measures_beside_other_processes(run):
+    counts = ["--threads", "1", "2", "--busy", "0", "1"]
+    found = run(contention, *SHAPE, *counts, "--tokens", "4", "--prompt", "8", "--turns", "2")
+    runs = found["runs"]
+    assert [(one["busy"], one["threads"]) for one in runs] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert all(one["slowest_ms"] >= one["median_ms"] > 0 for one in runs)
+    assert all(one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 for one in runs)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from typing import Any
 
 import numpy as np
 
 from ..errors import UnsupportedError
 from ..kernels import abi as op
+from ..program.operations import OPERATIONS
 from ..program.program import Program
 from .pool import pool
 from .workspace import Workspace
+
+LEAST_PATIENCE = 1 << 18
+"""How often a thread may look for late ones in any call: less than a millisecond."""
 
 
 class Compiled:
@@ -32,6 +37,8 @@ class Compiled:
         self.threads = threads
         self.function = function
         self._keep = program  # kept alive: the kernels only have addresses
+        touched = [OPERATIONS[one.opcode].touched(one.fields) for one in program.operations]
+        self._touched_sums = [0, *itertools.accumulate(touched)]
 
     def run(
         self,
@@ -56,10 +63,37 @@ class Compiled:
             self.function(workspace.addresses[0])
         else:
             memory = (self, workspace, ids, old, new, out)
-            pool(self.threads).call(self.function, workspace.addresses, memory)
+            self._run_together(workspace, first, last, memory)
         for arguments in workspace.arguments:
             workspace.touched += arguments[op.TOUCHED]
             arguments[op.TOUCHED] = 0
+
+    def _run_together(self, workspace: Workspace, first: int, last: int, memory: Any) -> None:
+        """Run a call with as many threads as find a core."""
+        workers = pool(self.threads)
+        lead = workspace.arguments[0]
+        threads = workers.team.size_of_next_call()
+        if first > 0:  # a thread that was away in a token lacks its copies of the activations
+            threads = min(threads, lead[op.THREADS])
+        if threads != lead[op.THREADS]:
+            workspace.share_out(threads)
+        if threads == 1:
+            self.function(workspace.addresses[0])
+            return
+        patience = self._patience(first, last, lead[op.TOKENS])
+        for arguments in workspace.arguments[:threads]:
+            arguments[op.PATIENCE : op.LOOKS + 1] = [patience, 0]
+        workspace.barrier[:] = 0
+        workers.call(self.function, workspace.addresses[:threads], memory)
+        workers.team.learn(threads, went_well=lead[op.THREADS] == threads)
+
+    def _patience(self, first: int, last: int, tokens: int) -> int:
+        """Return how often a thread may look for late ones in a call.
+
+        That takes about a third of the time that one thread needs for the call.
+        """
+        touched = self._touched_sums[last] - self._touched_sums[first]
+        return LEAST_PATIENCE + (touched * (3 + tokens) >> 8)
 
 
 def numba_run() -> Any:

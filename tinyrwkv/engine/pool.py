@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UnsupportedError
+from .team import Team
 
 
 class _Work(NamedTuple):
@@ -53,6 +54,11 @@ class Pool:
     size : int
         Number of threads.
 
+    Attributes
+    ----------
+    team : Team
+        How many of them take part in a call of the kernels; no more than there are cores.
+
     Raises
     ------
     UnsupportedError
@@ -61,6 +67,7 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.team = Team(min(size, cores()))
         self._idle = _thread.allocate_lock()
         self._given: list[queue.SimpleQueue[_Work]] = [queue.SimpleQueue() for _ in range(size)]
         try:
@@ -83,18 +90,19 @@ class Pool:
         ----------
         function : callable
         arguments : sequence
-            One for each thread.
+            One for each thread that is to take part.
         memory : object, optional
             What the function writes to; kept alive until all threads have ended.
         """
-        still_running = list(range(self.size))
+        still_running = list(range(len(arguments)))
         work = _Work(function, arguments, memory, [], still_running, _thread.allocate_lock())
         work.done.acquire()
         # Wait until the threads are idle, then give the work to each of them. This is one call of
         # C, which a signal's handler can end only while it waits. So all threads get the work, or
         # none does.
         wait = iter(self._idle.acquire, True)  # ends at once: acquire returns True
-        give = map(queue.SimpleQueue.put, self._given, itertools.repeat(work))
+        given = self._given[: len(arguments)]
+        give = map(queue.SimpleQueue.put, given, itertools.repeat(work))
         collections.deque(itertools.chain(wait, give), maxlen=0)
         work.done.acquire()
         if work.errors:
@@ -113,6 +121,13 @@ class Pool:
                 self._idle.release()
                 work.done.release()
             del work  # its memory must not wait for the next work
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _pools: dict[tuple[int, int], Pool] = {}

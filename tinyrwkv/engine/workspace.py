@@ -53,7 +53,8 @@ class Workspace:
         self.barrier = np.zeros(2 * op.BARRIER_BYTES, np.uint8)
         self.arguments = [(ctypes.c_int64 * op.ARGUMENTS)() for _ in range(threads)]
         self.addresses = [ctypes.addressof(arguments) for arguments in self.arguments]
-        self._write_arguments(program, threads)
+        self._write_arguments(program)
+        self.share_out(threads)
         self.touched = 0
         self._floats = np.zeros(0, np.float32)
 
@@ -68,17 +69,22 @@ class Workspace:
         self.shared[op.EPSILON : op.EPSILON + 4].view(np.float32)[0] = program.config["ln_x_eps"]
         self.shared[op.ONES : end].view(np.float32)[:] = 1.0
 
-    def _write_arguments(self, program: Program, threads: int) -> None:
+    def _write_arguments(self, program: Program) -> None:
         """Write the arguments that are the same in every call."""
         for i, arguments in enumerate(self.arguments):
             arguments[op.WEIGHTS] = program.weights.ctypes.data
             arguments[op.PROGRAM] = program.table.ctypes.data
             arguments[op.SHARED] = self.shared.ctypes.data
             arguments[op.PRIVATE] = self.private[i].ctypes.data
+            arguments[op.RANK] = i
+            arguments[op.BARRIER] = self.barrier.ctypes.data
+
+    def share_out(self, threads: int) -> None:
+        """Share out the rows of the next calls among the first `threads` threads."""
+        for i, arguments in enumerate(self.arguments[:threads]):
             arguments[op.BEGIN] = op.WORK * i // threads
             arguments[op.END] = op.WORK * (i + 1) // threads
             arguments[op.THREADS] = threads
-            arguments[op.BARRIER] = self.barrier.ctypes.data
 
     def floats(self, count: int) -> np.ndarray:
         """Return a buffer of `count` float32 that lasts as long as the workspace."""

@@ -134,7 +134,9 @@ OUT, HEAD = 10, 11  # address of the logits; one of the three modes below
 BEGIN, END = 12, 13  # this thread's part of the rows, as parts of WORK
 THREADS, BARRIER = 14, 15  # number of threads; address of BARRIER_BYTES bytes, zero at first
 TOUCHED = 16  # the kernels add the bytes of weights that only some tokens need
-ARGUMENTS = 17
+RANK = 17  # which of the threads this is, from 0
+PATIENCE, LOOKS = 18, 19  # how often it may look for late ones; how often it has in this call
+ARGUMENTS = 20
 """Number of arguments."""
 
 NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)

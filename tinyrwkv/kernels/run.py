@@ -3,18 +3,6 @@
 from __future__ import annotations
 
 from . import abi as op
-from .abi import (
-    BARRIER,
-    FIRST,
-    HEAD,
-    HEAD_OF_LAST,
-    LAST,
-    OPCODE_BYTES,
-    PROGRAM,
-    ROW_BYTES,
-    THREADS,
-    TOKENS,
-)
 from .common import LINE, Arguments, Fields, Int, i32, kernel
 from .head import choose, exact, gather, level, preview
 from .matmul import matmul
@@ -23,20 +11,19 @@ from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_p
 from .sparse import predict, sparse
 from .wkv import wkv4, wkv5, wkv7
 
-SPINS = 2000
-"""How often a thread looks whether the others have arrived before it yields its processor."""
-
 
 @kernel
 def run(args: Arguments) -> None:
     """Run operations FIRST to LAST - 1 of PROGRAM for TOKENS tokens, as one of THREADS threads.
 
     The arguments are ARGUMENTS int64; `abi` names their places. All threads run the same operations
-    at the same time, each for its part of the rows, and meet in each SYNC.
+    at the same time, each for its part of the rows, and meet in each SYNC. If one is late for too
+    long, the first goes on alone: see ``wait``.
     """
-    for i in range(args[FIRST], args[LAST]):
-        row = args[PROGRAM] + i * ROW_BYTES
-        code, fields = i64_at(row)[0], i64_at(row + OPCODE_BYTES)
+    i = args[op.FIRST]
+    while i < args[op.LAST]:
+        row = args[op.PROGRAM] + i * op.ROW_BYTES
+        code, fields = i64_at(row)[0], i64_at(row + op.OPCODE_BYTES)
         if code == op.MATMUL:
             matmul(args, fields)
         elif code == op.QUANTIZE:
@@ -59,6 +46,7 @@ def run(args: Arguments) -> None:
             level(args, fields)
         else:
             run_rest(args, code, fields)
+        i += 1
 
 
 @kernel
@@ -79,26 +67,39 @@ def run_rest(args: Arguments, code: Int, fields: Fields) -> None:
         gather(args, fields)
     elif code == op.EMBED:
         embed(args, fields)
-    elif code == op.SELECT and args[HEAD] == HEAD_OF_LAST and args[TOKENS] > 1:
+    elif code == op.SELECT and args[op.HEAD] == op.HEAD_OF_LAST and args[op.TOKENS] > 1:
         select(args, fields)
         wait(args)
-        args[TOKENS] = 1
+        args[op.TOKENS] = 1
 
 
 @kernel
 def wait(args: Arguments) -> None:
     """Meet the other threads.
 
-    The last one to arrive starts the next generation. The others spin, then yield, until it does.
+    The last one to arrive starts the next generation. The others look until it does. If one of
+    them looks too often, the first thread does the rest of the call alone.
     """
-    arrived, generation = i32_at(args[BARRIER]), i32_at(args[BARRIER] + LINE)
+    arrived, late = i32_at(args[op.BARRIER]), i32_at(args[op.BARRIER] + 4)
+    generation, alone = i32_at(args[op.BARRIER] + LINE), i32_at(args[op.BARRIER] + LINE + 4)
     mine = atomic_load(generation)
-    if atomic_add(arrived, i32(1)) == i32(args[THREADS]) - i32(1):
+    if atomic_add(arrived, i32(1)) == i32(args[op.THREADS]) - i32(1):
         atomic_store(arrived, i32(0))
+        atomic_store(alone, atomic_load(late))
         atomic_store(generation, i32(mine + i32(1)))
-        return
-    spins = i32(0)
-    while atomic_load(generation) == mine:
-        spins += i32(1)
-        if spins > i32(SPINS):
-            yield_processor()
+    else:
+        # Without yields at first: another process that wants the processor would keep it for
+        # milliseconds, and the threads that this one waits for need microseconds.
+        looks = args[op.LOOKS]
+        while atomic_load(generation) == mine:
+            if looks < args[op.PATIENCE]:
+                looks += 1
+                if looks == args[op.PATIENCE]:
+                    atomic_store(late, i32(1))
+            else:
+                yield_processor()
+        args[op.LOOKS] = looks
+    if atomic_load(alone) != i32(0):
+        args[op.THREADS], args[op.END] = 1, op.WORK
+        if args[op.RANK] > 0:
+            args[op.LAST] = 0
