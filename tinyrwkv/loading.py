@@ -8,6 +8,7 @@ import numpy as np
 
 from .arguments import refusal
 from .errors import ArgumentError, FormatError
+from .file import memory
 from .file.mapped import open_file
 from .file.verify import verify as check_all
 from .model import Model
@@ -88,7 +89,7 @@ def load(
         check_all(file)
     model = Model(file, backend, threads, resident_limit)
     if prefault:
-        file.prefault(mapped=resident_limit is None)
+        memory.prefault(file, mapped=resident_limit is None)
     if lock:
-        file.lock()
+        memory.lock(file)
     return model

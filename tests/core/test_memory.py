@@ -100,18 +100,18 @@ class TestResident:
         assert memory.process_memory() == {}
 
     def test_prefault_reads_all(self, file):
-        file.prefault()
+        memory.prefault(file)
         assert file.resident() >= PAGES * mmap.PAGESIZE
         assert file.cached() >= PAGES * mmap.PAGESIZE
 
     def test_the_page_cache_keeps_what_the_process_drops(self, file):
-        file.prefault()
+        memory.prefault(file)
         cached = file.cached()
         file.drop()
         assert file.resident() == 0 and file.cached() == cached
 
     def test_the_page_cache_of_a_file_of_somebody_else_is_unknown(self, file, monkeypatch):
-        file.prefault()
+        memory.prefault(file)
         monkeypatch.setattr(os, "geteuid", lambda: os.stat(file.path).st_uid + 1)
         monkeypatch.setattr(os, "access", lambda path, mode: path != file.path)
         assert file.cached() is None
@@ -136,14 +136,14 @@ def test_unknown_where_the_system_does_not_tell(file, monkeypatch):
     system.libc.cache_clear()
     try:
         assert file.resident() is None and file.cached() is None
-        assert file.lock() is False and memory.process_memory() == {}
+        assert memory.lock(file) is False and memory.process_memory() == {}
     finally:
         system.libc.cache_clear()
 
 
 def test_advice_that_the_system_lacks_is_no_error(file):
     assert file.advise("MADV_NO_SUCH_ADVICE", 0, 4096) is False
-    file.prefault()  # works without advice too
+    memory.prefault(file)  # works without advice too
 
 
 def test_a_closed_file_is_no_crash(path):
@@ -172,7 +172,7 @@ def locked_bytes() -> int:
 
 def test_lock_tells_whether_it_did(file):
     before = locked_bytes()
-    assert file.lock() == (locked_bytes() > before)
+    assert memory.lock(file) == (locked_bytes() > before)
 
 
 # The limit.

@@ -155,8 +155,8 @@ class MappedFile:
         if libc is None or self.copied or not self._is_own():
             return None
         pages = np.zeros(self._page_count, np.uint8)
-        address, size = self._extent
-        if libc.mincore(address, size, ctypes.c_void_p(pages.ctypes.data)) != 0:
+        place = ctypes.c_void_p(self._address), ctypes.c_size_t(self.size)
+        if libc.mincore(*place, ctypes.c_void_p(pages.ctypes.data)) != 0:
             return None
         return int((pages & 1).sum()) * _PAGE
 
@@ -198,28 +198,6 @@ class MappedFile:
         """
         return not self.copied and self.advise("MADV_DONTNEED", start, length)
 
-    def lock(self) -> bool:
-        """Keep the file in memory (mlock); return False if the limits do not allow it."""
-        libc = system.libc()
-        return libc is not None and libc.mlock(*self._extent) == 0
-
-    def prefault(self, mapped: bool = True) -> None:
-        """Read the whole file in, so that no later access waits for storage.
-
-        Parameters
-        ----------
-        mapped : bool
-            Read it into this process, not only into the system's cache.
-        """
-        if mapped:
-            self.advise("MADV_WILLNEED")
-            int(self.bytes[::_PAGE].max())
-            return
-        with contextlib.suppress(OSError), open(self.path, "rb", buffering=0) as plain:
-            buffer = bytearray(1 << 18)
-            while plain.readinto(buffer):
-                pass
-
     def _is_changed(self) -> bool:
         """Tell whether the file was written to; if another one has its name, it was not."""
         try:
@@ -239,10 +217,6 @@ class MappedFile:
     @property
     def _page_count(self) -> int:
         return -(-self.size // _PAGE)
-
-    @property
-    def _extent(self) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
-        return ctypes.c_void_p(self._address), ctypes.c_size_t(self.size)
 
     def _is_own(self) -> bool:
         try:

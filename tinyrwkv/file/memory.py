@@ -1,11 +1,14 @@
-"""Ask the system about this process's memory; make it forget what it has cached of a file."""
+"""Ask the system about this process's memory; read a file ahead, keep it, or forget it."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 
 from . import system
+from .mapped import MappedFile
 
 _KEYS = {"VmRSS:": "rss", "RssAnon:": "anon", "VmHWM:": "peak"}
 
@@ -35,3 +38,29 @@ def drop_from_cache(path: str) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def prefault(file: MappedFile, mapped: bool = True) -> None:
+    """Read a whole file in, so that no later access waits for storage.
+
+    Parameters
+    ----------
+    file : MappedFile
+    mapped : bool
+        Read it into this process, not only into the system's cache.
+    """
+    if mapped:
+        file.advise("MADV_WILLNEED")
+        int(file.bytes[:: mmap.PAGESIZE].max())
+        return
+    with contextlib.suppress(OSError), open(file.path, "rb", buffering=0) as plain:
+        buffer = bytearray(1 << 18)
+        while plain.readinto(buffer):
+            pass
+
+
+def lock(file: MappedFile) -> bool:
+    """Keep a file in memory (mlock); return False if the limits do not allow it."""
+    libc = system.libc()
+    address, size = ctypes.c_void_p(file.bytes.ctypes.data), ctypes.c_size_t(file.size)
+    return libc is not None and libc.mlock(address, size) == 0
