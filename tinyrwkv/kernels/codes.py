@@ -10,8 +10,9 @@ from typing import Any
 
 from . import simd
 from .abi import BLOCK, TABLE_BYTES
-from .common import Address, Int, Offset, i32, i64, kernel, prefetch_row
+from .common import i32, i64, kernel, prefetch_row
 from .simd import i32_at
+from .types import Address, Int, Offset
 
 HALF_TABLE_BYTES = TABLE_BYTES // 2
 

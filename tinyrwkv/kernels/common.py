@@ -1,4 +1,4 @@
-"""What every kernel uses: each thread's share of the rows, dot products, and names for types.
+"""What every kernel uses: each thread's share of the rows, and dot products.
 
 Every kernel takes `args`, the arguments of the call, and most take `fields`, those of their
 operation; `abi` names the places in both. Numbers of rows, columns and tokens are int32, because
@@ -7,24 +7,12 @@ operation; `abi` names the places in both. Numbers of rows, columns and tokens a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
 from .abi import BEGIN, END, F16, F32, ONES, PRIVATE, SHARED, WORK, WORK_BITS
 from .simd import dots_f32, f32_at, prefetch, square_root
-
-# Numba infers the types of kernels; these names tell them to the reader.
-Arguments = Any  # pointer to the arguments of a call: args[TOKENS]
-Fields = Any  # pointer to the fields of an operation: fields[NORM_AT.width]
-Address = Any  # int64
-Offset = Any  # int64, bytes from an address
-Int = Any  # int32
-Bool = Any
-Float = Any  # float32
-Floats = Any  # pointer to float32: x[j]
-Ints = Any  # pointer to integers
+from .types import Address, Arguments, Bool, Float, Int
 
 LINE = 64
 """Bytes that a processor reads from memory at once."""

@@ -8,34 +8,34 @@ the order in which they stand here.
 
 from __future__ import annotations
 
-from . import abi as op
 from . import simd
-from .codes import code_sums, fill_tables_2, fill_tables_4
-from .common import (
-    AHEAD,
-    FAR,
-    Arguments,
-    Fields,
-    Float,
-    Int,
-    Ints,
-    dot,
-    f32,
-    i16,
-    i32,
-    i64,
-    kernel,
-    mine,
-    prefetch_row,
-    share,
+from .abi import (
+    BLOCK,
+    CHOOSE_AT,
+    EXACT_AT,
+    GATHER_AT,
+    LEVEL_AT,
+    MAX_TOKENS,
+    OUT,
+    PREVIEW_AT,
+    PRIVATE,
+    ROWS,
+    SHARED,
+    TOKENS,
+    TOUCHED,
+    UNIT,
+    WEIGHTS,
 )
+from .codes import code_sums, fill_tables_2, fill_tables_4
+from .common import AHEAD, FAR, dot, f32, i16, i32, i64, kernel, mine, prefetch_row, share
 from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
+from .types import Arguments, Fields, Float, Int, Ints
 
 LIST = 64
 """Where the list of exact rows lies in the private workspace, after the result of a dot product."""
 
-LISTED = op.ROWS * op.MAX_TOKENS - LIST // 4
+LISTED = ROWS * MAX_TOKENS - LIST // 4
 """Rows that have room in the list, which lies where the results of dot products go."""
 
 
@@ -47,32 +47,32 @@ def level(args: Arguments, fields: Fields) -> None:
     quantised q at src, whose scale at src_scale gives s. z is dst: `add` says whether it is added
     to or, in the first level, set.
     """
-    rows, n = i32(fields[op.LEVEL_AT.rows]), i32(fields[op.LEVEL_AT.bytes])
-    rank, tables = i32(fields[op.LEVEL_AT.rank]), args[op.PRIVATE] + fields[op.LEVEL_AT.sums]
-    table = f32_at(args[op.WEIGHTS] + fields[op.LEVEL_AT.table])
-    sums = i32_at(args[op.PRIVATE])  # 2 (c_i . u) - (2^bits - 1) sum(u) for a block of rows
-    scale = f32_at(args[op.PRIVATE] + 4 * op.BLOCK)
-    first, last = share(args, i64(rows + op.BLOCK - 1) >> 6, op.BLOCK)
-    for t in range(i32(args[op.TOKENS])):
-        x = args[op.PRIVATE] + fields[op.LEVEL_AT.src] + i64(t) * rank * 2
+    rows, n = i32(fields[LEVEL_AT.rows]), i32(fields[LEVEL_AT.bytes])
+    rank, tables = i32(fields[LEVEL_AT.rank]), args[PRIVATE] + fields[LEVEL_AT.sums]
+    table = f32_at(args[WEIGHTS] + fields[LEVEL_AT.table])
+    sums = i32_at(args[PRIVATE])  # 2 (c_i . u) - (2^bits - 1) sum(u) for a block of rows
+    scale = f32_at(args[PRIVATE] + 4 * BLOCK)
+    first, last = share(args, i64(rows + BLOCK - 1) >> 6, BLOCK)
+    for t in range(i32(args[TOKENS])):
+        x = args[PRIVATE] + fields[LEVEL_AT.src] + i64(t) * rank * 2
         # 256, as u is 256 times too small, and half, as the sums are twice too large.
-        s = f32(128) * f32_at(args[op.PRIVATE] + fields[op.LEVEL_AT.src_scale])[t]
-        if fields[op.LEVEL_AT.bits] == 4:
+        s = f32(128) * f32_at(args[PRIVATE] + fields[LEVEL_AT.src_scale])[t]
+        if fields[LEVEL_AT.bits] == 4:
             fill_tables_4(x, n, tables)
         else:
             fill_tables_2(x, n, tables)
-        for start in range(first, last, op.BLOCK):
-            codes = args[op.WEIGHTS] + fields[op.LEVEL_AT.codes] + i64(start) * n
+        for start in range(first, last, BLOCK):
+            codes = args[WEIGHTS] + fields[LEVEL_AT.codes] + i64(start) * n
             # i64: of a plain number Numba makes another form of code_sums, half as fast.
-            code_sums(codes, tables, n, args[op.PRIVATE], i64(FAR))
-            scales = u8_at(args[op.WEIGHTS] + fields[op.LEVEL_AT.scales] + start)
-            m = min(i32(op.BLOCK), i32(rows - start))
-            dst = args[op.SHARED] + fields[op.LEVEL_AT.dst]
-            z = f32_at(dst + (i64(t) * fields[op.LEVEL_AT.dst_stride] + start) * 4)
+            code_sums(codes, tables, n, args[PRIVATE], i64(FAR))
+            scales = u8_at(args[WEIGHTS] + fields[LEVEL_AT.scales] + start)
+            m = min(i32(BLOCK), i32(rows - start))
+            dst = args[SHARED] + fields[LEVEL_AT.dst]
+            z = f32_at(dst + (i64(t) * fields[LEVEL_AT.dst_stride] + start) * 4)
             for i in range(m):
                 scale[i] = table[scales[i]]
             for i in range(m):
-                before = z[i] if fields[op.LEVEL_AT.add] else f32(0)
+                before = z[i] if fields[LEVEL_AT.add] else f32(0)
                 z[i] = before + f32(sums[i]) * (scale[i] * s)
 
 
@@ -83,18 +83,18 @@ def preview(args: Arguments, fields: Fields) -> None:
     x is src, private float32; z is dst. spread_i is the logarithm of the variance of the error of
     z_i. bias and spread are bytes: `ranges` has the least value and the step of each.
     """
-    rows, cols = i32(fields[op.PREVIEW_AT.rows]), i32(fields[op.PREVIEW_AT.cols])
-    bias = u8_at(args[op.WEIGHTS] + fields[op.PREVIEW_AT.bias])
-    spread = u8_at(args[op.WEIGHTS] + fields[op.PREVIEW_AT.spread])
-    ranges = f32_at(args[op.WEIGHTS] + fields[op.PREVIEW_AT.ranges])
+    rows, cols = i32(fields[PREVIEW_AT.rows]), i32(fields[PREVIEW_AT.cols])
+    bias = u8_at(args[WEIGHTS] + fields[PREVIEW_AT.bias])
+    spread = u8_at(args[WEIGHTS] + fields[PREVIEW_AT.spread])
+    ranges = f32_at(args[WEIGHTS] + fields[PREVIEW_AT.ranges])
     bias_low, bias_step = ranges[0], ranges[1]
     spread_low, spread_step = ranges[2], ranges[3]
     first, last = share(args, rows, 1)
-    for t in range(i32(args[op.TOKENS])):
-        x = args[op.PRIVATE] + fields[op.PREVIEW_AT.src] + i64(t) * cols * 4
-        offset = dot(args, x, args[op.WEIGHTS] + fields[op.PREVIEW_AT.mean], cols)
-        z = f32_at(args[op.SHARED] + fields[op.PREVIEW_AT.dst] + i64(t) * rows * 4)
-        score = i16_at(args[op.SHARED] + fields[op.PREVIEW_AT.scores] + i64(t) * rows * 2)
+    for t in range(i32(args[TOKENS])):
+        x = args[PRIVATE] + fields[PREVIEW_AT.src] + i64(t) * cols * 4
+        offset = dot(args, x, args[WEIGHTS] + fields[PREVIEW_AT.mean], cols)
+        z = f32_at(args[SHARED] + fields[PREVIEW_AT.dst] + i64(t) * rows * 4)
+        score = i16_at(args[SHARED] + fields[PREVIEW_AT.scores] + i64(t) * rows * 2)
         for i in range(first, last):
             z[i] = z[i] + (offset + (bias_low + bias_step * f32(bias[i])))
             score[i] = steps(z[i] + (spread_low + spread_step * f32(spread[i])))
@@ -114,10 +114,10 @@ def choose(args: Arguments, fields: Fields) -> None:
     Where even the highest score has more rows than that, it is one above the highest. Where all
     rows are wanted, it is the least score.
     """
-    rows = i32(fields[op.CHOOSE_AT.rows])
-    wanted = i32_at(args[op.WEIGHTS] + fields[op.CHOOSE_AT.wanted])[0]
-    for t in range(i32(args[op.TOKENS])):
-        scores = i16_at(args[op.SHARED] + fields[op.CHOOSE_AT.scores] + i64(t) * rows * 2)
+    rows = i32(fields[CHOOSE_AT.rows])
+    wanted = i32_at(args[WEIGHTS] + fields[CHOOSE_AT.wanted])[0]
+    for t in range(i32(args[TOKENS])):
+        scores = i16_at(args[SHARED] + fields[CHOOSE_AT.scores] + i64(t) * rows * 2)
         below = i32(-(1 << 15))
         least = highest = scores[0]
         for i in range(rows):
@@ -128,7 +128,7 @@ def choose(args: Arguments, fields: Fields) -> None:
             if bound <= highest and (bound <= least or count(scores, rows, i16(bound)) > wanted):
                 below = bound
         lowest = i32(below + 1) if wanted < rows else i32(least)
-        i32_at(args[op.PRIVATE] + fields[op.CHOOSE_AT.dst])[t] = lowest
+        i32_at(args[PRIVATE] + fields[CHOOSE_AT.dst])[t] = lowest
 
 
 @kernel
@@ -136,9 +136,9 @@ def count(scores: Ints, rows: Int, bound: Int) -> Int:
     """Return how many scores reach a bound."""
     # Counts in int16, of which a processor adds twice as many at once; they have room for a unit.
     total = i32(0)
-    for start in range(0, rows, op.UNIT):
+    for start in range(0, rows, UNIT):
         some = i16(0)
-        for i in range(start, min(start + i32(op.UNIT), rows)):
+        for i in range(start, min(start + i32(UNIT), rows)):
             some = i16(some + i16(scores[i] >= bound))
         total += i32(some)
     return total
@@ -150,19 +150,19 @@ def exact(args: Arguments, fields: Fields) -> None:
 
     q, at src, are quantised activations and s their scale. No other row is read. z is dst.
     """
-    first, rows = i32(fields[op.EXACT_AT.first]), i32(fields[op.EXACT_AT.rows])
-    listed = i32_at(args[op.PRIVATE] + LIST)
-    for t in range(i32(args[op.TOKENS])):
-        place = args[op.SHARED] + fields[op.EXACT_AT.scores]
-        scores = i16_at(place + i64(t) * fields[op.EXACT_AT.dst_stride] * 2)
-        lowest = i32_at(args[op.PRIVATE] + fields[op.EXACT_AT.lowest])[t]
+    first, rows = i32(fields[EXACT_AT.first]), i32(fields[EXACT_AT.rows])
+    listed = i32_at(args[PRIVATE] + LIST)
+    for t in range(i32(args[TOKENS])):
+        place = args[SHARED] + fields[EXACT_AT.scores]
+        scores = i16_at(place + i64(t) * fields[EXACT_AT.dst_stride] * 2)
+        lowest = i32_at(args[PRIVATE] + fields[EXACT_AT.lowest])[t]
         n = i32(0)
-        for start in range(first, first + rows, op.UNIT):
+        for start in range(first, first + rows, UNIT):
             if mine(args, start >> 8):
-                for i in range(start, min(start + i32(op.UNIT), first + rows)):
+                for i in range(start, min(start + i32(UNIT), first + rows)):
                     listed[n] = i32(i)
                     n = i32(n + (scores[i] >= lowest))
-            if n > i32(LISTED - op.UNIT):
+            if n > i32(LISTED - UNIT):
                 n = read_listed(args, fields, t, listed, n)
         read_listed(args, fields, t, listed, n)
 
@@ -170,20 +170,18 @@ def exact(args: Arguments, fields: Fields) -> None:
 @kernel
 def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -> Int:
     """Compute z of n listed rows for token t; return 0, the rows that the list has after that."""
-    cols, weight = i32(fields[op.EXACT_AT.cols]), args[op.WEIGHTS] + fields[op.EXACT_AT.weight]
-    scales = f32_at(args[op.WEIGHTS] + fields[op.EXACT_AT.scale])
-    x = args[op.PRIVATE] + fields[op.EXACT_AT.src] + i64(t) * cols * 2
-    s = f32_at(args[op.PRIVATE] + fields[op.EXACT_AT.src_scale])[t]
-    z = f32_at(
-        args[op.SHARED] + fields[op.EXACT_AT.dst] + i64(t) * fields[op.EXACT_AT.dst_stride] * 4
-    )
+    cols, weight = i32(fields[EXACT_AT.cols]), args[WEIGHTS] + fields[EXACT_AT.weight]
+    scales = f32_at(args[WEIGHTS] + fields[EXACT_AT.scale])
+    x = args[PRIVATE] + fields[EXACT_AT.src] + i64(t) * cols * 2
+    s = f32_at(args[PRIVATE] + fields[EXACT_AT.src_scale])[t]
+    z = f32_at(args[SHARED] + fields[EXACT_AT.dst] + i64(t) * fields[EXACT_AT.dst_stride] * 4)
     for i in range(n):
         if i + AHEAD < n:
             prefetch_row(weight + i64(listed[i + AHEAD]) * cols, cols)
         row = listed[i]
-        simd.dots_i8(weight + i64(row) * cols, 0, x, 0, cols, args[op.PRIVATE], 0)
-        z[row] = f32(i32_at(args[op.PRIVATE])[0]) * (scales[row] * s)
-    args[op.TOUCHED] += i64(n) * (cols + 4)
+        simd.dots_i8(weight + i64(row) * cols, 0, x, 0, cols, args[PRIVATE], 0)
+        z[row] = f32(i32_at(args[PRIVATE])[0]) * (scales[row] * s)
+    args[TOUCHED] += i64(n) * (cols + 4)
     return i32(0)
 
 
@@ -192,12 +190,12 @@ def gather(args: Arguments, fields: Fields) -> None:
     """logits[id] = z[places[id]], for this thread's part of the ids; z is src."""
     # Threads share out the ids and not the rows: to write apart would cost more than to read so.
     rows, places = (
-        i32(fields[op.GATHER_AT.rows]),
-        i32_at(args[op.WEIGHTS] + fields[op.GATHER_AT.places]),
+        i32(fields[GATHER_AT.rows]),
+        i32_at(args[WEIGHTS] + fields[GATHER_AT.places]),
     )
     first, last = share(args, rows, 1)
-    for t in range(i32(args[op.TOKENS])):
-        z = f32_at(args[op.SHARED] + fields[op.GATHER_AT.src] + i64(t) * rows * 4)
-        out = f32_at(args[op.OUT] + i64(t) * rows * 4)
+    for t in range(i32(args[TOKENS])):
+        z = f32_at(args[SHARED] + fields[GATHER_AT.src] + i64(t) * rows * 4)
+        out = f32_at(args[OUT] + i64(t) * rows * 4)
         for i in range(first, last):
             out[i] = z[places[i]]

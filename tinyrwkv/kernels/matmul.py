@@ -6,29 +6,35 @@ soon as there are those of ROWS rows, `finish` turns them into results.
 
 from __future__ import annotations
 
-from . import abi as op
 from . import simd
-from .common import (
-    FAR,
-    Address,
-    Arguments,
-    Fields,
-    Floats,
-    Int,
-    Offset,
-    f32,
-    i32,
-    i64,
-    item_bytes,
-    kernel,
-    part,
-    prefetch_row,
-    share,
+from .abi import (
+    ADD,
+    DECAY_V6,
+    DECAY_V7,
+    F16,
+    GATED_ADD,
+    INT8,
+    LOGITS,
+    MATMUL_AT,
+    NONE,
+    OUT,
+    PRIVATE,
+    RELU,
+    ROWS,
+    SHARED,
+    SIGMOID,
+    SILU,
+    SQUARED_RELU,
+    TANH,
+    TOKENS,
+    WEIGHTS,
 )
+from .common import FAR, f32, i32, i64, item_bytes, kernel, part, prefetch_row, share
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
+from .types import Address, Arguments, Fields, Floats, Int, Offset
 
-DOTS_BYTES = 4 * op.ROWS
+DOTS_BYTES = 4 * ROWS
 """Bytes of the dot products of one token."""
 
 SHORT = 256
@@ -41,32 +47,32 @@ def matmul(args: Arguments, fields: Fields) -> None:
 
     Each row is read from memory once. `run` calls this.
     """
-    kind, cols = fields[op.MATMUL_AT.kind], i32(fields[op.MATMUL_AT.cols])
-    tokens = i32(args[op.TOKENS])
-    first, last = share(args, fields[op.MATMUL_AT.units], fields[op.MATMUL_AT.unit])
+    kind, cols = fields[MATMUL_AT.kind], i32(fields[MATMUL_AT.cols])
+    tokens = i32(args[TOKENS])
+    first, last = share(args, fields[MATMUL_AT.units], fields[MATMUL_AT.unit])
     w_bytes = i64(cols) * item_bytes(kind)
-    x_bytes = fields[op.MATMUL_AT.stride] * (2 if kind == op.INT8 else 4)
-    workspace = args[op.SHARED] if fields[op.MATMUL_AT.shared] else args[op.PRIVATE]
-    x = workspace + fields[op.MATMUL_AT.src]
-    if kind == op.INT8 and tokens < i32(4) and (cols > i32(SHORT) or simd.PAIRS):
+    x_bytes = fields[MATMUL_AT.stride] * (2 if kind == INT8 else 4)
+    workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
+    x = workspace + fields[MATMUL_AT.src]
+    if kind == INT8 and tokens < i32(4) and (cols > i32(SHORT) or simd.PAIRS):
         first = in_streams(args, fields, first, last, x, x_bytes)
-    for start in range(first, last, op.ROWS):
-        n = i32(min(op.ROWS, last - start))
-        start_row = args[op.WEIGHTS] + fields[op.MATMUL_AT.weight] + i64(start) * w_bytes
-        out = args[op.PRIVATE]
+    for start in range(first, last, ROWS):
+        n = i32(min(ROWS, last - start))
+        start_row = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * w_bytes
+        out = args[PRIVATE]
         w, row = start_row, i32(0)
         # Rows that follow each other in memory are read fastest one by one, unless they are short
         # or in use by several tokens.
         whole = i32(tokens & i32(-4))  # tokens that come in fours
-        if kind == op.INT8 and whole:
+        if kind == INT8 and whole:
             while row + i32(2) <= n:
                 two_i8_rows(kind, w, w_bytes, x, x_bytes, whole, tokens, cols, out, row)
                 w, row = w + 2 * w_bytes, i32(row + 2)
-        elif kind == op.INT8 and cols <= i32(SHORT):
+        elif kind == INT8 and cols <= i32(SHORT):
             while row + i32(4) <= n:
                 four_i8_rows(w, w_bytes, x, x_bytes, tokens, cols, out, row)
                 w, row = w + 4 * w_bytes, i32(row + 4)
-        elif kind != op.INT8 and whole:
+        elif kind != INT8 and whole:
             while row < n:
                 one_float_row(kind, w, w_bytes, x, x_bytes, whole, tokens, cols, out, row)
                 w, row = w + w_bytes, i32(row + 1)
@@ -132,7 +138,7 @@ def one_float_row(
     for t in range(0, whole, 4):
         xs = x + i64(t) * x_bytes
         ys = out + i64(t) * DOTS_BYTES + 4 * row
-        if kind == op.F16:
+        if kind == F16:
             simd.dots_f16_block(w, 0, xs, x_bytes, cols, ys, DOTS_BYTES)
         else:
             simd.dots_f32_block(w, 0, xs, x_bytes, cols, ys, DOTS_BYTES)
@@ -151,12 +157,12 @@ def in_streams(
     # Four parts for x86, which reads faster so; the prefetcher of a Cortex-A53 follows two.
     parts = 4 if simd.PAIRS else 2
     rows = i32((last - first) >> (2 if simd.PAIRS else 1))  # of one part
-    cols, tokens = i32(fields[op.MATMUL_AT.cols]), i32(args[op.TOKENS])
+    cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
     apart = i64(rows) * cols
-    out, out_apart = args[op.PRIVATE], 4 * DOTS_BYTES  # room for the most tokens of one part
-    for start in range(first, first + rows, op.ROWS):
-        n = i32(min(op.ROWS, first + rows - start))
-        w = args[op.WEIGHTS] + fields[op.MATMUL_AT.weight] + i64(start) * cols
+    out, out_apart = args[PRIVATE], 4 * DOTS_BYTES  # room for the most tokens of one part
+    for start in range(first, first + rows, ROWS):
+        n = i32(min(ROWS, first + rows - start))
+        w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * cols
         for row in range(n):
             for t in range(tokens):
                 at = w + i64(row) * cols
@@ -192,9 +198,9 @@ def one_by_one(
         for t in range(first, tokens):
             xs = x + i64(t) * x_bytes
             ys = out + i64(t) * DOTS_BYTES + 4 * row
-            if kind == op.INT8:
+            if kind == INT8:
                 simd.dots_i8(at, 0, xs, 0, cols, ys, 0)
-            elif kind == op.F16:
+            elif kind == F16:
                 simd.dots_f16(at, 0, xs, 0, cols, ys, 0)
             else:
                 simd.dots_f32(at, 0, xs, 0, cols, ys, 0)
@@ -207,32 +213,32 @@ def finish(args: Arguments, fields: Fields, row: Int, n: Int, t: Int, dots: Addr
     dst (mode)= activation(dots * scale + bias + diag * x), from row `row` of the matrix on. MATMUL,
     PREDICT and SPARSE end with this: their fields begin alike.
     """
-    y, mode = f32_at(dots), fields[op.MATMUL_AT.mode]
-    if fields[op.MATMUL_AT.kind] == op.INT8:
+    y, mode = f32_at(dots), fields[MATMUL_AT.mode]
+    if fields[MATMUL_AT.kind] == INT8:
         sums = i32_at(dots)
-        scale = f32_at(args[op.WEIGHTS] + fields[op.MATMUL_AT.scale] + row * 4)
-        x_scale = f32_at(args[op.PRIVATE] + fields[op.MATMUL_AT.src_scale])[t]
+        scale = f32_at(args[WEIGHTS] + fields[MATMUL_AT.scale] + row * 4)
+        x_scale = f32_at(args[PRIVATE] + fields[MATMUL_AT.src_scale])[t]
         for i in range(n):
             y[i] = f32(sums[i]) * (scale[i] * x_scale)
-    if fields[op.MATMUL_AT.bias] != op.NONE:
-        bias = f32_at(args[op.WEIGHTS] + fields[op.MATMUL_AT.bias] + row * 4)
+    if fields[MATMUL_AT.bias] != NONE:
+        bias = f32_at(args[WEIGHTS] + fields[MATMUL_AT.bias] + row * 4)
         for i in range(n):
             y[i] = y[i] + bias[i]
-    if fields[op.MATMUL_AT.diag] != op.NONE:
-        diagonal = f32_at(args[op.WEIGHTS] + fields[op.MATMUL_AT.diag] + row * 4)
-        src = args[op.PRIVATE] + fields[op.MATMUL_AT.diag_src]
-        x = f32_at(src + (i64(t) * fields[op.MATMUL_AT.dst_stride] + row) * 4)
+    if fields[MATMUL_AT.diag] != NONE:
+        diagonal = f32_at(args[WEIGHTS] + fields[MATMUL_AT.diag] + row * 4)
+        src = args[PRIVATE] + fields[MATMUL_AT.diag_src]
+        x = f32_at(src + (i64(t) * fields[MATMUL_AT.dst_stride] + row) * 4)
         for i in range(n):
             y[i] = y[i] + diagonal[i] * x[i]
-    activate(y, n, fields[op.MATMUL_AT.activation])
-    offset = (i64(t) * fields[op.MATMUL_AT.dst_stride] + row) * 4
-    memory = args[op.OUT] if mode == op.LOGITS else args[op.SHARED]
-    out = f32_at(memory + fields[op.MATMUL_AT.dst] + offset)
-    if mode == op.ADD:
+    activate(y, n, fields[MATMUL_AT.activation])
+    offset = (i64(t) * fields[MATMUL_AT.dst_stride] + row) * 4
+    memory = args[OUT] if mode == LOGITS else args[SHARED]
+    out = f32_at(memory + fields[MATMUL_AT.dst] + offset)
+    if mode == ADD:
         for i in range(n):
             out[i] = out[i] + y[i]
-    elif mode == op.GATED_ADD:
-        gate = f32_at(args[op.SHARED] + fields[op.MATMUL_AT.gate] + offset)
+    elif mode == GATED_ADD:
+        gate = f32_at(args[SHARED] + fields[MATMUL_AT.gate] + offset)
         for i in range(n):
             out[i] = out[i] + gate[i] * y[i]
     else:
@@ -243,21 +249,21 @@ def finish(args: Arguments, fields: Fields, row: Int, n: Int, t: Int, dots: Addr
 @kernel
 def activate(y: Floats, n: Int, activation: Int) -> None:
     """Apply the function that a matrix product ends with, in place."""
-    if activation == op.RELU or activation == op.SQUARED_RELU:
+    if activation == RELU or activation == SQUARED_RELU:
         rectify(y, n, activation)
-    elif activation == op.SIGMOID:
+    elif activation == SIGMOID:
         for i in range(n):
             y[i] = sigmoid(y[i])
-    elif activation == op.TANH:
+    elif activation == TANH:
         for i in range(n):
             y[i] = f32(2) * sigmoid(f32(2) * y[i]) - f32(1)
-    elif activation == op.SILU:
+    elif activation == SILU:
         for i in range(n):
             y[i] = y[i] * sigmoid(y[i])
-    elif activation == op.DECAY_V6:
+    elif activation == DECAY_V6:
         for i in range(n):
             y[i] = exp(-exp(y[i]))
-    elif activation == op.DECAY_V7:
+    elif activation == DECAY_V7:
         for i in range(n):
             y[i] = exp(f32(-0.6065306597126334) * sigmoid(y[i]))  # -e^(-1/2)
 
@@ -267,4 +273,4 @@ def rectify(y: Floats, n: Int, activation: Int) -> None:
     """y = max(y, 0), or the square of that for SQUARED_RELU; NaN stays NaN."""
     for i in range(n):
         positive = f32(0) if y[i] < f32(0) else y[i]
-        y[i] = positive if activation == op.RELU else positive * positive
+        y[i] = positive if activation == RELU else positive * positive

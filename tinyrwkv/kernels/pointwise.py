@@ -6,44 +6,47 @@ place that a field names. `run` calls these kernels.
 
 from __future__ import annotations
 
-from . import abi as op
-from .common import (
-    Address,
-    Arguments,
-    Fields,
-    Float,
-    Int,
-    f32,
-    i16,
-    i32,
-    i64,
-    item_bytes,
-    kernel,
-    normalise,
-    part,
-    share,
+from .abi import (
+    EMBED_AT,
+    F16,
+    F32,
+    IDS,
+    MAX_TOKENS,
+    NEW,
+    NONE,
+    NORM_AT,
+    OLD,
+    PRIVATE,
+    QUANTIZE_AT,
+    SELECT_AT,
+    SHARED,
+    SHIFT_AT,
+    TOKENS,
+    WEIGHTS,
 )
+from .common import f32, i16, i32, i64, item_bytes, kernel, normalise, part, share
 from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, float_from_bits, half, i8_at, i16_at, i32_at, u16_at
+from .types import Address, Arguments, Fields, Float, Int
 
 
 @kernel
 def embed(args: Arguments, fields: Fields) -> None:
     """dst = weight[token] * scale[token], the scale only of int8 weights."""
-    kind, width = fields[op.EMBED_AT.kind], i32(fields[op.EMBED_AT.width])
+    kind, width = fields[EMBED_AT.kind], i32(fields[EMBED_AT.width])
     first, last = share(args, width, 1)
-    for t in range(i32(args[op.TOKENS])):
-        token = i64(i32_at(args[op.IDS])[t])
-        x = f32_at(args[op.SHARED] + fields[op.EMBED_AT.dst] + i64(t) * width * 4)
-        row = args[op.WEIGHTS] + fields[op.EMBED_AT.weight] + token * width * item_bytes(kind)
-        if kind == op.F32:
+    for t in range(i32(args[TOKENS])):
+        token = i64(i32_at(args[IDS])[t])
+        x = f32_at(args[SHARED] + fields[EMBED_AT.dst] + i64(t) * width * 4)
+        row = args[WEIGHTS] + fields[EMBED_AT.weight] + token * width * item_bytes(kind)
+        if kind == F32:
             for c in range(first, last):
                 x[c] = f32_at(row)[c]
-        elif kind == op.F16:
+        elif kind == F16:
             for c in range(first, last):
                 x[c] = half(u16_at(row)[c])
         else:
-            scale = f32_at(args[op.WEIGHTS] + fields[op.EMBED_AT.scale])[token]
+            scale = f32_at(args[WEIGHTS] + fields[EMBED_AT.scale])[token]
             for c in range(first, last):
                 x[c] = f32(i8_at(row)[c]) * scale
 
@@ -51,12 +54,12 @@ def embed(args: Arguments, fields: Fields) -> None:
 @kernel
 def norm(args: Arguments, fields: Fields) -> None:
     """dst = layer_norm(src) * weight + bias; src is shared, dst private."""
-    width = i32(fields[op.NORM_AT.width])
-    weight = f32_at(args[op.WEIGHTS] + fields[op.NORM_AT.weight])
-    bias = f32_at(args[op.WEIGHTS] + fields[op.NORM_AT.bias])
-    for t in range(i32(args[op.TOKENS])):
-        out = args[op.PRIVATE] + fields[op.NORM_AT.dst] + i64(t) * width * 4
-        x = args[op.SHARED] + fields[op.NORM_AT.src] + i64(t) * width * 4
+    width = i32(fields[NORM_AT.width])
+    weight = f32_at(args[WEIGHTS] + fields[NORM_AT.weight])
+    bias = f32_at(args[WEIGHTS] + fields[NORM_AT.bias])
+    for t in range(i32(args[TOKENS])):
+        out = args[PRIVATE] + fields[NORM_AT.dst] + i64(t) * width * 4
+        x = args[SHARED] + fields[NORM_AT.src] + i64(t) * width * 4
         normalise(args, x, out, width, f32(1e-5))
         xn = f32_at(out)
         for c in range(width):
@@ -71,31 +74,31 @@ def shift(args: Arguments, fields: Fields) -> None:
     xn goes to the new state. delta, which is shared, may be NONE. dst and delta have a plane for
     each j, with room for MAX_TOKENS tokens.
     """
-    src, state, mu = fields[op.SHIFT_AT.src], fields[op.SHIFT_AT.state], fields[op.SHIFT_AT.mu]
+    src, state, mu = fields[SHIFT_AT.src], fields[SHIFT_AT.state], fields[SHIFT_AT.mu]
     count, delta, dst = (
-        fields[op.SHIFT_AT.count],
-        fields[op.SHIFT_AT.delta],
-        fields[op.SHIFT_AT.dst],
+        fields[SHIFT_AT.count],
+        fields[SHIFT_AT.delta],
+        fields[SHIFT_AT.dst],
     )
-    width, tokens = i32(fields[op.SHIFT_AT.width]), i32(args[op.TOKENS])
-    plane = i64(width) * 4 * op.MAX_TOKENS
+    width, tokens = i32(fields[SHIFT_AT.width]), i32(args[TOKENS])
+    plane = i64(width) * 4 * MAX_TOKENS
     for t in range(tokens):
-        here = args[op.PRIVATE] + src + i64(t) * width * 4
+        here = args[PRIVATE] + src + i64(t) * width * 4
         xn = f32_at(here)
-        prev = f32_at(args[op.OLD] + state if t == 0 else here - i64(width) * 4)
+        prev = f32_at(args[OLD] + state if t == 0 else here - i64(width) * 4)
         for j in range(count):
-            m = f32_at(args[op.WEIGHTS] + mu + j * width * 4)
-            out = f32_at(args[op.PRIVATE] + dst + j * plane + i64(t) * width * 4)
-            if delta == op.NONE:
+            m = f32_at(args[WEIGHTS] + mu + j * width * 4)
+            out = f32_at(args[PRIVATE] + dst + j * plane + i64(t) * width * 4)
+            if delta == NONE:
                 for c in range(width):
                     out[c] = xn[c] + (prev[c] - xn[c]) * m[c]
             else:
-                d = f32_at(args[op.SHARED] + delta + j * plane + i64(t) * width * 4)
+                d = f32_at(args[SHARED] + delta + j * plane + i64(t) * width * 4)
                 for c in range(width):
                     out[c] = xn[c] + (prev[c] - xn[c]) * (m[c] + d[c])
     first, last = share(args, width, 1)
-    newest = f32_at(args[op.PRIVATE] + src + i64(tokens - i32(1)) * width * 4)
-    new = f32_at(args[op.NEW] + state)
+    newest = f32_at(args[PRIVATE] + src + i64(tokens - i32(1)) * width * 4)
+    new = f32_at(args[NEW] + state)
     for c in range(first, last):
         new[c] = newest[c]
 
@@ -106,18 +109,18 @@ def quantize(args: Arguments, fields: Fields) -> None:
 
     x is src; q goes to dst and s to dst_scale, both private.
     """
-    workspace = args[op.SHARED] if fields[op.QUANTIZE_AT.shared] else args[op.PRIVATE]
-    base = workspace + fields[op.QUANTIZE_AT.src]
-    width, qmax = i32(fields[op.QUANTIZE_AT.width]), f32(i32(fields[op.QUANTIZE_AT.qmax]))
-    for t in range(i32(args[op.TOKENS])):
-        row = base + i64(t) * fields[op.QUANTIZE_AT.stride] * 4
+    workspace = args[SHARED] if fields[QUANTIZE_AT.shared] else args[PRIVATE]
+    base = workspace + fields[QUANTIZE_AT.src]
+    width, qmax = i32(fields[QUANTIZE_AT.width]), f32(i32(fields[QUANTIZE_AT.qmax]))
+    for t in range(i32(args[TOKENS])):
+        row = base + i64(t) * fields[QUANTIZE_AT.stride] * 4
         x = f32_at(row)
-        q = i16_at(args[op.PRIVATE] + fields[op.QUANTIZE_AT.dst] + i64(t) * width * 2)
+        q = i16_at(args[PRIVATE] + fields[QUANTIZE_AT.dst] + i64(t) * width * 2)
         largest = largest_magnitude(row, width)
         inverse = qmax / largest if largest > f32(0) else f32(0)
         for c in range(width):
             q[c] = i16(bits_from_float(x[c] * inverse + f32(TO_NEAREST)))
-        f32_at(args[op.PRIVATE] + fields[op.QUANTIZE_AT.dst_scale])[t] = largest / qmax
+        f32_at(args[PRIVATE] + fields[QUANTIZE_AT.dst_scale])[t] = largest / qmax
 
 
 @part
@@ -134,9 +137,9 @@ def largest_magnitude(x: Address, n: Int) -> Float:
 @kernel
 def select(args: Arguments, fields: Fields) -> None:
     """src[0] = src[the last token], the only one from here on."""
-    width = i32(fields[op.SELECT_AT.width])
+    width = i32(fields[SELECT_AT.width])
     first, last = share(args, width, 1)
-    x = f32_at(args[op.SHARED] + fields[op.SELECT_AT.src])
-    newest = f32_at(args[op.SHARED] + fields[op.SELECT_AT.src] + (args[op.TOKENS] - 1) * width * 4)
+    x = f32_at(args[SHARED] + fields[SELECT_AT.src])
+    newest = f32_at(args[SHARED] + fields[SELECT_AT.src] + (args[TOKENS] - 1) * width * 4)
     for c in range(first, last):
         x[c] = newest[c]

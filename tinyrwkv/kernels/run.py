@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from . import abi as op
-from .common import LINE, Arguments, Fields, Int, i32, kernel
+from .common import LINE, i32, kernel
 from .head import choose, exact, gather, level, preview
 from .matmul import matmul
 from .pointwise import embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
 from .sparse import predict, sparse
+from .types import Arguments, Fields, Int
 from .wkv import wkv4, wkv5, wkv7
 
 

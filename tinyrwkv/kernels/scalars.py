@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .common import Float, f32, i32, kernel
+from .common import f32, i32, kernel
 from .simd import bits_from_float, float_from_bits
+from .types import Float
 
 TO_NEAREST = 12582912.0
 """1.5 * 2^23: in the sum with a small float32, the lowest bits are the nearest integer."""

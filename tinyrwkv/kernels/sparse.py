@@ -11,25 +11,10 @@ from typing import Any
 from . import simd
 from .abi import NONE, PAGE, PREDICT_AT, PRIVATE, ROWS, SHARED, SPARSE_AT, TOKENS, TOUCHED, WEIGHTS
 from .codes import code_sums, fill_tables_1
-from .common import (
-    GROUP,
-    LINE,
-    Address,
-    Arguments,
-    Fields,
-    Int,
-    Ints,
-    Offset,
-    f32,
-    i32,
-    i64,
-    kernel,
-    mine,
-    prefetch_row,
-    share,
-)
+from .common import GROUP, LINE, f32, i32, i64, kernel, mine, prefetch_row, share
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
+from .types import Address, Arguments, Fields, Int, Ints, Offset
 
 # PREDICT uses three places in the private workspace, where other kernels have their dot products:
 # the sums of codes for ROWS neurons, the dot products of the chosen ones, two lists of the chosen.

@@ -1,0 +1,15 @@
+"""Names for the types of kernels: Numba infers the types, and the names tell them to the reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Arguments = Any  # pointer to the arguments of a call: args[TOKENS]
+Fields = Any  # pointer to the fields of an operation: fields[NORM_AT.width]
+Address = Any  # int64
+Offset = Any  # int64, bytes from an address
+Int = Any  # int32
+Bool = Any
+Float = Any  # float32
+Floats = Any  # pointer to float32: x[j]
+Ints = Any  # pointer to integers
