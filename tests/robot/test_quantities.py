@@ -42,6 +42,8 @@ from tinyrwkv.robot.words import tokens
         ("a turn to the left", []),
         ("90\u00b0", [90]),
         ("twice", [2]),
+        ("1 inch and half an hour", [0.0254, 1800]),
+        ("2 metres and a quarter of a turn", [2, 90]),
     ],
 )
 def test_spoken_numbers(text, values):

@@ -498,10 +498,10 @@ def test_it_judges(robot_loop, capsys, written):
         2,
         2,
     )
-    for key in ("without_guard", "with_guard"):
-        assert told[key]["curve"][-1]["coverage"] == 1
-        assert told[key]["curve"][-1]["precision"] == pytest.approx(2 / 3)
-        assert (told[key]["run_right"], told[guard]["run_wrong"]) == (2, 1)
+    for name in ("without_guard", "with_guard"):
+        assert told[name]["curve"][-1]["coverage"] == 1
+        assert told[name]["curve"][-1]["precision"] == pytest.approx(2 / 3)
+        assert (told[name]["run_right"], told[name]["run_wrong"]) == (2, 1)
     assert "chosen" not in told
 
 
@@ -514,8 +514,8 @@ def test_a_judge_tells_what_the_guard_adds(robot_loop, capsys, written):
     path = written("judged.txt", pairs)
     assert robot_loop.main(["--judge", path, "--json", "--threshold", "-1000"]) == 0
     told = json.loads(capsys.readouterr().out)
-    for key in ("without_guard", "with_guard"):
-        counts = {name: told[key][name] for name in robot_loop.OUTCOMES}
+    for name in ("without_guard", "with_guard"):
+        counts = {kind: told[name][kind] for kind in robot_loop.OUTCOMES}
         assert sum(counts.values()) == len(pairs)
         assert counts["refuse"] == 1 and counts["run_right"] == 1
     assert told["with_guard"]["run_wrong"] == 0

@@ -19,8 +19,8 @@ SCRIPTS = Scripts()
 nouns = st.lists(st.text("abz09-'", min_size=1, max_size=5), min_size=1, max_size=3).map(" ".join)
 calls = st.one_of(
     st.integers(-2000, 2000).map(lambda x: Call("move", x / 100)),
-    st.integers(-7200, 7200).map(lambda x: Call("turn", x / 10)),
-    st.integers(0, 36000).map(lambda x: Call("wait", x / 10)),
+    st.integers(-36000, 36000).map(lambda x: Call("turn", x / 10)),
+    st.integers(0, 864000).map(lambda x: Call("wait", x / 10)),
     st.builds(Call, st.sampled_from(["goto", "pick", "place", "follow", "say"]), nouns),
     st.sampled_from([Call("photo"), Call("release"), Call("look", "up"), Call("gripper", "open")]),
 )
@@ -60,7 +60,7 @@ def test_unknown_stands_alone():
             "fly(1)",
             'photo("x")',
         ),
-        *("turn(721)", "wait(-1)"),
+        *("turn(3601)", "wait(86401)", "wait(-1)"),
     ],
 )
 def test_what_is_not_a_script_is_refused(text):

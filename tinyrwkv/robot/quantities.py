@@ -190,10 +190,9 @@ def _rest(words: Sequence[str], place: int, size: float) -> tuple[float, int]:
     if _at(words, place) == "and":
         skip = 2 if _at(words, place + 1) in ONE else 1
         part = PARTS.get(_at(words, place + skip))
-        if part and not _unit(words, place + skip + 1)[0]:
-            return part, place + skip + 1
-        if part and _at(words, place + skip + 1) == "of":
-            return 0.0, place
+        another = _unit_place(words, place + skip + 1) is not None  # and half AN HOUR
+        if part:
+            return (0.0, place) if another else (part, place + skip + 1)
         count = SMALL.get(_at(words, place + 1))
         part = PARTS.get(_at(words, place + 2))
         if count and part:

@@ -81,8 +81,8 @@ NOUNS = Words("\"[a-z0-9'-]+(?: [a-z0-9'-]+)*\"")
 
 VERBS: Mapping[str, Argument | None] = {
     "move": Number(-20, 20),  # metres; negative is backward
-    "turn": Number(-720, 720, decimals=1),  # degrees; positive is to the left
-    "wait": Number(0, 3600, decimals=1),  # seconds
+    "turn": Number(-3600, 3600, decimals=1),  # degrees; positive is to the left
+    "wait": Number(0, 86400, decimals=1),  # seconds
     "goto": NOUNS,
     "pick": NOUNS,
     "place": NOUNS,

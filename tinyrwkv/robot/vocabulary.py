@@ -98,7 +98,8 @@ COURTESY = (
         don't be cross with me, not to worry, not bad, not at all, no problem, no rush, no hurry
         no need to hurry, no need to rush, no worries, no doubt, no shouting just, no shouting
         no big deal, no pressure, no kidding, not kidding, no offence, all right, alright
-        that's right, just now, i suppose, any chance of, any chance you could, do me a favour
+        that's right, just now, i suppose, any chance of, any chance i, hoping you might
+        any chance you could, do me a favour
         do me a favor, me a favour, me a favor, a bit of a favour, a small favour, need someone to
         someone to, somebody to, some help, sorry to bother you, sorry but, whatever happens
         whatever you do, two things, three things, go ahead and, come on, i say, as i said, i said
@@ -121,6 +122,7 @@ COURTESY = (
         much of an imposition, difficult, an imposition""",
         "-, with you, by you, for you",
     ),
+    *_combined("maybe, perhaps", "you could, you can, you would, you might"),
     *_combined(
         "be, id be, would be, it's, it",
         "good, nice, great, lovely, kind, helpful, wonderful, brilliant, grateful, better",
@@ -190,7 +192,8 @@ OPEN = (
         a handful, plenty, many, so much, too much, a pile, a number of, ages, a jiffy, briefly
         at least, at most, up to, more than, less than, no more than, more or less, or thereabouts
         somewhere, anything, anywhere, anyone, any, whatever, whichever, whoever, as far as
-        as much as, as many as, as fast as, far enough, enough of, halfway, half way, partway
+        as much as, as many as, as fast as, far enough, enough of, halfway to, halfway up
+        halfway down, half way to, partway
         part way, steps, paces, strides, or, either, most of, the rest, all of, all the, both
         a little further, a little more, a little to, a little left, a little right
         a little forward, a little back, a little closer, a little way, a little while
@@ -286,7 +289,8 @@ EVIDENCE = {
     "turn": words_of_text("""
         turn turned turning turns rotate rotation spin swivel pivot twist face swing veer
         yaw whirl round around about left right lefts rights lefty righty clockwise
-        counterclockwise anticlockwise degrees degree eighty sixty circle lap revolution twirl
+        counterclockwise anticlockwise degrees degree eighty sixty circles spins laps revolutions
+        circle lap revolution twirl
         pirouette heel back ends
     """),
 }
@@ -373,7 +377,8 @@ PAST = words_of_text("""
 """After "you", these tell what has happened."""
 
 STAYING = words_of_text("""
-    move moving go budge proceed shift stir anywhere further stay staying put still remain stop
+    step inch muscle move moving go budge proceed shift stir anywhere further stay staying put
+    still remain stop
     halt freeze
 """)
 """With or without a negation, these ask for stop(): "do not MOVE"."""

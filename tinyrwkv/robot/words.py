@@ -43,6 +43,7 @@ _SIGNS = (
     (re.compile("°"), " degrees "),
     (re.compile(r"(?<![\w.)])[-\u2212](?=\s?[.\d])"), " minus "),
     (re.compile(r"(?<=[^\W\d_])['\u2019\u02bc`\u00b4](?=[^\W\d_])"), ""),  # don't, robot's
+    (re.compile(r"\b(counter|anti)[- ]clock"), r"\1clock"),
     (re.compile(r"(?<=\w)-(?=\w)"), " "),  # x-ray, forty-five
     (re.compile("[\u2013\u2014\u2026]"), " - "),
 )
