@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from . import nouns
 from .check_meanings import meanings
-from .check_names import corrected, names, without_said
+from .check_names import corrected, names, without_said, words_of
 from .check_numbers import directions, numbers
 from .check_order import order
 from .check_verbs import all_done, asked_for, put_down, repeated
 from .negations import correction, is_order, replaced, without_negated
-from .phrases import blanked, index, matches
+from .phrases import BLANK, blanked, index, matches
 from .quantities import SMALL, TENS, quantities
 from .quantities import UNITS as UNIT_WORDS
 from .scripts import Argument, Call, Number
 from .stop_words import says_only_stop, says_stop
 from .vocabulary import (
+    ARRIVALS,
+    ARTICLES,
     BACK,
     CONDITIONS,
     COURTESY,
@@ -44,6 +47,7 @@ __all__ = ["objections", "out_of_bounds", "says_only_stop", "says_stop"]
 UNITS = {"move": " metres", "turn": " degrees", "wait": " seconds"}
 
 _HARMLESS = index((*COURTESY, *SEQUENCE))
+_ARRIVALS = index(ARRIVALS)
 _CONDITIONS = index(CONDITIONS)
 _OPEN = index(OPEN)
 _MENDED = frozenset().union(
@@ -88,6 +92,7 @@ def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
     if not calls:
         return ()
     words, reasons = without_said(tokens(command), calls)
+    words = arrivals_as_orders(words, calls)
     words = blanked(words, matches(words, _HARMLESS))
     cue = correction(words)
     wished = without_negated(words if cue is None else replaced(words, cue))
@@ -108,6 +113,23 @@ def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
     reasons += meanings(wished, rest, calls)
     reasons += all_done(rest, calls)
     return tuple(dict.fromkeys(reasons))
+
+
+def arrivals_as_orders(words: list[str], calls: Sequence[Call]) -> list[str]:
+    """Return "after go to the door" for "once you reach the door", if the script goes there.
+
+    So the script has to do that before the other step. Without such a call it is a condition.
+    """
+    goals = [words_of(call) for call in calls if call.verb == "goto"]
+    starts = {start for goal in goals for start, _ in nouns.find_all(goal, words)}
+    shown = list(words)
+    for start, end in matches(words, _ARRIVALS):
+        goal = end
+        while goal < len(words) and words[goal] in ARTICLES:
+            goal += 1
+        if goal in starts:
+            shown[start:end] = ["after", *[BLANK] * (end - start - 3), "go", "to"]
+    return shown
 
 
 def mended(wished: list[str], places: list[tuple[int, int]]) -> list[str]:

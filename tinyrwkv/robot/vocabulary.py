@@ -106,7 +106,15 @@ COURTESY = (
         had better, id better, you'd better, as well, at last, at once, put your, put yourself
         excuse me but, do nothing, you look, you seem, you couldn't, you wouldn't mind
         i don't suppose, id rather you, would rather, you wouldn't happen to, you don't happen to
+        i'll explain later, i will explain later, i'll tell you later, i'll tell you why later
     """),
+    # These only point at what is held, or at who is followed.
+    *_combined(
+        "whatever", "you've got, you have, you've got there, you're holding, you are holding"
+    ),
+    *_combined(
+        "wherever", "i, he, she, it, they", "go, goes, walk, walks, wander, wanders, run, runs"
+    ),
     *_combined(
         "if, when, whenever, once, as soon as",
         "you have, you've, you've got, you have got, you get, you find, you can spare",
@@ -157,6 +165,16 @@ SEQUENCE = (
         to finish, first of all, first off, first up, first thing, to begin with, to start with
         to start, for starters, later on, that done, having done that, before that
     """),
+    *_combined("before", "-, you do, doing", "anything else, anything, everything else"),
+)
+
+ARRIVALS = (
+    # "Once you get to the door" says the same as "after you go to the door".
+    *_combined(
+        "once, when, as soon as, after",
+        "you, you've, you have, you're, you are",
+        "get to, got to, reach, reached, arrive at, arrive in, arrived at, arrived in, at, in",
+    ),
 )
 
 # ---- what no script can say ----
