@@ -308,7 +308,7 @@ class Generation(Iterator[Piece]):
         # Let go of the other states: who keeps a generation only needs its result.
         self._now = self._next = self.result._state
         self._marks = []
-        self._exact = None  # it refers to this object, so both would only go together
+        self._exact = self._walk = None  # they refer to this object: it would not go at once
 
     def _pieces(self) -> Generator[Piece, None, str]:
         """Yield the pieces; return why there are no more."""

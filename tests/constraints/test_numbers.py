@@ -61,10 +61,12 @@ def test_what_matches_is_a_number_in_its_one_form(text):
         (0, 1, 20),
         (None, 1),
         (0, 1, None),
+        (0, 1, -1),
+        (10**5000, 1),
     ],
 )
 def test_bounds_with_no_number_between_them_are_refused(bounds):
-    with pytest.raises(ArgumentError, match="bounds"):
+    with pytest.raises(ArgumentError, match=r"bounds|decimals"):
         pattern(*bounds)
 
 

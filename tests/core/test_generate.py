@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -765,6 +766,21 @@ def test_a_long_prompt_is_not_copied_for_every_chunk(load, backend):
         tracemalloc.stop()
     assert peak < 300_000  # a list of what is left takes 8 bytes a token
     assert result.stop_reason == "deadline" and len(result.unread) + result.state.tokens == 100_001
+
+
+@pytest.mark.parametrize("form", ["dense", "previewed"])
+def test_a_finished_generation_goes_without_the_collector(load, form):
+    generation = load("numpy", form=form).generate(
+        [3], sampler=greedy(), max_tokens=5, stop="zz", constraint=Regex("[ab]*")
+    )
+    generation.text()
+    seen = weakref.ref(generation)
+    gc.disable()
+    try:
+        del generation
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_grows_with_the_calls(load, backend):
