@@ -273,8 +273,7 @@ class Core:
         if isinstance(prompt, TEXTS):
             ids = self.tokenizer.encode(prompt)
         else:
-            expected = "text or token ids"
-            ids = items(self.path, "prompt", prompt, expected, "give one of them")
+            ids = items(self.path, "prompt", prompt, "text or token ids", "give one of them")
         if state is None:
             ids = [END_OF_DOCUMENT, *ids]
         return self.check_tokens(ids), self.check_state(state)

@@ -286,8 +286,7 @@ class Sampler:
         except Exception:  # of any kind: an object of the caller may raise what it likes
             row = np.empty(0)
         if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "fiu":
-            expected = "one row of numbers, of shape (V,)"
-            raise refusal("Sampler", "logits", logits, expected, "pass one row")
+            raise refusal("Sampler", "logits", logits, "one row of numbers, (V,)", "pass one row")
         logits = row.astype(np.float32, copy=False)
         if self._weights.size != logits.size:
             self._weights = np.empty_like(logits)

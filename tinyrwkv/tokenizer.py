@@ -184,8 +184,7 @@ class Tokenizer:
         ArgumentError
             An id is not an integer from 0 to ``vocab_size - 1``.
         """
-        expected = "a list of token ids"
-        ids = items(self.file, "ids", ids, expected, "use those of encode")
+        ids = items(self.file, "ids", ids, "a list of token ids", "use those of encode")
         return b"".join(map(self.token_bytes, ids))
 
     def token_bytes(self, token: int) -> bytes:

@@ -612,7 +612,9 @@ def test_a_walk_ends_when_it_is_told_to(load):
 # A time of another clock, and a result before there is one.
 
 
-@pytest.mark.parametrize("deadline", [0.5, 20.0, time.time() + 5])
+@pytest.mark.parametrize(
+    "deadline", [0.5, 20.0, time.time() + 5], ids=["half a second", "20 seconds", "time.time"]
+)
 def test_a_deadline_that_is_no_monotonic_time_is_refused(load, monkeypatch, deadline):
     monkeypatch.setattr(module, "time", Clock())
     with pytest.raises(ArgumentError, match=r"absolute time\.monotonic\(\) time.*timeout=seconds"):
