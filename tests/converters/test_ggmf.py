@@ -116,6 +116,14 @@ def test_what_is_damaged(tmp_path):
     )
 
 
+def test_a_name_may_have_200_bytes_and_no_more(tmp_path):
+    parts = {"emb.weight": TINY["emb.weight"]}
+    long = ggmf({**parts, "x" * 200: np.ones(1, np.float32)}, 0)
+    assert "x" * 200 in read_plain(write(tmp_path / "a", long))
+    longer = ggmf({**parts, "x" * 201: np.ones(1, np.float32)}, 0)
+    assert "a name of 201 bytes" in refusal(tmp_path, longer, FormatError)
+
+
 def test_huge_counts_allocate_nothing(tmp_path):
     good = ggmf({"emb.weight": TINY["emb.weight"]}, 0)
     huge = good[:36] + struct.pack("<2i", 0x7FFFFFFF, 0x7FFFFFFF) + good[44:]

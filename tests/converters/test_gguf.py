@@ -125,17 +125,25 @@ def test_hostile_counts_allocate_nothing(tmp_path):
 def test_tensors_that_overlap_are_refused(tmp_path):
     entry = struct.pack("<Q", len("output.weight")) + b"output.weight" + struct.pack("<I", 2)
     at = TINY_BYTES.index(entry) + len(entry) + 2 * 8 + 4
-    data = TINY_BYTES[:at] + bytes(8) + TINY_BYTES[at + 8 :]  # its data would be those of another
-    assert "overlaps the tensor before it" in refusal(tmp_path, data, FormatError)
+    place = int.from_bytes(TINY_BYTES[at : at + 8], "little")
+    for shared in (0, place - 1):  # all data of another tensor, or its last byte
+        data = TINY_BYTES[:at] + shared.to_bytes(8, "little") + TINY_BYTES[at + 8 :]
+        assert "overlaps the tensor before it" in refusal(tmp_path, data, FormatError)
 
 
 def test_counts_and_names_have_limits(tmp_path):
     many = {**SETTINGS, **{f"x{i}": 1 for i in range(5000)}}
     assert "settings; at most 4096 can be read" in refusal(tmp_path, gguf(TINY, many), FormatError)
-    tokens = {**SETTINGS, "a": [""] * (1 << 19), "b": [""] * ((1 << 19) + 1)}
-    assert "1048576 in all, can be read" in refusal(tmp_path, gguf(TINY, tokens), FormatError)
+    lists = [value for value in SETTINGS.values() if isinstance(value, list)]
+    left = (1 << 20) - sum(len(texts) for texts in lists if isinstance(texts[0], str))
+    tokens = {**SETTINGS, "a": [""] * 7, "b": [""] * (left - 7)}
+    assert len(read_plain(write(tmp_path / "full", gguf(TINY, tokens)))) == len(TINY)
+    more = {**tokens, "b": [""] * (left - 6)}
+    assert "1048576 in all, can be read" in refusal(tmp_path, gguf(TINY, more), FormatError)
     named = {"x" * 201: TINY["output.weight"]}
     assert "a name of 201 characters" in refusal(tmp_path, gguf(named, SETTINGS), FormatError)
+    deep = {"x": np.zeros((1,) * 5, np.float32)}
+    assert "5 dimensions, not 1 to 4" in refusal(tmp_path, gguf(deep, SETTINGS), FormatError)
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):

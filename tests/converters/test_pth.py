@@ -181,6 +181,13 @@ def test_a_directory_with_numbers_of_64_bits(tmp_path):
     np.testing.assert_array_equal(read_plain(write(tmp_path / "a.pth", bytes(data)))["a"], x)
 
 
+def test_the_longest_comment_may_follow_the_directory(tmp_path):
+    longest = b"\xff\xff" + b"c" * 0xFFFF
+    read = read_plain(write(tmp_path / "a.pth", TINY_BYTES[:-2] + longest))
+    assert read.keys() == TINY.keys()
+    assert "no directory at its end" in refusal(tmp_path, TINY_BYTES[:-2] + longest + b"c")
+
+
 def test_members_that_overlap_are_refused(tmp_path):
     parts = members(*pickle_and_storages({"a": normal(3, 4), "b": normal(3, 4)}))
     data = bytearray(zip_archive(parts))
@@ -190,7 +197,8 @@ def test_members_that_overlap_are_refused(tmp_path):
 
     data = bytearray(zip_archive(parts))
     local = data.index(b"archive/data/0")
-    extra = int.from_bytes(data[local - 2 : local], "little") + 64  # it seems to begin later
+    # It seems to begin 17 bytes later: behind it are 16 of its own, then the next member.
+    extra = int.from_bytes(data[local - 2 : local], "little") + 17
     data[local - 2 : local] = extra.to_bytes(2, "little")
     assert "'archive/data/0' has a damaged header" in refusal(tmp_path, bytes(data), FormatError)
 

@@ -111,6 +111,19 @@ def test_json_that_is_refused(tmp_path):
     assert "at most 8388608" in refusal(tmp_path, raw(long), FormatError)
 
 
+def test_a_header_may_go_to_each_limit_and_no_further(tmp_path):
+    def with_dimensions(count):
+        return with_header({"a": entry(shape=(2,) + (1,) * (count - 1))}, bytes(8))
+
+    assert read_plain(write(tmp_path / "a", with_dimensions(8)))["a"].ndim == 8
+    assert "does not give tensor 'a'" in refusal(tmp_path, with_dimensions(9), FormatError)
+    text = json.dumps({"a": entry()}).encode().ljust(8 << 20)
+    long = struct.pack("<Q", len(text)) + text + bytes(8)
+    assert list(read_plain(write(tmp_path / "a", long))) == ["a"]
+    longer = struct.pack("<Q", len(text) + 1) + text + b" " + bytes(8)
+    assert "has 8388609 bytes; at most 8388608" in refusal(tmp_path, longer, FormatError)
+
+
 def test_every_cut_is_refused(tmp_path):
     path = str(tmp_path / "a")
     for size in [

@@ -104,6 +104,23 @@ def test_reads_what_python_pickles(torch, protocol):
     )
 
 
+def test_a_view_may_have_eight_dimensions_and_no_more(torch):
+    def tensor(count):
+        return Tensor(torch, torch.FloatStorage, "0", 1, 0, (1,) * count, (1,) * count)
+
+    assert unpickle("a.pth", dumps(tensor(8))).shape == (1,) * 8
+    with pytest.raises(FormatError, match="unusual arguments"):
+        unpickle("a.pth", dumps(tensor(9)))
+
+
+def test_a_number_may_have_64_bits_and_no_more():
+    for number in (2**63 - 1, 1 - 2**63):
+        assert unpickle("a.pth", dumps(number)) == number
+    for number in (2**63, -(2**63)):
+        with pytest.raises(FormatError, match="more than 64 bits"):
+            unpickle("a.pth", dumps(number))
+
+
 class Evil:
     def __init__(self, function, *arguments):
         self.call = function, arguments

@@ -415,6 +415,41 @@ def test_hostile_tables_take_little_memory(path):
     assert peak < 32 * len(junk)
 
 
+def tensor(offset, nbytes, name="x", **changes):
+    """Return a line of the table: bytes at an offset."""
+    line = {"name": name, "dtype": "u8", "shape": [nbytes], "offset": offset, "nbytes": nbytes}
+    return line | {"crc32": 0} | changes
+
+
+@pytest.mark.parametrize(
+    ("fits", "too_much", "told"),
+    [
+        ([tensor(4096, 128)], [tensor(4096, 129)], "its last byte at 4225"),
+        (
+            [tensor(4096, 64), tensor(4160, 1, "y")],
+            [tensor(4096, 65), tensor(4160, 1, "y")],
+            "4161",
+        ),
+        ([tensor(4096, 1, shape=[1] * 4)], [tensor(4096, 1, shape=[1] * 5)], "1 to 4 whole"),
+        ([tensor(4096, 1, "x" * 200)], [tensor(4096, 1, "x" * 201)], "1 to 200 printable"),
+        ([tensor(4096, 1, crc32=2**32 - 1)], [tensor(4096, 1, crc32=2**32)], "of 32 bits"),
+    ],
+)
+def test_a_tensor_may_go_to_each_limit_and_no_further(path, fits, too_much, told):
+    path.write_bytes(tables(*fits))
+    with open_file(path) as file:
+        assert len(file.tensors) == len(fits)
+    assert told in refusal(path, tables(*too_much))
+
+
+def test_a_table_may_have_two_mebibytes_and_no_more(path):
+    raw = json.dumps({"metadata": MODEL, "tensors": []}).encode()
+    full = raw.ljust(2 << 20)
+    path.write_bytes(with_table(full, data=b""))
+    open_file(path).close()
+    assert "at most 2097152" in refusal(path, with_table(full + b" ", data=b""))
+
+
 def test_giant_files_are_not_read(path):
     """A file may hold a tensor of 8 TiB, as a hole."""
     size = 1 << 43

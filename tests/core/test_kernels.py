@@ -1149,6 +1149,34 @@ def test_exact_of_more_rows_than_its_list_holds(run):
     assert np.array_equal(bench.get("shared", dst, rows)[0], w.astype(np.int64) @ q[0])
 
 
+def test_exact_keeps_its_list_in_its_place(run):
+    """A unit that might not fit is left for the next list, however many rows are in this one."""
+    bench, cols = Bench(run), 1
+    room = op.ROWS * MAX_TOKENS - 16  # rows that the list holds
+    for left in range(-1, 3):  # in front of the last unit
+        listed = room - op.UNIT + left
+        scores = np.zeros(5 * op.UNIT, np.int16)
+        scores[listed : -op.UNIT] = -1
+        bench.private[op.SCRATCH : 16384] = 77  # behind it lies what other kernels use
+        dst = bench.room("shared", len(scores))
+        bench.execute(
+            op.EXACT,
+            weight=bench.weight(np.ones((len(scores), cols), np.int8)),
+            scale=bench.weight(np.ones(len(scores), F32)),
+            cols=cols,
+            src=bench.tokens_of("private", np.full((1, cols), 5, np.int16)),
+            src_scale=bench.tokens_of("private", np.ones((1, 1), F32)),
+            first=0,
+            rows=len(scores),
+            dst=dst,
+            dst_stride=len(scores),
+            scores=bench.put("shared", scores),
+            lowest=bench.tokens_of("private", np.zeros((1, 1), np.int32)),
+        )
+        assert (bench.get("shared", dst, len(scores))[0] == np.where(scores < 0, 99, 5)).all()
+        assert (bench.private[op.SCRATCH : 16384] == 77).all(), left
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_sync_lets_no_thread_run_ahead(run, threads):
     """Permutations one after the other: each needs all rows that the threads wrote before."""
