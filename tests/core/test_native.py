@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import os
 import pathlib
 import platform
+import shutil
 import struct
+import subprocess
 import sys
 from typing import Any, NamedTuple
 
@@ -308,6 +311,39 @@ def test_foreign_machines_are_refused(objects, processor, machine):
 def test_other_systems_are_refused(objects, monkeypatch, system):
     monkeypatch.setattr(sys, "platform", system)
     assert refused(objects) == "no object is made for this system; they are for Linux"
+
+
+@pytest.mark.skipif(not RUNNABLE, reason="no object runs here")
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_one_flipped_bit_in_an_object_is_told_and_another_runs(tmp_path, tiny, place):
+    package = tmp_path / "tinyrwkv"
+    left_out = shutil.ignore_patterns("models", "__pycache__")
+    shutil.copytree(pathlib.Path(tinyrwkv.__file__).parent, package, ignore=left_out)
+    path, settings = tiny(), {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def python(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **settings},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    for i, name in enumerate(RUNNABLE):  # the best one first
+        altered = package / "native" / f"{name}.so"
+        data = bytearray(altered.read_bytes())
+        data[int(place * (len(data) - 1))] ^= 1
+        altered.write_bytes(data)
+        told = json.loads(python("-m", "tinyrwkv", "info", path, "--json"))["backends"]["native"]
+        for refused_name in RUNNABLE[: i + 1]:
+            assert f"{refused_name}.so differs from its record" in told
+        following = RUNNABLE[i + 1 :]
+        assert told.startswith(f"{following[0]}.so, " if following else RUNNABLE[0])
+    without_numba = "from tinyrwkv.engine import backends; backends.has_numba = lambda: False"
+    code = f"import sys, tinyrwkv; {without_numba}; print(tinyrwkv.load(sys.argv[1]).backend.name)"
+    assert python("-c", code, path).strip() == "numpy"
 
 
 def test_an_object_that_the_system_refuses_is_named(objects):
