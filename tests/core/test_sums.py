@@ -256,6 +256,52 @@ SPECIAL = {
 }
 
 
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_activations_keep_to_their_limit_or_have_no_finite_scale(make, kind):
+    for n in (1, 5, 64, WIDEST + 1):
+        bench = make(2)
+        x = np.zeros((2, n), F32)
+        x[0, n // 2], x[1] = SPECIAL[kind], SPECIAL[kind]
+        dst, scales = bench.room("private", n, np.int16), bench.room("private", 1)
+        fields = {"src": bench.tokens_of("shared", x), "shared": 1, "stride": n, "width": n}
+        bench.execute(op.QUANTIZE, dst=dst, dst_scale=scales, qmax=qmax(n), **fields)
+        q, scale = bench.get("private", dst, n, np.int16), bench.get("private", scales, 1)
+        assert np.isfinite(scale).all() == np.isfinite(SPECIAL[kind])
+        if np.isfinite(scale).all():
+            is_one_step = kind == "the largest number"  # others are too small for a step, or zero
+            assert np.abs(q.astype(int)).max() == (qmax(n) if is_one_step else 0)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_scores_that_are_no_numbers_choose_no_more_rows_than_are_wanted(make, kind):
+    bench, rows, cols, wanted = make(), 300, 8, 7
+    z = np.linspace(-3, 3, rows, dtype=F32)[None]
+    z[0, ::3] = SPECIAL[kind]
+    dst, scores = bench.tokens_of("shared", z), bench.room("shared", rows, np.int16)
+    zeros = bench.weight(np.zeros(rows, np.uint8))
+    bench.execute(
+        op.PREVIEW,
+        src=bench.tokens_of("private", np.zeros((1, cols), F32)),
+        mean=bench.weight(np.zeros(cols, F32)),
+        bias=zeros,
+        spread=zeros,
+        ranges=bench.weight(np.zeros(4, F32)),
+        dst=dst,
+        scores=scores,
+        rows=rows,
+        cols=cols,
+    )
+    lowest = bench.room("private", 1, np.int32)
+    limit = bench.weight(np.array([wanted], np.int32))
+    bench.execute(op.CHOOSE, wanted=limit, scores=scores, rows=rows, dst=lowest)
+    found = bench.get("shared", scores, rows, np.int16)
+    bound = bench.get("private", lowest, 1, np.int32)
+    assert (found >= bound).sum() <= wanted
+    assert -(2**15) <= bound.min() <= bound.max() <= 2**15
+    if "NaN" not in kind:
+        assert np.abs(found.astype(int)).max() <= 16 * 2047
+
+
 def poisoned(tensors: dict[str, np.ndarray], name: str, value: np.float32) -> dict[str, np.ndarray]:
     """Return tensors with one number of one of them changed, or all numbers of a short one."""
     array = tensors[name].copy()
