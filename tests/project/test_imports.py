@@ -28,7 +28,8 @@ ROOMS = {
     ),
     "tinyrwkv": (
         *("__main__", "cli", "robot", "chat", "native.build", "__init__", "constraints"),
-        *("loading", "model", "generate", "score", "core", "state", "sampling", "tokenizer"),
+        *("loading", "model", "generate", "score", "core", "state"),
+        *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
         *("units", "arguments", "errors", "starting"),
     ),
