@@ -37,7 +37,8 @@ def load(
         "native", "numba", "numpy" or "auto". With "auto", the environment variable
         TINYRWKV_BACKEND decides; without it, the first of the three that can run.
     threads : int
-        Threads for each token. The result has the same bits for every number.
+        The most threads for each token; fewer while other programs want the cores. The result has
+        the same bits for every number.
     resident_limit : int, optional
         Bytes of the file that may be in this process's memory at one time. It makes tokens slower
         but changes no result.

@@ -1209,7 +1209,9 @@ def dispatched() -> set[str]:
     return {
         node.comparators[0].attr
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Compare) and isinstance(node.comparators[0], ast.Attribute)
+        if isinstance(node, ast.Compare)
+        and ast.unparse(node.left) == "code"
+        and isinstance(node.comparators[0], ast.Attribute)
     }
 
 

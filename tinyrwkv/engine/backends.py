@@ -28,7 +28,8 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
         "native", "numba", "numpy" or "auto". With "auto", the environment variable
         TINYRWKV_BACKEND decides; without it, the first of the three that can run here.
     threads : int
-        Threads for each token; the numpy backend uses one.
+        The most threads for each token; fewer while other work wants the cores. The numpy backend
+        uses one.
 
     Raises
     ------

@@ -90,7 +90,7 @@ class Compiled:
     def _patience(self, first: int, last: int, tokens: int) -> int:
         """Return how often a thread may look for late ones in a call.
 
-        That takes about a third of the time that one thread needs for the call.
+        That takes less than half of the time that one thread needs for the call.
         """
         touched = self._touched_sums[last] - self._touched_sums[first]
         return LEAST_PATIENCE + (touched * (3 + tokens) >> 8)
