@@ -496,6 +496,16 @@ def test_a_long_repetition_needs_few_masks(load):
     assert len(made.cache) == 2  # before the first copy, and between copies
 
 
+def test_characters_of_many_bytes_reach_the_limit_of_states():
+    with pytest.raises(ArgumentError, match="more than 50,000 states"):
+        Regex("é" * 30_000)
+
+
+def test_only_a_model_can_be_prepared_for():
+    with pytest.raises(ArgumentError, match="model must be a Model"):
+        Regex("a").prepare("model.trwkv")
+
+
 def test_what_was_prepared_has_nothing_to_learn(load):
     model, constraint = load("numpy"), Regex("[ab]{0,60}c")
     assert constraint.prepare(model) == 62
