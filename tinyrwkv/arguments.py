@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, show
+from .errors import ArgumentError, attempt, show
 
 NOT_NUMBERS = (bool, np.bool_, str, bytes, bytearray, memoryview)
 """Python converts these to numbers, but whoever gives one has confused the arguments."""
@@ -103,14 +103,12 @@ def items(call: str, name: str, value: Any, expected: str, fix: str) -> list[Any
     Raises
     ------
     ArgumentError
-        It is a text or cannot be iterated, or its own code fails.
+        It is a text or cannot be iterated. What its iterator raises is passed on.
     """
-    try:
-        if isinstance(value, TEXTS):
-            raise TypeError("it is a text")
-        return list(value)
-    except Exception as error:  # of any kind: a class of the caller may raise what it likes
-        raise refusal(call, name, value, expected, fix) from error
+    found = None if isinstance(value, TEXTS) else attempt(lambda: list(value))
+    if found is None:
+        raise refusal(call, name, value, expected, fix)
+    return found
 
 
 def refusal(
@@ -137,10 +135,8 @@ def _convert(value: Any, convert: Callable[[Any], float]) -> float:
     """Return a value as a number; NaN, which lies in no range, if it is not a number."""
     if isinstance(value, NOT_NUMBERS) or getattr(value, "shape", ()) != ():
         return math.nan
-    try:
-        return convert(value)
-    except Exception:  # of any kind: a class of the caller may raise what it likes
-        return math.nan
+    found = attempt(lambda: convert(value))
+    return math.nan if found is None else found
 
 
 def _range(low: float, high: float) -> str:

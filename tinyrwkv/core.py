@@ -12,7 +12,7 @@ from .engine.backends import make
 from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
-from .errors import ArgumentError, FormatError, UnsupportedError
+from .errors import ArgumentError, FormatError, UnsupportedError, attempt
 from .file.config import Config, Origin
 from .file.mapped import TensorFile
 from .kernels.abi import MAX_TOKENS
@@ -368,9 +368,6 @@ def _as_integers(tokens: Any) -> np.ndarray | None:
     """Return tokens as an array of integers with one dimension; None if they are not integers."""
     if isinstance(tokens, list) and not BOOLEANS.isdisjoint(map(type, tokens)):
         return None  # NumPy would take True for 1 if other integers stand beside it
-    try:
-        ids = np.atleast_1d(np.asarray(tokens))
-    except Exception:  # of any kind: an object of the caller may raise what it likes
-        return None
+    ids = attempt(lambda: np.atleast_1d(np.asarray(tokens)))
     # An empty list has no integers in it, so NumPy gives it another type.
-    return ids if ids.ndim == 1 and ids.dtype.kind in "iu" else None
+    return ids if ids is not None and ids.ndim == 1 and ids.dtype.kind in "iu" else None

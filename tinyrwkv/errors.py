@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class TinyRWKVError(Exception):
@@ -84,13 +87,36 @@ class ArgumentError(TinyRWKVError, ValueError):
     """A value given by the caller is out of range or of the wrong kind."""
 
 
+def attempt(function: Callable[[], T]) -> T | None:
+    """Return what a function makes of a caller's value; None if it cannot.
+
+    A class of the caller may raise anything, and does so each time. What is raised only once comes
+    from elsewhere, from a signal's handler or an iterator of the caller. It is passed on.
+
+    Parameters
+    ----------
+    function : callable
+        Is called again if it raises an exception.
+    """
+    try:
+        return function()
+    except Exception as error:
+        try:
+            function()
+        except Exception:
+            return None
+        raise error
+
+
 def show(value: object) -> str:
     """Return a value as short printable ASCII, for messages, whatever the value is."""
-    try:
+
+    def written() -> str:
         is_long = isinstance(value, (str, bytes, list, tuple)) and len(value) > 80
-        text = " ".join(ascii(value[:80] if is_long else value).split())  # type: ignore[index]
-    except Exception:  # Python prints no integers of 5,000 digits, and __repr__ may fail
-        text = f"a value of type {type(value).__name__}"
+        return " ".join(ascii(value[:80] if is_long else value).split())  # type: ignore[index]
+
+    # Python writes no integers of 5,000 digits, and a __repr__ may fail.
+    text = attempt(written) or f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -25,6 +25,11 @@ MOST_STOP_BYTES = 16_384
 PIECE_OF_PROMPT = 256
 """Tokens that a text is turned into at a time, so that a deadline can end a long one."""
 
+
+class InterruptionError(Exception):
+    """Ends the reading of tokens, or the work of a constraint, when there is no time left."""
+
+
 ExactLogits = Callable[[np.ndarray], np.ndarray]
 """Takes ids (n,) and returns their logits (n,), computed from whole rows of the head."""
 
@@ -37,7 +42,7 @@ class ConstraintWalk(Protocol):
 
         A walk that may take long has an attribute ``stopped`` besides. The generation puts a
         function there. When it returns a true value, `mask` should leave the logits as they were
-        and raise a TimeoutError.
+        and raise an `InterruptionError`.
 
         Parameters
         ----------
@@ -300,7 +305,7 @@ class Generation(Iterator[Piece]):
     def _run(self) -> Iterator[Piece]:
         try:
             reason = yield from self._pieces()
-        except TimeoutError:  # the kernels or the constraint were interrupted
+        except InterruptionError:  # the kernels or the constraint were interrupted
             reason = self._interruption()
             if not reason:
                 raise
@@ -348,7 +353,7 @@ class Generation(Iterator[Piece]):
             timings["prompt_seconds"] = time.perf_counter() - begin
 
     def _read(self, ids: np.ndarray, out: np.ndarray | None) -> None:
-        """Read tokens into the state; raise a TimeoutError, with nothing changed, if interrupted.
+        """Read tokens into the state. An InterruptionError leaves it as it is.
 
         `out` is memory for the logits after the last token.
         """
@@ -356,7 +361,7 @@ class Generation(Iterator[Piece]):
         new = self._next
         reader = self.model.reader
         if not reader.read(ids, old.data, new.data, out, self._interruption, self._hidden):
-            raise TimeoutError
+            raise InterruptionError
         new.tokens = old.tokens + len(ids)
         self._now = new
         self._next = old

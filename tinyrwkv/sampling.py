@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .arguments import real_number, refusal, whole_number
-from .errors import TinyRWKVError
+from .errors import TinyRWKVError, attempt
 
 MOST_IDS = 1 << 20  # ids that can be counted; bounds the memory
 GREEDY_BELOW = 1e-4  # a temperature
@@ -281,11 +281,8 @@ class Sampler:
         P(token) = exp(logit - _peak) / sum exp(logits - _peak), where _weights are the terms of the
         sum and _log_sum is its logarithm.
         """
-        try:
-            row = np.asarray(logits)
-        except Exception:  # of any kind: an object of the caller may raise what it likes
-            row = np.empty(0)
-        if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "fiu":
+        row = attempt(lambda: np.asarray(logits))
+        if row is None or row.ndim != 1 or row.size == 0 or row.dtype.kind not in "fiu":
             raise refusal("Sampler", "logits", logits, "one row of numbers, (V,)", "pass one row")
         logits = row.astype(np.float32, copy=False)
         if self._weights.size != logits.size:

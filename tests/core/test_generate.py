@@ -601,7 +601,7 @@ def test_a_walk_ends_when_it_is_told_to(load):
     walk = Regex("(ab|c)*").start(model)
     logits = np.zeros(VOCAB_SIZE, np.float32)
     walk.stopped = lambda: True
-    with pytest.raises(TimeoutError):
+    with pytest.raises(module.InterruptionError):
         walk.mask(logits)
     assert not logits.any()
     walk.stopped = None
@@ -708,6 +708,20 @@ def test_what_is_unread_and_the_state_never_overlap(load, backend, end):
     unread, state = list(result.unread), result.state  # in this order, as arguments are
     text = [1 + ord("a"), 1 + ord("b")] + [1 + ord("c")] * (end == "length")
     assert state.tokens + len(unread) == 2 + len(text)
+
+
+def test_a_timeout_of_the_caller_is_not_taken_for_the_deadline(load, monkeypatch):
+    """Handlers of alarms raise a TimeoutError too."""
+
+    class Alarmed(Script):
+        def sample(self, logits):
+            module.time.now = math.inf  # the deadline has passed as well
+            raise TimeoutError("the alarm")
+
+    monkeypatch.setattr(module, "time", Clock())
+    generation = load("numpy").generate([3], sampler=Alarmed([5]), deadline=BEGIN + 1000)
+    with pytest.raises(TimeoutError, match="the alarm"):
+        next(generation)
 
 
 def test_an_interrupt_leaves_a_state_that_goes_on(load, backend):

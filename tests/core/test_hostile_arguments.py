@@ -139,13 +139,6 @@ ODD: dict[str, Callable[[], Any]] = {
 }
 
 
-def raising() -> Iterator[int]:
-    yield 1
-    raise KeyError("in the caller's own iterator")
-
-
-ODD["an iterator that fails"] = raising
-
 CALLS: dict[str, Callable[[Model, Any], object]] = {
     "load path": lambda model, odd: odd is not None and tinyrwkv.load(odd),
     **{
@@ -257,6 +250,34 @@ def test_odd_arguments_inside_of_others_are_refused(load, size, call, data):
         CALLS[call](load("numpy"), around(odd))
     except TinyRWKVError:
         pass
+
+
+def test_what_an_iterator_of_the_caller_raises_is_passed_on(load):
+    def failing() -> Iterator[int]:
+        yield 1
+        raise KeyError("in the caller's own iterator")
+
+    for call in (load("numpy").forward, load("numpy").generate, Choice):
+        with pytest.raises(KeyError, match="own iterator"):
+            call(failing())
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, TypeError, ValueError, KeyboardInterrupt])
+def test_what_a_handler_of_signals_raises_is_not_taken_for_a_wrong_argument(load, kind):
+    class Alarmed(list):
+        """Stands for a list during whose conversion a signal comes."""
+
+        def __iter__(self) -> Iterator[int]:
+            if not alarms:
+                alarms.append(1)
+                raise kind("the alarm")
+            return super().__iter__()
+
+    model = load("numpy")
+    for call in (model.forward, model.generate, model.tokenizer.decode):
+        alarms: list[int] = []
+        with pytest.raises(kind, match="the alarm"):
+            call(Alarmed([1, 2]))
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from ..errors import ArgumentError
+from ..generate import InterruptionError
 from .nfa import Nfa
 
 MOST_STATES = 16_384
@@ -64,8 +65,8 @@ class Automaton:
     begin : int
         The first state.
     stopped : callable or None
-        Asked before a row is filled. If the answer is true, a TimeoutError is raised: what was
-        learned so far stays.
+        Asked before a row is filled. If the answer is true, an InterruptionError is raised: what
+        was learned so far stays.
     """
 
     def __init__(self, nfa: Nfa) -> None:
@@ -117,11 +118,11 @@ class Automaton:
             There is no room for the next states.
         ArgumentError
             The pattern needs too much work.
-        TimeoutError
+        InterruptionError
             `stopped` has told to end.
         """
         if self.stopped is not None and self.stopped():
-            raise TimeoutError
+            raise InterruptionError
         classes, all_moves = self.classes, self.nfa.moves
         moves = [  # from a class up to another one, not included, and the target
             (classes[low], classes[high] + 1, target)
@@ -261,7 +262,7 @@ class Machine:
         ------
         ArgumentError
             Not even a new automaton has room for the answer.
-        TimeoutError
+        InterruptionError
             `stopped` has told to end.
         """
         for _ in range(2):

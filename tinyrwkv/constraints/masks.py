@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..generate import InterruptionError
 from ..tokenizer import END_OF_DOCUMENT
 from .automaton import DEAD, Automaton, Machine, Members, Place
 from .filter import Filter
@@ -81,10 +82,10 @@ class _Learned:
         self.named = self.machine.automaton
 
     def wait(self, stopped: Callable[[], Any] | None) -> None:
-        """Wait until no other thread holds the lock; raise a TimeoutError if `stopped` says so."""
+        """Wait until no other thread holds the lock, but no longer than `stopped` allows."""
         while stopped is not None and self.lock.locked():
             if stopped():
-                raise TimeoutError
+                raise InterruptionError
             time.sleep(PAUSE)
 
 
@@ -154,7 +155,7 @@ class Masks:
 
         Raises
         ------
-        TimeoutError
+        InterruptionError
             `stopped` has told to end.
         """
         own = self._own()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from ..arguments import whole_number
-from ..errors import ArgumentError, show
+from ..errors import ArgumentError, attempt, show
 
 MOST_DIGITS = 15
 """Before and after the point together; a float64 does not keep more."""
@@ -38,14 +38,15 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
     ('(?:[0-9]|[1-5][0-9])', '(?:-(?:0\\.[1-9]|1)|(?:0(?:\\.[1-9])?|1))')
     """
     decimals = whole_number("constraint", "decimals", decimals, 0, MOST_DIGITS)
-    try:
-        unit = Decimal(1).scaleb(-decimals)
-        first = int((exact(low) / unit).to_integral_value(ROUND_CEILING))
-        last = int((exact(high) / unit).to_integral_value(ROUND_FLOOR))
-    except Exception:  # of any kind: a class of the caller may raise what it likes
-        first = 10**MOST_DIGITS
-        last = 0
-    if first > last or max(abs(first), abs(last)) >= 10**MOST_DIGITS:
+    unit = Decimal(1).scaleb(-decimals)
+    first = attempt(lambda: int((exact(low) / unit).to_integral_value(ROUND_CEILING)))
+    last = attempt(lambda: int((exact(high) / unit).to_integral_value(ROUND_FLOOR)))
+    if (
+        first is None
+        or last is None
+        or first > last
+        or max(abs(first), abs(last)) >= 10**MOST_DIGITS
+    ):
         found = f"{_short(low)} to {_short(high)} with {decimals} decimals"
         expected = f"a number between them, of {MOST_DIGITS} digits at most"
         sentence = f"the bounds {found} do not have {expected}"

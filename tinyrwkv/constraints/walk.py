@@ -51,7 +51,7 @@ class Walk:
 
         Raises
         ------
-        TimeoutError
+        InterruptionError
             `stopped` has told to end; the logits are as they were.
         """
         allowed = self._masks.allowed(self._place, self.stopped)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, FormatError, show
+from ..errors import ArgumentError, FormatError, attempt, show
 
 ALIGN = 64
 """Every tensor begins at a multiple of this number of bytes."""
@@ -141,13 +141,13 @@ REQUIRED = {
 
 def path_name(path: str | os.PathLike[str]) -> str:
     """Return a path as text; raise an ArgumentError if it is not a path."""
-    try:
-        return os.fsdecode(path)
-    except Exception:  # of any kind: a class of the caller may raise what it likes
+    name = attempt(lambda: os.fsdecode(path))
+    if name is None:
         found = show(path)
         fix = "give a str or a pathlib.Path"
         sentence = f"a path must be a file name, not {found}"
-        raise ArgumentError("call", "path", found, "a file name", fix, sentence) from None
+        raise ArgumentError("call", "path", found, "a file name", fix, sentence)
+    return name
 
 
 def check_metadata(
