@@ -22,7 +22,9 @@ ORDERS = (
 )
 
 
-@pytest.mark.parametrize("text", [*sorted(YES), "Yes!", " YES, please. ", "Okay...", "That\u2019s correct"])
+@pytest.mark.parametrize(
+    "text", [*sorted(YES), "Yes!", " YES, please. ", "Okay...", "That\u2019s correct"]
+)
 def test_yes(text):
     assert says_yes(text)
 
