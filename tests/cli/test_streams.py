@@ -210,3 +210,18 @@ def test_other_encodings_are_refused_by_name(
     said = f"standard input is a text in {called}, not in UTF-8"
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"tinyrwkv: {said}; convert it first: iconv -f {called} -t UTF-8\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, lines end with carriage returns")
+def test_a_carriage_return_is_text() -> None:
+    program = "import sys; open_streams(); sys.stdout.write(ascii(sys.stdin.read()))"
+    done = run("-c", f"from tinyrwkv.cli.streams import open_streams; {program}", text="a\r\nb\rc")
+    assert done.stdout == r"'a\r\nb\rc'"
+
+
+def test_output_goes_to_the_file_that_a_caller_put_in_its_place(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "out.txt"
+    program = f"import sys; sys.stdout = open({str(path)!r}, 'w'); sys.exit(main(['info']))"
+    done = run("-c", f"from tinyrwkv.cli.cli import main; {program}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.read_text("utf-8").startswith("file ")

@@ -59,18 +59,20 @@ def _guarded(stream: Any, kind: type[_Descriptor], encoding: str, errors: str) -
             stream.reconfigure(encoding=encoding, errors=errors)
         return stream
     stream.flush()
-    guard: Any = kind(raw.fileno())
+    guard: Any = kind(stream)
     if raw is not stream.buffer:  # Python runs without -u
         guard = io.BufferedReader(guard) if kind is _Input else io.BufferedWriter(guard)
     lines, through = stream.line_buffering, stream.write_through
-    return io.TextIOWrapper(guard, encoding, errors, None, lines, through)
+    newline = None if os.name == "nt" else "\n"  # elsewhere, a carriage return is text
+    return io.TextIOWrapper(guard, encoding, errors, newline, lines, through)
 
 
 class _Descriptor(io.RawIOBase):
-    """An open file of the process, which stays open."""
+    """The open file of a stream, which stays open."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # kept: a stream that nobody has any more closes its file
+        self._descriptor = stream.fileno()
 
     def fileno(self) -> int:
         return self._descriptor
