@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -101,6 +102,13 @@ def test_the_workflows_run_what_contributors_run() -> None:
         text = read(f".github/workflows/{workflow}.yml")
         assert re.findall(r"^ +- run: (.+)$", text, re.MULTILINE) == [f"bash .ci/{script}"]
         assert "3.11" in text
+
+
+def test_what_the_steps_import_is_there() -> None:
+    imports = re.findall(r"from (tinyrwkv[\w.]*) import (\w+)", read(".ci/run"))
+    assert imports
+    for module, name in imports:
+        assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
 
 
 def test_the_form_for_boards_asks_for_what_the_page_asks() -> None:
