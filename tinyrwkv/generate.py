@@ -30,6 +30,9 @@ class InterruptionError(Exception):
     """Ends the reading of tokens, or the work of a constraint, when there is no time left."""
 
 
+WAIT = 60
+"""Seconds that a request may wait after its deadline; the clock begins with the machine."""
+
 ExactLogits = Callable[[np.ndarray], np.ndarray]
 """Takes ids (n,) and returns their logits (n,), computed from whole rows of the head."""
 
@@ -467,11 +470,12 @@ def _check_time(deadline: float | None, timeout: float | None) -> float | None:
     fix = "give timeout=seconds, or deadline=time.monotonic() + seconds"
     expected = "an absolute time.monotonic() time"
     deadline = real_number("generate", "deadline", deadline, fix=fix)
-    # Whoever computed a deadline added something to a time. Nobody waits since the clock showed
-    # half of what it shows now. So this is a number of seconds, or time.time(). 0 is no mistake: by
-    # every clock there is no time left.
-    is_unix_time = abs(deadline - time.time()) < now
-    if 0 < deadline < now / 2 or (is_unix_time and deadline > 2 * now):
+    # Whoever computed a deadline added something to a time. Nobody waits for a minute after it, nor
+    # since the clock showed half of what it shows now. So this is a number of seconds, or
+    # time.time(). 0 is no mistake: by every clock there is no time left.
+    is_duration = 0 < deadline < min(now / 2, now - WAIT)
+    is_unix_time = abs(deadline - time.time()) < now and deadline > 2 * now
+    if is_duration or is_unix_time:
         raise refusal("generate", "deadline", deadline, expected, fix)
     return deadline
 

@@ -338,8 +338,8 @@ BEGIN = 1000.0
 class Clock:
     """A clock that ticks when it is looked at."""
 
-    def __init__(self) -> None:
-        self.now = BEGIN - 1  # a call of generate looks at it once
+    def __init__(self, begin: float = BEGIN) -> None:
+        self.now = begin - 1  # a call of generate looks at it once
 
     def monotonic(self) -> float:
         self.now += 1
@@ -625,6 +625,11 @@ def test_a_deadline_of_long_ago_or_never_is_one(load, monkeypatch):
     monkeypatch.setattr(module, "time", Clock())
     for deadline in (BEGIN * 0.6, BEGIN + 1e6, math.inf):
         load("numpy").generate([3], deadline=deadline)
+
+
+def test_a_deadline_may_pass_soon_after_the_machine_has_started(load, monkeypatch):
+    monkeypatch.setattr(module, "time", Clock(begin=40))
+    assert finish(load("numpy").generate([3], deadline=14)).stop_reason == "deadline"
 
 
 def test_a_timeout_is_counted_from_the_call(load, monkeypatch):
