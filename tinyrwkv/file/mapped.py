@@ -85,7 +85,7 @@ class MappedFile:
         self.bytes = np.zeros(0, np.uint8)
 
     def check_open(self) -> None:
-        """Raise an error if the file cannot be read: it takes about a microsecond.
+        """Raise an error if the file cannot be read: it takes a few microseconds.
 
         To read a page that was cut off ends the process, and overwritten weights make nonsense. So
         this is asked before each call of the kernels.
