@@ -105,10 +105,10 @@ def items(call: str, name: str, value: Any, expected: str, fix: str) -> list[Any
     ArgumentError
         It is a text or cannot be iterated. What its iterator raises is passed on.
     """
-    found = None if isinstance(value, TEXTS) else attempt(lambda: list(value))
-    if found is None:
+    iterator = None if isinstance(value, TEXTS) else attempt(lambda: iter(value))
+    if iterator is None:
         raise refusal(call, name, value, expected, fix)
-    return found
+    return list(iterator)
 
 
 def refusal(

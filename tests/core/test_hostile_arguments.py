@@ -280,6 +280,30 @@ def test_what_a_handler_of_signals_raises_is_not_taken_for_a_wrong_argument(load
             call(Alarmed([1, 2]))
 
 
+def test_an_iterator_is_not_asked_again_after_an_alarm(load):
+    class Slow:
+        """Stands for an iterator without an end, during which an alarm comes."""
+
+        asked = 0
+
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            self.asked += 1
+            if self.asked == 2:
+                raise TimeoutError("the alarm")
+            if self.asked > 2:
+                raise StopIteration
+            return 1
+
+    for call in (load("numpy").forward, load("numpy").generate, load("numpy").tokenizer.decode):
+        slow = Slow()
+        with pytest.raises(TimeoutError, match="the alarm"):
+            call(slow)
+        assert slow.asked == 2
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_everything_can_be_shown(name):
     shown = show(ODD[name]())
