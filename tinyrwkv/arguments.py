@@ -133,9 +133,9 @@ def refusal(
 
 def _convert(value: Any, convert: Callable[[Any], float]) -> float:
     """Return a value as a number; NaN, which lies in no range, if it is not a number."""
-    if isinstance(value, NOT_NUMBERS) or getattr(value, "shape", ()) != ():
+    if isinstance(value, NOT_NUMBERS):
         return math.nan
-    found = attempt(lambda: convert(value))
+    found = attempt(lambda: convert(value) if getattr(value, "shape", ()) == () else None)
     return math.nan if found is None else found
 
 
@@ -144,7 +144,7 @@ def _range(low: float, high: float) -> str:
         return f"from {_show(low)} to {_show(high)}"
     if low > -math.inf:
         return f"of at least {_show(low)}"
-    return "of any size"
+    return "within the range of a float"
 
 
 def _show(number: float) -> str:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import ArgumentError, FormatError, os_errors, show
+from .arguments import refusal
+from .errors import FormatError, os_errors
 from .file.config import Origin
 from .file.mapped import TensorFile, open_file
 from .file.output import STATE, new_file
@@ -105,10 +106,8 @@ class State:
             `model` is not a model.
         """
         if not hasattr(model, "state_size"):
-            found = show(model)
             fix = "give the model that made the state"
-            sentence = f"State.load: model must be a Model, not {found}"
-            raise ArgumentError("State.load", "model", found, "a Model", fix, sentence)
+            raise refusal("State.load", "model", model, "a Model", fix)
         with open_file(path, verify=True) as file:
             _check_owner(file, model)
             data = file["state"]

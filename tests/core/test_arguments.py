@@ -113,7 +113,7 @@ def test_a_range_includes_its_ends():
         real_number("f", "x", 1e5, 0, 1e4)
     with pytest.raises(ArgumentError, match="a whole number of at least 0, not -1; raise it"):
         whole_number("f", "x", -1, fix="raise it")
-    with pytest.raises(ArgumentError, match="a number of any size, not nan; "):
+    with pytest.raises(ArgumentError, match="a number within the range of a float, not nan; "):
         real_number("f", "x", math.nan)
 
 
