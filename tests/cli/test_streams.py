@@ -14,9 +14,12 @@ from tests.helpers.places import ROOT
 from tests.helpers.talkers import END, write_talker
 from tests.helpers.terminals import environment, run
 
-pytestmark = pytest.mark.skipif(
-    not os.path.exists("/dev/full"), reason="needs a POSIX shell and a device that is full"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not os.path.exists("/dev/full"), reason="needs a POSIX shell and a device that is full"
+    ),
+]
 
 TINYRWKV = {
     "--help": "--help",
