@@ -12,6 +12,8 @@ SPELLINGS = [
     *("st op", "stopstop", "nonono", "st0p", "5top", "$top", "stp", "sotp", "dtop", "st\u200bop"),
     *("\uff33\uff34\uff2f\uff30", "\u0455\u0442\u043e\u0440", "st\u00f6p", "\U0001d42c\U0001d42d"),
     *("\U0001f6d1", "\u270b\U0001f3fd", "\u26d4\ufe0f", "no!!", "don\u2019t", "DONT", "do not"),
+    *("stopit", "plzstop", "becareful", "holdon", "hang onn", "loook ouut", "don t"),
+    *("don\u00b4t", "do nt", "emergancy", "brakes", "shut down", "going to hit"),
     *("abotr", "canecl", "emergncy", "FREEEEZE", "w a i t", "look out!", "watch out", "hold on"),
 ]
 SPELLINGS[SPELLINGS.index("\U0001d42c\U0001d42d")] = "\U0001d42c\U0001d42d\U0001d428\U0001d429"
@@ -41,7 +43,17 @@ def test_a_stop_that_is_not_to_be_is_thought_about(text):
         *("bring me the red cup", "go to the shop", "the nonstop flight", "use the stopper"),
         *("I know", "take a photo of the snow", "Anna's top drawer", "a note on the post"),
         *("free the dancer", "hop on the spot", "put it on top", "the canal", "turn right now"),
-        *("1 2 3 4", "", "what a nice hat", "salt", "the ranger", "I hate cancer", "follow me"),
+        *(
+            "1 2 3 4",
+            "",
+            "what a nice hat",
+            "salt",
+            "the ranger",
+            "the stopper",
+            "hold a light",
+            "I hate cancer",
+            "follow me",
+        ),
     ],
 )
 def test_ordinary_words_do_not_stop_the_robot(text):

@@ -24,19 +24,32 @@ STOP_PHRASES = (
     # To stop.
     *("hold on", "hold it", "hold up", "hold still", "hold your horses", "hang on", "time out"),
     *("stand still", "stay still", "keep still", "sit still", "be still", "stand by", "stand down"),
-    *("stay there", "stay put", "stay where", "stay here", "not another", "kill it"),
+    *("cut that out", "cut the power", "kill the", "power off", "power down", "shut down"),
+    *("shut off", "turn off", "turn yourself off", "switch off", "switch yourself off", "back off"),
+    *("hold your fire", "no more", "not one more", "not another", "kill it"),
+    *("stay there", "stay put", "stay where", "stay here"),
     *("red light", "hit the brakes", "knock it off", "cut it out", "give over"),
     # To take back an order.
-    *("do not", "not so fast", "not that", "not there", "not yet", "not now", "never mind"),
+    *("do not", "don t", "do nt", "n o", "nuh uh", "uh uh", "unh unh"),
+    *("not so fast", "not that", "not there", "not yet", "not now", "never mind"),
     *("scratch that", "strike that", "belay that", "forget it", "forget that", "that is wrong"),
     # To warn.
     *("look out", "watch out", "watch it", "watch your", "mind out", "heads up", "get back"),
+    *("mind the", "mind your", "mind my", "going to hit", "gonna hit", "about to hit", "will hit"),
+    *("youll hit", "going to fall", "gonna fall", "about to fall", "youll fall", "will fall"),
+    *("going to crash", "gonna crash", "about to crash", "youll crash"),
 )
 
-FORMS = frozenset("stops stopping halting freezing waiting cancelled canceled".split())
+FORMS = frozenset(
+    "stops stopped stopping halting freezing waiting cancelled canceled "
+    "brake brakes braking shutdown ow naw".split()
+)
 """Forms of stop words that have no slips, because slips of them are other words."""
 
-TYPOS = frozenset("stp sto sop dtop stob stpp srop syop stoip holt w8 stahp".split())
+TYPOS = frozenset(
+    "stp sto sop dtop stob stpp srop syop stoip holt w8 stahp "
+    "stawp shtop stap stopt whoah woa cansel emergancy".split()  # codespell:ignore stap,shtop
+)
 """Slips of the fingers, and of people, that no rule below makes."""
 
 SIGNS = frozenset("🛑✋⛔🚫🤚🖐🚨⚠❌✖⏹⏸🆘🙅🚷🛇⏏")
@@ -60,24 +73,31 @@ def _once(word: str) -> str:
 
 
 def _slips(word: str) -> set[str]:
-    """Return a word with two neighbours exchanged, and a long one also without a letter."""
+    """Return a word with two neighbours exchanged, or one letter or the last e missing."""
     exchanged = {
         word[:place] + word[place + 1] + word[place] + word[place + 2 :]
         for place in range(len(word) - 1)
         if len(word) >= 4
     }
     shorter = {word[:place] + word[place + 1 :] for place in range(1, len(word)) if len(word) >= 6}
-    return {word} | exchanged | shorter
+    mute = {word[:-1]} if word.endswith("e") and len(word) >= 5 else set[str]()
+    return {word} | exchanged | shorter | mute
 
 
 _SPELLINGS = {slip for word in STOP_WORDS for slip in _slips(_once(word))} - OTHER_WORDS | {
     _once(word) for word in FORMS | TYPOS
 }
+_ONCE_FILLERS = frozenset(map(_once, FILLERS))
 _LONG = "|".join(sorted(_once(word) for word in STOP_WORDS if len(word) > 3))
 _TEARABLE = {word for word in STOP_WORDS if len(word) > 3} - {"dont", "help"}
-_WORD = re.compile(r"[^\W_]+(?:['\u2019\u02bc`\u00b4][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['\u2018\u2019\u02bc`\u00b4][^\W_]+)*")
 _SPACED = re.compile(r"(?<!\w)(?:[^\W_][\W_]{1,5}){2,}[^\W_](?!\w)")
-_PHRASE = re.compile(rf"\b(?:{'|'.join(STOP_PHRASES)})\b")
+_ONCE_PHRASES = [" ".join(map(_once, phrase.split())) for phrase in STOP_PHRASES]
+_PHRASE = re.compile(rf"\b(?:{'|'.join(_ONCE_PHRASES)})\b")
+_GLUED_PHRASES = {_once(phrase.replace(" ", "")) for phrase in STOP_PHRASES} - {"no"}
+_BESIDE = "please|plz|pls|robot|hey|ok|okay|just|now|be|it|there|right|oh|and|you"
+_GLUED = re.compile(rf"(?:{_BESIDE})*(?:{_LONG})(?:{_BESIDE})*")
+"""A stop word with another word and no space between: pleasestop, stopit."""
 _GO_ON = re.compile(rf"\b(?:dont|do not|never|not) (?:{'|'.join(STOP_WORDS)})\b")
 """Not to stop is to be thought about."""
 _RIGHT_NOW = re.compile(r"\bright (?:now|there|here|away|this)\b")
@@ -103,7 +123,7 @@ def says_stop(text: str) -> bool:
     return (
         not SIGNS.isdisjoint(shown)
         or any(_is_stop(word) for word in words)
-        or _PHRASE.search(" ".join(words)) is not None
+        or _PHRASE.search(" ".join(map(_once, words))) is not None
         or bool(_torn(words))
     )
 
@@ -119,9 +139,10 @@ def says_only_stop(text: str) -> bool:
     spaced = " ".join(_words(plain(text)))
     if not says_stop(text) or _GO_ON.search(spaced):
         return False
-    words = _PHRASE.sub(" ", _RIGHT_NOW.sub(" ", spaced)).split()
-    torn = _torn(words)
-    return all(word in FILLERS or word in torn or _is_stop(word) for word in words)
+    words = _RIGHT_NOW.sub(" ", spaced).split()
+    torn = set(map(_once, _torn(words)))
+    left = _PHRASE.sub(" ", " ".join(map(_once, words))).split()
+    return all(word in _ONCE_FILLERS or word in torn or _is_stop(word) for word in left)
 
 
 def _words(shown: str) -> list[str]:
@@ -145,4 +166,8 @@ def _is_stop(word: str) -> bool:
     if word.isdigit():
         return False
     once = {_once(re.sub(r"\d", "", word)), _once(word), _once(word.translate(_LOOK_LIKE_LETTERS))}
-    return not _SPELLINGS.isdisjoint(once) or any(map(_REPEATED.fullmatch, once))
+    return (
+        not _SPELLINGS.isdisjoint(once)
+        or not _GLUED_PHRASES.isdisjoint(once)
+        or any(_REPEATED.fullmatch(one) or _GLUED.fullmatch(one) for one in once)
+    )
