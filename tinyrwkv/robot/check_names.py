@@ -8,8 +8,9 @@ from . import nouns
 from .idioms import UNFOLLOWED, UNREAL
 from .negations import first_part, forbids_taking_it, named_for_a_pronoun, names_in
 from .phrases import blanked, index, matches
+from .quantities import UNITS
 from .scripts import Call
-from .vocabulary import AGAIN, TO_USER, USER, VAGUE
+from .vocabulary import AGAIN, ARTICLES, ELSEWHERE, OTHER, TO_USER, USER, VAGUE
 from .words import PAUSES, tokens
 
 Span = tuple[int, int]
@@ -30,6 +31,8 @@ def without_said(words: list[str], calls: Sequence[Call]) -> tuple[list[str], li
         if call.verb != "say":
             continue
         place = nouns.find(words_of(call), words)
+        if len(words_of(call)) == 1 and words_of(call)[0] in VAGUE:
+            reasons.append(f"{call} says no words")
         if place is None:
             reasons.append(f"the order does not say the words of {call}")
         else:
@@ -64,6 +67,7 @@ def names(
             reasons.append(f"no robot can {call.verb} the {call.argument}")
         elif any(_overlap(found, other, wished) for other in calls if other != call):
             reasons.append(f"{call.argument} is a part of another name")
+        reasons += _another(call, found, wished)
         places += found
     taken = [call.argument for call in calls if call.verb == "pick"]
     things = set(taken)
@@ -74,6 +78,17 @@ def names(
     if things.intersection(call.argument for call in calls if call.verb == "goto"):
         reasons.append("the script takes a thing for a place")
     return places, reasons + _to_user(wished, calls)
+
+
+def _another(call: Call, found: list[Span], wished: list[str]) -> list[str]:
+    """Object if another one is meant, or what is past, behind or around the one that is named."""
+    for start, _ in found:
+        before = [word for word in wished[max(0, start - 3) : start] if word not in ARTICLES]
+        if OTHER.intersection(before[-1:]):
+            return [f"the order says another {call.argument}"]
+        if call.verb == "goto" and ELSEWHERE.intersection(before[-1:]):
+            return [f'the order says "{before[-1]}", and not to go to {call.argument}']
+    return []
 
 
 def words_of(call: Call) -> list[str]:
@@ -109,6 +124,8 @@ def corrected(words: list[str], cue: Span, places: list[Span]) -> list[str]:
     after = [place for place in names_in(words) if cue[1] <= place < end]
     if after and not used.intersection(after):
         return ["the order is corrected, and the script does not follow it"]
+    if words[cue[1]] in UNITS:
+        return ["the order corrects a unit, and the script may not follow it"]
     if after and before and used.issuperset(before):
         return ["the order is corrected, and the script drops nothing"]
     return []

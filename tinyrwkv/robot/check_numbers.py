@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .quantities import ANGLE, BARE, LENGTH, REPEAT, TIME, Quantity, quantities
+from .quantities import ANGLE, BARE, LENGTH, MULTIPLES, PARTS, REPEAT, TIME, Quantity, quantities
 from .scripts import Call
 from .vocabulary import (
     AHEAD,
@@ -15,6 +15,9 @@ from .vocabulary import (
     BACKWARD,
     FULL,
     LEFT,
+    MOTION,
+    ORDINALS,
+    OTHER,
     RETURNING,
     RIGHT,
     TURNING,
@@ -49,6 +52,9 @@ def numbers(
             used.update(fitting or ())
             if fitting is None:
                 reasons.append(f"the order does not say the number of {call}")
+    reasons += _multiplied(rest, said)
+    if any(call.verb == "wait" for call in calls):
+        reasons += _waits_instead(rest, said)
     counts = Counter(calls)
     for at, one in enumerate(said):
         if at not in used and not _needs_no_number(one, rest, counts):
@@ -66,9 +72,39 @@ def _fitting(call: Call, said: list[Quantity], rest: list[str], whole: bool) -> 
     sideways = not (LEFT | RIGHT).isdisjoint(rest)
     around = not AROUND.isdisjoint(rest)
     units = [90.0] * (sideways and not whole) + [180.0, 360.0] * around
-    counts = [at for at, one in enumerate(said) if one.kind in (REPEAT, BARE)]
+    counts = [
+        at for at, one in enumerate(said) if one.kind in (REPEAT, BARE) and not _times(said, at)
+    ]
     found = [at for at in counts if any(angle == unit * said[at].value for unit in units)]
     return found if found or angle in units else None
+
+
+def _times(said: list[Quantity], at: int) -> bool:
+    """Tell whether a count multiplies what follows: "2 times 45 degrees"."""
+    return any(one.kind == ANGLE and one.start == said[at].end for one in said)
+
+
+def _multiplied(rest: list[str], said: list[Quantity]) -> list[str]:
+    """Object to a part or a multiple of a number: "DOUBLE 2 metres", "HALF OF 4 metres"."""
+    reasons = []
+    for one in said:
+        before = [word for word in rest[max(0, one.start - 3) : one.start] if word != "the"]
+        part = before[-2:-1] and before[-2] in PARTS and before[-1] == "of"
+        if part or (before and before[-1] in MULTIPLES):
+            reasons.append(f'"{" ".join(before[-2:])}" changes a number')
+    return reasons
+
+
+def _waits_instead(rest: list[str], said: list[Quantity]) -> list[str]:
+    """Object if a time is for how long to move: "go forward FOR 5 seconds"."""
+    return [
+        f'the order is to move for "{" ".join(rest[one.start : one.end])}"'
+        for one in said
+        if one.kind == TIME
+        and one.start > 1
+        and rest[one.start - 1] == "for"
+        and rest[one.start - 2] in MOTION
+    ]
 
 
 def _in_units(said: Quantity, sizes: list[float]) -> Quantity:
@@ -121,11 +157,14 @@ def directions(rest: list[str], calls: Sequence[Call]) -> list[str]:
     reasons = []
     sides = [side for side in (_side(rest, place) for place in range(len(rest))) if side]
     minus = any(number.value < 0 for number in quantities(rest))
-    if sides and any(map(_side_of, calls)) and not minus and not _agree(sides, calls):
+    if sides and any(map(side_of, calls)) and not minus and not _agree(sides, calls):
         reasons.append("left and right in the script are not those of the order")
     if any(call.verb == "turn" and number_of(call) % 180 for call in calls):
         if not sides and not minus:
             reasons.append("the order does not say left or right")
+    if sides and any(map(side_of, calls)) and _other_side(rest):
+        reasons.append("the order says another side than the one it names")
+    reasons += _away(rest, calls)
     looks = any(call.verb == "look" for call in calls)
     turns = any(call.verb == "turn" for call in calls)
     if looks and turns and TURNING_VERBS.isdisjoint(rest):
@@ -134,6 +173,34 @@ def directions(rest: list[str], calls: Sequence[Call]) -> list[str]:
     if moves and not minus:
         reasons += _forward_or_back(rest, moves, Call("look", "behind") in calls)
     return reasons
+
+
+def _other_side(rest: list[str]) -> bool:
+    """Tell whether a side is named for the other one: "the OPPOSITE of left", "OTHER left"."""
+    told = " ".join(rest)
+    said = ("the opposite of", "do the opposite", "the reverse of")
+    if any(phrase in told for phrase in said):
+        return True
+    return any(
+        word in LEFT | RIGHT
+        and (
+            rest[max(0, place - 1)] in OTHER
+            or (rest[max(0, place - 2)] == "the" and rest[place - 1] in ORDINALS)
+            or "opposite" in rest[place : place + 2]
+            or rest[place + 1 : place + 4] == ["the", "other", "way"]
+        )
+        for place, word in enumerate(rest)
+    )
+
+
+def _away(rest: list[str], calls: Sequence[Call]) -> list[str]:
+    """Object to a way with a number that is measured from something."""
+    told = " ".join(rest)
+    if any(call.verb == "move" and number_of(call) > 0 for call in calls):
+        for said in ("away from", "in the direction of"):
+            if f" {said} " in f" {told} ":
+                return [f'the script does not say "{said}"']
+    return []
 
 
 def _forward_or_back(rest: list[str], moves: list[bool], looks_back: bool) -> list[str]:
@@ -156,7 +223,7 @@ def _agree(sides: list[str], calls: Sequence[Call]) -> bool:
     several times may stand for one call, and one word for several calls.
     """
     for half in (180, 1e9):
-        done = [side for side in (_side_of(call, half) for call in calls) if side]
+        done = [side for side in (side_of(call, half) for call in calls) if side]
         if sides == done or (set(sides) == set(done) and len(set(sides)) == 1):
             return True
     return False
@@ -176,7 +243,8 @@ def _side(rest: list[str], place: int) -> str:
     return "left" if word in LEFT else "right" if word in RIGHT else ""
 
 
-def _side_of(call: Call, half: float = 180) -> str:
+def side_of(call: Call, half: float = 180) -> str:
+    """Return the side to which a call turns or looks, or ""."""
     if call.verb == "look" and call.argument in ("left", "right"):
         return str(call.argument)
     if call.verb == "turn" and number_of(call) % half:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from . import nouns
 from .check_meanings import meanings
+from .check_meant import meant
 from .check_names import corrected, names, without_said, words_of
 from .check_numbers import directions, numbers
 from .check_order import order
@@ -37,6 +38,7 @@ from .vocabulary import (
     REPORTS,
     RIGHT,
     SEQUENCE,
+    SLIPPING,
     SPEEDS,
     USER,
 )
@@ -65,6 +67,7 @@ _MENDED = frozenset().union(
 )
 _KNOWN = _MENDED | FUNCTION | ORDER_VERBS | USER
 _SLIPS = slips(word for word in _MENDED if len(word) > 3)
+_CUE_SLIPS = slips(SLIPPING) | {word + word[-1]: word for word in SLIPPING}
 
 
 def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
@@ -91,7 +94,8 @@ def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
     """
     if not calls:
         return ()
-    words, reasons = without_said(tokens(command), calls)
+    said = [_CUE_SLIPS.get(word, word) for word in tokens(command)]
+    words, reasons = without_said(said, calls)
     words = arrivals_as_orders(words, calls)
     words = blanked(words, matches(words, _HARMLESS))
     cue = correction(words)
@@ -111,6 +115,7 @@ def objections(command: str, calls: Sequence[Call]) -> tuple[str, ...]:
     reasons += order(wished, calls)
     reasons += put_down(wished, calls)
     reasons += meanings(wished, rest, calls)
+    reasons += meant(words, wished, calls)
     reasons += all_done(rest, calls)
     return tuple(dict.fromkeys(reasons))
 

@@ -42,7 +42,7 @@ _AFTER_NO = ORDER_VERBS | ARTICLES | _DIRECTIONS | {"to", "in", "on", "at", "fro
 
 def without_negated(words: Sequence[str]) -> list[str]:
     """Blank every negated clause: from a negation to the next pause, "but" or "just"."""
-    return blanked(words, [(start, _end(words, end)) for start, end in _negations(words)])
+    return blanked(words, [(start, _end(words, end)) for start, end in negations(words)])
 
 
 def named_for_a_pronoun(words: Sequence[str], wished: list[str]) -> list[str]:
@@ -51,7 +51,7 @@ def named_for_a_pronoun(words: Sequence[str], wished: list[str]) -> list[str]:
     "I do not want THE CUP here, take it away." A clause with the verb of an order is none.
     """
     shown = list(wished)
-    for _, end in _negations(words):
+    for _, end in negations(words):
         stop = _end(words, end)
         if _PRONOUNS.isdisjoint(wished[stop:]) or not _ACTIONS.isdisjoint(words[end:stop]):
             continue
@@ -61,7 +61,7 @@ def named_for_a_pronoun(words: Sequence[str], wished: list[str]) -> list[str]:
 
 def forbids_taking_it(words: Sequence[str]) -> bool:
     """Tell whether a thing that was named before must not be taken: "do not touch it"."""
-    clauses = [words[end : _end(words, end)] for _, end in _negations(words)]
+    clauses = [words[end : _end(words, end)] for _, end in negations(words)]
     return any(
         not TAKING.isdisjoint(clause) and not _PRONOUNS.isdisjoint(clause) for clause in clauses
     )
@@ -71,7 +71,8 @@ _PRONOUNS = frozenset("it them him her one".split())
 _ACTIONS = ORDER_VERBS - {"leave", "let", "keep", "stay"}
 
 
-def _negations(words: Sequence[str]) -> list[tuple[int, int]]:
+def negations(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where negations stand, without their clauses."""
     found = list(matches(words, _NEGATIONS))
     found += [(place, place + 1) for place, word in enumerate(words) if word == "no"]
     found += [
@@ -95,7 +96,7 @@ def correction(words: Sequence[str]) -> tuple[int, int] | None:
     for place, word in enumerate(words):
         if place not in within and _is_no(words, place, word):
             cues.append((place, place + 1))
-    wished = [place for place, word in enumerate(words) if _counts(word)]
+    wished = [place for place, word in enumerate(words) if counts(word)]
     for start, end in sorted(cues, reverse=True):
         if " ".join(words[start:end]) in ALONE and not _takes_back(words, start, end):
             continue
@@ -106,7 +107,8 @@ def correction(words: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def _counts(word: str) -> bool:
+def counts(word: str) -> bool:
+    """Tell whether a word says something that can be taken back."""
     return word not in PAUSES and word not in (BLANK, "no", "please", "wait")
 
 
@@ -142,7 +144,7 @@ def first_part(words: Sequence[str]) -> Sequence[str]:
     for place, word in enumerate(words):
         if started and word in PAUSES | {"and", "then"}:
             return words[:place]
-        started = started or (_counts(word) and word not in FUNCTION | EXCUSES)
+        started = started or (counts(word) and word not in FUNCTION | EXCUSES)
     return words
 
 

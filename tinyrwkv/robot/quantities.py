@@ -25,6 +25,7 @@ PARTS = {
     **{"fifth": 1 / 5, "fifths": 1 / 5, "sixth": 1 / 6, "eighth": 1 / 8, "eighths": 1 / 8},
     **{"tenth": 1 / 10, "tenths": 1 / 10, "hundredth": 1 / 100, "hundredths": 1 / 100},
 }
+MULTIPLES = frozenset("double triple treble quadruple".split())
 TIMES = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
 
 LENGTH = "length"

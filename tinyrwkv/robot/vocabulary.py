@@ -36,7 +36,7 @@ def _combined(*rows: str) -> tuple[str, ...]:
 
 NEGATIONS = (
     # What follows, to the end of the clause, is not wished.
-    phrases_of("""
+    *phrases_of("""
         not, never, without, nor, neither, none, nothing, nobody, nowhere, cannot, nt, don t
         don't, doesn't, didn't, won't, can't, isn't, aren't, wasn't, weren't, shouldn't, mustn't
         needn't
@@ -45,8 +45,19 @@ NEGATIONS = (
         stay off, keep clear, stay clear, steer clear, hands off, gripper off, fingers off
         instead of, rather than, in place of, other than, but not, anything but, any direction but
         far from, least of all, let alone, by no means, no more, no longer, no need, under no
-    """)
+        cease, undo, hold off, put off, call off, refuse to, think twice, i doubt, doubtful
+        i hate, i'd hate, i would hate, the last thing i, forbid, forbids, forbidden, prohibited
+        i object to, do knot, avert
+        cancel going, cancel turning, cancel moving, cancel the, cancel your, cancel my
+    """),
+    *_combined("donut, doughnut", "turn, go, move, open, close, take, drop, follow, pick, bring"),
 )
+
+SLIPPING = words_of_text("""
+    not never without don't cannot won't can't mustn't shouldn't didn't doesn't neither except avoid
+    unless until when while whenever whether provided if once
+""")
+"""Typing mistakes in these are mended before anything is read."""
 
 POSITIVE_AGAIN = words_of_text("but just instead only rather simply however")
 """Words that end a negation: "not left BUT right"."""
@@ -189,7 +200,8 @@ CONDITIONS = (
         once my, once you're, once you've, once they're, once there, once a, should the, should it
         should he, should she, should they, should there, should you, should i, should we
         should any, were to, had the, the moment, the minute, the instant, before it, before they
-        before he, before she, before i, before we, noon, midnight, midday, tomorrow, tonight
+        before he, before she, before i, before we, stop before, stop short, halt before
+        halt short, noon, midnight, midday, tomorrow, tonight
         yesterday, this morning, this evening, this afternoon, in the morning, in the evening
         in the afternoon, at night, at dawn, at dusk, at sunset, at sunrise, at lunch, at dinner
         at breakfast, at teatime, half past, quarter past, quarter to, after lunch, after dinner
@@ -204,7 +216,8 @@ CONDITIONS = (
 
 OPEN = (
     # How much, or which, is left open.
-    phrases_of("""
+    *_combined("metres, meters, m, cm, feet, degrees, seconds", "max, maximum, minimum"),
+    *phrases_of("""
         a bit, a little bit, little bit, a tad, a touch, a smidge, a smidgen, a hair, slightly
         somewhat, a while, awhile, a few, few, several, some, a couple, couple, a lot, lots
         a handful, plenty, many, so much, too much, a pile, a number of, ages, a jiffy, briefly
@@ -216,15 +229,80 @@ OPEN = (
         a little further, a little more, a little to, a little left, a little right
         a little forward, a little back, a little closer, a little way, a little while
         just a little, a fraction, a short way, a short distance, a long way, a good way
-        a ways, somewhere, some more, the other one, random, randomly
-    """)
+        a ways, nearly, almost, just under, just over, well under, well over, tops, give or take
+        at the most, at the least, no further than, barely, some more, the other one, random
+        randomly
+    """),
 )
+
+TAKEN_BACK = phrases_of("""
+    i mean, i meant, forget it, forget that, forget about it, never mind, nevermind, scratch that
+    strike that, scrap that, cancel, cancel that, cancel it, abort, just kidding, kidding, jk
+    joking, only joking, just joking, not, don't, do not, never, no, nope, nah, oops, whoops
+    changed my mind, changed my mind about that, i take that back, my bad, my mistake, hang on
+    hold on, ignore that, disregard that, disregard, not that, on second thought
+    on second thoughts, ignore me, false alarm, no need, not needed, not necessary
+""")
+"""At the end of an order, these take it back."""
+
+TOLD_OF = (
+    *phrases_of("""
+    imagine, imagine you, pretend, pretend to, pretend you, who told you, who said, who asked you
+    did i tell you, did i ask you, did i say, would you ever, could you ever, will you ever
+    did you, did you ever, have you ever, do you ever, are you ever, are you going to
+    are you about to, what would happen, what happens
+    """),
+    *_combined("afraid, a pity, glad, sad, surprised", "you, that you, you'd, you'll, you will"),
+    *_combined(
+        "let me, let him, let her, let us, let them, watch me, watch him, watch her, why",
+        "go, turn, move, drive, walk, open, close, take, follow, pick, put, bring",
+    ),
+)
+"""These speak about an order and give none."""
+
+JUDGED = (
+    *_combined(
+        "is, was, be, its, are, seems, sounds, looks",
+        "-, a, so, very, really, just, such a",
+        """wrong, silly, stupid, foolish, mistake, crazy, mad, dumb, pointless, useless, unwise
+        banned, illegal, rude, bad idea, terrible idea""",
+    ),
+    *_combined(
+        "is, was, be, its",
+        "-, too, so, very, really, not",
+        "unsafe, dangerous, risky, safe, early, late, far",
+        "to, for you to",
+    ),
+    *phrases_of("bad idea, terrible idea, stupid idea"),
+)
+"""Who says these of an order does not give it."""
+
+LIMITED = (
+    *_combined("not, except, but, other than", "the one, the ones, those"),
+    *_combined("not, but not", "too", "close, near, far, high, low, hard, much, many, deep"),
+)
+"""These limit what is wished, and no script can say it."""
 
 VAGUE = words_of_text("""
     ti on somewhere anywhere nowhere everything nothing everyone something anything
     someone somebody anyone some any it them things stuff few
 """)
 """A name with one of these names nothing."""
+
+OTHER = frozenset(("other", "wrong", "opposite"))
+"""Before a name or a side, these mean another one than that."""
+
+ORDINALS = frozenset(("second", "third", "fourth", "fifth", "2nd", "3rd", "4th"))
+"""A side after one of these is a way out of several."""
+
+ELSEWHERE = words_of_text("past behind between beyond under underneath around round above below")
+"""What is there is not at the place that is named."""
+
+STAY = (
+    *_combined("stay, remain", "here, put, where you are"),
+    *_combined("stand, keep, stay", "still"),
+)
+"""These ask for standing still, and not for a way."""
 
 # ---- directions ----
 
@@ -257,6 +335,9 @@ AROUND = words_of_text("""
 
 FULL = words_of_text("lap laps circle circles revolution full whole complete pirouette twirl")
 """With one of these, a turn to a side is not the quarter that it is without a number."""
+
+MOTION = AHEAD | BACKWARD | words_of_text("move drive walk run roll travel go rotate turn spin")
+"""For a time after one of these, the robot is not to wait."""
 
 RETURNING = words_of_text("to in into on onto here inside home with from at by through and _")
 """"Back" before one of these is the way to a place, and not backward."""
