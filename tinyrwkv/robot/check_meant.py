@@ -121,6 +121,6 @@ def _negated_later(words: list[str], wished: list[str], calls: Sequence[Call]) -
             for place, word in enumerate(words)
             if word in side and not _NOT.isdisjoint(words[max(0, place - 2) : place])
         ]
-        if now and said and max(said) > max(now):
+        if now and said and max(said) >= max(now):
             reasons.append(f'the order says "{wished[now[0]]}", and then takes it back')
     return list(dict.fromkeys(reasons))
