@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import threading
@@ -189,18 +190,27 @@ def test_last_all_and_none_agree(load, backend, which, tokens):
     assert state.data.tobytes() == after_last.data.tobytes() == after_none.data.tobytes()
 
 
+@contextlib.contextmanager
+def as_many_cores_as(threads):
+    """Let all threads of a pool take part in each call."""
+    workers = pool(threads)
+    before, workers.team = workers.team, Team(threads)
+    try:
+        yield
+    finally:
+        workers.team = before
+
+
 @given(models, tokens_of, st.sampled_from([2, 3, 5]))
 @settings(max_examples=30)
 def test_threads_change_no_bit(load, compiled, which, tokens, threads):
     arch, dtype, form = which
     alone, together = (load(compiled, arch, dtype, n, form) for n in (1, threads))
     assert together.backend.threads == threads
-    pool(threads).team = Team(threads)  # as if there were so many cores
     for logits in ("all", "last"):
-        expected, found = (
-            alone.forward(tokens, logits=logits),
-            together.forward(tokens, logits=logits),
-        )
+        expected = alone.forward(tokens, logits=logits)
+        with as_many_cores_as(threads):
+            found = together.forward(tokens, logits=logits)
         assert found[0].tobytes() == expected[0].tobytes()
         assert found[1].data.tobytes() == expected[1].data.tobytes()
 
@@ -208,8 +218,8 @@ def test_threads_change_no_bit(load, compiled, which, tokens, threads):
 def test_more_threads_than_rows(load, tiny, compiled):
     tokens = some_tokens(20)
     expected = load(compiled, "v6", "int8").forward(tokens)
-    pool(17).team = Team(17)  # as if there were so many cores
-    found = tinyrwkv.load(tiny("v6", "int8"), backend=compiled, threads=17).forward(tokens)
+    with as_many_cores_as(17):
+        found = tinyrwkv.load(tiny("v6", "int8"), backend=compiled, threads=17).forward(tokens)
     assert (
         found[0].tobytes() == expected[0].tobytes()
         and found[1].data.tobytes() == expected[1].data.tobytes()
