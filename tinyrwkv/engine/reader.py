@@ -68,7 +68,7 @@ class Reader:
         bool
             False if `stopped` ended it. Then `new` and `out` hold nothing of use.
         """
-        self.file.check_open()
+        self.file.check_open(look=False)
         workspace = self._take_workspace()
         cuts = self.steps.cuts
         head_cut = self.steps.head_cut

@@ -10,8 +10,9 @@ import ctypes
 import mmap
 import os
 import stat
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -27,6 +28,9 @@ __all__ = ["MappedFile", "Tensor", "TensorFile", "open_file"]
 
 _CHUNK = 1 << 20  # bytes to read at a time
 _PAGE = mmap.PAGESIZE
+
+LOOK_EVERY = 0.005
+"""Seconds after which it is looked again whether a file was changed in place."""
 
 
 class MappedFile:
@@ -61,9 +65,11 @@ class MappedFile:
     def __init__(self, path: str, file: BinaryIO, copy: bool = False) -> None:
         self.path = path
         self.copied = copy
+        self._looked, self._changed = 0.0, False
         self._place = os.path.abspath(path)  # the program may go to another folder
         self._seen = os.fstat(file.fileno())
         self.size = self._seen.st_size
+        self._page_count = -(-self.size // _PAGE)
         self.map: mmap.mmap | None
         if copy:
             self.map = mmap.mmap(-1, self.size)
@@ -84,11 +90,17 @@ class MappedFile:
         self.map = None
         self.bytes = np.zeros(0, np.uint8)
 
-    def check_open(self) -> None:
-        """Raise an error if the file cannot be read: it takes a few microseconds.
+    def check_open(self, look: bool = True) -> None:
+        """Raise an error if the file cannot be read.
 
         To read a page that was cut off ends the process, and overwritten weights make nonsense. So
         this is asked before each call of the kernels.
+
+        Parameters
+        ----------
+        look : bool
+            Look at once whether the file was changed, which takes 10 microseconds, and not only
+            every LOOK_EVERY seconds.
 
         Raises
         ------
@@ -100,7 +112,10 @@ class MappedFile:
         if self.map is None:
             what = (self.path, "file", "a closed file", "an open one", "open it again")
             raise ArgumentError(*what, sentence=f"{self.path} is closed")
-        if not self.copied and self._is_changed():
+        if look or time.monotonic() > self._looked + LOOK_EVERY:
+            self._looked = time.monotonic()
+            self._changed |= not self.copied and self._is_changed()
+        if self._changed:
             fix = "load it again; replace files by renaming (mv), or load with copy=True"
             what = (self.path, "file", "a changed file", "the file that was mapped", fix)
             raise FormatError(*what, sentence=f"{self.path} was changed while it was in use")
@@ -214,10 +229,6 @@ class MappedFile:
         self.check_open()
         return everything.ctypes.data
 
-    @property
-    def _page_count(self) -> int:
-        return -(-self.size // _PAGE)
-
     def _is_own(self) -> bool:
         try:
             return os.stat(self.path).st_uid == os.geteuid() or os.access(self.path, os.W_OK)
@@ -281,13 +292,9 @@ class TensorFile(MappedFile):
                     newer=header.minor > MINOR,
                 )
                 super().__init__(path, file, copy)
+        self.config = cast(Config, self.metadata)
         self.hash = sha256(raw).hexdigest()
         self._data_end = header.table_offset
-
-    @property
-    def config(self) -> Config:
-        """The metadata of a model."""
-        return cast(Config, self.metadata)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the file has a tensor of this name."""
@@ -335,25 +342,22 @@ class TensorFile(MappedFile):
         for tensor in self.tensors.values():
             self._verify_padding(done, tensor.offset, tensor.name)
             crc = 0
-            for part in self._parts(tensor):
+            stop = tensor.offset + tensor.nbytes
+            for start in range(tensor.offset, stop, _CHUNK):
+                part = slice(start, min(start + _CHUNK, stop))
                 crc = zlib.crc32(self.bytes[part].data, crc)
                 self.drop(part.start, part.stop - part.start)
                 if progress:
                     progress(part.stop, self._data_end)
             if crc != tensor.crc32:
                 raise _wrong_checksum(self.path, f"tensor '{tensor.name}'", crc, tensor.crc32)
-            done = tensor.offset + tensor.nbytes
+            done = stop
         self._verify_padding(done, self._data_end, "the end")
 
     def _verify_padding(self, start: int, stop: int, name: str) -> None:
         if self.bytes[start:stop].any():
             what = f"padding before {name}"
             raise ChecksumError(self.path, what, "other bytes", "zeros", table.FETCH)
-
-    def _parts(self, tensor: Tensor) -> Iterator[slice]:
-        stop = tensor.offset + tensor.nbytes
-        for start in range(tensor.offset, stop, _CHUNK):
-            yield slice(start, min(start + _CHUNK, stop))
 
     def __enter__(self) -> TensorFile:
         """Return the file itself."""
