@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .workspace import Workspace
 BLOCK_WEIGHTS = 1 << 19
 """Weights that are turned into floats at one time: 2 MB, whatever the size of a matrix."""
 
-DType = np.dtype[Any]
+DType: TypeAlias = "np.dtype[Any]"  # a text, since NumPy 1.21 has no np.dtype[...]
 
 F32: DType = np.dtype("<f4")
 I32: DType = np.dtype("<i4")
