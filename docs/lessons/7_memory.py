@@ -153,5 +153,6 @@ assert free[0] < plan["file_bytes"] / 20
 assert plan["touched_bytes_per_token"] * 0.95 < free[1] <= plan["resident_bytes_max"]
 assert max(free) <= plan["resident_bytes_max"]
 assert own[-1] - own[0] < 4 * plan["state_bytes"] < plan["file_bytes"] / 4
-assert dropped < mmap.PAGESIZE and model.cached() >= cached
+# The cache keeps what the process drops; the system may take some of it back for other work.
+assert dropped < mmap.PAGESIZE and model.cached() > cached / 2
 assert max(held) <= limit and all(same)
