@@ -81,8 +81,8 @@ print(
 
 cached = model.cached()
 model.file.drop()
-dropped = model.resident()
-print(f"after MADV_DONTNEED: resident {dropped:,}, cached {model.cached():,}")
+dropped, kept = model.resident(), model.cached()
+print(f"after MADV_DONTNEED: resident {dropped:,}, cached {kept:,}")
 
 # ## A budget
 #
@@ -153,6 +153,5 @@ assert free[0] < plan["file_bytes"] / 20
 assert plan["touched_bytes_per_token"] * 0.95 < free[1] <= plan["resident_bytes_max"]
 assert max(free) <= plan["resident_bytes_max"]
 assert own[-1] - own[0] < 4 * plan["state_bytes"] < plan["file_bytes"] / 4
-# The cache keeps what the process drops; the system may take some of it back for other work.
-assert dropped < mmap.PAGESIZE and model.cached() > cached / 2
+assert dropped < mmap.PAGESIZE and kept >= cached
 assert max(held) <= limit and all(same)
