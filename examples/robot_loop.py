@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import itertools
 import json
 import math
 import pathlib
@@ -335,13 +336,13 @@ def runs_at_shares(runs: list[Answer], count: int) -> list[dict[str, float]]:
     """Return precision against coverage, where coverage is the share of all orders that run."""
     points = curve([answer.logprob for answer in runs], [answer.right for answer in runs])
     shown = []
-    for share in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 1):
-        point = next((one for one in points if one.coverage * len(runs) >= share * count), None)
-        if point is not None or share == 1:
-            last = point or points[-1] if points else None
-            if last is not None:
-                shown.append({**last._asdict(), "coverage": last.coverage * len(runs) / count})
-    return shown
+    for share in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7):
+        reached = (one for one in points if one.coverage * len(runs) >= share * count)
+        shown += itertools.islice(reached, 1)
+    shown += points[-1:]
+    coverages = [point.coverage * len(runs) / count for point in shown]
+    pairs = zip(shown, coverages, strict=True)
+    return [{**point._asdict(), "coverage": coverage} for point, coverage in pairs]
 
 
 def chosen_and_judged(model: tinyrwkv.Model, options: argparse.Namespace) -> dict[str, Any]:
