@@ -1,25 +1,33 @@
-"""Matrices in int4: each row in groups of 64 columns, with a scale and a zero point for each group.
+"""Matrices in int4: the columns of a row in groups of 64, with a scale and a zero point each.
 
 ::
 
-    W[i, j] = s[i, g] (q[i, j] - z[i, g]),  g = j // 64,  q and z from 0 to 15
+    W[i, j] = s[i, g] (q[i, j] - z[i, g]),  q and z from 0 to 15,  g the group of column j
 
-A row is a run of bytes. First come 32 bytes for each group: byte j holds q of column j in its low
-half and q of column j + 32 in its high half. Then come the scales s of all groups, float16, and then
-the zero points z, two in a byte, the even one in the low half. 64 weights take 34.5 bytes.
+The columns of a row are cut into spans of 256, which have four groups; of what is left, 128 columns
+are a span of two, and 64 a span of one. In a span of m groups, group k has columns 8 k to 8 k + 7,
+and again every 8 m columns: vectors of all processors hold whole groups in parts of equal size.
+
+A row is a run of bytes. First come 32 bytes for every 64 columns that follow each other: byte j
+holds q of the j-th in its low half and q of the one 32 columns later in its high half. Then come
+the scales s of all groups, float16, and then the zero points z, two in a byte, the even one in the
+low half. 64 weights take 34.5 bytes.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 
 GROUP = 64
 """Columns that share a scale and a zero point."""
 
-LEVELS = 16
-"""Values of a weight in int4."""
+LARGEST = 15
+"""The largest value of a weight and of a zero point; the smallest is 0."""
 
 _HALF = GROUP // 2
+_RUN = 8  # columns of a group that follow each other
 
 
 def row_bytes(columns: int) -> int:
@@ -45,6 +53,26 @@ def columns(bytes_of_row: int) -> int:
     return 2 * bytes_of_row // 69 * GROUP
 
 
+@functools.lru_cache(maxsize=64)
+def order(columns: int) -> np.ndarray:
+    """Return the columns of a row, group by group: int64, shape (columns,).
+
+    Examples
+    --------
+    >>> order(128)[:16].tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]
+    """
+    index = np.arange(columns)
+    parts = []
+    for groups in (4, 2, 1):
+        width = GROUP * groups
+        whole = len(index) // width * width
+        spans = index[:whole].reshape(-1, GROUP // _RUN, groups, _RUN)
+        parts.append(spans.swapaxes(1, 2).reshape(-1))
+        index = index[whole:]
+    return np.concatenate(parts)
+
+
 def pack(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
     """Write rows as the file has them.
 
@@ -53,6 +81,7 @@ def pack(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
     q : ndarray, uint8, shape (out, in)
         From 0 to 15; `in` is a multiple of 64.
     scale : ndarray, float16, shape (out, in / 64)
+        Of each group, in the order of `order`.
     zero : ndarray, uint8, shape (out, in / 64)
         From 0 to 15.
 
@@ -62,7 +91,7 @@ def pack(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
     """
     count, groups = scale.shape
     halves = q.reshape(count, groups, 2, _HALF)
-    weights = halves[:, :, 0] | halves[:, :, 1] << 4  # (out, groups, 32)
+    weights = halves[:, :, 0] | halves[:, :, 1] << 4  # (out, in / 64, 32)
     pairs = np.zeros((count, groups + groups % 2), np.uint8)
     pairs[:, :groups] = zero
     zeros = pairs[:, ::2] | pairs[:, 1::2] << 4
@@ -71,23 +100,17 @@ def pack(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
 
 
 def unpack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read rows as `pack` writes them.
+    """Return what `pack` was given: q, scale and zero.
 
     Parameters
     ----------
     rows : ndarray, uint8, shape (out, row_bytes(in))
-
-    Returns
-    -------
-    q : ndarray, uint8, shape (out, in)
-    scale : ndarray, float16, shape (out, in / 64)
-    zero : ndarray, uint8, shape (out, in / 64)
     """
     count, width = rows.shape
     groups = columns(width) // GROUP
     scales, zeros = _HALF * groups, (_HALF + 2) * groups
     weights = rows[:, :scales].reshape(count, groups, 1, _HALF)
-    q = np.concatenate([weights & 15, weights >> 4], axis=2)  # (out, groups, 2, 32)
+    q = np.concatenate([weights & 15, weights >> 4], axis=2)  # (out, in / 64, 2, 32)
     scale = np.ascontiguousarray(rows[:, scales:zeros]).view("<f2")
     pairs = rows[:, zeros:, None]
     zero = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(count, -1)[:, :groups]
@@ -102,5 +125,9 @@ def dequantize(rows: np.ndarray) -> np.ndarray:
     rows : ndarray, uint8, shape (out, row_bytes(in))
     """
     q, scale, zero = unpack(rows)
-    differences = q.reshape(*scale.shape, GROUP) - zero[..., None].astype(np.float32)
-    return (differences * scale[..., None].astype(np.float32)).reshape(q.shape)
+    by_group = order(q.shape[1])
+    groups = q[:, by_group].reshape(*scale.shape, GROUP)  # (out, in / 64, 64)
+    differences = groups - zero[..., None].astype(np.float32)
+    w = np.empty(q.shape, np.float32)
+    w[:, by_group] = (differences * scale[..., None].astype(np.float32)).reshape(q.shape)
+    return w
