@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 import sys
 
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from tinyrwkv.file import int4
 from tinyrwkv.file.quant import quantize_rows
 from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
@@ -60,6 +62,26 @@ def values(name: str, shape: tuple[int, ...], arch: str, rng: np.random.Generato
     return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(np.float32)
 
 
+def packed(w: np.ndarray) -> np.ndarray:
+    """Round a matrix to int4, from the smallest to the largest weight of each group."""
+    by_group = int4.order(w.shape[1])
+    groups = w[:, by_group].reshape(len(w), -1, int4.GROUP)  # (out, in / 64, 64)
+    low = np.minimum(groups.min(axis=2), 0)
+    scale = ((np.maximum(groups.max(axis=2), 0) - low) / int4.LARGEST).astype(np.float16)
+    step = np.where(scale > 0, scale, 1).astype(np.float32)
+    zero = np.clip(np.rint(-low / step), 0, int4.LARGEST)
+    q = np.empty(w.shape, np.uint8)
+    levels = np.rint(groups / step[..., None]) + zero[..., None]
+    q[:, by_group] = np.clip(levels, 0, int4.LARGEST).reshape(w.shape)
+    return int4.pack(q, scale, zero.astype(np.uint8))
+
+
+def is_packed(name: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a matrix is packed in a model of int4; small ones stay in int8."""
+    is_small = re.search(r"\.att\.\w*[12]\.weight$", name) is not None
+    return shape[1] % int4.GROUP == 0 and not is_small
+
+
 def write(path: str, config: dict, dtype: str = "int8", seed: int = 0, low: int = 64) -> None:
     """Write a random model; `low` is the inner rank of v6's and v7's small matrices."""
     rng, arch = np.random.default_rng(seed), config["arch"]
@@ -73,6 +95,8 @@ def write(path: str, config: dict, dtype: str = "int8", seed: int = 0, low: int 
                 writer.add(name, array)
             elif dtype == "f16":
                 writer.add(name, array.astype(np.float16))
+            elif dtype == "int4" and is_packed(name, array.shape):
+                writer.add(name, packed(array))
             else:
                 q, scale = quantize_rows(array)
                 writer.add(name, q)
@@ -89,7 +113,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--vocab", type=int, default=65536)
-    parser.add_argument("--dtype", choices=("f32", "f16", "int8"), default="int8")
+    parser.add_argument("--dtype", choices=("f32", "f16", "int8", "int4"), default="int8")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     write(args.output, sizes(args.arch, args.layers, args.width, args.vocab), args.dtype, args.seed)

@@ -19,6 +19,7 @@ from tests.helpers.tiny_models import (
     Oracle,
     compress,
     network,
+    pack,
     predict,
     preview,
     rewrite,
@@ -90,6 +91,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     @functools.lru_cache(None)
     def make(arch: str = "v7", dtype: str = "int8", form: str = "dense") -> str:
         path = pathlib.Path(folder, f"{arch}-{dtype}-{form}.trwkv")
+        if dtype == "int4":
+            return rewrite(make(arch, "int8", form), path, pack)
         if form == "dense":
             return write_model(path, shape_of(arch), dtype)
         return rewrite(make(arch, dtype), path, FORMS[form])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.random_model import sizes, write
+from benchmarks.random_model import is_packed, packed, sizes, write
 from converters.techniques.pack_codes import pack_codes
 from converters.techniques.preview_head import fit_preview
 from tests.helpers.vocabularies import pack, single_bytes
@@ -19,7 +19,7 @@ from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.layout import bundle_shape
 
-DTYPES = ("f32", "f16", "int8")
+DTYPES = ("f32", "f16", "int8", "int4")
 BACKENDS = ("native", "numba", "numpy")
 
 # Entries that overlap, begin with each other and cut characters in two.
@@ -191,6 +191,38 @@ def preview(metadata: dict[str, Any], tensors: dict[str, np.ndarray], rows: int 
     tensors |= {f"head.{name}": array for name, array in parts.items()}
 
 
+def pack(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Pack matrices of int8 as int4, in whatever form they are; `is_packed` says which."""
+    metadata["dtype"] = "int4"
+    for name in [*tensors]:
+        if f"{name}.scale" in tensors and is_packed(name, tensors[name].shape):
+            scale = tensors.pop(f"{name}.scale")
+            of_rows = scale if name.endswith(".rows") else scale[:, None]
+            tensors[name] = packed((tensors[name] * of_rows).astype(np.float32))
+        elif name.endswith("ffn.bundles"):
+            tensors[name] = _packed_bundles(metadata, tensors, name)
+
+
+def _packed_bundles(
+    metadata: dict[str, Any], tensors: dict[str, np.ndarray], name: str
+) -> np.ndarray:
+    C, F = metadata["n_embd"], metadata["n_ffn"]
+    key_scale, value_scale = tensors.pop(name + ".key_scale"), tensors.pop(name + ".value_scale")
+    bundles = tensors[name]
+    per_page = max(bundles.shape[1] // (2 * C), 1)
+    neurons = bundles[:, : 2 * C * per_page].reshape(-1, 2, C)[:F].astype(np.float32)
+    rows = np.concatenate(
+        [packed(neurons[:, 0] * key_scale[:, None]), packed(neurons[:, 1] * value_scale)], axis=1
+    )  # (F, bytes of a neuron)
+    pages, width = bundle_shape(F, rows.shape[1] // 2)
+    per_page = max(width // rows.shape[1], 1)
+    padded = np.zeros((pages * per_page, rows.shape[1]), np.uint8)
+    padded[:F] = rows
+    found = np.zeros((pages, width), np.uint8)
+    found[:, : per_page * rows.shape[1]] = padded.reshape(pages, -1)
+    return found
+
+
 class Oracle:
     """The reference over a model file, token by token."""
 
@@ -220,7 +252,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 # Largest errors of logits in standard deviations, about three times what was measured over these
 # models. Floats are added in another order; float16 is widened without loss; int8 rounds
 # activations to 16 bits.
-BOUNDS = {"f32": 2e-5, "f16": 2e-5, "int8": 5e-3}
+BOUNDS = {"f32": 2e-5, "f16": 2e-5, "int8": 5e-3, "int4": 5e-3}
 
 
 def is_exact(backend: str) -> bool:

@@ -22,7 +22,16 @@ I16: DType = np.dtype(np.int16)
 I8: DType = np.dtype("i1")
 U8: DType = np.dtype("u1")
 
-WEIGHT_TYPES: dict[int, DType] = {op.F32: F32, op.F16: np.dtype("<f2"), op.INT8: I8}
+WEIGHT_TYPES: dict[int, DType] = {
+    op.F32: F32,
+    op.F16: np.dtype("<f2"),
+    op.INT8: I8,
+    op.INT4: U8,  # packed
+}
+
+
+QUANTISED = (op.INT8, op.INT4)
+"""Kinds of weights whose activations are int16."""
 
 
 class Call:
@@ -96,6 +105,11 @@ class Call:
         """Return the memory for the logits, (T, width)."""
         assert self.out is not None, "the head is run only to get logits"
         return self.out.reshape(-1, width)[: self.tokens]
+
+    def matrix(self, kind: int, offset: int, rows: int, cols: int) -> np.ndarray:
+        """Return a matrix where it lies in the mapped file; rows of int4 as bytes."""
+        width = op.row_bytes(kind, cols) // WEIGHT_TYPES[kind].itemsize
+        return self.weights(offset, WEIGHT_TYPES[kind], rows, width)
 
     def floats(self, block: np.ndarray) -> np.ndarray:
         """Widen a block of weights into a buffer that every block of this workspace uses."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..file import int4
 from ..kernels import abi as op
-from .numpy_call import F32, I8, I16, I32, U8, Call, product, row_blocks, unpacked_rows, upper_bytes
+from .numpy_call import F32, I16, I32, U8, Call, product, row_blocks, unpacked_rows, upper_bytes
 
 
 def level(call: Call, fields: Any) -> None:
@@ -67,15 +68,18 @@ def exact(call: Call, fields: Any) -> None:
     x = q.astype(np.float32)
     scores = call.shared(fields.scores, V, I16)  # (T, V)
     lowest = call.private(fields.lowest, 1, I32)  # (T, 1)
-    weight = call.weights(fields.weight, I8, V, C)
-    scale = call.vector(fields.scale, V)
+    weight = call.matrix(fields.kind, fields.weight, V, C)
+    is_int4 = fields.kind == op.INT4
+    scale = np.ones(V, F32) if is_int4 else call.vector(fields.scale, V)
+    row_bytes = weight.shape[1] if is_int4 else C + 4  # a row and its scale
     z = call.shared(fields.dst, V)
     for t in range(call.tokens):
         is_likely = scores[t, first:last] >= lowest[t]
         rows = first + np.flatnonzero(is_likely)
-        sums = weight[rows] @ x[t]
+        chosen = int4.dequantize(weight[rows]) if is_int4 else weight[rows]
+        sums = chosen @ x[t]
         z[t, rows] = sums * (scale[rows] * s[t])
-        call.workspace.touched += len(rows) * (C + 4)  # a row and its scale
+        call.workspace.touched += len(rows) * row_bytes
 
 
 def gather(call: Call, fields: Any) -> None:

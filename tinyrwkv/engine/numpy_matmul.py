@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..file import int4
 from ..kernels import abi as op
-from .numpy_call import F32, I16, WEIGHT_TYPES, Call, product, row_blocks
+from .numpy_call import F32, I16, QUANTISED, Call, product, row_blocks
 
 DECAY_V7 = np.float32(-0.6065306597126334)
 """-1 / sqrt(e)"""
@@ -67,13 +68,14 @@ def matmul(call: Call, fields: Any) -> None:
     rows = fields.units * fields.unit
     cols = fields.cols
     x = _input(call, fields)  # (T, cols)
-    W = call.weights(fields.weight, WEIGHT_TYPES[fields.kind], rows, cols)
+    W = call.matrix(fields.kind, fields.weight, rows, cols)
     out = _output(call, fields, rows)  # (T, rows)
     for block in row_blocks(rows, cols):
-        weights = W[block] if fields.kind == op.F32 else call.floats(W[block])
-        y = product(x, weights)  # (T, block)
+        y = product(x, _weights(call, fields.kind, W[block]))  # (T, block)
+        if fields.kind in QUANTISED:
+            y *= call.private(fields.src_scale, 1)
         if fields.kind == op.INT8:
-            y *= call.vector(fields.scale, rows)[block] * call.private(fields.src_scale, 1)
+            y *= call.vector(fields.scale, rows)[block]
         if fields.bias != op.NONE:
             y += call.vector(fields.bias, rows)[block]
         if fields.diag != op.NONE:
@@ -88,12 +90,19 @@ def matmul(call: Call, fields: Any) -> None:
             out[:, block] = y
 
 
+def _weights(call: Call, kind: int, block: np.ndarray) -> np.ndarray:
+    """Return rows of a matrix as float32, those of int8 without their scales."""
+    if kind == op.INT4:
+        return int4.dequantize(block)
+    return block if kind == op.F32 else call.floats(block)
+
+
 def _input(call: Call, fields: Any) -> np.ndarray:
     """Return what is multiplied, as float32."""
     if fields.shared:
         x = call.shared(fields.src, fields.stride)
     else:
-        dtype = I16 if fields.kind == op.INT8 else F32
+        dtype = I16 if fields.kind in QUANTISED else F32
         x = call.private(fields.src, fields.stride, dtype)
     return x[:, : fields.cols].astype(np.float32)
 

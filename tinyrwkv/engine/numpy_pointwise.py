@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..file import int4
 from ..kernels import abi as op
-from .numpy_call import I16, WEIGHT_TYPES, Call
+from .numpy_call import I16, Call
 
 LAYER_NORM_EPSILON = np.float32(1e-5)
 
@@ -22,10 +23,9 @@ def normalise(x: np.ndarray, eps: np.float32) -> np.ndarray:
 def embed(call: Call, fields: Any) -> None:
     """Compute x = emb[token]."""
     V = call.program.config["vocab_size"]
-    dtype = WEIGHT_TYPES[fields.kind]
-    emb = call.weights(fields.weight, dtype, V, fields.width)
+    rows = call.matrix(fields.kind, fields.weight, V, fields.width)[call.ids]
     x = call.shared(fields.dst, fields.width)
-    x[:] = emb[call.ids]  # (T, C)
+    x[:] = int4.dequantize(rows) if fields.kind == op.INT4 else rows  # (T, C)
     if fields.kind == op.INT8:
         scale = call.vector(fields.scale, V)
         x *= scale[call.ids, None]

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..file import int4
 from ..kernels import abi as op
-from .numpy_call import U8, Call, product, row_blocks, unpacked_rows, upper_bytes
+from .numpy_call import F32, U8, Call, product, row_blocks, unpacked_rows, upper_bytes
 from .numpy_matmul import squared_relu
 
 
@@ -23,12 +24,12 @@ def predict(call: Call, fields: Any) -> None:
         chosen |= ~(score <= threshold)  # NaN chooses
     hidden = call.shared(fields.dst, F)
     hidden[:] = 0 * scale  # NaN stays
-    key_scale = call.vector(fields.scale, F)
+    scales = _scales(call, fields, F)
     for t in range(call.tokens):
         neurons = np.flatnonzero(chosen[t])
         K = _read_rows(call, fields, neurons, C)
         y = K @ q[t].astype(np.float32)
-        y = y * (key_scale[neurons] * scale[t])
+        y = y * (scales[neurons] * scale[t])
         hidden[t, neurons] = squared_relu(y)
 
 
@@ -36,7 +37,7 @@ def sparse(call: Call, fields: Any) -> None:
     """Compute x += gate * sum of x_f W_f over the rows f with x_f != 0."""
     C = fields.units * fields.unit
     q, q_scale = call.quantised(fields, fields.stride)  # (T, F), (T, 1)
-    scale = call.vector(fields.scale, C)
+    scale = _scales(call, fields, C)
     x = call.shared(fields.dst, C)
     gate = call.shared(fields.gate, C) if fields.mode == op.GATED_ADD else None
     for t in range(call.tokens):
@@ -66,10 +67,17 @@ def _chosen_by_signs(call: Call, fields: Any, q: np.ndarray, scale: np.ndarray) 
 
 
 def _read_rows(call: Call, fields: Any, rows: np.ndarray, width: int) -> np.ndarray:
-    """Return int8 rows of a region of pages, (n, width)."""
+    """Return rows of a region of pages, (n, width): those of int8 without scales."""
+    row_bytes = op.row_bytes(fields.kind, width)
     pages = rows * fields.reciprocal >> 32
     place = rows - pages * fields.per_page
     start = fields.weight + pages * op.PAGE + place * fields.row_bytes  # (n,)
-    places = start[:, None] + np.arange(width)  # (n, width)
-    call.workspace.touched += len(rows) * width
-    return call.program.weights[places].view(np.int8)
+    places = start[:, None] + np.arange(row_bytes)  # (n, row_bytes)
+    call.workspace.touched += len(rows) * row_bytes
+    found = call.program.weights[places]
+    return int4.dequantize(found) if fields.kind == op.INT4 else found.view(np.int8)
+
+
+def _scales(call: Call, fields: Any, width: int) -> Any:
+    """Return the scales of int8 weights; those of int4 are in the rows."""
+    return np.ones(width, F32) if fields.kind == op.INT4 else call.vector(fields.scale, width)

@@ -11,7 +11,7 @@ from .table import ALIGN, FETCH, FILE_PAGE, REPAIR, UPDATE
 
 MAGIC = b"\x93TRWKV\r\n"
 MAJOR = 1
-MINOR = 1
+MINOR = 2
 HEADER_BYTES = 64
 
 # Parsed JSON takes up to 27 times the memory of its text. A hostile table must not fill the memory

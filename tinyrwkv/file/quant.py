@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, UnsupportedError
+from . import int4
 
 _BLOCK = 1 << 18  # weights at a time: a block's float32 temporaries stay under 8 MB
 _LARGEST_SCALE = 2.679e36  # 127 times as much is still finite in float32
@@ -137,12 +138,15 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
             continue
         tensor = tensors[name]
         scale = tensors[f"{name}.scale"] if f"{name}.scale" in tensors else None
-        if name.endswith(".rows"):  # the transposed matrix: its columns have the scales
-            weights[name.removesuffix("rows") + "weight"] = (tensor * scale).T
+        if name.endswith(".rows"):  # the transposed matrix: its columns have the scales of int8
+            rows = int4.dequantize(tensor) if scale is None else tensor * scale
+            weights[name.removesuffix("rows") + "weight"] = rows.T
         elif tensor.dtype == np.int8 and scale is not None:
             weights[name] = tensor * scale[:, None]
         elif tensor.dtype in (np.float16, np.float32):
             weights[name] = tensor.astype(np.float32)
+        elif tensor.dtype == np.uint8 and name.endswith(("weight", "weight.a", "weight.b")):
+            weights[name] = int4.dequantize(tensor)
         elif name.startswith("head."):  # codes and numbers of a preview
             weights[name] = tensor.copy()
         else:

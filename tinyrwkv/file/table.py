@@ -124,7 +124,7 @@ METADATA: dict[str, Check] = {
     "head_size": _whole(1, 1 << 20),
     "vocab_size": _whole(1, 1 << 24),
     "ln_x_eps": Check(_is_small, "a decimal number above 0, at most 1"),
-    "dtype": _one_of("f32", "f16", "int8"),
+    "dtype": _one_of("f32", "f16", "int8", "int4"),
     "template": _TEXT,
     "source": Check(_is_source, _SOURCE),
     "compression": Check(_is_list_of_steps, _STEPS),

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
+from ..file import int4
+
 MAX_TOKENS = 16
 """Most tokens that one call of the kernels reads."""
 
@@ -35,7 +37,8 @@ NONE = -1
 # A stride is a number of elements between two tokens.
 
 _MATRIX = "weight scale kind units cols unit"  # units * unit rows; threads share out the units
-_INPUT = "shared src stride src_scale"  # of the shared workspace if `shared`, else the private one
+# Of the shared workspace if `shared`, else the private one; src_sums are for int4.
+_INPUT = "shared src stride src_scale src_sums"
 _OUTPUT = "dst dst_stride activation bias mode gate diag diag_src"
 _PRODUCT = f"{_MATRIX} {_INPUT} {_OUTPUT}"  # dst (mode)= activation(W @ x + bias + diag * x)
 _PAGES = "row_bytes per_page reciprocal"  # where a row lies in pages; reciprocal = 2^32 / per_page
@@ -47,7 +50,7 @@ _FIELDS = {
     EMBED: "weight scale kind dst width",
     NORM: "src weight bias dst width",
     SHIFT: "src state mu count delta dst width",
-    QUANTIZE: "shared src stride width dst dst_scale qmax",
+    QUANTIZE: "shared src stride width dst dst_scale dst_sums qmax",
     MATMUL: _PRODUCT,
     PREDICT: f"{_PRODUCT} {_PAGES} {_PREDICTOR}",
     SPARSE: f"{_PRODUCT} {_PAGES} list",
@@ -59,7 +62,7 @@ _FIELDS = {
     LEVEL: "codes scales table rows bytes rank bits sums src src_scale dst dst_stride add",
     PREVIEW: "src mean bias spread ranges dst scores rows cols",
     CHOOSE: "wanted scores rows dst",
-    EXACT: "weight scale cols src src_scale first rows dst dst_stride scores lowest",
+    EXACT: "weight scale kind cols src src_scale src_sums first rows dst dst_stride scores lowest",
     GATHER: "places src rows",
 }
 
@@ -110,12 +113,15 @@ GATHER_AT = _places(GATHER)
 
 # Values of fields.
 
-F32, F16, INT8 = range(3)
-KINDS = {"f32": F32, "f16": F16, "i8": INT8}
-"""Kinds of weights, by the names that files give them."""
+F32, F16, INT8, INT4 = range(4)
+KINDS = {"f32": F32, "f16": F16, "i8": INT8, "u8": INT4}
+"""Kinds of weights, by the names that files give them; bytes of u8 are packed int4."""
 
-ITEM_BYTES = (4, 2, 1)
-"""Bytes of one weight, by its kind."""
+
+def row_bytes(kind: int, cols: int) -> int:
+    """Return the bytes of a row of weights of a kind."""
+    return int4.row_bytes(cols) if kind == INT4 else (4, 2, 1)[kind] * cols
+
 
 IDENTITY, SIGMOID, TANH, SILU, SQUARED_RELU, DECAY_V6, DECAY_V7, RELU = range(8)
 """Activations that a matrix product can end with."""

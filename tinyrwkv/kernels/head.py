@@ -8,12 +8,13 @@ the order in which they stand here.
 
 from __future__ import annotations
 
-from . import simd
+from . import nibbles, simd
 from .abi import (
     BLOCK,
     CHOOSE_AT,
     EXACT_AT,
     GATHER_AT,
+    INT4,
     LEVEL_AT,
     MAX_TOKENS,
     OUT,
@@ -28,6 +29,7 @@ from .abi import (
 )
 from .codes import code_sums, fill_tables_2, fill_tables_4
 from .common import AHEAD, FAR, dot, f32, i16, i32, i64, kernel, mine, prefetch_row, share
+from .int4 import row_bytes
 from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
 from .types import Arguments, Fields, Float, Int, Ints
@@ -148,7 +150,8 @@ def count(scores: Ints, rows: Int, bound: Int) -> Int:
 def exact(args: Arguments, fields: Fields) -> None:
     """z_i = scale_i s (w_i . q) for the rows i of a range with score_i >= lowest.
 
-    q, at src, are quantised activations and s their scale. No other row is read. z is dst.
+    q, at src, are quantised activations and s their scale. No other row is read. z is dst. Rows of
+    int4 have their scales inside.
     """
     first, rows = i32(fields[EXACT_AT.first]), i32(fields[EXACT_AT.rows])
     listed = i32_at(args[PRIVATE] + LIST)
@@ -175,13 +178,21 @@ def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -
     x = args[PRIVATE] + fields[EXACT_AT.src] + i64(t) * cols * 2
     s = f32_at(args[PRIVATE] + fields[EXACT_AT.src_scale])[t]
     z = f32_at(args[SHARED] + fields[EXACT_AT.dst] + i64(t) * fields[EXACT_AT.dst_stride] * 4)
+    is_int4, groups = fields[EXACT_AT.kind] == INT4, i32(cols >> 6)
+    sums = args[PRIVATE] + fields[EXACT_AT.src_sums] + i64(t) * groups * 4
+    w_bytes = row_bytes(cols) if is_int4 else i64(cols)
     for i in range(n):
         if i + AHEAD < n:
-            prefetch_row(weight + i64(listed[i + AHEAD]) * cols, cols)
+            prefetch_row(weight + i64(listed[i + AHEAD]) * w_bytes, w_bytes)
         row = listed[i]
-        simd.dots_i8(weight + i64(row) * cols, 0, x, 0, cols, args[PRIVATE], 0)
-        z[row] = f32(i32_at(args[PRIVATE])[0]) * (scales[row] * s)
-    args[TOUCHED] += i64(n) * (cols + 4)
+        w = weight + i64(row) * w_bytes
+        if is_int4:
+            nibbles.dots_i4(w, 0, x, 0, sums, 0, groups, args[PRIVATE], 0)
+            z[row] = f32_at(args[PRIVATE])[0] * s
+        else:
+            simd.dots_i8(w, 0, x, 0, cols, args[PRIVATE], 0)
+            z[row] = f32(i32_at(args[PRIVATE])[0]) * (scales[row] * s)
+    args[TOUCHED] += i64(n) * (w_bytes if is_int4 else w_bytes + 4)
     return i32(0)
 
 

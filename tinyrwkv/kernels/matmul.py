@@ -13,6 +13,7 @@ from .abi import (
     DECAY_V7,
     F16,
     GATED_ADD,
+    INT4,
     INT8,
     LOGITS,
     MATMUL_AT,
@@ -214,12 +215,7 @@ def finish(args: Arguments, fields: Fields, row: Int, n: Int, t: Int, dots: Addr
     PREDICT and SPARSE end with this: their fields begin alike.
     """
     y, mode = f32_at(dots), fields[MATMUL_AT.mode]
-    if fields[MATMUL_AT.kind] == INT8:
-        sums = i32_at(dots)
-        scale = f32_at(args[WEIGHTS] + fields[MATMUL_AT.scale] + row * 4)
-        x_scale = f32_at(args[PRIVATE] + fields[MATMUL_AT.src_scale])[t]
-        for i in range(n):
-            y[i] = f32(sums[i]) * (scale[i] * x_scale)
+    to_floats(args, fields, row, n, t, dots)
     if fields[MATMUL_AT.bias] != NONE:
         bias = f32_at(args[WEIGHTS] + fields[MATMUL_AT.bias] + row * 4)
         for i in range(n):
@@ -244,6 +240,21 @@ def finish(args: Arguments, fields: Fields, row: Int, n: Int, t: Int, dots: Addr
     else:
         for i in range(n):
             out[i] = y[i]
+
+
+@part
+def to_floats(args: Arguments, fields: Fields, row: Int, n: Int, t: Int, dots: Address) -> None:
+    """Multiply the dot products of quantised numbers with their scales, in place."""
+    y, sums = f32_at(dots), i32_at(dots)
+    if fields[MATMUL_AT.kind] == INT8:
+        scale = f32_at(args[WEIGHTS] + fields[MATMUL_AT.scale] + row * 4)
+        x_scale = f32_at(args[PRIVATE] + fields[MATMUL_AT.src_scale])[t]
+        for i in range(n):
+            y[i] = f32(sums[i]) * (scale[i] * x_scale)
+    elif fields[MATMUL_AT.kind] == INT4:
+        x_scale = f32_at(args[PRIVATE] + fields[MATMUL_AT.src_scale])[t]
+        for i in range(n):
+            y[i] = y[i] * x_scale
 
 
 @kernel

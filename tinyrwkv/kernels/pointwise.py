@@ -11,6 +11,7 @@ from .abi import (
     F16,
     F32,
     IDS,
+    INT4,
     MAX_TOKENS,
     NEW,
     NONE,
@@ -25,6 +26,7 @@ from .abi import (
     WEIGHTS,
 )
 from .common import f32, i16, i32, i64, item_bytes, kernel, normalise, part, share
+from .int4 import group_sums, row_bytes, weights_of_row
 from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, float_from_bits, half, i8_at, i16_at, i32_at, u16_at
 from .types import Address, Arguments, Fields, Float, Int
@@ -37,14 +39,18 @@ def embed(args: Arguments, fields: Fields) -> None:
     first, last = share(args, width, 1)
     for t in range(i32(args[TOKENS])):
         token = i64(i32_at(args[IDS])[t])
-        x = f32_at(args[SHARED] + fields[EMBED_AT.dst] + i64(t) * width * 4)
-        row = args[WEIGHTS] + fields[EMBED_AT.weight] + token * width * item_bytes(kind)
+        out = args[SHARED] + fields[EMBED_AT.dst] + i64(t) * width * 4
+        x = f32_at(out)
+        w_bytes = row_bytes(width) if kind == INT4 else i64(width) * item_bytes(kind)
+        row = args[WEIGHTS] + fields[EMBED_AT.weight] + token * w_bytes
         if kind == F32:
             for c in range(first, last):
                 x[c] = f32_at(row)[c]
         elif kind == F16:
             for c in range(first, last):
                 x[c] = half(u16_at(row)[c])
+        elif kind == INT4:
+            weights_of_row(row, width, first, last, out)
         else:
             scale = f32_at(args[WEIGHTS] + fields[EMBED_AT.scale])[token]
             for c in range(first, last):
@@ -107,7 +113,8 @@ def shift(args: Arguments, fields: Fields) -> None:
 def quantize(args: Arguments, fields: Fields) -> None:
     """q = round(x / s) as int16 with s = max|x| / qmax, for each token.
 
-    x is src; q goes to dst and s to dst_scale, both private.
+    x is src; q goes to dst and s to dst_scale, both private, and the sums of q over the groups of
+    int4 to dst_sums.
     """
     workspace = args[SHARED] if fields[QUANTIZE_AT.shared] else args[PRIVATE]
     base = workspace + fields[QUANTIZE_AT.src]
@@ -115,12 +122,16 @@ def quantize(args: Arguments, fields: Fields) -> None:
     for t in range(i32(args[TOKENS])):
         row = base + i64(t) * fields[QUANTIZE_AT.stride] * 4
         x = f32_at(row)
-        q = i16_at(args[PRIVATE] + fields[QUANTIZE_AT.dst] + i64(t) * width * 2)
+        out = args[PRIVATE] + fields[QUANTIZE_AT.dst] + i64(t) * width * 2
+        q = i16_at(out)
         largest = largest_magnitude(row, width)
         inverse = qmax / largest if largest > f32(0) else f32(0)
         for c in range(width):
             q[c] = i16(bits_from_float(x[c] * inverse + f32(TO_NEAREST)))
         f32_at(args[PRIVATE] + fields[QUANTIZE_AT.dst_scale])[t] = largest / qmax
+        if fields[QUANTIZE_AT.dst_sums] != NONE:
+            sums = args[PRIVATE] + fields[QUANTIZE_AT.dst_sums] + i64(t) * (width >> 6) * 4
+            group_sums(out, width, sums)
 
 
 @part

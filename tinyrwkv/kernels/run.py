@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import abi as op
 from .common import LINE, i32, kernel
 from .head import choose, exact, gather, level, preview
+from .int4 import matmul_int4
 from .matmul import matmul
 from .pointwise import embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
@@ -25,7 +26,9 @@ def run(args: Arguments) -> None:
     while i < args[op.LAST]:
         row = args[op.PROGRAM] + i * op.ROW_BYTES
         code, fields = i64_at(row)[0], i64_at(row + op.OPCODE_BYTES)
-        if code == op.MATMUL:
+        if code == op.MATMUL and fields[op.MATMUL_AT.kind] == op.INT4:
+            matmul_int4(args, fields)
+        elif code == op.MATMUL:
             matmul(args, fields)
         elif code == op.QUANTIZE:
             quantize(args, fields)
@@ -43,8 +46,6 @@ def run(args: Arguments) -> None:
             wkv7(args, fields)
         elif code == op.WKV5:
             wkv5(args, fields)
-        elif code == op.LEVEL:
-            level(args, fields)
         else:
             run_rest(args, code, fields)
         i += 1
@@ -52,12 +53,14 @@ def run(args: Arguments) -> None:
 
 @kernel
 def run_rest(args: Arguments, code: Int, fields: Fields) -> None:
-    """Run an operation that is rarer: the recurrence of v4, or what a token needs once.
+    """Run an operation that is rarer: the recurrence of v4, or what a token needs once or twice.
 
     This is a function of its own for the reader; LLVM makes one of the two.
     """
     if code == op.WKV4:
         wkv4(args, fields)
+    elif code == op.LEVEL:
+        level(args, fields)
     elif code == op.PREVIEW:
         preview(args, fields)
     elif code == op.CHOOSE:

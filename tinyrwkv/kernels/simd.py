@@ -28,6 +28,7 @@ from ..native.llvm import (
     constant,
     emitter,
     load,
+    loop,
     opaque,
     pointer,
     splat,
@@ -105,7 +106,7 @@ def _shape(element: Any, like: Any) -> Any:
     return element if isinstance(like, ir.IntType) else vector_of(element, like.count)
 
 
-def _half(builder: Builder, bits: Value) -> Value:
+def half_of(builder: Builder, bits: Value) -> Value:
     """Widen float16 bits to float32 with integer shifts: not every board has the instruction.
 
     One number, or a vector of them. A shift by 13 makes the exponent 112 too small.
@@ -124,7 +125,7 @@ def _half(builder: Builder, bits: Value) -> Value:
     return builder.bitcast(signed, floats)
 
 
-half = emitter(types.float32, (types.uint16,), _half)
+half = emitter(types.float32, (types.uint16,), half_of)
 
 
 class _Integer:
@@ -176,7 +177,7 @@ class _Half(_Float):
 
     @staticmethod
     def widen(builder: Builder, w: Value, x: Value) -> tuple[Value, Value]:
-        return _half(builder, w), x
+        return half_of(builder, w), x
 
 
 def _narrow(builder: Builder, kind: Any, total: Value, width: int) -> Value:
@@ -199,37 +200,19 @@ def _loop(
 ) -> list[Value]:
     """Add the products of elements `span` of every pair of rows to its total, `count` at a time.
 
-    `rows` are the addresses of rows of weights and of activations. The loop is one of LLVM blocks
-    around phi nodes: one for the index, one for each total.
+    `rows` are the addresses of rows of weights and of activations.
     """
-    start, stop = span
-    before = builder.block
-    head = builder.append_basic_block("head")
-    body = builder.append_basic_block("body")
-    after = builder.append_basic_block("after")
-    builder.branch(head)
-    builder.position_at_end(head)
-    j = builder.phi(I32)
-    j.add_incoming(start, before)
-    carried = [builder.phi(total.type) for total in totals]
-    for phi, total in zip(carried, totals, strict=True):
-        phi.add_incoming(total, before)
-    builder.cbranch(builder.icmp_signed("<", j, stop), body, after)
 
-    builder.position_at_end(body)
-    ws = [load(builder, address, j, kind.weight, count) for address in rows[0]]
-    xs = [load(builder, address, j, kind.other, count) for address in rows[1]]
-    pairs = [kind.widen(builder, w, x) for w in ws for x in xs]
-    added = [
-        kind.multiply_add(builder, total, w, x)
-        for total, (w, x) in zip(carried, pairs, strict=True)
-    ]
-    j.add_incoming(builder.add(j, I32(count)), builder.block)
-    for phi, total in zip(carried, added, strict=True):
-        phi.add_incoming(total, builder.block)
-    builder.branch(head)
-    builder.position_at_end(after)
-    return carried
+    def add(j: Value, totals: list[Value]) -> list[Value]:
+        ws = [load(builder, address, j, kind.weight, count) for address in rows[0]]
+        xs = [load(builder, address, j, kind.other, count) for address in rows[1]]
+        pairs = [kind.widen(builder, w, x) for w in ws for x in xs]
+        return [
+            kind.multiply_add(builder, total, w, x)
+            for total, (w, x) in zip(totals, pairs, strict=True)
+        ]
+
+    return loop(builder, span, count, totals, add)
 
 
 def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:

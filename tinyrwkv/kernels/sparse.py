@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import simd
-from .abi import NONE, PAGE, PREDICT_AT, PRIVATE, ROWS, SHARED, SPARSE_AT, TOKENS, TOUCHED, WEIGHTS
+from . import nibbles, simd
+from .abi import (
+    INT4,
+    NONE,
+    PAGE,
+    PREDICT_AT,
+    PRIVATE,
+    ROWS,
+    SHARED,
+    SPARSE_AT,
+    TOKENS,
+    TOUCHED,
+    WEIGHTS,
+)
 from .codes import code_sums, fill_tables_1
 from .common import GROUP, LINE, f32, i32, i64, kernel, mine, prefetch_row, share
+from .int4 import row_bytes, weighted_rows_int4
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 from .types import Address, Arguments, Fields, Int, Ints, Offset
@@ -93,8 +106,11 @@ def predict(args: Arguments, fields: Fields) -> None:
     """
     cols, neurons = i32(fields[PREDICT_AT.cols]), i32(fields[PREDICT_AT.units])
     dots, lists = args[PRIVATE] + CHOSEN_DOTS, args[PRIVATE] + LIST_A
+    is_int4, groups = fields[PREDICT_AT.kind] == INT4, i32(cols >> 6)
+    key_bytes = row_bytes(cols) if is_int4 else i64(cols)
     for t in range(i32(args[TOKENS])):
         x = args[PRIVATE] + fields[PREDICT_AT.src] + i64(t) * fields[PREDICT_AT.stride] * 2
+        sums = args[PRIVATE] + fields[PREDICT_AT.src_sums] + i64(t) * groups * 4
         fill_tables_1(x, i32(cols >> 3), args[PRIVATE] + fields[PREDICT_AT.sums])
         # Of this block: its first neuron, and how many are listed. The first block is before all.
         start, n, listed = i32(-ROWS), i32(0), i32_at(lists)
@@ -106,14 +122,18 @@ def predict(args: Arguments, fields: Fields) -> None:
                 i32_at(dots)[i] = i32(0)
             for i in range(max(n, after)):
                 if i < after:
-                    prefetch_row(args[WEIGHTS] + row_address(fields, coming[i]), cols)
+                    prefetch_row(args[WEIGHTS] + row_address(fields, coming[i]), key_bytes)
                 if i < n:
                     key = args[WEIGHTS] + row_address(fields, listed[i])
-                    simd.dots_i8(key, 0, x, 0, cols, dots + 4 * i64(listed[i] - start), 0)
+                    y = dots + 4 * i64(listed[i] - start)
+                    if is_int4:
+                        nibbles.dots_i4(key, 0, x, 0, sums, 0, groups, y, 0)
+                    else:
+                        simd.dots_i8(key, 0, x, 0, cols, y, 0)
             if start >= 0:
                 rows = min(i32(ROWS), i32(neurons - start))
                 finish(args, fields, start, rows, t, dots)
-            args[TOUCHED] += i64(n) * cols
+            args[TOUCHED] += i64(n) * key_bytes
             start, n, listed = following, after, coming
 
 
@@ -139,6 +159,9 @@ def sparse(args: Arguments, fields: Fields) -> None:
     rows = i64_at(args[PRIVATE] + fields[SPARSE_AT.list])
     factors = i32_at(args[PRIVATE] + fields[SPARSE_AT.list] + i64(neurons) * 8)
     sums = args[PRIVATE] + fields[SPARSE_AT.list] + i64(neurons) * (8 + 4)
+    cols = i32(fields[SPARSE_AT.units] * fields[SPARSE_AT.unit])
+    is_int4 = fields[SPARSE_AT.kind] == INT4
+    value_bytes = row_bytes(last) - row_bytes(first) if is_int4 else i64(last - first)
     for t in range(i32(args[TOKENS])):
         src = args[PRIVATE] + fields[SPARSE_AT.src]
         q = i16_at(src + i64(t) * fields[SPARSE_AT.stride] * 2)
@@ -149,7 +172,7 @@ def sparse(args: Arguments, fields: Fields) -> None:
         for i in range(n):
             f = i32(rows[i])
             rows[i], factors[i] = args[WEIGHTS] + row_address(fields, f), i32(q[f])
-        args[TOUCHED] += i64(n) * (last - first)
+        args[TOUCHED] += i64(n) * value_bytes
         for column in range(first, last):
             i32_at(sums)[column] = i32(0)
         for start in range(-GROUP, n, GROUP):
@@ -158,9 +181,13 @@ def sparse(args: Arguments, fields: Fields) -> None:
             while column < last:
                 if (column & (LINE - 1)) == 0:
                     # One line of each row of the next group is prefetched.
+                    at = i64(column >> 1 if is_int4 else column)
                     for i in range(stop, min(i32(stop + GROUP), n)):
-                        simd.prefetch(rows[i] + column)
-                if fields[SPARSE_AT.unit] == 64:
+                        simd.prefetch(rows[i] + at)
+                if is_int4:
+                    out = sums + 4 * i64(column)
+                    weighted_rows_int4(rows, factors, begin, stop, column, cols, out)
+                elif fields[SPARSE_AT.unit] == 64:
                     weighted_rows_64(rows, factors, begin, stop, column, sums + 4 * i64(column))
                 else:
                     weighted_rows_8(rows, factors, begin, stop, column, sums + 4 * i64(column))

@@ -38,7 +38,7 @@ class _VectorModel(models.PrimitiveModel):
 def emitter(
     result: types.Type, arguments: tuple[types.Type, ...], emit: Callable[..., Value]
 ) -> Any:
-    """Make an intrinsic of up to three arguments from ``emit(builder, *arguments)``."""
+    """Make an intrinsic of up to four arguments from ``emit(builder, *arguments)``."""
 
     def codegen(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
         value = emit(builder, *args)
@@ -51,6 +51,7 @@ def emitter(
         lambda typing, x: typed,
         lambda typing, x, y: typed,
         lambda typing, x, y, z: typed,
+        lambda typing, x, y, z, w: typed,
     )
     return intrinsic(by_arguments[len(arguments)])
 
@@ -93,6 +94,42 @@ def load(builder: Builder, address: Value, index: Value, element: ir.Type, count
     offset = builder.mul(builder.sext(index, I64), I64(size))
     at = opaque(builder, builder.add(address, offset))
     return builder.load(at, align=size, typ=element if count == 1 else vector_of(element, count))
+
+
+def loop(
+    builder: Builder,
+    span: tuple[Value, Value],
+    step: int,
+    carried: Sequence[Value],
+    body: Callable[[Value, list[Value]], list[Value]],
+) -> list[Value]:
+    """Repeat ``carried = body(j, carried)`` for j from the start of a span to its end, in steps.
+
+    The loop is one of LLVM blocks around phi nodes: one for the index j, an int32, and one for each
+    carried value. It returns the values that are carried in the end.
+    """
+    start, stop = span
+    before = builder.block
+    head = builder.append_basic_block("head")
+    inside = builder.append_basic_block("body")
+    after = builder.append_basic_block("after")
+    builder.branch(head)
+    builder.position_at_end(head)
+    j = builder.phi(I32)
+    j.add_incoming(start, before)
+    phis = [builder.phi(value.type) for value in carried]
+    for phi, value in zip(phis, carried, strict=True):
+        phi.add_incoming(value, before)
+    builder.cbranch(builder.icmp_signed("<", j, stop), inside, after)
+
+    builder.position_at_end(inside)
+    results = body(j, phis)
+    j.add_incoming(builder.add(j, I32(step)), builder.block)
+    for phi, result in zip(phis, results, strict=True):
+        phi.add_incoming(result, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return phis
 
 
 def splat(builder: Builder, value: Value, shape: ir.VectorType) -> Value:

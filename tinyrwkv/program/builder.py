@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..file.int4 import GROUP
 from ..file.mapped import TensorFile
 from ..kernels import abi as op
-from ..versions.layout import SHIFTED
+from ..versions.layout import QUANTISED, SHIFTED, matrix_shape
 from ..versions.state_shape import layer_state_size
 from .operations import Operation, Part
 
@@ -38,6 +39,8 @@ class Input(NamedTuple):
         Elements from one token to the next.
     scale : int
         Where the scales of quantised activations lie; NONE if they are floats.
+    sums : int
+        Where the sums of quantised activations lie, one for each group of int4; NONE without any.
     floats : int
         Where the same activations lie as floats.
     """
@@ -46,6 +49,7 @@ class Input(NamedTuple):
     src: int
     stride: int
     scale: int
+    sums: int
     floats: int
 
 
@@ -137,6 +141,13 @@ class QuantisedInputs:
         """Return a place for `width` int16 of each token."""
         place = self._private.bytes + self._used
         self._used += op.MAX_TOKENS * 2 * width
+        self._most_used = max(self._most_used, self._used)
+        return place
+
+    def sums(self, groups: int) -> int:
+        """Return a place for an int32 of each token and group."""
+        place = self._private.bytes + self._used
+        self._used += FLOATS * groups
         self._most_used = max(self._most_used, self._used)
         return place
 
@@ -280,7 +291,7 @@ class Builder:
         stride: int | None = None,
         largest: int | None = None,
     ) -> Input:
-        """Prepare activations for a matrix product: quantise them if the weights are int8.
+        """Prepare activations for a matrix product: quantise them if the weights are.
 
         Parameters
         ----------
@@ -295,10 +306,13 @@ class Builder:
         largest : int, optional
             The largest quantised activation; without it, as `qmax` says.
         """
-        if self.config["dtype"] != "int8":
-            return Input(int(shared), src, width, op.NONE, src)
+        if self.config["dtype"] not in QUANTISED:
+            return Input(int(shared), src, width, op.NONE, op.NONE, src)
         dst = self.quantised.activations(width)
         scale = self.quantised.number()
+        sums = op.NONE
+        if self.config["dtype"] == "int4" and width % GROUP == 0:
+            sums = self.quantised.sums(width // GROUP)
         self.emit(
             op.QUANTIZE,
             shared=shared,
@@ -307,9 +321,10 @@ class Builder:
             width=width,
             dst=dst,
             dst_scale=scale,
+            dst_sums=sums,
             qmax=largest or qmax(width),
         )
-        return Input(0, dst, width, scale, src)
+        return Input(0, dst, width, scale, sums, src)
 
     def mixed_input(self, j: int) -> Input:
         """Prepare the j-th result of a token shift."""
@@ -341,10 +356,10 @@ class Builder:
             The first row and the number of rows; without it, all.
         """
         matrix = self.matrix(name)
-        total, cols = self.file.tensors[name].shape
+        total, cols = matrix_shape(self.file.tensors[name])
         first, rows = part or (0, total)
-        row_bytes = cols * op.ITEM_BYTES[matrix.kind]
-        matrix = matrix._replace(weight=matrix.weight + first * row_bytes)
+        before = first * op.row_bytes(matrix.kind, cols)
+        matrix = matrix._replace(weight=matrix.weight + before)
         if matrix.scale != op.NONE:
             matrix = matrix._replace(scale=matrix.scale + 4 * first)
         stride = self.config["vocab_size"] if finish.mode == op.LOGITS else rows
@@ -405,7 +420,8 @@ def product_fields(
     """Return the fields of a matrix product by name; PREDICT and SPARSE begin with the same."""
     where = {"weight": matrix.weight, "scale": matrix.scale, "kind": matrix.kind}
     shape = {"units": rows // unit, "cols": cols, "unit": unit}
-    activations = {"shared": x.shared, "src": x.src, "stride": x.stride, "src_scale": x.scale}
+    activations = {"shared": x.shared, "src": x.src, "stride": x.stride}
+    activations |= {"src_scale": x.scale, "src_sums": x.sums}
     result = {"dst": dst, "dst_stride": dst_stride, **finish._asdict()}
     return {**where, **shape, **activations, **result}
 

@@ -84,13 +84,15 @@ def _write_values(builder: Builder, ffn: str, hidden: int, gate: int) -> None:
     h = builder.input(hidden, F, shared=True)
     finish = Finish(mode=op.ADD if gate == op.NONE else op.GATED_ADD, gate=gate)
     if bundles:
-        # A row of a bundle is a row of K and then one of V, C bytes each.
-        scale = builder.vector(f"{bundles.name}.value_scale")
-        matrix = Matrix(bundles.offset + C, scale, op.INT8)
-        sparse_value(builder, bundles.name, matrix, _bundled_rows(bundles, C), h, unit, finish)
+        matrix = _bundled_matrix(builder, bundles, "value")
+        # A row of a bundle is a row of K and then one of V.
+        matrix = matrix._replace(weight=matrix.weight + op.row_bytes(matrix.kind, C))
+        rows = _bundled_rows(bundles, matrix.kind, C)
+        sparse_value(builder, bundles.name, matrix, rows, h, unit, finish)
     elif values:
         matrix = builder.matrix(values.name)
-        sparse_value(builder, values.name, matrix, Rows(C), h, unit, finish)
+        rows = Rows(op.row_bytes(matrix.kind, C))
+        sparse_value(builder, values.name, matrix, rows, h, unit, finish)
     else:
         x = builder.shared.floats("x", C)
         builder.matmul(ffn + "value.weight", h, x, finish)
@@ -101,13 +103,13 @@ def predicted_key(
 ) -> None:
     """Add hidden = relu(K @ xk)^2 for the neurons that a predictor chooses, 0 for the others."""
     C, F = builder.C, builder.config["n_ffn"]
-    matrix = Matrix(bundles.offset, builder.vector(f"{bundles.name}.key_scale"), op.INT8)
+    matrix = _bundled_matrix(builder, bundles, "key")
     finish = Finish(op.SQUARED_RELU)
     builder.emit(
         op.PREDICT,
         bundles.name,
         **product_fields(matrix, F, C, 1, xk, hidden, F, finish),
-        **_bundled_rows(bundles, C)._asdict(),
+        **_bundled_rows(bundles, matrix.kind, C)._asdict(),
         signs=builder.vector(ffn + "predictor.signs"),
         threshold=builder.vector(ffn + "predictor.threshold"),
         sums=builder.tables,
@@ -136,9 +138,16 @@ def sparse_value(
     )
 
 
-def _bundled_rows(bundles: Tensor, C: int) -> Rows:
+def _bundled_matrix(builder: Builder, bundles: Tensor, part: str) -> Matrix:
+    """Return where bundles begin, and the scales of their keys or values."""
+    kind = op.KINDS[bundles.dtype]
+    scale = op.NONE if kind == op.INT4 else builder.vector(f"{bundles.name}.{part}_scale")
+    return Matrix(bundles.offset, scale, kind)
+
+
+def _bundled_rows(bundles: Tensor, kind: int, C: int) -> Rows:
     """Return how bundles lie: several in a page, or end to end if a page is too small for two."""
-    row_bytes = 2 * C
+    row_bytes = 2 * op.row_bytes(kind, C)
     if bundles.shape[1] != op.PAGE:
         return Rows(row_bytes)
     per_page = op.PAGE // row_bytes

@@ -92,7 +92,7 @@ def _no_matrices(fields: Any) -> list[Extent]:
 
 def _embedding_row(fields: Any) -> int:
     scale = 4 if fields.kind == op.INT8 else 0
-    return int(fields.width * op.ITEM_BYTES[fields.kind] + scale)
+    return int(op.row_bytes(fields.kind, fields.width) + scale)
 
 
 def _norm_vectors(fields: Any) -> int:
@@ -111,13 +111,14 @@ def _vectors_beside(fields: Any) -> int:
 
 
 def _product_touched(fields: Any) -> int:
-    matrix = fields.units * fields.unit * fields.cols * op.ITEM_BYTES[fields.kind]
+    matrix = fields.units * fields.unit * op.row_bytes(fields.kind, fields.cols)
     return int(matrix) + _vectors_beside(fields)
 
 
 def _product_matrices(fields: Any) -> list[Extent]:
     rows = fields.units * fields.unit
-    weight = (fields.weight, fields.weight + rows * fields.cols * op.ITEM_BYTES[fields.kind])
+    end = fields.weight + rows * op.row_bytes(fields.kind, fields.cols)
+    weight = (fields.weight, end)
     if fields.scale == op.NONE:
         return [weight]
     return [weight, (fields.scale, fields.scale + 4 * rows)]
@@ -172,8 +173,11 @@ def _one_number(fields: Any) -> int:
 
 
 def _exact_rows(fields: Any) -> list[Extent]:
+    row_bytes = op.row_bytes(fields.kind, fields.cols)
     last = fields.first + fields.rows
-    weight = (fields.weight + fields.first * fields.cols, fields.weight + last * fields.cols)
+    weight = (fields.weight + fields.first * row_bytes, fields.weight + last * row_bytes)
+    if fields.scale == op.NONE:
+        return [weight]
     return [weight, (fields.scale + 4 * fields.first, fields.scale + 4 * last)]
 
 

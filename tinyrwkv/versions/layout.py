@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import FormatError, UnsupportedError
+from ..file import int4
 from ..file.config import Config
 from ..file.header import MINOR
 from ..file.mapped import TensorFile
-from ..file.table import FILE_PAGE, UPDATE
+from ..file.table import FILE_PAGE, UPDATE, Tensor
 from ..file.table import VERSIONS as VERSIONS  # to be imported from here too
 from ..kernels.abi import BLOCK
 
@@ -47,6 +48,9 @@ MATRIX = re.compile(r"\.weight(\.[ab])?$")
 CODE_BITS = (4, 2)
 """Bits of the codes of a head's preview: all rows have the first, likely rows also the second."""
 
+QUANTISED = ("int8", "int4")
+"""The types of models whose activations are int16."""
+
 TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "i32", "wanted": "i32"}
 """By the last part of their names, tensors whose type does not depend on that of the matrices.
 
@@ -76,8 +80,9 @@ def tensor_shapes(config: Mapping[str, Any], names: Container[str] = ()) -> dict
     dict
         A size is a number, or a text for an inner rank that the file is free to choose. The same
         text in one block stands for the same number. A tensor with two sizes, whose name matches
-        ``MATRIX``, is a matrix ``[out, in]``. It is stored in float32, float16, or int8 with one
-        float32 scale for each row. The rest are float32 vectors.
+        ``MATRIX``, is a matrix ``[out, in]``. It is stored in float32, float16, int8 with one
+        float32 scale for each row, or int4, packed as ``file/int4.py`` says. The rest are float32
+        vectors.
     """
     return dict(_each_shape(config, names))
 
@@ -85,7 +90,7 @@ def tensor_shapes(config: Mapping[str, Any], names: Container[str] = ()) -> dict
 def _each_shape(config: Mapping[str, Any], names: Container[str]) -> Iterator[tuple[str, Shape]]:
     """Yield what `tensor_shapes` lists: a caller may stop at the first tensor that is wrong."""
     for name, shape in _dense_shapes(config):
-        yield from _stored(name, shape, names).items()
+        yield from _stored(name, shape, names, config.get("dtype")).items()
 
 
 def _dense_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
@@ -150,7 +155,9 @@ def _small_matrices_v7(C: int, is_first: bool) -> dict[str, Shape]:
     return shapes
 
 
-def _stored(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
+def _stored(
+    name: str, shape: Shape, names: Container[str], of_model: str | None
+) -> dict[str, Shape]:
     """Return what stands in the file for a tensor: itself, or its compressed form."""
     if name == "head.weight" and "head.rows.weight" in names:
         return preview_shapes(shape[0], shape[1], names)
@@ -162,7 +169,7 @@ def _stored(name: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
     ffn = prefix + is_ffn
     if f"{ffn}bundles" in names:
         if part == "key.weight":
-            return _predicted_shapes(ffn, shape, names)
+            return _predicted_shapes(ffn, shape, names, of_model)
         if part == "value.weight":  # the bundles contain it
             return {}
     if part == "value.weight" and f"{ffn}value.rows" in names:
@@ -179,7 +186,9 @@ def _factor_shapes(name: str, shape: Shape, names: Container[str]) -> dict[str, 
     return shapes
 
 
-def _predicted_shapes(ffn: str, shape: Shape, names: Container[str]) -> dict[str, Shape]:
+def _predicted_shapes(
+    ffn: str, shape: Shape, names: Container[str], of_model: str | None
+) -> dict[str, Shape]:
     F, C = int(shape[0]), int(shape[1])
     shapes: dict[str, Shape] = {
         f"{ffn}predictor.signs": (-(-F // BLOCK), C // 8, BLOCK),
@@ -189,20 +198,23 @@ def _predicted_shapes(ffn: str, shape: Shape, names: Container[str]) -> dict[str
         shapes[f"{ffn}predictor.fc1.weight"] = ("hidden", C)
         shapes[f"{ffn}predictor.fc2.weight"] = (F, "hidden")
         shapes[f"{ffn}predictor.mlp_threshold"] = (F,)
+    if of_model == "int4" and f"{ffn}bundles.key_scale" not in names:
+        shapes[f"{ffn}bundles"] = bundle_shape(F, int4.row_bytes(C))
+        return shapes
     shapes[f"{ffn}bundles"] = bundle_shape(F, C)
     shapes[f"{ffn}bundles.key_scale"] = (F,)
     shapes[f"{ffn}bundles.value_scale"] = (C,)
     return shapes
 
 
-def bundle_shape(neurons: int, width: int) -> tuple[int, int]:
-    """Return the shape of the bundles of a channel mix, int8.
+def bundle_shape(neurons: int, row_bytes: int) -> tuple[int, int]:
+    """Return the shape of the bundles of a channel mix: bytes of int8 or of packed int4.
 
-    A neuron is a row of the key and a column of the value, `width` bytes each. A row of the
-    bundles is a page of the file with as many neurons as fit, so that none lies across two pages.
-    If fewer than two fit, a row is one neuron.
+    A neuron is a row of the key and a column of the value, `row_bytes` each. A row of the bundles
+    is a page of the file with as many neurons as fit, so that none lies across two pages. If fewer
+    than two fit, a row is one neuron.
     """
-    neuron_bytes = 2 * width
+    neuron_bytes = 2 * row_bytes
     per_page = FILE_PAGE // neuron_bytes
     if per_page > 1:
         return -(-neurons // per_page), FILE_PAGE
@@ -316,9 +328,9 @@ def check_widths(path: str, config: Config, names: Collection[str]) -> None:
         raise FormatError(path, "metadata", found, wanted, _DAMAGED, sentence)
     for part, step in (("ffn.value.rows", 8), ("ffn.bundles", 64), ("head.rows.weight", 1)):
         is_there = any(name.endswith(part) for name in names)
-        if is_there and (C % step or config["dtype"] != "int8"):
+        if is_there and (C % step or config["dtype"] not in QUANTISED):
             found = f"{part} {C} wide, {config['dtype']}"
-            wanted = f"int8 and a multiple of {step}, for the kernels"
+            wanted = f"int8 or int4 and a multiple of {step}, for the kernels"
             sentence = f"{path}: {part} is {C} wide and {config['dtype']}, but must be {wanted}"
             raise FormatError(path, "metadata", found, wanted, _DAMAGED, sentence)
 
@@ -382,6 +394,9 @@ def _typed_shapes(file: TensorFile) -> Iterator[tuple[str, str, Shape]]:
     config = file.config
     kept = ((name, (config["n_embd"],)) for name in KEPT if name in file.tensors)
     for name, shape in itertools.chain(_each_shape(config, file.tensors), kept):
+        if config["dtype"] == "int4" and _is_packed(name, shape, file.tensors):
+            yield name, "u8", _packed_shape(name, shape)
+            continue
         dtype = _dtype(name, shape, config["dtype"])
         yield name, dtype, shape
         if dtype == "i8" and not name.endswith(".bundles"):
@@ -389,10 +404,32 @@ def _typed_shapes(file: TensorFile) -> Iterator[tuple[str, str, Shape]]:
             yield name + ".scale", "f32", outputs
 
 
+def _is_packed(name: str, shape: Shape, names: Container[str]) -> bool:
+    """Tell whether a tensor of a model of int4 is packed: a matrix that has no scales of int8."""
+    if name.endswith(".bundles"):
+        return f"{name}.key_scale" not in names
+    is_matrix = len(shape) == 2 and MATRIX.search(name) is not None
+    width = shape[-1]
+    fits = isinstance(width, int) and width % int4.GROUP == 0
+    return (is_matrix or name.endswith(".rows")) and fits and f"{name}.scale" not in names
+
+
+def _packed_shape(name: str, shape: Shape) -> Shape:
+    if name.endswith(".bundles"):  # a page, or a neuron, in bytes already
+        return shape
+    return shape[0], int4.row_bytes(int(shape[1]))
+
+
+def matrix_shape(tensor: Tensor) -> tuple[int, int]:
+    """Return (out, in) of a matrix in a file, whatever its type."""
+    rows, width = tensor.shape
+    return rows, int4.columns(width) if tensor.dtype == "u8" else width
+
+
 def _dtype(name: str, shape: Shape, of_matrices: str) -> str:
     """Return the type of a tensor, as the table of a file names it."""
     if len(shape) == 2 and MATRIX.search(name):
-        return "i8" if of_matrices == "int8" else of_matrices
+        return "i8" if of_matrices in QUANTISED else of_matrices
     if "codes" in name:
         return "u8"
     last_part = name.rsplit(".", 1)[1]

@@ -1,0 +1,187 @@
+"""Kernels of matrices in int4: products, rows of an embedding, and sums of activations.
+
+``file/int4.py`` describes the rows, and ``nibbles`` multiplies them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import nibbles
+from .abi import MATMUL_AT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
+from .common import FAR, f32, i32, i64, kernel, prefetch_row, share
+from .matmul import DOTS_BYTES, finish
+from .simd import f32_at, half, i16_at, i32_at, u8_at, u16_at
+from .types import Address, Arguments, Fields, Int, Ints, Offset
+
+
+@kernel
+def row_bytes(cols: Int) -> Offset:
+    """Return the bytes of a row."""
+    return (i64(cols >> 6) * 69 + 1) >> 1
+
+
+@kernel
+def matmul_int4(args: Arguments, fields: Fields) -> None:
+    """dst (mode)= activation(W @ x + bias + diag * x), for this thread's rows of W and every token.
+
+    Each row is read from memory once. `run` calls this.
+    """
+    cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
+    first, last = share(args, fields[MATMUL_AT.units], fields[MATMUL_AT.unit])
+    if tokens < i32(4):
+        first = four_streams(args, fields, first, last)
+    w_bytes = row_bytes(cols)
+    out = args[PRIVATE]
+    for start in range(first, last, ROWS):
+        n = i32(min(ROWS, last - start))
+        for row in range(n):
+            w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
+            prefetch_row(w + FAR, w_bytes)
+            one_row(args, fields, w, out + 4 * row)
+        for t in range(tokens):
+            finish(args, fields, start, n, t, out + i64(t) * DOTS_BYTES)
+
+
+@kernel
+def four_streams(args: Arguments, fields: Fields, first: Int, last: Int) -> Int:
+    """Multiply four equal parts of the rows side by side; return the first row that is left.
+
+    For at most 3 tokens. Memory sees four streams of rows that follow each other.
+    """
+    cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
+    x, x_bytes, sums, groups = activations(args, fields)
+    w_bytes = row_bytes(cols)
+    rows = i32((last - first) >> 2)  # of one part
+    apart = i64(rows) * w_bytes
+    out, out_apart = args[PRIVATE], 4 * DOTS_BYTES  # room for the most tokens of one part
+    for start in range(first, first + rows, ROWS):
+        n = i32(min(ROWS, first + rows - start))
+        for row in range(n):
+            w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
+            for i in range(4):
+                prefetch_row(w + i * apart + FAR, w_bytes)
+            for t in range(tokens):
+                xs, s = x + i64(t) * x_bytes, sums + i64(t) * groups * 4
+                ys = out + i64(t) * DOTS_BYTES + 4 * row
+                nibbles.dots_i4_rows(w, apart, xs, 0, s, 0, groups, ys, out_apart)
+        for i in range(4):
+            for t in range(tokens):
+                dots = out + i * out_apart + i64(t) * DOTS_BYTES
+                finish(args, fields, start + i * rows, n, t, dots)
+    return i32(first + 4 * rows)
+
+
+@kernel
+def activations(args: Arguments, fields: Fields) -> tuple[Address, Offset, Address, Int]:
+    """Return where x lies, the bytes from token to token, where its sums lie, and the groups."""
+    workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
+    x, sums = workspace + fields[MATMUL_AT.src], args[PRIVATE] + fields[MATMUL_AT.src_sums]
+    groups = i32(fields[MATMUL_AT.cols] >> 6)
+    return x, fields[MATMUL_AT.stride] * 2, sums, groups
+
+
+@kernel
+def one_row(args: Arguments, fields: Fields, w: Address, out: Address) -> None:
+    """Multiply a row with four tokens at once, then with each token that is left."""
+    x, x_bytes, sums, groups = activations(args, fields)
+    tokens = i32(args[TOKENS])
+    whole = i32(tokens & i32(-4))
+    apart = i64(groups) * 4
+    for t in range(0, whole, 4):
+        xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * apart, out + i64(t) * DOTS_BYTES
+        nibbles.dots_i4_tokens(w, 0, xs, x_bytes, s, apart, groups, ys, DOTS_BYTES)
+    for t in range(whole, tokens):
+        xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * apart, out + i64(t) * DOTS_BYTES
+        nibbles.dots_i4(w, 0, xs, 0, s, 0, groups, ys, 0)
+
+
+def _weighted_rows(groups: int) -> Any:
+    """Make the kernel of out += sum_i f_i w_i for 64 columns of int4 rows in a span of groups."""
+    factors, zeros = nibbles.row_factors(groups), nibbles.row_zeros(groups)
+
+    @kernel
+    def columns(
+        rows: Ints,
+        q: Ints,
+        first: Int,
+        last: Int,
+        column: Int,
+        group: Int,
+        scales: Int,
+        out: Address,
+    ) -> None:
+        """Add rows `first` to last - 1 of a list of addresses, times q.
+
+        `group` is the first group of the span, and `scales` the bytes before the scales.
+        """
+        low, high = nibbles.load_columns(out), nibbles.load_columns(out + 4 * nibbles.PIECE)
+        at, s = i64(column >> 1), i64(scales + 2 * group)
+        z = i64(scales + (scales >> 4) + (group >> 1))
+        for i in range(first, last):
+            f, zero = factors(rows[i] + s, f32(q[i])), zeros(rows[i] + z)
+            low = nibbles.add_low(low, rows[i] + at, f, zero)
+            high = nibbles.add_high(high, rows[i] + at, f, zero)
+        nibbles.store_columns(out, low)
+        nibbles.store_columns(out + 4 * nibbles.PIECE, high)
+
+    return columns
+
+
+weighted_of_four, weighted_of_two, weighted_of_one = map(_weighted_rows, (4, 2, 1))
+
+
+@kernel
+def weighted_rows_int4(
+    rows: Ints, q: Ints, first: Int, last: Int, column: Int, cols: Int, out: Address
+) -> None:
+    """out += sum_i q_i w_i for columns `column` to column + 63 of int4 rows, float32.
+
+    Rows `first` to last - 1 of a list of addresses are added one after the other.
+    """
+    groups, piece = i32(cols >> 6), i32(column >> 6)
+    scales = i32(groups << 5)
+    if piece < i32(groups & i32(-4)):
+        group = i32(piece & i32(-4))
+        weighted_of_four(rows, q, first, last, column, group, scales, out)
+    elif piece < i32(groups & i32(-2)):
+        group = i32(piece & i32(-2))
+        weighted_of_two(rows, q, first, last, column, group, scales, out)
+    else:
+        weighted_of_one(rows, q, first, last, column, piece, scales, out)
+
+
+@kernel
+def group_of(column: Int, groups: Int) -> Int:
+    """Return the group of a column."""
+    whole = i32(groups & i32(-4))  # groups in spans of four
+    if column < whole * i32(64):
+        return i32((column >> 8 << 2) + (column >> 3 & 3))
+    if column < i32(groups & i32(-2)) * i32(64):
+        return i32(whole + (column >> 3 & 1))
+    return i32(groups - i32(1))
+
+
+@kernel
+def group_sums(x: Address, cols: Int, sums: Address) -> None:
+    """Add up the int16 activations of each group of columns."""
+    q, total, groups = i16_at(x), i32_at(sums), i32(cols >> 6)
+    for g in range(groups):
+        total[g] = i32(0)
+    for start in range(0, cols, 8):
+        run = i32(0)  # 8 columns that follow each other are of one group
+        for j in range(start, start + 8):
+            run += i32(q[j])
+        total[group_of(i32(start), groups)] += run
+
+
+@kernel
+def weights_of_row(row: Address, cols: Int, first: Int, last: Int, out: Address) -> None:
+    """out_j = s (q_j - z) for columns `first` to last - 1 of a row, float32."""
+    y, q, groups = f32_at(out), u8_at(row), i32(cols >> 6)
+    scales, zeros = u16_at(row + i64(groups) * 32), u8_at(row + i64(groups) * 34)
+    for j in range(first, last):
+        g = group_of(i32(j), groups)
+        both = i32(q[(j >> 6) * 32 + (j & 31)])
+        z = i32(zeros[g >> 1]) >> (g & 1) * 4 & 15
+        y[j] = f32((both >> (j >> 5 & 1) * 4 & 15) - z) * half(scales[g])

@@ -1,0 +1,314 @@
+"""Dot products of int4 rows: intrinsics of LLVM code for no machine in particular.
+
+``file/int4.py`` describes the rows. A vector of 32 columns holds 8 columns of each of four groups,
+so sums of pairs of products stay in their group: lanes 4 g to 4 g + 3 of 16. They are whole numbers
+and need no order. Floats are added only between spans, lane by lane, and then by one tree:
+
+    y = (y_0 + y_2) + (y_1 + y_3),  y_g = sum over spans of s_g (sum_j q_j x_j - z_g sum_j x_j)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ..native.llvm import (
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    Builder,
+    Value,
+    Vector,
+    call,
+    constant,
+    emitter,
+    loop,
+    opaque,
+    splat,
+    take,
+    vector_of,
+)
+from .simd import PAIRS, half_of, vectors
+
+FOUR = 4
+"""Groups of a span, and rows or tokens whose sums are made side by side."""
+
+PIECE = 32
+"""Columns of a vector. Half a byte each, twice as many take as many bytes."""
+
+_BYTES, _SHORTS, _WIDE = (vector_of(kind, PIECE) for kind in (I8, I16, I32))
+_SUMS = vector_of(I32, PIECE // 2)
+
+
+def _address(builder: Builder, base: Value, index: Value, step: int, offset: int = 0) -> Value:
+    bytes_before = builder.mul(builder.sext(index, I64), I64(step))
+    return builder.add(base, builder.add(bytes_before, I64(offset)))
+
+
+def _load(builder: Builder, address: Value, shape: Any, align: int = 1) -> Value:
+    return builder.load(opaque(builder, address), align=align, typ=shape)
+
+
+def _joined(builder: Builder, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+    """Return lanes of two vectors, those of the second counted on from those of the first."""
+    return builder.shuffle_vector(a, b, ir.Constant(vector_of(I32, len(lanes)), list(lanes)))
+
+
+def _weights(builder: Builder, address: Value) -> list[Value]:
+    """Return q of 64 columns, int16: those of the low halves of 32 bytes, and of the high ones."""
+    wide = builder.zext(_load(builder, address, _BYTES), _SHORTS)
+    low = builder.and_(wide, constant(_SHORTS, 15))
+    high = builder.lshr(wide, constant(_SHORTS, 4))
+    return [low, high]
+
+
+def _multiply_add(builder: Builder, total: Value, q: Value, x: Value) -> Value:
+    """Add products of 32 columns to 16 sums; each sum gets two that lie in its group."""
+    product = builder.mul(builder.sext(q, _WIDE), builder.sext(x, _WIDE))
+    if PAIRS:
+        even = take(builder, product, range(0, PIECE, 2))
+        odd = take(builder, product, range(1, PIECE, 2))
+        return builder.add(total, builder.add(even, odd))
+    four = vector_of(I32, 4)
+    parts = []
+    for i in range(4):
+        before = take(builder, total, range(4 * i, 4 * i + 4))
+        products = take(builder, product, range(8 * i, 8 * i + 8))
+        name = "llvm.vector.partial.reduce.add.v4i32.v8i32"
+        parts.append(call(builder, name, four, before, products))
+    low, high = (_joined(builder, *parts[i : i + 2], range(8)) for i in (0, 2))
+    return _joined(builder, low, high, range(16))
+
+
+def _totals(builder: Builder, ws: list[Value], xs: list[Value], groups: int) -> list[Value]:
+    """Return the sums of a span for every pair of a row and a token: lanes 4 g to 4 g + 3."""
+    totals = [ir.Constant(_SUMS, None)] * (len(ws) * len(xs))
+    for piece in range(groups):
+        weights = [_weights(builder, builder.add(w, I64(PIECE * piece))) for w in ws]
+        for half in range(2):
+            place = I64(2 * PIECE * (2 * piece + half))
+            inputs = [_load(builder, builder.add(x, place), _SHORTS, 2) for x in xs]
+            pairs = [(q[half], x) for q in weights for x in inputs]
+            totals = [
+                _multiply_add(builder, total, q, x)
+                for total, (q, x) in zip(totals, pairs, strict=True)
+            ]
+    zeros = ir.Constant(_SUMS, None)
+    for width in (8, 4)[: (4 // groups) // 2]:
+        # Fewer than four groups come again in the upper lanes.
+        folded = [
+            builder.add(total, _joined(builder, total, zeros, range(width, width + 16)))
+            for total in totals
+        ]
+        lanes = [*range(width), *range(16, 32 - width)]
+        totals = [_joined(builder, total, zeros, lanes) for total in folded]
+    return totals
+
+
+def _side_by_side(builder: Builder, totals: list[Value]) -> Value:
+    """Add up the lanes of each group: of one vector as four sums, of four as sums 4 g + i."""
+    if len(totals) == 1:
+        (total,) = totals
+        for width in (8, 4):
+            even = take(builder, total, range(0, 2 * width, 2))
+            total = builder.add(even, take(builder, total, range(1, 2 * width, 2)))
+        return total
+    while len(totals) > 1:
+        totals = [_pairs(builder, *totals[i : i + 2]) for i in range(0, len(totals), 2)]
+    return totals[0]
+
+
+def _pairs(builder: Builder, a: Value, b: Value) -> Value:
+    """Add neighbours in the four lanes of each group: two sums of a, then two of b."""
+    even = [first + 4 * g + i for g in range(4) for first in (0, 16) for i in (0, 2)]
+    odd = [lane + 1 for lane in even]
+    return builder.add(_joined(builder, a, b, even), _joined(builder, a, b, odd))
+
+
+def _spread(builder: Builder, vectors: list[Value], copies: int) -> Value:
+    """Return number g of vector i in lane 4 g + i, or that of the only vector in all four lanes.
+
+    With one copy, a single vector stays as it is.
+    """
+    if len(vectors) == 1:
+        lanes = [g for g in range(FOUR) for _ in range(copies)]
+        return take(builder, vectors[0], lanes)
+    low, high = (_joined(builder, *vectors[i : i + 2], range(8)) for i in (0, 2))
+    return _joined(builder, low, high, [4 * i + g for g in range(FOUR) for i in range(FOUR)])
+
+
+def _padded(builder: Builder, vector: Value, groups: int) -> Value:
+    """Make four numbers of fewer, with zeros behind them."""
+    zeros = ir.Constant(vector.type, None)
+    lanes = [*range(groups), *[groups] * (FOUR - groups)]
+    return _joined(builder, vector, zeros, lanes)
+
+
+def _scales(builder: Builder, rows: list[Value], groups: int, copies: int) -> Value:
+    """Load the scales of a span of each row, float16."""
+    shape = vector_of(I16, groups)
+    found = [_padded(builder, _load(builder, row, shape), groups) for row in rows]
+    return half_of(builder, _spread(builder, found, copies))
+
+
+def _zero_points(builder: Builder, rows: list[Value], groups: int, copies: int) -> Value:
+    """Load the zero points of a span of each row, half a byte each."""
+    shape = I16 if groups == FOUR else I8
+    four = vector_of(I32, FOUR)
+    found = []
+    for row in rows:
+        same = splat(builder, builder.zext(_load(builder, row, shape), I32), four)
+        found.append(builder.lshr(same, ir.Constant(four, [0, 4, 8, 12])))
+    spread = _spread(builder, found, copies)
+    return builder.and_(spread, constant(spread.type, 15))
+
+
+def _sums(builder: Builder, tokens: list[Value], groups: int, copies: int) -> Value:
+    """Load the sums of the activations of each group of a span, int32, for each token."""
+    shape = vector_of(I32, groups)
+    found = [_padded(builder, _load(builder, token, shape, 4), groups) for token in tokens]
+    return _spread(builder, found, copies)
+
+
+def _dots(rows: int, tokens: int) -> Any:
+    """Make the intrinsic that multiplies `rows` int4 rows with `tokens` vectors.
+
+    ``dots(w, w_stride, x, x_stride, sums, sums_stride, groups, out, out_stride)``: addresses and
+    strides in bytes; sums are those of the activations x of each group, int32. The results are
+    float32, `out_stride` bytes apart. One of `rows` and `tokens` is 1, the other 1 or 4.
+    """
+    count = max(rows, tokens)
+
+    @intrinsic
+    def dots(
+        typingctx: Any,
+        w: Any,
+        w_stride: Any,
+        x: Any,
+        x_stride: Any,
+        sums: Any,
+        sums_stride: Any,
+        groups: Any,
+        out: Any,
+        out_stride: Any,
+    ) -> Any:
+        i64 = types.int64
+        arguments = (i64, i64, i64, i64, i64, i64, types.int32, i64, i64)
+        return types.void(*arguments), codegen
+
+    def codegen(context: Any, builder: Builder, signature: Any, args: Any) -> Any:
+        w, w_stride, x, x_stride, sums, sums_stride, groups, out, out_stride = args
+
+        def apart(base: Value, stride: Value, number: int) -> list[Value]:
+            return [builder.add(base, builder.mul(stride, I64(i))) for i in range(number)]
+
+        weights = apart(w, w_stride, rows)
+        before_scales = builder.mul(builder.sext(groups, I64), I64(PIECE))
+        scales = [builder.add(row, before_scales) for row in weights]
+        before_zeros = builder.mul(builder.sext(groups, I64), I64(2))
+        zeros = [builder.add(row, before_zeros) for row in scales]
+        xs, xsums = apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
+
+        def add_span(span: int) -> Any:
+            def add(g: Value, carried: list[Value]) -> list[Value]:
+                at = [_address(builder, row, g, PIECE) for row in weights]
+                inputs = [_address(builder, token, g, 4 * PIECE) for token in xs]
+                total = _side_by_side(builder, _totals(builder, at, inputs, span))
+                s = [_address(builder, row, g, 2) for row in scales]
+                half = builder.lshr(g, I32(1))
+                z = [_address(builder, row, half, 1) for row in zeros]
+                X = [_address(builder, token, g, 4) for token in xsums]
+                offset = builder.mul(
+                    _zero_points(builder, z, span, tokens), _sums(builder, X, span, rows)
+                )
+                total = builder.sub(total, offset)
+                floats = builder.sitofp(total, vector_of(F32, FOUR * count))
+                scaled = builder.fmul(floats, _scales(builder, s, span, tokens))
+                return [builder.fadd(carried[0], scaled)]
+
+            return add
+
+        y = [ir.Constant(vector_of(F32, FOUR * count), None)]
+        done = I32(0)
+        for span in (4, 2, 1):
+            stop = builder.and_(groups, I32(-span))
+            y = loop(builder, (done, stop), span, y, add_span(span))
+            done = stop
+        total = y[0]
+        while total.type.count > count:
+            middle = total.type.count // 2
+            low = take(builder, total, range(middle))
+            total = builder.fadd(low, take(builder, total, range(middle, 2 * middle)))
+        for i in range(count):
+            at = builder.add(out, builder.mul(out_stride, I64(i)))
+            builder.store(builder.extract_element(total, I32(i)), opaque(builder, at), align=4)
+        return context.get_dummy_value()
+
+    return dots
+
+
+dots_i4 = _dots(1, 1)
+dots_i4_rows = _dots(FOUR, 1)
+dots_i4_tokens = _dots(1, FOUR)
+
+
+# Sums of rows, 64 columns at a time: these are of groups 0 to 3 in turn, 8 columns each, in a span
+# of four groups, of two groups in a span of two, or all of one.
+
+_FOUR_FLOATS = Vector(F32, FOUR)
+_COLUMNS = Vector(F32, PIECE)
+
+
+def _repeated(builder: Builder, address: Value, kind: Any, groups: int) -> Value:
+    """Load a number for each group of a span, and repeat them until there are four."""
+    found = _load(builder, address, vector_of(kind, groups))
+    return take(builder, found, [g % groups for g in range(FOUR)])
+
+
+def row_factors(groups: int) -> Any:
+    """Make ``factors(scales, q)``: the four scales of a span at an address, times q."""
+
+    def factors(builder: Builder, address: Value, q: Value) -> Value:
+        s = half_of(builder, _repeated(builder, address, I16, groups))
+        return builder.fmul(s, splat(builder, q, _FOUR_FLOATS.shape))
+
+    return emitter(_FOUR_FLOATS, (types.int64, types.float32), factors)
+
+
+def row_zeros(groups: int) -> Any:
+    """Make ``zeros(address)``: the four zero points of a span of a row, as floats."""
+
+    def zeros(builder: Builder, address: Value) -> Value:
+        shape = I16 if groups == FOUR else I8
+        four = vector_of(I32, FOUR)
+        same = splat(builder, builder.zext(_load(builder, address, shape), I32), four)
+        shifts = ir.Constant(four, [4 * (g % groups) for g in range(FOUR)])
+        points = builder.and_(builder.lshr(same, shifts), constant(four, 15))
+        return builder.sitofp(points, _FOUR_FLOATS.shape)
+
+    return emitter(_FOUR_FLOATS, (types.int64,), zeros)
+
+
+def add_row(high: bool) -> Any:
+    """Make ``add(v, address, factors, zeros)`` = v + factor (q - zero) for 32 columns of a row.
+
+    They are those of the low or of the high halves of 32 bytes at an address.
+    """
+    by_group = [column // 8 for column in range(PIECE)]
+
+    def add(builder: Builder, v: Value, address: Value, factors: Value, zeros: Value) -> Value:
+        q = builder.uitofp(_weights(builder, address)[high], _COLUMNS.shape)
+        difference = builder.fsub(q, take(builder, zeros, by_group))
+        return builder.fadd(v, builder.fmul(difference, take(builder, factors, by_group)))
+
+    return emitter(_COLUMNS, (_COLUMNS, types.int64, _FOUR_FLOATS, _FOUR_FLOATS), add)
+
+
+load_columns, store_columns, _, _ = vectors(PIECE)
+add_low, add_high = add_row(False), add_row(True)
