@@ -93,7 +93,7 @@ def one_row(args: Arguments, fields: Fields, w: Address, out: Address) -> None:
         nibbles.dots_i4_tokens(w, 0, xs, x_bytes, s, apart, groups, ys, DOTS_BYTES)
     for t in range(whole, tokens):
         xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * apart, out + i64(t) * DOTS_BYTES
-        nibbles.dots_i4(w, 0, xs, 0, s, 0, groups, ys, 0)
+        dot_int4(w, xs, s, groups, ys)
 
 
 def _weighted_rows(groups: int) -> Any:
@@ -183,5 +183,18 @@ def weights_of_row(row: Address, cols: Int, first: Int, last: Int, out: Address)
     for j in range(first, last):
         g = group_of(i32(j), groups)
         both = i32(q[(j >> 6) * 32 + (j & 31)])
-        z = i32(zeros[g >> 1]) >> (g & 1) * 4 & 15
-        y[j] = f32((both >> (j >> 5 & 1) * 4 & 15) - z) * half(scales[g])
+        level = half_byte(both, i32(j >> 5))
+        zero = half_byte(i32(zeros[g >> 1]), g)
+        y[j] = f32(i32(level - zero)) * half(scales[g])
+
+
+@kernel
+def half_byte(both: Int, i: Int) -> Int:
+    """Return the low half of a byte if i is even, the high one if it is odd."""
+    return i32(both >> i32((i & 1) << 2) & 15)
+
+
+@kernel
+def dot_int4(w: Address, x: Address, sums: Address, groups: Int, out: Address) -> None:
+    """out = W_i . x for one row, float32, from x and its sums over groups of columns."""
+    nibbles.dots_i4(w, 0, x, 0, sums, 0, groups, out, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import nibbles, simd
+from . import simd
 from .abi import (
     INT4,
     NONE,
@@ -24,7 +24,7 @@ from .abi import (
 )
 from .codes import code_sums, fill_tables_1
 from .common import GROUP, LINE, f32, i32, i64, kernel, mine, prefetch_row, share
-from .int4 import row_bytes, weighted_rows_int4
+from .int4 import dot_int4, row_bytes, weighted_rows_int4
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 from .types import Address, Arguments, Fields, Int, Ints, Offset
@@ -127,7 +127,7 @@ def predict(args: Arguments, fields: Fields) -> None:
                     key = args[WEIGHTS] + row_address(fields, listed[i])
                     y = dots + 4 * i64(listed[i] - start)
                     if is_int4:
-                        nibbles.dots_i4(key, 0, x, 0, sums, 0, groups, y, 0)
+                        dot_int4(key, x, sums, groups, y)
                     else:
                         simd.dots_i8(key, 0, x, 0, cols, y, 0)
             if start >= 0:
