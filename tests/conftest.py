@@ -19,7 +19,7 @@ from tests.helpers.tiny_models import (
     Oracle,
     compress,
     network,
-    pack,
+    pack_int4,
     predict,
     preview,
     rewrite,
@@ -92,7 +92,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     def make(arch: str = "v7", dtype: str = "int8", form: str = "dense") -> str:
         path = pathlib.Path(folder, f"{arch}-{dtype}-{form}.trwkv")
         if dtype == "int4":
-            return rewrite(make(arch, "int8", form), path, pack)
+            return rewrite(make(arch, "int8", form), path, pack_int4)
         if form == "dense":
             return write_model(path, shape_of(arch), dtype)
         return rewrite(make(arch, dtype), path, FORMS[form])

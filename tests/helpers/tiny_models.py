@@ -191,7 +191,7 @@ def preview(metadata: dict[str, Any], tensors: dict[str, np.ndarray], rows: int 
     tensors |= {f"head.{name}": array for name, array in parts.items()}
 
 
-def pack(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+def pack_int4(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     """Pack matrices of int8 as int4, in whatever form they are; `is_packed` says which."""
     metadata["dtype"] = "int4"
     for name in [*tensors]:

@@ -88,18 +88,21 @@ def _multiply_add(builder: Builder, total: Value, q: Value, x: Value) -> Value:
 
 def _totals(builder: Builder, ws: list[Value], xs: list[Value], groups: int) -> list[Value]:
     """Return the sums of a span for every pair of a row and a token: lanes 4 g to 4 g + 3."""
-    totals = [ir.Constant(_SUMS, None)] * (len(ws) * len(xs))
-    for piece in range(groups):
-        weights = [_weights(builder, builder.add(w, I64(PIECE * piece))) for w in ws]
+
+    def add(piece: Value, totals: list[Value]) -> list[Value]:
+        weights = [_weights(builder, _address(builder, w, piece, PIECE)) for w in ws]
         for half in range(2):
-            place = I64(2 * PIECE * (2 * piece + half))
-            inputs = [_load(builder, builder.add(x, place), _SHORTS, 2) for x in xs]
+            places = [_address(builder, x, piece, 4 * PIECE, 2 * PIECE * half) for x in xs]
+            inputs = [_load(builder, place, _SHORTS, 2) for place in places]
             pairs = [(q[half], x) for q in weights for x in inputs]
             totals = [
                 _multiply_add(builder, total, q, x)
                 for total, (q, x) in zip(totals, pairs, strict=True)
             ]
+        return totals
+
     zeros = ir.Constant(_SUMS, None)
+    totals = loop(builder, (I32(0), I32(groups)), 1, [zeros] * (len(ws) * len(xs)), add)
     for width in (8, 4)[: (4 // groups) // 2]:
         # Fewer than four groups come again in the upper lanes.
         folded = [
