@@ -519,7 +519,14 @@ def test_quantize(run, rng, tokens, width, shared, scale):
     x[rng.integers(tokens)] = 0  # a token of zeros
     src = bench.tokens_of("shared" if shared else "private", x)
     dst, scales = bench.room("private", width, np.int16), bench.room("private", 1)
-    fields = {"stride": width, "width": width, "dst": dst, "dst_scale": scales, "qmax": largest}
+    fields = {
+        "stride": width,
+        "width": width,
+        "dst": dst,
+        "dst_scale": scales,
+        "dst_sums": NONE,
+        "qmax": largest,
+    }
     bench.execute(op.QUANTIZE, shared=int(shared), src=src, **fields)
     q = bench.get("private", dst, width, np.int16)
     s = bench.get("private", scales, 1)
@@ -540,7 +547,15 @@ def test_quantize_rounds_half_to_even(run):
         bench.room("private", 1),
     )
     bench.execute(
-        op.QUANTIZE, shared=1, src=src, stride=9, width=9, dst=dst, dst_scale=scales, qmax=100
+        op.QUANTIZE,
+        shared=1,
+        src=src,
+        stride=9,
+        width=9,
+        dst=dst,
+        dst_scale=scales,
+        dst_sums=NONE,
+        qmax=100,
     )
     assert bench.get("private", dst, 9, np.int16).tolist() == [[100, 0, 2, 2, 0, -2, -2, 3, -100]]
 
@@ -567,13 +582,17 @@ def matmul_inputs(bench, rng, kind, rows, cols, shared):
         x_scale = (rng.uniform(0.5, 2, (tokens, 1)) / qmax(cols)).astype(F32)
         y = (x.astype(np.int64) @ w.astype(np.int64).T).astype(np.float64) * scale * x_scale
         src = bench.tokens_of("private", x)
-        scales = {"src_scale": bench.tokens_of("private", x_scale), "scale": bench.weight(scale)}
+        scales = {
+            "src_sums": NONE,
+            "src_scale": bench.tokens_of("private", x_scale),
+            "scale": bench.weight(scale),
+        }
     else:
         w = normal(rng, rows, cols, scale=cols**-0.5).astype(KINDS[kind][0])
         x = normal(rng, tokens, cols)
         y = x.astype(np.float64) @ w.astype(np.float64).T
         src = bench.tokens_of("shared" if shared else "private", x)
-        scales = {"src_scale": NONE, "scale": NONE}
+        scales = {"src_sums": NONE, "src_scale": NONE, "scale": NONE}
     fields = {"weight": bench.weight(w), "kind": op.KINDS[kind], "cols": cols}
     fields |= {"shared": int(shared), "src": src, "stride": cols}
     return y, fields | scales
@@ -693,6 +712,7 @@ def test_sparse(run, rng, tokens, neurons, split, gated, threads, paged):
         "stride": neurons,
     }
     fields |= {
+        "src_sums": NONE,
         "src_scale": bench.tokens_of("private", x_scale),
         "dst": dst,
         "dst_stride": C,
@@ -750,7 +770,12 @@ def test_predict(run, rng, tokens, neurons, C, threads, paged, networked):
         "unit": 1,
     }
     fields |= {"cols": C, "shared": 0, "src": bench.tokens_of("private", q), "stride": C}
-    fields |= {"src_scale": bench.tokens_of("private", x_scale), "dst": dst, "dst_stride": neurons}
+    fields |= {
+        "src_sums": NONE,
+        "src_scale": bench.tokens_of("private", x_scale),
+        "dst": dst,
+        "dst_stride": neurons,
+    }
     fields |= {
         "activation": op.SQUARED_RELU,
         "bias": NONE,
@@ -1109,6 +1134,8 @@ def test_exact(run, rng, tokens, part, cols, threads, chosen_share):
         scale=bench.weight(scale),
         cols=cols,
         src=bench.tokens_of("private", q),
+        kind=op.INT8,
+        src_sums=NONE,
         src_scale=bench.tokens_of("private", q_scale),
         first=first,
         rows=count,
@@ -1138,6 +1165,8 @@ def test_exact_of_more_rows_than_its_list_holds(run):
         scale=bench.weight(np.ones(rows, F32)),
         cols=cols,
         src=bench.tokens_of("private", q),
+        kind=op.INT8,
+        src_sums=NONE,
         src_scale=bench.tokens_of("private", one),
         first=0,
         rows=rows,
@@ -1165,6 +1194,8 @@ def test_exact_keeps_its_list_in_its_place(run):
             scale=bench.weight(np.ones(len(scores), F32)),
             cols=cols,
             src=bench.tokens_of("private", np.full((1, cols), 5, np.int16)),
+            kind=op.INT8,
+            src_sums=NONE,
             src_scale=bench.tokens_of("private", np.ones((1, 1), F32)),
             first=0,
             rows=len(scores),

@@ -62,8 +62,9 @@ def test_the_numpy_form_is_what_the_backend_calls(opcode):
 
 every_model = [(arch, dtype, "dense") for arch in VERSIONS for dtype in DTYPES]
 every_model += [
-    (arch, "int8", form)
+    (arch, dtype, form)
     for arch in VERSIONS
+    for dtype in ("int8", "int4")
     for form in ("compressed", "predicted", "networked", "previewed")
 ]
 

@@ -23,7 +23,7 @@ from tests.helpers.tiny_models import (
 from tinyrwkv.engine.pace import PAUSE, Pace
 from tinyrwkv.engine.plan import memory_plan
 from tinyrwkv.engine.steps import Steps
-from tinyrwkv.file import memory
+from tinyrwkv.file import int4, memory
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.program.program import Program
 from tinyrwkv.versions.layout import VERSIONS
@@ -36,7 +36,7 @@ def steps_of(path: str) -> Steps:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, arch, dtype):
-    row = 64 * {"f32": 4, "f16": 2, "int8": 1}[dtype] + 4 * (dtype == "int8")
+    row = {"f32": 4 * 64, "f16": 2 * 64, "int8": 64 + 4, "int4": int4.row_bytes(64)}[dtype]
     for part in memory_plan(steps_of(tiny(arch, dtype)), None)["parts"]:
         expected = {"embedding": row, "tokenizer": 0}.get(part["part"], part["file_bytes"])
         assert part["touched_bytes_per_token"] == expected, part["part"]

@@ -20,6 +20,7 @@ from tests.helpers.tiny_models import (
 )
 from tinyrwkv.cli.formulas import describe
 from tinyrwkv.errors import FormatError
+from tinyrwkv.file.int4 import GROUP
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NAMES, NONE
@@ -54,7 +55,10 @@ every_model = [
     (arch, dtype, form) for arch in VERSIONS for dtype in DTYPES for form in ("dense", "compressed")
 ]
 every_model += [
-    (arch, "int8", form) for arch in VERSIONS for form in ("predicted", "networked", "previewed")
+    (arch, dtype, form)
+    for arch in VERSIONS
+    for dtype in ("int8", "int4")
+    for form in ("predicted", "networked", "previewed")
 ]
 
 
@@ -178,16 +182,20 @@ def uses_of_quantize(f):
     yield read("shared" if f["shared"] else "private", WHOLE, f["src"], extent)
     yield write("private", WHOLE, f["dst"], TOKENS // 2 * f["width"])
     yield write("private", WHOLE, f["dst_scale"], TOKENS)
+    if f["dst_sums"] != NONE:
+        yield write("private", WHOLE, f["dst_sums"], TOKENS * (f["width"] // GROUP))
 
 
 def uses_of_product(f, how):
     rows = f["units"] * f["unit"]
     # The last token's part of a row ends before its stride does.
-    item = 2 if f["kind"] == op.INT8 else 4
+    item = 2 if f["kind"] in (op.INT8, op.INT4) else 4
     extent = item * ((MAX_TOKENS - 1) * f["stride"] + f["cols"])
     yield read("shared" if f["shared"] else "private", WHOLE, f["src"], extent)
     if f["src_scale"] != NONE:
         yield read("private", WHOLE, f["src_scale"], TOKENS)
+    if f["kind"] == op.INT4:
+        yield read("private", WHOLE, f["src_sums"], TOKENS * (f["cols"] // GROUP))
     if f["mode"] != op.LOGITS:
         yield write("shared", how, f["dst"], TOKENS * rows)
     if f["mode"] == op.GATED_ADD:
@@ -269,6 +277,8 @@ def uses_of_exact(f):
     how = "by unit of the head"
     yield read("private", WHOLE, f["src"], TOKENS // 2 * f["cols"])
     yield read("private", WHOLE, f["lowest"], TOKENS)
+    if f["kind"] == op.INT4:
+        yield read("private", WHOLE, f["src_sums"], TOKENS * (f["cols"] // GROUP))
     yield read("shared", how, f["scores"], TOKENS // 2 * f["dst_stride"])
     yield write("shared", how, f["dst"], TOKENS * f["dst_stride"])
 

@@ -117,6 +117,7 @@ def product_fields(bench: Bench, rows: int, x: np.ndarray) -> dict[str, int]:
         "scale": bench.weight(np.ones(rows, F32)),
         "shared": 0,
         "src": bench.tokens_of("private", x),
+        "src_sums": NONE,
         "src_scale": bench.tokens_of("private", np.ones((len(x), 1), F32)),
         "activation": op.IDENTITY,
         "bias": NONE,
@@ -181,6 +182,8 @@ def test_exact_rows_of_a_head_at_their_limits(make, form, cols):
         scale=bench.weight(np.ones(rows, F32)),
         cols=cols,
         src=bench.tokens_of("private", q.astype(np.int16)),
+        kind=op.INT8,
+        src_sums=NONE,
         src_scale=bench.tokens_of("private", np.ones((6, 1), F32)),
         first=0,
         rows=rows,
@@ -229,6 +232,7 @@ def test_the_predictor_at_its_limits(make, cols):
         score = np.array(python_sums(2 * positive - 1, upper[None])[0])
         bench = make()
         fields = product_fields(bench, neurons, q[None].astype(np.int16))
+        fields["src_sums"] = NONE
         fields["src_scale"] = bench.tokens_of("private", np.full((1, 1), 1 / 256, F32))
         keys = np.tile(np.sign(q), (neurons, 1))  # whatever is read gives more than zero
         fields |= {"weight": bench.weight(keys.astype(np.int8)), "cols": cols, "stride": cols}
@@ -264,7 +268,7 @@ def test_activations_keep_to_their_limit_or_have_no_finite_scale(make, kind):
         x[0, n // 2], x[1] = SPECIAL[kind], SPECIAL[kind]
         dst, scales = bench.room("private", n, np.int16), bench.room("private", 1)
         fields = {"src": bench.tokens_of("shared", x), "shared": 1, "stride": n, "width": n}
-        bench.execute(op.QUANTIZE, dst=dst, dst_scale=scales, qmax=qmax(n), **fields)
+        bench.execute(op.QUANTIZE, dst=dst, dst_scale=scales, dst_sums=NONE, qmax=qmax(n), **fields)
         q, scale = bench.get("private", dst, n, np.int16), bench.get("private", scales, 1)
         assert np.isfinite(scale).all() == np.isfinite(SPECIAL[kind])
         if np.isfinite(scale).all():

@@ -33,9 +33,12 @@ def test_good_files_are_good(tiny, arch, dtype, form):
 def test_a_weight_that_is_no_number_is_named(tmp_path, tiny, arch, dtype, number):
     metadata, tensors = read_tensors(tiny(arch, dtype))
     names = [name for name, array in tensors.items() if array.dtype in (np.float32, np.float16)]
-    assert {"f32": "blocks.1.ffn.key.weight", "f16": "emb.weight", "int8": "head.weight.scale"}[
-        dtype
-    ] in names
+    assert {
+        "f32": "blocks.1.ffn.key.weight",
+        "f16": "emb.weight",
+        "int8": "head.weight.scale",
+        "int4": "blocks.1.ffn.value.weight.scale",
+    }[dtype] in names
     for name in names:
         array = tensors[name].copy()
         array.flat[array.size // 2] = number
@@ -47,6 +50,24 @@ def test_a_weight_that_is_no_number_is_named(tmp_path, tiny, arch, dtype, number
             verify(file)
     with pytest.raises(FormatError, match="finite numbers"):
         tinyrwkv.load(path, backend="numpy", verify=True)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("form", ["dense", "compressed", "predicted", "previewed"])
+def test_a_scale_of_int4_that_is_no_number_is_named(tmp_path, tiny, form, number):
+    metadata, tensors = read_tensors(tiny("v7", "int4", form))
+    names = ["emb.weight", "blocks.1.ffn.value.rows", "blocks.1.ffn.bundles", "head.rows.weight"]
+    found = [name for name in names if name in tensors]
+    assert len(found) == {"dense": 1}.get(form, 2)
+    for name in found:
+        array = tensors[name].copy()
+        scale = np.array([number], "<f2").view(np.uint8)
+        array[len(array) // 2, 32:34] = scale  # of the only group of a row of 64 weights
+        changed = tensors | {name: array}
+        path = write_tensors(tmp_path / "a.trwkv", metadata, changed)
+        row = f"a scale of {number} in row {len(array) // 2}"
+        with open_file(path) as file, pytest.raises(FormatError, match=f"'{name}' holds {row}"):
+            verify(file)
 
 
 def test_a_number_far_into_a_tensor_is_found(tmp_path):

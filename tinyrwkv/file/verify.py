@@ -7,10 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import FormatError
+from . import int4
 from .mapped import TensorFile
 from .table import Tensor
 
 _CHUNK = 1 << 18  # numbers to check at a time
+_PACKED = (".weight", ".weight.a", ".weight.b", ".rows", ".bundles")  # what holds int4 as u8
 
 
 def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None) -> None:
@@ -38,6 +40,8 @@ def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None)
     for tensor in file.tensors.values():
         if tensor.dtype in ("f32", "f16"):
             _check_numbers(file, tensor)
+        elif tensor.dtype == "u8" and tensor.name.endswith(_PACKED):
+            _check_scales(file, tensor)
 
 
 def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
@@ -49,9 +53,36 @@ def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
         is_bad = np.isnan(part) if may_be_infinite else ~np.isfinite(part)
         if is_bad.any():
             at = first + int(is_bad.argmax())
-            found = f"{numbers[at]} at number {at:,}"
-            fix = "convert again; the checkpoint may be damaged"
-            what = f"tensor '{tensor.name}'"
-            sentence = f"{file.path}: {what} holds {found}, but it must hold finite numbers"
-            raise FormatError(file.path, what, found, "finite numbers", fix, sentence)
+            raise _not_finite(file, tensor, f"{numbers[at]} at number {at:,}")
         file.drop(tensor.offset + first * numbers.itemsize, part.nbytes)
+
+
+def _check_scales(file: TensorFile, tensor: Tensor) -> None:
+    """Raise a FormatError if a scale of a matrix in int4 is NaN or infinite."""
+    rows = file[tensor.name]
+    step = max(1, _CHUNK // rows.shape[1])
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        scales = int4.unpack(_rows_of_int4(file, tensor, part))[1]
+        is_bad = ~np.isfinite(scales).reshape(len(part), -1)
+        if is_bad.any():
+            at = int(is_bad.any(axis=1).argmax())
+            number = scales.reshape(len(part), -1)[at, is_bad[at].argmax()]
+            raise _not_finite(file, tensor, f"a scale of {number} in row {first + at:,}")
+        file.drop(tensor.offset + first * rows.shape[1], part.nbytes)
+
+
+def _rows_of_int4(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray:
+    """Return rows of int4; a row of bundles is a page of pairs of them, or one pair."""
+    if not tensor.name.endswith(".bundles"):
+        return part
+    row_bytes = int4.row_bytes(file.config["n_embd"])
+    used = part.shape[1] // (2 * row_bytes) * 2 * row_bytes
+    return part[:, :used].reshape(-1, row_bytes)
+
+
+def _not_finite(file: TensorFile, tensor: Tensor, found: str) -> FormatError:
+    fix = "convert again; the checkpoint may be damaged"
+    what = f"tensor '{tensor.name}'"
+    sentence = f"{file.path}: {what} holds {found}, but it must hold finite numbers"
+    return FormatError(file.path, what, found, "finite numbers", fix, sentence)

@@ -1,0 +1,278 @@
+"""Matrices in int4: rows in a file, their dot products bit for bit, and models of all forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyrwkv
+from benchmarks.random_model import packed, write
+from tests.helpers.tiny_models import (
+    BOUNDS,
+    Oracle,
+    compress,
+    error,
+    network,
+    pack_int4,
+    predict,
+    preview,
+    rewrite,
+    shape_of,
+)
+from tinyrwkv.errors import FormatError
+from tinyrwkv.file import int4
+from tinyrwkv.file.int4 import GROUP, LARGEST
+
+F32 = np.float32
+LARGEST_ACTIVATION = 127 * 256
+
+FORMS = {
+    "compressed": compress,
+    "predicted": predict,
+    "networked": network,
+    "previewed": preview,
+}
+
+groups = st.integers(1, 11)
+seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+
+
+def random_rows(
+    rng: np.random.Generator, rows: int, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return random q, scales and zero points of rows of `count` groups."""
+    q = rng.integers(0, LARGEST + 1, (rows, count * GROUP), dtype=np.uint8)
+    scale = rng.uniform(1e-4, 2, (rows, count)).astype(np.float16)
+    zero = rng.integers(0, LARGEST + 1, (rows, count), dtype=np.uint8)
+    return q, scale, zero
+
+
+def group_of_each_column(columns: int) -> np.ndarray:
+    """Return the group of each column, as docs/format.md says it in words."""
+    found = np.empty(columns, int)
+    start = 0
+    for in_span in (4, 2, 1):
+        while columns - start >= in_span * GROUP:
+            for column in range(in_span * GROUP):
+                found[start + column] = start // GROUP + column // 8 % in_span
+            start += in_span * GROUP
+    return found
+
+
+@given(seeds, st.integers(1, 5), groups)
+def test_rows_are_read_as_they_were_written(rng, rows, count):
+    q, scale, zero = random_rows(rng, rows, count)
+    packed_rows = int4.pack(q, scale, zero)
+    assert packed_rows.dtype == np.uint8
+    assert packed_rows.shape == (rows, int4.row_bytes(count * GROUP))
+    assert int4.columns(packed_rows.shape[1]) == count * GROUP
+    for found, expected in zip(int4.unpack(packed_rows), (q, scale, zero), strict=True):
+        assert found.tobytes() == expected.tobytes()
+
+
+@given(seeds, st.integers(1, 5), groups)
+def test_weights_are_those_of_the_formula(rng, rows, count):
+    q, scale, zero = random_rows(rng, rows, count)
+    g = group_of_each_column(count * GROUP)
+    expected = scale[:, g].astype(F32) * (q.astype(F32) - zero[:, g])
+    assert int4.dequantize(int4.pack(q, scale, zero)).tobytes() == expected.tobytes()
+
+
+@given(groups)
+def test_the_order_of_columns_is_group_by_group(count):
+    g = group_of_each_column(count * GROUP)
+    assert int4.order(count * GROUP).tolist() == np.argsort(g, kind="stable").tolist()
+
+
+def test_a_row_in_bytes():
+    q = np.arange(64, dtype=np.uint8).reshape(1, 64) % 16
+    row = int4.pack(q, np.array([[0.5]], np.float16), np.array([[9]], np.uint8))[0]
+    assert row[:4].tolist() == [0x00, 0x11, 0x22, 0x33]  # columns 0 to 3, and 32 to 35
+    assert row[32:].tobytes() == b"\x00\x38\x09"  # 0.5 in float16, and the zero point
+
+
+# Dot products.
+
+
+def exact_dot(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the products of rows with x, (T, rows), in the order that the kernels fix."""
+    q, scale, zero = int4.unpack(rows)
+    count = scale.shape[1]
+    by_group = int4.order(q.shape[1])
+    w = q[:, by_group].reshape(len(rows), count, GROUP).astype(np.int64)
+    w -= zero[..., None]
+    inputs = x[:, by_group].reshape(len(x), count, GROUP).astype(np.int64)
+    sums = np.einsum("rgj,tgj->trg", w, inputs)  # (T, rows, groups)
+    assert np.abs(sums).max() < 2**31
+    lanes = np.zeros((len(x), len(rows), 4), F32)
+    for start, stop in spans(count):
+        terms = sums[..., start:stop].astype(F32) * scale[:, start:stop].astype(F32)
+        lanes[..., : stop - start] += terms
+    even, odd = lanes[..., 0] + lanes[..., 2], lanes[..., 1] + lanes[..., 3]
+    return even + odd
+
+
+def spans(count: int) -> list[tuple[int, int]]:
+    """Return where the spans of a row begin and end, in groups."""
+    found, start = [], 0
+    for in_span in (4, 2, 1):
+        while count - start >= in_span:
+            found.append((start, start + in_span))
+            start += in_span
+    return found
+
+
+@pytest.fixture(scope="module")
+def dots() -> dict[str, Any]:
+    numba = pytest.importorskip("numba", reason="numba is not installed")
+    from tinyrwkv.kernels import int4 as kernels
+    from tinyrwkv.kernels import nibbles
+
+    njit = numba.njit(error_model="numpy")
+
+    def of(name: str) -> Any:
+        intrinsic = getattr(nibbles, name)
+
+        @njit
+        def call(w, w_bytes, x, x_bytes, sums, sums_bytes, groups, out, apart):
+            count = np.int32(groups)
+            intrinsic(w, w_bytes, x, x_bytes, sums, sums_bytes, count, out, apart)
+
+        return call
+
+    @njit
+    def sums(x, cols, out):
+        kernels.group_sums(x, np.int32(cols), out)
+
+    return {name: of(name) for name in ("dots_i4", "dots_i4_rows", "dots_i4_tokens")} | {
+        "sums": sums
+    }
+
+
+SHAPES = {"dots_i4": (1, 1), "dots_i4_rows": (4, 1), "dots_i4_tokens": (1, 4)}
+
+
+def computed(dots: dict[str, Any], name: str, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return what an intrinsic gives for its rows and tokens, (T, rows)."""
+    T, cols = x.shape
+    sums = np.empty((T, cols // GROUP), np.int32)
+    for t in range(T):
+        dots["sums"](x[t].ctypes.data, cols, sums[t].ctypes.data)
+    assert sums.tolist() == x[:, int4.order(cols)].reshape(T, -1, GROUP).sum(axis=2).tolist()
+    out = np.full(max(T, len(rows)), np.nan, F32)
+    places = rows.ctypes.data, rows.strides[0], x.ctypes.data, x.strides[0]
+    dots[name](*places, sums.ctypes.data, sums.strides[0], sums.shape[1], out.ctypes.data, 4)
+    return out.reshape(T, len(rows))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@given(rng=seeds, count=groups, spread=st.sampled_from([3, 1000, LARGEST_ACTIVATION]))
+@settings(max_examples=40)
+def test_dot_products_bit_for_bit(dots, name, rng, count, spread):
+    rows, tokens = SHAPES[name]
+    w = int4.pack(*random_rows(rng, rows, count))
+    x = rng.integers(-spread, spread + 1, (tokens, count * GROUP)).astype(np.int16)
+    assert computed(dots, name, w, x).tobytes() == exact_dot(w, x).tobytes()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("zero", [0, LARGEST])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_sums_of_a_group_fit(dots, name, zero, sign):
+    # 64 products of at most 15 and 127 * 256 are 31,211,520; with a zero point they are as large.
+    rows, tokens = SHAPES[name]
+    count = 7
+    q = np.full((rows, count * GROUP), LARGEST - zero, np.uint8)
+    scale, zeros = np.ones((rows, count), np.float16), np.full((rows, count), zero, np.uint8)
+    x = np.full((tokens, count * GROUP), sign * LARGEST_ACTIVATION, np.int16)
+    found = computed(dots, name, int4.pack(q, scale, zeros), x)
+    assert (found == sign * (1 if zero == 0 else -1) * count * GROUP * 15.0 * (127 * 256)).all()
+
+
+# Models.
+
+
+def model_of(folder: Any, arch: str, form: str, width: int, ffn: int, seed: int) -> str:
+    """Write a random model of int4 in some form; return its path."""
+    config = shape_of(arch, layers=1, width=width, ffn=ffn, vocab=70)
+    source = str(folder / "int8.trwkv")
+    write(source, config, "int8", seed)
+    if form != "dense":
+        source = rewrite(source, folder / "form.trwkv", FORMS[form])
+    return rewrite(source, folder / "int4.trwkv", pack_int4)
+
+
+@given(
+    st.sampled_from(("v4", "v5.2", "v6", "v7")),
+    st.sampled_from(("dense", *FORMS)),
+    groups,
+    groups,
+    st.integers(0, 99),
+    st.integers(1, 19),
+)
+@settings(max_examples=25)
+def test_chunks_threads_and_backends_agree(
+    tmp_path_factory, arch, form, count, ffn_groups, seed, tokens
+):
+    folder = tmp_path_factory.mktemp("int4")
+    path = model_of(folder, arch, form, count * GROUP, ffn_groups * GROUP - 32 * (seed % 2), seed)
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 70, tokens).tolist()
+    model = tinyrwkv.load(path, backend="native")
+    together, last = model.forward(ids, logits="all")
+    state = model.new_state()
+    for row, token in zip(together, ids, strict=True):
+        logits, state = model.forward([token], state)
+        assert logits.tobytes() == row.tobytes()
+    assert state.data.tobytes() == last.data.tobytes()
+    shared, _ = tinyrwkv.load(path, backend="native", threads=3).forward(ids, logits="all")
+    assert shared.tobytes() == together.tobytes()
+    if form != "previewed":  # its numpy form may choose other rows at the border
+        numpy, _ = tinyrwkv.load(path, backend="numpy").forward(ids, logits="all")
+        assert error(numpy, together) < BOUNDS["int4"]
+    if form in ("dense", "compressed"):
+        assert error(together, Oracle(path).run(ids)[0]) < BOUNDS["int4"]
+
+
+def test_numba_gives_the_bits_of_native(tmp_path):
+    pytest.importorskip("numba", reason="numba is not installed")
+    for form in ("dense", *FORMS):
+        path = model_of(tmp_path, "v7", form, 7 * GROUP, 5 * GROUP, 1)
+        found = [
+            tinyrwkv.load(path, backend=backend).forward(range(1, 22), logits="all")[0]
+            for backend in ("native", "numba")
+        ]
+        assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_a_matrix_whose_width_is_no_multiple_of_64_is_in_int8(tmp_path):
+    def change(metadata: dict, tensors: dict) -> None:
+        pack_int4(metadata, tensors)
+        del tensors["blocks.0.ffn.value.weight.scale"]
+
+    source = str(tmp_path / "int8.trwkv")
+    write(source, shape_of("v7", layers=1, width=64, ffn=96, vocab=70), "int8")
+    path = rewrite(source, tmp_path / "a.trwkv", change)
+    with pytest.raises(FormatError, match=r"blocks\.0\.ffn\.value\.weight\.scale' is missing"):
+        tinyrwkv.load(path, backend="numpy")
+
+
+def test_packed_rows_belong_to_a_model_of_int4(tmp_path):
+    def change(metadata: dict, tensors: dict) -> None:
+        pack_int4(metadata, tensors)
+        metadata["dtype"] = "int8"
+
+    source = str(tmp_path / "int8.trwkv")
+    write(source, shape_of("v7", layers=1, width=64, ffn=96, vocab=70), "int8")
+    with pytest.raises(FormatError, match=r"'emb\.weight' must be i8"):
+        tinyrwkv.load(rewrite(source, tmp_path / "a.trwkv", change), backend="numpy")
+
+
+def test_rounding_to_int4_is_near():
+    w = np.random.default_rng(0).standard_normal((20, 320)).astype(F32)
+    wrong = int4.dequantize(packed(w)) - w
+    assert np.sqrt(np.square(wrong).mean()) < 0.12
