@@ -594,7 +594,7 @@ def matmul_inputs(bench, rng, kind, rows, cols, shared):
         src = bench.tokens_of("shared" if shared else "private", x)
         scales = {"src_sums": NONE, "src_scale": NONE, "scale": NONE}
     fields = {"weight": bench.weight(w), "kind": op.KINDS[kind], "cols": cols}
-    fields |= {"shared": int(shared), "src": src, "stride": cols}
+    fields |= {"shared": int(shared), "src": src, "stride": cols, "src_sums": NONE}
     return y, fields | scales
 
 

@@ -119,7 +119,7 @@ def test_forward_is_the_reference_in_any_shape(
     expected, after = Oracle(path).run(tokens)
     logits, state = tinyrwkv.load(path, backend=backend).forward(tokens, logits="all")
     bound = (
-        5e-4 if dtype != "int8" else 2e-2
+        5e-4 if dtype not in ("int8", "int4") else 2e-2
     )  # heads of equal numbers, which their norm blows up, are rare but happen
     assert np.abs(logits - expected).max() <= bound * max(1, expected.std())
     assert np.abs(state.data - after).max() <= bound * max(1, after[np.abs(after) < 1e29].std())

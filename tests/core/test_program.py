@@ -194,8 +194,6 @@ def uses_of_product(f, how):
     yield read("shared" if f["shared"] else "private", WHOLE, f["src"], extent)
     if f["src_scale"] != NONE:
         yield read("private", WHOLE, f["src_scale"], TOKENS)
-    if f["kind"] == op.INT4:
-        yield read("private", WHOLE, f["src_sums"], TOKENS * (f["cols"] // GROUP))
     if f["mode"] != op.LOGITS:
         yield write("shared", how, f["dst"], TOKENS * rows)
     if f["mode"] == op.GATED_ADD:
@@ -204,12 +202,19 @@ def uses_of_product(f, how):
         yield read("private", WHOLE, f["diag_src"], TOKENS * rows)
 
 
+def uses_of_sums(f):
+    if f["kind"] == op.INT4:
+        yield read("private", WHOLE, f["src_sums"], TOKENS * (f["cols"] // GROUP))
+
+
 def uses_of_matmul(f):
+    yield from uses_of_sums(f)
     yield from uses_of_product(f, f"by {f['unit']}")
 
 
 def uses_of_predict(f):
     how = "by block of neurons"
+    yield from uses_of_sums(f)
     yield from uses_of_product(f, how)
     yield write("private", WHOLE, f["sums"], 8 * f["cols"])
     if f["network"] != NONE:
@@ -277,8 +282,7 @@ def uses_of_exact(f):
     how = "by unit of the head"
     yield read("private", WHOLE, f["src"], TOKENS // 2 * f["cols"])
     yield read("private", WHOLE, f["lowest"], TOKENS)
-    if f["kind"] == op.INT4:
-        yield read("private", WHOLE, f["src_sums"], TOKENS * (f["cols"] // GROUP))
+    yield from uses_of_sums(f)
     yield read("shared", how, f["scores"], TOKENS // 2 * f["dst_stride"])
     yield write("shared", how, f["dst"], TOKENS * f["dst_stride"])
 
@@ -413,9 +417,9 @@ damages = {
     "a row more": lambda array: np.concatenate([array, array[:1]]),
     "another dimension": lambda array: array[None],
     "one dimension": lambda array: np.concatenate([array.reshape(-1), array.reshape(-1)[:1]]),
-    "another type": lambda array: array.view(np.uint8),
+    "another type": lambda array: array.view(np.int8 if array.dtype == np.uint8 else np.uint8),
     "numbers of the same size": lambda array: array.view(
-        {1: np.uint8, 2: np.int8, 4: np.int32}[array.itemsize]
+        {"int8": np.uint8, "uint8": np.int8, "float16": np.int8}.get(array.dtype.name, np.int32)
     ),
 }
 

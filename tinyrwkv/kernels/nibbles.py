@@ -10,7 +10,7 @@ and need no order. Floats are added only between spans, lane by lane, and then b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -60,6 +60,13 @@ def _joined(builder: Builder, a: Value, b: Value, lanes: Sequence[int]) -> Value
     return builder.shuffle_vector(a, b, ir.Constant(vector_of(I32, len(lanes)), list(lanes)))
 
 
+def _all_four(builder: Builder, vectors: list[Value]) -> Value:
+    """Put four vectors of four lanes one after the other."""
+    a, b, c, d = vectors
+    low, high = _joined(builder, a, b, range(8)), _joined(builder, c, d, range(8))
+    return _joined(builder, low, high, range(16))
+
+
 def _weights(builder: Builder, address: Value) -> list[Value]:
     """Return q of 64 columns, int16: those of the low halves of 32 bytes, and of the high ones."""
     wide = builder.zext(_load(builder, address, _BYTES), _SHORTS)
@@ -82,8 +89,7 @@ def _multiply_add(builder: Builder, total: Value, q: Value, x: Value) -> Value:
         products = take(builder, product, range(8 * i, 8 * i + 8))
         name = "llvm.vector.partial.reduce.add.v4i32.v8i32"
         parts.append(call(builder, name, four, before, products))
-    low, high = (_joined(builder, *parts[i : i + 2], range(8)) for i in (0, 2))
-    return _joined(builder, low, high, range(16))
+    return _all_four(builder, parts)
 
 
 def _totals(builder: Builder, ws: list[Value], xs: list[Value], groups: int) -> list[Value]:
@@ -142,8 +148,8 @@ def _spread(builder: Builder, vectors: list[Value], copies: int) -> Value:
     if len(vectors) == 1:
         lanes = [g for g in range(FOUR) for _ in range(copies)]
         return take(builder, vectors[0], lanes)
-    low, high = (_joined(builder, *vectors[i : i + 2], range(8)) for i in (0, 2))
-    return _joined(builder, low, high, [4 * i + g for g in range(FOUR) for i in range(FOUR)])
+    lanes = [4 * i + g for g in range(FOUR) for i in range(FOUR)]
+    return take(builder, _all_four(builder, vectors), lanes)
 
 
 def _padded(builder: Builder, vector: Value, groups: int) -> Value:
@@ -179,6 +185,41 @@ def _sums(builder: Builder, tokens: list[Value], groups: int, copies: int) -> Va
     return _spread(builder, found, copies)
 
 
+class _Places(NamedTuple):
+    """Addresses: of the weights, scales and zero points of rows, of x and its sums of tokens."""
+
+    weights: list[Value]
+    scales: list[Value]
+    zeros: list[Value]
+    x: list[Value]
+    sums: list[Value]
+
+    def at(self, builder: Builder, group: Value) -> _Places:
+        """Return where they are from a group on, which is even if it does not stand alone."""
+
+        def moved(addresses: list[Value], index: Value, step: int) -> list[Value]:
+            return [_address(builder, address, index, step) for address in addresses]
+
+        return _Places(
+            moved(self.weights, group, PIECE),
+            moved(self.scales, group, 2),
+            moved(self.zeros, builder.lshr(group, I32(1)), 1),
+            moved(self.x, group, 4 * PIECE),
+            moved(self.sums, group, 4),
+        )
+
+
+def _terms(builder: Builder, here: _Places, groups: int) -> Value:
+    """Return s_g (sum_j q_j x_j - z_g sum_j x_j) for the groups of a span, side by side."""
+    rows, tokens = len(here.weights), len(here.x)
+    totals = _totals(builder, here.weights, here.x, groups)
+    zeros = _zero_points(builder, here.zeros, groups, tokens)
+    offset = builder.mul(zeros, _sums(builder, here.sums, groups, rows))
+    total = builder.sub(_side_by_side(builder, totals), offset)
+    floats = builder.sitofp(total, vector_of(F32, total.type.count))
+    return builder.fmul(floats, _scales(builder, here.scales, groups, tokens))
+
+
 def _dots(rows: int, tokens: int) -> Any:
     """Make the intrinsic that multiplies `rows` int4 rows with `tokens` vectors.
 
@@ -212,28 +253,15 @@ def _dots(rows: int, tokens: int) -> Any:
             return [builder.add(base, builder.mul(stride, I64(i))) for i in range(number)]
 
         weights = apart(w, w_stride, rows)
-        before_scales = builder.mul(builder.sext(groups, I64), I64(PIECE))
-        scales = [builder.add(row, before_scales) for row in weights]
-        before_zeros = builder.mul(builder.sext(groups, I64), I64(2))
-        zeros = [builder.add(row, before_zeros) for row in scales]
-        xs, xsums = apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
+        scales = [_address(builder, row, groups, PIECE) for row in weights]
+        zeros = [_address(builder, row, groups, 2) for row in scales]
+        inputs = apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
+        places = _Places(weights, scales, zeros, *inputs)
 
         def add_span(span: int) -> Any:
             def add(g: Value, carried: list[Value]) -> list[Value]:
-                at = [_address(builder, row, g, PIECE) for row in weights]
-                inputs = [_address(builder, token, g, 4 * PIECE) for token in xs]
-                total = _side_by_side(builder, _totals(builder, at, inputs, span))
-                s = [_address(builder, row, g, 2) for row in scales]
-                half = builder.lshr(g, I32(1))
-                z = [_address(builder, row, half, 1) for row in zeros]
-                X = [_address(builder, token, g, 4) for token in xsums]
-                offset = builder.mul(
-                    _zero_points(builder, z, span, tokens), _sums(builder, X, span, rows)
-                )
-                total = builder.sub(total, offset)
-                floats = builder.sitofp(total, vector_of(F32, FOUR * count))
-                scaled = builder.fmul(floats, _scales(builder, s, span, tokens))
-                return [builder.fadd(carried[0], scaled)]
+                terms = _terms(builder, places.at(builder, g), span)
+                return [builder.fadd(carried[0], terms)]
 
             return add
 
@@ -243,17 +271,21 @@ def _dots(rows: int, tokens: int) -> Any:
             stop = builder.and_(groups, I32(-span))
             y = loop(builder, (done, stop), span, y, add_span(span))
             done = stop
-        total = y[0]
-        while total.type.count > count:
-            middle = total.type.count // 2
-            low = take(builder, total, range(middle))
-            total = builder.fadd(low, take(builder, total, range(middle, 2 * middle)))
-        for i in range(count):
-            at = builder.add(out, builder.mul(out_stride, I64(i)))
-            builder.store(builder.extract_element(total, I32(i)), opaque(builder, at), align=4)
+        _store_sums(builder, y[0], count, out, out_stride)
         return context.get_dummy_value()
 
     return dots
+
+
+def _store_sums(builder: Builder, y: Value, count: int, out: Value, out_stride: Value) -> None:
+    """Store (y_0 + y_2) + (y_1 + y_3) of each of `count` that lie side by side."""
+    while y.type.count > count:
+        middle = y.type.count // 2
+        low = take(builder, y, range(middle))
+        y = builder.fadd(low, take(builder, y, range(middle, 2 * middle)))
+    for i in range(count):
+        at = builder.add(out, builder.mul(out_stride, I64(i)))
+        builder.store(builder.extract_element(y, I32(i)), opaque(builder, at), align=4)
 
 
 dots_i4 = _dots(1, 1)
