@@ -131,7 +131,7 @@ def fit_preview(
     exact, exact_scale = quantize_rows(np.ascontiguousarray(weight[order]))
     parts = {
         **codes,
-        "places": np.argsort(order).astype(np.int32),
+        "places": np.argsort(order).astype(np.uint16 if V <= 1 << 16 else np.int32),
         "mean": mean,
         "basis.weight": basis,
         "basis.weight.scale": basis_scale,

@@ -1006,13 +1006,19 @@ def test_choose(run, rng, tokens, rows, wanted, width, low):
     assert np.array_equal(scores >= bench.get("private", dst, 1, np.int32), scores >= expected)
 
 
-@given(seeds, counts, st.integers(1, 700), threads_of)
+@given(seeds, counts, st.integers(1, 700), threads_of, st.sampled_from([np.uint16, np.int32]))
 @settings(max_examples=40)
-def test_gather(run, rng, tokens, rows, threads):
+def test_gather(run, rng, tokens, rows, threads, dtype):
     bench = Bench(run, tokens)
-    z, places = normal(rng, tokens, rows), rng.permutation(rows).astype(np.int32)
-    src = bench.tokens_of("shared", z)
-    bench.execute(op.GATHER, threads, places=bench.weight(places), src=src, rows=rows)
+    z, places = normal(rng, tokens, rows), rng.permutation(rows).astype(dtype)
+    bench.execute(
+        op.GATHER,
+        threads,
+        places=bench.weight(places),
+        place_bytes=places.itemsize,
+        src=bench.tokens_of("shared", z),
+        rows=rows,
+    )
     assert bench.out[: tokens * rows].tobytes() == z[:, places].tobytes()
     assert not bench.out[tokens * rows :].any()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinyrwkv
-from tests.helpers.tiny_models import rewrite, shape_of, write_model, write_tensors
+from tests.helpers.tiny_models import preview, rewrite, shape_of, write_model, write_tensors
 from tests.helpers.work import steps
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
@@ -135,6 +135,48 @@ def test_files_of_earlier_versions_stay_readable(tiny, tmp_path, form, minor):
     )
     assert found[0].tobytes() == expected[0].tobytes()
     assert found[1].data.tobytes() == expected[1].data.tobytes()
+
+
+def places_of_four_bytes(metadata, tensors):
+    tensors["head.places"] = tensors["head.places"].astype(np.int32)
+
+
+def test_places_of_version_1_1_stay_readable(tiny, tmp_path, backend):
+    path = tiny("v7", "int8", "previewed")
+    older = with_minor(rewrite(path, tmp_path / "a.trwkv", places_of_four_bytes), 1)
+    logits, touched = [], []
+    for name, dtype in ((path, "u16"), (older, "i32")):
+        model = tinyrwkv.load(name, backend=backend)
+        assert model.file.tensors["head.places"].dtype == dtype
+        logits.append(model.forward([3, 7])[0])
+        touched.append(model.plan()["touched_bytes_per_token"])
+    assert logits[0].tobytes() == logits[1].tobytes()
+    assert touched[1] - touched[0] == 2 * model.config["vocab_size"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_places_of_another_type_are_refused(tiny, tmp_path, dtype):
+    def change(metadata, tensors):
+        tensors["head.places"] = tensors["head.places"].astype(dtype)
+
+    path = rewrite(tiny("v7", "int8", "previewed"), tmp_path / "a.trwkv", change)
+    with pytest.raises(FormatError, match=r"'head\.places' must be u16 or i32 \(300,\), not "):
+        tinyrwkv.load(path, backend="numpy")
+
+
+def test_places_too_short_for_the_vocabulary_are_refused(tmp_path):
+    """In 16 bits the rows from 65,536 on would count as the first ones again."""
+
+    def change(metadata, tensors):
+        preview(metadata, tensors)
+        assert tensors["head.places"].dtype == np.int32
+        tensors["head.places"] = tensors["head.places"].astype(np.uint16)
+
+    config = shape_of("v7", layers=1, vocab=65537, width=32, ffn=16)
+    dense = write_model(tmp_path / "dense.trwkv", config, "int8")
+    path = rewrite(dense, tmp_path / "a.trwkv", change)
+    with pytest.raises(FormatError, match="every row once"):
+        tinyrwkv.load(path, backend="numpy")
 
 
 def test_the_bundled_model_is_readable():

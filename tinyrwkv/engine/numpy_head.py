@@ -85,7 +85,7 @@ def exact(call: Call, fields: Any) -> None:
 def gather(call: Call, fields: Any) -> None:
     """Compute logits[id] = z of its row."""
     V = fields.rows
-    places = call.weights(fields.places, I32, V)
+    places = call.weights(fields.places, np.dtype(f"<u{fields.place_bytes}"), V)
     z = call.shared(fields.src, V)
     logits = call.logits(V)
     logits[:] = z[:, places]

@@ -32,6 +32,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "f16": np.dtype("<f2"),
     "i8": np.dtype("i1"),
     "u8": np.dtype("u1"),
+    "u16": np.dtype("<u2"),
     "i32": np.dtype("<i4"),
 }
 

@@ -63,7 +63,7 @@ _FIELDS = {
     PREVIEW: "src mean bias spread ranges dst scores rows cols",
     CHOOSE: "wanted scores rows dst",
     EXACT: "weight scale kind cols src src_scale src_sums first rows dst dst_stride scores lowest",
-    GATHER: "places src rows",
+    GATHER: "places place_bytes src rows",
 }
 
 _NAMES = (

@@ -31,7 +31,7 @@ from .codes import code_sums, fill_tables_2, fill_tables_4
 from .common import AHEAD, FAR, dot, f32, i16, i32, i64, kernel, mine, prefetch_row, share
 from .int4 import dot_int4, row_bytes
 from .scalars import TO_NEAREST
-from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at
+from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at, u16_at
 from .types import Arguments, Fields, Float, Int, Ints
 
 LIST = 64
@@ -198,15 +198,20 @@ def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -
 
 @kernel
 def gather(args: Arguments, fields: Fields) -> None:
-    """logits[id] = z[places[id]], for this thread's part of the ids; z is src."""
+    """logits[id] = z[places[id]], for this thread's part of the ids; z is src.
+
+    A place has `place_bytes` bytes: 2, or 4 if there are more rows than 2 can tell.
+    """
     # Threads share out the ids and not the rows: to write apart would cost more than to read so.
-    rows, places = (
-        i32(fields[GATHER_AT.rows]),
-        i32_at(args[WEIGHTS] + fields[GATHER_AT.places]),
-    )
+    rows, places = i32(fields[GATHER_AT.rows]), args[WEIGHTS] + fields[GATHER_AT.places]
+    short, long = u16_at(places), i32_at(places)
     first, last = share(args, rows, 1)
     for t in range(i32(args[TOKENS])):
         z = f32_at(args[SHARED] + fields[GATHER_AT.src] + i64(t) * rows * 4)
         out = f32_at(args[OUT] + i64(t) * rows * 4)
-        for i in range(first, last):
-            out[i] = z[places[i]]
+        if fields[GATHER_AT.place_bytes] == 2:
+            for i in range(first, last):
+                out[i] = z[short[i]]
+        else:
+            for i in range(first, last):
+                out[i] = z[long[i]]

@@ -158,8 +158,9 @@ class Preview:
 
     def gather(self) -> None:
         """Write the logits in the order of the ids."""
-        places = self.vector("places")
-        self.builder.emit(op.GATHER, "head.places", places=places, src=self.z, rows=self.V)
+        size = self.builder.file.tensors["head.places"].nbytes // self.V
+        where = {"places": self.vector("places"), "place_bytes": size}
+        self.builder.emit(op.GATHER, "head.places", **where, src=self.z, rows=self.V)
         self.builder.pause()
 
     def vector(self, name: str) -> int:

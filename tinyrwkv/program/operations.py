@@ -182,11 +182,11 @@ def _exact_rows(fields: Any) -> list[Extent]:
 
 
 def _places_touched(fields: Any) -> int:
-    return int(4 * fields.rows)
+    return int(fields.place_bytes * fields.rows)
 
 
 def _places(fields: Any) -> list[Extent]:
-    return [(fields.places, fields.places + 4 * fields.rows)]
+    return [(fields.places, fields.places + _places_touched(fields))]
 
 
 def _describe(

@@ -51,7 +51,7 @@ CODE_BITS = (4, 2)
 QUANTISED = ("int8", "int4")
 """The types of models whose activations are int16."""
 
-TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "i32", "wanted": "i32"}
+TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "u16 or i32", "wanted": "i32"}
 """By the last part of their names, tensors whose type does not depend on that of the matrices.
 
 Codes are u8 as well.
@@ -236,14 +236,9 @@ def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[st
         if is_of_all or f"head.codes.{bits}" in names:
             shapes[f"head.codes.{bits}"] = (f"blocks {bits}", f"bytes {bits}", BLOCK)
             shapes[f"head.scale_codes.{bits}"] = (V if is_of_all else "likely rows",)
-    shapes["head.places"] = (V,)
-    shapes["head.bias_codes"] = (V,)
-    shapes["head.spread_codes"] = (V,)
-    shapes["head.ranges"] = (2, 2)
-    shapes["head.tables"] = (2, 256)
-    shapes["head.wanted"] = (1,)
-    shapes["head.rows.weight"] = (V, C)
-    return shapes
+    shapes |= dict.fromkeys(("head.places", "head.bias_codes", "head.spread_codes"), (V,))
+    shapes |= {"head.ranges": (2, 2), "head.tables": (2, 256)}
+    return shapes | {"head.wanted": (1,), "head.rows.weight": (V, C)}
 
 
 def code_qmax(bits: int) -> int:
@@ -286,7 +281,7 @@ def check_tensors(file: TensorFile) -> None:
             raise _wrong(file, name, "nothing", wanted, f"is missing: {wanted}")
         tensor = file.tensors[name]
         sizes = _sizes(name, shape, tensor.shape, ranks)
-        if tensor.dtype != dtype or tensor.shape != sizes:
+        if tensor.dtype not in dtype.split(" or ") or tensor.shape != sizes:
             found = f"{tensor.dtype} {tensor.shape}"
             wanted = f"{dtype} {shape}"
             raise _wrong(file, name, found, wanted, f"must be {wanted}, not {found}")
