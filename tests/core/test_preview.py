@@ -258,10 +258,16 @@ def a_place_twice(tensors):
 
 
 def place_out_of_range(tensors):
+    tensors["head.places"][5] = VOCAB_SIZE
+
+
+def four_byte_place_out_of_range(tensors):
+    tensors["head.places"] = tensors["head.places"].astype(np.int32)
     tensors["head.places"][5] = 1 << 30
 
 
 def negative_place(tensors):
+    tensors["head.places"] = tensors["head.places"].astype(np.int32)
     tensors["head.places"][5] = -1
 
 
@@ -312,7 +318,14 @@ def codes_that_do_not_fill_four_bytes(tensors):
     )
 
 
-damages = [a_place_twice, place_out_of_range, negative_place, fewer_blocks, more_rows_than_blocks]
+damages = [
+    a_place_twice,
+    place_out_of_range,
+    four_byte_place_out_of_range,
+    negative_place,
+    fewer_blocks,
+    more_rows_than_blocks,
+]
 damages += [
     more_rows_than_tokens,
     more_codes_than_rank,
