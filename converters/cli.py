@@ -22,6 +22,7 @@ from . import options
 from .compress.compress import compress
 from .compress.options import Options
 from .export.gguf import export
+from .judge.by_text import JUDGE
 from .write.convert import convert
 from .write.encode import DTYPES
 from .write.vocab import find_world
@@ -43,6 +44,9 @@ examples:
     --calibrate book.txt --report lite.html
       All techniques of RWKV-Lite, fitted to a text. Without --calibrate they are fitted to text
       that the model writes itself.
+  tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite \\
+    --calibrate book.txt --judge novel.txt letters.txt
+      Show the loss on texts of other kinds too, where it is larger.
   tinyrwkv-convert rwkv.pth small.trwkv --vocab world --budget 24MB
       Search for the options that lose least and keep at most 24 MB of the file in memory.
   tinyrwkv-convert model.trwkv model.gguf
@@ -154,6 +158,7 @@ def _write(
         options=wanted,
         budget=arguments.budget,
         calibrate=arguments.calibrate,
+        judge=arguments.judge or (),
         report=arguments.report,
         tell=tell,
     )
@@ -211,7 +216,10 @@ def _summary(report: dict[str, Any]) -> str:
         if "nll_delta" in found:
             top1 = 100 * found["top1_delta"]
             loss = f"nll {found['nll_delta']:+.4f}, top-1 {top1:+.2f} %"
-            lines.append(f"  {step['technique']}: {loss}")
+            what = step["technique"]
+            if what == JUDGE:
+                what = f"all, on {step['params']['text']}"
+            lines.append(f"  {what}: {loss}")
         elif "differing_logits" in found:
             lines.append(f"  {step['technique']}: {found['differing_logits']} logits differ")
     if "search" in report:

@@ -53,6 +53,13 @@ def _add_choices(group: argparse._ArgumentGroup) -> None:
         help="text to fit to, with a line <|doc|> between documents "
         "(default: text that the model writes itself)",
     )
+    group.add_argument(
+        "--judge",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        help="texts that nothing is fitted to: show the loss on each of them too",
+    )
 
 
 def _add_projections(group: argparse._ArgumentGroup) -> None:
@@ -176,7 +183,7 @@ def _check_budget(arguments: argparse.Namespace, given: list[str]) -> None:
 
 def _check_nothing_to_fit(arguments: argparse.Namespace) -> None:
     """Refuse arguments that only say how to compress, because nothing is compressed."""
-    for name in ("calibrate", "whiten", "seed", "report"):
+    for name in ("calibrate", "judge", "whiten", "seed", "report"):
         if _is_given(arguments, name):
             flag, expected = _flag(name), "an option that compresses"
             fix = "add what is to be fitted, such as --low-rank 4"

@@ -27,6 +27,9 @@ HELD_OUT = 4096
 OWN = 16384
 """Tokens to fit to if the model writes them itself: each takes a pass."""
 
+OWN_SAMPLES = "own samples"
+"""The name of a text that the model wrote itself."""
+
 COUNTED = 2048
 """The same if it only matters which neurons fire most often."""
 
@@ -48,7 +51,7 @@ class Calibration(NamedTuple):
     Attributes
     ----------
     source : str
-        The name of the text, or "own samples".
+        The name of the text, or `OWN_SAMPLES`.
     fit : list of list of int
         What is fitted to.
     held_out : list of list of int
@@ -58,6 +61,13 @@ class Calibration(NamedTuple):
     source: str
     fit: Documents
     held_out: Documents
+
+    @property
+    def held_out_name(self) -> str:
+        """What `held_out` is, in words."""
+        if self.source == OWN_SAMPLES:
+            return "held-out samples of the model"
+        return f"the held-out part of {self.source}"
 
 
 def make(
@@ -96,7 +106,7 @@ def make(
             model, own + own // 8, seed, lambda n, total: tell("sample", n, total)
         )
         random.Random(seed).shuffle(documents)
-        name = "own samples"
+        name = OWN_SAMPLES
     total = sum(map(len, documents))
     least = min(HELD_OUT, total // 9)  # a ninth leaves `own` of the sampled tokens
     held_out: Documents = []

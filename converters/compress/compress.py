@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.apart import check_apart
 
 from ..calibrate.calibration import Tell
-from ..judge.texts import read_text
+from ..judge.by_text import read_texts
+from ..judge.texts import name_of, read_text
 from ..report.report import check_report, files_of_report, write_report
 from ..write.convert import PathLike, check_arguments, convert
 from ..write.edit import edit
@@ -27,6 +30,7 @@ def compress(
     *,
     budget: int | None = None,
     calibrate: PathLike | None = None,
+    judge: Sequence[PathLike] = (),
     vocab: PathLike | None = None,
     ln_x_eps: float | None = None,
     template: str | None = None,
@@ -49,6 +53,9 @@ def compress(
         budget are searched; only the seed of `options` counts then.
     calibrate : str or path-like, optional
         A text to fit to; without one the model samples its own.
+    judge : sequence of str or path-like, optional
+        Texts that nothing is fitted to: the loss of all techniques together is measured on each.
+        None of them may be the calibration text.
     vocab, ln_x_eps, template, license
         As for `convert`.
     report : str or path-like, optional
@@ -74,23 +81,28 @@ def compress(
     outputs: dict[str, str | None] = {"output": output}
     if report is not None:
         outputs |= files_of_report(os.fsdecode(report))
-    check_apart(outputs, {"input": input, "vocabulary": vocab, "calibration text": calibrate})
+    inputs = {"input": input, "vocabulary": vocab, "calibration text": calibrate}
+    check_apart(outputs, {**inputs, **{f"text to judge by {path}": path for path in judge}})
     if report is not None:
         check_report(os.fsdecode(report))
     name = "" if calibrate is None else os.fsdecode(calibrate)
-    text = None if calibrate is None else read_text(name)  # before minutes of work
+    # Texts are read before minutes of work.
+    text = None if calibrate is None else read_text(name)
+    lossless = options.lossless and budget is None
+    texts = _texts_to_judge(judge, lossless, name, text)
 
     with folder_beside(output) as folder:
         dense = os.path.join(folder, "dense.trwkv")
         show = partial(tell, "convert")
         found = convert(input, dense, "int8", vocab, ln_x_eps, template, license, progress=show)
         with Pipeline(dense, folder, options.seed, tell) as pipeline:
-            pipeline.calibrate(os.path.basename(name), text, options.lossless and budget is None)
+            pipeline.calibrate(name_of(name), text, lossless, texts)
             if budget is not None:
                 found["search"] = search.within(pipeline, budget)
             else:
                 for stage in pipeline.stages(options):
                     pipeline.apply(stage, options.max_nll_rise)
+            pipeline.judge_texts()
             sizes = edit(pipeline.model.file, output, {}, pipeline.metadata)
 
     found |= pipeline.metadata
@@ -102,6 +114,17 @@ def compress(
         path = os.fsdecode(report)
         found["report"] = [path, write_report(path, found)]
     return found
+
+
+def _texts_to_judge(
+    paths: Sequence[PathLike], lossless: bool, calibrate: str, text: str | None
+) -> dict[str, str]:
+    """Return the texts to judge by; refuse them if nothing can be lost."""
+    if paths and lossless:
+        found, expected = "--judge", "an option that loses something"
+        sentence = "these options lose nothing, so --judge has nothing to judge"
+        raise ArgumentError("arguments", "options", found, expected, "leave it out", sentence)
+    return read_texts(paths, calibrate, text or "")
 
 
 def _tell_nobody(stage: str, done: int, total: int) -> None:

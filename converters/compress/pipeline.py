@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ from tinyrwkv import Model, load
 from tinyrwkv.units import show_size
 
 from ..calibrate import calibration
-from ..calibrate.calibration import Calibration, ErrorMetrics, Tell
+from ..calibrate.calibration import Calibration, Documents, ErrorMetrics, Tell
+from ..calibrate.documents import choose_documents
+from ..judge.by_text import JUDGED, step_of_text
 from ..judge.compare import differing
 from ..judge.cost import chosen_bytes
 from ..judge.metrics import TextLoss
@@ -41,16 +44,15 @@ class Judgement(NamedTuple):
 
     Attributes
     ----------
-    nll, top1 : float
-        Per token.
+    loss : TextLoss
+        Of all documents together.
     nll_of_each : ndarray, float64
         Nll per token of each document.
     chosen : float
         Bytes of the weights that kernels choose for a token.
     """
 
-    nll: float
-    top1: float
+    loss: TextLoss
     nll_of_each: np.ndarray
     chosen: float
 
@@ -89,6 +91,7 @@ class Pipeline:
         self._spectra: dict[bool, Spectra] = {}  # by whether they are whitened
         self._calibrated: list[dict[str, Any]] = []
         self._of_dense: Judgement | None = None
+        self._judged_texts: dict[str, Documents] = {}
         self._files = 0
         self.reset()
 
@@ -103,7 +106,13 @@ class Pipeline:
         self._chosen: dict[str, float] = {}  # bytes that kernels choose for a token, by part
         self._last = self._of_dense
 
-    def calibrate(self, name: str, text: str | None, lossless: bool = False) -> None:
+    def calibrate(
+        self,
+        name: str,
+        text: str | None,
+        lossless: bool = False,
+        judge: Mapping[str, str] | None = None,
+    ) -> None:
         """Take or sample calibration text, and judge the dense model by the held-out part of it.
 
         Parameters
@@ -114,7 +123,13 @@ class Pipeline:
             None lets the model write one.
         lossless : bool, optional
             Nothing will be lost, so nothing is judged.
+        judge : mapping of str to str, optional
+            More texts by their names, for `judge_texts`.
         """
+        self._judged_texts = {
+            one: choose_documents(self.dense, whole, JUDGED, self.seed)
+            for one, whole in (judge or {}).items()
+        }
         own = calibration.COUNTED if lossless else calibration.OWN
         self.calibration = calibration.make(self.model, name, text, self.seed, self.tell, own)
         report: dict[str, Any] = {
@@ -123,7 +138,8 @@ class Pipeline:
         }
         self._of_dense = None if lossless else self._judge(self.model, "dense")
         if self._of_dense is not None:
-            report |= {"nll": self._of_dense.nll, "top1": self._of_dense.top1}
+            loss = self._of_dense.loss
+            report |= {"nll": loss.nll_per_token, "top1": loss.top1}
         params = {"text": self.calibration.source, "seed": self.seed}
         self._calibrated = [{"technique": "calibration", "params": params, "report": report}]
         self.reset()
@@ -154,7 +170,7 @@ class Pipeline:
         stage : Stage
         max_nll_rise : float, optional
             The stage is left out, with a note, if it raises the nll of a held-out document by more
-            than this share, on average.
+            than this share, on average. Texts that only judge have no say in it.
         """
         before = self.model
         self.model = load(self.write(stage), threads=THREADS)
@@ -167,7 +183,7 @@ class Pipeline:
             loss = self._loss(judgement)
             if max_nll_rise is not None and loss["nll_rise"] > max_nll_rise:
                 rise = f"by {loss['nll_rise']:.1%}, more than {max_nll_rise:.1%}"
-                cost = f"it raises the nll of held-out documents {rise}"
+                cost = f"it raises the nll of {self._text().held_out_name} {rise}"
                 self.notes.append(f"{stage.technique} was left out: {cost}")
                 self._close(self.model)
                 self.model = before
@@ -176,6 +192,32 @@ class Pipeline:
             chosen = judgement.chosen
         self._record(stage, loss, chosen, before)
         self._close(before)
+
+    def judge_texts(self) -> None:
+        """Record what was lost in all, on the held-out text and on each text that only judges.
+
+        Without such texts, note by which text the losses were judged. If nothing was lost, there
+        is nothing to record.
+        """
+        before, after = self._of_dense, self._last
+        if before is None or after is None or after is before:
+            if self._judged_texts:
+                self.notes.append("nothing was lost, so no text was judged")
+            return
+        name = self._text().held_out_name
+        if not self._judged_texts:
+            judged = f"the losses were measured on {name}, {after.loss.tokens:,} tokens"
+            self.notes.append(f"{judged}; other text loses more: judge by some with --judge")
+            return
+        steps = [step_of_text(name, before.loss, after.loss)]
+        for one, documents in self._judged_texts.items():
+            tell = partial(self.tell, f"judge {one}")
+            dense, compressed = (
+                sum(calibration.losses(model, documents, tell), TextLoss())
+                for model in (self.dense, self.model)
+            )
+            steps.append(step_of_text(one, dense, compressed))
+        self.metadata["compression"] = [*self.metadata["compression"], *steps]
 
     def write(self, stage: Stage) -> str:
         """Write the model that a stage makes of the present one, and return its path."""
@@ -188,14 +230,14 @@ class Pipeline:
         """Return the nll of another model file on the held-out text."""
         model = load(path, threads=THREADS)
         try:
-            return self._judge(model, "option").nll
+            return self._judge(model, "option").loss.nll_per_token
         finally:
             model.close()
 
     @property
     def nll(self) -> float:
         """The present model's nll per token on the held-out text."""
-        return self._judged().nll
+        return self._judged().loss.nll_per_token
 
     def metrics(self) -> ErrorMetrics:
         """Return the metrics that errors of projections are measured by, collected once."""
@@ -216,11 +258,12 @@ class Pipeline:
         last = self._judged()
         rises = judgement.nll_of_each - last.nll_of_each
         rises /= np.maximum(last.nll_of_each, LEAST)
+        found, before = judgement.loss, last.loss
         return {
-            "nll": judgement.nll,
-            "top1": judgement.top1,
-            "nll_delta": judgement.nll - last.nll,
-            "top1_delta": judgement.top1 - last.top1,
+            "nll": found.nll_per_token,
+            "top1": found.top1,
+            "nll_delta": found.nll_per_token - before.nll_per_token,
+            "top1_delta": found.top1 - before.top1,
             "nll_rise": float(rises.mean()),
         }
 
@@ -251,7 +294,7 @@ class Pipeline:
         whole = sum(losses, TextLoss())
         nll_of_each = np.array([loss.nll_per_token for loss in losses])
         chosen = chosen_bytes(model) / whole.tokens
-        return Judgement(whole.nll_per_token, whole.top1, nll_of_each, chosen)
+        return Judgement(whole, nll_of_each, chosen)
 
     def _differing(self, before: Model) -> int:
         """Return how many logits after some tokens differ from those of the model before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -30,6 +31,18 @@ def read_text(path: str) -> str:
         sentence = f"{path} is not a text in UTF-8: it has {found}"
         fix = "give a text file in UTF-8"
         raise FormatError(path, "text", found, "UTF-8", fix, sentence) from None
+
+
+def name_of(path: str) -> str:
+    r"""Return the name of a file as the metadata may have it: "?" for what can't be printed.
+
+    Examples
+    --------
+    >>> name_of("books/one\x07.txt")
+    'one?.txt'
+    """
+    name = os.path.basename(path)
+    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def split_documents(text: str) -> list[str]:

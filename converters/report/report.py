@@ -12,6 +12,7 @@ from tinyrwkv.errors import os_errors
 from tinyrwkv.file.output import Kind, check_output, new_file
 from tinyrwkv.units import show_size
 
+from ..judge.by_text import JUDGE
 from ..write.marks import is_marked
 from . import svg
 
@@ -130,7 +131,7 @@ def page(report: Json) -> str:
     str
     """
     title = f"{os.path.basename(report['output'])}: what compression did"
-    sections = [_summary(report), _notes(report), _bytes(report), _losses(report)]
+    sections = [_summary(report), _notes(report), _bytes(report), _losses(report), _texts(report)]
     drawings = {"low rank": _low_rank, "sparse ffn": _sparse, "head": _head}
     for step in report["compression"]:
         technique = step["technique"]
@@ -163,12 +164,13 @@ def _summary(report: Json) -> str:
     text, counts = calibration["params"]["text"], calibration["report"]
     stages = list(report["figures"]["bytes"].values())
     before, after = (_read_bytes(stage) for stage in (stages[0], stages[-1]))
-    lost = sum(step["report"].get("nll_delta", 0.0) for step in steps)
+    lost = sum(step["report"]["nll_delta"] for step in _with_loss(report))
     loss = f"{lost:+.4f} nats a token" if lost else "none"
     return (
         f"<p>{escape(shape)}, from {escape(os.path.basename(report['input']))}. "
         f"Fitted to {counts['fit_tokens']:,} tokens of {escape(text)}; "
-        f"every loss below was measured on {counts['held_tokens']:,} held-out tokens of it.</p>\n"
+        f"the loss of each technique was measured on {counts['held_tokens']:,} held-out tokens of "
+        "it.</p>\n"
         f"<p><strong>Each token reads {after} of weights, {before} before (dense, int8). "
         f"Loss: {loss}.</strong></p>"
     )
@@ -199,20 +201,12 @@ def _stacked_bytes(report: Json, key: str, heading: str) -> str:
 
 
 def _losses(report: Json) -> str:
-    steps = [step for step in report["compression"] if "nll_delta" in step["report"]]
+    steps = _with_loss(report)
     if not steps:
         none = "None: the logits are the same bits as those of the dense int8 file."
         return f"<h2>Loss</h2>\n<p>{none}</p>"
     deltas = {step["technique"]: step["report"]["nll_delta"] for step in steps}
-    rows = []
-    for step in steps:
-        found = step["report"]
-        numbers = (
-            f"{found['nll']:.4f}",
-            f"{found['nll_delta']:+.4f}",
-            f"{100 * found['top1_delta']:+.2f}",
-        )
-        rows.append((step["technique"], *numbers))
+    rows = [(step["technique"], *_loss_cells(step["report"])) for step in steps]
     return (
         "<h2>Loss by technique</h2>\n"
         + svg.deltas("nll by technique", deltas, "{:+.4f}".format)
@@ -221,6 +215,37 @@ def _losses(report: Json) -> str:
         "probable. top-1 is how often that token is the most probable one, in percentage points. "
         "Each technique comes on top of those before.</p>\n"
         + _table(("technique", "nll", "more than before", "top-1, points"), rows)
+    )
+
+
+def _with_loss(report: Json) -> list[Json]:
+    """Return the techniques that lost something, without the texts that judged all of them."""
+    return [
+        step
+        for step in report["compression"]
+        if "nll_delta" in step["report"] and step["technique"] != JUDGE
+    ]
+
+
+def _loss_cells(found: Json) -> tuple[str, str, str]:
+    """Return the nll, and by how much nll and top-1 differ from those before."""
+    nll, more, top1 = found["nll"], found["nll_delta"], 100 * found["top1_delta"]
+    return f"{nll:.4f}", f"{more:+.4f}", f"{top1:+.2f}"
+
+
+def _texts(report: Json) -> str:
+    """Return a table of what all techniques together lose on each text; nothing without texts."""
+    judged = [step for step in report["compression"] if step["technique"] == JUDGE]
+    if not judged:
+        return ""
+    rows = [
+        (step["params"]["text"], f"{step['report']['tokens']:,}", *_loss_cells(step["report"]))
+        for step in judged
+    ]
+    return (
+        "<h2>Loss by text</h2>\n<p>What all techniques together lose. Only the text of the first "
+        "row, which was held out from fitting, decides whether a technique is left out.</p>\n"
+        + _table(("text", "tokens", "nll", "more than dense int8", "top-1, points"), rows)
     )
 
 
