@@ -118,7 +118,10 @@ def _add_head(group: argparse._ArgumentGroup) -> None:
         help="preview all logits cheaply, then read only the best rows of the head exactly",
     )
     group.add_argument(
-        "--head-rows", type=count, metavar="N", help=f"exact rows per token (default: {ROWS})"
+        "--head-rows",
+        type=count,
+        metavar="N",
+        help=f"exact rows per token (default: {ROWS}, but at most a quarter of the vocabulary)",
     )
     group.add_argument("--head-clusters", type=int, metavar="N", help=argparse.SUPPRESS)
 

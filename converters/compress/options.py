@@ -9,8 +9,14 @@ from tinyrwkv.errors import ArgumentError
 KEEP = 0.17
 """Share of the neurons that predictors choose, unless an option says otherwise."""
 
-ROWS = 1024
-"""Rows of the head that are read exactly for each token, unless an option says otherwise."""
+ROWS = 3072
+"""Rows of the head that are read exactly for each token, unless an option says otherwise.
+
+In a small vocabulary they are a `SHARE_OF_ROWS`, or nothing would be saved.
+"""
+
+SHARE_OF_ROWS = 1 / 4
+"""The most of all rows that are read exactly, unless an option says otherwise."""
 
 
 class Options(NamedTuple):
@@ -37,7 +43,7 @@ class Options(NamedTuple):
     head : str, optional
         "preview": a cheap preview of all logits chooses candidates; only their rows are read.
     head_rows : int, optional
-        Number of candidates for each token.
+        Number of candidates for each token; `candidates` tells it otherwise.
     max_nll_rise : float, optional
         Leave a technique out if it raises the nll of a held-out document by more than this share,
         on average.
@@ -56,6 +62,12 @@ class Options(NamedTuple):
     head_rows: int | None = None
     max_nll_rise: float | None = None
     seed: int = 0
+
+    def candidates(self, vocab_size: int) -> int:
+        """Return how many rows of a head are read exactly for each token."""
+        if self.head_rows is not None:
+            return self.head_rows
+        return max(1, min(ROWS, int(SHARE_OF_ROWS * vocab_size)))
 
     @property
     def factored(self) -> bool:

@@ -25,7 +25,7 @@ from ..judge.metrics import TextLoss
 from ..techniques.predict_ffn import PredictorSettings
 from ..write.edit import edit
 from . import stages
-from .options import KEEP, ROWS, Options
+from .options import KEEP, Options
 from .spectra import Spectra
 from .stages import Stage
 
@@ -159,7 +159,7 @@ class Pipeline:
             settings = None if options.sparse_ffn == "exact" else _predictor_settings(options)
             yield stages.sparsify_ffn(self.model, self._text(), self.tell, settings)
         if options.head is not None:
-            rows = ROWS if options.head_rows is None else options.head_rows
+            rows = options.candidates(self.model.config["vocab_size"])
             yield stages.preview_head(self.model, self._text(), self.tell, rows, self.seed)
 
     def apply(self, stage: Stage, max_nll_rise: float | None = None) -> None:

@@ -50,6 +50,14 @@ _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)
 """Shares of a row's largest coefficient that are tried as the range of its codes."""
 
 
+_LIKELY = 0.9999
+"""Share of the probability that the rows of the second level hold.
+
+A rare token without that level is a rare miss, but one that costs up to 12 nats. So the level ends
+where the tokens end that the model was trained on, not where they become rare.
+"""
+
+
 class Level(NamedTuple):
     """One part of the preview.
 
@@ -187,8 +195,8 @@ def default_levels(p: Array, C: int) -> list[Level]:
     Returns
     -------
     list of Level
-        16 coordinates of 4 bits for all rows; 112 of 2 bits for the rows that hold 0.999 of the
-        probability.
+        16 coordinates of 4 bits for all rows; 112 of 2 bits for the rows that hold `_LIKELY` of
+        the probability.
     """
     V = len(p)
     first = Level(V, min(16, C // 8 * 8), 4)
@@ -196,7 +204,7 @@ def default_levels(p: Array, C: int) -> list[Level]:
     if rank <= 0:
         return [first]
     missing = 1 - np.cumsum(-np.sort(-p)) / p.sum()
-    likely = int(np.searchsorted(-missing, -0.001)) + 1
+    likely = int(np.searchsorted(-missing, _LIKELY - 1)) + 1
     rounded = -(-likely // 1024) * 1024
     return [first, Level(min(V, rounded), rank, 2)]
 

@@ -294,6 +294,27 @@ def test_options_overrule_a_preset(files, capsys):
     assert (wanted.keep, wanted.recall) == (None, 0.99)
 
 
+@pytest.mark.parametrize(
+    ("head_rows", "vocab_size", "expected"),
+    [
+        (None, 65536, 3072),
+        (None, 12288, 3072),
+        (None, 4096, 1024),
+        (None, 3, 1),
+        (2000, 4096, 2000),
+        (0, 65536, 0),
+    ],
+)
+def test_candidates_are_few_in_a_small_vocabulary(head_rows, vocab_size, expected):
+    given = Options(head="preview", head_rows=head_rows)
+    assert given.candidates(vocab_size) == expected
+
+
+def test_a_head_without_a_number_of_rows_has_a_quarter(files, capsys):
+    assert run(files(), "--head", "preview") == 0
+    assert json.loads(capsys.readouterr().out)["compression"][-1]["params"]["rows"] == 75
+
+
 def test_zero_is_not_the_default(files, capsys):
     files = files()
     paths = files["model.pth"], files["out.trwkv"]
