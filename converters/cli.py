@@ -46,7 +46,7 @@ examples:
       that the model writes itself.
   tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite \\
     --calibrate book.txt --judge novel.txt letters.txt
-      Show the loss on texts of other kinds too, where it is larger.
+      Show the loss on texts of other kinds too, where it is usually larger.
   tinyrwkv-convert rwkv.pth small.trwkv --vocab world --budget 24MB
       Search for the options that lose least and keep at most 24 MB of the file in memory.
   tinyrwkv-convert model.trwkv model.gguf

@@ -207,7 +207,9 @@ class Pipeline:
         name = self._text().held_out_name
         if not self._judged_texts:
             judged = f"the losses were measured on {name}, {after.loss.tokens:,} tokens"
-            self.notes.append(f"{judged}; other text loses more: judge by some with --judge")
+            self.notes.append(
+                f"{judged}; other text usually loses more: judge by some with --judge"
+            )
             return
         steps = [step_of_text(name, before.loss, after.loss)]
         for one, documents in self._judged_texts.items():

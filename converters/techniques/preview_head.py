@@ -50,11 +50,11 @@ _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)
 """Shares of a row's largest coefficient that are tried as the range of its codes."""
 
 
-_LIKELY = 0.9999
+LIKELY = 0.9999
 """Share of the probability that the rows of the second level hold.
 
-A rare token without that level is a rare miss, but one that costs up to 12 nats. So the level ends
-where the tokens end that the model was trained on, not where they become rare.
+A token without this level is rarely missed, but a single miss can cost 12 nats. So the level goes
+on where tokens are rare, and ends where the model hardly knows them.
 """
 
 
@@ -184,18 +184,19 @@ def seen_bytes(parts: HeadParts, states: Array) -> int:
     return len(np.union1d(first_pages, last_pages)) * FILE_PAGE
 
 
-def default_levels(p: Array, C: int) -> list[Level]:
+def default_levels(p: Array, C: int, likely: float = LIKELY) -> list[Level]:
     """Return the levels for probabilities of tokens and a width.
 
     Parameters
     ----------
     p : ndarray, shape (V,)
     C : int
+    likely : float, optional
 
     Returns
     -------
     list of Level
-        16 coordinates of 4 bits for all rows; 112 of 2 bits for the rows that hold `_LIKELY` of
+        16 coordinates of 4 bits for all rows; 112 of 2 bits for the rows that hold `likely` of
         the probability.
     """
     V = len(p)
@@ -204,8 +205,8 @@ def default_levels(p: Array, C: int) -> list[Level]:
     if rank <= 0:
         return [first]
     missing = 1 - np.cumsum(-np.sort(-p)) / p.sum()
-    likely = int(np.searchsorted(-missing, _LIKELY - 1)) + 1
-    rounded = -(-likely // 1024) * 1024
+    rows = int(np.searchsorted(-missing, likely - 1)) + 1
+    rounded = -(-rows // 1024) * 1024
     return [first, Level(min(V, rounded), rank, 2)]
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     lite,
     memory,
     peers,
+    preview,
     promises,
     random_checkpoint,
     random_model,
@@ -355,6 +356,24 @@ def test_compression(run, monkeypatch, tmp_path):
     assert again["models"]["a.pth"]["values of neurons that fire"] == exact
     with pytest.raises(ValueError, match="found no"):
         compression.written("nothing", told)
+
+
+def test_preview(run, capsys, tmp_path):
+    checkpoint, vocab, calibrate, text = compressible(tmp_path)
+    dense = str(tmp_path / "dense.trwkv")
+    convert(checkpoint, dense, "int8", vocab)
+    paths = [dense, calibrate, text]
+    options = ["--likely", "0.5", "0.9999", "--rows", "8", "300", "--limit", "2"]
+    whole, *rows = run(preview, *paths, *options)
+    assert [row["exact_rows"] for row in rows] == [8, 300, 8, 300]
+    few, every, *_ = rows
+    assert few["touched_bytes"] < every["touched_bytes"]
+    # All rows exact is the dense head.
+    assert every["nll"] == pytest.approx(whole["nll"])
+    assert few["nll"] != pytest.approx(whole["nll"])
+    preview.main([*paths, "--rows", "8", "--limit", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| dense head | all | ") and len(lines) == 4
 
 
 @pytest.mark.slow
