@@ -37,6 +37,10 @@ _PREDICTORS = re.compile(r"\.mlp\.fc[12]\.weight$|^head_l1\.weight$")
 _UNUSED_V7 = ("blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2")
 _SUPPORTED = "plain RWKV-4, 5.0, 5.1, 5.2, 6 or 7"
 _COMPLETE = f"give a complete checkpoint of {_SUPPORTED}"
+_TIED = (
+    "give a complete checkpoint; if the head is tied to the embedding, give the folder of the "
+    "checkpoint with its config.json"
+)
 _FIRST_NAMES = "emb.weight, blocks.0.ln1.weight, ..."
 
 
@@ -110,7 +114,7 @@ def detect(tensors: Tensors) -> str:
     return "v5.2" if decay is not None and math.prod(decay.shape) == gate.shape[-1] else "v5.1"
 
 
-def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
+def check(path: str, tensors: Tensors) -> Checkpoint:
     """Find the version and sizes of a checkpoint and check every tensor against them.
 
     Parameters
@@ -119,8 +123,6 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
         For messages.
     tensors : dict of str to SourceTensor
         Under raw names; sizes of 1 may be missing or extra.
-    kind : str
-        Format of the file.
 
     Returns
     -------
@@ -130,8 +132,6 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
     ------
     FormatError
         Tensors are missing, unknown or of the wrong shape.
-    UnsupportedError
-        The name of a tensor has two meanings in this format.
     """
     if "emb.weight" not in tensors or not any(name.startswith("blocks.0.") for name in tensors):
         found, expected = f"{len(tensors)} tensors, {_some(list(tensors))}", _FIRST_NAMES
@@ -141,11 +141,6 @@ def check(path: str, tensors: Tensors, kind: str = "pth") -> Checkpoint:
     arch = detect(tensors)
     sizes = _sizes(path, tensors, arch)
     bonus = "time_faaaa" if "blocks.0.att.time_faaaa" in tensors else "time_first"
-    if kind == "safetensors" and arch == "v5.2" and bonus == "time_first":
-        what = "tensor 'blocks.0.att.time_first'"
-        found = "a name that some converters give to time_faaaa"
-        fix, sentence = "give the original .pth", f"{path}: {what} has {found}"
-        raise UnsupportedError(path, what, found, "time_faaaa", fix, sentence)
     tensors, notes = _without_unused(tensors, arch)
     shapes = factored(raw_shapes(sizes, ranks_of(tensors, arch), bonus), tensors)
     _check_names(path, tensors, shapes, arch)
@@ -182,7 +177,8 @@ def _check_names(path: str, tensors: Tensors, shapes: dict[str, Shape], arch: st
     if parts:
         found, expected = " and ".join(parts), f"the {len(shapes)} of {_SUPPORTED}"
         sentence = f"{path} looks like {arch}, but its tensors do not fit: {found}"
-        raise FormatError(path, "tensors", found, expected, _COMPLETE, sentence)
+        fix = _TIED if missing == ["head.weight"] else _COMPLETE
+        raise FormatError(path, "tensors", found, expected, fix, sentence)
 
 
 def _are(names: list[str]) -> str:

@@ -13,10 +13,19 @@ MAGIC = b"fmgg"  # 0x67676d66, little-endian
 
 _HEADER = struct.Struct("<6i")  # magic, version, vocabulary, width, layers, type
 _TENSOR = struct.Struct("<3i")  # dimensions, length of the name, type
-_KINDS = {0: ggml.F32, 1: ggml.F16, 7: ggml.Q5_0, 8: ggml.Q5_1, 9: ggml.Q8_0}
-_REFUSED = {2: "Q4_0", 3: "Q4_1", 4: "Q4_1_O", 5: "Q4_2", 6: "Q4_3"}
+_KINDS = {
+    0: ggml.F32,
+    1: ggml.F16,
+    2: ggml.Q4_0,
+    3: ggml.Q4_1,
+    7: ggml.Q5_0,
+    8: ggml.Q5_1,
+    9: ggml.Q8_0,
+}
+_REFUSED = {4: "Q4_1_O", 5: "Q4_2", 6: "Q4_3"}
+_READABLE = "FP32, FP16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0"
 _VERSIONS = (100, 101)
-_FIX = "convert the FP16, FP32, Q5_0, Q5_1 or Q8_0 file, or the original .pth"
+_FIX = f"convert a file that has only {_READABLE}, or the original .pth"
 
 
 def read_ggmf(file: InputFile) -> Source:
@@ -52,7 +61,7 @@ def read_ggmf(file: InputFile) -> Source:
         tensors[name] = tensor
         check_count(file.path, len(tensors))
     _check_sizes(file, tensors, (n_vocab, n_embed), n_layer)
-    return Source(file, "ggmf", tensors)
+    return Source(file.path, [file], "ggmf", tensors)
 
 
 def _check_sizes(
@@ -95,7 +104,7 @@ def _tensor(file: InputFile, at: int, version: int) -> tuple[str, SourceTensor, 
         raise FormatError(file.path, what, f"shape {shape}", "sizes above 0", FETCH, sentence)
     if number not in _KINDS:
         refused = str(_REFUSED.get(number, number))
-        raise ggml.unreadable(file, name, refused, "FP32, FP16, Q5_0, Q5_1 and Q8_0", _FIX)
+        raise ggml.unreadable(file, name, refused, _READABLE, _FIX)
     kind = _KINDS[number]
     if version == 100 and kind.numbers > 1:
         found = f"{kind.name} of file version 100"

@@ -38,40 +38,75 @@ def _float(name: str, dtype: str) -> Kind:
     return Kind(name, 1, np.dtype(dtype).itemsize, lambda raw: to_float32(raw.view(dtype), name))
 
 
-def _field(raw: np.ndarray, first: int, last: int, dtype: str) -> np.ndarray:
+def field(raw: np.ndarray, first: int, last: int, dtype: str) -> np.ndarray:
     """Return bytes `first` to `last` of each block as numbers."""
     return np.ascontiguousarray(raw[:, first:last]).view(dtype)
 
 
-def _half(raw: np.ndarray, first: int) -> np.ndarray:
+def half(raw: np.ndarray, first: int) -> np.ndarray:
     """Return the float16 at byte `first` of each block, as float32, shape (n, 1)."""
-    return _field(raw, first, first + 2, "<f2").astype(np.float32)
+    return field(raw, first, first + 2, "<f2").astype(np.float32)
+
+
+def nibbles(raw: np.ndarray, group: int) -> np.ndarray:
+    """Cut bytes into halves: of each `group` bytes, first all low halves, then all high ones.
+
+    Parameters
+    ----------
+    raw : ndarray, uint8, shape (n, m)
+    group : int
+        A divisor of m.
+
+    Returns
+    -------
+    ndarray, uint8, shape (n, 2 m)
+
+    Examples
+    --------
+    >>> nibbles(np.array([[0x21, 0x43]], np.uint8), 2)
+    array([[1, 3, 2, 4]], dtype=uint8)
+    """
+    groups = raw.reshape(len(raw), -1, 1, group)
+    return np.concatenate([groups & 15, groups >> 4], axis=2).reshape(len(raw), -1)
+
+
+def _q4_0(raw: np.ndarray) -> np.ndarray:
+    """Return w = d * (q - 8): f16 d, 32 nibbles."""
+    d = half(raw, 0)
+    q = nibbles(raw[:, 2:18], 16).astype(np.float32)
+    return d * (q - 8)
+
+
+def _q4_1(raw: np.ndarray) -> np.ndarray:
+    """Return w = d * q + m: f16 d, f16 m, 32 nibbles."""
+    d, m = half(raw, 0), half(raw, 2)
+    q = nibbles(raw[:, 4:20], 16)
+    return d * q + m
 
 
 def _q8_0(raw: np.ndarray) -> np.ndarray:
     """Return w = d * q: f16 d, 32 int8 q."""
-    d = _half(raw, 0)
-    q = _field(raw, 2, 34, "i1")
+    d = half(raw, 0)
+    q = field(raw, 2, 34, "i1")
     return d * q
 
 
 def _five_bits(raw: np.ndarray, start: int) -> np.ndarray:
-    """Join the 32 high bits at `start` with the 32 nibbles after them, low nibbles first."""
+    """Join the 32 high bits at `start` with the 32 nibbles after them."""
     high = np.unpackbits(raw[:, start : start + 4], axis=1, bitorder="little")  # (n, 32)
-    nibbles = raw[:, start + 4 : start + 20]  # (n, 16)
-    return np.concatenate([nibbles & 15, nibbles >> 4], axis=1) | high << 4
+    return nibbles(raw[:, start + 4 : start + 20], 16) | high << 4
 
 
 def _q5_0(raw: np.ndarray) -> np.ndarray:
     """Return w = d * (q - 16): f16 d, 32 high bits, 32 nibbles."""
-    d = _half(raw, 0)
+    d = half(raw, 0)
     q = _five_bits(raw, 2).astype(np.float32)
     return d * (q - 16)
 
 
 def _q5_1(raw: np.ndarray) -> np.ndarray:
     """Return w = d * q + m: f16 d, f16 m, 32 high bits, 32 nibbles."""
-    d, m = _half(raw, 0), _half(raw, 2)
+    d, m = half(raw, 0), half(raw, 2)
     q = _five_bits(raw, 4)
     return d * q + m
 
@@ -79,9 +114,11 @@ def _q5_1(raw: np.ndarray) -> np.ndarray:
 F32 = _float("F32", "<f4")
 F16 = _float("F16", "<f2")
 BF16 = _float("BF16", "<u2")
-Q8_0 = Kind("Q8_0", 32, 34, _q8_0)
+Q4_0 = Kind("Q4_0", 32, 18, _q4_0)
+Q4_1 = Kind("Q4_1", 32, 20, _q4_1)
 Q5_0 = Kind("Q5_0", 32, 22, _q5_0)
 Q5_1 = Kind("Q5_1", 32, 24, _q5_1)
+Q8_0 = Kind("Q8_0", 32, 34, _q8_0)
 
 
 def same_name(file: InputFile, name: str) -> FormatError:

@@ -73,7 +73,7 @@ def read_pth(file: InputFile) -> Source:
             fix = "save the weights alone"
             raise UnsupportedError(file.path, what, found, "a tensor", fix, sentence)
         tensors[name] = archive.tensor(name, value)
-    return Source(file, "pth", tensors)
+    return Source(file.path, [file], "pth", tensors)
 
 
 def _unwrap(content: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 
+from .json_text import parse_object
 from .source import FETCH, STORED, InputFile, Source, SourceTensor, check_count
 
 # The format allows 100 MB, an RWKV checkpoint needs 200 kB. Parsed JSON takes many times its text.
@@ -49,7 +49,7 @@ def read_safetensors(file: InputFile) -> Source:
         found, expected = f"{length} bytes", f"at most {MAX_HEADER}"
         sentence = f"{file.path}: the header has {found}; {expected} can be read"
         raise FormatError(file.path, "header", found, expected, FETCH, sentence)
-    header = _parse(file, file.read(8, length, "header").tobytes())
+    header = parse_object(file.path, "header", file.read(8, length, "header").tobytes())
     header.pop("__metadata__", None)
     if not header:
         fix, sentence = "give a checkpoint with weights", f"{file.path} has no tensors"
@@ -59,7 +59,7 @@ def read_safetensors(file: InputFile) -> Source:
     entries = {name: _entry(file, name, value) for name, value in header.items()}
     _check_places(file, entries, base)
     tensors = {name: _tensor(file, name, entry, base) for name, entry in entries.items()}
-    return Source(file, "safetensors", tensors)
+    return Source(file.path, [file], "safetensors", tensors)
 
 
 class _Entry(NamedTuple):
@@ -69,29 +69,6 @@ class _Entry(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     end: int
-
-
-def _parse(file: InputFile, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a name stands twice in one object")
-        return found
-
-    def short(digits: str) -> int:
-        if len(digits) > 20:
-            raise ValueError("a number of more than 64 bits")
-        return int(digits)
-
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_int=short)
-        if not isinstance(header, dict):
-            raise ValueError("no object")
-    except (ValueError, RecursionError) as error:
-        found = f"bad JSON ({show(str(error))})"
-        sentence = f"{file.path}: the header is {found}"
-        raise FormatError(file.path, "header", found, "one JSON object", FETCH, sentence) from error
-    return header
 
 
 def _entry(file: InputFile, name: str, value: Any) -> _Entry:

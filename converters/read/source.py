@@ -19,6 +19,9 @@ BLOCK = 1 << 19  # elements of a tensor in memory at a time: 2 MiB of float32
 MAX_TENSORS = 1 << 16
 """Most tensors of a checkpoint; a real one has a few thousand, and each takes memory."""
 
+MAX_PARTS = 128
+"""Most files of one checkpoint; all of them are open at the same time."""
+
 # How a stored number becomes float32. NumPy has no bfloat16: it is the upper half of a float32.
 STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -243,8 +246,25 @@ class SourceTensor:
         return SourceTensor(self.path, self.name, self.shape, read)
 
 
+class Stated(NamedTuple):
+    """What a file says about a size that its tensors have too, so that they can be compared.
+
+    Attributes
+    ----------
+    size : str
+        A field of `converters.checkpoint.raw_shapes.Sizes`, or "ln_eps".
+    where : str
+        Where it is said, for messages.
+    value : object
+    """
+
+    size: str
+    where: str
+    value: object
+
+
 class About(NamedTuple):
-    """What a file says about its model besides the tensors; the defaults if it says nothing.
+    """What a checkpoint says about its model besides the tensors; the defaults if it says nothing.
 
     Attributes
     ----------
@@ -255,12 +275,26 @@ class About(NamedTuple):
         The residual stream is halved after this many layers, and the weights are scaled to match.
     license : str
         Licence of the weights.
+    stated : tuple of Stated
+    tied_head : bool
+        The head is the embedding, and may be missing.
+    tokens : callable or None
+        Returns the vocabulary that the checkpoint has in it: the bytes of the tokens by id.
+    vocab : str or None
+        Path of the vocabulary file that belongs to the checkpoint.
+    notes : tuple of str
+        What a reader of the report should know.
     """
 
     architecture: str = ""
     head_size: int | None = None
     rescale_every: int | None = None
     license: str = ""
+    stated: tuple[Stated, ...] = ()
+    tied_head: bool = False
+    tokens: Callable[[], dict[int, bytes]] | None = None
+    vocab: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -269,29 +303,34 @@ class Source:
 
     Attributes
     ----------
-    file : InputFile
+    path : str
+        Of the file or folder that was asked for.
+    files : list of InputFile
+        What holds the tensors; several if the checkpoint is split.
     kind : str
         "pth", "safetensors", "gguf", "ggmf" or "trwkv".
     tensors : dict of str to SourceTensor
-        Under the names that the file gives them.
+        Under the names that the files give them.
     about : About
-        What the file says besides.
+        What is said besides.
     """
 
-    file: InputFile
+    path: str
+    files: list[InputFile]
     kind: str
     tensors: dict[str, SourceTensor]
     about: About = field(default_factory=About)
 
     @property
-    def path(self) -> str:
-        """Name of the file."""
-        return self.file.path
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
 
     def __enter__(self) -> Source:
         """Return the source itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the files."""
+        for file in self.files:
+            file.close()

@@ -18,8 +18,8 @@ from tinyrwkv.file.output import check_output
 from tinyrwkv.file.writer import MODEL, Writer
 from tinyrwkv.versions.layout import check_widths
 
-from ..checkpoint.names import is_flash_linear_attention, raw_tensors
-from ..checkpoint.versions import check, refuse_variants
+from ..checkpoint.identify import identify
+from ..checkpoint.names import is_flash_linear_attention
 from ..read.open import open_source
 from ..read.source import Source
 from .content import Content, Copy, Recipe
@@ -27,7 +27,7 @@ from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
 from .recipe import recipes
 from .temporary import remove_folders
-from .vocab import Vocabulary, read_vocab
+from .vocab import Vocabulary, pack_vocab, read_vocab
 from .whole import ModelWriter
 
 Progress = Callable[[int, int], None]
@@ -52,13 +52,15 @@ def convert(
     Parameters
     ----------
     input : str or path-like
-        A .pth, .safetensors, .gguf, rwkv.cpp .bin or .trwkv file.
+        A .pth, .safetensors, .gguf, rwkv.cpp .bin or .trwkv file; the index or any part of one in
+        several files; or the folder of a checkpoint.
     output : str or path-like
         Gets its name only when it is complete.
     dtype : str
         Of the matrices: "int8" (one scale per row), "f16" or "f32".
     vocab : str or path-like, optional
-        A vocabulary in BlinkDL's format; without it the model takes tokens, not text.
+        A vocabulary in BlinkDL's format. Default: the one that the .gguf, .trwkv or folder has.
+        Without any the model takes tokens, not text.
     ln_x_eps : float, optional
         Epsilon of the group norm of RWKV-5 to 7. Default: 64e-5, as these models are trained.
     template : str, optional
@@ -84,13 +86,13 @@ def convert(
     remove_folders(output)
     with open_source(input) as source:
         if source.kind == "trwkv":
-            content = from_trwkv(source.file, dtype, vocab is not None)
+            content = from_trwkv(source.files[0], dtype, vocab is not None)
         else:
             content = _from_checkpoint(source)
         metadata = content.metadata
         check_widths(source.path, cast(Config, {**metadata, "dtype": dtype}), ())
-        vocabulary = None if vocab is None else read_vocab(vocab, metadata["vocab_size"])
-        work = source.file.size + sum(tensor.work for tensor in content.tensors)
+        vocabulary = _vocabulary(source, vocab, metadata["vocab_size"])
+        work = source.size + sum(tensor.work for tensor in content.tensors)
         step = _steps(progress, work)
         metadata["source"] = _origin(source, metadata, license, step)
         metadata["dtype"] = dtype
@@ -128,7 +130,8 @@ def _origin(
     source: Source, metadata: dict[str, Any], license: str | None, step: Step
 ) -> dict[str, str]:
     """Return what the metadata say about the checkpoint: its name, its hash and its licence."""
-    found = {"name": _plain(os.path.basename(source.path)), "sha256": _sha256(source, step)}
+    name = os.path.basename(os.path.abspath(source.path))
+    found = {"name": _plain(name), "sha256": _sha256(source, step)}
     origin: dict[str, str] = metadata.get("source", found)
     if license is None and source.kind != "trwkv":
         license = _plain(source.about.license) or None
@@ -177,14 +180,24 @@ def check_arguments(
 
 def _from_checkpoint(source: Source) -> Content:
     """Return what a model file gets from a checkpoint of any foreign format."""
-    refuse_variants(source.path, list(source.tensors))
-    checkpoint = check(source.path, raw_tensors(source), source.kind)
+    checkpoint = identify(source)
     # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x. flash-linear-attention multiplies
     # by the size of a head.
     by_head = is_flash_linear_attention(source)
     eps = checkpoint.sizes.head_size * 1e-5 if by_head else 64e-5
     metadata = {"kind": "model", **checkpoint.config, "ln_x_eps": eps}
     return Content(metadata, [*recipes(checkpoint)], checkpoint.notes)
+
+
+def _vocabulary(source: Source, vocab: PathLike | None, vocab_size: int) -> Vocabulary | None:
+    """Return the vocabulary: the given one, else that of the checkpoint; None if there is none."""
+    if vocab is None:
+        vocab = source.about.vocab
+    if vocab is not None:
+        return read_vocab(vocab, vocab_size)
+    if source.about.tokens is not None:
+        return pack_vocab(source.path, source.about.tokens(), vocab_size)
+    return None
 
 
 def _steps(progress: Progress | None, total: int) -> Step:
@@ -201,12 +214,13 @@ def _steps(progress: Progress | None, total: int) -> Step:
 
 
 def _sha256(source: Source, step: Step) -> str:
+    """Return the hash of a checkpoint: that of its files one after another."""
     digest = hashlib.sha256()
-    size = source.file.size
-    for start in range(0, size, _CHUNK):
-        part = source.file.read(start, min(_CHUNK, size - start), "file")
-        digest.update(part.data)
-        step(len(part))
+    for file in source.files:
+        for start in range(0, file.size, _CHUNK):
+            part = file.read(start, min(_CHUNK, file.size - start), "file")
+            digest.update(part.data)
+            step(len(part))
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ import importlib.util
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ MAX_LINE = 8192
 _FORM = "<id> <Python literal> <length in bytes>"
 # The literal is one text or one bytes object, so nothing can nest.
 _LINE = re.compile(r"""([0-9]{1,9}) (b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) ([0-9]{1,9})""")
-_FIX = "give the vocabulary file that belongs to the model"
+_FIX = "give the vocabulary file that belongs to the model, with --vocab"
 
 WORLD = "rwkv_vocab_v20230424.txt"
 """The file name of BlinkDL's World vocabulary, which the World and G1 models use."""
@@ -54,6 +54,7 @@ def find_world(checkpoint: str | os.PathLike[str]) -> str:
     Parameters
     ----------
     checkpoint : str or path-like
+        A file, or its folder.
 
     Returns
     -------
@@ -64,7 +65,8 @@ def find_world(checkpoint: str | os.PathLike[str]) -> str:
     ArgumentError
         It is in neither place.
     """
-    places = [os.path.dirname(os.path.abspath(os.fsdecode(checkpoint)))]
+    place = os.path.abspath(os.fsdecode(checkpoint))
+    places = [place if os.path.isdir(place) else os.path.dirname(place)]
     with contextlib.suppress(ImportError, ValueError):
         package = importlib.util.find_spec("rwkv")  # not imported: that would import torch
         if package is not None:
@@ -105,16 +107,53 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
         or a token or the vocabulary is larger than a tokenizer may have.
     """
     path = os.fsdecode(path)
+    _check_count(path, vocab_size)
+    lines = ((f"line {number}", line) for number, line in enumerate(_lines(path), 1))
+    tokens = ((where, *_parse(path, where, line)) for where, line in lines)
+    return _checked(path, tokens, vocab_size)
+
+
+def pack_vocab(path: str, tokens: Mapping[int, bytes], vocab_size: int) -> Vocabulary:
+    """Check and pack the vocabulary that a checkpoint has in it.
+
+    Parameters
+    ----------
+    path : str
+        Of the checkpoint, for messages.
+    tokens : mapping of int to bytes
+        By id; without those that stand for no text.
+    vocab_size : int
+        Rows of the model's embedding.
+
+    Returns
+    -------
+    Vocabulary
+
+    Raises
+    ------
+    FormatError
+        As `read_vocab`.
+    """
+    _check_count(path, vocab_size)
+    listed = ((f"token {id}", token, id) for id, token in tokens.items())
+    return _checked(path, listed, vocab_size)
+
+
+def _check_count(path: str, vocab_size: int) -> None:
+    """Refuse a model of more ids than a tokenizer can have."""
     if vocab_size > MOST_IDS:
         found, expected = f"a model of {vocab_size} ids", f"at most {MOST_IDS}"
         sentence = f"{path} is for {found}, but a tokenizer can have {expected}"
         fix = "convert without a vocabulary: the model then takes token ids"
         raise FormatError(path, "vocab_size", found, expected, fix, sentence)
+
+
+def _checked(path: str, listed: Iterable[tuple[str, bytes, int]], vocab_size: int) -> Vocabulary:
+    """Return the vocabulary of tokens, each with where it stands and its id."""
     tokens: dict[bytes, int] = {}
     ids: set[int] = set()
-    for number, line in enumerate(_lines(path), 1):
-        where = f"line {number}"
-        token, id = _parse(path, where, line)
+    for where, token, id in listed:
+        _check_token(path, where, token)
         if not 0 < id < vocab_size:
             found, expected = f"id {id}", f"1 to {vocab_size - 1}"
             sentence = f"{path}: {where} has {found}, but the model has the ids {expected}"
@@ -130,6 +169,17 @@ def read_vocab(path: str | os.PathLike[str], vocab_size: int) -> Vocabulary:
     packed = _pack(tokens)
     Tokenizer(packed.bytes, packed.starts, packed.ids, vocab_size, path)  # as loading it checks it
     return packed
+
+
+def _check_token(path: str, where: str, token: bytes) -> None:
+    found = f"a token of {len(token)} bytes"
+    if not token:
+        sentence = f"{path}: {where} has an empty token"
+        raise FormatError(path, where, found, "at least 1", _FIX, sentence)
+    if len(token) > LONGEST:
+        expected = f"at most {LONGEST}"
+        sentence = f"{path}: {where} has {found}, but a token may have {expected}"
+        raise FormatError(path, where, found, expected, _FIX, sentence)
 
 
 def _lines(path: str) -> Iterator[bytes]:
@@ -160,17 +210,10 @@ def _parse(path: str, where: str, line: bytes) -> tuple[bytes, int]:
         found = show(line)
         sentence = f"{path}: {where} is {found}, not {_FORM}"
         raise FormatError(path, where, found, _FORM, _FIX, sentence) from error
-    if len(token) != int(match[3]) or not token:
-        found, expected = f"a token of {len(token)} bytes", f"{match[3]}, and at least 1"
-        if not token:
-            sentence = f"{path}: {where} has an empty token"
-        else:
-            sentence = f"{path}: {where} has {found}, but gives its length as {match[3]}"
-        raise FormatError(path, where, found, expected, _FIX, sentence)
-    if len(token) > LONGEST:
-        found, expected = f"a token of {len(token)} bytes", f"at most {LONGEST}"
-        sentence = f"{path}: {where} has {found}, but a token may have {expected}"
-        raise FormatError(path, where, found, expected, _FIX, sentence)
+    if token and len(token) != int(match[3]):
+        found = f"a token of {len(token)} bytes"
+        sentence = f"{path}: {where} has {found}, but gives its length as {match[3]}"
+        raise FormatError(path, where, found, match[3], _FIX, sentence)
     return token, int(match[1])
 
 

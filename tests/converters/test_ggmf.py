@@ -42,7 +42,10 @@ def test_reads_floats(tmp_path, version):
             np.testing.assert_array_equal(read[name], expected)
 
 
-@pytest.mark.parametrize(("kind", "error"), [("q5_0", 1 / 31), ("q5_1", 1 / 62), ("q8_0", 1 / 254)])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("q4_0", 1 / 15), ("q4_1", 1 / 30), ("q5_0", 1 / 31), ("q5_1", 1 / 62), ("q8_0", 1 / 254)],
+)
 def test_reads_blocks(tmp_path, monkeypatch, kind, error):
     monkeypatch.setattr(source, "BLOCK", 100)
     read = read_plain(write(tmp_path / "a", ggmf(TINY, 1, kind)))
@@ -84,8 +87,8 @@ def test_block_layouts_by_hand():
 def test_what_is_refused_by_name(tmp_path):
     parts = {"emb.weight": TINY["emb.weight"]}
     good = ggmf(parts, 0)
-    q4 = good[:32] + struct.pack("<i", 2) + good[36:]
-    assert "tensor 'emb.weight' has type Q4_0" in refusal(tmp_path, q4, UnsupportedError)
+    q4 = good[:32] + struct.pack("<i", 5) + good[36:]
+    assert "tensor 'emb.weight' has type Q4_2" in refusal(tmp_path, q4, UnsupportedError)
     old = ggmf(TINY, 1, "q5_1", 100)
     assert "Q5_1 of file version 100" in refusal(tmp_path, old, UnsupportedError)
     version = struct.pack("<4si", b"fmgg", 102) + good[8:]

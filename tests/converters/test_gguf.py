@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.read import ggml_k, source
 from converters.read.open import open_source
-from tests.helpers.checkpoint_files import flipped, gguf, read_plain, read_raw, survives, write
+from tests.helpers.checkpoint_files import (
+    K_TYPES,
+    blocks,
+    flipped,
+    gguf,
+    read_plain,
+    read_raw,
+    survives,
+    write,
+)
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.dialects import to_gguf
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
@@ -19,6 +29,7 @@ from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 RAW = raw_checkpoint("v7", n_layer=1, n_embd=32, vocab_size=40)
 TINY, SETTINGS = to_gguf(RAW, "v7")
 TINY_BYTES = gguf(TINY, SETTINGS)
+OTHER = b"general.architecture\x08\0\0\0\5" + bytes(7) + b"llama"
 
 
 def refusal(tmp_path, data, kind=TinyRWKVError):
@@ -28,22 +39,47 @@ def refusal(tmp_path, data, kind=TinyRWKVError):
     return str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
+BOUNDS = {
+    **{"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 250},
+    **{"q5_0": 1 / 15, "q5_1": 1 / 30, "q4_0": 1 / 7, "q4_1": 1 / 14},
+}
+
+
+@pytest.mark.parametrize("kind", BOUNDS)
 def test_reads_every_type(tmp_path, kind):
     read = read_plain(write(tmp_path / "a", gguf(TINY, SETTINGS, kind)))
     assert list(read) == list(TINY)
-    bound = {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 250}[kind]
+    bound = BOUNDS[kind]
     for name, x in TINY.items():
         assert read[name].shape == x.shape
         assert np.abs(read[name] - x).max() <= bound * np.abs(x).max()
 
 
+@pytest.mark.parametrize("kind", K_TYPES)
+@pytest.mark.parametrize("block", [1 << 19, 500])
+def test_reads_blocks_of_256(tmp_path, monkeypatch, kind, block):
+    monkeypatch.setattr(source, "BLOCK", block)
+    arrays = {"a.weight": np.ones((3, 512), np.float32), "b.weight": np.zeros((2, 256), np.float32)}
+    read = read_plain(write(tmp_path / "a", gguf(arrays, SETTINGS, kind)))
+    decode = getattr(ggml_k, kind.upper()).decode
+    for name, x in arrays.items():
+        raw = np.frombuffer(blocks(x, kind), np.uint8).reshape(-1, K_TYPES[kind][0])
+        np.testing.assert_array_equal(read[name], decode(raw).reshape(x.shape))
+
+
+def test_a_small_type_may_have_more_numbers_than_the_file_has_bytes(tmp_path):
+    arrays = {"a.weight": np.ones((64, 1024), np.float32)}
+    data = gguf(arrays, SETTINGS, "q2_k")
+    assert len(data) < arrays["a.weight"].size / 2
+    assert read_plain(write(tmp_path / "a", data))["a.weight"].shape == (64, 1024)
+
+
 def test_settings(tmp_path):
-    with open_source(write(tmp_path / "a", TINY_BYTES)) as source:
-        assert source.kind == "gguf"
-        assert source.about.architecture == "rwkv7"
-        assert source.about.head_size == 16
-        assert source.about.license == "apache-2.0"
+    with open_source(write(tmp_path / "a", TINY_BYTES)) as opened:
+        assert opened.kind == "gguf"
+        assert opened.about.architecture == "rwkv7"
+        assert opened.about.head_size == 16
+        assert opened.about.license == "apache-2.0"
 
 
 @pytest.mark.parametrize("alignment", [1, 32, 4096])
@@ -83,11 +119,13 @@ def test_what_is_refused_by_name(tmp_path):
     without = {name: value for name, value in SETTINGS.items() if "architecture" not in name}
     assert "architecture None" in refusal(tmp_path, gguf(TINY, without), UnsupportedError)
     at = TINY_BYTES.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 16
-    for number, name in ((2, "Q4_0"), (12, "Q4_K"), (99, "99")):
+    for number, name in ((15, "Q8_K"), (20, "IQ4_NL"), (99, "99")):
         data = TINY_BYTES[:at] + struct.pack("<I", number) + TINY_BYTES[at + 4 :]
-        assert f"'token_embd.weight' has type {name}; only F32, F16, BF16 and Q8_0" in refusal(
+        assert f"'token_embd.weight' has type {name}; only F32, F16, BF16, Q4_0" in refusal(
             tmp_path, data, UnsupportedError
         )
+        other = data.replace(b"general.architecture\x08\0\0\0\5" + bytes(7) + b"rwkv7", OTHER)
+        assert "has the architecture 'llama'" in refusal(tmp_path, other, UnsupportedError)
     assert "GGUF version 1" in refusal(tmp_path, b"GGUF\1" + TINY_BYTES[5:], UnsupportedError)
     assert "big-endian GGUF" in refusal(tmp_path, b"FUGG" + TINY_BYTES[4:], UnsupportedError)
 

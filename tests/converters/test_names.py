@@ -6,14 +6,16 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from converters.checkpoint.names import is_flash_linear_attention, raw_tensors
+from converters.checkpoint.names import is_flash_linear_attention, raw_tensors, unwrapped
 from converters.read.open import open_source
 from tests.helpers.checkpoint_files import ggmf, gguf, read_raw, safetensors, write
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tests.helpers.dialects import to_fla, to_ggmf, to_gguf, to_hugging_face, to_web_rwkv
 from tests.helpers.pth_writer import write_pth
-from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.errors import FormatError
 
 LAYERS = 4
 
@@ -47,10 +49,41 @@ def test_blinkdl(tmp_path, version):
     check(write(tmp_path / "b", safetensors(raw)), raw)
 
 
-@pytest.mark.parametrize("prefix", ["_forward_module.", "module.", "_orig_mod."])
+WRAPPERS = ("_forward_module", "_orig_mod", "_fsdp_wrapped_module", "module", "model")
+
+
+@pytest.mark.parametrize("prefix", ["_forward_module.", "module.", "_orig_mod.", "model."])
 def test_wrappers_of_training(tmp_path, prefix):
     raw = checkpoint("v6")
     write_pth(tmp_path / "a", {prefix + name: x for name, x in raw.items()})
+    check(tmp_path / "a", raw)
+
+
+@given(wrappers=st.lists(st.sampled_from(WRAPPERS), max_size=6))
+def test_stacked_wrappers(wrappers):
+    name = "blocks.0.att.receptance.weight"
+    if "model" in wrappers:  # it stands once, and directly before the model
+        wrappers = [one for one in wrappers if one != "model"] + ["model"]
+    assert unwrapped(".".join([*wrappers, name])) == name
+
+
+@pytest.mark.parametrize("to", [to_hugging_face, to_fla, lambda raw: raw])
+def test_wrappers_around_every_dialect(tmp_path, to):
+    raw = checkpoint("v7" if to is to_fla else "v5.2")
+    tensors = {f"_forward_module._orig_mod.{name}": x for name, x in to(raw).items()}
+    path = write(tmp_path / "a", safetensors(tensors))
+    check(path, raw)
+    with open_source(path) as source:
+        assert is_flash_linear_attention(source) == (to is to_fla)
+
+
+def test_wrappers_around_a_part_of_the_model(tmp_path):
+    raw = checkpoint("v7")
+    wrapped = {
+        name.replace(".att.", "._checkpoint_wrapped_module.att._orig_mod."): x
+        for name, x in raw.items()
+    }
+    write_pth(tmp_path / "a", wrapped)
     check(tmp_path / "a", raw)
 
 
@@ -87,12 +120,23 @@ def test_web_rwkv(tmp_path, version):
     check(write(tmp_path / "a", safetensors(to_web_rwkv(raw))), raw)
 
 
-def test_web_rwkv_5_is_refused(tmp_path):
+def test_web_rwkv_5(tmp_path):
     # Its time_first is what others call time_faaaa, and means something else under this name.
     raw = checkpoint("v5.2")
-    path = write(tmp_path / "a", safetensors(to_web_rwkv(raw)))
-    with pytest.raises(UnsupportedError, match=r"time_first.*some converters give to time_faaaa"):
-        read_raw(path)
+    check(write(tmp_path / "a", safetensors(to_web_rwkv(raw))), raw)
+
+
+def test_web_rwkv_repeats_what_5_1_has_for_a_head(tmp_path):
+    raw = checkpoint("v5.1")
+    repeated = {
+        name: np.repeat(x[:, None], 8, axis=1) if "time_decay" in name or "faaaa" in name else x
+        for name, x in raw.items()
+    }
+    config = check(write(tmp_path / "a", safetensors(to_web_rwkv(repeated))), repeated)
+    assert config["arch"] == "v5.2"
+    # A copy of a .pth keeps the meaning that the name has there.
+    old = {name.replace("time_faaaa", "time_first"): x for name, x in raw.items()}
+    check(write(tmp_path / "b", safetensors(old)), old)
 
 
 @pytest.mark.parametrize("version", ["v5.0", "v5.1", "v5.2"])

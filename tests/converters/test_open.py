@@ -41,10 +41,6 @@ def test_the_name_does_not_matter(tmp_path, kind, data, name):
         (b"<!DOCTYPE html><html>", "an HTML page"),
         (b"\xef\xbb\xbf\n <HTML>", "an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
-        (
-            b'{"metadata": {}, "weight_map": {"emb.weight": "model-00001-of-00002.safetensors"}}',
-            "in several files",
-        ),
         (b'{"hidden_size": 768}', "a JSON file"),
         (
             b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.",
@@ -79,8 +75,6 @@ def test_a_tar_of_an_old_pytorch(tmp_path):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(FormatError, match=r"^no such file: .*missing\.pth; check the name"):
         open_source(tmp_path / "missing.pth")
-    with pytest.raises(FormatError, match=r" is a folder; give a file in it"):
-        open_source(tmp_path)
     with pytest.raises(FormatError, match=r"^cannot read a\0b: .*embedded null"):
         open_source("a\0b")
 

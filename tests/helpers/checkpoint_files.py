@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from converters.checkpoint.names import raw_tensors
-from converters.checkpoint.versions import check, refuse_variants
+from converters.checkpoint.identify import identify
 from converters.read.open import open_source
 from converters.write.recipe import recipes
 from tests.helpers.pth_writer import stored
@@ -45,26 +45,33 @@ def with_header(header: Any, data: bytes = b"") -> bytes:
 
 
 def blocks(array: np.ndarray, kind: str) -> bytes:
-    """Return an array as ggml stores it: f32, f16, bf16, or q8_0, q5_0, q5_1 in blocks of 32."""
+    """Return an array as ggml stores it: floats, or blocks of 32 or 256 small numbers.
+
+    The types of blocks of 256 are not fitted to the array: it only chooses the random bytes.
+    """
     if kind in ("f32", "f16", "bf16"):
         return stored(array, kind)
+    if kind in K_TYPES:
+        return _random_blocks(array, kind)
     x = np.asarray(array, np.float32).reshape(-1, 32)
     if kind == "q8_0":
         d = (np.abs(x).max(axis=1) / 127).astype("<f2")
         q = np.rint(x / _divisor(d)).astype("i1")
         return b"".join(d[i].tobytes() + q[i].tobytes() for i in range(len(x)))
-    if kind == "q5_1":
+    top = 15 if kind.startswith("q4") else 31
+    if kind.endswith("_1"):
         low, high = x.min(axis=1), x.max(axis=1)
     else:
         high = np.abs(x).max(axis=1)
         low = -high
-    d = ((high - low) / 31).astype("<f2")
-    m = low.astype("<f2") if kind == "q5_1" else -16 * d.astype(np.float32)
+    d = ((high - low) / top).astype("<f2")
+    m = low.astype("<f2") if kind.endswith("_1") else -(top // 2 + 1) * d.astype(np.float32)
     q = np.rint((x - m.astype(np.float32)[:, None]) / _divisor(d))
     out = b""
-    for i, row in enumerate(np.clip(q, 0, 31).astype(int)):
-        offset = m[i].tobytes() if kind == "q5_1" else b""
-        out += d[i].tobytes() + offset + _five_bits(row)
+    for i, row in enumerate(np.clip(q, 0, top).astype(int)):
+        offset = m[i].tobytes() if kind.endswith("_1") else b""
+        high_bits = struct.pack("<I", sum(int(n >> 4) << j for j, n in enumerate(row)))
+        out += d[i].tobytes() + offset + (high_bits if top == 31 else b"") + _nibbles(row & 15)
     return out
 
 
@@ -73,22 +80,44 @@ def _divisor(d: np.ndarray) -> np.ndarray:
     return np.where(d, d, 1).astype(np.float32)[:, None]
 
 
-def _five_bits(row: np.ndarray) -> bytes:
-    """Return 32 numbers of 5 bits: first the high bits, then the low halves as nibbles."""
-    high = sum(int(n >> 4) << j for j, n in enumerate(row))
-    low = row & 15
-    return struct.pack("<I", high) + bytes(int(low[j] | low[j + 16] << 4) for j in range(16))
+def _nibbles(low: np.ndarray) -> bytes:
+    """Return 32 numbers of 4 bits."""
+    return bytes(int(low[j] | low[j + 16] << 4) for j in range(16))
 
 
-GGMF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 7, "q5_1": 8, "q8_0": 9}
-GGUF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_0": 6, "q8_0": 8, "bf16": 30}
+# The bytes of a block of 256, and where its scales are, which are float16.
+K_TYPES = {
+    "q2_k": (84, (80, 82)),
+    "q3_k": (110, (108,)),
+    "q4_k": (144, (0, 2)),
+    "q5_k": (176, (0, 2)),
+    "q6_k": (210, (208,)),
+}
+
+
+def _random_blocks(array: np.ndarray, kind: str) -> bytes:
+    """Return random blocks for an array of a size, with usual scales."""
+    nbytes, scales = K_TYPES[kind]
+    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(array).tobytes()))
+    raw = rng.integers(0, 256, (array.size // 256, nbytes), dtype=np.uint8)
+    for at in scales:
+        raw[:, at : at + 2] = np.array([2**-12], "<f2").view(np.uint8)
+    return raw.tobytes()
+
+
+GGMF_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 7, "q5_1": 8, "q8_0": 9}
+GGUF_TYPES = {
+    **{"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8},
+    **{"q2_k": 10, "q3_k": 11, "q4_k": 12, "q5_k": 13, "q6_k": 14, "bf16": 30},
+}
 
 
 def kinds(arrays: Arrays, kind: str) -> dict[str, str]:
     """Return the kind of every tensor: big matrices as `kind`, the rest float32."""
+    width = 256 if kind in K_TYPES else 32
     found = {}
     for name, array in arrays.items():
-        is_big = array.ndim == 2 and name.endswith(".weight") and array.shape[1] % 32 == 0
+        is_big = array.ndim == 2 and name.endswith(".weight") and array.shape[1] % width == 0
         found[name] = kind if is_big else "f32"
     return found
 
@@ -140,6 +169,23 @@ def gguf(
     return out + bytes(-len(out) % alignment) + data
 
 
+def gguf_parts(arrays: Arrays, settings: Mapping[str, Any], count: int) -> list[bytes]:
+    """Return the files of a model that is split: the first has the settings, and no tensor."""
+    names = [*arrays]
+    step = -(-len(names) // max(1, count - 1))
+    shares = [[], *(names[first : first + step] for first in range(0, len(names), step))]
+    parts = []
+    for number in range(count):
+        split = {
+            "split.no": number,
+            "split.count": count,
+            "split.tensors.count": len(names),
+        }
+        said = {**settings, **split} if number == 0 else split
+        parts.append(gguf({name: arrays[name] for name in shares[number]}, said))
+    return parts
+
+
 def write(path: str | os.PathLike[str], data: bytes) -> str:
     """Write a file and return its name."""
     with open(path, "wb") as file:
@@ -156,8 +202,7 @@ def read_plain(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def read_raw(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the sizes and the raw tensors of a checkpoint of any format."""
     with open_source(path) as source:
-        refuse_variants(source.path, list(source.tensors))
-        checkpoint = check(source.path, raw_tensors(source), source.kind)
+        checkpoint = identify(source)
         return checkpoint.config, {
             name: tensor.load() for name, tensor in checkpoint.tensors.items()
         }
@@ -166,7 +211,7 @@ def read_raw(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np
 def model_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the tensors that a model file made from a checkpoint has."""
     with open_source(path) as source:
-        checkpoint = check(source.path, raw_tensors(source), source.kind)
+        checkpoint = identify(source)
         return {one.name: np.concatenate(list(one.blocks())) for one in recipes(checkpoint)}
 
 

@@ -1,0 +1,71 @@
+"""Find the checkpoint in a folder, as a hub of models gives it."""
+
+from __future__ import annotations
+
+import os
+import re
+from fnmatch import fnmatch
+
+from tinyrwkv.errors import FormatError, show
+
+# What transformers looks for, in its order.
+_USUAL = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_ENDINGS = (".safetensors", ".st", ".pth", ".gguf", ".bin")
+_OTHER_PART = re.compile(r"-\d{5}-of-\d{5}\.[a-z]+$")
+_FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
+_VOCABULARIES = "rwkv_vocab_*.txt"
+
+
+def find_checkpoint(folder: str) -> str:
+    """Return the path of the only checkpoint in a folder.
+
+    Parameters
+    ----------
+    folder : str
+
+    Raises
+    ------
+    FormatError
+        It has none, or several, or can't be read.
+    """
+    names = _names(folder)
+    for name in _USUAL:
+        if name in names:
+            return os.path.join(folder, name)
+    found = [name for name in names if name.endswith(_ENDINGS) and not _is_other_part(name)]
+    if len(found) == 1:
+        return os.path.join(folder, found[0])
+    expected = "one checkpoint"
+    if not found:
+        sentence = f"{folder} is a folder without a checkpoint"
+        fix = f"give a folder with one {', '.join(_ENDINGS)} file, or the file itself"
+        raise FormatError(folder, "folder", "no checkpoint", expected, fix, sentence)
+    listed = ", ".join(show(name)[1:-1] for name in found[:5]) + (", ..." * (len(found) > 5))
+    sentence = f"{folder} is a folder of {len(found)} checkpoints: {listed}"
+    raise FormatError(folder, "folder", listed, expected, "give one of these files", sentence)
+
+
+def find_vocabulary(folder: str) -> str | None:
+    """Return the path of the only vocabulary in BlinkDL's format in a folder; None for others."""
+    found = [name for name in _names(folder) if fnmatch(name, _VOCABULARIES)]
+    return os.path.join(folder, found[0]) if len(found) == 1 else None
+
+
+def _is_other_part(name: str) -> bool:
+    """Tell whether a file is a part of a checkpoint, and not the first one of a GGUF."""
+    return bool(_OTHER_PART.search(name)) and not _FIRST_PART.search(name)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        found = error.strerror or str(error)
+        sentence = f"cannot read the folder {folder}: {found}"
+        fix = "check its permissions"
+        raise FormatError(folder, "folder", found, "a folder to read", fix, sentence) from error
