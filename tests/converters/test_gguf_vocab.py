@@ -10,7 +10,7 @@ from converters.export.gguf import export
 from converters.read.gguf_vocab import unescape
 from converters.read.open import open_source
 from converters.write.convert import convert
-from tests.helpers.checkpoint_files import gguf, write
+from tests.helpers.checkpoint_files import gguf, with_vocabulary, write
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.dialects import to_gguf
 from tinyrwkv import load
@@ -25,16 +25,9 @@ NORMAL, UNKNOWN, CONTROL, USER, UNUSED = range(1, 6)
 
 
 def settings(tokens, types=None, model="rwkv"):
-    """Return the settings of a file with a vocabulary, as llama.cpp's converter writes it."""
-    written = ["<s>", *(repr(tokens[id])[2:-1] for id in sorted(tokens))]
-    written += [f"[PAD{i}]" for i in range(len(written), 300)]
-    kinds = [CONTROL] + [NORMAL] * len(tokens) + [UNUSED] * (299 - len(tokens))
-    return {
-        **PLAIN,
-        "tokenizer.ggml.model": model,
-        "tokenizer.ggml.tokens": written,
-        "tokenizer.ggml.token_type": kinds if types is None else types,
-    }
+    """Return the settings of a file with a vocabulary."""
+    made = with_vocabulary(PLAIN, tokens, 300) | {"tokenizer.ggml.model": model}
+    return made if types is None else made | {"tokenizer.ggml.token_type": types}
 
 
 def tokens_of(path):

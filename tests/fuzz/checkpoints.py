@@ -14,6 +14,7 @@ import numpy as np
 from tests.helpers.checkpoint_files import (
     GGMF_TYPES,
     GGUF_TYPES,
+    K_TYPES,
     blocks,
     kinds,
     read_raw,
@@ -84,7 +85,8 @@ def _make_ggmf(rng: Random) -> bytes:
     version = rng.choice(VERSIONS)
     width = rng.choice((8, 32))
     arrays = _arrays(rng, to_ggmf(_raw(version, width), version))
-    kind = rng.choice(("f32", "f16", "q8_0", "q5_0", "q5_1")) if width == 32 else "f32"
+    kinds_of_32 = ("f32", "f16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1")
+    kind = rng.choice(kinds_of_32) if width == 32 else "f32"
     fields = Fields()
     fields.add("i i i i i i", 0x67676D66, 101, 4, width, 1, GGMF_TYPES[kind])
     for name, one in kinds(arrays, kind).items():
@@ -105,12 +107,19 @@ def _finish(rng: Random, fields: Fields) -> bytes:
     return _sometimes(rng, flipped, fields.pack(), 0.1)
 
 
+_GGUF_KINDS: dict[int, tuple[str, ...]] = {
+    8: ("f32",),
+    32: ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"),
+    256: tuple(K_TYPES),
+}
+
+
 def _make_gguf(rng: Random) -> bytes:
     version = rng.choice(("v6", "v7"))
-    width = rng.choice((8, 32))
+    width = rng.choice((8, 32, 32, 256))
     arrays, settings = to_gguf(_raw(version, width), version)
     arrays = _arrays(rng, arrays)
-    kind = rng.choice(("f32", "f16", "bf16", "q8_0")) if width == 32 else "f32"
+    kind = rng.choice(_GGUF_KINDS[width])
     fields = Fields()
     fields.add("s I Q Q", b"GGUF", 3, len(arrays), len(settings))
     for name, value in settings.items():

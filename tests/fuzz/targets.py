@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from . import checkpoints, models, texts
+from . import checkpoints, folders, models, texts
 from .fuzzer import Fuzzer
 
-FUZZERS: dict[str, Fuzzer] = {**models.FUZZERS, **checkpoints.FUZZERS, **texts.FUZZERS}
+FUZZERS: dict[str, Fuzzer] = {
+    **models.FUZZERS,
+    **checkpoints.FUZZERS,
+    **folders.FUZZERS,
+    **texts.FUZZERS,
+}

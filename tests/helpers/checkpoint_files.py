@@ -169,6 +169,23 @@ def gguf(
     return out + bytes(-len(out) % alignment) + data
 
 
+def with_vocabulary(
+    settings: Mapping[str, Any], tokens: Mapping[int, bytes], vocab_size: int
+) -> dict[str, Any]:
+    """Return the settings of a GGUF file with a vocabulary as llama.cpp writes it.
+
+    The ids of the tokens are 1, 2, ...; the rest is padding.
+    """
+    written = ["<s>", *(repr(tokens[id])[2:-1] for id in sorted(tokens))]
+    padding = range(len(written), vocab_size)
+    return {
+        **settings,
+        "tokenizer.ggml.model": "rwkv",
+        "tokenizer.ggml.tokens": [*written, *(f"[PAD{i}]" for i in padding)],
+        "tokenizer.ggml.token_type": [3] + [1] * len(tokens) + [5] * len(padding),
+    }
+
+
 def gguf_parts(arrays: Arrays, settings: Mapping[str, Any], count: int) -> list[bytes]:
     """Return the files of a model that is split: the first has the settings, and no tensor."""
     names = [*arrays]
