@@ -36,6 +36,10 @@ examples:
       rwkv_vocab_v20230424.txt, is found beside rwkv.pth or in an installed rwkv package.
   tinyrwkv-convert rwkv.safetensors exact.trwkv --vocab vocab.txt --dtype f32
       Nothing is rounded.
+  tinyrwkv-convert rwkv7-2.9b-Q4_K_M.gguf model.trwkv
+      A file of llama.cpp. Its vocabulary is taken from it.
+  tinyrwkv-convert rwkv7-2.9B-world/ model.trwkv
+      A folder from a hub of models: config.json, the weights, and the vocabulary if it is there.
   tinyrwkv-convert exact.trwkv small.trwkv
       Convert a model file again, to int8. It keeps its vocabulary.
   tinyrwkv-convert rwkv.pth exact.trwkv --vocab world --preset exact
@@ -55,9 +59,10 @@ examples:
       Judge how well a model predicts a text: see tinyrwkv-convert eval --help.
 
 INPUT is recognised by its contents: a PyTorch .pth (version 1.6 or newer; PyTorch is not needed),
-a .safetensors file, a .gguf of rwkv6 or rwkv7, a .bin of rwkv.cpp, or a .trwkv file. The version of
-RWKV, 4 to 7, is recognised by the tensors. OUTPUT appears when it is complete; until then an older
-file of this name stays as it is.
+a .safetensors file, a .gguf of rwkv6 or rwkv7 (F32 to Q2_K), a .bin of rwkv.cpp, a .trwkv file, or
+the folder of one checkpoint. Of a checkpoint in several files, give any part, or the index; the
+others lie beside it. The version of RWKV, 4 to 7, is recognised by the tensors. OUTPUT appears when
+it is complete; until then an older file of this name stays as it is.
 """
 
 
@@ -96,13 +101,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "input", metavar="INPUT", help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv"
+        "input",
+        metavar="INPUT",
+        help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv, or the folder of one",
     )
     made.add_argument("output", metavar="OUTPUT", help="file to write: .trwkv or .gguf")
     made.add_argument(
         "--vocab",
         metavar="FILE",
-        help="vocabulary to put into OUTPUT; 'world' finds the one of World models",
+        help="vocabulary to put into OUTPUT; 'world' finds the one of World models "
+        "(default: the one that INPUT has)",
     )
     made.add_argument(
         "--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)"

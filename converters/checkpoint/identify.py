@@ -29,5 +29,4 @@ def identify(source: Source) -> Checkpoint:
     refuse_variants(source.path, list(source.tensors))
     checkpoint = check(source.path, raw_tensors(source))
     check_stated(source.path, source.about.stated, checkpoint.sizes)
-    checkpoint.notes.extend(source.about.notes)
     return checkpoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from fnmatch import fnmatch
+from typing import NamedTuple
 
 from tinyrwkv.errors import FormatError, show
 
@@ -19,6 +20,7 @@ _ENDINGS = (".safetensors", ".st", ".pth", ".gguf", ".bin")
 _OTHER_PART = re.compile(r"-\d{5}-of-\d{5}\.[a-z]+$")
 _FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
 _VOCABULARIES = "rwkv_vocab_*.txt"
+_OTHER_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def find_checkpoint(folder: str) -> str:
@@ -50,10 +52,29 @@ def find_checkpoint(folder: str) -> str:
     raise FormatError(folder, "folder", listed, expected, "give one of these files", sentence)
 
 
-def find_vocabulary(folder: str) -> str | None:
-    """Return the path of the only vocabulary in BlinkDL's format in a folder; None for others."""
-    found = [name for name in _names(folder) if fnmatch(name, _VOCABULARIES)]
-    return os.path.join(folder, found[0]) if len(found) == 1 else None
+class Vocabularies(NamedTuple):
+    """The vocabulary of a folder.
+
+    Attributes
+    ----------
+    path : str or None
+        Where it is.
+    unusable : str
+        What is there instead, such as the file of another kind of tokenizer; "" for nothing.
+    """
+
+    path: str | None
+    unusable: str
+
+
+def find_vocabulary(folder: str) -> Vocabularies:
+    """Find the only vocabulary in BlinkDL's format in a folder."""
+    names = _names(folder)
+    found = [name for name in names if fnmatch(name, _VOCABULARIES)]
+    if len(found) == 1:
+        return Vocabularies(os.path.join(folder, found[0]), "")
+    others = found or [name for name in names if name in _OTHER_VOCABULARIES]
+    return Vocabularies(None, " and ".join(show(name)[1:-1] for name in others))
 
 
 def _is_other_part(name: str) -> bool:

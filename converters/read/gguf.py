@@ -79,7 +79,6 @@ def _about(header: Header) -> About:
         value = settings.get(f"{arch}.{name}")
         return value if isinstance(value, int) else None
 
-    other = gguf_vocab.other_vocabulary(header)
     return About(
         architecture=arch,
         head_size=whole("wkv.head_size"),
@@ -87,9 +86,7 @@ def _about(header: Header) -> About:
         license=str(settings.get("general.license") or ""),
         stated=_stated(arch, settings),
         tokens=partial(gguf_vocab.read_tokens, header) if gguf_vocab.has_tokens(header) else None,
-        notes=(f"the vocabulary in the file is of the kind {other}, which can't be used",)
-        if other
-        else (),
+        unusable=gguf_vocab.other_vocabulary(header),
     )
 
 

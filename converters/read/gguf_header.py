@@ -98,7 +98,13 @@ def read_header(file: InputFile) -> Header:
         found, expected = f"{n_settings} settings", f"at most {MAX_SETTINGS}"
         sentence = f"{file.path} has {found}; {expected} can be read"
         raise FormatError(file.path, "header", found, expected, FETCH, sentence)
-    settings = {cursor.text(): cursor.value(cursor.scalar("<I")) for _ in range(n_settings)}
+    settings: dict[str, Any] = {}
+    for _ in range(n_settings):
+        key = cursor.text()
+        if key in settings:
+            what, sentence = f"the setting {show(key)}", f"{file.path} has two settings {show(key)}"
+            raise FormatError(file.path, what, "two of this name", "one", FETCH, sentence)
+        settings[key] = cursor.value(cursor.scalar("<I"))
     return Header(file, settings, n_tensors, cursor.at)
 
 

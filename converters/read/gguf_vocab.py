@@ -29,10 +29,10 @@ def has_tokens(header: Header) -> bool:
 
 
 def other_vocabulary(header: Header) -> str:
-    """Return the kind of vocabulary that a file has, if it is not that of RWKV; "" if none."""
+    """Return which vocabulary a file has, if it is not that of RWKV; "" if it has none."""
     model = header.settings.get(_MODEL)
     is_other = isinstance(model, str) and model not in ("rwkv", "none", "no_vocab", "")
-    return show(model) if is_other else ""
+    return f"the vocabulary {show(model)} in the file" if is_other else ""
 
 
 def read_tokens(header: Header) -> dict[int, bytes]:

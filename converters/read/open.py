@@ -88,10 +88,12 @@ def _open_folder(path: str, open_file: OpenFile) -> Source:
     """Open the checkpoint in a folder, with what the folder says about it."""
     config = read_config(path, open_file)
     source = _open(open_file(find_checkpoint(path)), open_file)
+    vocabulary = find_vocabulary(path)
     about = source.about._replace(
         stated=(*source.about.stated, *stated(config)),
         tied_head=config.get("tie_word_embeddings") is True,
-        vocab=find_vocabulary(path),
+        vocab=vocabulary.path,
+        unusable=source.about.unusable or vocabulary.unusable,
     )
     return replace(source, path=path, about=about)
 

@@ -282,8 +282,8 @@ class About(NamedTuple):
         Returns the vocabulary that the checkpoint has in it: the bytes of the tokens by id.
     vocab : str or None
         Path of the vocabulary file that belongs to the checkpoint.
-    notes : tuple of str
-        What a reader of the report should know.
+    unusable : str
+        A vocabulary that the checkpoint has, but that is no table of tokens, such as "gpt2".
     """
 
     architecture: str = ""
@@ -294,7 +294,7 @@ class About(NamedTuple):
     tied_head: bool = False
     tokens: Callable[[], dict[int, bytes]] | None = None
     vocab: str | None = None
-    notes: tuple[str, ...] = ()
+    unusable: str = ""
 
 
 @dataclass

@@ -27,7 +27,7 @@ from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
 from .recipe import recipes
 from .temporary import remove_folders
-from .vocab import Vocabulary, pack_vocab, read_vocab
+from .vocab import WORLD, Vocabulary, pack_vocab, read_vocab
 from .whole import ModelWriter
 
 Progress = Callable[[int, int], None]
@@ -113,6 +113,11 @@ def convert(
         notes.append(
             "no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one"
         )
+        if source.about.unusable:
+            notes.append(
+                f"{source.about.unusable} was not used: a vocabulary must be the only one, "
+                f"and have the form of {WORLD}"
+            )
     return {
         "input": input,
         "output": output,

@@ -12,7 +12,7 @@ import pytest
 
 from converters.read import source
 from converters.write.convert import convert
-from tests.helpers.checkpoint_files import ggmf, gguf, model_tensors, safetensors, write
+from tests.helpers.checkpoint_files import ggmf, gguf, gguf_parts, model_tensors, safetensors, write
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tests.helpers.dialects import to_fla, to_ggmf, to_gguf
 from tests.helpers.pth_writer import members, pickle_and_storages, write_pth, zip_archive
@@ -319,15 +319,36 @@ def test_a_folder_that_does_not_exist(checkpoint, tmp_path):
         convert(checkpoint(), tmp_path)
 
 
-def test_memory_does_not_hold_the_model(tmp_path, output, monkeypatch):
+def in_one_file(folder, raw):
+    write_pth(folder / "model.pth", raw, "bf16")
+    return folder / "model.pth"
+
+
+def in_parts_of_gguf(folder, raw):
+    for number, data in enumerate(gguf_parts(*to_gguf(raw, "v7"), 3, "q5_k"), 1):
+        write(folder / f"a-{number:05}-of-00003.gguf", data)
+    return folder / "a-00001-of-00003.gguf"
+
+
+def in_shards(folder, raw):
+    places = {name: f"{i % 3}.safetensors" for i, name in enumerate(raw)}
+    for file in set(places.values()):
+        part = {name: x for name, x in raw.items() if places[name] == file}
+        write(folder / file, safetensors(part, "bf16"))
+    index = json.dumps({"weight_map": places}).encode()
+    return write(folder / "model.safetensors.index.json", index)
+
+
+@pytest.mark.parametrize("form", [in_one_file, in_parts_of_gguf, in_shards])
+def test_memory_does_not_hold_the_model(tmp_path, output, monkeypatch, form):
     monkeypatch.setattr(source, "BLOCK", 1 << 14)
     raw = raw_checkpoint("v7", n_layer=6, n_embd=256, head_size=64, vocab_size=2000)
-    write_pth(tmp_path / "model.pth", raw, "bf16")
+    path = form(tmp_path, raw)
     size = sum(x.nbytes for x in raw.values())
     largest = max(x.size for x in raw.values())
     del raw
     tracemalloc.start()
-    convert(tmp_path / "model.pth", output)
+    convert(path, output)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size > 20 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -69,15 +70,25 @@ def test_the_name_of_a_folder_may_end_in_a_slash(hub, tmp_path):
 
 
 def test_a_given_vocabulary_comes_first(hub, tmp_path):
-    vocab = write(tmp_path / "vocab", VOCAB.replace(b"'abc'", b"'abd'"))
+    vocab = write(tmp_path / "vocab", VOCAB.replace(b"'abc'", b"'xyz'"))
     convert(hub, tmp_path / "a.trwkv", vocab=vocab)
     with load(tmp_path / "a.trwkv", backend="numpy") as model:
-        assert model.tokenizer.encode("abd") == [257]
+        assert model.tokenizer.encode("xyz") == [257]
 
 
 def test_two_vocabularies_are_none(hub, tmp_path):
     write(hub / "rwkv_vocab_v20260603.txt", VOCAB)
-    assert not convert(hub, tmp_path / "a.trwkv")["tokenizer"]
+    report = convert(hub, tmp_path / "a.trwkv")
+    assert not report["tokenizer"]
+    both = "rwkv_vocab_v20230424.txt and rwkv_vocab_v20260603.txt was not used"
+    assert both in " ".join(report["notes"])
+
+
+def test_another_tokenizer_is_left_out_with_a_note(hub, tmp_path):
+    os.rename(hub / "rwkv_vocab_v20230424.txt", hub / "tokenizer.json")
+    report = convert(hub, tmp_path / "a.trwkv")
+    assert not report["tokenizer"]
+    assert "tokenizer.json was not used" in " ".join(report["notes"])
 
 
 def test_world_is_found_in_the_folder(hub, tmp_path, capsys):

@@ -191,6 +191,11 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
     )
 
 
+def test_two_settings_of_one_name_are_refused(tmp_path):
+    double = TINY_BYTES.replace(b"general.alignment", b"rwkv7.block_count")
+    assert "has two settings 'rwkv7.block_count'" in refusal(tmp_path, double, FormatError)
+
+
 def test_every_cut_is_refused(tmp_path):
     path = str(tmp_path / "a")
     for size in [*range(0, 100, 3), *range(100, len(TINY_BYTES) - 64, len(TINY_BYTES) // 60)]:

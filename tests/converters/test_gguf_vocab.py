@@ -98,9 +98,11 @@ def test_another_kind_of_vocabulary_is_left_out_with_a_note(tmp_path, model):
     path = write(tmp_path / "a.gguf", gguf(ARRAYS, settings(TOKENS, model=model)))
     report = convert(path, tmp_path / "a.trwkv")
     assert not report["tokenizer"]
-    assert f"the vocabulary in the file is of the kind '{model}', which" in " ".join(
-        report["notes"]
-    )
+    notes = " ".join(report["notes"])
+    assert f"the vocabulary '{model}' in the file was not used" in notes
+    vocab = b"".join(b"%d %a 1\n" % (b + 1, bytes([b])) for b in range(256))
+    report = convert(path, tmp_path / "a.trwkv", vocab=write(tmp_path / "vocab", vocab))
+    assert not any("was not used" in note for note in report["notes"])
 
 
 @pytest.mark.parametrize(

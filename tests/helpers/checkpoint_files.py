@@ -186,7 +186,9 @@ def with_vocabulary(
     }
 
 
-def gguf_parts(arrays: Arrays, settings: Mapping[str, Any], count: int) -> list[bytes]:
+def gguf_parts(
+    arrays: Arrays, settings: Mapping[str, Any], count: int, kind: str = "f32"
+) -> list[bytes]:
     """Return the files of a model that is split: the first has the settings, and no tensor."""
     names = [*arrays]
     step = -(-len(names) // max(1, count - 1))
@@ -199,7 +201,7 @@ def gguf_parts(arrays: Arrays, settings: Mapping[str, Any], count: int) -> list[
             "split.tensors.count": len(names),
         }
         said = {**settings, **split} if number == 0 else split
-        parts.append(gguf({name: arrays[name] for name in shares[number]}, said))
+        parts.append(gguf({name: arrays[name] for name in shares[number]}, said, kind))
     return parts
 
 
