@@ -23,6 +23,7 @@ from .compress.compress import compress
 from .compress.options import Options
 from .export.gguf import export
 from .judge.by_text import JUDGE
+from .read.open import path_of_all
 from .write.convert import convert
 from .write.encode import DTYPES
 from .write.vocab import find_world
@@ -60,9 +61,9 @@ examples:
 
 INPUT is recognised by its contents: a PyTorch .pth (version 1.6 or newer; PyTorch is not needed),
 a .safetensors file, a .gguf of rwkv6 or rwkv7 (F32 to Q2_K), a .bin of rwkv.cpp, a .trwkv file, or
-the folder of one checkpoint. Of a checkpoint in several files, give any part, or the index; the
-others lie beside it. The version of RWKV, 4 to 7, is recognised by the tensors. OUTPUT appears when
-it is complete; until then an older file of this name stays as it is.
+the folder of one checkpoint. Of a checkpoint in several files, give any part, or all of them, or
+the index. The parts lie beside each other. The version of RWKV, 4 to 7, is recognised by the
+tensors. OUTPUT appears when it is complete; until then an older file of this name stays as it is.
 """
 
 
@@ -89,7 +90,9 @@ def _run(arguments: list[str]) -> int:
         from .evaluate import main as evaluate
 
         return evaluate(arguments[1:]) or 0
-    return _convert(parser().parse_args(arguments))
+    found = parser().parse_args(arguments)
+    found.input = path_of_all(found.input)
+    return _convert(found)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "input",
         metavar="INPUT",
-        help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv, or the folder of one",
+        nargs="+",
+        help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv, or the folder of one; "
+        "of one in several files, any part or all",
     )
     made.add_argument("output", metavar="OUTPUT", help="file to write: .trwkv or .gguf")
     made.add_argument(

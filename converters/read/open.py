@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.file.header import MAGIC as TRWKV
 
 from . import ggmf
@@ -82,6 +82,36 @@ def open_source(path: str | os.PathLike[str]) -> Source:
             if file not in kept:
                 file.close()
     return source
+
+
+def path_of_all(paths: Sequence[str]) -> str:
+    """Return the path that stands for all files of a checkpoint, if somebody names several.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        One path, or files of one checkpoint.
+
+    Raises
+    ------
+    ArgumentError
+        Some of them do not belong to the checkpoint of the first.
+    TinyRWKVError
+        As `open_source`, if there are several.
+    """
+    first, *others = paths
+    if others:
+        with open_source(first) as source:
+            names = [file.path for file in source.files]
+            if source.kind in ("pth", "safetensors"):
+                names.append(index_of(first) or first)
+        files = {os.path.realpath(name) for name in names}
+        for other in others:
+            if os.path.realpath(other) not in files:
+                sentence = f"{other} is no part of the checkpoint {first}"
+                what = ("arguments", "INPUT", other, f"a part of {first}")
+                raise ArgumentError(*what, "give one checkpoint, then one OUTPUT", sentence)
+    return first
 
 
 def _open_folder(path: str, open_file: OpenFile) -> Source:

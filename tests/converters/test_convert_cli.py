@@ -15,8 +15,9 @@ import pytest
 
 import converters
 from converters import cli
-from tests.helpers.checkpoint_files import write
+from tests.helpers.checkpoint_files import gguf, gguf_parts, safetensors, write
 from tests.helpers.checkpoints import raw_checkpoint
+from tests.helpers.dialects import to_gguf
 from tests.helpers.pth_writer import write_pth
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.mapped import open_file
@@ -105,6 +106,37 @@ def test_errors_give_1_and_one_line(paths, capsys, tmp_path):
         assert found in err
         assert err.count("\n") == 1
     assert not os.path.exists(paths[1])
+
+
+def test_all_parts_may_be_given(paths, capsys, tmp_path):
+    raw = raw_checkpoint("v7", n_layer=1, n_embd=32, head_size=8, vocab_size=300)
+    parts = [
+        write(tmp_path / f"a-{number:05}-of-00003.gguf", data)
+        for number, data in enumerate(gguf_parts(*to_gguf(raw, "v7"), 3), 1)
+    ]
+    output = paths[1]
+    for given in (parts, parts[::-1], parts[1:], [parts[2], parts[2]]):
+        assert cli.main([*given, output, "--quiet"]) == 0
+        assert cli.main([given[0], "--dtype", "f16", output, "--quiet"]) == 0
+    other = write(tmp_path / "b.gguf", gguf(*to_gguf(raw, "v7")))
+    assert cli.main([*parts, other, output]) == 1
+    message = capsys.readouterr().err
+    assert f"{other} is no part of the checkpoint {parts[0]}; give one checkpoint" in message
+    assert cli.main([other, *parts, output]) == 1
+
+
+def test_all_shards_and_their_index_may_be_given(paths, tmp_path):
+    raw = raw_checkpoint("v7", n_layer=1, n_embd=32, head_size=8, vocab_size=300)
+    files = [f"m-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    places = {name: files[i % 2] for i, name in enumerate(raw)}
+    for file in files:
+        part = {name: x for name, x in raw.items() if places[name] == file}
+        write(tmp_path / file, safetensors(part))
+    index = json.dumps({"weight_map": places}).encode()
+    write(tmp_path / "m.safetensors.index.json", index)
+    given = sorted(str(path) for path in tmp_path.glob("m[-.]*"))
+    assert len(given) == 3
+    assert cli.main([*given, paths[1], "--quiet"]) == 0
 
 
 def test_ctrl_c_gives_130(paths, capsys, monkeypatch):
