@@ -17,8 +17,7 @@ _USUAL = (
     "pytorch_model.bin.index.json",
 )
 _ENDINGS = (".safetensors", ".st", ".pth", ".gguf", ".bin")
-_OTHER_PART = re.compile(r"-\d{5}-of-\d{5}\.[a-z]+$")
-_FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
+_OTHER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.[a-z]+$")  # the first one finds the others
 _VOCABULARIES = "rwkv_vocab_*.txt"
 _OTHER_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
@@ -39,7 +38,7 @@ def find_checkpoint(folder: str) -> str:
     for name in _USUAL:
         if name in names:
             return os.path.join(folder, name)
-    found = [name for name in names if name.endswith(_ENDINGS) and not _is_other_part(name)]
+    found = [name for name in names if name.endswith(_ENDINGS) and not _OTHER_PART.search(name)]
     if len(found) == 1:
         return os.path.join(folder, found[0])
     expected = "one checkpoint"
@@ -75,11 +74,6 @@ def find_vocabulary(folder: str) -> Vocabularies:
         return Vocabularies(os.path.join(folder, found[0]), "")
     others = found or [name for name in names if name in _OTHER_VOCABULARIES]
     return Vocabularies(None, " and ".join(show(name)[1:-1] for name in others))
-
-
-def _is_other_part(name: str) -> bool:
-    """Tell whether a file is a part of a checkpoint, and not the first one of a GGUF."""
-    return bool(_OTHER_PART.search(name)) and not _FIRST_PART.search(name)
 
 
 def _names(folder: str) -> list[str]:

@@ -22,6 +22,7 @@ SHARES = {
     "model-00001-of-00002.safetensors": NAMES[::2],
     "model-00002-of-00002.safetensors": NAMES[1::2],
 }
+FIRST, SECOND = SHARES
 INDEX = "model.safetensors.index.json"
 PLACES = {name: file for file, names in SHARES.items() for name in names}
 
@@ -69,8 +70,9 @@ def test_shards_of_pytorch(tmp_path, asked):
 
 def test_a_part_without_its_index(folder):
     os.remove(folder / INDEX)
-    for number, file in enumerate(SHARES, 1):
+    for number, file in ((1, FIRST), (2, SECOND), (1, "")):
         message = refusal(folder / file, FormatError)
+        file = file or FIRST  # the folder stands for its first part
         assert f"{file} is part {number} of 2, and the index is not beside it: no file" in message
         assert message.endswith("put the index and all its files into one folder")
 
@@ -81,28 +83,25 @@ def test_one_part_of_one_is_whole(tmp_path):
 
 
 def test_a_missing_part_is_named(folder):
-    os.remove(folder / "model-00002-of-00002.safetensors")
+    os.remove(folder / SECOND)
     message = refusal(folder / INDEX, FormatError)
-    assert "names the file model-00002-of-00002.safetensors, which is not beside it" in message
+    assert f"names the file {SECOND}, which is not beside it" in message
 
 
 def test_an_index_that_contradicts_its_files(folder):
-    other = {**PLACES, "head.weight": "model-00001-of-00002.safetensors"}
-    first, second = SHARES
-    if PLACES["head.weight"] == first:
-        other["head.weight"] = second
+    elsewhere = SECOND if PLACES["head.weight"] == FIRST else FIRST
+    other = {**PLACES, "head.weight": elsewhere}
     write(folder / INDEX, index(other))
     assert "has tensor 'head.weight', but " in refusal(folder / INDEX, FormatError)
     few = {name: file for name, file in PLACES.items() if name != "head.weight"}
     write(folder / INDEX, index(few))
     assert "says that it is in no file" in refusal(folder / INDEX, FormatError)
-    write(folder / INDEX, index({**PLACES, "more": first}))
-    assert f"says that tensor 'more' is in {first}, but it is not" in refusal(folder / INDEX)
+    write(folder / INDEX, index({**PLACES, "more": FIRST}))
+    assert f"says that tensor 'more' is in {FIRST}, but it is not" in refusal(folder / INDEX)
 
 
 def test_files_of_two_formats(folder):
-    file = "model-00002-of-00002.safetensors"
-    write_pth(folder / file, {name: RAW[name] for name in SHARES[file]})
+    write_pth(folder / SECOND, {name: RAW[name] for name in SHARES[SECOND]})
     assert "files of several formats: pth and safetensors" in refusal(folder / INDEX)
 
 
