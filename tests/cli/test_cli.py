@@ -18,7 +18,7 @@ from tinyrwkv.cli.cli import main
 from tinyrwkv.cli.formulas import describe
 from tinyrwkv.engine.limit import least_resident
 
-COMMANDS = ("chat", "generate", "info", "plan", "verify", "bench")
+COMMANDS = ("chat", "generate", "serve", "info", "plan", "verify", "bench")
 BENCH_KEYS = (
     *("backend", "threads", "decode_tok_s", "prefill_tok_s", "first_token_s"),
     *("peak_rss_bytes", "rss_anon_bytes", "resident_bytes", "touched_bytes_per_token"),

@@ -53,6 +53,7 @@ def test_the_core_alone_is_enough(backend: str, tmp_path: pathlib.Path) -> None:
         "constraints",
         "chat",
         "robot",
+        "serve",
         "cli",
         "models",
         "numba_backend.py",

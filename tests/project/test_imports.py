@@ -27,7 +27,7 @@ ROOMS = {
         *("write", "checkpoint", "read", "__init__"),
     ),
     "tinyrwkv": (
-        *("__main__", "cli", "robot", "chat", "native.build", "__init__", "constraints"),
+        *("__main__", "cli", "serve", "robot", "chat", "native.build", "__init__", "constraints"),
         *("loading", "model", "generate", "score", "core", "state"),
         *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
@@ -39,7 +39,7 @@ ROOMS = {
 Building the kernels is a command, so it stands above all that it compiles.
 """
 
-APART = ("constraints", "chat", "robot", "cli")
+APART = ("constraints", "chat", "robot", "serve", "cli")
 """What the core never imports, and a vendored copy may leave out."""
 
 
@@ -139,6 +139,8 @@ def allowed(name: str) -> set[str]:
     if within(name, "converters"):
         extras = {"gguf"} if name == "converters.export.gguf" else set()
         return {"converters", "tinyrwkv", "numpy"} | extras
+    if within(name, "tinyrwkv.serve"):
+        return {"tinyrwkv", "numpy", "starlette", "uvicorn"}
     if name == BUILD:
         return {"tinyrwkv", "numpy", "ziglang"} | COMPILERS
     if name in WRITE_LLVM or within(name, "tinyrwkv.kernels"):

@@ -24,7 +24,7 @@ PACKAGES = {"tinyrwkv": "tinyrwkv", "tinyrwkv_converters": "converters"}  # inst
 
 COMPILERS = {"numba", "llvmlite"}
 
-APART = tuple(f"tinyrwkv.{room}" for room in ("constraints", "chat", "robot", "cli"))
+APART = tuple(f"tinyrwkv.{room}" for room in ("constraints", "chat", "robot", "serve", "cli"))
 """What importing the package does not load."""
 
 NOT_OURS = {"build", "dist", "site", "__pycache__"}
@@ -106,7 +106,7 @@ for path in folder.rglob("*.py"):
         try:
             importlib.import_module(".".join(path.relative_to(folder.parent).with_suffix("").parts))
         except ModuleNotFoundError as error:
-            assert error.name in ("numba", "llvmlite"), error
+            assert error.name in ("numba", "llvmlite", "starlette", "uvicorn"), error
 assert not [name for name in sys.modules if name.partition(".")[0] == "tinyrwkv"]
 """
 

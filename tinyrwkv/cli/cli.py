@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from . import exits
-from .commands import bench, chat, generate, info, plan, verify
+from .commands import bench, chat, generate, info, plan, serve, verify
 from .terminal import width
 
 NAME = "tinyrwkv"
@@ -16,6 +16,7 @@ NAME = "tinyrwkv"
 COMMANDS = {
     "chat": chat,
     "generate": generate,
+    "serve": serve,
     "info": info,
     "plan": plan,
     "verify": verify,

@@ -1,0 +1,1 @@
+"""A server that speaks the HTTP interface of OpenAI."""

@@ -1,0 +1,89 @@
+"""The JSON of a request, read within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from .refusal import Refusal
+
+SECONDS = 30.0
+"""Time for a client to send its request."""
+
+DISCARDED = 16
+"""A body may be so many times too large to be read to its end, so that the client sees why."""
+
+
+async def read_json(request: Request, most: int) -> Any:
+    """Return what a request holds.
+
+    Parameters
+    ----------
+    request : Request
+    most : int
+        Bytes.
+
+    Raises
+    ------
+    Refusal
+        It is too large, takes too long, or is not JSON.
+    ClientDisconnect
+        The client has gone.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # a page elsewhere may send others without being asked
+        found = kind or "not named"
+        sentence = f"the type of the request is {ascii(found)[:60]}, but must be application/json"
+        what = (found, "application/json", "send Content-Type: application/json", sentence)
+        raise Refusal(415, None, *what, "unsupported_media_type")
+    try:
+        data = await asyncio.wait_for(_read(request, most), SECONDS)
+    except asyncio.TimeoutError:
+        sentence = f"the request was not whole after {SECONDS:.0f} seconds"
+        what = ("a part of it", "all of it", "send it again", sentence)
+        raise Refusal(408, None, *what, "timeout") from None
+    return parse(data)
+
+
+async def _read(request: Request, most: int) -> bytes:
+    parts = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= most:
+            parts.append(part)
+        elif size > DISCARDED * most:
+            break
+    if size > most:
+        found = f"more than {most:,} bytes"
+        sentence = f"the request has {found}"
+        what = (found, f"at most {most:,}", "shorten it", sentence)
+        raise Refusal(413, None, *what, "request_too_large")
+    return b"".join(parts)
+
+
+def parse(data: bytes) -> Any:
+    """Return what JSON in UTF-8 holds; raise a Refusal if it is none.
+
+    Examples
+    --------
+    >>> parse(b'{"a": [1]}')
+    {'a': [1]}
+    """
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition(":")[0][:80] or "it is not"
+        sentence = f"the request is not JSON: {reason}"
+        what = ("something else", "JSON in UTF-8", "correct it", sentence)
+        raise Refusal(400, None, *what, "invalid_json") from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+__all__ = ["ClientDisconnect", "parse", "read_json"]

@@ -1,0 +1,242 @@
+"""One answer, made in turns, so that several can be made beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+from ..generate import NO_TOKEN, Generation, Piece, Result
+from ..model import Model
+from ..state import State
+from ..tokenizer import END_OF_DOCUMENT
+from .asked import Asked, Limits
+from .conversation import Conversation, answer_segment
+from .refusal import Refusal
+from .sessions import Sessions
+from .shown import Entries, Entry, Trimmer, finite
+
+SLICE = 32
+"""Tokens of a prompt that are read in one turn."""
+
+
+class Delta(NamedTuple):
+    """What a token adds to an answer: text that can be shown, and the tokens that begin in it."""
+
+    text: str
+    entries: list[Entry]
+
+
+class End(NamedTuple):
+    """The end of an answer: "stop" or "length", and the counts of tokens."""
+
+    reason: str
+    prompt_tokens: int
+    known_tokens: int
+    tokens: int
+
+
+Event = Delta | End | Refusal
+
+
+class Prompt(NamedTuple):
+    """What is to be read before an answer.
+
+    Attributes
+    ----------
+    state : State
+        After what is known already.
+    parts : list of (list of int, bytes)
+        Tokens, and the name of the state after them; the name is empty if that is not to be kept.
+    known : int
+        Tokens that need not be read.
+    """
+
+    state: State
+    parts: list[tuple[list[int], bytes]]
+    known: int
+
+
+def prepare(asked: Asked, model: Model, sessions: Sessions, limits: Limits) -> Prompt:
+    """Return the tokens that must be read for a request.
+
+    Raises
+    ------
+    Refusal
+        The prompt is too long.
+    TinyRWKVError
+        It is not Unicode text.
+    """
+    encode = model.tokenizer.encode
+    if asked.conversation is None:
+        text = asked.prompt
+        ids = encode(text) if isinstance(text, str) else text
+        prompt = Prompt(model.new_state(), [([END_OF_DOCUMENT, *ids], b"")], 0)
+    else:
+        keys = asked.conversation.keys
+        segments = asked.conversation.segments
+        # At least the last segment is read: its logits are needed.
+        count, found = sessions.find(keys[:-1])
+        parts: list[tuple[list[int], bytes]] = []
+        begin = []
+        if found is None:
+            found = model.new_state()
+            begin = [END_OF_DOCUMENT]
+            if segments[0]:
+                parts.append((begin + encode(segments[0]), keys[0]))
+                begin = []
+            count = 1
+        rest = [token for segment in segments[count:] for token in encode(segment)]
+        parts.append((begin + rest, b""))
+        prompt = Prompt(found, parts, found.tokens)
+    total = prompt.known + sum(len(tokens) for tokens, _ in prompt.parts)
+    if total > limits.prompt_tokens:
+        found_tokens = f"{total:,} tokens long"
+        param = "prompt" if asked.conversation is None else "messages"
+        sentence = f"the prompt is {found_tokens}, but may have {limits.prompt_tokens:,}"
+        what = (found_tokens, limits.prompt_tokens, "shorten it", sentence)
+        raise Refusal(400, param, *what, "context_length_exceeded")
+    return prompt
+
+
+class Job:
+    """Makes one answer and tells what it has made.
+
+    Parameters
+    ----------
+    asked : Asked
+    prompt : Prompt
+    model : Model
+    sessions : Sessions
+    tell : callable
+        Takes each `Event`, in the thread that takes the turns. The last one is no `Delta`.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        prompt: Prompt,
+        model: Model,
+        sessions: Sessions,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.tell = tell
+        self._asked = asked
+        self._prompt = prompt
+        self._model = model
+        self._sessions = sessions
+        self._trimmer = Trimmer(asked.conversation is not None and asked.template.clean)
+        self._entries = Entries()
+        self._text: list[str] = []  # what was shown
+        self._cancelled = False
+        self._generation: Generation | None = None
+
+    def cancel(self) -> None:
+        """End the answer within milliseconds, or a slice of the prompt; any thread may call it."""
+        self._cancelled = True
+        if (generation := self._generation) is not None:
+            generation.cancel()
+
+    def turns(self) -> Generator[None, None, None]:
+        """Work: each step reads a slice of the prompt, or makes a token."""
+        state = self._prompt.state
+        *before, (last, _) = self._prompt.parts
+        for tokens, key in before:
+            state = yield from self._read(tokens, state)
+            if key and not self._cancelled:
+                self._sessions.keep(key, state)
+        rest = max(len(last) - 1, 0) // SLICE * SLICE
+        state = yield from self._read(last[:rest], state)
+        if self._cancelled:
+            return
+        asked = self._asked
+        generation = self._model.generate(
+            last[rest:],
+            state=state,
+            sampler=asked.sampler,
+            max_tokens=asked.max_tokens,
+            stop=asked.stop,
+            constraint=asked.constraint,
+        )
+        yield from self._answer(generation)
+
+    def _read(self, tokens: list[int], state: State) -> Generator[None, None, State]:
+        """Read tokens in slices; return the state after them."""
+        for begin in range(0, len(tokens), SLICE):
+            if self._cancelled:
+                break
+            _, state = self._model.forward(tokens[begin : begin + SLICE], state, logits=None)
+            yield
+        return state
+
+    def _begin(self, generation: Generation) -> None:
+        self._generation = generation
+        if self._cancelled:  # before the generation could be seen from another thread
+            generation.cancel()
+
+    def _answer(self, generation: Generation) -> Generator[None, None, None]:
+        self._begin(generation)
+        start: State | None = None
+        for piece in generation:
+            if start is None:
+                start = generation.result.state
+            self._show(piece, generation)
+            yield
+        result = generation.result
+        if result.stop_reason == "cancelled" or self._cancelled:
+            return
+        known = self._prompt.known
+        read = known + sum(len(tokens) for tokens, _ in self._prompt.parts)
+        end = End(str(result.stop_reason), read, known, len(result.tokens))
+        conversation = self._asked.conversation
+        if conversation is None:
+            self.tell(end)
+        else:
+            yield from self._keep(conversation, result, start, end)
+
+    def _show(self, piece: Piece, generation: Generation) -> None:
+        """Tell what a piece adds."""
+        released: list[Entry] = []
+        if self._asked.top is not None:
+            entry = None if piece.token == NO_TOKEN else self._entry(piece, generation)
+            released = self._entries.push(entry, piece.text)
+        text = self._trimmer.push(piece.text)
+        if text or released:
+            self._text.append(text)
+            self.tell(Delta(text, released))
+
+    def _entry(self, piece: Piece, generation: Generation) -> Entry:
+        data = self._model.tokenizer.token_bytes
+        count = self._asked.top or 0
+        top = self._asked.sampler.top(generation.logits, count) if count else []
+        rows = [(data(token), finite(math.log(p) if p > 0 else -math.inf)) for token, p in top]
+        return Entry(data(piece.token), finite(piece.logprob), rows)
+
+    def _keep(
+        self, conversation: Conversation, result: Result, start: State | None, end: End
+    ) -> Generator[None, None, None]:
+        """Tell the end, and keep the state after the answer as a follow-up turn will read it.
+
+        The model may have spelled the answer in other tokens than the tokenizer does. Then the
+        answer is read again, so that the state does not depend on what is known.
+        """
+        text = answer_segment(self._asked.template, "".join(self._text))
+        key = conversation.followed_by(text).keys[-1]
+        tokens = self._model.tokenizer.encode(text)
+        state = result.state
+        if start is None:
+            start = state
+        read = state.tokens - start.tokens
+        if read == len(tokens) and tokens == result.tokens[:read]:
+            self._sessions.keep(key, state)
+            self.tell(end)
+            return
+        self._sessions.expect(key)
+        try:
+            self.tell(end)
+            yield
+            state = yield from self._read(tokens, start)
+            if not self._cancelled:
+                self._sessions.keep(key, state)
+        finally:
+            self._sessions.give_up(key)
