@@ -9,6 +9,8 @@ import argparse
 import pathlib
 import re
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -82,8 +84,18 @@ def is_packed(name: str, shape: tuple[int, ...]) -> bool:
     return shape[1] % int4.GROUP == 0 and not is_small
 
 
-def write(path: str, config: dict, dtype: str = "int8", seed: int = 0, low: int = 64) -> None:
-    """Write a random model; `low` is the inner rank of v6's and v7's small matrices."""
+def write(
+    path: str,
+    config: dict,
+    dtype: str = "int8",
+    seed: int = 0,
+    low: int = 64,
+    others: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """Write a random model; `low` is the inner rank of v6's and v7's small matrices.
+
+    `others` are further tensors, such as those of a vocabulary.
+    """
     rng, arch = np.random.default_rng(seed), config["arch"]
     with Writer(path, {**config, "dtype": dtype}) as writer:
         for name, shape in tensor_shapes(config).items():
@@ -101,6 +113,8 @@ def write(path: str, config: dict, dtype: str = "int8", seed: int = 0, low: int 
                 q, scale = quantize_rows(array)
                 writer.add(name, q)
                 writer.add(name + ".scale", scale)
+        for name, array in others.items():
+            writer.add(name, array)
 
 
 def main() -> None:

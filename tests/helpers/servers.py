@@ -65,6 +65,10 @@ class Server:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.communicate(timeout=20)
         self.process.kill()
         self.process.communicate()
 

@@ -25,6 +25,7 @@ from benchmarks import (
     promises,
     random_checkpoint,
     random_model,
+    serve,
     startup,
     tokens,
 )
@@ -33,6 +34,7 @@ from converters.calibrate import calibration
 from converters.write.convert import convert
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
+from tests.helpers.servers import WHY_NOT
 from tests.helpers.tiny_models import VOCABULARY
 from tinyrwkv.kernels import abi
 from tinyrwkv.loading import BUNDLED
@@ -176,6 +178,19 @@ def test_what_a_process_says_is_passed_on(linux, tmp_path):
         memory.child((str(tmp_path / "none"), "numpy", "1", "0", "1"))
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         startup.process("1 / 0")
+
+
+def test_serve(run, linux):
+    if WHY_NOT:
+        pytest.skip(WHY_NOT)
+    few = ("--repeat", "1", "--conversations", "10")
+    told = run(serve, "--words", "6", *few, "--layers", "1", "--width", "64")
+    assert [one["model"] for one in told["follow_up"]] == ["default", "v7-1x64"]
+    for one in told["follow_up"]:
+        assert one["history_tokens"] > 60 and 6 < one["new_tokens"] < 40
+        assert one["served_ms"] > 0 and one["alone_ms"] > 0 and one["ratio"] > 0
+    assert [step["conversations"] for step in told["memory"]] == list(range(11))
+    assert all(step["rss_bytes"] > step["anon_bytes"] > 10**6 for step in told["memory"])
 
 
 def test_startup(run, tiny, monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
+from tests.helpers.terminals import run
 from tinyrwkv.chat.templates import TEMPLATES
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.serve.asked import Limits, Reader
@@ -199,3 +200,13 @@ def any_object() -> tinyrwkv.Regex:
 def test_any_object_is_an_answer_in_json(any_object: tinyrwkv.Regex, value: Any) -> None:
     is_object = isinstance(value, dict)
     assert any_object.matches(json.dumps(value, ensure_ascii=False)) == is_object
+
+
+def test_what_is_missing_is_named() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from tinyrwkv.cli.cli import main; "
+    done = run("-c", code + "sys.exit(main(['serve', '--port', '0']))")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tinyrwkv: serve needs the package uvicorn, which is not installed; "
+        'pip install "tinyrwkv[serve]"\n'
+    )

@@ -259,24 +259,24 @@ async def _stream(
     async def write(data: bytes, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": more})
 
-    async def tell(told: dict[str, Any]) -> None:
+    def line(told: dict[str, Any]) -> bytes:
         if asked.usage:
             told = {"usage": None, **told}
-        await write(b"data: " + json.dumps(told).encode() + b"\n\n")
+        return b"data: " + json.dumps(told).encode() + b"\n\n"
 
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for told in form.begin():
-        await tell(told)
+    data = b"".join(map(line, form.begin()))
     while isinstance(event, Delta):
-        await tell(form.piece(event))
+        await write(data + line(form.piece(event)))
+        data = b""
         event = await events.get()
     if isinstance(event, End):
-        await tell(form.end(event))
+        data += line(form.end(event))
         if asked.usage:
-            await tell(form.usage(event))
-        await write(b"data: [DONE]\n\n", more=False)
+            data += line(form.usage(event))
+        await write(data + b"data: [DONE]\n\n", more=False)
         return True
     if event is not None:
-        await write(b"data: " + json.dumps(event.body).encode() + b"\n\n", more=False)
+        await write(data + b"data: " + json.dumps(event.body).encode() + b"\n\n", more=False)
     return False

@@ -97,7 +97,8 @@ def of_error(error: TinyRWKVError, param: str | None = None) -> Refusal:
     if isinstance(error, Refusal):
         return error
     code = "unsupported_value" if isinstance(error, UnsupportedError) else "invalid_value"
-    what = (error.found, error.expected, error.fix, error.sentence)
+    sentence = error.sentence.removeprefix(f"{error.file}: ")
+    what = (error.found, error.expected, error.fix, sentence)
     return Refusal(400, param or error.object, *what, code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -18,7 +19,6 @@ from ...chat.prompt_cache import PromptCache
 from ...chat.templates import TEMPLATES
 from ...errors import ArgumentError
 from .. import options as shared
-from ..allocation import map_large_memory
 from ..console import Console, EventConsole
 
 HELP = "talk with a model"
@@ -81,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    map_large_memory()
+    _map_large_memory()
     if options.model_option is not None:
         options.model = options.model_option
     model = shared.loaded(options)
@@ -126,6 +126,12 @@ def _keep(chat: Chat, console: Console, path: str) -> None:
     if kept != path:
         again = f"--resume {kept} continues it"
         console.tell(f"Another chat has saved to {path}. This conversation is in {kept}: {again}.")
+
+
+def _map_large_memory() -> None:
+    """Let the C library (mallopt) give the memory of old states back to the system at once."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD
 
 
 def _own_file(chat: Chat) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ...chat.answer_settings import DEFAULTS
@@ -14,7 +15,6 @@ from ...chat.templates import TEMPLATES, template
 from ...errors import ArgumentError, UnsupportedError, os_errors
 from ...model import Model
 from .. import options as shared
-from ..allocation import map_large_memory
 from ..events import Events
 
 if TYPE_CHECKING:
@@ -118,25 +118,30 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    map_large_memory()
     for name in ("queue", "max_prompt", "max_tokens", "max_body"):
         if getattr(options, name) < 1:
             raise _refusal(f"--{name.replace('_', '-')}", str(getattr(options, name)), "1 or more")
-    try:
-        from ...serve import server
-    except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
-            raise
-        fix = 'pip install "tinyrwkv[serve]"'
-        sentence = f"serve needs the package {error.name}, which is not installed"
-        what = ("tinyrwkv serve", "package", "none", error.name)
-        raise UnsupportedError(*what, fix, sentence) from None
-    listening = server.listen(options.host, options.port)
-    with listening, shared.loaded(options) as model:
+    with shared.loaded(options) as model:
+        server = _server()
+        listening = server.listen(options.host, options.port)
         service = _service(options, model, listening)
         url = server.address_of(listening)
         server.run(service, listening, lambda: _tell(options, service, url))
     return 0
+
+
+def _server() -> ModuleType:
+    try:
+        from ...serve import server
+    except ModuleNotFoundError as error:
+        name = str(error.name)
+        if name not in ("starlette", "uvicorn") and not name.endswith(".serve"):
+            raise
+        fix = 'pip install "tinyrwkv[serve]"'
+        sentence = f"serve needs the package {name}, which is not installed"
+        what = ("tinyrwkv serve", "package", "none", name)
+        raise UnsupportedError(*what, fix, sentence) from None
+    return server
 
 
 def _service(options: argparse.Namespace, model: Model, listening: socket.socket) -> Service:
