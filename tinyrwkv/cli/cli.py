@@ -28,6 +28,8 @@ examples:
   tinyrwkv chat
       talk with the small model that comes with the package
   tinyrwkv generate model.trwkv -p "Once upon a time" -n 200
+  tinyrwkv serve
+      answer programs that speak the HTTP interface of OpenAI
   tinyrwkv plan model.trwkv
       does the model fit in memory?
   tinyrwkv COMMAND --help

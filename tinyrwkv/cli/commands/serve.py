@@ -33,7 +33,7 @@ examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
       -d '{"model": "default", "messages": [{"role": "user", "content": "turn left"}]}'
 
-It needs two packages: pip install "tinyrwkv[serve]". docs/serve.md tells what is answered.
+It needs two packages: pip install starlette uvicorn. docs/serve.md tells what is answered.
 Ctrl-C ends it.
 """
 
@@ -137,7 +137,7 @@ def _server() -> ModuleType:
         name = str(error.name)
         if name not in ("starlette", "uvicorn") and not name.endswith(".serve"):
             raise
-        fix = 'pip install "tinyrwkv[serve]"'
+        fix = "pip install starlette uvicorn"
         sentence = f"serve needs the package {name}, which is not installed"
         what = ("tinyrwkv serve", "package", "none", name)
         raise UnsupportedError(*what, fix, sentence) from None
