@@ -14,8 +14,10 @@ from tests.helpers.terminals import run
 from tinyrwkv.chat.templates import TEMPLATES
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.serve.asked import Limits, Reader
+from tinyrwkv.serve.job import prepare
 from tinyrwkv.serve.json_text import LEVELS, object_pattern
 from tinyrwkv.serve.refusal import Refusal, of_error
+from tinyrwkv.serve.sessions import Sessions
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 OWN = {"temperature": 0.7, "top_p": 0.5, "max_tokens": 300}
@@ -163,6 +165,32 @@ def test_any_value_of_any_parameter_is_taken_or_refused(reader: Reader, value: A
             chat(reader, **{name: value})
         except TinyRWKVError as error:
             assert of_error(error).status == 400
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_prompt_may_have_so_many_tokens(reader: Reader, is_known: bool) -> None:
+    model = reader.model
+    system = {"role": "system", "content": "Be brief."}
+    asked = chat(reader, messages=[system, *MESSAGES])
+    encode = model.tokenizer.encode
+    assert asked.conversation
+    parts = [encode(segment) for segment in asked.conversation.segments]
+    parts[0].insert(0, 0)
+    sessions = Sessions(10**6 if is_known else 0)
+    sessions.keep(asked.conversation.keys[0], model.forward(parts[0], logits=None)[1])
+    size = sum(map(len, parts))
+    prompt = prepare(asked, model, sessions, Limits(size))
+    assert [tokens for tokens, _ in prompt.parts] == parts[is_known:]
+    assert (prompt.known, prompt.state.tokens) == ((len(parts[0]),) * 2 if is_known else (0, 0))
+    with pytest.raises(Refusal, match=f"more than {size - 1} tokens"):
+        prepare(asked, model, sessions, Limits(size - 1))
+    for text in ("a b c", encode("a b c")):
+        asked = reader.text({"model": "robot", "prompt": text})
+        size = 1 + len(encode("a b c"))
+        prepare(asked, model, sessions, Limits(size))
+        with pytest.raises(Refusal) as told:
+            prepare(asked, model, sessions, Limits(size - 1))
+        assert (told.value.param, told.value.code) == ("prompt", "context_length_exceeded")
 
 
 def test_a_schema_is_prepared_once(reader: Reader) -> None:

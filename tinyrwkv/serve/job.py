@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..generate import NO_TOKEN, Generation, Piece, Result
 from ..model import Model
 from ..state import State
-from ..tokenizer import END_OF_DOCUMENT
+from ..tokenizer import END_OF_DOCUMENT, to_bytes
 from .asked import Asked, Limits
 from .conversation import Conversation, answer_segment
 from .refusal import Refusal
@@ -67,36 +67,49 @@ def prepare(asked: Asked, model: Model, sessions: Sessions, limits: Limits) -> P
     TinyRWKVError
         It is not Unicode text.
     """
-    encode = model.tokenizer.encode
     if asked.conversation is None:
-        text = asked.prompt
-        ids = encode(text) if isinstance(text, str) else text
-        prompt = Prompt(model.new_state(), [([END_OF_DOCUMENT, *ids], b"")], 0)
-    else:
-        keys = asked.conversation.keys
-        segments = asked.conversation.segments
-        # At least the last segment is read: its logits are needed.
-        count, found = sessions.find(keys[:-1])
-        parts: list[tuple[list[int], bytes]] = []
-        begin = []
-        if found is None:
-            found = model.new_state()
-            begin = [END_OF_DOCUMENT]
-            if segments[0]:
-                parts.append((begin + encode(segments[0]), keys[0]))
-                begin = []
-            count = 1
-        rest = [token for segment in segments[count:] for token in encode(segment)]
-        parts.append((begin + rest, b""))
-        prompt = Prompt(found, parts, found.tokens)
-    total = prompt.known + sum(len(tokens) for tokens, _ in prompt.parts)
-    if total > limits.prompt_tokens:
-        found_tokens = f"{total:,} tokens long"
-        param = "prompt" if asked.conversation is None else "messages"
-        sentence = f"the prompt is {found_tokens}, but may have {limits.prompt_tokens:,}"
-        what = (found_tokens, limits.prompt_tokens, "shorten it", sentence)
-        raise Refusal(400, param, *what, "context_length_exceeded")
-    return prompt
+        counted = _Counted(model, "prompt", limits.prompt_tokens, 1)
+        return Prompt(model.new_state(), [([END_OF_DOCUMENT, *counted.ids(asked.prompt)], b"")], 0)
+    keys = asked.conversation.keys
+    segments = asked.conversation.segments
+    # At least the last segment is read: its logits are needed.
+    count, known = sessions.find(keys[:-1])
+    parts: list[tuple[list[int], bytes]] = []
+    begin = []
+    if known is None:
+        known = model.new_state()
+        begin = [END_OF_DOCUMENT]
+    counted = _Counted(model, "messages", limits.prompt_tokens, known.tokens + len(begin))
+    if not count:
+        count = 1
+        if segments[0]:
+            parts.append((begin + counted.ids(segments[0]), keys[0]))
+            begin = []
+    rest = [token for segment in segments[count:] for token in counted.ids(segment)]
+    parts.append((begin + rest, b""))
+    return Prompt(known, parts, known.tokens)
+
+
+class _Counted:
+    """Turns texts into tokens: at most `most`, together with `others`."""
+
+    def __init__(self, model: Model, param: str, most: int, others: int) -> None:
+        self._tokenizer = model.tokenizer
+        self._param = param
+        self._most = most
+        self._left = most - others
+
+    def ids(self, text: str | list[int]) -> list[int]:
+        if isinstance(text, str):
+            most = max(self._left, 0) + 1  # one more shows that there are too many
+            text, _ = self._tokenizer.encode_part(to_bytes(text), 0, most)
+        self._left -= len(text)
+        if self._left < 0:
+            found = f"more than {self._most:,} tokens"
+            sentence = f"the prompt has {found}, the most that this server reads"
+            what = (found, f"at most {self._most:,}", "shorten it", sentence)
+            raise Refusal(400, self._param, *what, "context_length_exceeded")
+        return text
 
 
 class Job:
