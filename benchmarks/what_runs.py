@@ -24,7 +24,7 @@ import tinyrwkv
 from benchmarks import common
 from benchmarks.random_model import sizes
 from tinyrwkv.engine.limit import least_resident
-from tinyrwkv.file.header import make_header
+from tinyrwkv.file.packed import make_header
 from tinyrwkv.file.table import ALIGN, DTYPES, FILE_PAGE, Tensor, alignment
 from tinyrwkv.versions.layout import tensor_shapes
 

@@ -10,7 +10,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import starting  # noqa: F401, before what takes time
+from . import (
+    starting,  # noqa: F401, before what takes time
+    state_file,
+)
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
 from .generate import Generation, Piece, Result
 from .loading import load
@@ -24,6 +27,8 @@ if TYPE_CHECKING:  # `__getattr__` imports them; nothing in constraints imports 
     from .constraints import Choice, JsonSchema, Regex
 
 __version__ = "0.1.0"
+
+State.files = state_file
 
 __all__ = [
     "ArgumentError",

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from .arguments import refusal
-from .errors import FormatError, os_errors
 from .file.config import Origin
-from .file.mapped import TensorFile, open_file
-from .file.output import STATE, new_file
-from .file.packed import pack_one
-from .file.table import path_name
 
 
 class StateOwner(Protocol):
@@ -22,6 +16,16 @@ class StateOwner(Protocol):
     hash: str
     origin: Origin
     state_size: int
+
+
+class StateFiles(Protocol):
+    """What writes states to files and reads them back. No token needs it: see `state_file`."""
+
+    def save(self, state: State, path: str | os.PathLike[str]) -> None:
+        """Do what `State.save` does."""
+
+    def load(self, path: str | os.PathLike[str], model: StateOwner) -> State:
+        """Do what `State.load` does."""
 
 
 class State:
@@ -40,6 +44,9 @@ class State:
     """
 
     __slots__ = ("data", "origin", "tokens")
+
+    files: ClassVar[StateFiles]
+    """The module `state_file`; the package puts it here, so that no token needs what it imports."""
 
     def __init__(self, data: np.ndarray, tokens: int, origin: Origin) -> None:
         self.data = data
@@ -79,11 +86,7 @@ class State:
         ...     State.load(folder + "/three.state", model).tokens
         3
         """
-        path = path_name(path)
-        metadata = {"kind": "state", "tokens": self.tokens, **self.origin}
-        packed = pack_one(path, metadata, "state", self.data)
-        with new_file(path, STATE) as file, os_errors(path, "write"):
-            file.write(packed)
+        self.files.save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str], model: StateOwner) -> State:
@@ -105,32 +108,4 @@ class State:
         ArgumentError
             `model` is not a model.
         """
-        if not hasattr(model, "state_size"):
-            fix = "give the model that made the state"
-            raise refusal("State.load", "model", model, "a Model", fix)
-        with open_file(path, verify=True) as file:
-            _check_owner(file, model)
-            data = file["state"]
-            shape = (model.state_size,)
-            if data.dtype != np.float32 or data.shape != shape or not np.isfinite(data).all():
-                found = f"{data.dtype} {data.shape}"
-                expected = f"finite float32 {shape}"
-                sentence = f"{file.path}: the state must be {expected}, not {found}"
-                fix = "save the state again"
-                raise FormatError(file.path, "state", found, expected, fix, sentence)
-            return State(data.copy(), file.metadata.get("tokens", 0), model.origin)
-
-
-def _check_owner(file: TensorFile, model: StateOwner) -> None:
-    """Raise a FormatError if a file is not a state of this model."""
-    if file.metadata["kind"] != "state":
-        fix = "give a file written by State.save"
-        sentence = f"{file.path} is a model, not a state"
-        raise FormatError(file.path, "kind", "a model", "a state", fix, sentence)
-    owner = file.metadata["model"]
-    if owner != model.hash:
-        found = f"a state of model {owner[:12]}"
-        expected = f"one of model {model.hash[:12]}"
-        fix = "load the model that wrote the state"
-        sentence = f"{file.path} is {found}, not {expected}"
-        raise FormatError(file.path, "model", found, expected, fix, sentence)
+        return State.files.load(path, model)

@@ -19,7 +19,7 @@ from tests.helpers.terminals import Terminal
 from tinyrwkv.chat import session
 from tinyrwkv.chat.chat import Chat
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.verify import open_verified
 from tinyrwkv.file.writer import Writer
 
 EXAMPLE = "examples/chat.py"
@@ -50,7 +50,7 @@ def test_what_was_said_comes_back(tiny: Callable[..., str], tmp_path: pathlib.Pa
 
     comes_back()
     assert tinyrwkv.State.load(path, model).data.tobytes() == state.data.tobytes()
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         assert set(file.tensors) == {"state", "transcript"}
 
 

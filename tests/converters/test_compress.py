@@ -25,6 +25,7 @@ from tests.helpers.tiny_models import Oracle, error
 from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.verify import open_verified
 
 IDS = [0, 5, 99, 250, 7, 7, 130, 64]
 
@@ -50,7 +51,7 @@ def test_low_rank(files, capsys, version):
     assert set(found["ranks"].values()) == {16}
     assert found["bytes"] < found["bytes_before"]
     assert 0 < found["relative_error"] <= found["worst_relative_error"] < 1
-    with open_file(files["out.trwkv"], verify=True) as file:
+    with open_verified(files["out.trwkv"]) as file:
         names = [name for name in file.tensors if name.endswith(".weight.a")]
         assert sorted(name[:-2] for name in names) == sorted(found["ranks"])
         assert file.metadata["compression"] == report["compression"]
@@ -189,7 +190,7 @@ def test_predicted_neurons(files, capsys, share):
     assert least <= found[name] <= least + 0.1
     assert len(found["layers"]) == 2
     assert {"nll", "nll_delta", "top1", "top1_delta"} <= set(found)
-    with open_file(files["out.trwkv"], verify=True) as file:
+    with open_verified(files["out.trwkv"]) as file:
         assert {
             f"blocks.{i}.ffn.{part}" for i in range(2) for part in ("bundles", "predictor.signs")
         } <= set(file.tensors)
@@ -207,7 +208,7 @@ def test_a_head_by_its_preview(files, capsys, tmp_path):
     coverage = report["figures"]["head"]["coverage"]
     assert [count for count, _ in coverage] == sorted({count for count, _ in coverage})
     assert coverage[-1] == [300, pytest.approx(1, abs=1e-4)]
-    with open_file(files["out.trwkv"], verify=True) as file:
+    with open_verified(files["out.trwkv"]) as file:
         assert "head.weight" not in file
         assert file.tensors["head.rows.weight"].offset % 4096 == 0
     # the likeliest tokens are mostly those of the dense head

@@ -20,6 +20,7 @@ from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, Unsupport
 from tinyrwkv.file.header import MAGIC
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.verify import open_verified
 
 SIZES = {"n_layer": 2, "n_embd": 32, "head_size": 8, "vocab_size": 300}
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
@@ -49,7 +50,7 @@ def is_matrix(name, x):
 def test_tensors(checkpoint, output, version, dtype):
     path = checkpoint(version, dtype="bf16")
     convert(path, output, dtype=dtype)
-    with open_file(output, verify=True) as file:
+    with open_verified(output) as file:
         names = list(file.tensors)
         for name, x in model_tensors(path).items():
             if dtype == "int8" and is_matrix(name, x):

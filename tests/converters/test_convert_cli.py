@@ -21,6 +21,7 @@ from tests.helpers.dialects import to_gguf
 from tests.helpers.pth_writer import write_pth
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.verify import open_verified
 
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
 
@@ -45,7 +46,7 @@ def test_a_conversion(paths, capsys):
         "note: the unused tensors blocks.0.att.v0, v1, v2 were left out\n"
         "note: no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one\n"
     )
-    with open_file(paths[1], verify=True) as file:
+    with open_verified(paths[1]) as file:
         assert file.metadata["dtype"] == "int8"
 
 

@@ -17,8 +17,8 @@ from converters.write.convert import convert
 from converters.write.temporary import LOCK, folder_beside
 from tests.helpers import conversions, faults
 from tinyrwkv.errors import ArgumentError, FormatError
-from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.output import temporary_name
+from tinyrwkv.file.verify import open_verified
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux")
 
@@ -44,7 +44,7 @@ def v7(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def verify(path: pathlib.Path) -> None:
-    with open_file(path, verify=True):
+    with open_verified(path):
         pass
 
 

@@ -13,6 +13,7 @@ from tests.helpers.pth_writer import write_pth
 from tinyrwkv import load
 from tinyrwkv.errors import FormatError, TinyRWKVError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.verify import open_verified
 from tinyrwkv.file.writer import Writer
 
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
@@ -42,7 +43,7 @@ def model(tmp_path):
 
 
 def contents(path):
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         return file.metadata, {name: np.array(file[name]) for name in file.tensors}
 
 

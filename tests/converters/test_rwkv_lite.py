@@ -15,6 +15,7 @@ from tinyrwkv import load
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.verify import open_verified
 
 PROJECTIONS = [f"att.{name}" for name in ("receptance", "key", "value", "gate")] + [
     "ffn.receptance"
@@ -57,7 +58,7 @@ def test_factors_go_into_the_file(tmp_path, form, dtype):
     write_pth(tmp_path / "a.pth", raw)
     report = convert(tmp_path / "a.pth", tmp_path / "a.trwkv", dtype=dtype)
     assert report["arch"] == "v5.2"
-    with open_file(tmp_path / "a.trwkv", verify=True) as file:
+    with open_verified(tmp_path / "a.trwkv") as file:
         for layer in range(2):
             for name in PROJECTIONS:
                 matrix = f"blocks.{layer}.{name}"

@@ -24,6 +24,7 @@ from tinyrwkv.errors import (
 )
 from tinyrwkv.file.header import MAGIC
 from tinyrwkv.file.mapped import Tensor, open_file
+from tinyrwkv.file.verify import check_sums, open_verified
 from tinyrwkv.file.writer import Writer
 
 DOCS = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -102,7 +103,7 @@ def tables(*tensors, **metadata):
 def refusal(path, contents, kind=FormatError, verify=False):
     path.write_bytes(contents)
     with pytest.raises(kind) as caught:
-        open_file(path, verify=verify)
+        (open_verified if verify else open_file)(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 1000
     return message[len(f"{path}: ") :]
@@ -121,7 +122,7 @@ def test_example_of_the_documentation(path, good):
         contents += bytes.fromhex(line[8:60])
     assert bytes(contents) == good
     path.write_bytes(contents)
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         assert file.metadata == MODEL
         assert np.array_equal(
             file["emb.weight"] * file["emb.weight.scale"][:, None], WEIGHT * SCALE[:, None]
@@ -155,7 +156,7 @@ def test_round_trip(path, contents):
     with Writer(path, MODEL) as writer:
         for name, (array, aligned, transposed) in contents.items():
             writer.add(name, array.T if transposed else array, page_aligned=aligned)
-    with open_file(str(path), verify=True) as file:
+    with open_verified(str(path)) as file:
         assert list(file.tensors) == list(contents) and file.metadata == MODEL
         assert file.bytes.size == path.stat().st_size
         for name, (array, aligned, transposed) in contents.items():
@@ -257,7 +258,7 @@ def test_pages_are_read_only_and_live_on(path):
         with pytest.raises(ValueError, match="read-only"):
             file.bytes[0] = 1
     assert np.array_equal(view, WEIGHT)  # the map lives as long as its views
-    for call in (lambda: file["emb.weight"], file.verify):
+    for call in (lambda: file["emb.weight"], lambda: check_sums(file)):
         with pytest.raises(ArgumentError, match="is closed; "):
             call()
     file.close()
@@ -292,7 +293,7 @@ def test_verify_reports_progress(path):
         writer.add("small", np.ones(1, np.float32))
     seen = []
     with open_file(path) as file:
-        file.verify(lambda *both: seen.append(both))
+        check_sums(file, lambda *both: seen.append(both))
         end = file.tensors["small"].offset + 4
     done, totals = zip(*seen, strict=True)
     assert list(done) == sorted(done) and len(set(totals)) == 1 and len(seen) >= 6
@@ -331,7 +332,7 @@ def test_any_changed_byte_is_noticed(path, good, data):
     damaged[at] ^= change
     path.write_bytes(damaged)
     try:
-        with open_file(path, verify=True) as file:
+        with open_verified(path) as file:
             assert contents_of(file) == expected
     except FormatError as error:
         assert error.file == str(path)
@@ -357,7 +358,7 @@ def test_unverified_damage_is_found_by_verify_alone(path, good):
         damaged[at] ^= 1
         path.write_bytes(damaged)
         with open_file(path) as file, pytest.raises(ChecksumError, match=name):
-            file.verify()
+            check_sums(file)
     assert "padding before the end" in refusal(path, good[:4200] + b"x" + good[4201:], verify=True)
 
 
@@ -995,7 +996,7 @@ def test_writers_of_one_name_do_not_meet(path):
     with Writer(path, MODEL) as one, Writer(path, MODEL) as two:
         one.add("x", np.ones(1, np.int8))
         two.add("x", np.zeros(1, np.int8))
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         assert file["x"][0] == 1  # the last to end has the name
 
 
@@ -1004,7 +1005,7 @@ def test_a_writer_again(path):
     for number in (1, 2):
         with writer:
             writer.add("x", np.full(3, number, np.int8))
-        with open_file(path, verify=True) as file:
+        with open_verified(path) as file:
             assert file["x"].tolist() == [number] * 3
 
 
@@ -1017,7 +1018,7 @@ def test_leftover_of_a_power_cut(path):
     half.write_bytes(b"half a file")
     with writer:
         writer.add("x", np.ones(1, np.int8))
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         assert list(file.tensors) == ["x"]
 
 
@@ -1048,7 +1049,7 @@ def test_arrays_that_are_refused(path, name, array, found):
             writer.add(name, array)
         assert caught.value.found.startswith(found)
         writer.add("new", np.ones(1, np.int8))
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         assert list(file.tensors) == ["old", "new"]
 
 

@@ -20,7 +20,7 @@ from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError
 from tinyrwkv.file import output
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.output import STATE, abandoned_names, new_file, temporary_name
-from tinyrwkv.file.packed import pack_one
+from tinyrwkv.file.verify import open_verified
 from tinyrwkv.file.writer import Writer
 
 MODEL = {"kind": "model", "dtype": "f32", **shape_of("v7")}
@@ -46,7 +46,7 @@ def write_model(path: pathlib.Path | str, number: int = 1) -> None:
 
 
 def verify(path: pathlib.Path) -> None:
-    with open_file(path, verify=True):
+    with open_verified(path):
         pass
 
 
@@ -67,15 +67,6 @@ def test_no_fault_of_the_disk_leaves_a_broken_state(
         lambda: state.save(path), {path: lambda _: tinyrwkv.State.load(path, model)}
     )
     assert met > 5
-
-
-def test_a_state_is_packed_as_the_writer_writes_it(
-    state: tinyrwkv.State, tmp_path: pathlib.Path
-) -> None:
-    metadata = {"kind": "state", "tokens": state.tokens, **state.origin}
-    with Writer(tmp_path / "a", metadata) as writer:
-        writer.add("state", state.data)
-    assert pack_one("b", metadata, "state", state.data) == (tmp_path / "a").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["model", "text", "html", "zeros"])

@@ -24,7 +24,8 @@ from tests.helpers.tiny_models import (
     write_model,
 )
 from tests.helpers.vocabularies import pack, single_bytes
-from tinyrwkv.file.header import HEADER_BYTES, make_header
+from tinyrwkv.file.header import HEADER_BYTES
+from tinyrwkv.file.packed import make_header
 from tinyrwkv.file.table import ALIGN, DTYPES, FILE_PAGE
 from tinyrwkv.versions.layout import VERSIONS
 

@@ -28,7 +28,7 @@ ROOMS = {
     ),
     "tinyrwkv": (
         *("__main__", "cli", "serve", "robot", "chat", "native.build", "__init__", "constraints"),
-        *("loading", "model", "generate", "score", "core", "state"),
+        *("loading", "model", "generate", "score", "core", "state_file", "state"),
         *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
         *("units", "arguments", "errors", "starting"),

@@ -1,4 +1,4 @@
-"""Make and check the header, the first 64 bytes of a .trwkv file (docs/format.md)."""
+"""Check the header, the first 64 bytes of a .trwkv file (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ HEADER_BYTES = 64
 # of a small board.
 MAX_TABLE = 2 << 20
 
-# In the order of `_Fields`; after them the CRC-32 of these 60 bytes.
-_LAYOUT = struct.Struct("<8sHHIQQQQIQ")
+LAYOUT = struct.Struct("<8sHHIQQQQIQ")
+"""In the order of `Fields`; after them the CRC-32 of these 60 bytes."""
 
 
-class _Fields(NamedTuple):
+class Fields(NamedTuple):
+    """What stands in a header."""
+
     magic: bytes
     major: int
     minor: int
@@ -43,32 +45,6 @@ class Header(NamedTuple):
     table_bytes: int
     data_offset: int
     table_crc32: int
-
-
-def make_header(table: bytes, table_offset: int) -> bytes:
-    """Return the header of a file; its data begin at ``FILE_PAGE``.
-
-    Parameters
-    ----------
-    table : bytes
-        The JSON text at the end of the file.
-    table_offset : int
-        Where it begins.
-    """
-    fields = _Fields(
-        magic=MAGIC,
-        major=MAJOR,
-        minor=MINOR,
-        flags=0,
-        table_offset=table_offset,
-        table_bytes=len(table),
-        data_offset=FILE_PAGE,
-        file_bytes=table_offset + len(table),
-        table_crc32=zlib.crc32(table),
-        reserved=0,
-    )
-    packed = _LAYOUT.pack(*fields)
-    return packed + zlib.crc32(packed).to_bytes(4, "little")
 
 
 def check_header(path: str, header: bytes, file_bytes: int) -> Header:
@@ -93,12 +69,12 @@ def check_header(path: str, header: bytes, file_bytes: int) -> Header:
     _check_magic(path, header)
     if file_bytes < HEADER_BYTES:
         raise _wrong_size(path, file_bytes, HEADER_BYTES, f"at least {HEADER_BYTES}")
-    packed, crc = header[: _LAYOUT.size], header[_LAYOUT.size : HEADER_BYTES]
+    packed, crc = header[: LAYOUT.size], header[LAYOUT.size : HEADER_BYTES]
     if zlib.crc32(packed) != int.from_bytes(crc, "little"):
         found, expected = "bytes that differ from their CRC-32", "unchanged bytes"
         sentence = f"{path}: header: its bytes do not match their CRC-32"
         raise ChecksumError(path, "header", found, expected, FETCH, sentence)
-    fields = _Fields(*_LAYOUT.unpack(packed))
+    fields = Fields(*LAYOUT.unpack(packed))
     if fields.major != MAJOR or fields.flags or fields.reserved:
         rest = f"flags {fields.flags}, reserved {fields.reserved}"
         found = f"format {fields.major}.{fields.minor}, {rest}"
@@ -148,7 +124,7 @@ def _wrong_size(path: str, found: int, expected: int, wanted: str) -> FormatErro
     return FormatError(path, "file", f"{found} bytes", wanted, fix)
 
 
-def _check_places(path: str, fields: _Fields) -> None:
+def _check_places(path: str, fields: Fields) -> None:
     """Refuse a table that is too large, and data or a table in a wrong place."""
     table_bytes, table_offset = fields.table_bytes, fields.table_offset
     data_offset = fields.data_offset

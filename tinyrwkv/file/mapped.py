@@ -12,7 +12,6 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Callable
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -26,7 +25,6 @@ from .table import Tensor, path_name
 
 __all__ = ["MappedFile", "Tensor", "TensorFile", "open_file"]
 
-_CHUNK = 1 << 20  # bytes to read at a time
 _PAGE = mmap.PAGESIZE
 
 LOOK_EVERY = 0.005
@@ -268,6 +266,8 @@ class TensorFile(MappedFile):
         The table, in file order.
     hash : str
         SHA-256 of the table, which holds every tensor's checksum: it identifies the contents.
+    data_end : int
+        Where the data end and the table begins.
     """
 
     def __init__(self, path: str | os.PathLike[str], copy: bool = False) -> None:
@@ -280,9 +280,7 @@ class TensorFile(MappedFile):
                 header = check_header(path, file.read(HEADER_BYTES), size)
                 file.seek(header.table_offset)
                 raw = file.read(header.table_bytes)
-                crc = zlib.crc32(raw)
-                if crc != header.table_crc32:
-                    raise _wrong_checksum(path, "table", crc, header.table_crc32)
+                check_crc(path, "table", zlib.crc32(raw), header.table_crc32)
                 self.minor = header.minor
                 self.metadata, self.tensors = table.check_table(
                     path,
@@ -294,7 +292,7 @@ class TensorFile(MappedFile):
                 super().__init__(path, file, copy)
         self.config = cast(Config, self.metadata)
         self.hash = sha256(raw).hexdigest()
-        self._data_end = header.table_offset
+        self.data_end = header.table_offset
 
     def __contains__(self, name: object) -> bool:
         """Tell whether the file has a tensor of this name."""
@@ -320,45 +318,6 @@ class TensorFile(MappedFile):
         data = everything[tensor.offset : tensor.offset + tensor.nbytes]
         return np.frombuffer(data, table.DTYPES[tensor.dtype]).reshape(tensor.shape)
 
-    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Compare every tensor with its checksum, and the padding with zeros.
-
-        Pages that are read for this are let go again.
-
-        Parameters
-        ----------
-        progress : callable, optional
-            Called as ``progress(done_bytes, total_bytes)``, about once per MiB.
-
-        Raises
-        ------
-        ChecksumError
-            The padding or a tensor was altered; the message names the tensor.
-        ArgumentError
-            The file is closed.
-        """
-        self.check_open()
-        done = HEADER_BYTES
-        for tensor in self.tensors.values():
-            self._verify_padding(done, tensor.offset, tensor.name)
-            crc = 0
-            stop = tensor.offset + tensor.nbytes
-            for start in range(tensor.offset, stop, _CHUNK):
-                part = slice(start, min(start + _CHUNK, stop))
-                crc = zlib.crc32(self.bytes[part].data, crc)
-                self.drop(part.start, part.stop - part.start)
-                if progress:
-                    progress(part.stop, self._data_end)
-            if crc != tensor.crc32:
-                raise _wrong_checksum(self.path, f"tensor '{tensor.name}'", crc, tensor.crc32)
-            done = stop
-        self._verify_padding(done, self._data_end, "the end")
-
-    def _verify_padding(self, start: int, stop: int, name: str) -> None:
-        if self.bytes[start:stop].any():
-            what = f"padding before {name}"
-            raise ChecksumError(self.path, what, "other bytes", "zeros", table.FETCH)
-
     def __enter__(self) -> TensorFile:
         """Return the file itself."""
         return self
@@ -368,18 +327,18 @@ class TensorFile(MappedFile):
         self.close()
 
 
-def _wrong_checksum(path: str, what: str, found: int, expected: int) -> ChecksumError:
-    return ChecksumError(path, what, f"CRC-32 {found:08x}", f"{expected:08x}", table.FETCH)
+def check_crc(path: str, what: str, found: int, expected: int) -> None:
+    """Raise a ChecksumError if a part of a file was altered."""
+    if found != expected:
+        raise ChecksumError(path, what, f"CRC-32 {found:08x}", f"{expected:08x}", table.FETCH)
 
 
-def open_file(path: str | os.PathLike[str], verify: bool = False, copy: bool = False) -> TensorFile:
+def open_file(path: str | os.PathLike[str], copy: bool = False) -> TensorFile:
     """Map a .trwkv file and check its header and table.
 
     Parameters
     ----------
     path : str or path-like
-    verify : bool
-        Check every byte of data as well; this reads the whole file.
     copy : bool
         Read the file into memory instead of mapping it.
 
@@ -398,7 +357,4 @@ def open_file(path: str | os.PathLike[str], verify: bool = False, copy: bool = F
     ArgumentError
         `path` is not a path.
     """
-    file = TensorFile(path, copy)
-    if verify:
-        file.verify()
-    return file
+    return TensorFile(path, copy)

@@ -1,4 +1,4 @@
-"""Header and table of a .trwkv file, and a whole file of one tensor, as bytes (docs/format.md)."""
+"""Header and table of a .trwkv file as bytes (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from . import table
-from .header import check_header, make_header
+from .header import LAYOUT, MAGIC, MAJOR, MINOR, Fields, check_header
 from .table import Tensor
 
 
@@ -55,13 +55,30 @@ def pack_ends(
     return header, raw, offset
 
 
-def pack_one(path: str, metadata: dict[str, Any], name: str, array: np.ndarray) -> bytes:
-    """Return a file of one float32 tensor, byte for byte as `Writer` writes it."""
-    data = np.ascontiguousarray(array, "<f4").tobytes()
-    start = table.FILE_PAGE
-    tensor = Tensor(name, "f32", array.shape, start, len(data), zlib.crc32(data))
-    header, raw, offset = pack_ends(path, metadata, [tensor], start + len(data))
-    return header.ljust(start, b"\0") + data.ljust(offset - start, b"\0") + raw
+def make_header(text: bytes, table_offset: int) -> bytes:
+    """Return the header of a file; its data begin at ``FILE_PAGE``.
+
+    Parameters
+    ----------
+    text : bytes
+        The JSON text at the end of the file.
+    table_offset : int
+        Where it begins.
+    """
+    fields = Fields(
+        magic=MAGIC,
+        major=MAJOR,
+        minor=MINOR,
+        flags=0,
+        table_offset=table_offset,
+        table_bytes=len(text),
+        data_offset=table.FILE_PAGE,
+        file_bytes=table_offset + len(text),
+        table_crc32=zlib.crc32(text),
+        reserved=0,
+    )
+    packed = LAYOUT.pack(*fields)
+    return packed + zlib.crc32(packed).to_bytes(4, "little")
 
 
 def round_up(position: int, align: int) -> int:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import FormatError
+from ..errors import ChecksumError, FormatError
 from . import int4
-from .mapped import TensorFile
-from .table import Tensor
+from .header import HEADER_BYTES
+from .mapped import TensorFile, check_crc, open_file
+from .table import FETCH, Tensor
 
-_CHUNK = 1 << 18  # numbers to check at a time
+_BYTES = 1 << 20  # to read at a time
+_NUMBERS = 1 << 18  # to check at a time
 _PACKED = (".weight", ".weight.a", ".weight.b", ".rows", ".bundles")  # what holds int4 as u8
+
+
+def open_verified(path: str | os.PathLike[str]) -> TensorFile:
+    """Map a .trwkv file as `open_file` does, and compare all of it with its checksums.
+
+    Returns
+    -------
+    TensorFile
+        A context manager.
+
+    Raises
+    ------
+    ChecksumError
+        The padding or a tensor was altered; the message names the tensor.
+    TinyRWKVError
+        As for `open_file`.
+    """
+    file = open_file(path)
+    check_sums(file)
+    return file
 
 
 def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None) -> None:
@@ -36,7 +60,7 @@ def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None)
     ArgumentError
         The file is closed.
     """
-    file.verify(progress)
+    check_sums(file, progress)
     for tensor in file.tensors.values():
         if tensor.dtype in ("f32", "f16"):
             _check_numbers(file, tensor)
@@ -44,12 +68,53 @@ def verify(file: TensorFile, progress: Callable[[int, int], None] | None = None)
             _check_scales(file, tensor)
 
 
+def check_sums(file: TensorFile, progress: Callable[[int, int], None] | None = None) -> None:
+    """Compare every tensor of a file with its checksum, and the padding with zeros.
+
+    Pages that are read for this are let go again.
+
+    Parameters
+    ----------
+    file : TensorFile
+    progress : callable, optional
+        Called as ``progress(done_bytes, total_bytes)``, about once per MiB.
+
+    Raises
+    ------
+    ChecksumError
+        The padding or a tensor was altered; the message names the tensor.
+    ArgumentError
+        The file is closed.
+    """
+    file.check_open()
+    done = HEADER_BYTES
+    for tensor in file.tensors.values():
+        _check_padding(file, done, tensor.offset, tensor.name)
+        crc = 0
+        stop = tensor.offset + tensor.nbytes
+        for start in range(tensor.offset, stop, _BYTES):
+            part = slice(start, min(start + _BYTES, stop))
+            crc = zlib.crc32(file.bytes[part].data, crc)
+            file.drop(part.start, part.stop - part.start)
+            if progress:
+                progress(part.stop, file.data_end)
+        check_crc(file.path, f"tensor '{tensor.name}'", crc, tensor.crc32)
+        done = stop
+    _check_padding(file, done, file.data_end, "the end")
+
+
+def _check_padding(file: TensorFile, start: int, stop: int, name: str) -> None:
+    if file.bytes[start:stop].any():
+        what = f"padding before {name}"
+        raise ChecksumError(file.path, what, "other bytes", "zeros", FETCH)
+
+
 def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
     """Raise a FormatError if a tensor holds NaN, or holds infinity and is not a threshold."""
     numbers = file[tensor.name].reshape(-1)
     may_be_infinite = tensor.name.endswith("threshold")
-    for first in range(0, len(numbers), _CHUNK):
-        part = numbers[first : first + _CHUNK]
+    for first in range(0, len(numbers), _NUMBERS):
+        part = numbers[first : first + _NUMBERS]
         is_bad = np.isnan(part) if may_be_infinite else ~np.isfinite(part)
         if is_bad.any():
             at = first + int(is_bad.argmax())
@@ -60,7 +125,7 @@ def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
 def _check_scales(file: TensorFile, tensor: Tensor) -> None:
     """Raise a FormatError if a scale of a matrix in int4 is NaN or infinite."""
     rows = file[tensor.name]
-    step = max(1, _CHUNK // rows.shape[1])
+    step = max(1, _NUMBERS // rows.shape[1])
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
         scales = int4.unpack(_rows_of_int4(file, tensor, part))[1]
