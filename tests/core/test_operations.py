@@ -12,6 +12,7 @@ from tests.helpers.tiny_models import DTYPES
 from tinyrwkv.engine.numpy_backend import FORMS
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.kernels import abi as op
+from tinyrwkv.program.formulas import FORMULAS
 from tinyrwkv.program.operations import OPERATIONS
 from tinyrwkv.program.program import Program
 from tinyrwkv.versions.layout import VERSIONS
@@ -28,20 +29,18 @@ def named(package: str, name: str) -> object:
     return found
 
 
-def test_every_operation_has_a_row():
-    assert list(OPERATIONS) == list(op.NAMES)
+def test_every_operation_has_its_rows():
+    assert list(OPERATIONS) == list(FORMULAS) == list(op.NAMES)
 
 
 @rows
-def test_a_row_has_the_fields_of_the_kernels(opcode):
-    row = OPERATIONS[opcode]
-    assert row.name == op.NAMES[opcode] and row.fields == op.FIELDS[opcode]
-    assert row.formula and callable(row.touched) and callable(row.matrices)
+def test_every_operation_has_a_formula(opcode):
+    assert FORMULAS[opcode].formula
 
 
 @rows
 def test_the_emitter_writes_the_operation(opcode):
-    emitter = named("program", OPERATIONS[opcode].emitter)
+    emitter = named("program", FORMULAS[opcode].emitter)
     assert f"op.{op.NAMES[opcode]}," in inspect.getsource(emitter).replace(")", ",")
 
 
@@ -49,15 +48,15 @@ def test_the_emitter_writes_the_operation(opcode):
 def test_the_kernel_exists_and_is_what_run_calls(opcode):
     if importlib.util.find_spec("numba") is None:
         pytest.skip("numba is not installed")
-    kernel = named("kernels", OPERATIONS[opcode].kernel)
+    kernel = named("kernels", FORMULAS[opcode].kernel)
     assert callable(kernel)
     run = importlib.import_module("tinyrwkv.kernels.run")
-    assert getattr(run, OPERATIONS[opcode].kernel.split(".")[1]) is kernel
+    assert getattr(run, FORMULAS[opcode].kernel.split(".")[1]) is kernel
 
 
 @rows
 def test_the_numpy_form_is_what_the_backend_calls(opcode):
-    assert named("engine", OPERATIONS[opcode].numpy_form) is FORMS[opcode]
+    assert named("engine", FORMULAS[opcode].numpy_form) is FORMS[opcode]
 
 
 every_model = [(arch, dtype, "dense") for arch in VERSIONS for dtype in DTYPES]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..kernels import abi as op
-from ..program.operations import OPERATIONS, Operation
+from ..program.formulas import FORMULAS
+from ..program.operations import Operation
 from ..program.program import Program
 
 ACTIVATIONS = {
@@ -30,7 +31,7 @@ MODES = {
 def describe(program: Program) -> Iterator[str]:
     """Yield one line for each operation: number, name, what it reads, its formula."""
     for i, operation in enumerate(program.operations):
-        name = OPERATIONS[operation.opcode].name
+        name = op.NAMES[operation.opcode]
         yield f"{i:4d} {name:<8} {operation.label:<34} {formula(operation)}"
 
 
@@ -40,7 +41,7 @@ def formula(operation: Operation) -> str:
     The formula of a matrix product shows its bias, its activation and its mode too.
     """
     if operation.opcode != op.MATMUL:
-        return OPERATIONS[operation.opcode].formula
+        return FORMULAS[operation.opcode].formula
     fields = operation.fields
     terms = ["W @ x"]
     if fields.bias != op.NONE:

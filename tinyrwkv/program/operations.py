@@ -1,7 +1,7 @@
-"""The table of operations: what each one computes, and which functions write and run it.
+"""Operations of a program, and which bytes of weights each of them reads.
 
-A new operation needs a number and fields in ``kernels/abi.py``, a row in this table, and the three
-functions that the row names. Tests compare the table with the code.
+A new operation needs a number and fields in ``kernels/abi.py``, a row in this table, and a row in
+``formulas.py`` with the three functions that it names. Tests compare both tables with the code.
 """
 
 from __future__ import annotations
@@ -47,23 +47,11 @@ class Operation(NamedTuple):
     pausable: bool = False
 
 
-class Description(NamedTuple):
-    """What is known about all operations with one opcode.
+class Reads(NamedTuple):
+    """Which bytes of weights all operations with one opcode read.
 
     Attributes
     ----------
-    name : str
-    fields : tuple of str
-        The numbers that follow the opcode in a row of a program.
-    formula : str
-        What it computes, for people.
-    emitter : str
-        The function in ``program`` that writes it, as module.function or module.class.method.
-    kernel : str
-        The function in ``kernels`` that runs it, as module.function. Text, since Numba may be
-        missing.
-    numpy_form : str
-        The function in ``engine`` that runs it with NumPy, as module.function.
     touched : callable
         ``touched(fields)`` is the number of bytes of weights that every token reads. Rows that
         only some tokens need are counted when they are read.
@@ -72,12 +60,6 @@ class Description(NamedTuple):
         without the short vectors beside them.
     """
 
-    name: str
-    fields: tuple[str, ...]
-    formula: str
-    emitter: str
-    kernel: str
-    numpy_form: str
     touched: Callable[[Any], int]
     matrices: Callable[[Any], list[Extent]]
 
@@ -189,166 +171,22 @@ def _places(fields: Any) -> list[Extent]:
     return [(fields.places, fields.places + _places_touched(fields))]
 
 
-def _describe(
-    opcode: int,
-    formula: str,
-    *,
-    emitter: str,
-    kernel: str,
-    numpy_form: str,
-    touched: Callable[[Any], int] = _no_bytes,
-    matrices: Callable[[Any], list[Extent]] = _no_matrices,
-) -> tuple[int, Description]:
-    return opcode, Description(
-        op.NAMES[opcode],
-        op.FIELDS[opcode],
-        formula,
-        emitter,
-        kernel,
-        numpy_form,
-        touched,
-        matrices,
-    )
-
-
-OPERATIONS: dict[int, Description] = dict(
-    [
-        _describe(
-            op.EMBED,
-            "x = emb[token]",
-            emitter="program.embedding",
-            kernel="pointwise.embed",
-            numpy_form="numpy_pointwise.embed",
-            touched=_embedding_row,
-        ),
-        _describe(
-            op.NORM,
-            "xn = (x - mean(x)) / sqrt(var(x) + 1e-5) * weight + bias",
-            emitter="builder.Builder.norm",
-            kernel="pointwise.norm",
-            numpy_form="numpy_pointwise.norm",
-            touched=_norm_vectors,
-        ),
-        _describe(
-            op.SHIFT,
-            "x_j = xn + (xn_prev - xn) * mu_j",
-            emitter="builder.Builder.shift",
-            kernel="pointwise.shift",
-            numpy_form="numpy_pointwise.shift",
-            touched=_shift_vectors,
-        ),
-        _describe(
-            op.QUANTIZE,
-            "q = round(x / s), s = max|x| / qmax",
-            emitter="builder.Builder.input",
-            kernel="pointwise.quantize",
-            numpy_form="numpy_pointwise.quantize",
-        ),
-        _describe(
-            op.MATMUL,
-            "y = W @ x",
-            emitter="builder.Builder.matmul",
-            kernel="matmul.matmul",
-            numpy_form="numpy_matmul.matmul",
-            touched=_product_touched,
-            matrices=_product_matrices,
-        ),
-        _describe(
-            op.PREDICT,
-            "y_f = relu(K_f . x)^2 where signs_f . x > threshold_f or the network says so, else 0",
-            emitter="channel_mix.predicted_key",
-            kernel="sparse.predict",
-            numpy_form="numpy_sparse.predict",
-            touched=_predictor_touched,
-        ),
-        _describe(
-            op.SPARSE,
-            "x += gate * sum of rows f with x_f != 0: x_f W_f",
-            emitter="channel_mix.sparse_value",
-            kernel="sparse.sparse",
-            numpy_form="numpy_sparse.sparse",
-            touched=_vectors_beside,
-        ),
-        _describe(
-            op.WKV4,
-            "wkv = (e^(pp-q) aa + e^(u+k-q) v) / (e^(pp-q) bb + e^(u+k-q)); y = r * wkv",
-            emitter="time_mix.TimeMix.wkv4",
-            kernel="wkv.wkv4",
-            numpy_form="numpy_wkv.wkv4",
-            touched=_wkv4_vectors,
-        ),
-        _describe(
-            op.WKV5,
-            "y = ln_x(r @ (S + diag(u) k v^T)) * g; S = diag(w) S + k v^T",
-            emitter="time_mix.TimeMix.wkv5",
-            kernel="wkv.wkv5",
-            numpy_form="numpy_wkv.wkv5",
-            touched=_wkv5_vectors,
-        ),
-        _describe(
-            op.WKV7,
-            "S = diag(w) S + kk a (S^T -kk)^T + k v^T; y = (ln_x(r @ S) + (r . k r_k) v) * g",
-            emitter="time_mix.TimeMix.wkv7",
-            kernel="wkv.wkv7",
-            numpy_form="numpy_wkv.wkv7",
-            touched=_wkv7_vectors,
-        ),
-        _describe(
-            op.SELECT,
-            "x = x[last token]",
-            emitter="head.head",
-            kernel="pointwise.select",
-            numpy_form="numpy_pointwise.select",
-        ),
-        _describe(
-            op.SYNC,
-            "wait for the other threads",
-            emitter="builder.Builder.sync",
-            kernel="run.wait",
-            numpy_form="numpy_pointwise.sync",
-        ),
-        _describe(
-            op.LEVEL,
-            "z_i (+)= s scale_i (c_i . u - (2^bits - 1) / 2 sum(u)), u = round(q / 256)",
-            emitter="head.Preview.level",
-            kernel="head.level",
-            numpy_form="numpy_head.level",
-            touched=_level_touched,
-            matrices=_level_codes,
-        ),
-        _describe(
-            op.PREVIEW,
-            "z_i += mean . x + bias_i; score_i = round(16 (z_i + spread_i))",
-            emitter="head.Preview.scores",
-            kernel="head.preview",
-            numpy_form="numpy_head.preview",
-            touched=_preview_touched,
-            matrices=_preview_codes,
-        ),
-        _describe(
-            op.CHOOSE,
-            "lowest = the least score that no more rows reach than are wanted",
-            emitter="head.Preview.choose",
-            kernel="head.choose",
-            numpy_form="numpy_head.choose",
-            touched=_one_number,
-        ),
-        _describe(
-            op.EXACT,
-            "z_i = w_i . x where score_i >= lowest",
-            emitter="head.Preview.exact",
-            kernel="head.exact",
-            numpy_form="numpy_head.exact",
-            matrices=_exact_rows,
-        ),
-        _describe(
-            op.GATHER,
-            "logits[id] = z of its row",
-            emitter="head.Preview.gather",
-            kernel="head.gather",
-            numpy_form="numpy_head.gather",
-            touched=_places_touched,
-            matrices=_places,
-        ),
-    ]
-)
+OPERATIONS: dict[int, Reads] = {
+    op.EMBED: Reads(_embedding_row, _no_matrices),
+    op.NORM: Reads(_norm_vectors, _no_matrices),
+    op.SHIFT: Reads(_shift_vectors, _no_matrices),
+    op.QUANTIZE: Reads(_no_bytes, _no_matrices),
+    op.MATMUL: Reads(_product_touched, _product_matrices),
+    op.PREDICT: Reads(_predictor_touched, _no_matrices),
+    op.SPARSE: Reads(_vectors_beside, _no_matrices),
+    op.WKV4: Reads(_wkv4_vectors, _no_matrices),
+    op.WKV5: Reads(_wkv5_vectors, _no_matrices),
+    op.WKV7: Reads(_wkv7_vectors, _no_matrices),
+    op.SELECT: Reads(_no_bytes, _no_matrices),
+    op.SYNC: Reads(_no_bytes, _no_matrices),
+    op.LEVEL: Reads(_level_touched, _level_codes),
+    op.PREVIEW: Reads(_preview_touched, _preview_codes),
+    op.CHOOSE: Reads(_one_number, _no_matrices),
+    op.EXACT: Reads(_no_bytes, _exact_rows),
+    op.GATHER: Reads(_places_touched, _places),
+}
