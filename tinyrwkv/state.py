@@ -21,7 +21,7 @@ class StateOwner(Protocol):
 class StateFiles(Protocol):
     """What writes states to files and reads them back. No token needs it: see `state_file`."""
 
-    def save(self, state: State, path: str | os.PathLike[str]) -> None:
+    def save(self, state: State, path: str | os.PathLike[str], dtype: str) -> None:
         """Do what `State.save` does."""
 
     def load(self, path: str | os.PathLike[str], model: StateOwner) -> State:
@@ -62,19 +62,26 @@ class State:
         """
         return State(self.data.copy(), self.tokens, self.origin)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], dtype: str = "f32") -> None:
         """Write the state to a file that `load` reads, with the hash of its model.
 
         Parameters
         ----------
         path : str or path-like
+        dtype : str
+            "f32" keeps every bit. "f16" makes half the file. "int8" makes little more than a
+            quarter, with a scale for each row of `head_size` numbers: each number comes back
+            within 1/254 of the largest of its row. States of RWKV-4 are f32 only.
 
         Raises
         ------
         FormatError
-            The file cannot be written.
+            The file cannot be written, or the state holds NaN or infinity.
         ArgumentError
-            The file exists and is not a state.
+            The file exists and is not a state, or there is no such dtype, or a number is too large
+            for f16.
+        UnsupportedError
+            The state is one of RWKV-4, and the dtype is not f32.
 
         Examples
         --------
@@ -86,7 +93,7 @@ class State:
         ...     State.load(folder + "/three.state", model).tokens
         3
         """
-        self.files.save(self, path)
+        self.files.save(self, path, dtype)
 
     @staticmethod
     def load(path: str | os.PathLike[str], model: StateOwner) -> State:
@@ -105,6 +112,8 @@ class State:
         ------
         FormatError
             The file is damaged, is not a state, or belongs to another model.
+        UnsupportedError
+            The file is of a version that this program does not know.
         ArgumentError
             `model` is not a model.
         """

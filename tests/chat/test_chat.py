@@ -228,7 +228,9 @@ def test_a_turn_cancelled_before_its_answer_has_not_been(talkers: Callable[..., 
 
 
 def test_a_saved_conversation_goes_on(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
-    chat, other = (Chat(model, "robot", temperature=0, max_tokens=8) for _ in range(2))
+    chat, other = (
+        Chat(model, "robot", state_dtype="f32", temperature=0, max_tokens=8) for _ in range(2)
+    )
     answer(chat, "Hello")
     chat.save(tmp_path / "state")
     other.load(tmp_path / "state")

@@ -103,7 +103,7 @@ def test_no_fault_of_the_disk_breaks_reading(
 def test_no_fault_of_the_disk_breaks_the_cache(
     model: tinyrwkv.Model, state: tinyrwkv.State, tmp_path: pathlib.Path
 ) -> None:
-    cache = PromptCache(tmp_path / "cache")
+    cache = PromptCache(tmp_path / "cache", dtype="f32")
     for disk in faults.disks(tmp_path):
         with disk.mounted():
             cache.put(model, "a", state)

@@ -18,6 +18,7 @@ from tinyrwkv.chat.prompt_cache import PromptCache
 from tinyrwkv.chat.templates import template
 from tinyrwkv.cli import slash
 from tinyrwkv.file.output import temporary_name
+from tinyrwkv.state_file import data_bytes
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ def test_nothing_comes_from_the_cache_before_it_was_looked_up(
     assert talk.system_source == "" and "cache" not in slash.run(talk, "/stats")[0]
 
 
-def test_a_state_comes_back_as_it_was(model: tinyrwkv.Model, cache: PromptCache) -> None:
+def test_a_state_comes_back_as_it_was(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
+    cache = PromptCache(tmp_path / "not yet" / "there", dtype="f32")
     state = state_after(model, "Be kind.")
     assert cache.get(model, "Be kind.") is None and files(cache) == []
     cache.put(model, "Be kind.", state)
@@ -69,6 +71,28 @@ def test_a_state_comes_back_as_it_was(model: tinyrwkv.Model, cache: PromptCache)
         and again.tokens == state.tokens
     )
     assert cache.get(model, "Be kind") is None
+
+
+@pytest.mark.parametrize("arch", ["v4", "v7"])
+def test_states_are_kept_in_the_smallest_type(
+    tiny: Callable[..., str], cache: PromptCache, tmp_path: pathlib.Path, arch: str
+) -> None:
+    model = tinyrwkv.load(tiny(arch), backend="numpy")
+    state = state_after(model, "Be kind.")
+    cache.put(model, "Be kind.", state)
+    state.save(tmp_path / "same", "f32" if arch == "v4" else "int8")
+    assert [path.read_bytes() for path in files(cache)] == [(tmp_path / "same").read_bytes()]
+    other = PromptCache(cache.folder, dtype="f32")
+    assert (other.get(model, "Be kind.") is None) == (arch == "v7")
+
+
+def test_the_run_that_reads_a_system_text_answers_as_the_runs_after_it(
+    model: tinyrwkv.Model, cache: PromptCache
+) -> None:
+    first, second = (chat(model, "Be kind.", cache) for _ in range(2))
+    assert answer(first, "Hello") == answer(second, "Hello")
+    assert (first.system_source, second.system_source) == ("read", "cache")
+    assert first.state.data.tobytes() == second.state.data.tobytes()
 
 
 def test_another_model_has_states_of_its_own(
@@ -117,7 +141,7 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
     assert [cache.get(model, text) is not None for text in "abcd"] == [True, False, True, True]
     assert not leftover.exists()
     assert sum(path.stat().st_size for path in files(cache)) <= 3 * size
-    small = PromptCache(tmp_path / "small", limit=state.data.nbytes - 1)
+    small = PromptCache(tmp_path / "small", limit=data_bytes(state, "int8") - 1)
     small.put(model, "a", state)
     assert files(small) == []
 

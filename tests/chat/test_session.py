@@ -40,7 +40,7 @@ def test_what_was_said_comes_back(tiny: Callable[..., str], tmp_path: pathlib.Pa
     @settings(max_examples=30)
     @given(transcript=st.lists(said, max_size=5))
     def comes_back(transcript: list[session.Said]) -> None:
-        session.save(path, state, transcript)
+        session.save(path, state, transcript, "f32")
         again, told = session.load(path, model)
         assert (
             told == transcript
@@ -52,6 +52,24 @@ def test_what_was_said_comes_back(tiny: Callable[..., str], tmp_path: pathlib.Pa
     assert tinyrwkv.State.load(path, model).data.tobytes() == state.data.tobytes()
     with open_verified(path) as file:
         assert set(file.tensors) == {"state", "transcript"}
+
+
+@pytest.mark.parametrize(("arch", "smallest"), [("v4", "f32"), ("v7", "int8")])
+@pytest.mark.parametrize("wanted", [None, "f32"])
+def test_a_conversation_has_the_smallest_type_or_the_one_that_is_wanted(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, arch: str, smallest: str, wanted: str | None
+) -> None:
+    chat = Chat(tinyrwkv.load(tiny(arch), backend="numpy"), "robot", state_dtype=wanted)
+    list(chat.ask("Hello"))
+    chat.save(tmp_path / "saved")
+    kept = chat.keep(str(tmp_path / "kept"))
+    chat.state.save(tmp_path / "alone", wanted or smallest)
+    with open_verified(tmp_path / "alone") as file:
+        expected = file["state"].copy()
+    for path in (tmp_path / "saved", kept):
+        with open_verified(path) as file:
+            assert file["state"].dtype == expected.dtype
+            assert file["state"].tobytes() == expected.tobytes()
 
 
 def test_the_file_of_a_state_alone_will_do(

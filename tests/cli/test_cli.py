@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -239,6 +240,41 @@ def test_generate_goes_on_from_a_saved_state(
     settings = {"sampler": tinyrwkv.Sampler(temperature=0), "max_tokens": 9}
     pieces = model.generate(ids, state=model.new_state(), **settings)
     assert capsys.readouterr().out == "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [([], "f32"), (["--state-dtype", "int8"], "i8"), (["--state-dtype", "f16"], "f16")],
+)
+def test_generate_saves_states_of_the_type_that_is_wanted(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, options: list[str], dtype: str
+) -> None:
+    state = str(tmp_path / "state")
+    arguments = ["generate", tiny(), "-p", "a", "-n", "1", "--quiet", "--save-state", state]
+    assert main([*arguments, *options]) == 0
+    with tinyrwkv.file.mapped.open_file(state) as file:
+        assert file.tensors["state"].dtype == dtype
+    assert main(["generate", tiny(), "-p", "a", "-n", "1", "--quiet", "--state", state]) == 0
+
+
+@pytest.mark.parametrize(("options", "dtype"), [([], "i8"), (["--state-dtype", "f32"], "f32")])
+def test_chat_keeps_states_of_the_type_that_is_wanted(
+    tiny: Callable[..., str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    dtype: str,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    talk = tmp_path / "talk.state"
+    arguments = ["chat", tiny(), "--system", "Be kind.", "-n", "2", "--resume", str(talk)]
+    assert main([*arguments, *options]) == 0
+    kept = [*(tmp_path / "cache").rglob("*.state"), talk]
+    assert len(kept) == 2
+    for path in kept:
+        with tinyrwkv.file.mapped.open_file(path) as file:
+            assert file.tensors["state"].dtype == dtype
 
 
 def test_text_needs_a_tokenizer(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,7 @@ def test_every_metadata_key(path):
         ],
         "model": "ab" * 32,
         "tokens": 1 << 53,
+        "state_version": 2,
     }
     with Writer(path, {"kind": "model"}) as writer:
         writer.metadata.update(metadata)
@@ -302,16 +303,16 @@ def test_verify_reports_progress(path):
 
 def test_newer_minor_may_know_more_keys(path):
     table = {"metadata": MODEL | {"new": [1, {"a": None}]}, "tensors": []}
-    path.write_bytes(with_table(table, minor=2))
+    path.write_bytes(with_table(table, minor=3))
     with open_file(path) as file:
         assert file.metadata == MODEL
-    for minor in (0, 1):
+    for minor in (0, 1, 2):
         assert "unknown key" in refusal(path, with_table(table, minor=minor))
     for wrong in (
         {"metadata": MODEL, "tensors": [], "new": 1},
         {"metadata": MODEL, "tensors": [X | {"new": 1}]},
     ):
-        refusal(path, with_table(wrong, minor=2))
+        refusal(path, with_table(wrong, minor=3))
 
 
 def contents_of(file):
@@ -593,17 +594,17 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     ),
     "major": (
         lambda good: fields(good, major=2),
-        "header: found format 2.1, flags 0, reserved 0, expected format 1, flags 0, reserved 0; "
+        "header: found format 2.2, flags 0, reserved 0, expected format 1, flags 0, reserved 0; "
         "update tinyrwkv",
     ),
-    "major 0": (lambda good: fields(good, major=0), "header: found format 0.1, "),
+    "major 0": (lambda good: fields(good, major=0), "header: found format 0.2, "),
     "flags": (
         lambda good: fields(good, flags=1),
-        "header: found format 1.1, flags 1, reserved 0, ",
+        "header: found format 1.2, flags 1, reserved 0, ",
     ),
     "reserved": (
         lambda good: fields(good, zero=1),
-        "header: found format 1.1, flags 0, reserved 1, ",
+        "header: found format 1.2, flags 0, reserved 1, ",
     ),
     "cut": (
         lambda good: good[:-1],

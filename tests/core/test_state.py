@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from tests.helpers.tiny_models import VOCAB_SIZE, rewrite
-from tinyrwkv import ArgumentError, FormatError, State, TinyRWKVError
+from tinyrwkv import ArgumentError, FormatError, State, UnsupportedError
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.state_file import smallest_dtype
 from tinyrwkv.versions.layout import VERSIONS
 
 tokens_of = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=10)
@@ -154,6 +156,32 @@ HOSTILE = {
 }
 
 
+def scale_of(value):
+    return lambda metadata, tensors: tensors["state.scale"].__setitem__(3, value)
+
+
+HOSTILE_ROWS = {
+    "a scale of nan": scale_of(np.nan),
+    "a scale of infinity": scale_of(np.inf),
+    "a scale that overflows": scale_of(3e38),
+    "no scales": lambda metadata, tensors: tensors.pop("state.scale"),
+    "too few scales": lambda metadata, tensors: tensors.update(
+        {"state.scale": tensors["state.scale"][:-1]}
+    ),
+    "scales of another type": lambda metadata, tensors: tensors.update(
+        {"state.scale": tensors["state.scale"].astype(np.float16)}
+    ),
+    "too few rows": lambda metadata, tensors: tensors.update(state=tensors["state"][:-1]),
+    "rows of another length": lambda metadata, tensors: tensors.update(
+        state=tensors["state"].reshape(-1, 8)
+    ),
+    "one row": lambda metadata, tensors: tensors.update(state=tensors["state"].reshape(-1)),
+    "unsigned rows": lambda metadata, tensors: tensors.update(
+        state=tensors["state"].view(np.uint8)
+    ),
+}
+
+
 @pytest.mark.parametrize("damage", list(HOSTILE))
 def test_a_well_formed_file_of_something_else_is_refused(load, tmp_path, damage):
     model = load("numpy", "v7", "int8")
@@ -161,6 +189,116 @@ def test_a_well_formed_file_of_something_else_is_refused(load, tmp_path, damage)
     path = rewrite(tmp_path / "a.trwkv", tmp_path / "b.trwkv", HOSTILE[damage])
     with pytest.raises(FormatError, match=r"b\.trwkv"):
         State.load(path, model)
+
+
+@pytest.mark.parametrize("damage", list(HOSTILE_ROWS))
+def test_hostile_rows_are_refused(load, tmp_path, damage):
+    model = load("numpy", "v7", "int8")
+    model.forward([1])[1].save(tmp_path / "a.trwkv", "int8")
+    path = rewrite(tmp_path / "a.trwkv", tmp_path / "b.trwkv", HOSTILE_ROWS[damage])
+    with pytest.raises(FormatError, match=r"b\.trwkv"):
+        State.load(path, model)
+
+
+WITH_ROWS = [arch for arch in VERSIONS if arch != "v4"]
+NUMBERS = st.floats(-65504, 65504, width=32)
+
+
+def state_of(model, numbers):
+    """Return a state of some numbers, repeated."""
+    return State(np.resize(np.array(numbers, np.float32), model.state_size), 7, model.origin)
+
+
+@given(st.sampled_from(WITH_ROWS), st.lists(NUMBERS, min_size=1, max_size=100))
+def test_int8_rows_are_near_and_come_back_the_same_a_second_time(
+    load, tmp_path_factory, arch, numbers
+):
+    model, path = load("numpy", arch, "int8"), tmp_path_factory.mktemp("state") / "a.trwkv"
+    state = state_of(model, numbers)
+    state.save(path, "int8")
+    once = State.load(path, model)
+    assert once.tokens == 7 and once.data.dtype == np.float32 and once.data.flags.writeable
+    width = model.config["head_size"]
+    rows, found = (one.data.reshape(-1, width).astype(np.float64) for one in (state, once))
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    # Half a step of 1/127 of the largest; float32 has no numbers between multiples of 2^-149.
+    assert (np.abs(found - rows) <= largest / 254 * (1 + 1e-6) + 2.0**-142).all()
+    once.save(path, "int8")
+    assert State.load(path, model).data.tobytes() == once.data.tobytes()
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=100))
+def test_halves_come_back_as_numpy_rounds_them(load, tmp_path_factory, numbers):
+    model, path = load("numpy", "v7", "int8"), tmp_path_factory.mktemp("state") / "a.trwkv"
+    state = state_of(model, numbers)
+    state.save(path, "f16")
+    expected = state.data.astype(np.float16).astype(np.float32)
+    assert State.load(path, model).data.tobytes() == expected.tobytes()
+
+
+def test_a_smaller_type_makes_a_smaller_file(load, tmp_path):
+    model = load("numpy", "v7", "int8")
+    state = model.forward([1, 2])[1]
+    sizes = {}
+    for dtype in ("f32", "f16", "int8"):
+        state.save(tmp_path / dtype, dtype)
+        with open_file(tmp_path / dtype) as file:
+            sizes[dtype] = sum(tensor.nbytes for tensor in file.tensors.values())
+    width = model.config["head_size"]
+    assert sizes["f32"] == 4 * model.state_size == 2 * sizes["f16"]
+    assert sizes["int8"] == model.state_size * (width + 4) // width
+    state.save(tmp_path / "default")
+    assert (tmp_path / "default").read_bytes() == (tmp_path / "f32").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["f16", "int8"])
+def test_states_of_v4_are_kept_whole(load, tmp_path, dtype):
+    state = load("numpy", "v4", "int8").new_state()
+    with pytest.raises(UnsupportedError, match="states of RWKV-4 are saved as f32 only"):
+        state.save(tmp_path / "a.trwkv", dtype)
+    assert list(tmp_path.iterdir()) == []
+    assert smallest_dtype(state.origin) == "f32"
+
+
+@pytest.mark.parametrize("dtype", ["f64", "int4", "", None, 8, np.float32])
+def test_a_type_that_states_do_not_have_is_refused(load, tmp_path, dtype):
+    with pytest.raises(ArgumentError, match="one of f32, f16, int8"):
+        load("numpy").new_state().save(tmp_path / "a.trwkv", dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_too_large_for_halves_are_refused(load, tmp_path):
+    state = state_of(load("numpy"), [65520.0])
+    with pytest.raises(ArgumentError, match="too large for f16; save it as f32 or int8"):
+        state.save(tmp_path / "a.trwkv", "f16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_a_version_is_of_the_first(load, tmp_path):
+    """As files are that 1.1 of the format wrote."""
+    model = load("numpy", "v7", "int8")
+    state = model.forward([1])[1]
+    state.save(tmp_path / "a.trwkv")
+    with open_file(tmp_path / "a.trwkv") as file:
+        assert file.metadata["state_version"] == 2
+    path = rewrite(
+        tmp_path / "a.trwkv", tmp_path / "b.trwkv", lambda meta, _: meta.pop("state_version")
+    )
+    assert State.load(path, model).data.tobytes() == state.data.tobytes()
+
+
+def test_an_unknown_version_is_refused_by_name(load, tmp_path):
+    model = load("numpy", "v7", "int8")
+    model.new_state().save(tmp_path / "a.trwkv")
+    path = rewrite(
+        tmp_path / "a.trwkv", tmp_path / "b.trwkv", lambda meta, _: meta.update(state_version=3)
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        State.load(path, model)
+    assert str(caught.value) == (
+        f"{path} is a state of version 3, but this tinyrwkv reads only versions 1 to 2; "
+        "update tinyrwkv"
+    )
 
 
 def test_saving_is_all_or_nothing(load, tmp_path, monkeypatch):
@@ -177,13 +315,14 @@ def test_saving_is_all_or_nothing(load, tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_state_that_is_no_number_is_refused_when_it_is_saved_or_loaded(load, tmp_path):
+def test_a_state_that_is_no_number_is_not_saved(load, tmp_path):
     model = load("numpy", "v7", "int8")
     state = model.new_state()
     state.data[5] = np.nan
-    with pytest.raises(TinyRWKVError):
-        state.save(tmp_path / "a.trwkv")
-        State.load(tmp_path / "a.trwkv", model)
+    for dtype in ("f32", "f16", "int8"):
+        with pytest.raises(FormatError, match="the state must be finite numbers"):
+            state.save(tmp_path / "a.trwkv", dtype)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_states_go_to_other_processes(load):

@@ -16,6 +16,7 @@ from tests.helpers.checkpoint_files import write
 from tinyrwkv.chat import session
 from tinyrwkv.engine.backends import has_native
 from tinyrwkv.errors import TinyRWKVError
+from tinyrwkv.state_file import DTYPES
 from tinyrwkv.versions.state_shape import NO_EXPONENT
 
 from . import model_files
@@ -47,21 +48,24 @@ def _load(data: bytes, folder: str) -> None:
 
 
 @functools.lru_cache(None)
-def _talker() -> tuple[tinyrwkv.Model, Parts]:
-    """Return a model, and a conversation with it in parts."""
+def _talker() -> tuple[tinyrwkv.Model, list[Parts]]:
+    """Return a model, and a conversation with it in parts, once for each type of states."""
     folder = tempfile.mkdtemp()
     path = write(os.path.join(folder, "model"), model_files.model("v7", "int8", "dense").build())
     model = tinyrwkv.load(path, backend="numpy")
     _, state = model.forward([1, 2])
     said = [session.Said("turn left", "turn(90)", True), session.Said("hi", "hello")]
-    session.save(os.path.join(folder, "state"), state, said)
-    metadata, tensors = model_files.read_tensors(os.path.join(folder, "state"))
-    return model, Parts(metadata, [*tensors.items()])
+    parts = []
+    for dtype in DTYPES:
+        session.save(os.path.join(folder, "state"), state, said, dtype)
+        metadata, tensors = model_files.read_tensors(os.path.join(folder, "state"))
+        parts.append(Parts(metadata, [*tensors.items()]))
+    return model, parts
 
 
 def _make_state(rng: Random) -> bytes:
     _, parts = _talker()
-    return model_files.changed(rng, parts)
+    return model_files.changed(rng, rng.choice(parts))
 
 
 def _load_state(data: bytes, folder: str) -> None:

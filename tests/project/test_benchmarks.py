@@ -27,6 +27,7 @@ from benchmarks import (
     random_model,
     serve,
     startup,
+    states,
     tokens,
 )
 from benchmarks.random_model import sizes
@@ -392,6 +393,26 @@ def test_preview(run, capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_states(run, tiny, tmp_path):
+    (tmp_path / "text").write_text("Once upon a time, abc. " * 3)
+    (tmp_path / "documents").write_text("User: abc\n<|doc|>\nUser: the bc\n")
+    files = [["--model", tiny(), str(tmp_path / name)] for name in ("text", "documents")]
+    found = run(states, *files[0], *files[1], "--every", "5")
+    text, documents = found["models"]
+    assert (text["texts"], documents["texts"], found["every"]) == (1, 2, 5)
+    with tinyrwkv.load(tiny()) as model:
+        ids = model.tokenizer.encode((tmp_path / "text").read_text())
+        logits, _ = model.forward([0, *ids[:-1]], logits="all")
+    exact = logits.astype(np.float64)
+    expected = np.log(np.exp(exact).sum(axis=1)) - exact[range(len(ids)), ids]
+    assert text["nll"] == pytest.approx(expected.mean()) and text["tokens"] == len(ids)
+    for one in (text, documents):
+        types = one["types"]
+        assert types["f32"]["nll_delta"] == 0 != types["int8"]["nll_delta"]
+        assert abs(types["int8"]["nll_delta"]) < 0.05
+        assert types["int8"]["file_bytes"] < types["f16"]["file_bytes"] < types["f32"]["file_bytes"]
+
+
 def test_promises(run, linux, monkeypatch, tmp_path):
     paths = compressible(tmp_path)
     few = ["--folder", str(tmp_path / "files"), "--limit", "2", "--tokens", "3", "--threads", "1"]

@@ -74,6 +74,9 @@ class Chat:
         Names of the calls that answer orders.
     cache : PromptCache, optional
         Keeps the state after the system text between runs. By default nothing keeps it.
+    state_dtype : str, optional
+        Type of the states that `save` and `keep` write, as for `State.save`. By default the
+        smallest that does no harm: int8, but f32 for RWKV-4.
     **values
         As for `set`.
 
@@ -108,6 +111,7 @@ class Chat:
         system: str = "",
         commands: Iterable[str] = (),
         cache: PromptCache | None = None,
+        state_dtype: str | None = None,
         **values: float | None,
     ) -> None:
         self.model = model
@@ -117,6 +121,7 @@ class Chat:
         self.system_source = ""
         self.calls = Calls(model, commands)
         self.cache = cache
+        self.state_dtype = state_dtype
         self._known: dict[str, str | None] = {}  # fingerprints of files by their real paths
         self._after_system: State | None = None
         self.sampler = Recorder()
@@ -211,7 +216,10 @@ class Chat:
         self._after_system = reading.result.state
         self.system_source = "read"
         if self.cache:
-            self.cache.put(self.model, text, self._after_system)
+            self.cache.put(self.model, text, reading.result.state)
+            # Rounded as in the file, so that the next run gives the same answers as this one.
+            kept = self.cache.get(self.model, text)
+            self._after_system = kept or reading.result.state
         return self._after_system
 
     def _settle(self) -> None:
@@ -271,7 +279,7 @@ class Chat:
         ArgumentError
             The file exists and is not a state.
         """
-        session.save(path, self.state, self.transcript)
+        session.save(path, self.state, self.transcript, self.state_dtype)
         self._know(path)
 
     def keep(self, path: str) -> str:
@@ -298,7 +306,7 @@ class Chat:
             The file exists and is not a state.
         """
         known = self._known.get(os.path.realpath(path))
-        kept = session.keep(path, self.state, self.transcript, known)
+        kept = session.keep(path, self.state, self.transcript, known, self.state_dtype)
         self._know(kept)
         return kept
 

@@ -11,6 +11,7 @@ from ..errors import TinyRWKVError
 from ..file.output import remove_litter
 from ..file.sha256 import sha256
 from ..state import State
+from ..state_file import data_bytes, smallest_dtype
 from .paths import cache_folder
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 LIMIT = 64 << 20
 """Bytes of all entries together.
 
-Room for 27 states of a model of 0.1 B parameters, 5 of 1.5 B, or 1 of 7 B.
+As int8, room for 103 states of a model of 0.1 B parameters, 19 of 1.5 B, or 7 of 7 B.
 """
 
 
@@ -36,18 +37,31 @@ class PromptCache:
         model.
     limit : int
         Most bytes of all entries together. The entries that were used longest ago go first.
+    dtype : str, optional
+        Type of the states, as for `State.save`. By default the smallest that does no harm: int8,
+        but f32 for RWKV-4.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        limit: int = LIMIT,
+        dtype: str | None = None,
+    ) -> None:
         self.folder = cache_folder() if folder is None else os.fsdecode(folder)
         self.limit = limit
+        self.dtype = dtype
+
+    def _dtype(self, model: Model) -> str:
+        return self.dtype or smallest_dtype(model.config)
 
     def path(self, model: Model, text: str) -> str:
         """Return the path of the state after a text, whether it is kept or not."""
         folder = self.folder or os.path.join(os.path.dirname(model.path), ".tinyrwkv-cache")
         # The compiled kernels agree in every bit with each other. NumPy rounds differently.
         rounding = "numpy" if model.backend.name == "numpy" else "compiled"
-        key = f"{__version__} {model.hash} {rounding}\n{text}".encode("utf-8", "surrogatepass")
+        about = f"{__version__} {model.hash} {rounding} {self._dtype(model)}"
+        key = f"{about}\n{text}".encode("utf-8", "surrogatepass")
         return os.path.join(folder, f"{sha256(key).hexdigest()[:40]}.state")
 
     def get(self, model: Model, text: str) -> State | None:
@@ -63,7 +77,8 @@ class PromptCache:
 
     def put(self, model: Model, text: str, state: State) -> None:
         """Keep the state after a text, and remove those that were used longest ago."""
-        if state.data.nbytes > self.limit:
+        dtype = self._dtype(model)
+        if data_bytes(state, dtype) > self.limit:
             return
         path = self.path(model, text)
         with contextlib.suppress(OSError, TinyRWKVError):
@@ -71,7 +86,7 @@ class PromptCache:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # a damaged entry
-            state.save(path)
+            state.save(path, dtype)
             self._remove_oldest(folder)
 
     def _remove_oldest(self, folder: str) -> None:

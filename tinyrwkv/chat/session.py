@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .. import state_file
 from ..errors import FormatError, TinyRWKVError
 from ..file.mapped import open_file
 from ..file.output import hold
-from ..file.writer import Writer
 from ..state import State
 
 if TYPE_CHECKING:
@@ -40,8 +40,21 @@ class Said(NamedTuple):
     command: bool = False
 
 
-def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] = ()) -> None:
+def save(
+    path: str | os.PathLike[str],
+    state: State,
+    transcript: Iterable[Said] = (),
+    dtype: str | None = None,
+) -> None:
     """Write a conversation to a new file, or over a state. ``State.load`` can read it too.
+
+    Parameters
+    ----------
+    path : str or path-like
+    state : State
+    transcript : iterable of Said
+    dtype : str, optional
+        As for `State.save`; by default the smallest type that does no harm.
 
     Raises
     ------
@@ -51,12 +64,17 @@ def save(path: str | os.PathLike[str], state: State, transcript: Iterable[Said] 
         The file exists and is not a state.
     """
     said = json.dumps([list(one) for one in transcript]).encode()
-    with Writer(path, {"kind": "state", "tokens": state.tokens, **state.origin}) as writer:
-        writer.add("state", state.data)
-        writer.add(TRANSCRIPT, np.frombuffer(said, np.uint8))
+    beside = {TRANSCRIPT: np.frombuffer(said, np.uint8)}
+    state_file.save(state, path, dtype or state_file.smallest_dtype(state.origin), beside)
 
 
-def keep(path: str, state: State, transcript: Iterable[Said], known: str | None) -> str:
+def keep(
+    path: str,
+    state: State,
+    transcript: Iterable[Said],
+    known: str | None,
+    dtype: str | None = None,
+) -> str:
     """Write a conversation to a file, or beside it if another chat has changed the file.
 
     Then the name gets a number: ``talk-2.state`` beside ``talk.state``.
@@ -68,6 +86,8 @@ def keep(path: str, state: State, transcript: Iterable[Said], known: str | None)
     transcript : iterable of Said
     known : str or None
         The `fingerprint` of the file as this chat knows it.
+    dtype : str, optional
+        As for `save`.
 
     Returns
     -------
@@ -82,7 +102,7 @@ def keep(path: str, state: State, transcript: Iterable[Said], known: str | None)
     with _others_waiting(os.path.dirname(path) or os.curdir):
         if fingerprint(path) not in (None, known):
             path = _free_name(path)
-        save(path, state, transcript)
+        save(path, state, transcript, dtype)
     return path
 
 

@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 from ..file.config import Config
 from ..loading import load
 from ..model import Model
+from ..state_file import DTYPES
 from ..units import parse_size
 
 SAMPLING = (
@@ -57,6 +58,15 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         type=size,
         metavar="SIZE",
         help="limit on the memory for the file, e.g. 12MB: slower, with the same results",
+    )
+
+
+def add_state_dtype(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the type of states that are saved. The help shows the text `default`."""
+    parser.add_argument(
+        "--state-dtype",
+        choices=DTYPES,
+        help=f"type of states in files; int8 takes a quarter of f32 (default: {default})",
     )
 
 

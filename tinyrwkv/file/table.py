@@ -132,6 +132,7 @@ METADATA: dict[str, Check] = {
     "created_by": _TEXT,
     "model": Check(_is_sha256, "64 lower-case hex digits"),
     "tokens": _whole(0, 1 << 53),
+    "state_version": _whole(1, 1 << 16),
 }
 _BOTH = ("kind", "arch", "n_layer", "n_embd", "n_head", "head_size")
 REQUIRED = {

@@ -72,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not keep the state after --system on disk, and do not use a kept one",
     )
+    shared.add_state_dtype(parser, "int8, but f32 for RWKV-4")
     parser.add_argument(
         "--json", action="store_true", help="print events: begin, piece, end, stats, report, error"
     )
@@ -89,8 +90,16 @@ def run(options: argparse.Namespace) -> int:
     settings = dict(profile.settings) | shared.sampling(options)
     if options.max_tokens is not None:
         settings["max_tokens"] = options.max_tokens
-    cache = None if options.no_cache else PromptCache()
-    chat = Chat(model, options.template, options.system, profile.commands, cache, **settings)
+    cache = None if options.no_cache else PromptCache(dtype=options.state_dtype)
+    chat = Chat(
+        model,
+        options.template,
+        options.system,
+        profile.commands,
+        cache,
+        options.state_dtype,
+        **settings,
+    )
     console = EventConsole(chat) if options.json else Console(chat, profile.prompts)
     if options.load is not None:
         _continue(chat, options.load)

@@ -57,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--state", metavar="FILE", help="continue from a saved state instead of a new document"
     )
     parser.add_argument("--save-state", metavar="FILE", help="save the state after the text")
+    shared.add_state_dtype(parser, "f32")
     parser.add_argument(
         "--json", action="store_true", help="print events: piece, end, stats; print no notes"
     )
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print_text(generation)
     if options.save_state is not None:
-        generation.result.state.save(options.save_state)
+        generation.result.state.save(options.save_state, options.state_dtype or "f32")
     if not (options.quiet or options.json):
         print(_speeds(generation.result), file=sys.stderr)
     return 0
