@@ -10,7 +10,6 @@ read document by document, any other in windows of 512 tokens. Each begins with 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import pathlib
 import sys
@@ -70,7 +69,9 @@ def _nll(logits: np.ndarray, targets: np.ndarray) -> float:
 
 def measure(model: Model, path: str, every: int, limit: int | None) -> dict[str, Any]:
     """Return the nll of a text without round trips, and for each type the nll and the bytes."""
-    chosen = list(itertools.islice(texts(model, path), limit))
+    chosen = list(texts(model, path))
+    if limit is not None:
+        chosen = chosen[:: -(-len(chosen) // limit)]
     tokens = sum(map(len, chosen))
     plain = sum(total_nll(model, ids, every) for ids in chosen) / tokens
     types = {}
@@ -112,7 +113,9 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a model file with a tokenizer, and the text to read; may be given several times",
     )
     parser.add_argument("--every", type=int, default=64, metavar="N", help="default: 64")
-    parser.add_argument("--limit", type=int, metavar="N", help="texts of each file; default: all")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="texts of each file at most, evenly spread"
+    )
     return parser.parse_args(arguments)
 
 

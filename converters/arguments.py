@@ -55,6 +55,17 @@ def share(text: str) -> float:
     return part
 
 
+def positive(text: str) -> float:
+    """Return a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise _refused(text, "a number above 0")
+    return number
+
+
 def size_or_share(text: str) -> float:
     """Return the bytes of a text such as 4MB, or the share of one such as 70%."""
     match = re.fullmatch(rf"({_NUMBER})\s*%", text.strip())

@@ -19,13 +19,16 @@ from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.units import show_size
 
 from . import options
+from .arguments import positive
+from .checkpoint.adapter import USUAL_ALPHA
 from .compress.compress import compress
 from .compress.options import Options
 from .export.gguf import export
 from .judge.by_text import JUDGE
 from .read.open import path_of_all
-from .write.convert import convert
+from .write.convert import Adapter, convert
 from .write.encode import DTYPES
+from .write.tuned_state import write_tuned_state
 from .write.vocab import find_world
 
 NAME = "tinyrwkv-convert"
@@ -56,6 +59,10 @@ examples:
       Search for the options that lose least and keep at most 24 MB of the file in memory.
   tinyrwkv-convert model.trwkv model.gguf
       Write a model file of RWKV-6 or 7 for llama.cpp. It keeps its type. This needs the extra gguf.
+  tinyrwkv-convert rwkv.pth tuned.trwkv --vocab world --lora adapter.pth --lora-alpha 32
+      Merge a LoRA adapter of RWKV-PEFT into its model.
+  tinyrwkv-convert tuned.pth tuned.state --model model.trwkv
+      Write a tuned state of RWKV-PEFT as a state of a model, for tinyrwkv chat --load.
   tinyrwkv-convert eval model.trwkv --text book.txt
       Judge how well a model predicts a text: see tinyrwkv-convert eval --help.
 
@@ -132,10 +139,31 @@ def parser() -> argparse.ArgumentParser:
         help="chat template that the model was trained with, such as chat",
     )
     made.add_argument("--license", metavar="TEXT", help="licence of the weights, to be recorded")
+    _add_tuning(made)
     options.add_to(made)
     made.add_argument("--quiet", action="store_true", help="show no progress and no summary")
     made.add_argument("--json", action="store_true", help="print the report as JSON")
     return made
+
+
+def _add_tuning(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments about what RWKV-PEFT trains beside a model."""
+    group = parser.add_argument_group("adapters and tuned states of RWKV-PEFT")
+    group.add_argument("--lora", metavar="FILE", help="LoRA or PiSSA adapter to merge into INPUT")
+    group.add_argument(
+        "--lora-alpha",
+        type=positive,
+        metavar="X",
+        help=f"alpha of a LoRA adapter's training (default: {USUAL_ALPHA:g})",
+    )
+    group.add_argument(
+        "--lora-init", metavar="FILE", help="initial file of a PiSSA adapter, which has no alpha"
+    )
+    group.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="write the tuned state in INPUT to OUTPUT, a state of this .trwkv model",
+    )
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -151,7 +179,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         print(json.dumps(report, indent=1))
     elif not arguments.quiet:
         print(_summary(report))
-        for note in report["notes"]:
+        for note in report.get("notes", []):
             print(f"note: {note}", file=sys.stderr)
     return 0
 
@@ -160,8 +188,14 @@ def _write(
     arguments: argparse.Namespace, wanted: Options | None, tell: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
     """Write OUTPUT in the way that the arguments ask for, and return the report."""
+    if arguments.model is not None:
+        why = "belongs to a model, but --model writes a state"
+        _check_alone(arguments, ("model",), why, "convert the model with it first")
+        return write_tuned_state(arguments.input, arguments.output, arguments.model)
     if arguments.output.lower().endswith(".gguf"):
-        _check_export(arguments)
+        why = "changes the model, but a .gguf is written without changes"
+        fix = "write a .trwkv with it first, then the .gguf from that"
+        _check_alone(arguments, (), why, fix)
         return export(arguments.input, arguments.output, partial(tell, "export"))
     files = _files(arguments)
     if wanted is None:
@@ -183,24 +217,36 @@ def _files(arguments: argparse.Namespace) -> dict[str, Any]:
     files = {name: getattr(arguments, name) for name in names}
     if arguments.vocab == "world":
         files["vocab"] = find_world(arguments.input)
-    return files
+    return {**files, "adapter": _adapter(arguments)}
 
 
-def _check_export(arguments: argparse.Namespace) -> None:
-    """Refuse options that change a model, because a .gguf is written without changes."""
+def _adapter(arguments: argparse.Namespace) -> Adapter | None:
+    """Return the adapter to merge, if there is one."""
+    if arguments.lora is not None:
+        return Adapter(arguments.lora, arguments.lora_alpha, arguments.lora_init)
+    for flag, value in (
+        ("--lora-alpha", arguments.lora_alpha),
+        ("--lora-init", arguments.lora_init),
+    ):
+        if value is not None:
+            sentence = f"{flag} belongs to an adapter, but there is none"
+            what = ("arguments", "options", flag, "--lora beside it")
+            raise ArgumentError(*what, "give the adapter with --lora", sentence)
+    return None
+
+
+def _check_alone(
+    arguments: argparse.Namespace, allowed: tuple[str, ...], why: str, fix: str
+) -> None:
+    """Refuse options beside those that are allowed; `why` follows the name of the option."""
     default = parser().get_default
-    free = ("input", "output", "quiet", "json")
-    given = [
-        name
-        for name, value in vars(arguments).items()
-        if name not in free and value != default(name)
-    ]
-    if given:
-        found = "--" + given[0].replace("_", "-")
-        expected = "none of those that change a model, for a .gguf"
-        fix = "write a .trwkv with it first, then the .gguf from that"
-        sentence = f"{found} changes the model, but a .gguf is written without changes"
-        raise ArgumentError("arguments", "options", found, expected, fix, sentence)
+    free = ("input", "output", "quiet", "json", *allowed)
+    for name, value in vars(arguments).items():
+        if name not in free and value != default(name):
+            flag = "--" + name.replace("_", "-")
+            raise ArgumentError(
+                "arguments", "options", flag, "no such option", fix, f"{flag} {why}"
+            )
 
 
 @contextlib.contextmanager
@@ -217,6 +263,9 @@ def _end_by_exception() -> Iterator[None]:
 
 
 def _summary(report: dict[str, Any]) -> str:
+    if "model" in report:
+        about = f"a tuned state of {report['model']}, RWKV {report['arch']}"
+        return f"{report['output']}: {about}, {show_size(report['file_bytes'])}"
     steps = report.get("compression", [])
     lines = [
         f"{report['output']}: RWKV {report['arch']}, "

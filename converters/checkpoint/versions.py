@@ -19,17 +19,28 @@ Tensors = dict[str, SourceTensor]
 _OTHERS = (
     (r"\.s_emb", "RWKV-7 with DeepEmbed (x070a)"),
     (r"\.qkv\.", "RWKV-7 with DEA attention (x070b)"),
-    (r"\.time_state$", "a tuned state beside the weights"),
-    (r"lora_[AB]|lora\.[01]$", "a LoRA adapter"),
     (r"self_attn\.|\.attn\.q_proj", "a hybrid with softmax attention layers"),
     (r"(^|[._])(experts?|router|moe)([._]|$)", "a mixture of experts"),
     (r"\.attn\.x_(proj|bias)", "RWKV-6 of flash-linear-attention"),
     (r"\.tiny_", "RWKV-4 with tiny attention"),
 )
-_FIXES = {
-    "a tuned state beside the weights": "remove the *.time_state tensors and save it again",
-    "a LoRA adapter": "merge it into its model first",
-    "RWKV-6 of flash-linear-attention": "give the original .pth",
+_FIXES = {"RWKV-6 of flash-linear-attention": "give the original .pth"}
+
+TIME_STATE = re.compile(r"(?:^|\.)blocks\.([0-9]{1,4})\.att\.time_state$")
+"""The wkv state that a layer begins with, after state tuning."""
+
+# What training leaves in the place of a model, or beside its weights.
+_TUNINGS = (
+    (re.compile(r"\.init_lora_[AB]$"), "the initial file of a PiSSA adapter"),
+    (re.compile(r"lora_[AB]|lora\.[01]$"), "a LoRA adapter"),
+    (re.compile(r"\.bone$"), "a Bone adapter"),
+    (re.compile(r"\.disha$"), "a DiSHA adapter"),
+)
+_MERGE = "merge it into its model: tinyrwkv-convert BASE OUTPUT --lora {}"
+_TUNING_FIXES = {
+    "the initial file of a PiSSA adapter": f"{_MERGE[:-2]}ADAPTER --lora-init {{}}",
+    "a LoRA adapter": _MERGE,
+    "a tuned state": "write it to a state: tinyrwkv-convert {} tuned.state --model MODEL",
 }
 # What RWKV-Lite keeps beside the weights: a predictor of neurons, and the head of the clusters.
 _PREDICTORS = re.compile(r"\.mlp\.fc[12]\.weight$|^head_l1\.weight$")
@@ -68,6 +79,47 @@ class Checkpoint:
         return cast(ModelSizes, self.sizes._asdict())
 
 
+def kind_of_tuning(names: list[str]) -> str | None:
+    """Return what training left in a file besides a model: an adapter, or a state and nothing else.
+
+    Parameters
+    ----------
+    names : list of str
+        Of the tensors.
+
+    Returns
+    -------
+    str or None
+        Such as "a LoRA adapter"; None for everything else.
+    """
+    for pattern, kind in _TUNINGS:
+        if any(pattern.search(name) for name in names):
+            return kind
+    return "a tuned state" if names and all(map(TIME_STATE.search, names)) else None
+
+
+def refuse_tuning(path: str, names: list[str]) -> None:
+    """Refuse an adapter, or a tuned state without its model, by name.
+
+    Parameters
+    ----------
+    path : str
+    names : list of str
+        Of the tensors.
+
+    Raises
+    ------
+    UnsupportedError
+        It is one; the message tells the command for it.
+    """
+    kind = kind_of_tuning(names)
+    if kind is not None:
+        other = "merge it with the program that trained it, and convert what it writes"
+        fix = _TUNING_FIXES.get(kind, other).format(path)
+        sentence = f"{path} is {kind}, not a model"
+        raise UnsupportedError(path, "tensors", kind, f"a model of {_SUPPORTED}", fix, sentence)
+
+
 def refuse_variants(path: str, names: list[str]) -> None:
     """Refuse, by name, the relatives of RWKV that this program doesn't run.
 
@@ -82,6 +134,7 @@ def refuse_variants(path: str, names: list[str]) -> None:
     UnsupportedError
         One of them belongs to such a variant.
     """
+    refuse_tuning(path, names)
     for pattern, variant in _OTHERS:
         name = next((name for name in names if re.search(pattern, name)), None)
         if name is not None:
@@ -156,6 +209,12 @@ def _without_unused(tensors: Tensors, arch: str) -> tuple[Tensors, list[str]]:
     if arch == "v7" and any(name in tensors for name in _UNUSED_V7):
         notes.append("the unused tensors blocks.0.att.v0, v1, v2 were left out")
         tensors = {name: one for name, one in tensors.items() if name not in _UNUSED_V7}
+    if any(TIME_STATE.search(name) for name in tensors):
+        notes.append(
+            "the tuned state (blocks.*.att.time_state) was left out; "
+            "--model MODEL writes it to a file of its own"
+        )
+        tensors = {name: one for name, one in tensors.items() if not TIME_STATE.search(name)}
     if any(_PREDICTORS.search(name) for name in tensors):
         notes.append(
             "RWKV-Lite's predictors were left out; "

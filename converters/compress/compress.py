@@ -15,7 +15,7 @@ from ..calibrate.calibration import Tell
 from ..judge.by_text import read_texts
 from ..judge.texts import name_of, read_text
 from ..report.report import check_report, files_of_report, write_report
-from ..write.convert import PathLike, check_arguments, convert
+from ..write.convert import Adapter, PathLike, check_arguments, convert
 from ..write.edit import edit
 from ..write.temporary import folder_beside
 from . import search
@@ -37,6 +37,7 @@ def compress(
     license: str | None = None,
     report: PathLike | None = None,
     tell: Tell | None = None,
+    adapter: Adapter | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint or a dense model file to a compressed one.
 
@@ -56,7 +57,7 @@ def compress(
     judge : sequence of str or path-like, optional
         Texts that nothing is fitted to: the loss of all techniques together is measured on each.
         None of them may be the calibration text.
-    vocab, ln_x_eps, template, license
+    vocab, ln_x_eps, template, license, adapter
         As for `convert`.
     report : str or path-like, optional
         Write a page of pictures here, and its numbers beside it as JSON.
@@ -76,7 +77,7 @@ def compress(
     begin = time.monotonic()
     tell = tell or _tell_nobody
     input, output = os.fsdecode(input), os.fsdecode(output)
-    check_arguments(input, output, vocab, "int8", ln_x_eps, template, license)
+    check_arguments(input, output, vocab, "int8", ln_x_eps, template, license, adapter)
     options.check()
     outputs: dict[str, str | None] = {"output": output}
     if report is not None:
@@ -94,7 +95,8 @@ def compress(
     with folder_beside(output) as folder:
         dense = os.path.join(folder, "dense.trwkv")
         show = partial(tell, "convert")
-        found = convert(input, dense, "int8", vocab, ln_x_eps, template, license, progress=show)
+        about = (vocab, ln_x_eps, template, license)
+        found = convert(input, dense, "int8", *about, progress=show, adapter=adapter)
         with Pipeline(dense, folder, options.seed, tell) as pipeline:
             pipeline.calibrate(name_of(name), text, lossless, texts)
             if budget is not None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
 import re
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import tinyrwkv
 from tinyrwkv.chat.templates import template as find_template
-from tinyrwkv.errors import ArgumentError
+from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.file.apart import check_apart
 from tinyrwkv.file.config import Config
 from tinyrwkv.file.output import check_output
 from tinyrwkv.file.writer import MODEL, Writer
 from tinyrwkv.versions.layout import check_widths
 
+from ..checkpoint.adapter import USUAL_ALPHA, merge
 from ..checkpoint.identify import identify
-from ..checkpoint.names import is_flash_linear_attention
+from ..checkpoint.names import is_flash_linear_attention, raw_tensors
+from ..checkpoint.versions import Tensors, refuse_variants
 from ..read.open import open_source
 from ..read.source import Source
 from .content import Content, Copy, Recipe
@@ -37,6 +41,23 @@ PathLike = str | os.PathLike[str]
 _CHUNK = 1 << 20
 
 
+class Adapter(NamedTuple):
+    """An adapter of RWKV-PEFT to merge into a checkpoint.
+
+    Attributes
+    ----------
+    path : str or path-like
+    alpha : float or None
+        Of LoRA; None for 16, which RWKV-PEFT merges with.
+    initial : str or path-like or None
+        The initial file of a PiSSA adapter, which has no alpha.
+    """
+
+    path: PathLike
+    alpha: float | None = None
+    initial: PathLike | None = None
+
+
 def convert(
     input: PathLike,
     output: PathLike,
@@ -46,6 +67,7 @@ def convert(
     template: str | None = None,
     license: str | None = None,
     progress: Progress | None = None,
+    adapter: Adapter | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint to a model file.
 
@@ -69,6 +91,8 @@ def convert(
         Licence of the weights, for the record.
     progress : callable, optional
         Called as ``progress(done, total)``.
+    adapter : Adapter, optional
+        LoRA or PiSSA, to merge into the checkpoint.
 
     Returns
     -------
@@ -82,13 +106,14 @@ def convert(
     """
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
-    check_arguments(input, output, vocab, dtype, ln_x_eps, template, license)
+    check_arguments(input, output, vocab, dtype, ln_x_eps, template, license, adapter)
     remove_folders(output)
-    with open_source(input) as source:
+    with open_source(input) as source, contextlib.ExitStack() as stack:
         if source.kind == "trwkv":
+            _refuse_adapter(input, adapter)
             content = from_trwkv(source.files[0], dtype, vocab is not None)
         else:
-            content = _from_checkpoint(source)
+            content = _from_checkpoint(source, adapter, stack)
         metadata = content.metadata
         check_widths(source.path, cast(Config, {**metadata, "dtype": dtype}), ())
         vocabulary = _vocabulary(source, vocab, metadata["vocab_size"])
@@ -156,6 +181,7 @@ def check_arguments(
     ln_x_eps: float | None,
     template: str | None,
     license: str | None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Refuse arguments of `convert` that are out of range, before anything is read.
 
@@ -179,18 +205,50 @@ def check_arguments(
         sentence = f"the license is {found}, but must be {expected}"
         fix = "give one such as Apache-2.0"
         raise ArgumentError("arguments", "license", found, expected, fix, sentence)
-    check_apart({"output": output}, {"input": input, "vocabulary": vocab})
+    inputs = {"input": input, "vocabulary": vocab}
+    if adapter is not None:
+        _check_alpha(adapter)
+        inputs |= {"adapter": adapter.path, "initial file": adapter.initial}
+    check_apart({"output": output}, inputs)
     check_output(output, MODEL)
 
 
-def _from_checkpoint(source: Source) -> Content:
+def _check_alpha(adapter: Adapter) -> None:
+    if adapter.alpha is None:
+        return
+    if adapter.initial is not None:
+        sentence = "a PiSSA adapter has no alpha"
+        what = ("arguments", "alpha", adapter.alpha, "none for PiSSA", "leave --lora-alpha out")
+        raise ArgumentError(*what, sentence)
+    if not (math.isfinite(adapter.alpha) and adapter.alpha > 0):
+        expected = "a number above 0"
+        sentence = f"the alpha of a LoRA adapter is {adapter.alpha}, but must be {expected}"
+        what = ("arguments", "alpha", adapter.alpha, expected, "give the alpha of its training")
+        raise ArgumentError(*what, sentence)
+
+
+def _refuse_adapter(path: str, adapter: Adapter | None) -> None:
+    """Refuse to merge an adapter into a model file."""
+    if adapter is not None:
+        sentence = f"{path} is a converted model: an adapter is merged into the checkpoint itself"
+        fix = "give the .pth that the adapter was trained on"
+        raise UnsupportedError(path, "input", "a .trwkv file", "a checkpoint", fix, sentence)
+
+
+def _from_checkpoint(
+    source: Source, adapter: Adapter | None, stack: contextlib.ExitStack
+) -> Content:
     """Return what a model file gets from a checkpoint of any foreign format."""
-    checkpoint = identify(source)
+    tensors, record = None, dict[str, Any]()
+    if adapter is not None:
+        refuse_variants(source.path, list(source.tensors))
+        tensors, record = _merged(source, raw_tensors(source), adapter, stack)
+    checkpoint = identify(source, tensors)
     # v5 is trained with eps 1e-5 on x / 8, which is 64e-5 on x. flash-linear-attention multiplies
     # by the size of a head.
     by_head = is_flash_linear_attention(source)
     eps = checkpoint.sizes.head_size * 1e-5 if by_head else 64e-5
-    metadata = {"kind": "model", **checkpoint.config, "ln_x_eps": eps}
+    metadata = {"kind": "model", **checkpoint.config, "ln_x_eps": eps, **record}
     return Content(metadata, [*recipes(checkpoint)], checkpoint.notes)
 
 
@@ -203,6 +261,22 @@ def _vocabulary(source: Source, vocab: PathLike | None, vocab_size: int) -> Voca
     if source.about.tokens is not None:
         return pack_vocab(source.path, source.about.tokens(), vocab_size)
     return None
+
+
+def _merged(
+    source: Source, tensors: Tensors, adapter: Adapter, stack: contextlib.ExitStack
+) -> tuple[Tensors, dict[str, Any]]:
+    """Return tensors with an adapter in them, and what the metadata say about it."""
+    opened = stack.enter_context(open_source(adapter.path))
+    initial = None
+    if adapter.initial is not None:
+        initial = stack.enter_context(open_source(adapter.initial))
+    alpha = USUAL_ALPHA if adapter.alpha is None else float(adapter.alpha)
+    merged = merge(source.path, tensors, opened, alpha, initial)
+    name = _plain(os.path.basename(opened.path))
+    params = {"adapter": name, "sha256": _sha256(opened, lambda done: None), **merged.params}
+    done = {"technique": merged.technique, "params": params, "report": merged.report}
+    return merged.tensors, {"compression": [done]}
 
 
 def _steps(progress: Progress | None, total: int) -> Step:

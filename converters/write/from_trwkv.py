@@ -19,6 +19,9 @@ from .whole import check_whole
 _KINDS = {"f32": "F32", "f16": "F16"}
 _FIX = "convert the original checkpoint"
 
+ADAPTERS = ("lora", "pissa")
+"""What was merged into the weights: the model is still a plain one."""
+
 
 def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
     """Return what a new file gets from a .trwkv file.
@@ -59,13 +62,16 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
     if metadata["dtype"] == "int8":
         sentence = f"{path} is int8 and can't become {dtype}: what int8 lost is gone"
         raise UnsupportedError(path, "dtype", "int8", dtype, _FIX, sentence)
-    techniques = [step["technique"] for step in metadata.get("compression", [])]
+    steps = metadata.pop("compression", [])
+    adapters = [step for step in steps if step["technique"] in ADAPTERS]
+    techniques = [step["technique"] for step in steps if step not in adapters]
     others = [technique for technique in techniques if technique not in DTYPES]
     if others:
         found = ", ".join(others)
         sentence = f"{path} is compressed ({found}): only a plain model can become {dtype}"
         raise UnsupportedError(path, "compression", found, "a plain model", _FIX, sentence)
-    metadata.pop("compression", None)
+    if adapters:
+        metadata["compression"] = adapters
     return Content(metadata, [_retyped(file, tensor) for tensor in tensors], [])
 
 

@@ -16,7 +16,7 @@ from tests.helpers.checkpoint_files import ggmf, gguf, gguf_parts, model_tensors
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tests.helpers.dialects import to_fla, to_ggmf, to_gguf
 from tests.helpers.pth_writer import members, pickle_and_storages, write_pth, zip_archive
-from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError, UnsupportedError
+from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError
 from tinyrwkv.file.header import MAGIC
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import quantize_rows
@@ -300,11 +300,6 @@ def test_progress_goes_from_0_to_all(checkpoint, output):
 
 
 def test_what_is_refused(tmp_path, output):
-    raw = raw_checkpoint("v6", **SIZES)
-    raw["blocks.0.att.time_state"] = np.zeros((4, 8, 8), np.float32)
-    write_pth(tmp_path / "tuned.pth", raw)
-    with pytest.raises(UnsupportedError, match=r"a tuned state.*remove the \*\.time_state tensors"):
-        convert(tmp_path / "tuned.pth", output)
     write_pth(tmp_path / "other.pth", {"fc.weight": np.zeros((2, 3), np.float32)})
     with pytest.raises(FormatError, match=r"1 tensors, fc\.weight"):
         convert(tmp_path / "other.pth", output)

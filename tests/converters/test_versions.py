@@ -147,8 +147,6 @@ def test_heads_must_divide_the_embedding():
     [
         ("blocks.0.ffn.s_emb.weight", "DeepEmbed"),
         ("blocks.3.qkv.q.weight", "DEA"),
-        ("blocks.0.att.time_state", "a tuned state"),
-        ("blocks.0.att.key.lora_A", "a LoRA adapter"),
         ("model.layers.3.self_attn.q_proj.weight", "hybrid"),
         ("model.layers.3.attn.q_proj.weight", "hybrid"),
         ("blocks.0.ffn.experts.0.key.weight", "mixture of experts"),
@@ -160,6 +158,28 @@ def test_relatives_are_refused_by_name(name, variant):
     with pytest.raises(UnsupportedError, match=variant) as error:
         refuse_variants("a.pth", ["emb.weight", name, "head.weight"])
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fix"),
+    [
+        ("blocks.0.att.key.lora_A", "a LoRA adapter", "BASE OUTPUT --lora a.pth"),
+        ("model.blocks.0.att.key.lora_B", "a LoRA adapter", "BASE OUTPUT --lora a.pth"),
+        (
+            "model.blocks.0.att.key.init_lora_A",
+            "the initial file of a PiSSA adapter",
+            "--lora ADAPTER --lora-init a.pth",
+        ),
+        ("blocks.0.att.key.bone", "a Bone adapter", "merge it with the program that trained it"),
+        ("blocks.0.att.key.disha", "a DiSHA adapter", "merge it with the program that trained it"),
+    ],
+)
+def test_adapters_are_no_models(name, kind, fix):
+    with pytest.raises(UnsupportedError) as error:
+        refuse_variants("a.pth", ["blocks.0.ln1.weight", name])
+    assert str(error.value).startswith(f"a.pth is {kind}, not a model; ") and fix in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)

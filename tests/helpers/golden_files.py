@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,31 @@ def read_golden(version: str) -> Golden:
             logits[int(rest)] = x
     tokens, state = arrays["tokens"].tolist(), file_state(arrays, version)
     return Golden(raw, tokens, logits, arrays["bf16_file"], state)
+
+
+TUNED = ("v5.0", "v5.1", "v5.2", "v6", "v7")
+"""The versions whose states can be tuned."""
+
+
+def time_states(raw: Mapping[str, np.ndarray], heads: int = 4, size: int = 16) -> dict[str, Any]:
+    """Return a random tuned state for each layer of a checkpoint, as state tuning names them."""
+    random = np.random.default_rng(23)
+    layers = sum(name.endswith(".ln1.weight") for name in raw)
+    shape = heads, size, size
+    return {
+        f"blocks.{layer}.att.time_state": bf16(random.standard_normal(shape))
+        for layer in range(layers)
+    }
+
+
+def read_tuned(version: str) -> dict[int, np.ndarray]:
+    """Return the logits after 1 and 2 tokens and after all, from `time_states` on.
+
+    The checkpoint and the tokens are those of `read_golden`.
+    """
+    with np.load(FOLDER / "tuned_states.npz") as file:
+        names = [name for name in file.files if name.startswith(f"{version}.logits.")]
+        return {int(name.rpartition(".")[2]): file[name] for name in names}
 
 
 def file_state(official: Mapping[str, np.ndarray], version: str) -> np.ndarray:

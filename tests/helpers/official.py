@@ -8,6 +8,9 @@ that the package reads. OUT gets ``logits`` (T, V), one row for each token, and 
 last token, each tensor in the package's own orientation: ``att_x`` and ``ffn_x`` (L, C), and
 ``aa``, ``bb``, ``pp`` (L, C) for v4, ``wkv`` (L, H, key, value) for v5 and v6, (L, H, value, key)
 for v7.
+
+Tensors ``blocks.N.att.time_state`` are the state to begin with. The package reads them for v5 and
+v6; for v7 it has no code, so they are put into the state that it begins with, as they are.
 """
 
 from __future__ import annotations
@@ -75,6 +78,12 @@ def official_version(python: str = sys.executable) -> str:
     return done.stdout.strip()
 
 
+def _tuned_v7(raw: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Take the tuned states out of a checkpoint; return them by layer."""
+    names = [name for name in raw if name.endswith(".time_state")]
+    return [raw.pop(f"blocks.{layer}.att.time_state") for layer in range(len(names))]
+
+
 def main(given: str, answer: str) -> None:
     """Do the work in the child process."""
     with np.load(given) as arrays:
@@ -87,13 +96,16 @@ def main(given: str, answer: str) -> None:
     from rwkv.model import RWKV  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
+    tuned = _tuned_v7(raw) if version == "v7" else []
     path = Path(given).with_name("checkpoint")  # the package appends .pth
     kind = getattr(torch, dtype)
     tensors = {name: torch.from_numpy(x).to(kind) for name, x in raw.items()}
     torch.save(tensors, f"{path}.pth")
     model = RWKV(str(path), "cpu fp32")
     logits: list[np.ndarray] = []
-    state: Any = None
+    state: Any = model.generate_zero_state() if tuned else None
+    for layer, array in enumerate(tuned):
+        state[3 * layer + 1] = torch.from_numpy(array)
     for token in tokens:
         out, state = model.forward([token], state)
         logits.append(out.numpy())

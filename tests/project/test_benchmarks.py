@@ -397,9 +397,9 @@ def test_states(run, tiny, tmp_path):
     (tmp_path / "text").write_text("Once upon a time, abc. " * 3)
     (tmp_path / "documents").write_text("User: abc\n<|doc|>\nUser: the bc\n")
     files = [["--model", tiny(), str(tmp_path / name)] for name in ("text", "documents")]
-    found = run(states, *files[0], *files[1], "--every", "5")
+    found = run(states, *files[0], *files[1], "--every", "2")
     text, documents = found["models"]
-    assert (text["texts"], documents["texts"], found["every"]) == (1, 2, 5)
+    assert (text["texts"], documents["texts"], found["every"]) == (1, 2, 2)
     with tinyrwkv.load(tiny()) as model:
         ids = model.tokenizer.encode((tmp_path / "text").read_text())
         logits, _ = model.forward([0, *ids[:-1]], logits="all")

@@ -124,6 +124,7 @@ class Chat:
         self.state_dtype = state_dtype
         self._known: dict[str, str | None] = {}  # fingerprints of files by their real paths
         self._after_system: State | None = None
+        self._tuned: State | None = None
         self.sampler = Recorder()
         self.max_tokens = 0
         self.reset()
@@ -131,8 +132,8 @@ class Chat:
             self.set(key, value)
 
     def reset(self) -> None:
-        """Begin a new conversation."""
-        self._begin(None)
+        """Begin a new conversation; after a tuned state was loaded, from that state."""
+        self._begin(self._tuned)
 
     def _begin(self, state: State | None) -> None:
         self._state = state
@@ -177,10 +178,11 @@ class Chat:
             state = None
         else:
             sampler = self.sampler
+            first = self._state is None or not self._state.tokens
             state = self._state or self._read_system(deadline)
-            # Without a state, this prompt begins with the system text.
-            system = self.system if state is None else ""
-            prompt = self.template.prompt(text, first=self._state is None, system=system)
+            # If nothing was read before, this prompt begins with the system text.
+            system = "" if state is not None and state.tokens else self.system
+            prompt = self.template.prompt(text, first=first, system=system)
         generation = self.model.generate(
             prompt,
             state=state,
@@ -315,9 +317,11 @@ class Chat:
         self._known[os.path.realpath(os.fsdecode(path))] = session.fingerprint(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a saved conversation.
+        """Go on from a saved conversation, or begin from a tuned state.
 
-        The transcript comes back too, but no turn of it can be taken back.
+        The transcript comes back too, but no turn of it can be taken back. A state that has read
+        no token, and yet is none of `Model.new_state`, is a tuned one: conversations begin from
+        it, also after `reset`.
 
         Parameters
         ----------
@@ -329,7 +333,11 @@ class Chat:
             The file is damaged, is not a state, or another model made it.
         """
         state, said = session.load(path, self.model)
-        self._begin(state if state.tokens else None)
+        is_new = not state.tokens
+        if is_new and state.data.tobytes() != self.model.new_state().data.tobytes():
+            self._tuned = state
+            is_new = False
+        self._begin(None if is_new else state)
         self._transcript.extend(said)
         self.turns = len(said)
         self._know(path)
