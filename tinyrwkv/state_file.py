@@ -65,15 +65,37 @@ def save(
             writer.add(name, array)
 
 
-def _tensors(path: str, state: State, dtype: str) -> dict[str, np.ndarray]:
-    """Return a state as the tensors of a file."""
+def check_dtype(path: str, dtype: str, sizes: Sizes) -> None:
+    """Refuse a type that states do not have, or those of this model do not.
+
+    Parameters
+    ----------
+    path : str
+        The file to write, for messages.
+    dtype : str
+    sizes : mapping
+        The metadata of the model, or the origin of a state.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such type.
+    UnsupportedError
+        The model is RWKV-4, and the type is not f32.
+    """
     if dtype not in DTYPES:
         expected = "one of " + ", ".join(DTYPES)
         raise refusal("State.save", "dtype", dtype, expected, "choose one of them")
-    if dtype != "f32" and state.origin["arch"] == "v4":
+    if dtype != "f32" and sizes["arch"] == "v4":
         # Its pp are exponents: a small error in one of them is a large factor.
         sentence = f"{path}: states of RWKV-4 are saved as f32 only, not as {dtype}"
-        raise UnsupportedError(path, "dtype", dtype, "f32 for RWKV-4", "leave it out", sentence)
+        fix = "save it as f32"
+        raise UnsupportedError(path, "dtype", dtype, "f32 for RWKV-4", fix, sentence)
+
+
+def _tensors(path: str, state: State, dtype: str) -> dict[str, np.ndarray]:
+    """Return a state as the tensors of a file."""
+    check_dtype(path, dtype, state.origin)
     if not np.isfinite(state.data).all():
         raise _not_finite(path)
     if dtype == "int8":

@@ -154,10 +154,12 @@ def _pairs(source: Source, factor: re.Pattern[str]) -> tuple[dict[str, Pair], Te
     for old, tensor in source.tensors.items():
         name = plain_name(old)
         match = factor.match(name)
-        if match is None:
-            others[name] = tensor
-        else:
-            halves.setdefault(match[1], {})[match[2]] = tensor
+        place, key = others, name
+        if match is not None:
+            place, key = halves.setdefault(match[1], {}), match[2]
+        if key in place:
+            raise _second(tensor, name)
+        place[key] = tensor
     for found in halves.values():
         if len(found) == 1:
             (tensor,) = found.values()
@@ -166,6 +168,13 @@ def _pairs(source: Source, factor: re.Pattern[str]) -> tuple[dict[str, Pair], Te
             what = (source.path, f"tensor {show(tensor.name)}", "one factor", "A and B")
             raise FormatError(*what, fix, sentence)
     return {name: Pair(found["A"], found["B"]) for name, found in halves.items()}, others
+
+
+def _second(tensor: SourceTensor, name: str) -> FormatError:
+    what, found = f"tensor {show(tensor.name)}", f"a second {show(name)}"
+    sentence = f"{tensor.path}: {what} is {found}"
+    fix = "give an adapter that has it once"
+    return FormatError(tensor.path, what, found, "one", fix, sentence)
 
 
 def _first_pairs(initial: Source, pairs: dict[str, Pair]) -> dict[str, Pair]:

@@ -257,6 +257,22 @@ def test_generate_saves_states_of_the_type_that_is_wanted(
     assert main(["generate", tiny(), "-p", "a", "-n", "1", "--quiet", "--state", state]) == 0
 
 
+def test_a_type_of_states_that_does_no_good_is_refused_before_anything_is_generated(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = str(tmp_path / "state")
+    wanted = ["-p", "a", "-n", "3", "--state-dtype", "int8"]
+    assert main(["generate", tiny("v4"), *wanted, "--save-state", state]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and f"{state}: states of RWKV-4 are saved as f32 only" in err
+    assert main(["generate", tiny(), *wanted]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "none is saved; add --save-state FILE" in err
+    assert main(["chat", tiny("v4"), "--state-dtype", "int8"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "states of RWKV-4 are saved as f32 only" in err
+
+
 @pytest.mark.parametrize(("options", "dtype"), [([], "i8"), (["--state-dtype", "f32"], "f32")])
 def test_chat_keeps_states_of_the_type_that_is_wanted(
     tiny: Callable[..., str],

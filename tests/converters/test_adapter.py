@@ -209,6 +209,10 @@ WRONG = {
         lambda raw, pairs: pairs.pop("head.lora_A"),
         "tensor 'head.lora_B' has no partner; the file is incomplete: save the adapter again",
     ),
+    "a tensor twice": (
+        lambda raw, pairs: pairs.update({"model.head.lora_A": pairs["head.lora_A"]}),
+        "tensor 'model.head.lora_A' is a second 'head.lora_A'; give an adapter that has it once",
+    ),
     "an unknown tensor": (
         lambda raw, pairs: pairs.update({"blocks.0.att.new": np.zeros(3, np.float32)}),
         "tensor 'blocks.0.att.new' is no tensor of {base}; " + OTHER,

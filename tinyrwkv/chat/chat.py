@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from ..file import memory
 from ..generate import Generation, Result
 from ..state import State
+from ..state_file import check_dtype
 from . import answer_settings, session
 from .calls import Calls
 from .prompt_cache import PromptCache
@@ -99,9 +100,9 @@ class Chat:
     Raises
     ------
     UnsupportedError
-        The model has no tokenizer.
+        The model has no tokenizer, or states of this type do not suit it.
     ArgumentError
-        There is no such template, or a setting is out of range.
+        There is no such template or type, or a setting is out of range.
     """
 
     def __init__(
@@ -114,6 +115,8 @@ class Chat:
         state_dtype: str | None = None,
         **values: float | None,
     ) -> None:
+        if state_dtype is not None:
+            check_dtype(model.path, state_dtype, model.config)
         self.model = model
         self.tokenizer = model.tokenizer
         self.template = template(template_name or model.config.get("template") or "chat")

@@ -6,9 +6,12 @@ import argparse
 import sys
 
 from ... import Sampler, State
+from ...errors import ArgumentError
 from ...file.apart import check_apart
 from ...file.output import STATE, check_output
 from ...generate import Generation, Result
+from ...model import Model
+from ...state_file import check_dtype
 from .. import options as shared
 from ..events import Events
 from ..terminal import is_terminal, printable
@@ -70,10 +73,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     sampler = Sampler(**shared.sampling(options))
     model = shared.loaded(options)
-    if options.save_state is not None:
-        inputs = {"model": model.path, "state to continue": options.state}
-        check_apart({"new state": options.save_state}, inputs)
-        check_output(options.save_state, STATE)
+    _check_saving(options, model)
     generation = model.generate(
         sys.stdin.read() if options.prompt == "-" else options.prompt,
         state=None if options.state is None else State.load(options.state, model),
@@ -90,6 +90,19 @@ def run(options: argparse.Namespace) -> int:
     if not (options.quiet or options.json):
         print(_speeds(generation.result), file=sys.stderr)
     return 0
+
+
+def _check_saving(options: argparse.Namespace, model: Model) -> None:
+    """Refuse, before anything is generated, a state that could not be saved."""
+    if options.save_state is not None:
+        inputs = {"model": model.path, "state to continue": options.state}
+        check_apart({"new state": options.save_state}, inputs)
+        check_output(options.save_state, STATE)
+        check_dtype(options.save_state, options.state_dtype or "f32", model.config)
+    elif options.state_dtype is not None:
+        sentence = "--state-dtype is the type of a saved state, but none is saved"
+        what = ("arguments", "options", "--state-dtype alone", "--save-state beside it")
+        raise ArgumentError(*what, "add --save-state FILE", sentence)
 
 
 def _print_events(generation: Generation) -> None:
