@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import pickletools
 import zlib
 from collections.abc import Callable
@@ -11,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+import tinyrwkv
+from converters.write.convert import Adapter, convert
+from converters.write.tuned_state import write_tuned_state
 from tests.helpers.checkpoint_files import (
     GGMF_TYPES,
     GGUF_TYPES,
@@ -22,7 +27,7 @@ from tests.helpers.checkpoint_files import (
 )
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
 from tests.helpers.dialects import to_ggmf, to_gguf
-from tests.helpers.pth_writer import pickle_and_storages
+from tests.helpers.pth_writer import pickle_and_storages, write_pth
 
 from .fuzzer import Fuzzer, Random
 from .models import convert_and_run, fresh
@@ -222,7 +227,57 @@ def _make_pth(rng: Random) -> bytes:
     return _sometimes(rng, flipped, fields.pack() + entries.pack() + end.pack(), 0.1)
 
 
+LORA_BASE = "v7"
+
+
+def _adapter(rng: Random) -> Arrays:
+    """Return an adapter for the checkpoint of `LORA_BASE`, with a whole tensor in it."""
+    raw = _raw(LORA_BASE)
+    arrays = {"ln_out.bias": raw["ln_out.bias"]}
+    for name in ("blocks.0.att.key", "head"):
+        out, inputs = raw[f"{name}.weight"].shape
+        arrays[f"{name}.lora_A"] = np.full((2, inputs), rng.random(), np.float32)
+        arrays[f"{name}.lora_B"] = np.full((out, 2), 0.1, np.float32)
+    return arrays
+
+
+def _make_adapter(rng: Random) -> bytes:
+    data = safetensors(_arrays(rng, _adapter(rng)))
+    return _sometimes(rng, flipped, data, 0.2)
+
+
+def _merge(data: bytes, folder: str) -> None:
+    base, output = os.path.join(folder, "base.pth"), os.path.join(folder, "output")
+    if not os.path.exists(base):
+        write_pth(base, _raw(LORA_BASE))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(output)
+    convert(base, output, adapter=Adapter(fresh(folder, data)))
+    with tinyrwkv.load(output, verify=True) as model:
+        model.forward(0)
+
+
+def _make_tuned(rng: Random) -> bytes:
+    arrays = {"blocks.0.att.time_state": np.full((1, 8, 8), rng.random(), np.float32)}
+    arrays["beside"] = np.ones(3, np.float32)
+    return _sometimes(rng, flipped, safetensors(_arrays(rng, arrays)), 0.2)
+
+
+def _write_tuned(data: bytes, folder: str) -> None:
+    model, output = os.path.join(folder, "model"), os.path.join(folder, "output")
+    if not os.path.exists(model):
+        write_pth(f"{model}.pth", _raw(LORA_BASE))
+        convert(f"{model}.pth", model)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(output)
+    write_tuned_state(fresh(folder, data), output, model)
+    with tinyrwkv.load(model) as owner:
+        owner.forward(0, tinyrwkv.State.load(output, owner))
+
+
 FUZZERS = {
+    "adapter": Fuzzer(_make_adapter, _merge),
+    "tuned": Fuzzer(_make_tuned, _write_tuned),
     "pth": Fuzzer(_make_pth, _read),
     "safetensors": Fuzzer(_make_safetensors, _read),
     "gguf": Fuzzer(_make_gguf, _read),
