@@ -249,7 +249,12 @@ def _from_checkpoint(
     by_head = is_flash_linear_attention(source)
     eps = checkpoint.sizes.head_size * 1e-5 if by_head else 64e-5
     metadata = {"kind": "model", **checkpoint.config, "ln_x_eps": eps, **record}
-    return Content(metadata, [*recipes(checkpoint)], checkpoint.notes)
+    notes = list(checkpoint.notes)
+    if adapter is not None and adapter.alpha is None and adapter.initial is None:
+        notes.append(
+            f"the adapter's alpha is taken to be {USUAL_ALPHA:g}; --lora-alpha sets another"
+        )
+    return Content(metadata, [*recipes(checkpoint)], notes)
 
 
 def _vocabulary(source: Source, vocab: PathLike | None, vocab_size: int) -> Vocabulary | None:

@@ -99,6 +99,7 @@ def test_lora_is_merged_as_numpy_merges_it(tmp_path_factory, version, rank, alph
         np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
     (step,) = report["compression"]
     assert (step["technique"], step["params"]["adapter"]) == ("lora", "lora.pth")
+    assert any("alpha is taken to be 16" in note for note in report["notes"]) == (alpha is None)
     assert step["params"]["ranks"] == [rank] and step["params"]["alpha"] == (alpha or 16)
     assert step["report"] == {"merged": len(NAMES), "replaced": 0}
 
@@ -115,6 +116,7 @@ def test_pissa_takes_its_first_factors_away(files):
     same(found, expected)
     (step,) = report["compression"]
     assert step["technique"] == "pissa" and "alpha" not in step["params"]
+    assert not any("alpha" in note for note in report["notes"])
 
 
 def test_an_untrained_pissa_changes_nothing(files):
