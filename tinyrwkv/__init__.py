@@ -10,10 +10,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import (
-    starting,  # noqa: F401, before what takes time
-    state_file,
-)
+from . import starting  # noqa: F401, before what takes time
+from . import state_file as _state_file
 from .errors import ArgumentError, ChecksumError, FormatError, TinyRWKVError, UnsupportedError
 from .generate import Generation, Piece, Result
 from .loading import load
@@ -28,7 +26,7 @@ if TYPE_CHECKING:  # `__getattr__` imports them; nothing in constraints imports 
 
 __version__ = "0.1.0"
 
-State.files = state_file
+State.files = _state_file
 
 __all__ = [
     "ArgumentError",
