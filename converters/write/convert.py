@@ -132,17 +132,8 @@ def convert(
             if vocabulary is not None:
                 _write_vocabulary(writer, vocabulary)
             metadata, names = dict(writer.metadata), set(writer.tensors)
-    notes = list(content.notes)
     has_tokenizer = "tokenizer.ids" in names
-    if not has_tokenizer:
-        notes.append(
-            "no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one"
-        )
-        if source.about.unusable:
-            notes.append(
-                f"{source.about.unusable} was not used: a vocabulary must be the only one, "
-                f"and have the form of {WORLD}"
-            )
+    notes = [*content.notes, *([] if has_tokenizer else _without_tokenizer(source))]
     return {
         "input": input,
         "output": output,
@@ -154,6 +145,17 @@ def convert(
         "notes": notes,
         "seconds": round(time.monotonic() - begin, 3),
     }
+
+
+def _without_tokenizer(source: Source) -> list[str]:
+    """Return what to tell about a model that has no vocabulary."""
+    notes = ["no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one"]
+    if source.about.unusable:
+        notes.append(
+            f"{source.about.unusable} was not used: a vocabulary must be the only one, "
+            f"and have the form of {WORLD}"
+        )
+    return notes
 
 
 def _origin(
