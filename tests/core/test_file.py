@@ -110,7 +110,8 @@ def refusal(path, contents, kind=FormatError, verify=False):
 
 
 def test_example_of_the_documentation(path, good):
-    dump = re.search(r"```\n(00000000  .*?)\n```", DOCS, re.DOTALL).group(1)
+    example = DOCS.partition("\n## An example\n")[2]
+    dump = re.search(r"```\n(00000000  .*?)\n```", example, re.DOTALL).group(1)
     contents = bytearray()
     for line in dump.splitlines():
         if line == "*":
@@ -505,7 +506,7 @@ METADATA_CASES = [
     ("head_size", [True, 0, 1048577], "a whole number from 1 to 1048576"),
     ("vocab_size", [True, 0, 16777217], "a whole number from 1 to 16777216"),
     ("ln_x_eps", [1, True, 0.0, -1e-5, 1.5, "1e-5"], "a decimal number above 0, at most 1"),
-    ("dtype", ["int4", "i8", 8], "one of f32, f16, int8"),
+    ("dtype", ["int3", "i8", 8], "one of f32, f16, int8, int4"),
     ("template", ["", "x" * 1001, 1, None], "text of 1 to 1000 characters"),
     ("created_by", ["", "x" * 1001, 1, ["x"]], "text of 1 to 1000 characters"),
     ("model", ["A" * 64, "0" * 63, "0" * 64 + "0", 0], "64 lower-case hex digits"),
@@ -736,7 +737,7 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     "list as name": (lambda good: wrong(good, name=["x"]), "tensor ['x']: found a bad name"),
     "dtype": (
         lambda good: wrong(good, dtype="f64"),
-        "tensor 'x': found dtype 'f64', expected one of f32, f16, i8, u8, i32",
+        "tensor 'x': found dtype 'f64', expected one of f32, f16, i8, u8, u16, i32",
     ),
     "list as dtype": (lambda good: wrong(good, dtype=["f32"]), "tensor 'x': found dtype ['f32'], "),
     "empty tensor": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,16 @@ def test_the_order_of_columns_is_group_by_group(count):
     assert int4.order(count * GROUP).tolist() == np.argsort(g, kind="stable").tolist()
 
 
-def test_a_row_in_bytes():
+def test_the_row_in_the_documentation():
+    """The bytes that docs/format.md shows are those of the row that it describes."""
+    text = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
+    example = text.partition("its 35 bytes are")[2].partition("```")[2].partition("```")[0]
+    lines = [line[8:58] for line in example.strip().splitlines()]
+    shown = bytes.fromhex("".join("".join(lines).split()))
     q = np.arange(64, dtype=np.uint8).reshape(1, 64) % 16
-    row = int4.pack(q, np.array([[0.5]], np.float16), np.array([[9]], np.uint8))[0]
-    assert row[:4].tolist() == [0x00, 0x11, 0x22, 0x33]  # columns 0 to 3, and 32 to 35
-    assert row[32:].tobytes() == b"\x00\x38\x09"  # 0.5 in float16, and the zero point
+    row = int4.pack(q, np.array([[0.5]], np.float16), np.array([[9]], np.uint8))
+    assert row[0].tobytes() == shown
+    assert int4.dequantize(row)[0, :3].tolist() == [-4.5, -4.0, -3.5]
 
 
 # Dot products.
