@@ -96,6 +96,22 @@ def unpickle(path: str, data: bytes) -> Any:
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError)
 
 
+def _argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> Any:
+    """Read the argument of an opcode; None if it has none."""
+    if opcode.name == "GLOBAL":
+        # The disassembler decodes escapes, with a warning about those that Python does not have.
+        return " ".join(_line(stream) for _ in range(2))
+    return None if opcode.arg is None else opcode.arg.reader(stream)
+
+
+def _line(stream: io.BytesIO) -> str:
+    """Read a name and the end of its line."""
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise _Bad("a damaged pickle (a name without an end)")
+    return line[:-1].decode("ascii")
+
+
 class _Machine:
     """The stack machine: `stack` above the last mark, `below` the stacks under each mark.
 
@@ -126,7 +142,7 @@ class _Machine:
             step = _STEPS.get(opcode.name)
             if step is None:  # its argument stays unread: decoding one may take quadratic time
                 raise _Bad(f"the opcode {opcode.name}")
-            step(self, None if opcode.arg is None else opcode.arg.reader(stream))
+            step(self, _argument(opcode, stream))
         raise _Bad("a damaged pickle without an end")
 
     def ignore(self, argument: Any) -> None:

@@ -8,6 +8,7 @@ import pickle
 import sys
 import tracemalloc
 import types
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -184,6 +185,21 @@ def test_other_storages_are_refused_by_name(torch):
 def test_what_torch_does_not_write_is_refused(data, found):
     with pytest.raises(TinyRWKVError, match=found):
         unpickle("a.pth", data)
+
+
+@pytest.mark.parametrize("module", [b"\\", b"a\\E", b"\\x", b"\\N{"])
+def test_a_name_with_an_escape_that_python_does_not_have_gives_no_warning(module):
+    data = b"\x80\x02c" + module + b"\nb\n."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UnsupportedError, match="refers to the global"):
+            unpickle("a.pth", data)
+
+
+def test_a_name_that_is_cut_is_refused():
+    for data in (b"ccollections", b"ccollections\nOrdered", b"c\xff\nb\n."):
+        with pytest.raises(FormatError, match="damaged pickle"):
+            unpickle("a.pth", data)
 
 
 def test_bombs_stay_small():

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pickletools
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -162,7 +163,9 @@ def _add_setting(fields: Fields, value: Any) -> None:
 
 def _opcodes(pickle: bytes) -> list[bytes]:
     """Cut a pickle into its opcodes, each with its argument."""
-    places = [place for _, _, place in pickletools.genops(pickle)]
+    with warnings.catch_warnings():  # it decodes escapes that Python does not have
+        warnings.simplefilter("ignore")
+        places = [place for _, _, place in pickletools.genops(pickle)]
     ends = [*places[1:], len(pickle)]
     return [pickle[start:end] for start, end in zip(places, ends, strict=True)]  # type: ignore
 
