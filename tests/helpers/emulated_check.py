@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from benchmarks.random_model import sizes, write
-from tests.helpers.tiny_models import compress, predict, preview, rewrite
+from tests.helpers.tiny_models import compress, pack_int4, predict, preview, rewrite
 from tinyrwkv import Sampler, load
 from tinyrwkv.engine.backends import has_numba
 from tinyrwkv.engine.compiled import Compiled
@@ -44,8 +44,10 @@ MODELS += [(arch, "int8", "compressed") for arch in ("v4", "v5.2", "v6", "v7")]
 MODELS += [(arch, "int8", "predicted") for arch in ("v4", "v5.2", "v6", "v7")]
 MODELS += [("v6", "int8", "previewed"), ("v7", "int8", "previewed")]
 MODELS += [("v5.2", "f32", "dense"), ("v7", "f16", "dense")]
+MODELS += [("v7", "int4", "dense"), ("v5.2", "int4", "compressed"), ("v6", "int4", "predicted")]
+MODELS += [("v7", "int4", "previewed")]
 PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a part of one
-BOUND = {"int8": 0.05, "f16": 2e-3, "f32": 1e-4}
+BOUND = {"int8": 0.05, "int4": 0.05, "f16": 2e-3, "f32": 1e-4}
 """Bounds of the difference from the numpy backend, in standard deviations of the logits.
 
 The numpy backend does not round activations to integers, and ARMv7's vectors take f16 weights below
@@ -67,16 +69,20 @@ Such numbers of a state may differ.
 def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) -> None:
     """Write tiny random models of every version, dense and compressed.
 
-    No vector length divides their sizes. One head's values are zero, so that its part of the state
-    only decays: nothing hides how small numbers are rounded.
+    No vector length divides their sizes; rows of int4 have spans of four, two and one groups. One
+    head's values are zero, so that its part of the state only decays: nothing hides how small
+    numbers are rounded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for arch, dtype, form in models:
-        shape = sizes(arch, layers=2, width=128, vocab=256, head_size=32, ffn=205)
+        width = 448 if dtype == "int4" else 128
+        shape = sizes(arch, layers=2, width=width, vocab=256, head_size=32, ffn=205)
         suffix = "" if form == "dense" else f"-{form}"
         path = folder / f"{arch}-{dtype}{suffix}.trwkv"
-        write(str(path), shape, dtype, seed=1, low=24)
+        write(str(path), shape, "int8" if dtype == "int4" else dtype, seed=1, low=24)
         rewrite(path, path, FORMS[form])
+        if dtype == "int4":
+            rewrite(path, path, pack_int4)
 
 
 def decay_only(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
