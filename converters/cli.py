@@ -28,6 +28,7 @@ from .judge.by_text import JUDGE
 from .read.open import path_of_all
 from .write.convert import Adapter, convert
 from .write.encode import DTYPES
+from .write.parts import PARTS
 from .write.tuned_state import write_tuned_state
 from .write.vocab import find_world
 
@@ -46,6 +47,9 @@ examples:
       A folder from a hub of models: config.json, the weights, and the vocabulary if it is there.
   tinyrwkv-convert exact.trwkv small.trwkv
       Convert a model file again, to int8. It keeps its vocabulary.
+  tinyrwkv-convert rwkv.pth model.trwkv --vocab world --dtype int4 --calibrate book.txt
+      Half the size of int8: the matrices of the layers in int4, fitted to a text (GPTQ).
+      --parts all does the same to the embedding and the head. --round needs no text.
   tinyrwkv-convert rwkv.pth exact.trwkv --vocab world --preset exact
       The model reads less for each token and computes the same bits.
   tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite \\
@@ -199,7 +203,12 @@ def _write(
         return export(arguments.input, arguments.output, partial(tell, "export"))
     files = _files(arguments)
     if wanted is None:
-        return convert(**files, dtype=arguments.dtype, progress=partial(tell, "convert"))
+        return convert(
+            **files,
+            dtype=arguments.dtype,
+            progress=partial(tell, "convert"),
+            parts=arguments.parts or PARTS[0],
+        )
     return compress(
         **files,
         options=wanted,
@@ -270,7 +279,7 @@ def _summary(report: dict[str, Any]) -> str:
     lines = [
         f"{report['output']}: RWKV {report['arch']}, "
         f"{report['n_layer']} layers of {report['n_embd']}, "
-        f"vocabulary {report['vocab_size']}, {report['dtype']}{_rounding(steps)}, "
+        f"vocabulary {report['vocab_size']}, {report['dtype']}{_rounding(report['dtype'], steps)}, "
         f"{report['file_bytes'] / 1e6:.1f} MB, {report['seconds']:.1f} s"
     ]
     for step in steps:
@@ -293,9 +302,9 @@ def _summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _rounding(steps: list[CompressionStep]) -> str:
+def _rounding(dtype: str, steps: list[CompressionStep]) -> str:
     """Return by how much rounding changed the weights, to follow the type of the matrices."""
     for step in steps:
-        if step["technique"] in DTYPES and "relative_error" in step["report"]:
+        if step["technique"] == dtype and "relative_error" in step["report"]:
             return f", weights off by {100 * step['report']['relative_error']:.2g} %"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 from tinyrwkv.errors import ArgumentError
@@ -10,6 +11,7 @@ from tinyrwkv.errors import ArgumentError
 from .arguments import budget, count, divisor, seed, share, size_or_share
 from .compress.options import KEEP, ROWS, Options
 from .compress.presets import PRESETS
+from .write.parts import PARTS
 
 _INSTEAD = {"low_rank": ("rank_budget",), "sparse_ffn": ("keep",), "recall": ("keep",)}
 """The options of a preset that an argument takes away."""
@@ -22,6 +24,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "The loss of each technique is measured on held-out text and recorded in OUTPUT.",
     )
     _add_choices(group)
+    _add_int4(group)
     _add_projections(group)
     _add_channel_mix(group)
     _add_head(group)
@@ -59,6 +62,20 @@ def _add_choices(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         help="texts that nothing is fitted to: show the loss on each of them too",
+    )
+
+
+def _add_int4(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--parts",
+        choices=PARTS,
+        help="what --dtype int4 rounds: the large matrices of the layers (body, the default), or "
+        "the embedding and the head too (all); the rest is int8",
+    )
+    group.add_argument(
+        "--round",
+        action="store_true",
+        help="round --dtype int4 to nearest, without a text: in seconds, with a larger loss",
     )
 
 
@@ -138,21 +155,30 @@ def read(arguments: argparse.Namespace) -> Options | None:
         fix = "--head preview reads fewer bytes for the same loss: see docs/compression.md"
         sentence = "--head-clusters does not pay"
         raise _refused("--head-clusters", "a form of the head that pays", fix, sentence)
-    given = [name for name in Options._fields if _is_given(arguments, name)]
+    _check_int4(arguments)
+    given = {
+        name: getattr(arguments, name) for name in Options._fields if _is_given(arguments, name)
+    }
+    if arguments.dtype == "int4" and not arguments.round:
+        given["int4"] = arguments.parts or PARTS[0]
     options = _over_preset(arguments, given)
     if arguments.budget is not None:
         _check_budget(arguments, given)
     elif options._replace(seed=0, whiten=False) == Options():
         _check_nothing_to_fit(arguments)
         return None
-    if arguments.dtype != "int8":
+    if arguments.round:
+        fix = "leave --round out: int4 is fitted then"
+        sentence = "--round does not go with options that compress"
+        raise _refused("--round and others", "one of them", fix, sentence)
+    if arguments.dtype not in ("int8", "int4"):
         raise ArgumentError(
             "arguments",
             "dtype",
             arguments.dtype,
-            "int8",
+            "int8 or int4",
             "leave --dtype out",
-            f"compressed models are int8, and --dtype is {arguments.dtype}",
+            f"compressed models are int8 or int4, and --dtype is {arguments.dtype}",
         )
     return options
 
@@ -163,22 +189,29 @@ def _is_given(arguments: argparse.Namespace, name: str) -> bool:
     return value is not None and value is not False
 
 
-def _over_preset(arguments: argparse.Namespace, given: list[str]) -> Options:
+def _check_int4(arguments: argparse.Namespace) -> None:
+    """Refuse arguments that are for int4 if that is not the type."""
+    for name in ("parts", "round"):
+        if arguments.dtype != "int4" and _is_given(arguments, name):
+            flag, fix = _flag(name), "add --dtype int4"
+            raise _refused(flag, "it together with --dtype int4", fix, f"{flag} is for int4")
+
+
+def _over_preset(arguments: argparse.Namespace, given: dict[str, Any]) -> Options:
     """Return the options of the preset, and over them those that were given."""
     options = PRESETS[arguments.preset] if arguments.preset else Options()
     for name in given:
         gone: dict[str, Any] = dict.fromkeys(_INSTEAD.get(name, ()))
         options = options._replace(**gone)
-    values = {name: getattr(arguments, name) for name in given}
-    return options._replace(**values)
+    return options._replace(**given)
 
 
-def _check_budget(arguments: argparse.Namespace, given: list[str]) -> None:
+def _check_budget(arguments: argparse.Namespace, given: Iterable[str]) -> None:
     """Refuse options beside a budget, which chooses them itself."""
     clashes = ["preset"] if arguments.preset is not None else []
     clashes += [name for name in given if name != "seed"]
     if clashes:
-        clash = _flag(clashes[0])
+        clash = "--dtype int4" if clashes[0] == "int4" else _flag(clashes[0])
         sentence = f"--budget and {clash} do not go together"
         fix = f"leave {clash} out: --budget searches the options"
         raise _refused(f"--budget and {clash}", "one of them", fix, sentence)

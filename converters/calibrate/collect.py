@@ -93,7 +93,7 @@ def collect(
     kept = np.zeros(total, bool)
     kept[np.random.default_rng(seed).permutation(total)[:samples]] = True
     result = Statistics()
-    sums = {name: _Moments(result.moments, name) for name in moments}
+    sums = {name: Moments(result.moments, name) for name in moments}
     keeps = {name: _Inputs(result, name, kept) for name in inputs}
     hits = {name: _Counts(result.counts, name) for name in counts}
     looks: dict[str, list[Look]] = {}
@@ -124,8 +124,16 @@ def _all_of(looks: Sequence[Look]) -> Look:
     return look
 
 
-class _Moments:
-    """Sums x x^T, some hundred rows at a time."""
+class Moments:
+    """Sums x x^T, some hundred rows at a time.
+
+    Parameters
+    ----------
+    target : dict
+        Gets the sums, and in the end the means.
+    name : str
+        The matrix, which is the key there.
+    """
 
     def __init__(self, target: dict[str, Array], name: str) -> None:
         self._target = target
@@ -134,6 +142,7 @@ class _Moments:
         self._rows = np.empty((0, 0), np.float32)
 
     def __call__(self, x: Array) -> None:
+        """Add the inputs of some tokens: (T, in)."""
         if not self._rows.size:
             self._rows = np.empty((_ROWS, x.shape[1]), np.float32)
             self._target[self._name] = np.zeros((x.shape[1], x.shape[1]))

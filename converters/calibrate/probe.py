@@ -85,17 +85,45 @@ class Probe:
             With the token 0 in front.
         """
         tokens = self.model.check_tokens(ids)
-        self._old[:] = self.model.new_state().data
+        self.begin()
         for start in range(0, len(tokens), op.MAX_TOKENS):
             self._read_chunk(tokens[start : start + op.MAX_TOKENS])
-            self._old, self._new = self._new, self._old
+            self.step()
+
+    def begin(self) -> None:
+        """Begin with a new state."""
+        self._old[:] = self.model.program.initial_state()
+
+    def step(self) -> None:
+        """Go on from the state after the tokens of the last chunk."""
+        self._old, self._new = self._new, self._old
 
     def _read_chunk(self, chunk: Array) -> None:
         """Read up to 16 tokens, and stop at the chosen products."""
-        operations, select = self.model.program.operations, self.model.program.select
+        self.run(chunk, 0, max(self.model.program.select, self.end))
+
+    @property
+    def end(self) -> int:
+        """The operation that follows the last one needed to look at the chosen products."""
+        operations = self.model.program.operations
+        return max(
+            (stop + (operations[stop].label in self.outputs) for stop in self._stops), default=0
+        )
+
+    def run(self, chunk: Array, first: int, last: int) -> None:
+        """Run operations `first` to `last` - 1 for some tokens, and look at the products there.
+
+        Parameters
+        ----------
+        chunk : ndarray, int32, shape (T,)
+            Up to 16 tokens.
+        first, last : int
+            All chosen products lie between them.
+        """
+        operations = self.model.program.operations
         stops_in_head = any(operations[stop].part == "head" for stop in self._stops)
         head = op.HEAD_OF_ALL if stops_in_head else op.NO_HEAD
-        at = 0
+        at = first
         for stop in self._stops:
             name = operations[stop].label
             self._run(at, stop, chunk, head)
@@ -106,7 +134,7 @@ class Probe:
                 self._run(stop, stop + 1, chunk, head)
                 at = stop + 1
                 self.outputs[name](self._output(stop, len(chunk)))
-        self._run(at, max(select, at), chunk, head)
+        self._run(at, last, chunk, head)
 
     def _run(self, first: int, last: int, ids: Array, head: int) -> None:
         """Run operations `first` to `last` - 1."""

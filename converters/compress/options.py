@@ -31,6 +31,9 @@ class Options(NamedTuple):
         together may take; a number of at most 1 is their share of the dense bytes.
     whiten : bool
         Fit the factors to the inputs that occur. A rank budget always does this.
+    int4 : str, optional
+        Round matrices to int4 by GPTQ: "body" means those of the layers, "all" the embedding and
+        the head too.
     sparse_ffn : str, optional
         "exact" reads only the values of neurons that fire: the same bits. "predict" reads only
         the neurons that a predictor chooses.
@@ -54,6 +57,7 @@ class Options(NamedTuple):
     low_rank: float | None = None
     rank_budget: float | None = None
     whiten: bool = False
+    int4: str | None = None
     sparse_ffn: str | None = None
     keep: float | None = None
     recall: float | None = None
@@ -77,7 +81,8 @@ class Options(NamedTuple):
     @property
     def lossless(self) -> bool:
         """Whether the model computes the same bits."""
-        return not self.factored and self.sparse_ffn != "predict" and self.head is None
+        is_rounded = self.factored or self.int4 is not None
+        return not is_rounded and self.sparse_ffn != "predict" and self.head is None
 
     @property
     def whitened(self) -> bool:
@@ -127,6 +132,16 @@ class Options(NamedTuple):
                 "add --head preview",
             ),
             (
+                self.int4 is not None and self.sparse_ffn == "predict",
+                "--dtype int4 and --sparse-ffn predict do not go together",
+                "leave --sparse-ffn out, or give --sparse-ffn exact",
+            ),
+            (
+                self.int4 == "all" and self.head is not None,
+                "--parts all and --head do not go together",
+                "leave --parts out: the head stays int8 then",
+            ),
+            (
                 self.whiten and not self.whitened,
                 "--whiten is for factors",
                 "add --low-rank 4 or --rank-budget 70%",
@@ -153,6 +168,8 @@ def _argument(name: str, value: Any) -> str:
     flag = "--" + name.replace("_", "-")
     if value is True:
         return flag
+    if name == "int4":
+        return f"--dtype int4 --parts {value}"
     if name == "rank_budget":
         return f"{flag} {100 * value:g}%" if value <= 1 else f"{flag} {int(value)}"
     return f"{flag} {value}"

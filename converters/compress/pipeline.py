@@ -25,6 +25,7 @@ from ..judge.metrics import TextLoss
 from ..techniques.predict_ffn import PredictorSettings
 from ..write.edit import edit
 from . import stages
+from .int4 import round_by_gptq
 from .options import KEEP, Options
 from .spectra import Spectra
 from .stages import Stage
@@ -158,6 +159,10 @@ class Pipeline:
         if options.sparse_ffn is not None:
             settings = None if options.sparse_ffn == "exact" else _predictor_settings(options)
             yield stages.sparsify_ffn(self.model, self._text(), self.tell, settings)
+        if options.int4 is not None:
+            yield round_by_gptq(
+                self.model, self._text(), self.tell, self.folder, options.int4, THREADS
+            )
         if options.head is not None:
             rows = options.candidates(self.model.config["vocab_size"])
             yield stages.preview_head(self.model, self._text(), self.tell, rows, self.seed)
@@ -225,7 +230,7 @@ class Pipeline:
         """Write the model that a stage makes of the present one, and return its path."""
         self._files += 1
         path = os.path.join(self.folder, f"{self._files}.trwkv")
-        edit(self.model.file, path, stage.edits, self.metadata)
+        edit(self.model.file, path, stage.edits, self.metadata | _dtype_after(stage))
         return path
 
     def judge(self, path: str) -> float:
@@ -275,7 +280,8 @@ class Pipeline:
         """Record what a stage did in the metadata and figures; add a note if it is of no use."""
         chosen_before = sum(self._chosen.values())
         if stage.part is not None:
-            self._chosen[stage.part] = chosen - chosen_before
+            others = chosen_before - self._chosen.get(stage.part, 0.0)
+            self._chosen[stage.part] = chosen - others
         touched = _planned_bytes(self.model) + chosen
         touched_before = _planned_bytes(before) + chosen_before
         if touched >= touched_before:
@@ -285,6 +291,7 @@ class Pipeline:
         report = {**stage.report, **loss, "touched_bytes_per_token": touched}
         step = {"technique": stage.technique, "params": stage.params, "report": report}
         self.metadata["compression"] = [*self.metadata["compression"], step]
+        self.metadata |= _dtype_after(stage)
         self.figures[stage.technique] = stage.figures
         self.figures["bytes"][stage.technique] = self._sizes(self._chosen)
 
@@ -358,6 +365,11 @@ def _predictor_settings(options: Options) -> PredictorSettings:
         mlp=0 if options.mlp is None else options.mlp,
         seed=options.seed,
     )
+
+
+def _dtype_after(stage: Stage) -> dict[str, str]:
+    """Return what the metadata say about the type of the matrices, if a stage changes it."""
+    return {} if stage.dtype is None else {"dtype": stage.dtype}
 
 
 def _planned_bytes(model: Model) -> float:

@@ -66,6 +66,8 @@ class Stage(NamedTuple):
         what to read.
     lossless : bool
         Whether the model computes the same bits.
+    dtype : str, optional
+        The type of the matrices afterwards, if it changes.
     """
 
     technique: str
@@ -75,6 +77,7 @@ class Stage(NamedTuple):
     figures: dict[str, Any]
     part: str | None = None
     lossless: bool = False
+    dtype: str | None = None
 
 
 # Projections

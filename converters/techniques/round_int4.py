@@ -23,13 +23,14 @@ from tinyrwkv.file.int4 import GROUP, LARGEST, order, pack
 
 Array = np.ndarray
 
-SHRINK = tuple(np.linspace(1.0, 0.5, 26))
-"""The scales that are tried, by the one that spans all weights of a group."""
+_SHRINK = np.linspace(1.0, 0.5, 26, dtype=np.float32)[:, None]
+"""The scales that are tried, by the one that spans all weights of a group: (tried, 1)."""
 
 LARGEST_SPAN = 65504 * LARGEST
 """What 16 values span with the largest float16 as their scale."""
 
-_BLOCK = 1 << 16  # weights at a time: they and their temporaries stay in a cache
+_BLOCK = 1 << 18  # weights at a time
+_GROUPS = 128  # groups that are fitted at a time: their temporaries stay in a cache
 
 
 class Int4(NamedTuple):
@@ -117,27 +118,32 @@ def fit_groups(groups: Array) -> tuple[Array, Array]:
         At most 65504: what lies further out is clipped.
     zero : ndarray, uint8, shape (n,)
     """
+    scale = np.empty(len(groups), np.float16)
+    zero = np.empty(len(groups), np.uint8)
+    for first in range(0, len(groups), _GROUPS):
+        some = slice(first, first + _GROUPS)
+        scale[some], zero[some] = _fit(groups[some])
+    return scale, zero
+
+
+def _fit(groups: Array) -> tuple[Array, Array]:
+    """Do what `fit_groups` does for a few groups."""
     low = np.minimum(groups.min(axis=1), 0)  # (n,)
     span = np.maximum(groups.max(axis=1), 0) - low
-    best_scale = np.zeros(len(groups), np.float16)
-    best_zero = np.zeros(len(groups), np.uint8)
-    best_error = np.full(len(groups), np.inf, np.float32)
-    for shrink in SHRINK:
-        scale = _half(np.float32(shrink / LARGEST) * span)
-        inverse = _inverse(scale)
-        zero = np.clip(np.rint(-np.float32(shrink) * low * inverse), 0, LARGEST)
-        zero = zero.astype(np.uint8)
-        error = _errors(groups, scale, zero)
-        _take_better(best_error, error, (best_scale, scale), (best_zero, zero))
+    scales = _half(_SHRINK / LARGEST * span)  # (tried, n)
+    zeros = np.rint(-_SHRINK * low * _inverse(scales))
+    zeros = np.clip(zeros, 0, LARGEST).astype(np.uint8)
+    errors = _errors(groups, scales, zeros)
+    best = errors.argmin(axis=0), np.arange(len(groups))
+    scale, zero = scales[best], zeros[best]
     # s = sum w (q - z) / sum (q - z)^2
-    steps = nearest(groups, best_scale[:, None], best_zero[:, None]).astype(np.float32)
-    steps -= best_zero[:, None]
+    steps = nearest(groups, scale[:, None], zero[:, None]).astype(np.float32)
+    steps -= zero[:, None]
     squares = np.einsum("ij,ij->i", steps, steps)
     products = np.einsum("ij,ij->i", groups, steps)
-    scale = _half(np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0))
-    error = _errors(groups, scale, best_zero)
-    _take_better(best_error, error, (best_scale, scale))
-    return best_scale, best_zero
+    fitted = _half(np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0))
+    is_better = _errors(groups, fitted, zero) < errors[best]
+    return np.where(is_better, fitted, scale), zero
 
 
 def nearest(w: Array, scale: Array, zero: Array) -> Array:
@@ -208,15 +214,9 @@ def _inverse(scale: Array) -> Array:
 
 
 def _errors(groups: Array, scale: Array, zero: Array) -> Array:
-    """Return the squared error of each group: float32, shape (n,)."""
-    q = nearest(groups, scale[:, None], zero[:, None])
-    error = spread(q, scale[:, None], zero[:, None])
+    """Return the squared error of each group for scales (..., n): float32, shape (..., n)."""
+    q = nearest(groups, scale[..., None], zero[..., None])
+    error = spread(q, scale[..., None], zero[..., None])
     error -= groups
-    return np.einsum("ij,ij->i", error, error)
-
-
-def _take_better(best_error: Array, error: Array, *pairs: tuple[Array, Array]) -> None:
-    """Where an error is the best so far, take what made it: pairs of (best, made now)."""
-    is_better = error < best_error
-    for best, now in ((best_error, error), *pairs):
-        np.copyto(best, now, where=is_better)
+    found: Array = np.einsum("...ij,...ij->...i", error, error)
+    return found

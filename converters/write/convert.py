@@ -16,6 +16,7 @@ from tinyrwkv.chat.templates import template as find_template
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.file.apart import check_apart
 from tinyrwkv.file.config import Config
+from tinyrwkv.file.int4 import GROUP
 from tinyrwkv.file.output import check_output
 from tinyrwkv.file.writer import MODEL, Writer
 from tinyrwkv.versions.layout import check_widths
@@ -29,6 +30,7 @@ from ..read.source import Source
 from .content import Content, Copy, Recipe
 from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
+from .parts import PARTS, SCALES, is_int4
 from .recipe import recipes
 from .temporary import remove_folders
 from .vocab import WORLD, Vocabulary, pack_vocab, read_vocab
@@ -68,6 +70,7 @@ def convert(
     license: str | None = None,
     progress: Progress | None = None,
     adapter: Adapter | None = None,
+    parts: str = "body",
 ) -> dict[str, Any]:
     """Convert a checkpoint to a model file.
 
@@ -79,7 +82,8 @@ def convert(
     output : str or path-like
         Gets its name only when it is complete.
     dtype : str
-        Of the matrices: "int8" (one scale per row), "f16" or "f32".
+        Of the matrices: "int8" (one scale per row), "f16", "f32", or "int4" (rounded to nearest, a
+        scale and a zero point per group of 64 weights; `compress` loses less).
     vocab : str or path-like, optional
         A vocabulary in BlinkDL's format. Default: the one that the .gguf, .trwkv or folder has.
         Without any the model takes tokens, not text.
@@ -93,6 +97,9 @@ def convert(
         Called as ``progress(done, total)``.
     adapter : Adapter, optional
         LoRA or PiSSA, to merge into the checkpoint.
+    parts : str, optional
+        What becomes int4 if `dtype` is that: "body" means the large matrices of the layers, "all"
+        the embedding and the head too. The other matrices become int8.
 
     Returns
     -------
@@ -107,6 +114,7 @@ def convert(
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_arguments(input, output, vocab, dtype, ln_x_eps, template, license, adapter)
+    check_parts(parts)
     remove_folders(output)
     with open_source(input) as source, contextlib.ExitStack() as stack:
         if source.kind == "trwkv":
@@ -115,6 +123,8 @@ def convert(
         else:
             content = _from_checkpoint(source, adapter, stack)
         metadata = content.metadata
+        if dtype == "int4":
+            _check_groups(source.path, content.tensors, parts)
         check_widths(source.path, cast(Config, {**metadata, "dtype": dtype}), ())
         vocabulary = _vocabulary(source, vocab, metadata["vocab_size"])
         work = source.size + sum(tensor.work for tensor in content.tensors)
@@ -128,7 +138,7 @@ def convert(
         if template is not None:
             metadata["template"] = template
         with ModelWriter(output, metadata) as writer:
-            _write(writer, content.tensors, dtype, step)
+            _write(writer, content.tensors, dtype, parts, step)
             if vocabulary is not None:
                 _write_vocabulary(writer, vocabulary)
             metadata, names = dict(writer.metadata), set(writer.tensors)
@@ -156,6 +166,17 @@ def _without_tokenizer(source: Source) -> list[str]:
             f"and have the form of {WORLD}"
         )
     return notes
+
+
+def _check_groups(path: str, tensors: list[Recipe | Copy], parts: str) -> None:
+    """Refuse a model with no matrix that can be cut into groups of int4; UnsupportedError."""
+    if not any(
+        isinstance(tensor, Copy) or is_int4(tensor.name, tensor.raw[0].shape[-1], parts)
+        for tensor in tensors
+    ):
+        found, expected = "narrower ones", f"matrices as wide as a multiple of {GROUP}"
+        sentence = f"{path} has no {expected}, which could become int4"
+        raise UnsupportedError(path, "int4", found, expected, "store int8", sentence)
 
 
 def _origin(
@@ -213,6 +234,14 @@ def check_arguments(
         inputs |= {"adapter": adapter.path, "initial file": adapter.initial}
     check_apart({"output": output}, inputs)
     check_output(output, MODEL)
+
+
+def check_parts(parts: str) -> None:
+    """Refuse parts that are none of `PARTS`; ArgumentError."""
+    if parts not in PARTS:
+        expected = "one of " + ", ".join(PARTS)
+        sentence = f"there are no parts {parts}"
+        raise ArgumentError("arguments", "parts", parts, expected, f"choose {expected}", sentence)
 
 
 def _check_alpha(adapter: Adapter) -> None:
@@ -310,7 +339,9 @@ def _sha256(source: Source, step: Step) -> str:
     return digest.hexdigest()
 
 
-def _write(writer: Writer, tensors: list[Recipe | Copy], dtype: str, step: Step) -> None:
+def _write(
+    writer: Writer, tensors: list[Recipe | Copy], dtype: str, parts: str, step: Step
+) -> None:
     """Write all tensors; note in the metadata what a smaller type cost."""
     loss = Loss()
     encoded = False
@@ -318,12 +349,12 @@ def _write(writer: Writer, tensors: list[Recipe | Copy], dtype: str, step: Step)
         if isinstance(tensor, Copy):
             writer.add(tensor.name, tensor.load(), page_aligned=tensor.page_aligned)
         else:
-            encode(writer, tensor, dtype, loss)
+            encode(writer, tensor, dtype, loss, parts)
             encoded = True
         step(tensor.work)
     if encoded and dtype != "f32":
-        params = {"scale": "one per row"} if dtype == "int8" else {}
-        done = {"technique": dtype, "params": params, "report": loss.report()}
+        params = {"int8": {"scale": "one per row"}, "int4": {"parts": parts, **SCALES}}
+        done = {"technique": dtype, "params": params.get(dtype, {}), "report": loss.report()}
         writer.metadata["compression"] = [*writer.metadata.get("compression", []), done]
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrwkv.errors import FormatError, show
+from tinyrwkv.errors import ArgumentError, FormatError, show
 from tinyrwkv.file.quant import quantize_rows
 from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions.layout import MATRIX
 
+from ..techniques.round_int4 import round_int4
 from .content import Recipe
+from .parts import is_int4
 
-DTYPES = ("f32", "f16", "int8")
+DTYPES = ("f32", "f16", "int8", "int4")
+
+Array = np.ndarray
 
 
 class Loss:
@@ -40,7 +44,7 @@ class Loss:
         }
 
 
-def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss) -> None:
+def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss, parts: str = "body") -> None:
     """Make one tensor and write it: matrices as `dtype`, vectors as float32.
 
     Parameters
@@ -51,6 +55,8 @@ def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss) -> None:
         One of `DTYPES`.
     loss : Loss
         Gets the error of a matrix.
+    parts : str, optional
+        Which matrices become int4, if `dtype` is that; the others become int8. See ``parts``.
 
     Raises
     ------
@@ -58,17 +64,15 @@ def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss) -> None:
         A value is not finite, or too large for `dtype`.
     """
     out = np.empty(0)
-    scales = []
+    scales: list[Array] = []
     error = norm = 0.0
     first = 0
     for block in recipe.blocks():
         part = block
         if dtype != "f32" and MATRIX.search(recipe.name) and block.ndim == 2:
-            part, scale = _narrow(recipe, block, dtype)
-            back = part
+            part, scale, back = _narrow(recipe, block, dtype, parts)
             if scale is not None:
                 scales.append(scale)
-                back = part * scale[:, None]
             error += _squares(block - back)
             norm += _squares(block)
         if first == 0:
@@ -83,10 +87,37 @@ def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss) -> None:
         loss.add(recipe.name, error, norm)
 
 
-def _narrow(recipe: Recipe, block: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return rows of a matrix as int8 and their scales, or as float16 and None."""
-    if dtype == "int8":
-        return quantize_rows(block)
+class _Narrow(NamedTuple):
+    """Rows of a matrix in a smaller type, their scales if these lie apart, and their weights."""
+
+    rows: Array
+    scale: Array | None
+    back: Array
+
+
+def _narrow(recipe: Recipe, block: Array, dtype: str, parts: str) -> _Narrow:
+    """Return rows of a matrix as int8, int4 or float16."""
+    if dtype == "f16":
+        return _as_half(recipe, block)
+    if dtype == "int4" and is_int4(recipe.name, block.shape[1], parts):
+        return _as_int4(recipe, block)
+    q, scale = quantize_rows(block)
+    return _Narrow(q, scale, q * scale[:, None])
+
+
+def _as_int4(recipe: Recipe, block: Array) -> _Narrow:
+    try:
+        rounded = round_int4(block)
+    except ArgumentError as error:
+        raw = recipe.raw[0]
+        what = f"tensor {show(raw.name)}"
+        sentence = f"{raw.path}: {what} has {error.found}, but int4 needs {error.expected}"
+        found, expected = error.found, error.expected
+        raise FormatError(raw.path, what, found, expected, error.fix, sentence) from None
+    return _Narrow(rounded.packed(), None, rounded.weights())
+
+
+def _as_half(recipe: Recipe, block: Array) -> _Narrow:
     with np.errstate(over="ignore"):
         half = block.astype(np.float16)
     if not np.isfinite(half).all():
@@ -94,7 +125,7 @@ def _narrow(recipe: Recipe, block: np.ndarray, dtype: str) -> tuple[np.ndarray, 
         what, expected = f"tensor {show(raw.name)}", "at most 65504 for f16"
         sentence = f"{raw.path}: {what} has {found}, but f16 ends at 65504"
         raise FormatError(raw.path, what, found, expected, "store int8 or f32", sentence)
-    return half, None
+    return _Narrow(half, None, half)
 
 
 def _squares(x: np.ndarray) -> float:

@@ -30,7 +30,7 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
     ----------
     file : InputFile
     dtype : str
-        "f32", "f16" or "int8".
+        "f32", "f16", "int8" or "int4".
     new_vocab : bool
         Leave the old vocabulary out.
 
@@ -59,9 +59,11 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
         tensors = [tensor for tensor in tensors if not tensor.name.startswith("tokenizer.")]
     if metadata["dtype"] == dtype:
         return Content(metadata, [Copy(file, tensor) for tensor in tensors], [])
-    if metadata["dtype"] == "int8":
-        sentence = f"{path} is int8 and can't become {dtype}: what int8 lost is gone"
-        raise UnsupportedError(path, "dtype", "int8", dtype, _FIX, sentence)
+    found = metadata["dtype"]
+    if found in ("int8", "int4"):
+        sentence = f"{path} is {found} and can't become {dtype}: what {found} lost is gone"
+        fix = _FIX if found == "int4" or dtype != "int4" else "leave --round out, or " + _FIX
+        raise UnsupportedError(path, "dtype", found, dtype, fix, sentence)
     steps = metadata.pop("compression", [])
     adapters = [step for step in steps if step["technique"] in ADAPTERS]
     techniques = [step["technique"] for step in steps if step not in adapters]

@@ -391,7 +391,23 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
         (["--budget", "1MB", "--preset", "exact"], "--budget and --preset"),
         (
             ["--low-rank", "4", "--dtype", "f16"],
-            "compressed models are int8, and --dtype is f16; leave --dtype out",
+            "compressed models are int8 or int4, and --dtype is f16; leave --dtype out",
+        ),
+        (["--round"], "--round is for int4; add --dtype int4"),
+        (["--parts", "all", "--low-rank", "4"], "--parts is for int4; add --dtype int4"),
+        (
+            ["--dtype", "int4", "--round", "--low-rank", "4"],
+            "--round does not go with options that compress; leave --round out",
+        ),
+        (["--dtype", "int4", "--round", "--seed", "1"], "--seed alone"),
+        (["--dtype", "int4", "--budget", "1MB"], "--budget and --dtype int4 do not go together"),
+        (
+            ["--dtype", "int4", "--sparse-ffn", "predict"],
+            "--dtype int4 and --sparse-ffn predict do not go together; leave --sparse-ffn out",
+        ),
+        (
+            ["--dtype", "int4", "--parts", "all", "--head", "preview"],
+            "--parts all and --head do not go together; leave --parts out",
         ),
     ],
 )
@@ -456,7 +472,8 @@ def test_texts_that_do_not_do(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stage", ["convert", "sample", "moments", "low rank", "judge low rank", "write"]
+    "stage",
+    ["convert", "sample", "moments", "low rank", "judge low rank", "int4", "judge gptq", "write"],
 )
 def test_an_interrupt_leaves_nothing(files, tmp_path, monkeypatch, stage):
     files = files()
@@ -483,7 +500,7 @@ def test_an_interrupt_leaves_nothing(files, tmp_path, monkeypatch, stage):
         compress.compress(
             files["model.pth"],
             files["out.trwkv"],
-            Options(low_rank=4, whiten=True, sparse_ffn="exact"),
+            Options(low_rank=4, whiten=True, int4="body"),
             vocab=files["vocab.txt"],
             tell=tell,
         )

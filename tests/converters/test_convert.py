@@ -202,7 +202,8 @@ def test_odd_file_names(tmp_path, output):
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"dtype": "int4"}, "there is no dtype int4; choose one of f32, f16, int8"),
+        ({"dtype": "int3"}, "there is no dtype int3; choose one of f32, f16, int8, int4"),
+        ({"dtype": "int4", "parts": "head"}, "there are no parts head; choose one of body, all"),
         ({"ln_x_eps": 0.0}, "ln_x_eps is 0.0"),
         ({"ln_x_eps": float("nan")}, "ln_x_eps is nan"),
         ({"ln_x_eps": 2.0}, "ln_x_eps is 2.0"),

@@ -167,7 +167,7 @@ def test_help_has_examples(capsys):
     for part in (
         "examples:",
         "--vocab FILE",
-        "--dtype {f32,f16,int8}",
+        "--dtype {f32,f16,int8,int4}",
         "--ln-x-eps X",
         "--json",
         "eval",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.techniques.gptq import gptq, gptq_rows, inverse_root, row_errors
@@ -13,7 +13,7 @@ from tests.converters.test_round_int4 import representable
 from tinyrwkv.errors import ArgumentError
 
 SEEDS = st.integers(0, 2**32 - 1)
-GROUPS = st.integers(1, 5)
+GROUPS = st.integers(1, 3)
 FORMS = pytest.mark.parametrize("form", [gptq, gptq_rows], ids=["columns", "rows"])
 
 
@@ -31,6 +31,7 @@ def error(difference: np.ndarray, moments: np.ndarray) -> float:
 
 
 @FORMS
+@settings(max_examples=20)
 @given(seed=SEEDS, groups=GROUPS)
 def test_it_is_better_than_rounding_to_nearest(form, seed, groups):
     inputs, outputs = (64 * groups, 64) if form is gptq else (48 * groups, 64)
@@ -46,6 +47,7 @@ def test_it_is_better_than_rounding_to_nearest(form, seed, groups):
 
 
 @FORMS
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_inputs_that_have_nothing_in_common_are_rounded_to_nearest(form, seed):
     random = np.random.default_rng(seed)
@@ -56,6 +58,7 @@ def test_inputs_that_have_nothing_in_common_are_rounded_to_nearest(form, seed):
 
 
 @FORMS
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_what_int4_can_hold_stays_as_it_is(form, seed):
     weight = representable(seed, (64, 128))

@@ -16,6 +16,7 @@ from benchmarks import (
     constraints,
     contention,
     engine_process,
+    int4_repairs,
     kernels,
     limit,
     lite,
@@ -484,3 +485,22 @@ def test_contention_measures_beside_other_processes(run):
     assert [(one["busy"], one["threads"]) for one in runs] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert all(one["slowest_ms"] >= one["median_ms"] > 0 for one in runs)
     assert all(one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 for one in runs)
+
+
+def test_repairs_of_int4(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(int4_repairs, "TOKENS", 600)
+    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
+    (tmp_path / "vocab.txt").write_text("".join(lines))
+    (tmp_path / "text.txt").write_text("\n<|doc|>\n".join("the cat ran. abc " * 40 for _ in "abc"))
+    raw = raw_checkpoint("v5.2", n_layer=1, n_embd=64, head_size=16, vocab_size=300)
+    write_pth(tmp_path / "model.pth", raw)
+    model, text = tmp_path / "model.trwkv", str(tmp_path / "text.txt")
+    convert(tmp_path / "model.pth", model, vocab=tmp_path / "vocab.txt")
+    int4_repairs.main([str(model), text, text, "--layer", "0"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    errors = {title: float(error.removesuffix(" %")) for title, _, error in rows}
+    bits = {title: float(found) for title, found, _ in rows}
+    assert errors["nothing"] < errors["rounded to nearest"]
+    for repair in set(errors) - {"nothing", "rounded to nearest"}:
+        assert errors[repair] < errors["nothing"], repair
+        assert bits[repair] > bits["nothing"] == bits["rounded to nearest"], repair

@@ -23,8 +23,8 @@ PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Pyt
 ROOMS = {
     "converters": (
         *("__main__", "cli", "options", "evaluate", "arguments"),
-        *("compress", "report", "export", "calibrate", "judge", "techniques"),
-        *("write", "checkpoint", "read", "__init__"),
+        *("compress", "report", "export", "calibrate", "judge"),
+        *("write", "checkpoint", "read", "techniques", "__init__"),
     ),
     "tinyrwkv": (
         *("__main__", "cli", "serve", "robot", "chat", "native.build", "__init__", "constraints"),
