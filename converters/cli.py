@@ -69,6 +69,8 @@ examples:
       Write a tuned state of RWKV-PEFT as a state of a model, for tinyrwkv chat --load.
   tinyrwkv-convert eval model.trwkv --text book.txt
       Judge how well a model predicts a text: see tinyrwkv-convert eval --help.
+  tinyrwkv-convert recover rwkv.pth better.safetensors --vocab world --calibrate book.txt
+      Train the int4 form of a checkpoint: see tinyrwkv-convert recover --help. Needs PyTorch.
 
 INPUT is recognised by its contents: a PyTorch .pth (version 1.6 or newer; PyTorch is not needed),
 a .safetensors file, a .gguf of rwkv6 or rwkv7 (F32 to Q2_K), a .bin of rwkv.cpp, a .trwkv file, or
@@ -101,6 +103,10 @@ def _run(arguments: list[str]) -> int:
         from .evaluate import main as evaluate
 
         return evaluate(arguments[1:]) or 0
+    if arguments[:1] == ["recover"]:
+        from .recover.command import main as recover
+
+        return recover(arguments[1:])
     found = parser().parse_args(arguments)
     found.input = path_of_all(found.input)
     return _convert(found)

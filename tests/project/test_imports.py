@@ -22,7 +22,7 @@ PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Pyt
 
 ROOMS = {
     "converters": (
-        *("__main__", "cli", "options", "evaluate", "arguments"),
+        *("__main__", "cli", "recover", "options", "evaluate", "arguments"),
         *("compress", "report", "export", "calibrate", "judge"),
         *("write", "checkpoint", "read", "techniques", "__init__"),
     ),
@@ -138,6 +138,7 @@ def allowed(name: str) -> set[str]:
     """Return the packages that a module may import, besides the standard library."""
     if within(name, "converters"):
         extras = {"gguf"} if name == "converters.export.gguf" else set()
+        extras |= {"torch"} if within(name, "converters.recover") else set()
         return {"converters", "tinyrwkv", "numpy"} | extras
     if within(name, "tinyrwkv.serve"):
         return {"tinyrwkv", "numpy", "starlette", "uvicorn"}

@@ -1,0 +1,102 @@
+"""The windows of tokens that training reads: from a text, and from what the teacher writes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from tinyrwkv.errors import ArgumentError
+from tinyrwkv.tokenizer import Tokenizer
+
+from ..judge.texts import END_OF_DOCUMENT, WINDOW, split_documents
+from ..write.vocab import read_vocab
+from .network import Network, Weights
+from .scan import Tensor
+
+Array = np.ndarray
+
+
+def text_windows(text: str, vocab: str, vocab_size: int, seed: int = 0) -> Array:
+    """Cut a text into windows, its documents in a random order.
+
+    Parameters
+    ----------
+    text : str
+        Documents separated by a line ``<|doc|>``, or a plain text.
+    vocab : str
+        A vocabulary in BlinkDL's format.
+    vocab_size : int
+    seed : int, optional
+
+    Returns
+    -------
+    ndarray, int32, shape (n, 512)
+        Each window begins with token 0, and so does each document in it.
+
+    Raises
+    ------
+    ArgumentError
+        The text has too few tokens for two windows.
+    """
+    data, starts, ids = read_vocab(vocab, vocab_size)
+    tokenizer = Tokenizer(data, starts, ids, vocab_size, vocab)
+    documents = split_documents(text)
+    random.Random(seed).shuffle(documents)
+    stream: list[int] = []
+    for document in documents:
+        stream += [END_OF_DOCUMENT, *tokenizer.encode(document)]
+    length = WINDOW - 1
+    count = len(stream) // length
+    if count < 2:
+        found, expected = f"{len(stream)} tokens", f"at least {2 * length}"
+        sentence = f"the calibration text has {found}, but must have {expected}"
+        raise ArgumentError("calibrate", "text", found, expected, "give a longer text", sentence)
+    rows = np.array(stream[: count * length], np.int32).reshape(count, length)
+    return np.concatenate([np.full((count, 1), END_OF_DOCUMENT, np.int32), rows], axis=1)
+
+
+def split_held_out(windows: Array) -> tuple[Array, Array]:
+    """Return the windows to train on, and those to judge by: a twentieth, 1 to 64, from the end."""
+    count = min(64, max(1, len(windows) // 20))
+    return windows[:-count], windows[-count:]
+
+
+def sample_windows(
+    network: Network,
+    weights: Weights,
+    count: int,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None],
+) -> Array:
+    """Let a model write windows at temperature 1, all of them at once.
+
+    Parameters
+    ----------
+    network : Network
+    weights : mapping of str to Tensor
+    count : int
+    generator : torch.Generator
+        On the device of the weights.
+    progress : callable
+        Called as ``progress(tokens, WINDOW)`` for the tokens of each window.
+
+    Returns
+    -------
+    ndarray, int32, shape (count, 512)
+        Each begins with token 0.
+    """
+    head = weights["head.weight"]
+    tokens: Tensor = torch.zeros(count, WINDOW, dtype=torch.int64, device=head.device)
+    states = None
+    with torch.no_grad():
+        for place in range(1, WINDOW):
+            read = tokens[:, place - 1 : place]
+            streams, states = network.forward(weights, read, states)
+            p = torch.softmax(streams[-1][:, 0] @ head.T, -1)
+            tokens[:, place] = torch.multinomial(p, 1, generator=generator)[:, 0]
+            progress(place + 1, WINDOW)
+    found: Array = tokens.cpu().numpy().astype(np.int32)
+    return found

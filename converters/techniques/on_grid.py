@@ -1,0 +1,69 @@
+"""Find the scale and zero point of groups whose weights are values of int4 already.
+
+Weights that were trained in int4 are ``s (q - z)`` exactly. The largest of a group is one of 15
+multiples of the scale, so that scale is found among 15 candidates, and no search by error is
+needed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyrwkv.file.int4 import LARGEST
+
+Array = np.ndarray
+
+
+def find_grid(groups: Array) -> tuple[Array, Array, Array]:
+    """Return the scale and zero point of each group that has an exact one.
+
+    ::
+
+        w = s (q - z),  s float16,  q and z from 0 to 15
+        max|w| = s n,   n from 1 to 15
+
+    Parameters
+    ----------
+    groups : ndarray, float32, shape (n, 64)
+
+    Returns
+    -------
+    scale : ndarray, float16, shape (n,)
+        0 where a group is not exact, and for a group of zeros.
+    zero : ndarray, uint8, shape (n,)
+    is_exact : ndarray, bool, shape (n,)
+
+    Examples
+    --------
+    >>> scale, zero, is_exact = find_grid(np.array([[-1.5, 0.5, 3.0], [1, 2, 3.7]], np.float32))
+    >>> scale.tolist(), zero.tolist(), is_exact.tolist()
+    ([0.5, 0.0], [3, 0], [True, False])
+    """
+    largest = np.abs(groups).max(axis=1, initial=0)  # (n,)
+    scale = np.zeros(len(groups), np.float16)
+    zero = np.zeros(len(groups), np.uint8)
+    is_exact = largest == 0
+    for n in range(1, LARGEST + 1):
+        left = np.flatnonzero(~is_exact)
+        s, z, found = _on_multiples(groups[left], largest[left], n)
+        here = left[found]
+        scale[here] = s[found]
+        zero[here] = z[found]
+        is_exact[here] = True
+    return scale, zero, is_exact
+
+
+def _on_multiples(groups: Array, largest: Array, n: int) -> tuple[Array, Array, Array]:
+    """Try the scale of which the largest weight is `n` times."""
+    with np.errstate(over="ignore"):  # infinity is refused below
+        scale = (largest / np.float32(n)).astype(np.float16)
+    s = scale.astype(np.float32)
+    is_usable = np.isfinite(s) & (s > 0)
+    s = np.where(is_usable, s, 1)[:, None]
+    steps = np.rint(groups / s)
+    low = steps.min(axis=1, initial=0)
+    high = steps.max(axis=1, initial=0)
+    fits = high - low <= LARGEST
+    is_same = (steps * s == groups).all(axis=1)
+    zero = np.clip(-low, 0, LARGEST)
+    return scale, zero.astype(np.uint8), is_usable & fits & is_same
