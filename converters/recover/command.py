@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
         type=share,
         default=default.keep,
         metavar="X",
-        help="train with only the share X of the neurons that matter most for a token",
+        help="let only the share X of the neurons count, those that predictors choose for a token",
     )
     _add_rates(made, default)
     add("--seed", type=seed, default=default.seed, metavar="N", help="seed (default: 0)")

@@ -8,7 +8,7 @@ Shapes: B windows of T tokens, C channels in H heads of N, V tokens in the vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -44,19 +44,23 @@ class Network:
         One of `ARCHITECTURES`.
     n_layer, n_head : int
     ln_x_eps : float
-    keep : float, optional
-        Share of the neurons of each channel mix that count for a token: those that add most.
-        1 keeps all.
+
+    Attributes
+    ----------
+    choosers : dict of str to callable
+        Maps the input of a channel mix's keys, (B, T, C), to the neurons that count, (B, T, F).
+        Its name is what those of the channel mix begin with; without one, all neurons count.
+    look : callable or None
+        Called with that name and that input.
     """
 
-    def __init__(
-        self, arch: str, n_layer: int, n_head: int, ln_x_eps: float, keep: float = 1.0
-    ) -> None:
+    def __init__(self, arch: str, n_layer: int, n_head: int, ln_x_eps: float) -> None:
         self.arch = arch
         self.n_layer = n_layer
         self.n_head = n_head
         self.ln_x_eps = ln_x_eps
-        self.keep = keep
+        self.choosers: dict[str, Callable[[Tensor], Tensor]] = {}
+        self.look: Callable[[str, Tensor], None] | None = None
 
     def forward(
         self, weights: Weights, tokens: Tensor, states: list[State] | None = None
@@ -173,12 +177,11 @@ class Network:
         return r * self._neurons(weights, ffn, xk)
 
     def _neurons(self, weights: Weights, ffn: str, xk: Tensor) -> Tensor:
+        if self.look is not None:
+            self.look(ffn, xk)
         k = torch.relu(_linear(weights, ffn + "key", xk)).square()  # (B, T, F)
-        if self.keep < 1:
-            effect = k.detach() * weights[ffn + "value.weight"].detach().norm(dim=0)
-            count = max(1, round(self.keep * k.shape[-1]))
-            least = effect.topk(count, dim=-1).values[..., -1:]
-            k = k * (effect >= least)
+        if ffn in self.choosers:
+            k = k * self.choosers[ffn](xk.detach())
         return _linear(weights, ffn + "value", k)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from . import unfinished
 from .base import Base
 from .body import body
 from .network import Network
+from .predictor import fit_predictors
 from .scan import Tensor
 from .settings import Settings
 from .start import starts
@@ -29,6 +30,9 @@ from .training import Loss, Training
 from .windows import sample_windows, split_held_out, text_windows
 
 Tell = Callable[[str, int, int], None]
+
+FIT = 32
+"""Windows that predictors of neurons are fitted to, at most."""
 
 PARTS = 1000
 """Of the bar that shows how far the training is."""
@@ -89,7 +93,11 @@ def recover(
         samples = saved["samples"].numpy()
     train, held_out = _split(windows, samples)
     student = Student(teacher, starts(base.tensors, matrices, device), matrices)
-    training = Training(_network(base, settings.keep), teacher, student, train, settings)
+    network = _network(base)
+    if settings.keep < 1:
+        tell("neurons", 0, 1)
+        _choose_neurons(network, teacher, train, settings)
+    training = Training(network, teacher, student, train, settings)
 
     tell("judge", 0, 2)
     if saved is None:
@@ -123,9 +131,18 @@ def recover(
     return Trained(told, student.rows(), student.trained_vectors())
 
 
-def _network(base: Base, keep: float = 1.0) -> Network:
+def _choose_neurons(
+    network: Network, teacher: dict[str, Tensor], windows: np.ndarray, settings: Settings
+) -> None:
+    """Let only some neurons of a network count, from now on."""
+    drawn = np.random.default_rng(settings.seed).permutation(len(windows))[:FIT]
+    predictors = fit_predictors(network, teacher, windows[drawn], settings.keep)
+    network.choosers = {ffn: one.chosen for ffn, one in predictors.items()}
+
+
+def _network(base: Base) -> Network:
     sizes = base.sizes
-    return Network(sizes.arch, sizes.n_layer, sizes.n_head, base.ln_x_eps, keep)
+    return Network(sizes.arch, sizes.n_layer, sizes.n_head, base.ln_x_eps)
 
 
 class _Watch:

@@ -25,7 +25,7 @@ class Settings(NamedTuple):
     values : str
         See `converters.recover.body.body`.
     keep : float
-        Share of the neurons that count for a token.
+        Share of the neurons that count for a token, chosen as a sparse channel mix does.
     rounding : float
         Learning rate of the weights, in steps of their scale.
     scales : float

@@ -45,7 +45,7 @@ class Training:
     Parameters
     ----------
     network : Network
-        Of the student; the teacher keeps all neurons.
+        Of the student; all neurons of the teacher count.
     teacher : mapping of str to Tensor
         The checkpoint's tensors on the device.
     student : Student

@@ -59,8 +59,8 @@ def text_windows(text: str, vocab: str, vocab_size: int, seed: int = 0) -> Array
 
 
 def split_held_out(windows: Array) -> tuple[Array, Array]:
-    """Return the windows to train on, and those to judge by: a twentieth, 1 to 64, from the end."""
-    count = min(64, max(1, len(windows) // 20))
+    """Return the windows to train on, and those to judge by: a twentieth, 1 to 32, from the end."""
+    count = min(32, max(1, len(windows) // 20))
     return windows[:-count], windows[-count:]
 
 

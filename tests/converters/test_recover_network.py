@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="the extra train (torch) is not inst
 from converters.recover import losses
 from converters.recover.base import read_base
 from converters.recover.network import Network
+from converters.recover.predictor import fit_predictor, fit_predictors, fourth_moment
 from converters.write.convert import convert
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
@@ -74,10 +75,40 @@ def test_few_neurons_are_kept(checkpoint):
     network, weights = loaded(checkpoint)
     tokens = torch.arange(32)[None]
     whole = network.forward(weights, tokens)[0][-1]
-    network.keep = 0.9999  # relu^2 leaves far fewer
-    torch.testing.assert_close(network.forward(weights, tokens)[0][-1], whole)
-    network.keep = 0.01
-    assert (network.forward(weights, tokens)[0][-1] - whole).abs().max() > 0.01
+    windows = np.random.default_rng(0).integers(0, 256, (6, 32))
+
+    def distance(keep):
+        predictors = fit_predictors(network, weights, windows, keep)
+        network.choosers = {ffn: one.chosen for ffn, one in predictors.items()}
+        found = network.forward(weights, tokens)[0][-1]
+        network.choosers = {}
+        return (found - whole).abs().mean().item()
+
+    assert distance(1.0) < 1e-6
+    assert 1e-6 < distance(0.9) < distance(0.5) < distance(0.1)
+
+
+def test_a_predictor_keeps_what_adds_most():
+    random = torch.Generator().manual_seed(0)
+    K = torch.randn(96, 32, generator=random)
+    size = torch.rand(96, generator=random)
+    x = torch.randn(4000, 32, generator=random) + 0.3
+    predictor = fit_predictor(K, size, x.mean(0), torch.cov(x.T, correction=0), 24)
+    chosen = predictor.chosen(x)
+    assert (chosen.sum(-1) == 24).all()
+    energy = (torch.relu(x @ K.T) ** 2 * size) ** 2
+    best = energy.topk(24).values.sum() / energy.sum()
+    kept = (energy * chosen).sum() / energy.sum()
+    assert 0.75 * best < kept < best  # a choice by chance keeps 0.25
+
+
+@pytest.mark.parametrize("mean", [-3.0, -0.4, 0.0, 1.7])
+def test_the_mean_of_a_fourth_power(mean):
+    z = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    density = torch.exp(-0.5 * ((z - mean) / 0.8) ** 2) / (0.8 * (2 * np.pi) ** 0.5)
+    expected = torch.trapezoid(torch.relu(z) ** 4 * density, z)
+    two = torch.tensor([mean, 0.8], dtype=torch.float64)
+    torch.testing.assert_close(fourth_moment(*two), expected, rtol=1e-5, atol=1e-9)
 
 
 def test_the_gradient_of_the_divergence(monkeypatch):
