@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how long to train, beside sampling and judging (default: %(default)g)",
     )
+    add("--start", metavar="MODEL", help="begin with the levels of a .trwkv of --dtype int4")
     add("--steps", type=count, metavar="N", help="end after N steps, if that is sooner")
     add(
         "--device",
@@ -144,6 +145,7 @@ def _run(argv: Sequence[str] | None) -> int:
         "vocabulary": arguments.vocab,
         "calibration text": arguments.calibrate,
         "levels": arguments.levels,
+        "model to begin with": arguments.start,
     }
     unfinished = f"{arguments.output}.training"
     check_apart({"output": arguments.output, "unfinished training": unfinished}, inputs)
@@ -210,6 +212,7 @@ def _train(
             text=text,
             vocab=vocab,
             device=device,
+            start=arguments.start,
             unfinished_path=unfinished,
             tell=tell,
         )

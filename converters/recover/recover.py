@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,7 +21,7 @@ from .network import Network
 from .predictor import fit_predictors
 from .scan import Tensor
 from .settings import Settings
-from .start import starts
+from .start import read_rows, starts
 from .student import Student
 from .trained import Trained, about
 from .training import Loss, Training
@@ -45,6 +43,7 @@ def recover(
     text: str | None = None,
     vocab: str | None = None,
     device: str = "cpu",
+    start: str | None = None,
     unfinished_path: str | None = None,
     tell: Tell,
 ) -> Trained:
@@ -60,6 +59,8 @@ def recover(
         all windows are written by the teacher.
     device : str
         "cuda" or "cpu".
+    start : str, optional
+        A model file in int4 that was made from the checkpoint, to begin with.
     unfinished_path : str, optional
         The training is written here once a minute, and continued if it is there. The file is
         removed at the end.
@@ -83,7 +84,8 @@ def recover(
         torch.set_float32_matmul_precision("high")
     matrices = _matrices(base, settings)
     windows = _text_windows(base, text, vocab, settings.seed)
-    identity = _identity(base, settings, windows)
+    given = None if start is None else read_rows(start)
+    identity = _identity(base, settings, windows, given)
     saved = None if unfinished_path is None else unfinished.load(unfinished_path, identity)
 
     teacher = {name: torch.from_numpy(one).to(device) for name, one in base.tensors.items()}
@@ -92,7 +94,7 @@ def recover(
     else:
         samples = saved["samples"].numpy()
     train, held_out = _split(windows, samples)
-    student = Student(teacher, starts(base.tensors, matrices, device), matrices)
+    student = Student(teacher, starts(base.tensors, matrices, device, given), matrices)
     network = _network(base)
     if settings.keep < 1:
         tell("neurons", 0, 1)
@@ -124,9 +126,7 @@ def recover(
         "windows_of_samples": len(samples),
         "device": _name(device),
     }
-    if unfinished_path is not None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished_path)
+    unfinished.remove(unfinished_path)
     told = about(base, settings._asdict(), report)
     return Trained(told, student.rows(), student.trained_vectors())
 
@@ -207,11 +207,27 @@ def _text_windows(base: Base, text: str | None, vocab: str | None, seed: int) ->
     return text_windows(text, vocab, base.sizes.vocab_size, seed)
 
 
-def _identity(base: Base, settings: Settings, windows: np.ndarray) -> dict[str, Any]:
+def _identity(
+    base: Base,
+    settings: Settings,
+    windows: np.ndarray,
+    given: Mapping[str, np.ndarray] | None,
+) -> dict[str, Any]:
     """Return what must be the same for a training to go on."""
-    text = hashlib.sha256(windows.tobytes()).hexdigest()
     options = {f"--{name}": value for name, value in settings._asdict().items()}
-    return {"checkpoint": base.sha256, **options, "calibration text": text}
+    return {
+        "checkpoint": base.sha256,
+        **options,
+        "--start": _hash((given or {}).values()),
+        "calibration text": _hash([windows]),
+    }
+
+
+def _hash(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _samples(

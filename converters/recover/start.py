@@ -7,20 +7,33 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from tinyrwkv.errors import FormatError
+from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import LARGEST
+from tinyrwkv.file.mapped import open_file
 
-from .body import by_groups
+from .body import BODY, by_groups
 from .scan import Tensor
 
 SHRINK = tuple(np.linspace(1.0, 0.5, 26))
 """The scales that are tried, by the one that spans all weights of a group."""
 
+SMALLEST = 2.0**-24
+"""The smallest float16 above 0: a scale of 0 could never change."""
+
 Start = tuple[Tensor, Tensor, Tensor]
 """d (rows, groups, 64), s and z (rows, groups, 1), as in `student.Grid`."""
 
 
+NEAR = 0.49
+"""How far from a given level a weight may begin, in steps: it is rounded to this level."""
+
+
 def starts(
-    tensors: Mapping[str, np.ndarray], matrices: Mapping[str, bool], device: str
+    tensors: Mapping[str, np.ndarray],
+    matrices: Mapping[str, bool],
+    device: str,
+    given: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Start]:
     """Return where the training of each matrix begins.
 
@@ -31,13 +44,63 @@ def starts(
     matrices : mapping of str to bool
         See `body`.
     device : str
+    given : mapping of str to ndarray, uint8, optional
+        Matrices as `tinyrwkv.file.int4` packs them, see `read_rows`. They are where their training
+        begins. The others are rounded to nearest.
+
+    Raises
+    ------
+    FormatError
+        A given matrix has another shape.
     """
+    given = given or {}
     found = {}
     for name, transposed in matrices.items():
         groups = torch.from_numpy(by_groups(tensors[name], transposed)).to(device)
-        scale, zero = fit_groups(groups)
-        found[name] = groups / scale, scale, zero
+        if name in given and not transposed:
+            found[name] = _given_start(name, groups, given[name])
+        else:
+            scale, zero = fit_groups(groups)
+            found[name] = groups / scale, scale, zero
     return found
+
+
+def read_rows(path: str) -> dict[str, np.ndarray]:
+    """Return the int4 matrices of a model file, packed, by name.
+
+    Raises
+    ------
+    FormatError
+        There are none, or the file is damaged.
+    """
+    with open_file(path) as file:
+        rows = {
+            name: file[name].copy()
+            for name, tensor in file.tensors.items()
+            if tensor.dtype == "u8" and BODY.fullmatch(name)
+        }
+    if not rows:
+        found, expected = "no matrices in int4", "a model of --dtype int4"
+        fix = f"give {expected}, or leave --start out"
+        raise FormatError(path, "file", found, expected, fix, f"{path} has {found}")
+    return rows
+
+
+def _given_start(name: str, groups: Tensor, rows: np.ndarray) -> Start:
+    """Return the levels of packed rows, each weight as near to its own value as rounding allows."""
+    count, expected = groups.shape[0], int4.row_bytes(groups[0].numel())
+    if rows.shape != (count, expected):
+        sentence = f"--start has another shape of {name}: {rows.shape}, not {(count, expected)}"
+        fix = "give a model that was made from this checkpoint"
+        what = ("--start", name, f"{rows.shape}", f"{(count, expected)}")
+        raise FormatError(*what, fix, sentence)
+    q, s, z = int4.unpack(rows)
+    levels = torch.from_numpy(by_groups(q, False)).to(groups.device)
+    scale = torch.from_numpy(s.astype(np.float32)).to(groups.device)[..., None]
+    zero = torch.from_numpy(z.astype(np.float32)).to(groups.device)[..., None]
+    scale = scale.clamp(min=SMALLEST)
+    steps = levels - zero
+    return steps + (groups / scale - steps).clamp(-NEAR, NEAR), scale, zero
 
 
 def fit_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +124,7 @@ def fit_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
     best_scale, best_zero = torch.ones_like(low), torch.zeros_like(low)
     best_error = torch.full_like(low, torch.inf)
     for shrink in SHRINK:
-        scale = (span * (shrink / LARGEST)).clamp(2**-24, 65504).half().float()
+        scale = (span * (shrink / LARGEST)).clamp(SMALLEST, 65504).half().float()
         zero = (-shrink * low / scale).round().clamp(0, LARGEST)
         steps = (groups / scale).round().clamp(-zero, LARGEST - zero)
         error = (scale * steps - groups).square().sum(-1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from typing import Any
@@ -71,6 +72,13 @@ def load(path: str, identity: dict[str, Any]) -> dict[str, Any] | None:
             fix = "remove it to begin anew, or give what it began with"
             raise FormatError(path, key, shown, wanted, fix, sentence)
     return content
+
+
+def remove(path: str | None) -> None:
+    """Remove a training that is complete, if it was written."""
+    if path is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _read(path: str) -> dict[str, Any]:

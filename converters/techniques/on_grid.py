@@ -9,9 +9,45 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyrwkv.file.int4 import LARGEST
+from tinyrwkv.file.int4 import GROUP, LARGEST, order, pack
 
 Array = np.ndarray
+
+_SEEN_FIRST = 16
+"""Rows that tell whether a look at the others is worth the time."""
+
+
+def exact_rows(matrix: Array) -> Array | None:
+    """Return a matrix as int4 packs it, if all its weights are values of int4; else None.
+
+    Parameters
+    ----------
+    matrix : ndarray, float32, shape (out, in)
+
+    Returns
+    -------
+    ndarray, uint8, shape (out, row_bytes(in)), or None
+        `tinyrwkv.file.int4.dequantize` gives the matrix again, exactly.
+    """
+    rows, columns = matrix.shape
+    if columns % GROUP or _find_all(matrix[:_SEEN_FIRST]) is None:
+        return None
+    found = _find_all(matrix)
+    if found is None:
+        return None
+    groups, scale, zero = found
+    s = np.where(scale > 0, scale, 1).astype(np.float32)
+    q = np.rint(groups / s[:, None]) + zero[:, None]
+    by_columns = np.empty(matrix.shape, np.uint8)
+    by_columns[:, order(columns)] = q.reshape(rows, columns)
+    return pack(by_columns, scale.reshape(rows, -1), zero.reshape(rows, -1))
+
+
+def _find_all(matrix: Array) -> tuple[Array, Array, Array] | None:
+    """Return the groups of a matrix, their scales and zero points; None if one is not exact."""
+    groups = matrix[:, order(matrix.shape[1])].reshape(-1, GROUP)
+    scale, zero, is_exact = find_grid(groups)
+    return (groups, scale, zero) if is_exact.all() else None
 
 
 def find_grid(groups: Array) -> tuple[Array, Array, Array]:

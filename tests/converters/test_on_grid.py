@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.techniques.on_grid import find_grid
+from converters.techniques.on_grid import exact_rows, find_grid
 from tinyrwkv.file import int4
 
 GROUP = int4.GROUP
@@ -62,3 +62,18 @@ def test_weights_that_need_more_than_16_values_are_not():
     groups[0, 2] = 1
     assert not find_grid(groups)[2].any()
     assert not find_grid(np.full((1, GROUP), np.float32(2.0**17 + 1)))[2].any()
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 20), groups=st.integers(1, 7))
+def test_a_matrix_of_int4_is_packed_exactly(seed, rows, groups):
+    random = np.random.default_rng(seed)
+    q = random.integers(0, 16, (rows, GROUP * groups)).astype(np.uint8)
+    scale = random.uniform(0, 0.1, (rows, groups)).astype(np.float16)
+    zero = random.integers(0, 16, (rows, groups)).astype(np.uint8)
+    matrix = int4.dequantize(int4.pack(q, scale, zero))
+    packed = exact_rows(matrix)
+    assert packed is not None
+    np.testing.assert_array_equal(int4.dequantize(packed), matrix)
+    matrix[-1, -1] += 0.01 * np.abs(matrix).max() + 1
+    assert exact_rows(matrix) is None
+    assert exact_rows(matrix[:, :-1]) is None

@@ -13,18 +13,19 @@ from converters import cli
 from converters.read.open import open_source
 from converters.recover import unfinished
 from converters.recover.base import read_base
-from converters.recover.body import FROZEN, body, by_groups
+from converters.recover.body import FROZEN, body
 from converters.recover.recover import recover
 from converters.recover.settings import Settings
-from converters.recover.start import fit_groups, starts
+from converters.recover.start import fit_groups, read_rows, starts
 from converters.recover.student import Student
-from converters.techniques.on_grid import find_grid
+from converters.techniques.on_grid import exact_rows
 from converters.write.convert import convert
 from tests.helpers.conversions import TEXT, write_files
-from tinyrwkv.errors import FormatError
+from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import dequantize
+from tinyrwkv.file.writer import Writer
 
 QUICK = Settings(minutes=1000, steps=12, batch=2, samples=2, rounding=0.02, scales=3e-3)
 
@@ -119,6 +120,50 @@ def test_the_start_clips_where_that_is_better():
     assert (scale > 0).all()
 
 
+def test_a_given_start_keeps_its_levels(v5, tmp_path):
+    base = read_base(v5["model.pth"])
+    matrices = body(base.tensors, "neurons")
+    name = "blocks.0.att.key.weight"
+    random = np.random.default_rng(0)
+    q = random.integers(0, 16, (64, 64)).astype(np.uint8)
+    scale = random.uniform(0.01, 0.1, (64, 1)).astype(np.float16)
+    scale[3] = 0
+    rows = int4.pack(q, scale, random.integers(0, 16, (64, 1)).astype(np.uint8))
+    metadata = {"kind": "model", **base.sizes._asdict(), "dtype": "int8", "ln_x_eps": 64e-5}
+    with Writer(tmp_path / "start.trwkv", metadata) as writer:
+        writer.add(name, rows)
+        writer.add("blocks.1.att.key.weight", rows[:, :-1].copy())
+        writer.add("ln_out.bias", np.zeros(64, np.float32))
+    given = read_rows(str(tmp_path / "start.trwkv"))
+    with pytest.raises(FormatError, match=r"another shape of blocks\.1\.att\.key"):
+        starts(base.tensors, matrices, "cpu", given)
+    weights = {name: torch.from_numpy(one) for name, one in base.tensors.items()}
+    student = Student(weights, starts(base.tensors, matrices, "cpu", {name: given[name]}), matrices)
+    expected = int4.dequantize(rows)
+    found = student.weights()[name].detach().numpy()
+    assert np.abs(found[3]).max() < 1e-5  # a scale above 0, which may grow
+    np.testing.assert_array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_missed(v5):
+    with pytest.raises(ArgumentError, match="--device cuda needs a GPU"):
+        trained(v5, device="cuda")
+
+
+def test_there_must_be_something_to_train_on(v5):
+    with pytest.raises(ArgumentError, match="nothing to train on"):
+        trained(v5, QUICK._replace(samples=1), text=None)
+    with pytest.raises(ArgumentError, match="needs a vocabulary"):
+        trained(v5, vocab=None)
+
+
+def test_a_start_without_int4_is_refused(v5, tmp_path):
+    convert(v5["model.pth"], tmp_path / "a.trwkv")
+    with pytest.raises(FormatError, match="has no matrices in int4"):
+        trained(v5, start=str(tmp_path / "a.trwkv"))
+
+
 def test_gradients_stop_where_a_weight_is_clipped(v5):
     _, student = made_student(v5)
     grid = student.grids["blocks.0.att.key.weight"]
@@ -142,12 +187,11 @@ def test_converting_the_result_keeps_its_levels(files, tmp_path):
     assert cli.main(["recover", *arguments, "--batch", "1"]) == 0
     again = read_base(output)
     for name, transposed in body(again.tensors, "neurons").items():
-        groups = by_groups(again.tensors[name], transposed)
-        scale, zero, is_exact = find_grid(groups.reshape(-1, int4.GROUP))
-        assert is_exact.all()
-        steps = groups.reshape(-1, int4.GROUP) / np.where(scale, scale, 1).astype("f4")[:, None]
-        assert np.array_equal(steps, np.rint(steps))
-        assert (steps + zero[:, None]).min() >= 0 and (steps + zero[:, None]).max() <= 15
+        matrix = again.tensors[name]
+        rows = exact_rows(matrix.T if transposed else matrix)
+        assert rows is not None
+        back = int4.dequantize(rows)
+        np.testing.assert_array_equal(back.T if transposed else back, matrix)
     model = str(tmp_path / "better.trwkv")
     convert(output, model, "f32")
     with open_file(model) as file:
