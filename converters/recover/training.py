@@ -90,7 +90,7 @@ class Training:
         rates = {
             "steps": self.settings.rounding,
             "growth": self.settings.scales,
-            "zero": 10 * self.settings.scales,
+            "zero": 3 * self.settings.scales,
             "vector": self.settings.vectors,
             "matrix": self.settings.vectors / 5,
         }
