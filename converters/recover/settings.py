@@ -43,8 +43,8 @@ class Settings(NamedTuple):
     samples: int | None = None
     values: str = "neurons"
     keep: float = 1.0
-    rounding: float = 2e-3
-    scales: float = 3e-4
+    rounding: float = 1e-3
+    scales: float = 2e-4
     vectors: float = 1e-4
     hidden: float = 0.0
     seed: int = 0
