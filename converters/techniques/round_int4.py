@@ -19,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.file.int4 import GROUP, LARGEST, order, pack
+from tinyrwkv.file.int4 import GROUP, LARGEST, order, pack, unpack
+
+from .on_grid import exact_rows
 
 Array = np.ndarray
 
@@ -74,8 +76,9 @@ def round_int4(weight: Array) -> Int4:
     Returns
     -------
     Int4
-        A group of zeros has scale 0, and so has a group so small that its best scale is under
-        2^-25, where float16 rounds to 0.
+        A matrix whose weights are values of int4 already, such as a recovered one, keeps them
+        exactly. A group of zeros has scale 0, and so has a group so small that its best scale is
+        under 2^-25, where float16 rounds to 0.
 
     Raises
     ------
@@ -91,6 +94,9 @@ def round_int4(weight: Array) -> Int4:
     ([[8]], True)
     """
     check_weights(weight)
+    exact = exact_rows(weight.astype(np.float32, copy=False))
+    if exact is not None:
+        return Int4(*unpack(exact))
     rows, columns = weight.shape
     by_group = order(columns)
     q = np.empty(weight.shape, np.uint8)

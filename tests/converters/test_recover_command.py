@@ -19,6 +19,7 @@ from tests.helpers.conversions import SIZES, run, write_files
 from tests.helpers.pth_writer import write_pth
 from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.file import int4
+from tinyrwkv.file.mapped import open_file
 
 
 @pytest.fixture
@@ -84,6 +85,18 @@ def test_levels_and_their_checkpoint_make_the_recovered_one(levels, files, tmp_p
     value = "blocks.1.ffn.value.weight"
     np.testing.assert_array_equal(made[value].T, int4.dequantize(found.rows[value]))
     assert run({**files, "model.pth": output}, calibrate=False) == 0
+
+
+def test_a_conversion_to_int4_keeps_the_levels(levels, files, tmp_path):
+    base, found, path = levels
+    output, model = str(tmp_path / "b.safetensors"), str(tmp_path / "b.trwkv")
+    assert cli.main(["recover", files["model.pth"], output, "--from", path, "--quiet"]) == 0
+    assert cli.main([output, model, "--dtype", "int4", "--round", "--quiet"]) == 0
+    with open_file(model) as file:
+        for name, transposed in body(base.tensors, "neurons").items():
+            if not transposed:  # a dense file has no groups along neurons
+                rows = int4.dequantize(file[name])
+                np.testing.assert_array_equal(rows, int4.dequantize(found.rows[name]))
 
 
 def test_the_values_of_rwkv_5_0_to_time_first_have_one_name(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from converters.techniques.round_int4 import LARGEST_SPAN, round_int4
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.file.int4 import dequantize, order
+from tinyrwkv.file.int4 import dequantize, order, pack
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 7).map(lambda groups: 64 * groups))
@@ -35,6 +35,18 @@ def test_what_int4_can_hold_comes_back_exactly(seed, shape):
     rounded = round_int4(weight)
     np.testing.assert_array_equal(rounded.weights(), weight)
     np.testing.assert_array_equal(dequantize(rounded.packed()), weight)
+
+
+@given(SEEDS, SHAPES, st.integers(0, 15), st.integers(0, 15))
+def test_what_int4_holds_already_stays(seed, shape, lowest, highest):
+    """Also where no group has both ends, which a search from the span of its weights misses."""
+    random = np.random.default_rng(seed)
+    rows, columns = shape
+    q = random.integers(min(lowest, highest), max(lowest, highest) + 1, shape).astype(np.uint8)
+    scale = np.exp(random.uniform(-14, 10, (rows, columns // 64))).astype(np.float16)
+    zero = random.integers(0, 16, scale.shape).astype(np.uint8)
+    weight = dequantize(pack(q, scale, zero))
+    np.testing.assert_array_equal(round_int4(weight).weights(), weight)
 
 
 @given(SEEDS, SHAPES, st.integers(-20, 12))
