@@ -18,7 +18,7 @@ from tests.helpers.tiny_models import Oracle, error
 from tinyrwkv import load
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.int4 import dequantize, row_bytes
-from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.verify import open_verified
 
 IDS = [0, 5, 99, 250, 7, 7, 130, 64]
 BOTH = pytest.mark.parametrize("parts", ["body", "all"])
@@ -26,7 +26,7 @@ BOTH = pytest.mark.parametrize("parts", ["body", "all"])
 
 def matrices(path) -> dict[str, np.ndarray]:
     """Return the matrices of a file, as floats."""
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         found = {}
         for name in file.tensors:
             if f"{name}.scale" in file:
@@ -39,7 +39,7 @@ def matrices(path) -> dict[str, np.ndarray]:
 
 def check_types(path, parts: str) -> None:
     """Check that the matrices that should be are int4, and the others int8."""
-    with open_file(path, verify=True) as file:
+    with open_verified(path) as file:
         assert file.metadata["dtype"] == "int4"
         C, F = file.config["n_embd"], file.config["n_ffn"]
         packed = {name for name, tensor in file.tensors.items() if tensor.dtype == "u8"}
@@ -131,7 +131,7 @@ def test_gptq_of_values_by_rows(files, capsys, version):
     assert list(steps) == ["int8", "calibration", "sparse ffn", "gptq"]
     of_values = steps["gptq"]["report"]["parts"]["ffn.value"]
     assert 0 < of_values["relative_error"] < of_values["relative_error_to_nearest"] < 0.5
-    with open_file(files["out.trwkv"], verify=True) as file:
+    with open_verified(files["out.trwkv"]) as file:
         C, F = file.config["n_embd"], file.config["n_ffn"]
         rows = file["blocks.1.ffn.value.rows"]
         assert (rows.dtype, rows.shape) == (np.uint8, (F, row_bytes(C)))
@@ -144,7 +144,7 @@ def test_factors_stay_int8(files, capsys):
     assert run(files, "--dtype", "int4", "--low-rank", "4") == 0
     steps = json.loads(capsys.readouterr().out)["compression"]
     assert [step["technique"] for step in steps][-2:] == ["low rank", "gptq"]
-    with open_file(files["out.trwkv"], verify=True) as file:
+    with open_verified(files["out.trwkv"]) as file:
         assert file["blocks.0.att.key.weight.a"].dtype == np.int8
         assert file["blocks.0.att.output.weight"].dtype == np.uint8
     check_logits(files["out.trwkv"])
