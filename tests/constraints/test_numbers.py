@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tinyrwkv import ArgumentError
 from tinyrwkv.constraints.numbers import pattern
+from tinyrwkv.constraints.numbers import units as pattern_of_units
 
 units = st.integers(-3000, 3000) | st.integers(-(10**12), 10**12)
 
@@ -41,6 +42,18 @@ def test_numbers_between_the_bounds_match(one, other, decimals, more, share):
                 or wrong.startswith("0.")
                 or wrong == text + "0" == plain(10 * number, 0)
             )
+
+
+@given(units, units, st.integers(0, 3), st.lists(units, max_size=3), st.integers(0, 3))
+def test_numbers_with_zeros_at_their_end_match(one, other, decimals, more, zeros):
+    low, high = min(one, other), max(one, other)
+    found = re.compile(pattern_of_units(low, high, decimals, zeros=True))
+    for number in {low, high, low - 1, high + 1, 0, *more}:
+        text = plain(number, decimals)
+        whole, _, fraction = text.partition(".")
+        longer = fraction.ljust(min(len(fraction) + zeros, decimals), "0")
+        text = f"{whole}.{longer}" if longer else whole
+        assert bool(found.fullmatch(text)) == (low <= number <= high), text
 
 
 @given(st.text("0123456789.-", max_size=6))

@@ -280,5 +280,5 @@ class Machine:
 
 def _refuse(found: str) -> NoReturn:
     fix = "make it simpler: fewer alternatives that begin alike, fewer repeats of what may be empty"
-    sentence = f"the pattern takes {found}"
+    sentence = f"the constraint takes {found}"
     raise ArgumentError("constraint", "pattern", found, "a simpler one", fix, sentence)

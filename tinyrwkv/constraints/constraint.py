@@ -14,7 +14,7 @@ from .automaton import Machine
 from .masks import Masks
 from .nfa import Nfa
 from .old_names import accept_old_names
-from .pattern import Sequence, parse
+from .pattern import Node, Sequence, parse
 from .trie import trie_of
 from .walk import Walk
 
@@ -26,14 +26,17 @@ class Constraint:
 
     Parameters
     ----------
-    pattern : str
-        A regular expression, see `tinyrwkv.constraints.pattern`.
+    pattern : str or Node
+        A regular expression, or the tree of one, see `tinyrwkv.constraints.pattern`.
     prefix, suffix : str, optional
         Fixed text before and after the pattern, see `Regex`.
+    name : str, optional
+        What messages call the pattern.
 
     Attributes
     ----------
-    pattern, prefix, suffix : str
+    pattern : str or Node
+    prefix, suffix : str
     nfa : Nfa
         The automaton of all three.
 
@@ -44,15 +47,18 @@ class Constraint:
     """
 
     @accept_old_names
-    def __init__(self, pattern: str, prefix: str = "", suffix: str = "") -> None:
-        for name, text in (("prefix", prefix), ("suffix", suffix)):
+    def __init__(
+        self, pattern: str | Node, prefix: str = "", suffix: str = "", name: str = "pattern"
+    ) -> None:
+        for argument, text in (("prefix", prefix), ("suffix", suffix)):
             if not isinstance(text, str):
-                raise refusal("constraint", name, text, "text", "give a str")
+                raise refusal("constraint", argument, text, "text", "give a str")
         self.pattern = pattern
         self.prefix = prefix
         self.suffix = suffix
-        parts = (parse(re.escape(prefix)), parse(pattern), parse(re.escape(suffix)))
-        self.nfa = Nfa(Sequence(parts))
+        tree = pattern if isinstance(pattern, Node) else parse(pattern)
+        parts = (parse(re.escape(prefix)), tree, parse(re.escape(suffix)))
+        self.nfa = Nfa(Sequence(parts), name)
         self._masks: WeakKeyDictionary[Tokenizer, Masks] = WeakKeyDictionary()
         self._before = b""
 

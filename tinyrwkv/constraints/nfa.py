@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .characters import byte_sequences
-from .pattern import Characters, Either, Node, Repeat, Sequence
+from .pattern import Characters, Either, Graph, Node, Repeat, Sequence
 
 MOST_STATES = 50_000
 """A character takes as many states as it has bytes, a set of characters up to 20."""
@@ -52,6 +52,8 @@ class Nfa:
     Parameters
     ----------
     tree : Node
+    name : str, optional
+        What messages call it.
 
     Attributes
     ----------
@@ -69,7 +71,8 @@ class Nfa:
         The automaton is too large.
     """
 
-    def __init__(self, tree: Node) -> None:
+    def __init__(self, tree: Node, name: str = "pattern") -> None:
+        self._name = name
         self.moves: list[list[Move]] = []
         self.jumps: list[list[int]] = []
         self.runs: list[Run] = []
@@ -103,7 +106,7 @@ class Nfa:
 
     def _new_state(self) -> int:
         if len(self.moves) == MOST_STATES:
-            _refuse(f"more than {MOST_STATES:,} states")
+            _refuse(self._name, f"more than {MOST_STATES:,} states")
         self.moves.append([])
         self.jumps.append([])
         return len(self.moves) - 1
@@ -116,14 +119,26 @@ class Nfa:
         """Add what matches a node, from the state `start` on; return the state at its end."""
         self._steps += 1
         if self._steps > MOST_STEPS:
-            _refuse(f"more than {MOST_STEPS:,} steps of construction")
+            _refuse(self._name, f"more than {MOST_STEPS:,} steps of construction")
         if isinstance(node, Characters):
             return self._add_characters(node, start)
         if isinstance(node, Sequence):
             return self._add_sequence(node.parts, start)
         if isinstance(node, Either):
             return self._add_either(node, start)
+        if isinstance(node, Graph):
+            return self._add_graph(node, start)
         return self._add_repeat(node, start)
+
+    def _add_graph(self, node: Graph, start: int) -> int:
+        states = [self._new_state() for _ in range(node.n_states)]
+        self._jump(start, states[0])
+        for begin, part, target in node.edges:
+            self._jump(self._add(part, states[begin]), states[target])
+        end = self._new_state()
+        for state in node.ends:
+            self._jump(states[state], end)
+        return end
 
     def _add_either(self, node: Either, start: int) -> int:
         end = self._new_state()
@@ -197,10 +212,10 @@ class Nfa:
         return end
 
 
-def _refuse(found: str) -> NoReturn:
-    fix = "repeat less, or shorten the pattern"
-    sentence = f"the automaton of the pattern takes {found}"
-    raise ArgumentError("constraint", "pattern", found, "a smaller automaton", fix, sentence)
+def _refuse(name: str, found: str) -> NoReturn:
+    fix = f"repeat less, or shorten the {name}"
+    sentence = f"the automaton of the {name} takes {found}"
+    raise ArgumentError("constraint", name, found, "a smaller automaton", fix, sentence)
 
 
 def _list_separator(pair: tuple[Node, ...]) -> tuple[Node, ...] | None:
@@ -224,4 +239,20 @@ def may_be_empty(node: Node) -> bool:
         return node.least == 0 or may_be_empty(node.part)
     if isinstance(node, Sequence):
         return all(map(may_be_empty, node.parts))
+    if isinstance(node, Graph):
+        return _reaches_end_without_text(node)
     return any(map(may_be_empty, node.parts))
+
+
+def _reaches_end_without_text(node: Graph) -> bool:
+    followers: dict[int, list[int]] = {}
+    for begin, part, target in node.edges:
+        if may_be_empty(part):
+            followers.setdefault(begin, []).append(target)
+    reached = {0}
+    waiting = [0]
+    while waiting:
+        new = [state for state in followers.get(waiting.pop(), ()) if state not in reached]
+        reached.update(new)
+        waiting += new
+    return not reached.isdisjoint(node.ends)

@@ -1,4 +1,4 @@
-"""Patterns of the decimal numbers between two bounds, each number written in one way only."""
+"""Patterns of the decimal numbers between two bounds."""
 
 from __future__ import annotations
 
@@ -52,11 +52,35 @@ def pattern(low: float | Decimal, high: float | Decimal, decimals: int = 0) -> s
         sentence = f"the bounds {found} do not have {expected}"
         what = ("constraint", "bounds", found, expected)
         raise ArgumentError(*what, "choose other bounds", sentence)
+    return units(first, last, decimals)
+
+
+def units(first: int, last: int, decimals: int, zeros: bool = False) -> str:
+    r"""Return a pattern of the decimal numbers from `first` to `last`.
+
+    Parameters
+    ----------
+    first, last : int
+        Both included, in units of the last decimal. At least one number lies between them.
+    decimals : int
+        Digits after the point at most.
+    zeros : bool, optional
+        Allow zeros at the end, as in 2.50.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> units(5, 10, 1), units(5, 10, 1, zeros=True)
+    ('(?:0\\.[5-9]|1)', '(?:0\\.[5-9]|1(?:\\.0)?)')
+    """
     parts = []
     if first < 0:
-        parts.append("-" + _positive(max(1, -last), -first, decimals))
+        parts.append("-" + _positive(max(1, -last), -first, decimals, zeros))
     if last >= 0:
-        parts.append(_positive(max(0, first), last, decimals))
+        parts.append(_positive(max(0, first), last, decimals, zeros))
     return _either(parts)
 
 
@@ -72,7 +96,7 @@ def _short(number: object) -> str:
     return show(number if type(number) is not Decimal else f"{number:.15g}").strip("'")
 
 
-def _positive(first: int, last: int, decimals: int) -> str:
+def _positive(first: int, last: int, decimals: int, zeros: bool) -> str:
     """Return a pattern of the numbers from `first` to `last`, 0 <= first <= last.
 
     Both are in units of the last decimal.
@@ -83,39 +107,42 @@ def _positive(first: int, last: int, decimals: int) -> str:
     end = (last + 1) // scale
     parts = []
     if begin < end:
-        parts.append(_whole(begin, end - 1) + _any_fraction(decimals))
+        parts.append(_whole(begin, end - 1) + _optional_fraction(0, scale - 1, decimals, zeros))
     for whole in sorted({first // scale, last // scale}):
         if not begin <= whole < end:
             low = max(first - whole * scale, 0)
             high = min(last - whole * scale, scale - 1)
-            fraction = _fraction(low, high, decimals)
             if low == 0:
-                parts.append(str(whole))
-            if fraction:
-                parts.append(f"{whole}\\.{fraction}")
+                parts.append(f"{whole}{_optional_fraction(low, high, decimals, zeros)}")
+            else:
+                parts.append(f"{whole}\\.{_fraction(low, high, decimals, zeros)}")
     return _either(parts)
 
 
-def _any_fraction(decimals: int) -> str:
-    return f"(?:\\.{_fraction(0, 10**decimals - 1, decimals)})?" if decimals else ""
+def _optional_fraction(low: int, high: int, decimals: int, zeros: bool) -> str:
+    fraction = _fraction(low, high, decimals, zeros)
+    return f"(?:\\.{fraction})?" if fraction else ""
 
 
-def _fraction(low: int, high: int, digits: int) -> str:
-    """Return a pattern of the digits after the point, without the zeros at the end.
+def _fraction(low: int, high: int, digits: int, zeros: bool) -> str:
+    """Return a pattern of the digits after the point.
 
-    `low` and `high` have this number of digits. The pattern is empty if only 0 lies between them.
+    `low` and `high` have this number of digits. The pattern is empty if there is none: without
+    zeros at the end, there is none for 0.
     """
-    if digits == 0 or high == 0:
+    if digits == 0 or (high == 0 and not zeros):
         return ""
     if low == 0 and high == 10**digits - 1:
+        if zeros:
+            return f"[0-9]{{1,{digits}}}"
         return "[1-9]" if digits == 1 else f"[0-9]{{0,{digits - 1}}}[1-9]"
     parts = []
     scale = 10 ** (digits - 1)
     for first in range(low // scale, high // scale + 1):
         least = max(low - first * scale, 0)
         most = min(high - first * scale, scale - 1)
-        rest = _fraction(least, most, digits - 1)
-        if first and least == 0:
+        rest = _fraction(least, most, digits - 1, zeros)
+        if least == 0 and (first or zeros):
             parts.append(f"{first}(?:{rest})?" if rest else str(first))
         elif rest:
             parts.append(f"{first}{rest}")

@@ -66,7 +66,19 @@ class Repeat:
     most: int | None
 
 
-Node = Characters | Sequence | Either | Repeat
+@dataclass(frozen=True)
+class Graph:
+    """Parts that lead from one state to another, from state 0 to one of the ends.
+
+    Every state can be reached, and leads to an end.
+    """
+
+    n_states: int
+    edges: tuple[tuple[int, Node, int], ...]
+    ends: tuple[int, ...]
+
+
+Node = Characters | Sequence | Either | Repeat | Graph
 
 _DIGITS = normalise([(0x30, 0x39)])
 _WORDS = normalise([(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)])
@@ -113,15 +125,42 @@ def parse(pattern: str) -> Node:
         expected = f"at most {LONGEST:,}"
         sentence = f"the pattern has {found}, but may have {expected}"
         raise ArgumentError("Regex", "pattern", found, expected, "shorten it", sentence)
-    return _Parser(pattern).run()
+    return Parser(pattern).run()
 
 
-class _Parser:
-    def __init__(self, pattern: str) -> None:
+class Parser:
+    """Reads a pattern from left to right.
+
+    Parameters
+    ----------
+    pattern : str
+    name : str, optional
+        What messages call the pattern.
+
+    Attributes
+    ----------
+    any : Ranges
+        What a dot means.
+    sets : dict of str to Ranges
+        What a letter after a backslash means, if that is a set.
+    controls : dict of str to str
+        What a letter after a backslash means, if that is one character.
+    names : re.Pattern
+        How a group gets a name.
+    """
+
+    any = _ANY
+    sets = _SETS
+    controls = _CONTROLS
+    names = re.compile(r"P<[A-Za-z_]\w*>")
+
+    def __init__(self, pattern: str, name: str = "pattern") -> None:
         self.pattern = pattern
+        self.name = name
         self.at = 0
 
     def run(self) -> Node:
+        """Return the tree of the whole pattern."""
         node = self.either(0)
         if self.at < len(self.pattern):
             problem = "this ) closes nothing"
@@ -129,25 +168,30 @@ class _Parser:
         return node
 
     def peek(self, text: str) -> bool:
+        """Tell whether a text comes next."""
         return self.pattern.startswith(text, self.at)
 
     def take(self, text: str) -> bool:
+        """Read a text if it comes next; tell whether it did."""
         found = self.peek(text)
         self.at += len(text) if found else 0
         return found
 
     def next(self, expected: str) -> str:
+        """Read a character."""
         if self.at == len(self.pattern):
             self.wrong("its end", expected, f"the pattern ends here, but needs {expected}")
         self.at += 1
         return self.pattern[self.at - 1]
 
     def wrong(self, found: str, expected: str, problem: str) -> NoReturn:
+        """Refuse what is not a regular expression."""
         place = self.place()
         fix = f"correct {self.near()}"
         raise ArgumentError("Regex", place, found, expected, fix, f"{place}: {problem}")
 
     def cannot(self, found: str) -> NoReturn:
+        """Refuse what is one, but not here."""
         place = self.place()
         expected = "what docs/constraints.md lists"
         fix = f"write {self.near()} another way"
@@ -155,13 +199,15 @@ class _Parser:
         raise UnsupportedError("Regex", place, found, expected, fix, sentence)
 
     def place(self) -> str:
-        return f"pattern, character {self.at:,}"
+        """Return the present place, for messages."""
+        return f"{self.name}, character {self.at:,}"
 
     def near(self) -> str:
         """Return the part of the pattern around the present place."""
         return f"{self.pattern[max(self.at - 10, 0) : self.at + 10]!a}"
 
     def either(self, depth: int) -> Node:
+        """Read alternatives; `depth` is the number of groups around them."""
         if depth > DEEPEST:
             problem = f"groups are nested more than {DEEPEST} deep"
             self.wrong(f"groups more than {DEEPEST} deep", "fewer", problem)
@@ -171,6 +217,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Either(tuple(parts))
 
     def sequence(self, depth: int) -> Node:
+        """Read what stands between two bars."""
         parts: list[Node] = []
         if depth == 0:
             self.take("^")
@@ -183,6 +230,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
     def repeated(self, depth: int) -> Node:
+        """Read a part, and how often it is repeated."""
         node = self.single(depth)
         bounds = self.bounds()
         if bounds is None:
@@ -227,6 +275,7 @@ class _Parser:
         return least, most
 
     def repeats(self, digits: str) -> int:
+        """Return a number of repetitions."""
         # Python refuses to convert thousands of digits.
         if len(digits) > 9 or int(digits) > MOST_REPEATS:
             found = f"more than {MOST_REPEATS:,} repetitions"
@@ -235,6 +284,7 @@ class _Parser:
         return int(digits)
 
     def single(self, depth: int) -> Node:
+        """Read a character, a set or a group."""
         if self.bounds() is not None:
             problem = "there is nothing before it to repeat"
             self.wrong("nothing to repeat", "something before it", problem)
@@ -244,16 +294,21 @@ class _Parser:
         if character == "[":
             return Characters(self.set())
         if character == ".":
-            return Characters(_ANY)
+            return Characters(self.any)
         if character == "\\":
             return Characters(self.escape())
         if character in "^$":
-            self.cannot(f"a {character} in the middle")
+            return self.anchor(character)
         return self.one(ord(character))
 
+    def anchor(self, character: str) -> Node:
+        """Return what a ``^`` means that is not first, or a ``$`` that is not last."""
+        self.cannot(f"a {character} in the middle")
+
     def group(self, depth: int) -> Node:
+        """Read a group whose ( has been read."""
         if self.take("?"):
-            name = re.compile(r"P<[A-Za-z_]\w*>").match(self.pattern, self.at)
+            name = self.names.match(self.pattern, self.at)
             if name is not None:
                 self.at = name.end()
             elif not self.take(":"):
@@ -264,6 +319,7 @@ class _Parser:
         return node
 
     def one(self, code: int) -> Characters:
+        """Return one character."""
         if SURROGATES[0] <= code <= SURROGATES[1]:
             self.wrong("a surrogate", "a character", "a surrogate is not a character")
         return Characters(((code, code),))
@@ -271,10 +327,10 @@ class _Parser:
     def escape(self) -> Ranges:
         """Return what the characters after a backslash mean."""
         name = self.next("a character after \\")
-        if name in _SETS:
-            return _SETS[name]
-        if name in _CONTROLS:
-            return self.one(ord(_CONTROLS[name])).ranges
+        if name in self.sets:
+            return self.sets[name]
+        if name in self.controls:
+            return self.one(ord(self.controls[name])).ranges
         if name in _CODES:
             return self.one(self.code(name)).ranges
         if name in "123456789":
@@ -322,6 +378,7 @@ class _Parser:
         return ((low[0][0], high[0][1]),)
 
     def member(self) -> Ranges:
+        """Return a character of a set, or a class."""
         character = self.next("a ] that closes the set")
         return self.escape() if character == "\\" else self.one(ord(character)).ranges
 
