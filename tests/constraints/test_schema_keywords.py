@@ -120,6 +120,11 @@ CASES = {
     "items as a list": Case(
         {"items": [{"const": 1}], "additionalItems": False}, "[]  [1]", "[2]  [1, 1]"
     ),
+    "items of two drafts": Case(
+        {"items": [{"minimum": 2}], "prefixItems": [{"maximum": 3}, {"const": 1}]},
+        "[2, 1]  [3]",
+        "[1]  [4]  [2, 2]",
+    ),
     "prefixItems and counts": Case(
         {"prefixItems": [{"const": 1}] * 3, "minItems": 2, "maxItems": 2},
         "[1, 1]",

@@ -109,28 +109,28 @@ def _bound(of: Subschema, key: str) -> Decimal | None:
 def arrays(of: Subschema) -> Arrays:
     """Return the shape of the arrays."""
     schema = of.schema
-    first, first_path = schema.get("prefixItems", []), ".prefixItems"
-    others, others_path = schema.get("items"), ".items"
-    if isinstance(others, list):  # as up to draft 2019-09
-        first, first_path = others, ".items"
-        others, others_path = schema.get("additionalItems"), ".additionalItems"
-    if not isinstance(first, list):
-        wrong(f"{of.path}.prefixItems", show(first), "a list of schemas")
-    items = Items(
-        tuple((child(of, one, f"{first_path}[{i}]"),) for i, one in enumerate(first)),
-        ()
-        if others is None and others_path[1:] not in schema
-        else (child(of, others, others_path),),
-    )
+    if isinstance(schema.get("items"), list):  # as up to draft 2019-09
+        items = [_first(of, "prefixItems", ""), _first(of, "items", "additionalItems")]
+    else:
+        items = [_first(of, "prefixItems", "items")]
     unique = schema.get("uniqueItems", False)
     if not isinstance(unique, bool):
         wrong(f"{of.path}.uniqueItems", show(unique), "true or false")
     return Arrays(
         _count(of, "minItems") or 0,
         _count(of, "maxItems"),
-        (items,) if items != Items() else (),
+        tuple(one for one in items if one != Items()),
         f"{of.path}.uniqueItems" if unique else "",
     )
+
+
+def _first(of: Subschema, key: str, others: str) -> Items:
+    """Return what two keywords say: one of the first items, and one of the others."""
+    first = of.schema.get(key, [])
+    if not isinstance(first, list):
+        wrong(f"{of.path}.{key}", show(first), "a list of schemas")
+    schemas = tuple((child(of, one, f".{key}[{i}]"),) for i, one in enumerate(first))
+    return Items(schemas, _one(of, others))
 
 
 def objects(of: Subschema) -> Objects:
