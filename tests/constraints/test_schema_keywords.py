@@ -246,6 +246,21 @@ def test_a_schema_lies_within_itself_three_times():
         text = f'{{"n": 1, "parts": [{text}]}}'
 
 
+def test_alternatives_may_be_the_schema_itself():
+    sides = {"left": {"$ref": "#/$defs/term"}, "right": {"$ref": "#/$defs/term"}}
+    schema = {
+        "$ref": "#/$defs/sum",
+        "$defs": {
+            "term": {"oneOf": [{"$ref": "#/$defs/number"}, {"$ref": "#/$defs/sum"}]},
+            "number": {"type": "integer"},
+            "sum": properties(**sides),
+        },
+    }
+    constraint = JsonSchema(schema)
+    assert constraint.matches('{"left": 1, "right": {"left": 2, "right": 3}}')
+    assert not constraint.matches("1") and not constraint.matches('{"left": 1}')
+
+
 def test_it_does_so_fewer_times_if_that_is_too_large():
     names = [f"property {i}" for i in range(30)]
     schema = {"properties": {name: {"$ref": "#"} for name in names}}

@@ -35,7 +35,8 @@ class Constraint:
 
     Attributes
     ----------
-    pattern : str or Node
+    pattern : str
+        Empty if a tree was given.
     prefix, suffix : str
     nfa : Nfa
         The automaton of all three.
@@ -53,7 +54,7 @@ class Constraint:
         for argument, text in (("prefix", prefix), ("suffix", suffix)):
             if not isinstance(text, str):
                 raise refusal("constraint", argument, text, "text", "give a str")
-        self.pattern = pattern
+        self.pattern = pattern if isinstance(pattern, str) else ""
         self.prefix = prefix
         self.suffix = suffix
         tree = pattern if isinstance(pattern, Node) else parse(pattern)

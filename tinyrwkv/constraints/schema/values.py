@@ -58,25 +58,34 @@ class _Writer:
         """Return the tree of the values that are valid for all of some schemas."""
         path = schemas[0].path if schemas else "schema"
         branches = self.reader.branches(schemas)
-        self._check_choices(branches)
-        nodes = [node for branch in branches for node in self._branch(branch, path)]
+        nodes: list[Node] = []
+        if self._exclude_each_other(branches):
+            nodes = [node for branch in branches for node in self._branch(branch, path)]
         if not nodes:
             self.empty = self.empty or path
             return None
         return either(nodes)
 
-    def _check_choices(self, branches: list[Branch]) -> None:
-        """Refuse alternatives of a ``oneOf`` that may both hold: then none of them does."""
+    def _exclude_each_other(self, branches: list[Branch]) -> bool:
+        """Tell whether of the alternatives of each ``oneOf`` only one can hold.
+
+        If two may hold, the schema is refused. False is for an alternative that is the schema
+        itself again, and is not followed any further: nothing is written then.
+        """
         chosen = [branch for branch in branches if branch.choices]
         for one in chosen:
             for other in chosen:
                 path = rival_choice(one, other)
-                if path is not None and not never_valid(one, other, self.reader):
-                    path = f"{path}.oneOf"
-                    found = "alternatives that may hold at once"
-                    expected = "alternatives that exclude each other"
-                    fix = "use anyOf, or give each a property with another const"
-                    unsupported(path, found, expected, fix, f"{path} has {found}")
+                if path is None or never_valid(one, other, self.reader):
+                    continue
+                if other.is_cut:
+                    return False
+                path = f"{path}.oneOf"
+                found = "alternatives that may hold at once"
+                expected = "alternatives that exclude each other"
+                fix = "use anyOf, or give each a property with another const"
+                unsupported(path, found, expected, fix, f"{path} has {found}")
+        return True
 
     def _branch(self, branch: Branch, path: str) -> list[Node]:
         """Return the trees of one branch: of its values, or of each type."""
