@@ -49,6 +49,17 @@ def test_a_pattern_is_found_where_python_finds_it(pattern, text, least, more):
         assert not fits
 
 
+@given(parts, parts, texts)
+@settings(max_examples=150)
+def test_a_look_ahead_at_the_beginning(forbidden, pattern, text):
+    whole = f"^(?!{forbidden})(?!-)(?:{pattern})"
+    found = re.search(whole.replace("$", r"\Z"), text) is not None
+    try:
+        assert matches(whole, text) == found
+    except TinyRWKVError:  # nothing can match
+        assert not found
+
+
 @pytest.mark.parametrize("blank", [blank for blank in BLANKS if blank != "\v"], ids=ascii)
 def test_blanks_are_those_of_unicode(blank):
     assert matches(r"^\s$", blank) and not matches(r"^\S$", blank)
@@ -86,7 +97,18 @@ def test_what_differs_from_python(pattern, text, found):
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"\p{L}", r"\bx", r"(?=x)", r"(?!x)", r"(x)\1", r"\a", r"\cé", r"\u{110000}", r"\01"],
+    [
+        r"\p{L}",
+        r"\bx",
+        r"(?=x)",
+        r"a(?!x)",
+        r"^(?!x)a|b",
+        r"(x)\1",
+        r"\a",
+        r"\cé",
+        r"\u{110000}",
+        r"\01",
+    ],
 )
 def test_what_is_refused_is_named_with_its_place(pattern):
     with pytest.raises(TinyRWKVError, match=r"^schema\.pattern, character \d+: "):

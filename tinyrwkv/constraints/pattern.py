@@ -163,9 +163,13 @@ class Parser:
         """Return the tree of the whole pattern."""
         node = self.either(0)
         if self.at < len(self.pattern):
-            problem = "this ) closes nothing"
-            self.wrong("a ) that closes nothing", "an opening ( before it", problem)
+            self.unopened()
         return node
+
+    def unopened(self) -> NoReturn:
+        """Refuse a )."""
+        problem = "this ) closes nothing"
+        self.wrong("a ) that closes nothing", "an opening ( before it", problem)
 
     def peek(self, text: str) -> bool:
         """Tell whether a text comes next."""

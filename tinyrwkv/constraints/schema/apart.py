@@ -13,7 +13,7 @@ from typing import Any
 
 from .formats import format_of
 from .reader import Reader, is_free
-from .search import Lengths, Machine, together
+from .search import Lengths, together
 from .shapes import All, Arrays, Branch, Numbers, Objects, Shape, Strings, smaller
 from .spelling import SPELLABLE
 from .validity import fits, property_of
@@ -81,7 +81,7 @@ def _strings(one: Strings, other: Strings, reader: Reader) -> bool:
     patterns = (*one.patterns, *other.patterns, *(format_of(name) for name in one.formats))
     if not patterns:
         return False
-    machines: list[Machine] = [reader.search(pattern) for pattern in patterns]
+    machines = [machine for pattern in patterns for machine in reader.machines(pattern)]
     path = patterns[0].path
     if least or most is not None:
         machines.append(Lengths(least, most))

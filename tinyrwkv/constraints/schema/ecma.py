@@ -51,6 +51,32 @@ class EcmaParser(Parser):
     controls = _CONTROLS
     names = re.compile(r"P?<[A-Za-z_$][\w$]*>")
 
+    def __init__(self, pattern: str, name: str) -> None:
+        super().__init__(pattern, name)
+        self.without: list[Node] = []
+
+    def run(self) -> Node:
+        """Return the tree of the whole pattern, without the look-aheads at its beginning.
+
+        ``^(?!x)`` forbids that the text begins with x. So each is a pattern of its own, in
+        `without`, that must not be found.
+        """
+        first = Anchor((), "^")
+        begins = self.take("^")
+        while begins and self.take("(?!"):
+            self.without.append(Sequence((first, self.either(1))))
+            if not self.take(")"):
+                self.wrong("a ( that nothing closes", "a ) after it", "a ( is never closed")
+        if not self.without:
+            self.at = 0
+            return super().run()
+        node = self.sequence(0)
+        if self.peek("|"):
+            self.cannot("an alternative beside a look-ahead")
+        if self.at < len(self.pattern):
+            self.unopened()
+        return Sequence((first, node))
+
     def sequence(self, depth: int) -> Node:
         """Read what stands between two bars; here an anchor is a part like any other."""
         parts: list[Node] = []
@@ -111,7 +137,7 @@ class EcmaParser(Parser):
         return self.one(0x08).ranges if self.take("\\b") else super().member()
 
 
-def parse(pattern: str, name: str) -> Node:
+def parse(pattern: str, name: str) -> tuple[Node, list[Node]]:
     r"""Return a pattern as a tree.
 
     Parameters
@@ -123,7 +149,9 @@ def parse(pattern: str, name: str) -> Node:
     Returns
     -------
     Node
-        With an `Anchor` wherever the pattern has one.
+        The pattern, with an `Anchor` wherever it has one.
+    list of Node
+        Patterns that must not be found: the look-aheads at the beginning.
 
     Raises
     ------
@@ -135,9 +163,10 @@ def parse(pattern: str, name: str) -> Node:
     Examples
     --------
     >>> parse("^a", "schema.pattern")
-    Sequence(parts=(Anchor(parts=(), sign='^'), Characters(ranges=((97, 97),))))
+    (Sequence(parts=(Anchor(parts=(), sign='^'), Characters(ranges=((97, 97),)))), [])
     """
-    return EcmaParser(pattern, name).run()
+    parser = EcmaParser(pattern, name)
+    return parser.run(), parser.without
 
 
 def in_whole_texts(tree: Node) -> Node | None:

@@ -86,4 +86,4 @@ NO_FORMATS = {"float", "double", "password"}
 def format_of(name: str) -> Pattern:
     """Return the pattern of a format, the same object each time."""
     path = f"format {name}"
-    return Pattern(parse(f"^(?:{FORMATS[name].pattern})$", path), path)
+    return Pattern(parse(f"^(?:{FORMATS[name].pattern})$", path)[0], path)

@@ -58,7 +58,8 @@ def pattern(value: Any, path: str) -> Pattern:
     """Return a regular expression as a tree."""
     if not isinstance(value, str):
         wrong(path, show(value), "a regular expression")
-    return Pattern(parse(value, path), path)
+    tree, without = parse(value, path)
+    return Pattern(tree, path, tuple(without))
 
 
 def _format(of: Subschema) -> str:

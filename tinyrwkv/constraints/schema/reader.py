@@ -12,7 +12,7 @@ from ...errors import show
 from ..pattern import Node
 from .keywords import BY_TYPE, SHAPES, child
 from .refusals import Work, too_large, unsupported, wrong
-from .search import Search
+from .search import Machine, Search, Without
 from .shapes import FREE, All, Any_, Branch, Numbers, Pattern, Shape, Subschema
 
 DEEPEST = 32
@@ -66,13 +66,16 @@ class Reader:
         self._branches: dict[Any, list[Branch]] = {}
         self._searches: dict[int, tuple[Node, Search]] = {}
 
-    def search(self, pattern: Pattern) -> Search:
-        """Return the automaton of a pattern, the same one each time."""
-        key = id(pattern.tree)
-        if key not in self._searches:
-            search = Search(pattern.tree, self.work, pattern.path)
-            self._searches[key] = (pattern.tree, search)
-        return self._searches[key][1]
+    def machines(self, pattern: Pattern) -> list[Machine]:
+        """Return the automata that must all accept a string with a pattern."""
+        without = [Without(self._search(tree, pattern.path)) for tree in pattern.without]
+        return [self._search(pattern.tree, pattern.path), *without]
+
+    def _search(self, tree: Node, path: str) -> Search:
+        """Return the automaton of a tree, the same one each time."""
+        if id(tree) not in self._searches:
+            self._searches[id(tree)] = (tree, Search(tree, self.work, path))
+        return self._searches[id(tree)][1]
 
     def branches(self, schemas: All) -> list[Branch]:
         """Return the ways to be valid for all of some schemas."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence as List
 from typing import NamedTuple, Protocol
 
-from ..characters import Ranges, complement
+from ..characters import Ranges, complement, normalise
 from ..pattern import Characters, Either, Node, Repeat, Sequence
 from .ecma import Anchor
 from .graphs import reached
@@ -181,6 +181,25 @@ class Search:
             start = self._add(node.part, start)
         self._jumps[start].append(("", end))
         return end
+
+
+class Without:
+    """The automaton of the texts in which a pattern is not found."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+
+    def accepts(self, state: int) -> bool:
+        """Tell whether the pattern was not found in the text so far."""
+        return state == MOST_STATES or not self.search.accepts(state)
+
+    def steps(self, state: int) -> List[Step]:
+        """Return the steps from a state; number `MOST_STATES` is where it can't be found."""
+        if state == MOST_STATES:
+            return [(low, high, state) for low, high in complement(())]
+        steps = self.search.steps(state)
+        others = complement(normalise([(low, high) for low, high, _ in steps]))
+        return sorted([*steps, *((low, high, MOST_STATES) for low, high in others)])
 
 
 class Lengths:

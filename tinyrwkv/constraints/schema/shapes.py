@@ -48,10 +48,11 @@ All = tuple[Subschema, ...]
 
 @dataclass(frozen=True)
 class Pattern:
-    """A pattern that must be found in a string."""
+    """A pattern that must be found in a string, and others that must not."""
 
     tree: Node
     path: str
+    without: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,11 @@ def _inside(shape: Strings, reader: Reader, path: str) -> Node | None:
     if not patterns:
         any_character = spelled(complement(()))
         return None if any_character is None else Repeat(any_character, least, most)
-    if len(patterns) == 1 and not has_length:
+    if len(patterns) == 1 and not has_length and not patterns[0].without:
         tree = in_whole_texts(patterns[0].tree)
         if tree is not None:
             return spelled_tree(tree)
-    searches = [reader.search(pattern) for pattern in patterns]
+    searches = [machine for pattern in patterns for machine in reader.machines(pattern)]
     if not has_length:
         return texts(searches, reader, path)
     shorter = most if most is None else min(most, max(least, SHORT))

@@ -14,7 +14,7 @@ from ..numbers import exact
 from .formats import format_of
 from .reader import Reader
 from .search import accepts
-from .shapes import All, Arrays, Branch, Numbers, Objects, Strings, kind_of, same
+from .shapes import All, Arrays, Branch, Numbers, Objects, Pattern, Strings, kind_of, same
 
 
 def is_valid(value: Any, schemas: All, reader: Reader, in_doubt: bool) -> bool:
@@ -73,7 +73,7 @@ def _string(value: str, shape: Strings, reader: Reader, in_doubt: bool) -> bool:
     patterns = shape.patterns
     if not in_doubt:
         patterns += tuple(map(format_of, shape.formats))
-    return all(accepts(reader.search(pattern), value) for pattern in patterns)
+    return all(has_pattern(value, pattern, reader) for pattern in patterns)
 
 
 def _number(value: float, shape: Numbers, reader: Reader, in_doubt: bool) -> bool:
@@ -116,13 +116,18 @@ def _object(value: Mapping[str, Any], shape: Objects, reader: Reader, in_doubt: 
     )
 
 
+def has_pattern(text: str, pattern: Pattern, reader: Reader) -> bool:
+    """Tell whether a pattern is found in a text."""
+    return all(accepts(machine, text) for machine in reader.machines(pattern))
+
+
 def property_of(shape: Objects, name: str, reader: Reader) -> All:
     """Return the schemas of a property."""
     schemas: All = ()
     for members in shape.members:
         found = members.named.get(name, ())
         for pattern, more in members.matching:
-            if accepts(reader.search(pattern), name):
+            if has_pattern(name, pattern, reader):
                 found += more
         schemas += found or members.others
     return schemas
