@@ -140,6 +140,17 @@ CASES = {
         '["a"]  ["a", "c"]  ["a", "b", "c"]',
         '[]  ["a", "a"]',
     ),
+    "uniqueItems and equal numbers": Case(
+        {"items": {"enum": [1, 1.0, True]}, "uniqueItems": True}, "[1, true]", "[1, 1.0]"
+    ),
+    "uniqueItems and oneOf": Case(
+        {
+            "items": {"enum": [None, "a", "b"], "oneOf": [{"pattern": "^a$"}, True]},
+            "uniqueItems": True,
+        },
+        '["b"]  []',
+        '[null]  ["a"]',
+    ),
     "properties": Case(
         {"properties": {"a": {"const": 1}, "b": {"const": 2}, "c": {"const": 3}}},
         '{}  {"a": 1}  {"c": 3}  {"a": 1, "c": 3}  {"a": 1, "b": 2, "c": 3}',

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..pattern import MOST_REPEATS, Node, Repeat, Sequence
-from .apart import written, written_values
+from .apart import written
 from .graphs import Edge, graph
 from .lists import COMMA, NOTHING, Counts, Part, some_of
 from .reader import Reader, json_text
 from .refusals import too_large, unsupported
-from .shapes import All, Arrays, Branch, smaller
+from .shapes import All, Arrays, Branch, same, smaller
 from .spelling import literal
+from .validity import is_valid
 
 Write = Callable[[All], "Node | None"]
 """Returns the tree of the values that are valid for all of some schemas."""
@@ -71,28 +73,31 @@ def _others(shape: Arrays, n_first: int, most: int | None, write: Write) -> Node
 def _unique(shape: Arrays, reader: Reader) -> Node | None:
     """Return some of the values that an item may have, each once, in the order of the schema."""
     path = shape.unique
-    branches = reader.branches(shape.at(0))
-    texts = [_texts(branch, reader, path) for branch in branches]
-    if any(items.first for items in shape.items) or None in texts:
-        expected = "used where the items are an enum"
-        fix = "list the items with enum, or leave it out"
-        sentence = f"{path} is true, but can only be {expected}"
-        unsupported(path, "true", expected, fix, sentence)
-    once = dict.fromkeys(text for some in texts for text in some or ())
-    parts = [Part(literal(text), False) for text in once]
+    item = shape.at(0)
+    values: list[Any] = []
+    for branch in reader.branches(item):
+        few = _values(branch)
+        if few is None or any(items.first for items in shape.items):
+            expected = "used where the items are an enum"
+            fix = "list the items with enum, or leave it out"
+            sentence = f"{path} is true, but can only be {expected}"
+            unsupported(path, "true", expected, fix, sentence)
+        values += [value for value in few if is_valid(value, item, reader, False)]
+    once: list[Any] = []
+    for value in values:
+        reader.work.spend(len(once), path)
+        if not any(same(value, other) for other in once):
+            once.append(value)
+    parts = [Part(literal(json_text(value, path)), False) for value in once]
     most = smaller(shape.most, len(parts))
     return some_of(parts, None, Counts(shape.least, most), reader.work, path)
 
 
-def _texts(branch: Branch, reader: Reader, path: str) -> list[str] | None:
-    """Return the few values of a branch as JSON; None if there are many."""
-    values = written_values(branch, reader)
-    if values is None:
-        kinds = written(branch).keys()
-        if not kinds <= {"boolean", "null"} or branch.excluded or branch.choices:
-            return None
-        values = [
-            *((True, False) if "boolean" in kinds else ()),
-            *([None] if "null" in kinds else ()),
-        ]
-    return [json_text(value, path) for value in values]
+def _values(branch: Branch) -> list[Any] | None:
+    """Return the few values that a branch may have; None if there are many."""
+    if branch.values is not None:
+        return list(branch.values)
+    kinds = written(branch).keys()
+    if not kinds <= {"boolean", "null"}:
+        return None
+    return [*((True, False) if "boolean" in kinds else ()), *([None] if "null" in kinds else ())]
