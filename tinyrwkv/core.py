@@ -12,7 +12,7 @@ from .engine.backends import make
 from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
-from .errors import ArgumentError, FormatError, UnsupportedError, attempt
+from .errors import ArgumentError, UnsupportedError, attempt
 from .file.config import Config, Origin
 from .file.mapped import TensorFile
 from .kernels.abi import MAX_TOKENS
@@ -55,10 +55,6 @@ class Core:
         threads: int = 1,
         resident_limit: int | None = None,
     ) -> None:
-        if file.metadata["kind"] != "model":
-            fix = "give the model; State.load reads states"
-            sentence = f"{file.path} is a state, not a model"
-            raise FormatError(file.path, "kind", "a state", "a model", fix, sentence)
         if resident_limit is not None:
             fix = "raise the limit or compress the model"
             resident_limit = whole_number("load", "resident_limit", resident_limit, fix=fix)

@@ -9,9 +9,10 @@ import numpy as np
 from .arguments import refusal
 from .errors import ArgumentError, FormatError
 from .file import memory
-from .file.mapped import open_file
+from .file.mapped import TensorFile, open_file
 from .file.verify import verify as check_all
 from .model import Model
+from .versions.layout import check_tensors
 
 BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
 
@@ -88,9 +89,37 @@ def load(
     file = open_file(BUNDLED if path is None else path, copy=bool(copy))
     if verify:
         check_all(file)
-    model = Model(file, backend, threads, resident_limit)
+    model = make_model(file, backend, threads, resident_limit)
     if prefault:
         memory.prefault(file, mapped=resident_limit is None)
     if lock:
         memory.lock(file)
     return model
+
+
+def make_model(
+    file: TensorFile, backend: str = "auto", threads: int = 1, resident_limit: int | None = None
+) -> Model:
+    """Check the tensors of a file, then make the model that reads them.
+
+    The kernels trust the places of tensors in a program, so every model of a file is made here.
+
+    Parameters
+    ----------
+    file : TensorFile
+    backend, threads, resident_limit
+        As in `load`.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FormatError
+        The file is not a model, or a tensor is missing, unknown, or of the wrong type or shape.
+    ArgumentError, UnsupportedError
+        A setting is out of range, or this machine cannot do it.
+    """
+    check_tensors(file)
+    return Model(file, backend, threads, resident_limit)

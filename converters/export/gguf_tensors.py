@@ -12,7 +12,8 @@ import numpy as np
 
 from tinyrwkv.file.mapped import TensorFile
 from tinyrwkv.file.quant import dequantize_rows
-from tinyrwkv.versions.layout import KEPT, SHIFTED, tensor_shapes
+from tinyrwkv.versions.forms import SHIFTED
+from tinyrwkv.versions.layout import KEPT, tensor_shapes
 
 LN_EPS = 1e-5
 BLOCK = 32  # integers that share a scale in Q8_0

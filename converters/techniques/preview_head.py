@@ -29,7 +29,7 @@ from tinyrwkv.file import quant
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.versions import reference
-from tinyrwkv.versions.layout import CODE_BITS
+from tinyrwkv.versions.forms import CODE_BITS
 
 from .pack_codes import pack_codes
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.versions.layout import KEPT, MATRIX, SHIFTED, tensor_shapes
+from tinyrwkv.versions.forms import SHIFTED
+from tinyrwkv.versions.layout import KEPT, MATRIX, tensor_shapes
 
 from ..checkpoint.raw_shapes import Sizes
 from ..checkpoint.versions import Checkpoint, Tensors

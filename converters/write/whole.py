@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.file.mapped import TensorFile, open_file
 from tinyrwkv.file.writer import Writer
-from tinyrwkv.model import Model
+from tinyrwkv.loading import make_model
 
 
 def check_whole(file: TensorFile, with_tokenizer: bool = True) -> None:
@@ -24,7 +24,7 @@ def check_whole(file: TensorFile, with_tokenizer: bool = True) -> None:
     FormatError, UnsupportedError
         What `tinyrwkv.load`, or the first use of the tokenizer, would raise.
     """
-    model = Model(file, backend="numpy")
+    model = make_model(file, backend="numpy")
     has_tokenizer = any(name.startswith("tokenizer.") for name in file.tensors)
     if with_tokenizer and has_tokenizer:
         len(model.tokenizer)

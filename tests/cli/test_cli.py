@@ -7,7 +7,9 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 
 import tinyrwkv
@@ -362,6 +364,20 @@ def test_info_shows_the_program(
     assert capsys.readouterr().out.splitlines() == program
     assert main(["info", tiny(), "--program", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["program"] == program
+
+
+def test_info_shows_no_program_of_tensors_that_do_not_fit(
+    tiny: Callable[..., str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shorten(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        tensors["ln_out.bias"] = tensors["ln_out.bias"][:-1]
+
+    path = rewrite(tiny(), tmp_path / "short.trwkv", shorten)
+    assert main(["info", path]) == 0
+    capsys.readouterr()
+    assert main(["info", path, "--program"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and "'ln_out.bias' must be" in shown.err
 
 
 def test_info_of_a_state(

@@ -10,7 +10,8 @@ from converters.read import source
 from converters.read.source import SourceTensor, row_blocks
 from converters.write.recipe import fold_ln0, recipes
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
-from tinyrwkv.versions.layout import KEPT, SHIFTED, tensor_shapes
+from tinyrwkv.versions.forms import SHIFTED
+from tinyrwkv.versions.layout import KEPT, tensor_shapes
 
 C, H, N = 32, 4, 8
 MIXES = {"v6": "time_maa_", "v7": "x_"}

@@ -23,7 +23,7 @@ from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NONE
 from tinyrwkv.program.builder import qmax
 from tinyrwkv.versions import reference
-from tinyrwkv.versions.layout import code_qmax
+from tinyrwkv.versions.forms import code_qmax
 
 F32 = np.float32
 

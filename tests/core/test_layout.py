@@ -17,7 +17,8 @@ from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.kernels import abi
 from tinyrwkv.versions import reference
-from tinyrwkv.versions.layout import SHIFTED, VERSIONS, check_tensors, tensor_shapes
+from tinyrwkv.versions.forms import SHIFTED
+from tinyrwkv.versions.layout import VERSIONS, check_tensors, tensor_shapes
 
 RANKS = {"low": 8, "5 low": 40, "low w": 7, "low a": 5, "low g": 3, "low v": 9}
 

@@ -24,7 +24,7 @@ from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import NONE
 from tinyrwkv.native import load, targets
 from tinyrwkv.program.builder import qmax
-from tinyrwkv.versions.layout import CODE_BITS, code_qmax
+from tinyrwkv.versions.forms import CODE_BITS, code_qmax
 
 INT32 = 2**31 - 1
 WIDEST = INT32 // (127 * qmax(1))  # columns up to which activations have all their bits

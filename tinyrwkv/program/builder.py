@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..file.int4 import GROUP
 from ..file.mapped import TensorFile
 from ..kernels import abi as op
-from ..versions.layout import QUANTISED, SHIFTED, matrix_shape
+from ..versions.forms import QUANTISED, SHIFTED, matrix_shape
 from ..versions.state_shape import layer_state_size
 from .operations import Operation, Part
 

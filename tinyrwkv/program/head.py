@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..kernels import abi as op
-from ..versions.layout import code_qmax, preview_levels
+from ..versions.forms import code_qmax, preview_levels
 from .builder import Builder, Finish, Input
 
 HEAD_ROWS = 8192

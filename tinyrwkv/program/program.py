@@ -15,7 +15,6 @@ import numpy as np
 
 from ..file.mapped import TensorFile
 from ..kernels import abi as op
-from ..versions.layout import check_tensors
 from ..versions.state_shape import first_state, layer_state_size
 from .builder import Builder
 from .channel_mix import channel_mix
@@ -30,7 +29,7 @@ class Program:
     Parameters
     ----------
     file : TensorFile
-        The model. Its tensors must have the names, types and shapes that its version needs.
+        The model. `check_tensors` must have found its tensors to be those that its version needs.
 
     Attributes
     ----------
@@ -47,15 +46,9 @@ class Program:
         Floats of a state.
     shared_bytes, private_bytes : int
         Bytes of the shared workspace, and of the private one that each thread has.
-
-    Raises
-    ------
-    FormatError
-        A tensor is missing, unknown, or of the wrong type or shape.
     """
 
     def __init__(self, file: TensorFile) -> None:
-        check_tensors(file)
         self.file = file
         self.weights = file.bytes  # what runs may read them while another thread closes the file
         self.config = file.config

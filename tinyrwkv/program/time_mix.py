@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..kernels import abi as op
-from ..versions.layout import SHIFTED
+from ..versions.forms import SHIFTED
 from .builder import FLOATS, Builder, Finish, Input
 
 

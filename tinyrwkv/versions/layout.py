@@ -14,19 +14,10 @@ from ..file import int4
 from ..file.config import Config
 from ..file.header import MINOR
 from ..file.mapped import TensorFile
-from ..file.table import FILE_PAGE, UPDATE, Tensor
+from ..file.table import FILE_PAGE, UPDATE
 from ..file.table import VERSIONS as VERSIONS  # to be imported from here too
 from ..kernels.abi import BLOCK
-
-SHIFTED = {
-    "v4": "rkv",
-    "v5.0": "rkv",
-    "v5.1": "rkvg",
-    "v5.2": "rkvg",
-    "v6": "rkvwg",
-    "v7": "rwkvag",
-}
-"""The inputs that token_shift makes for a time mix, in the order of the rows of att.token_shift."""
+from .forms import CODE_BITS, QUANTISED, SHIFTED, preview_levels
 
 KEPT = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
 """Tensors that a model file may have in addition: the layer norm that its embedding contains.
@@ -44,12 +35,6 @@ FACTORED = (
 """The matrices that may be stored as the product of two factors, b @ a."""
 
 MATRIX = re.compile(r"\.weight(\.[ab])?$")
-
-CODE_BITS = (4, 2)
-"""Bits of the codes of a head's preview: all rows have the first, likely rows also the second."""
-
-QUANTISED = ("int8", "int4")
-"""The types of models whose activations are int16."""
 
 TYPES = {"rows": "i8", "bundles": "i8", "signs": "u8", "places": "u16 or i32", "wanted": "i32"}
 """By the last part of their names, tensors whose type does not depend on that of the matrices.
@@ -241,35 +226,20 @@ def preview_shapes(V: int | str, C: int | str, names: Container[str]) -> dict[st
     return shapes | {"head.wanted": (1,), "head.rows.weight": (V, C)}
 
 
-def code_qmax(bits: int) -> int:
-    """Return the largest activation that keeps every sum in a table of the kernels at most 511.
-
-    The tables are those of ``kernels/codes.py``.
-    """
-    return 511 // ((2**bits - 1) * (4 // bits))
-
-
-def preview_levels(file: TensorFile) -> list[tuple[int, int, int]]:
-    """Return (rows, rank, bits) of the codes of a head's preview."""
-    levels = []
-    for bits in CODE_BITS:
-        if f"head.codes.{bits}" in file:
-            rows = file.tensors[f"head.scale_codes.{bits}"].shape[0]
-            bytes_of_row = file.tensors[f"head.codes.{bits}"].shape[1]
-            levels.append((rows, bytes_of_row * 8 // bits, bits))
-    return levels
-
-
 def check_tensors(file: TensorFile) -> None:
     """Compare the tensors of a model file with what its version needs.
 
     Raises
     ------
     FormatError
-        A tensor is missing, unknown, or of the wrong type or shape.
+        It is not a model. Or a tensor is missing, unknown, or of the wrong type or shape.
     UnsupportedError
         An earlier version of tinyrwkv wrote a compressed form that has changed since.
     """
+    if file.metadata["kind"] != "model":
+        fix = "give the model; State.load reads states"
+        sentence = f"{file.path} is a state, not a model"
+        raise FormatError(file.path, "kind", "a state", "a model", fix, sentence)
     _check_age(file)
     check_widths(file.path, file.config, file.tensors)
     expected = set()
@@ -413,12 +383,6 @@ def _packed_shape(name: str, shape: Shape) -> Shape:
     if name.endswith(".bundles"):  # a page, or a neuron, in bytes already
         return shape
     return shape[0], int4.row_bytes(int(shape[1]))
-
-
-def matrix_shape(tensor: Tensor) -> tuple[int, int]:
-    """Return (out, in) of a matrix in a file, whatever its type."""
-    rows, width = tensor.shape
-    return rows, int4.columns(width) if tensor.dtype == "u8" else width
 
 
 def _dtype(name: str, shape: Shape, of_matrices: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .layout import CODE_BITS, code_qmax
+from .forms import CODE_BITS, code_qmax
 
 Array = np.ndarray
 Tensors = Mapping[str, Array]

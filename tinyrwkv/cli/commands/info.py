@@ -12,6 +12,7 @@ from ...errors import FormatError
 from ...file.mapped import TensorFile, open_file
 from ...program.program import Program
 from ...units import show_size
+from ...versions.layout import check_tensors
 from .. import options as shared
 from ..formulas import describe
 from ..terminal import printable
@@ -54,6 +55,7 @@ def _program(file: TensorFile) -> list[str]:
         fix = "states have no program: leave out --program"
         sentence = f"{file.path} is a state, not a model"
         raise FormatError(file.path, "kind", "a state", "a model", fix, sentence)
+    check_tensors(file)
     return list(describe(Program(file)))
 
 

@@ -1,0 +1,48 @@
+"""What a program depends on besides a model's sizes: its version, and the forms of its matrices."""
+
+from __future__ import annotations
+
+from ..file import int4
+from ..file.mapped import TensorFile
+from ..file.table import Tensor
+
+SHIFTED = {
+    "v4": "rkv",
+    "v5.0": "rkv",
+    "v5.1": "rkvg",
+    "v5.2": "rkvg",
+    "v6": "rkvwg",
+    "v7": "rwkvag",
+}
+"""The inputs that token_shift makes for a time mix, in the order of the rows of att.token_shift."""
+
+QUANTISED = ("int8", "int4")
+"""The types of models whose activations are int16."""
+
+CODE_BITS = (4, 2)
+"""Bits of the codes of a head's preview: all rows have the first, likely rows also the second."""
+
+
+def matrix_shape(tensor: Tensor) -> tuple[int, int]:
+    """Return (out, in) of a matrix in a file, whatever its type."""
+    rows, width = tensor.shape
+    return rows, int4.columns(width) if tensor.dtype == "u8" else width
+
+
+def code_qmax(bits: int) -> int:
+    """Return the largest activation that keeps every sum in a table of the kernels at most 511.
+
+    The tables are those of ``kernels/codes.py``.
+    """
+    return 511 // ((2**bits - 1) * (4 // bits))
+
+
+def preview_levels(file: TensorFile) -> list[tuple[int, int, int]]:
+    """Return (rows, rank, bits) of the codes of a head's preview."""
+    levels = []
+    for bits in CODE_BITS:
+        if f"head.codes.{bits}" in file:
+            rows = file.tensors[f"head.scale_codes.{bits}"].shape[0]
+            bytes_of_row = file.tensors[f"head.codes.{bits}"].shape[1]
+            levels.append((rows, bytes_of_row * 8 // bits, bits))
+    return levels
