@@ -25,7 +25,8 @@ from benchmarks import common
 from benchmarks.random_model import sizes
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.file.packed import make_header
-from tinyrwkv.file.table import ALIGN, DTYPES, FILE_PAGE, Tensor, alignment
+from tinyrwkv.file.table import ALIGN, FILE_PAGE, alignment
+from tinyrwkv.file.tensors import DTYPES, Tensor
 from tinyrwkv.versions.layout import tensor_shapes
 
 SHAPES = {

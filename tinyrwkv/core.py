@@ -14,7 +14,7 @@ from .engine.reader import Reader
 from .engine.steps import Steps
 from .errors import ArgumentError, UnsupportedError, attempt
 from .file.config import Config, Origin
-from .file.mapped import TensorFile
+from .file.tensors import TensorFile
 from .kernels.abi import MAX_TOKENS
 from .program.program import Program
 from .state import State

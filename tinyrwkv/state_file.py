@@ -16,8 +16,8 @@ import numpy as np
 from .arguments import refusal
 from .errors import ArgumentError, FormatError, UnsupportedError
 from .file.config import Sizes
-from .file.mapped import TensorFile
 from .file.quant import quantize_rows
+from .file.tensors import TensorFile
 from .file.verify import open_verified
 from .file.writer import Writer
 from .state import State, StateOwner

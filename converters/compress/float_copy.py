@@ -8,8 +8,8 @@ import numpy as np
 
 from tinyrwkv import Model, load
 from tinyrwkv.errors import os_errors
-from tinyrwkv.file.mapped import TensorFile
 from tinyrwkv.file.quant import dequantize_rows
+from tinyrwkv.file.tensors import TensorFile
 
 from ..write.whole import ModelWriter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyrwkv.chat.templates import TEMPLATES, Template
 from tinyrwkv.errors import UnsupportedError
-from tinyrwkv.file.mapped import TensorFile
+from tinyrwkv.file.tensors import TensorFile
 
 ARCHITECTURES = {"v6": "rwkv6", "v7": "rwkv7"}
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrwkv.file.mapped import TensorFile
 from tinyrwkv.file.quant import dequantize_rows
+from tinyrwkv.file.tensors import TensorFile
 from tinyrwkv.versions.forms import SHIFTED
 from tinyrwkv.versions.layout import KEPT, tensor_shapes
 

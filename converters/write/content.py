@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import FormatError, show
-from tinyrwkv.file.table import DTYPES, FILE_PAGE, Tensor
+from tinyrwkv.file.table import FILE_PAGE
+from tinyrwkv.file.tensors import DTYPES, Tensor
 
 from ..read.source import InputFile, SourceTensor
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyrwkv.file.mapped import TensorFile
 from tinyrwkv.file.table import FILE_PAGE
+from tinyrwkv.file.tensors import TensorFile
 
 from .whole import ModelWriter
 

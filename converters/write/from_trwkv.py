@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.file.table import DTYPES, Tensor
+from tinyrwkv.file.tensors import DTYPES, Tensor
 from tinyrwkv.file.verify import verify
 from tinyrwkv.versions.layout import MATRIX
 

@@ -23,7 +23,8 @@ from tinyrwkv.errors import (
     UnsupportedError,
 )
 from tinyrwkv.file.header import MAGIC
-from tinyrwkv.file.mapped import Tensor, open_file
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.tensors import Tensor
 from tinyrwkv.file.verify import check_sums, open_verified
 from tinyrwkv.file.writer import Writer
 

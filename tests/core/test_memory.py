@@ -26,8 +26,9 @@ from tests.helpers.tiny_models import (
 )
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.errors import ArgumentError, UnsupportedError
-from tinyrwkv.file import mapped, memory, system
-from tinyrwkv.file.mapped import MappedFile, TensorFile, open_file
+from tinyrwkv.file import memory, system, tensors
+from tinyrwkv.file.mapped import open_file
+from tinyrwkv.file.tensors import MappedFile, TensorFile
 
 PAGES = 1024
 
@@ -87,14 +88,14 @@ class TestResident:
                 raise PermissionError(name)
             return builtins.open(name, *args, **kwargs)
 
-        monkeypatch.setattr(mapped, "open", closed, raising=False)
+        monkeypatch.setattr(tensors, "open", closed, raising=False)
         assert file.resident() == expected > 0
 
     def test_is_unknown_where_proc_is_closed(self, file, monkeypatch):
         def closed(name, *args, **kwargs):
             raise PermissionError(name)
 
-        for module in (mapped, memory):
+        for module in (tensors, memory):
             monkeypatch.setattr(module, "open", closed, raising=False)
         assert file.resident() is None
         assert memory.process_memory() == {}

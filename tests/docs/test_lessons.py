@@ -22,7 +22,7 @@ from converters.techniques import low_rank, predict_ffn, sign_predictor, sparse_
 from tests.helpers.lessons import LESSONS, head_clusters
 from tinyrwkv import Model, Sampler
 from tinyrwkv.file import quant, system
-from tinyrwkv.file.mapped import MappedFile
+from tinyrwkv.file.tensors import MappedFile
 from tinyrwkv.versions import preview, reference
 
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9]_*.py"))]

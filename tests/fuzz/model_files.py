@@ -26,7 +26,8 @@ from tests.helpers.tiny_models import (
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv.file.header import HEADER_BYTES
 from tinyrwkv.file.packed import make_header
-from tinyrwkv.file.table import ALIGN, DTYPES, FILE_PAGE
+from tinyrwkv.file.table import ALIGN, FILE_PAGE
+from tinyrwkv.file.tensors import DTYPES
 from tinyrwkv.versions.layout import VERSIONS
 
 from .fuzzer import Random

@@ -171,7 +171,7 @@ def test_a_package_names_itself_only_by_dots(name: str) -> None:
 def test_the_core_stands_without_what_is_apart() -> None:
     uses = reader.graph(MODULES)
     needed = reader.closure(uses, "tinyrwkv.model")
-    assert "tinyrwkv.file.table" in needed
+    assert "tinyrwkv.file.tensors" in needed
     for name, room in itertools.product(needed, APART):
         assert not within(name, f"tinyrwkv.{room}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
-from ..file.table import Tensor
+from ..file.tensors import Tensor
 from .steps import SYSTEM_PAGE, Steps, pages, part_of
 
 TYPICAL_TOKENS = 200

@@ -7,7 +7,8 @@ import zlib
 from typing import NamedTuple
 
 from ..errors import ChecksumError, FormatError, UnsupportedError
-from .table import ALIGN, FETCH, FILE_PAGE, REPAIR, UPDATE
+from .table import ALIGN, FETCH, FILE_PAGE, REPAIR
+from .tensors import UPDATE
 
 MAGIC = b"\x93TRWKV\r\n"
 MAJOR = 1

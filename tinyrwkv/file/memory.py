@@ -8,7 +8,7 @@ import mmap
 import os
 
 from . import system
-from .mapped import MappedFile
+from .tensors import MappedFile
 
 _KEYS = {"VmRSS:": "rss", "RssAnon:": "anon", "VmHWM:": "peak"}
 

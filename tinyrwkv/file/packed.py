@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ArgumentError
 from . import table
 from .header import LAYOUT, MAGIC, MAJOR, MINOR, Fields, check_header
-from .table import Tensor
+from .tensors import Tensor
 
 
 def pack_ends(

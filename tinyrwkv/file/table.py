@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..errors import ArgumentError, FormatError, attempt, show
+from .tensors import DTYPES, UPDATE, Tensor
 
 ALIGN = 64
 """Every tensor begins at a multiple of this number of bytes."""
@@ -27,36 +26,11 @@ The first tensor, and every tensor of at least `BIG` bytes, begins at a multiple
 
 BIG = 1 << 20
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "f32": np.dtype("<f4"),
-    "f16": np.dtype("<f2"),
-    "i8": np.dtype("i1"),
-    "u8": np.dtype("u1"),
-    "u16": np.dtype("<u2"),
-    "i32": np.dtype("<i4"),
-}
-
 VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
 """The versions of RWKV, as `arch` in the metadata names them."""
 
 FETCH = "fetch the file again"
 REPAIR = "it was altered, or its writer is broken: fetch or convert it again"
-UPDATE = "update tinyrwkv, or convert the model again with this version"
-
-
-class Tensor(NamedTuple):
-    """One row of the table.
-
-    The array begins at byte `offset` of the file and has `nbytes` bytes, in C order and
-    little-endian.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    nbytes: int
-    crc32: int
 
 
 class Check(NamedTuple):

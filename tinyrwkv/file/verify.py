@@ -12,7 +12,8 @@ from ..errors import ChecksumError, FormatError
 from . import int4
 from .header import HEADER_BYTES
 from .mapped import TensorFile, check_crc, open_file
-from .table import FETCH, Tensor
+from .table import FETCH
+from .tensors import Tensor
 
 _BYTES = 1 << 20  # to read at a time
 _NUMBERS = 1 << 18  # to check at a time

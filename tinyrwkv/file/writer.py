@@ -14,7 +14,7 @@ from . import table
 from .header import MAGIC
 from .output import STATE, Kind, new_file
 from .packed import pack_ends, round_up
-from .table import Tensor
+from .tensors import DTYPES, Tensor
 
 
 def _may_be_model(path: str) -> bool:
@@ -97,7 +97,7 @@ class Writer:
             raise ArgumentError(*what, "add it inside the `with` block", sentence)
         self._check_call(name, array)
         tensor = self._place(name, array, page_aligned)
-        values = np.ascontiguousarray(array, table.DTYPES[tensor.dtype])
+        values = np.ascontiguousarray(array, DTYPES[tensor.dtype])
         data = values.reshape(-1).view(np.uint8).data
         try:
             with os_errors(self.path, "write"):
@@ -124,7 +124,7 @@ class Writer:
         """Return the table's row for the array that is written next, with a checksum of 0."""
         little_endian = array.dtype.newbyteorder("<")
         dtype = array.dtype.name  # check_tensor refuses it if the format does not have it
-        for key, known in table.DTYPES.items():
+        for key, known in DTYPES.items():
             if known == little_endian:
                 dtype = key
         align = table.FILE_PAGE if page_aligned else table.alignment(array.nbytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..file.int4 import GROUP
-from ..file.mapped import TensorFile
+from ..file.tensors import TensorFile
 from ..kernels import abi as op
 from ..versions.forms import QUANTISED, SHIFTED, matrix_shape
 from ..versions.state_shape import layer_state_size

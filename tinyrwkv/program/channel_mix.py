@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..file.table import Tensor
+from ..file.tensors import Tensor
 from ..kernels import abi as op
 from .builder import Builder, Finish, Input, Matrix, product_fields
 

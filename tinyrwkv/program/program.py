@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..file.mapped import TensorFile
+from ..file.tensors import TensorFile
 from ..kernels import abi as op
 from ..versions.state_shape import first_state, layer_state_size
 from .builder import Builder

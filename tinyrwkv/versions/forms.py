@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..file import int4
-from ..file.mapped import TensorFile
-from ..file.table import Tensor
+from ..file.tensors import Tensor, TensorFile
 
 SHIFTED = {
     "v4": "rkv",

@@ -13,9 +13,9 @@ from ..errors import FormatError, UnsupportedError
 from ..file import int4
 from ..file.config import Config
 from ..file.header import MINOR
-from ..file.mapped import TensorFile
-from ..file.table import FILE_PAGE, UPDATE
+from ..file.table import FILE_PAGE
 from ..file.table import VERSIONS as VERSIONS  # to be imported from here too
+from ..file.tensors import UPDATE, TensorFile
 from ..kernels.abi import BLOCK
 from .forms import CODE_BITS, QUANTISED, SHIFTED, preview_levels
 
