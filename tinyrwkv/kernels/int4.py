@@ -9,7 +9,7 @@ from typing import Any
 
 from . import nibbles
 from .abi import MATMUL_AT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
-from .common import FAR, f32, i32, i64, kernel, prefetch_row, share
+from .common import f32, i32, i64, kernel, share
 from .matmul import DOTS_BYTES, finish
 from .simd import f32_at, half, i16_at, i32_at, u8_at, u16_at
 from .types import Address, Arguments, Fields, Int, Ints, Offset
@@ -37,7 +37,6 @@ def matmul_int4(args: Arguments, fields: Fields) -> None:
         n = i32(min(ROWS, last - start))
         for row in range(n):
             w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
-            prefetch_row(w + FAR, w_bytes)
             one_row(args, fields, w, out + 4 * row)
         for t in range(tokens):
             finish(args, fields, start, n, t, out + i64(t) * DOTS_BYTES)
@@ -59,8 +58,6 @@ def four_streams(args: Arguments, fields: Fields, first: Int, last: Int) -> Int:
         n = i32(min(ROWS, first + rows - start))
         for row in range(n):
             w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
-            for i in range(4):
-                prefetch_row(w + i * apart + FAR, w_bytes)
             for t in range(tokens):
                 xs, s = x + i64(t) * x_bytes, sums + i64(t) * groups * 4
                 ys = out + i64(t) * DOTS_BYTES + 4 * row

@@ -84,13 +84,14 @@ atomic_store = emitter(
 )
 
 
-def _prefetch(builder: Builder, address: Value) -> None:
+def fetch(builder: Builder, address: Value) -> None:
+    """Begin to read the line of an address."""
     to_read, near, data = I32(0), I32(2), I32(1)
     at = opaque(builder, address)
     call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, near, data)
 
 
-prefetch = emitter(types.void, (types.int64,), _prefetch)
+prefetch = emitter(types.void, (types.int64,), fetch)
 
 
 def _yield(builder: Builder) -> None:
