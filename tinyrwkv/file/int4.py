@@ -8,10 +8,10 @@ The columns of a row are cut into spans of 256, which have four groups; of what 
 are a span of two, and 64 a span of one. In a span of m groups, group k has columns 8 k to 8 k + 7,
 and again every 8 m columns: vectors of all processors hold whole groups in parts of equal size.
 
-A row is a run of bytes. First come 32 bytes for every 64 columns that follow each other: byte j
-holds q of the j-th in its low half and q of the one 32 columns later in its high half. Then come
-the scales s of all groups, float16, and then the zero points z, two in a byte, the even one in the
-low half. 64 weights take 34.5 bytes.
+A row is a run of bytes, span by span. In a span, first come 32 bytes for every 64 columns that
+follow each other: byte j holds q of the j-th in its low half and q of the one 32 columns later in
+its high half. Then come the scales s of its groups, float16, and then their zero points z, two in a
+byte, the even one in the low half. A span of four groups takes 138 bytes, 64 weights 34.5.
 """
 
 from __future__ import annotations
@@ -53,6 +53,23 @@ def columns(bytes_of_row: int) -> int:
     return 2 * bytes_of_row // 69 * GROUP
 
 
+def spans(groups: int) -> list[tuple[int, int]]:
+    """Return the first group of each span of a row, and how many it has.
+
+    Examples
+    --------
+    >>> spans(11)
+    [(0, 4), (4, 4), (8, 2), (10, 1)]
+    """
+    found = []
+    first = 0
+    for count in (4, 2, 1):
+        while groups - first >= count:
+            found.append((first, count))
+            first += count
+    return found
+
+
 @functools.lru_cache(maxsize=64)
 def order(columns: int) -> np.ndarray:
     """Return the columns of a row, group by group: int64, shape (columns,).
@@ -62,14 +79,11 @@ def order(columns: int) -> np.ndarray:
     >>> order(128)[:16].tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]
     """
-    index = np.arange(columns)
     parts = []
-    for groups in (4, 2, 1):
-        width = GROUP * groups
-        whole = len(index) // width * width
-        spans = index[:whole].reshape(-1, GROUP // _RUN, groups, _RUN)
-        parts.append(spans.swapaxes(1, 2).reshape(-1))
-        index = index[whole:]
+    for first, groups in spans(columns // GROUP):
+        index = np.arange(first * GROUP, (first + groups) * GROUP)
+        turns = index.reshape(GROUP // _RUN, groups, _RUN)
+        parts.append(turns.swapaxes(0, 1).reshape(-1))
     return np.concatenate(parts)
 
 
@@ -89,14 +103,18 @@ def pack(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
     -------
     ndarray, uint8, shape (out, row_bytes(in))
     """
-    count, groups = scale.shape
-    halves = q.reshape(count, groups, 2, _HALF)
-    weights = halves[:, :, 0] | halves[:, :, 1] << 4  # (out, in / 64, 32)
-    pairs = np.zeros((count, groups + groups % 2), np.uint8)
-    pairs[:, :groups] = zero
-    zeros = pairs[:, ::2] | pairs[:, 1::2] << 4
-    scales = np.ascontiguousarray(scale, "<f2").view(np.uint8)
-    return np.concatenate([weights.reshape(count, -1), scales, zeros], axis=1)
+    parts = []
+    for first, groups in spans(scale.shape[1]):
+        here = slice(first, first + groups)
+        columns_here = slice(first * GROUP, (first + groups) * GROUP)
+        halves = q[:, columns_here].reshape(len(q), groups, 2, _HALF)
+        weights = halves[:, :, 0] | halves[:, :, 1] << 4  # (out, groups, 32)
+        scales = np.ascontiguousarray(scale[:, here], "<f2").view(np.uint8)
+        z = zero[:, here]
+        zeros = z[:, ::2].copy()  # (out, groups / 2)
+        zeros[:, : groups // 2] |= z[:, 1::2] << 4
+        parts += [weights.reshape(len(q), -1), scales, zeros]
+    return np.concatenate(parts, axis=1)
 
 
 def unpack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,15 +124,21 @@ def unpack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ----------
     rows : ndarray, uint8, shape (out, row_bytes(in))
     """
-    count, width = rows.shape
-    groups = columns(width) // GROUP
-    scales, zeros = _HALF * groups, (_HALF + 2) * groups
-    weights = rows[:, :scales].reshape(count, groups, 1, _HALF)
-    q = np.concatenate([weights & 15, weights >> 4], axis=2)  # (out, in / 64, 2, 32)
-    scale = np.ascontiguousarray(rows[:, scales:zeros]).view("<f2")
-    pairs = rows[:, zeros:, None]
-    zero = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(count, -1)[:, :groups]
-    return q.reshape(count, -1), scale, zero
+    groups = columns(rows.shape[1]) // GROUP
+    q = np.empty((len(rows), groups, 2, _HALF), np.uint8)
+    scale = np.empty((len(rows), groups), np.float16)
+    zero = np.empty((len(rows), groups), np.uint8)
+    for first, count in spans(groups):
+        here = slice(first, first + count)
+        start = row_bytes(first * GROUP)
+        weights, scales = start + _HALF * count, start + (_HALF + 2) * count
+        both = rows[:, start:weights].reshape(len(rows), count, _HALF)
+        q[:, here, 0], q[:, here, 1] = both & 15, both >> 4
+        scale[:, here] = np.ascontiguousarray(rows[:, weights:scales]).view("<f2")
+        pairs = rows[:, scales : start + row_bytes(count * GROUP)]
+        zero[:, first : first + count : 2] = pairs & 15
+        zero[:, first + 1 : first + count : 2] = pairs[:, : count // 2] >> 4
+    return q.reshape(len(rows), -1), scale, zero
 
 
 def dequantize(rows: np.ndarray) -> np.ndarray:

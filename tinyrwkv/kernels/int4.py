@@ -94,31 +94,24 @@ def one_row(args: Arguments, fields: Fields, w: Address, out: Address) -> None:
 
 
 def _weighted_rows(groups: int) -> Any:
-    """Make the kernel of out += sum_i f_i w_i for 64 columns of int4 rows in a span of groups."""
+    """Make the kernel of out += sum_i q_i w_i for 64 columns of int4 rows in a span of groups."""
     factors, zeros = nibbles.row_factors(groups), nibbles.row_zeros(groups)
 
     @kernel
     def columns(
-        rows: Ints,
-        q: Ints,
-        first: Int,
-        last: Int,
-        column: Int,
-        group: Int,
-        scales: Int,
-        out: Address,
+        rows: Ints, q: Ints, first: Int, last: Int, span: Offset, piece: Offset, out: Address
     ) -> None:
         """Add rows `first` to last - 1 of a list of addresses, times q.
 
-        `group` is the first group of the span, and `scales` the bytes before the scales.
+        In a row, the span begins at byte `span`, and the columns at byte `piece` of it.
         """
         low, high = nibbles.load_columns(out), nibbles.load_columns(out + 4 * nibbles.PIECE)
-        at, s = i64(column >> 1), i64(scales + 2 * group)
-        z = i64(scales + (scales >> 4) + (group >> 1))
         for i in range(first, last):
-            f, zero = factors(rows[i] + s, f32(q[i])), zeros(rows[i] + z)
-            low = nibbles.add_low(low, rows[i] + at, f, zero)
-            high = nibbles.add_high(high, rows[i] + at, f, zero)
+            row = rows[i] + span
+            f = factors(row + nibbles.PIECE * groups, f32(q[i]))
+            zero = zeros(row + (nibbles.PIECE + 2) * groups)
+            low = nibbles.add_low(low, row + piece, f, zero)
+            high = nibbles.add_high(high, row + piece, f, zero)
         nibbles.store_columns(out, low)
         nibbles.store_columns(out + 4 * nibbles.PIECE, high)
 
@@ -137,15 +130,24 @@ def weighted_rows_int4(
     Rows `first` to last - 1 of a list of addresses are added one after the other.
     """
     groups, piece = i32(cols >> 6), i32(column >> 6)
-    scales = i32(groups << 5)
+    begin = span_of(piece, groups)
+    span, place = row_bytes(i32(begin << 6)), i64(piece - begin) * nibbles.PIECE
     if piece < i32(groups & i32(-4)):
-        group = i32(piece & i32(-4))
-        weighted_of_four(rows, q, first, last, column, group, scales, out)
+        weighted_of_four(rows, q, first, last, span, place, out)
     elif piece < i32(groups & i32(-2)):
-        group = i32(piece & i32(-2))
-        weighted_of_two(rows, q, first, last, column, group, scales, out)
+        weighted_of_two(rows, q, first, last, span, place, out)
     else:
-        weighted_of_one(rows, q, first, last, column, piece, scales, out)
+        weighted_of_one(rows, q, first, last, span, place, out)
+
+
+@kernel
+def span_of(piece: Int, groups: Int) -> Int:
+    """Return the first group of the span that has a piece of 64 columns."""
+    if piece < i32(groups & i32(-4)):
+        return i32(piece & i32(-4))
+    if piece < i32(groups & i32(-2)):
+        return i32(piece & i32(-2))
+    return piece
 
 
 @kernel
@@ -175,14 +177,25 @@ def group_sums(x: Address, cols: Int, sums: Address) -> None:
 @kernel
 def weights_of_row(row: Address, cols: Int, first: Int, last: Int, out: Address) -> None:
     """out_j = s (q_j - z) for columns `first` to last - 1 of a row, float32."""
-    y, q, groups = f32_at(out), u8_at(row), i32(cols >> 6)
-    scales, zeros = u16_at(row + i64(groups) * 32), u8_at(row + i64(groups) * 34)
+    y, groups = f32_at(out), i32(cols >> 6)
     for j in range(first, last):
-        g = group_of(i32(j), groups)
-        both = i32(q[(j >> 6) * 32 + (j & 31)])
+        piece = i32(j >> 6)
+        begin, g = span_of(piece, groups), group_of(i32(j), groups)
+        place = row + row_bytes(i32(begin << 6))
+        count = groups_of_span(begin, groups)
+        both = i32(u8_at(place)[i32(piece - begin) * 32 + (j & 31)])
+        scale = half(u16_at(place + 32 * count)[i32(g - begin)])
+        zeros = u8_at(place + 34 * count)
         level = half_byte(both, i32(j >> 5))
-        zero = half_byte(i32(zeros[g >> 1]), g)
-        y[j] = f32(i32(level - zero)) * half(scales[g])
+        zero = half_byte(i32(zeros[i32(g - begin) >> 1]), g)
+        y[j] = f32(i32(level - zero)) * scale
+
+
+@kernel
+def groups_of_span(begin: Int, groups: Int) -> Int:
+    """Return how many groups the span has that begins with a group."""
+    left = i32(groups - begin)
+    return i32(4) if left >= i32(4) else i32(2) if left >= i32(2) else i32(1)
 
 
 @kernel

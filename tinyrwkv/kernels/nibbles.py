@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from ..file import int4
 from ..native.llvm import (
     F32,
     I8,
@@ -190,38 +191,35 @@ def _sums(builder: Builder, tokens: list[Value], groups: int, copies: int) -> Va
 
 
 class _Places(NamedTuple):
-    """Addresses: of the weights, scales and zero points of rows, of x and its sums of tokens."""
+    """Where a span begins: its rows of int4, and x and the sums of x of each token."""
 
-    weights: list[Value]
-    scales: list[Value]
-    zeros: list[Value]
+    rows: list[Value]
     x: list[Value]
     sums: list[Value]
 
-    def at(self, builder: Builder, group: Value) -> _Places:
-        """Return where they are from a group on, which is even if it does not stand alone."""
+    def after(self, builder: Builder, spans: Value, groups: int) -> _Places:
+        """Return where the next span begins after some spans of so many groups."""
 
-        def moved(addresses: list[Value], index: Value, step: int) -> list[Value]:
-            return [_address(builder, address, index, step) for address in addresses]
+        def moved(addresses: list[Value], step: int) -> list[Value]:
+            return [_address(builder, address, spans, step) for address in addresses]
 
+        step = int4.row_bytes(int4.GROUP * groups)
         return _Places(
-            moved(self.weights, group, PIECE),
-            moved(self.scales, group, 2),
-            moved(self.zeros, builder.lshr(group, I32(1)), 1),
-            moved(self.x, group, 4 * PIECE),
-            moved(self.sums, group, 4),
+            moved(self.rows, step), moved(self.x, 4 * PIECE * groups), moved(self.sums, 4 * groups)
         )
 
 
 def _terms(builder: Builder, here: _Places, groups: int) -> Value:
     """Return s_g (sum_j q_j x_j - z_g sum_j x_j) for the groups of a span, side by side."""
-    rows, tokens = len(here.weights), len(here.x)
-    totals = _totals(builder, here.weights, here.x, groups)
-    zeros = _zero_points(builder, here.zeros, groups, tokens)
-    offset = builder.mul(zeros, _sums(builder, here.sums, groups, rows))
+    rows, tokens = len(here.rows), len(here.x)
+    scales = [builder.add(row, I64(PIECE * groups)) for row in here.rows]
+    zeros = [builder.add(row, I64((PIECE + 2) * groups)) for row in here.rows]
+    totals = _totals(builder, here.rows, here.x, groups)
+    points = _zero_points(builder, zeros, groups, tokens)
+    offset = builder.mul(points, _sums(builder, here.sums, groups, rows))
     total = builder.sub(_side_by_side(builder, totals), offset)
     floats = builder.sitofp(total, vector_of(F32, total.type.count))
-    return builder.fmul(floats, _scales(builder, here.scales, groups, tokens))
+    return builder.fmul(floats, _scales(builder, scales, groups, tokens))
 
 
 def _fetch_ahead(builder: Builder, rows: list[Value]) -> None:
@@ -239,6 +237,15 @@ def _dots(rows: int, tokens: int) -> Any:
     float32, `out_stride` bytes apart. One of `rows` and `tokens` is 1, the other 1 or 4.
     """
     count = max(rows, tokens)
+
+    def add_span(builder: Builder, first: _Places, span: int) -> Any:
+        def add(i: Value, carried: list[Value]) -> list[Value]:
+            here = first.after(builder, i, span)
+            if count > 1 and span == FOUR:
+                _fetch_ahead(builder, here.rows)
+            return [builder.fadd(carried[0], _terms(builder, here, span))]
+
+        return add
 
     @intrinsic
     def dots(
@@ -263,28 +270,16 @@ def _dots(rows: int, tokens: int) -> Any:
         def apart(base: Value, stride: Value, number: int) -> list[Value]:
             return [builder.add(base, builder.mul(stride, I64(i))) for i in range(number)]
 
-        weights = apart(w, w_stride, rows)
-        scales = [_address(builder, row, groups, PIECE) for row in weights]
-        zeros = [_address(builder, row, groups, 2) for row in scales]
-        inputs = apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
-        places = _Places(weights, scales, zeros, *inputs)
-
-        def add_span(span: int) -> Any:
-            def add(g: Value, carried: list[Value]) -> list[Value]:
-                here = places.at(builder, g)
-                if count > 1 and span == FOUR:
-                    _fetch_ahead(builder, here.weights)
-                terms = _terms(builder, here, span)
-                return [builder.fadd(carried[0], terms)]
-
-            return add
-
+        place = _Places(
+            apart(w, w_stride, rows), apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
+        )
         y = [ir.Constant(vector_of(F32, FOUR * count), None)]
-        done = I32(0)
+        left = groups
         for span in (4, 2, 1):
-            stop = builder.and_(groups, I32(-span))
-            y = loop(builder, (done, stop), span, y, add_span(span))
-            done = stop
+            number = builder.lshr(left, I32(span // 2))
+            y = loop(builder, (I32(0), number), 1, y, add_span(builder, place, span))
+            place = place.after(builder, number, span)
+            left = builder.and_(left, I32(span - 1))
         _store_sums(builder, y[0], count, out, out_stride)
         return context.get_dummy_value()
 
