@@ -13,6 +13,7 @@ from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
 from .errors import ArgumentError, UnsupportedError, attempt
+from .file import int4
 from .file.config import Config, Origin
 from .file.tensors import TensorFile
 from .kernels.abi import MAX_TOKENS
@@ -327,12 +328,14 @@ class Core:
             raise refusal("exact_logits", name, row, f"float32 of shape ({size},)", fix)
         if not self.has_preview:
             return logits[ids]
-        # logit = (weight @ x) * scale * x_scale; the sums are whole numbers, so they are exact.
         take = self.reader.limit.take
         rows = take("head.places", ids)  # (n,)
-        weight = take("head.rows.weight", rows)  # int8, (n, C)
-        scale = take("head.rows.weight.scale", rows)  # (n,)
+        weight = take("head.rows.weight", rows)  # int8, (n, C), or packed int4
         x, x_scale = hidden[:-1], hidden[-1]
+        if weight.dtype == np.uint8:
+            return int4.products(weight, x.astype(np.int32)) * x_scale
+        # logit = (weight @ x) * scale * x_scale; the sums are whole numbers, so they are exact.
+        scale = take("head.rows.weight.scale", rows)  # (n,)
         sums = weight.astype(np.int32) @ x.astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * x_scale)
 

@@ -92,9 +92,22 @@ def test_all_rows_exact_is_the_dense_head_to_the_bit(tmp_path, tiny, compiled, a
     assert logits.tobytes() == expected.tobytes() and state.data.tobytes() == after.data.tobytes()
 
 
-def test_exact_logits_are_the_bits_of_the_dense_head(load, compiled):
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_exact_logits_are_the_bits_of_the_dense_head(tmp_path, load, tiny, compiled, dtype):
     tokens = some_tokens(MAX_TOKENS)
-    dense, previewed = load(compiled), load(compiled, form="previewed")
+    previewed = load(compiled, dtype=dtype, form="previewed")
+
+    def dense_again(metadata, tensors):
+        rows, places = tensors["head.rows.weight"], tensors["head.places"]
+        scale = tensors.get("head.rows.weight.scale")
+        for name in [name for name in tensors if name.startswith("head.")]:
+            del tensors[name]
+        tensors["head.weight"] = rows[places]
+        if scale is not None:
+            tensors["head.weight.scale"] = scale[places]
+
+    path = rewrite(tiny("v7", dtype, "previewed"), tmp_path / "dense.trwkv", dense_again)
+    dense = tinyrwkv.load(path, backend=compiled)
     expected = dense.forward(tokens)[0]
     state = previewed.new_state().data
     for rows in (1, len(tokens)):

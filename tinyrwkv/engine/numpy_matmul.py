@@ -72,10 +72,10 @@ def matmul(call: Call, fields: Any) -> None:
     out = _output(call, fields, rows)  # (T, rows)
     for block in row_blocks(rows, cols):
         y = product(x, _weights(call, fields.kind, W[block]))  # (T, block)
-        if fields.kind in QUANTISED:
-            y *= call.private(fields.src_scale, 1)
         if fields.kind == op.INT8:
-            y *= call.vector(fields.scale, rows)[block]
+            y *= call.vector(fields.scale, rows)[block] * call.private(fields.src_scale, 1)
+        elif fields.kind == op.INT4:
+            y *= call.private(fields.src_scale, 1)
         if fields.bias != op.NONE:
             y += call.vector(fields.bias, rows)[block]
         if fields.diag != op.NONE:

@@ -53,6 +53,13 @@ def columns(bytes_of_row: int) -> int:
     return 2 * bytes_of_row // 69 * GROUP
 
 
+def is_packed(rows: np.ndarray) -> bool:
+    """Tell whether an array can be rows of int4: uint8 of a width that such rows have."""
+    if rows.dtype != np.uint8 or rows.ndim != 2:
+        return False
+    return columns(rows.shape[1]) > 0 and row_bytes(columns(rows.shape[1])) == rows.shape[1]
+
+
 def spans(groups: int) -> list[tuple[int, int]]:
     """Return the first group of each span of a row, and how many it has.
 
@@ -155,3 +162,28 @@ def dequantize(rows: np.ndarray) -> np.ndarray:
     w = np.empty(q.shape, np.float32)
     w[:, by_group] = (differences * scale[..., None].astype(np.float32)).reshape(q.shape)
     return w
+
+
+def products(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return W x for a few rows, with the bits that the kernels compute: float32, shape (out,).
+
+    ::
+
+        y = (y_0 + y_2) + (y_1 + y_3),  y_g = sum over spans of s_g sum_j (q_j - z_g) x_j
+
+    Parameters
+    ----------
+    rows : ndarray, uint8, shape (out, row_bytes(in))
+    x : ndarray, int32, shape (in,)
+        Within int16, so that the sums of a group are within int32.
+    """
+    q, scale, zero = unpack(rows)
+    by_group = order(q.shape[1])
+    differences = q[:, by_group].reshape(*scale.shape, GROUP) - zero[..., None].astype(np.int32)
+    sums = (differences * x[by_group].reshape(-1, GROUP)).sum(axis=2)  # (out, in / 64)
+    terms = sums.astype(np.float32) * scale.astype(np.float32)
+    y = np.zeros((len(rows), 4), np.float32)
+    for first, groups in spans(scale.shape[1]):
+        y[:, :groups] += terms[:, first : first + groups]
+    tree: np.ndarray = (y[:, 0] + y[:, 2]) + (y[:, 1] + y[:, 3])
+    return tree

@@ -119,8 +119,8 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
     Parameters
     ----------
     tensors : TensorFile or mapping of str to ndarray
-        Tensors of float32, float16, or int8. An int8 tensor has the scales of its rows beside it:
-        ``w = q * scale[row]``.
+        Tensors of float32, float16, int8, or packed int4. An int8 tensor has the scales of its
+        rows beside it: ``w = q * scale[row]``.
 
     Returns
     -------
@@ -138,19 +138,20 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
             continue
         tensor = tensors[name]
         scale = tensors[f"{name}.scale"] if f"{name}.scale" in tensors else None
-        if name.endswith(".rows"):  # the transposed matrix: its columns have the scales of int8
+        if name.endswith(".rows") and (scale is not None or int4.is_packed(tensor)):
+            # The transposed matrix: its columns have the scales of int8.
             rows = int4.dequantize(tensor) if scale is None else tensor * scale
             weights[name.removesuffix("rows") + "weight"] = rows.T
         elif tensor.dtype == np.int8 and scale is not None:
             weights[name] = tensor * scale[:, None]
         elif tensor.dtype in (np.float16, np.float32):
             weights[name] = tensor.astype(np.float32)
-        elif tensor.dtype == np.uint8 and name.endswith(("weight", "weight.a", "weight.b")):
+        elif name.endswith(("weight", "weight.a", "weight.b")) and int4.is_packed(tensor):
             weights[name] = int4.dequantize(tensor)
         elif name.startswith("head."):  # codes and numbers of a preview
             weights[name] = tensor.copy()
         else:
             file = getattr(tensors, "path", "weights")
-            expected = "float32, float16 or int8 with a scale"
+            expected = "float32, float16, int8 with a scale, or int4"
             raise UnsupportedError(file, name, tensor.dtype, expected, "convert again")
     return weights
