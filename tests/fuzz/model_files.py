@@ -16,6 +16,7 @@ import numpy as np
 from tests.helpers.tiny_models import (
     compress,
     network,
+    pack_int4,
     predict,
     preview,
     read_tensors,
@@ -191,7 +192,8 @@ def recipes() -> list[tuple[str, str, str]]:
     """Return arch, dtype and form of all tiny models."""
     dense = [(arch, dtype, "dense") for arch in VERSIONS for dtype in ("f32", "f16", "int8")]
     forms = [(arch, "int8", form) for arch in ("v4", "v6", "v7") for form in FORMS]
-    return [*dense, *forms, ("v5.2", "f32", "compressed")]
+    packed = [("v5.2", "int4", "dense"), *(("v7", "int4", form) for form in ("dense", *FORMS))]
+    return [*dense, *forms, *packed, ("v5.2", "f32", "compressed")]
 
 
 class Size(NamedTuple):
@@ -205,21 +207,24 @@ class Size(NamedTuple):
 
 DENSE = (Size(2, 16, 24, 3), Size(1, 8, 1, 1), Size(3, 40, 65, 9))
 COMPRESSED = (Size(2, 64, 24, 3), Size(1, 128, 65, 1))
+PACKED = (Size(2, 64, 24, 3), Size(1, 448, 64, 1))
 """Sizes below, at and above what the kernels do in one step."""
 
 
 @functools.lru_cache(None)
 def model(arch: str, dtype: str, form: str, vocabulary: bool = False, variant: int = 0) -> Parts:
     """Return a tiny model in parts."""
-    sizes = DENSE if form == "dense" else COMPRESSED
+    sizes = PACKED if dtype == "int4" else DENSE if form == "dense" else COMPRESSED
     size = sizes[variant % len(sizes)]
-    vocab = 260 if vocabulary else 6 if form == "dense" else 70
+    vocab = 260 if vocabulary else 6 if sizes is DENSE else 70
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model")
         shape = shape_of(arch, size.layers, size.width, vocab, 8, size.ffn)
-        write_model(path, shape, dtype, low=size.low)
+        write_model(path, shape, "int8" if dtype == "int4" else dtype, low=size.low)
         if form != "dense":
             rewrite(path, path, FORMS[form])
+        if dtype == "int4":
+            rewrite(path, path, pack_int4)
         metadata, tensors = read_tensors(path)
     if vocabulary:
         words = {257: b"ab", 258: b"abc", 259: "é".encode()}

@@ -120,7 +120,7 @@ def pack(q: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
         z = zero[:, here]
         zeros = z[:, ::2].copy()  # (out, groups / 2)
         zeros[:, : groups // 2] |= z[:, 1::2] << 4
-        parts += [weights.reshape(len(q), -1), scales, zeros]
+        parts += [weights.reshape(len(q), _HALF * groups), scales, zeros]
     return np.concatenate(parts, axis=1)
 
 
@@ -145,7 +145,7 @@ def unpack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pairs = rows[:, scales : start + row_bytes(count * GROUP)]
         zero[:, first : first + count : 2] = pairs & 15
         zero[:, first + 1 : first + count : 2] = pairs[:, : count // 2] >> 4
-    return q.reshape(len(rows), -1), scale, zero
+    return q.reshape(len(rows), groups * GROUP), scale, zero
 
 
 def dequantize(rows: np.ndarray) -> np.ndarray:
