@@ -22,8 +22,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common
-from benchmarks.random_model import sizes
+from benchmarks.random_model import is_packed, sizes
 from tinyrwkv.engine.limit import least_resident
+from tinyrwkv.file import int4
 from tinyrwkv.file.packed import make_header
 from tinyrwkv.file.table import ALIGN, FILE_PAGE, alignment
 from tinyrwkv.file.tensors import DTYPES, Tensor
@@ -111,6 +112,13 @@ def _tensors(config: dict[str, Any], dtype: str) -> Iterator[tuple[str, str, tup
             n if isinstance(n, int) else low[n] if n in low else low[n.split()[-1]] for n in shape
         )
         is_matrix = len(numbers) == 2 and name.endswith(".weight")
+        if is_matrix and dtype == "int4":
+            if is_packed(name, numbers):
+                yield name, "u8", (numbers[0], int4.row_bytes(numbers[1]))
+            else:
+                yield name, "i8", numbers
+                yield name + ".scale", "f32", numbers[:1]
+            continue
         yield name, {"int8": "i8"}.get(dtype, dtype) if is_matrix else "f32", numbers
         if is_matrix and dtype == "int8":
             yield name + ".scale", "f32", numbers[:1]
@@ -119,17 +127,18 @@ def _tensors(config: dict[str, Any], dtype: str) -> Iterator[tuple[str, str, tup
 
 
 def needs(arch: str, size: str, folder: str) -> dict[str, Any]:
-    """Return what a model of int8 needs, and how large its file is in f16."""
+    """Return what a model of int8 needs and what one of int4, and how large its f16 file is."""
     layers, width = SHAPES[size]
     config = sizes(arch, layers, width, 65536)
     path = os.path.join(folder, f"{arch}-{size}.trwkv")
     weights = placeholder(path, config, "f16")
     f16 = os.path.getsize(path)
+    placeholder(path, config, "int4")
+    packed, _ = plan_of(path)
     placeholder(path, config, "int8")
-    model = tinyrwkv.load(path, backend="numpy")
-    plan, least = model.plan(), least_resident(model.steps)
-    model.close()
+    plan, least = plan_of(path)
     beside = plan["workspace_bytes"] + 2 * plan["state_bytes"]  # before a token and after it
+    beside_packed = packed["workspace_bytes"] + 2 * packed["state_bytes"]
     told = {
         **{
             "arch": arch,
@@ -145,9 +154,20 @@ def needs(arch: str, size: str, folder: str) -> dict[str, Any]:
         },
         "whole_bytes": plan["resident_bytes_max"] + beside,
         "least_bytes": least + beside,
+        "int4_file_bytes": packed["file_bytes"],
+        "int4_touched_bytes_per_token": packed["touched_bytes_per_token"],
+        "int4_whole_bytes": packed["resident_bytes_max"] + beside_packed,
     }
     os.unlink(path)
     return told
+
+
+def plan_of(path: str) -> tuple[dict[str, Any], int]:
+    """Return the plan of a model file, and the smallest limit that it can run in."""
+    model = tinyrwkv.load(path, backend="numpy")
+    found = model.plan(), least_resident(model.steps)
+    model.close()
+    return found
 
 
 def process_bytes(folder: str) -> int | None:
@@ -179,6 +199,9 @@ def markdown(rows: list[dict[str, Any]], process: int) -> str:
         "whole in memory",
         "runs in",
         "at least",
+        "file, int4",
+        "read a token",
+        "runs in",
     )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
@@ -193,6 +216,9 @@ def markdown(rows: list[dict[str, Any]], process: int) -> str:
             *(f"{size / 1e6:,.0f} MB" for size in megabytes),
         ]
         cells += [fits(row["whole_bytes"] + process), f"{row['least_bytes'] / 1e6:,.0f} MB"]
+        for key in ("int4_file_bytes", "int4_touched_bytes_per_token"):
+            cells.append(f"{row[key] / 1e6:,.0f} MB")
+        cells.append(fits(row["int4_whole_bytes"] + process))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ SAVED = json.loads((ROOT / "benchmarks" / "results" / "what_runs.json").read_tex
 
 
 @pytest.mark.parametrize("arch", VERSIONS)
-@pytest.mark.parametrize("dtype", ["f16", "int8"])
+@pytest.mark.parametrize("dtype", ["f16", "int8", "int4"])
 def test_a_placeholder_is_planned_as_the_file_it_stands_for(
     arch: str, dtype: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,6 +39,8 @@ def test_a_placeholder_is_planned_as_the_file_it_stands_for(
     assert [t._replace(crc32=0) for t in real.file.tensors.values()] == list(
         hole.file.tensors.values()
     )
+    if dtype == "int4":
+        return  # its rows hold scales too, and nothing tells how many weights they have
     sizes = {"f16": 2, "int8": 1}
     matrices = [t for t in real.file.tensors.values() if t.dtype in ("f16", "i8")]
     others = [
