@@ -4,8 +4,9 @@ python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy torch rwkv llama-c
 python benchmarks/peers.py --peers-python /tmp/peers/bin/python
 
 A random checkpoint becomes a .pth (float32, for the package), a .trwkv (int8), and from that a
-.gguf (Q8_0, which needs the package gguf). This engine runs the .trwkv as it is, and as
-`--preset exact` makes it, with the same bits out. Each engine with each number of threads is a
+.gguf (Q8_0, which needs the package gguf), of which llama.cpp makes one of Q4_0. This engine runs
+the .trwkv as it is, as `--preset exact` makes it, with the same bits out, and as `--dtype int4
+--parts all` rounds it. Each engine with each number of threads is a
 process. They take turns, and one works at a time.
 
 A peer that is not there, or that a prompt kills, is left out with the reason. llama.cpp dies where
@@ -48,6 +49,15 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 from benchmarks.random_checkpoint import read
 torch.save({name: torch.from_numpy(x) for name, x in read(sys.argv[2]).items()}, sys.argv[3])
+"""
+
+
+QUANTIZE_GGUF = """
+import ctypes, sys, llama_cpp
+options = llama_cpp.llama_model_quantize_default_params()
+options.ftype, options.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0, True
+names = [name.encode() for name in sys.argv[1:]]
+sys.exit(llama_cpp.llama_model_quantize(*names, ctypes.byref(options)))
 """
 
 
@@ -146,6 +156,14 @@ def ratios(
                     exact["decode_tok_s"] / peer["decode_tok_s"]
                 )
             found[f"RSS of {about}, by ours"] = peer["rss"] / ours[threads]["rss"]
+    for (name, threads), one in by.items():
+        if name == "tinyrwkv int4":
+            by_threads = f"{threads} threads"
+            own = ours[threads]["decode_tok_s"]
+            found[f"decode of int4 by int8, {by_threads}"] = one["decode_tok_s"] / own
+            if peer := by.get(("llama Q4_0", threads)):
+                ratio = one["decode_tok_s"] / peer["decode_tok_s"]
+                found[f"decode of int4 by llama Q4_0, {by_threads}"] = ratio
     for threads, one in ours.items():
         found[f"decode by the stream read, {threads} threads"] = (
             touched * one["decode_tok_s"] / stream[str(threads)] / 1e9
@@ -163,13 +181,16 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
     random_checkpoint.write(raw, sizes(options.arch, options.layers, options.width, options.vocab))
     convert(raw, base + ".trwkv")
     compress(base + ".trwkv", base + ".exact.trwkv", PRESETS["exact"])
+    convert(raw, base + ".int4.trwkv", "int4", parts="all")
     plans = [
         ("tinyrwkv", "", sys.executable, ".trwkv"),
         ("tinyrwkv", "exact", sys.executable, ".exact.trwkv"),
+        ("tinyrwkv", "int4", sys.executable, ".int4.trwkv"),
     ]
     plans += [
         ("rwkv", "", options.peers_python, ".pth"),
         ("llama", "", options.peers_python, ".Q8_0.gguf"),
+        ("llama", "Q4_0", options.peers_python, ".Q4_0.gguf"),
     ]
     started: list[Engine] = []
     skipped: dict[str, str] = {}
@@ -178,19 +199,26 @@ def start(options: argparse.Namespace, folder: str) -> tuple[list[Engine], dict[
             if python is None:
                 raise RuntimeError("no --peers-python given")
             if end == ".pth":
-                command = [python, "-c", SAVE_PTH, ROOT, raw, base + end]
-                ended = subprocess.run(command, capture_output=True, text=True)
-                if ended.returncode:
-                    raise RuntimeError(ended.stderr.strip().splitlines()[-1])
-            if end.endswith(".gguf"):
+                _run([python, "-c", SAVE_PTH, ROOT, raw, base + end])
+            if end == ".Q8_0.gguf":
                 export(base + ".trwkv", base + end)
+            if end == ".Q4_0.gguf":
+                _run([python, "-c", QUANTIZE_GGUF, base + ".Q8_0.gguf", base + end])
             for threads in options.threads:
                 engine = Engine(name, python, base + end, threads, f"{base}-{name}.log", form)
                 engine.ask("prefill", tokens=[*range(16)])
                 started.append(engine)
         except (OSError, RuntimeError, TinyRWKVError) as error:
-            skipped[name] = str(error)
+            skipped[f"{name} {form}".strip()] = str(error)
     return started, skipped
+
+
+def _run(command: list[str]) -> None:
+    """Run a script; raise a RuntimeError with its last words if it fails."""
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        last = [*ended.stderr.strip().splitlines(), f"it ended with {ended.returncode}"]
+        raise RuntimeError(last[-1])
 
 
 def agree(engines: list[Engine], vocab: int, folder: str) -> dict[str, dict[str, Any]]:
