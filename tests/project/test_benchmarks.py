@@ -222,14 +222,15 @@ def test_the_steps_of_a_start_run(tiny, step):
 def test_peers_that_are_not_there_are_left_out(run):
     few = ["--turns", "1", "--tokens", "2", "--prompt", "3", "--threads", "1"]
     told = run(peers, *SHAPE, *few, "--peers-python", "/nowhere/python")
-    assert list(told["ratios"]) == ["decode by the stream read, 1 threads"]
-    assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
+    both = {"decode of int4 by int8, 1 threads", "decode by the stream read, 1 threads"}
+    assert set(told["ratios"]) == both
+    names = ["tinyrwkv", "tinyrwkv exact", "tinyrwkv int4"]
+    assert [one["name"] for one in told["runs"]] == names
     for one in told["runs"]:
-        assert one["engine"].startswith("tinyrwkv ") and one["engine"].endswith(", exact") == (
-            "exact" in one["name"]
-        )
+        _, _, form = one["name"].partition(" ")
+        assert one["engine"].startswith("tinyrwkv ") and one["engine"].endswith(form)
         assert one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 and one["load_s"] > 0
-    assert set(told["left_out"]) == {"rwkv", "llama"}
+    assert set(told["left_out"]) == {"rwkv", "llama", "llama Q4_0"}
 
 
 def test_ratios_compare_runs_with_as_many_threads():
@@ -244,7 +245,10 @@ def test_ratios_compare_runs_with_as_many_threads():
         one("llama", 2, 50, 40),
     ]
     runs.append(one("tinyrwkv exact", 2, 160, 10))
+    runs += [one("tinyrwkv int4", 1, 180, 5), one("llama Q4_0", 1, 90, 15)]
     found = peers.ratios(runs, {"1": 20.0, "2": 30.0}, 10**8)
+    assert found["decode of int4 by int8, 1 threads"] == 1.8
+    assert found["decode of int4 by llama Q4_0, 1 threads"] == 2
     exact = {what: ratio for what, ratio in found.items() if "exact" in what}
     assert exact == {"decode of the exact file by llama, 2 threads": 3.2}
     assert found["decode by llama, 1 threads"] == 2 and found["prefill by llama, 2 threads"] == 3
