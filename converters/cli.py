@@ -54,8 +54,8 @@ examples:
       The model reads less for each token and computes the same bits.
   tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite \\
     --calibrate book.txt --report lite.html
-      All techniques of RWKV-Lite, fitted to a text. Without --calibrate they are fitted to text
-      that the model writes itself.
+      Read least for each token: layers in int4, predicted neurons, a preview of the head, fitted
+      to a text. Without --calibrate they are fitted to text that the model writes itself.
   tinyrwkv-convert rwkv.pth lite.trwkv --vocab world --preset lite \\
     --calibrate book.txt --judge novel.txt letters.txt
       Show the loss on texts of other kinds too, where it is usually larger.
@@ -135,7 +135,9 @@ def parser() -> argparse.ArgumentParser:
         "(default: the one that INPUT has)",
     )
     made.add_argument(
-        "--dtype", choices=DTYPES, default="int8", help="type of the matrices (default: int8)"
+        "--dtype",
+        choices=DTYPES,
+        help="type of the matrices (default: int8; with --preset lite int4)",
     )
     made.add_argument(
         "--ln-x-eps",
@@ -211,7 +213,7 @@ def _write(
     if wanted is None:
         return convert(
             **files,
-            dtype=arguments.dtype,
+            dtype=arguments.dtype or "int8",
             progress=partial(tell, "convert"),
             parts=arguments.parts or PARTS[0],
         )

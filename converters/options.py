@@ -41,14 +41,14 @@ def _add_choices(group: argparse._ArgumentGroup) -> None:
         "--preset",
         choices=sorted(PRESETS),
         help="exact: read less for each token and compute the same bits; "
-        "lite: all techniques of RWKV-Lite",
+        "lite: read least (layers in int4, predicted neurons, a preview of the head)",
     )
     group.add_argument(
         "--budget",
         type=budget,
         metavar="BYTES",
         help="search for the options with the lowest loss that keep at most this much of the "
-        "file in memory, such as 24MB",
+        "file in memory, such as 24MB; they are those of int8",
     )
     group.add_argument(
         "--calibrate",
@@ -159,7 +159,7 @@ def read(arguments: argparse.Namespace) -> Options | None:
     given = {
         name: getattr(arguments, name) for name in Options._fields if _is_given(arguments, name)
     }
-    if arguments.dtype == "int4" and not arguments.round:
+    if _is_int4(arguments) and not arguments.round:
         given["int4"] = arguments.parts or PARTS[0]
     options = _over_preset(arguments, given)
     if arguments.budget is not None:
@@ -171,7 +171,7 @@ def read(arguments: argparse.Namespace) -> Options | None:
         fix = "leave --round out: int4 is fitted then"
         sentence = "--round does not go with options that compress"
         raise _refused("--round and others", "one of them", fix, sentence)
-    if arguments.dtype not in ("int8", "int4"):
+    if arguments.dtype not in (None, "int8", "int4"):
         raise ArgumentError(
             "arguments",
             "dtype",
@@ -189,10 +189,17 @@ def _is_given(arguments: argparse.Namespace, name: str) -> bool:
     return value is not None and value is not False
 
 
+def _is_int4(arguments: argparse.Namespace) -> bool:
+    """Tell whether matrices become int4: `--dtype` says it, or else the preset."""
+    if arguments.dtype is None and arguments.preset is not None:
+        return PRESETS[arguments.preset].int4 is not None
+    return bool(arguments.dtype == "int4")
+
+
 def _check_int4(arguments: argparse.Namespace) -> None:
     """Refuse arguments that are for int4 if that is not the type."""
     for name in ("parts", "round"):
-        if arguments.dtype != "int4" and _is_given(arguments, name):
+        if not _is_int4(arguments) and _is_given(arguments, name):
             flag, fix = _flag(name), "add --dtype int4"
             raise _refused(flag, "it together with --dtype int4", fix, f"{flag} is for int4")
 
@@ -200,6 +207,8 @@ def _check_int4(arguments: argparse.Namespace) -> None:
 def _over_preset(arguments: argparse.Namespace, given: dict[str, Any]) -> Options:
     """Return the options of the preset, and over them those that were given."""
     options = PRESETS[arguments.preset] if arguments.preset else Options()
+    if not _is_int4(arguments):
+        options = options._replace(int4=None)
     for name in given:
         gone: dict[str, Any] = dict.fromkeys(_INSTEAD.get(name, ()))
         options = options._replace(**gone)

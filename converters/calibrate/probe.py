@@ -62,7 +62,7 @@ class Probe:
         stops: list[int] = []
         for i, operation in enumerate(self.model.program.operations):
             name = operation.label
-            if operation.opcode != op.MATMUL or name not in asked:
+            if operation.opcode not in (op.MATMUL, op.SPARSE) or name not in asked:
                 continue
             asked.remove(name)
             stops.append(i)
@@ -148,10 +148,11 @@ class Probe:
         fields = self.model.program.operations[stop].fields
         private = self.workspace.private[0]
         memory = self.workspace.shared if fields.shared else private
-        dtype = np.dtype(np.int16 if fields.kind == op.INT8 else np.float32)
+        is_quantised = fields.kind in (op.INT8, op.INT4)
+        dtype = np.dtype(np.int16 if is_quantised else np.float32)
         flat = np.frombuffer(memory, dtype, tokens * fields.stride, fields.src)
         x = flat.reshape(tokens, -1)[:, : fields.cols]
-        if fields.kind != op.INT8:
+        if not is_quantised:
             return x.copy()
         scale = np.frombuffer(private, np.float32, tokens, fields.src_scale)
         return x * scale[:, None]

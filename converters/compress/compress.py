@@ -41,6 +41,8 @@ def compress(
 ) -> dict[str, Any]:
     """Convert a checkpoint or a dense model file to a compressed one.
 
+    Matrices that hold values of int4 already, such as recovered ones, keep them in int4.
+
     Parameters
     ----------
     input : str or path-like
@@ -96,7 +98,8 @@ def compress(
         dense = os.path.join(folder, "dense.trwkv")
         show = partial(tell, "convert")
         about = (vocab, ln_x_eps, template, license)
-        found = convert(input, dense, "int8", *about, progress=show, adapter=adapter)
+        keep = None if options.factored else options.int4  # factors are made of int8
+        found = convert(input, dense, "int8", *about, progress=show, adapter=adapter, keep=keep)
         with Pipeline(dense, folder, options.seed, tell) as pipeline:
             pipeline.calibrate(name_of(name), text, lossless, texts)
             if budget is not None:

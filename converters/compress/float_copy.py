@@ -8,8 +8,10 @@ import numpy as np
 
 from tinyrwkv import Model, load
 from tinyrwkv.errors import os_errors
+from tinyrwkv.file import int4
 from tinyrwkv.file.quant import dequantize_rows
 from tinyrwkv.file.tensors import TensorFile
+from tinyrwkv.versions.layout import MATRIX
 
 from ..write.whole import ModelWriter
 
@@ -17,7 +19,7 @@ Array = np.ndarray
 
 
 class FloatCopy:
-    """A copy of an int8 model in float32, with dense channel mixes; a context manager.
+    """A copy of a model in float32, with dense channel mixes; a context manager.
 
     The kernels read each matrix as it is at the time. The file is not a valid model any more after
     a change: its checksums are those of the model before.
@@ -25,7 +27,7 @@ class FloatCopy:
     Parameters
     ----------
     model : Model
-        int8, with dense matrices, factors, or values by rows.
+        int8 or int4, with dense matrices, factors, or values by rows.
     path : str
         Where the copy lies; it is removed in the end.
     threads : int
@@ -40,7 +42,7 @@ class FloatCopy:
         source = model.file
         with ModelWriter(path, {**source.metadata, "dtype": "f32"}) as writer:
             for name in source.tensors:
-                if f"{name}.scale" in source:
+                if f"{name}.scale" in source or is_packed(source, name):
                     writer.add(dense_name(name), dense_matrix(source, name))
                 elif not name.endswith(".scale"):
                     writer.add(name, source[name])
@@ -69,8 +71,17 @@ def dense_name(name: str) -> str:
     return name.removesuffix("rows") + "weight" if name.endswith(".rows") else name
 
 
+def is_packed(file: TensorFile, name: str) -> bool:
+    """Tell whether a tensor is a matrix in int4."""
+    is_matrix = MATRIX.search(name) is not None or name.endswith(".rows")
+    return is_matrix and file.tensors[name].dtype == "u8"
+
+
 def dense_matrix(file: TensorFile, name: str) -> Array:
-    """Return a matrix of an int8 model as float32 [out, in], also if it is stored by rows."""
+    """Return a matrix of int8 or int4 as float32 [out, in], also if it is stored by rows."""
+    if is_packed(file, name):
+        weights = int4.dequantize(file[name])
+        return np.ascontiguousarray(weights.T) if name.endswith(".rows") else weights
     scale = file[f"{name}.scale"]
     if name.endswith(".rows"):
         return np.ascontiguousarray((file[name] * scale).T)

@@ -12,13 +12,14 @@ import numpy as np
 
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError, os_errors
+from tinyrwkv.versions.forms import matrix_shape
 
 from ..calibrate.calibration import Calibration, Tell
 from ..calibrate.walk import Walk
 from ..techniques.gptq import gptq, gptq_rows
 from ..techniques.round_int4 import Int4, round_int4
 from ..write.parts import SCALES, is_int4
-from .float_copy import FloatCopy, dense_matrix, dense_name
+from .float_copy import FloatCopy, dense_matrix, dense_name, is_packed
 from .stages import Stage
 
 Array = np.ndarray
@@ -42,7 +43,13 @@ class Error(NamedTuple):
 
 
 def round_by_gptq(
-    model: Model, calibration: Calibration, tell: Tell, folder: str, parts: str, threads: int
+    model: Model,
+    calibration: Calibration,
+    tell: Tell,
+    folder: str,
+    parts: str,
+    by_neuron: bool,
+    threads: int,
 ) -> Stage:
     """Round matrices to int4 so that their outputs change least.
 
@@ -53,13 +60,16 @@ def round_by_gptq(
     Parameters
     ----------
     model : Model
-        int8; its matrices are dense, factors, or values by rows.
+        Its matrices are dense, factors, or values by rows. Those in int4 stay as they are.
     calibration : Calibration
     tell : callable
     folder : str
         Where files lie, such as a copy of the model in float32; the caller removes it.
     parts : str
         "body" or "all": see ``write.parts``.
+    by_neuron : bool
+        Group the values of a channel mix by neuron, as sparse forms need them, and store them by
+        rows. Values in int4 that are grouped by outputs are rounded again then.
     threads : int
 
     Returns
@@ -71,12 +81,7 @@ def round_by_gptq(
     ArgumentError
         There is nothing to round.
     """
-    tensors = model.file.tensors
-    names = [
-        name
-        for name, tensor in tensors.items()
-        if tensor.dtype == "i8" and is_int4(name, tensor.shape[-1], parts)
-    ]
+    names = unrounded(model, parts, by_neuron)
     if not names:
         expected = "matrices in int8, as wide as a multiple of 64"
         sentence = f"{model.path} has no {expected}, which could become int4"
@@ -86,12 +91,30 @@ def round_by_gptq(
         rounding = _Rounding(model, copy, calibration, folder, names, tell)
         rounding.run()
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {
-        name: partial(_read, folder, name) for name in names
+        name: partial(_read, folder, new) for name, new in names.items()
     }
     params = {"parts": parts, **SCALES, "text": calibration.source}
+    if by_neuron:
+        params["values"] = "by neuron"
     # The kernels choose among values by rows, which are smaller now.
-    part = "channel_mix" if any(name.endswith(".rows") for name in names) else None
+    part = "channel_mix" if any(new.endswith(".rows") for new in names.values()) else None
     return Stage("gptq", edits, params, _report(rounding.errors), {}, part, dtype="int4")
+
+
+def unrounded(model: Model, parts: str, by_neuron: bool) -> dict[str, str]:
+    """Return the names of the matrices to round, each with its name in the new file.
+
+    The parameters are those of `round_by_gptq`.
+    """
+    found: dict[str, str] = {}
+    for name, tensor in model.file.tensors.items():
+        turns = by_neuron and name.endswith("ffn.value.weight")
+        new = name.removesuffix("weight") + "rows" if turns else name
+        if tensor.dtype == "i8" or (turns and is_packed(model.file, name)):
+            outputs, inputs = matrix_shape(tensor) if len(tensor.shape) == 2 else (0, 0)
+            if is_int4(new, outputs if turns else inputs, parts):
+                found[name] = new
+    return found
 
 
 class _Rounding:
@@ -103,7 +126,7 @@ class _Rounding:
         copy: FloatCopy,
         calibration: Calibration,
         folder: str,
-        names: list[str],
+        names: dict[str, str],
         tell: Tell,
     ) -> None:
         self.model = model
@@ -139,15 +162,15 @@ class _Rounding:
         for name in wanted:
             weight = dense_matrix(self.model.file, name)
             with _named(name):
-                if name.endswith(".rows"):
+                if self.names[name].endswith(".rows"):
                     fit = gptq_rows(weight.T, moments.pop(dense_name(name)))
                 else:
                     fit = gptq(weight, moments.pop(name))
             self.errors[name] = Error(fit.error, fit.rounded_error)
-            self._keep(name, fit.int4)
+            self._keep(self.names[name], fit.int4)
 
     def _keep(self, name: str, rounded: Int4) -> None:
-        """Keep a matrix in a file, and let what follows read it."""
+        """Keep a matrix of the new file in a file, and let what follows read it."""
         path = _path(self.folder, name)
         with os_errors(path, "write"):
             np.save(path, rounded.packed())
@@ -185,6 +208,8 @@ def _report(errors: Mapping[str, Error]) -> dict[str, Any]:
     for name, error in errors.items():
         words = dense_name(name).removesuffix(".weight").split(".")
         kinds.setdefault(".".join(words[-2:]), []).append(error)
+    if not errors:  # only the embedding, which is rounded to nearest
+        return {}
     worst = max(errors, key=lambda name: errors[name].gptq)
     return {
         **_mean(list(errors.values())),

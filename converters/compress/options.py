@@ -79,6 +79,11 @@ class Options(NamedTuple):
         return self.low_rank is not None or self.rank_budget is not None
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether only the weights of some neurons are read."""
+        return self.sparse_ffn is not None
+
+    @property
     def lossless(self) -> bool:
         """Whether the model computes the same bits."""
         is_rounded = self.factored or self.int4 is not None
@@ -130,16 +135,6 @@ class Options(NamedTuple):
                 self.head_rows is not None and self.head is None,
                 "--head-rows is for a head with a preview",
                 "add --head preview",
-            ),
-            (
-                self.int4 is not None and self.sparse_ffn == "predict",
-                "--dtype int4 and --sparse-ffn predict do not go together",
-                "leave --sparse-ffn out, or give --sparse-ffn exact",
-            ),
-            (
-                self.int4 == "all" and self.head is not None,
-                "--parts all and --head do not go together",
-                "leave --parts out: the head stays int8 then",
             ),
             (
                 self.whiten and not self.whitened,

@@ -25,7 +25,7 @@ from ..judge.metrics import TextLoss
 from ..techniques.predict_ffn import PredictorSettings
 from ..write.edit import edit
 from . import stages
-from .int4 import round_by_gptq
+from .int4 import round_by_gptq, unrounded
 from .options import KEEP, Options
 from .spectra import Spectra
 from .stages import Stage
@@ -64,7 +64,7 @@ class Pipeline:
     Parameters
     ----------
     dense : str
-        The file of a dense int8 model.
+        The file of a dense model in int8, in which some matrices may be int4.
     folder : str
         Where the models in between lie; the caller removes it.
     seed : int
@@ -104,8 +104,10 @@ class Pipeline:
         self.metadata["compression"] = [*self.metadata.get("compression", []), *self._calibrated]
         self.figures: dict[str, Any] = {"bytes": {"dense": self._sizes({})}}
         self.notes: list[str] = []
-        self._chosen: dict[str, float] = {}  # bytes that kernels choose for a token, by part
         self._last = self._of_dense
+        # Bytes that kernels choose for a token, by part. Values that hold int4 may lie in rows.
+        of_values = 0.0 if self._last is None else self._last.chosen
+        self._chosen: dict[str, float] = {"channel_mix": of_values} if of_values else {}
 
     def calibrate(
         self,
@@ -156,16 +158,22 @@ class Pipeline:
                 k=options.low_rank,
                 budget=budget,
             )
+        if options.int4 is not None and not self._is_rounded(options.int4, options.is_sparse):
+            yield round_by_gptq(
+                *(self.model, self._text(), self.tell, self.folder),
+                *(options.int4, options.is_sparse, THREADS),
+            )
         if options.sparse_ffn is not None:
             settings = None if options.sparse_ffn == "exact" else _predictor_settings(options)
             yield stages.sparsify_ffn(self.model, self._text(), self.tell, settings)
-        if options.int4 is not None:
-            yield round_by_gptq(
-                self.model, self._text(), self.tell, self.folder, options.int4, THREADS
-            )
         if options.head is not None:
             rows = options.candidates(self.model.config["vocab_size"])
             yield stages.preview_head(self.model, self._text(), self.tell, rows, self.seed)
+
+    def _is_rounded(self, parts: str, by_neuron: bool) -> bool:
+        """Tell whether the model is one of int4 in which nothing is left to round."""
+        is_int4 = self.model.config["dtype"] == "int4"
+        return is_int4 and not unrounded(self.model, parts, by_neuron)
 
     def apply(self, stage: Stage, max_nll_rise: float | None = None) -> None:
         """Write the model that a stage makes, measure it, and record both.

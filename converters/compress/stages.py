@@ -11,6 +11,7 @@ import numpy as np
 from tinyrwkv import Model
 from tinyrwkv.engine.plan import TYPICAL_TOKENS
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.versions.forms import matrix_shape
 from tinyrwkv.versions.layout import FACTORED
 
 from ..calibrate.calibration import MEMORY, Calibration, Tell, groups
@@ -32,8 +33,10 @@ from ..techniques.predict_ffn import (
     predicted,
 )
 from ..techniques.preview_head import fit_preview, mean_probabilities, seen_bytes
-from ..techniques.sparse_ffn import Neurons, Tensors, sparse_exact
+from ..techniques.round_int4 import round_int4
+from ..techniques.sparse_ffn import AnyNeurons, Neurons, PackedNeurons, Tensors, sparse_exact
 from ..write.edit import Edits
+from .float_copy import dense_matrix, is_packed
 from .spectra import Spectra, matrix
 
 Array = np.ndarray
@@ -241,7 +244,8 @@ def sparsify_ffn(
     calibration : Calibration
     tell : callable
     settings : PredictorSettings, optional
-        Without them, all keys are read, and then the values of neurons that fire: the same bits.
+        Without them, all keys are read, and then the values of neurons that fire: in int8 the same
+        bits, in int4 the same terms, which are added in another order.
 
     Returns
     -------
@@ -265,12 +269,12 @@ def sparsify_ffn(
     for ffn, (tensors, _) in zip(layers, made, strict=True):
         named = {ffn + end: array for end, array in tensors.items()}
         edits[ffn + "key.weight"] = partial(_key_part, named)
-        edits[ffn + "value.weight"] = partial(_value_part, named)
+        edits[_value(model, ffn)] = partial(_value_part, named)
 
     reports = [report for _, report in made]
     mean = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]}
     report = {**mean, "layers": reports}
-    lossless = settings is None
+    lossless = settings is None and model.config["dtype"] == "int8"
     return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless)
 
 
@@ -281,8 +285,10 @@ Layer = tuple[Tensors, dict[str, Any]]
 def _dense_channel_mixes(model: Model) -> list[str]:
     """Return what the names of each layer's channel mix begin with."""
     layers = [f"blocks.{layer}.ffn." for layer in range(model.config["n_layer"])]
-    needed = [ffn + end for ffn in layers for end in ("key.weight", "value.weight")]
-    if any(name not in model.file for name in needed):
+    names = [name for ffn in layers for name in (ffn + "key.weight", _value(model, ffn))]
+    # Values in int4 may be grouped by neuron. They lie in rows then, but in no order of use.
+    made = [name for name in names if name.endswith(".rows") and not is_packed(model.file, name)]
+    if made or any(name not in model.file for name in names):
         found, fix = "sparse channel mixes already", "leave --sparse-ffn out"
         sentence = f"the channel mixes of {model.path} are sparse already"
         raise ArgumentError(model.path, "sparse ffn", found, "dense ones", fix, sentence)
@@ -295,7 +301,7 @@ def _exact_layers(
     """Return the channel mixes, with the neurons that fire often first."""
     made: list[Layer] = []
     for group, _ in _layer_groups(model, layers):
-        values = [ffn + "value.weight" for ffn in group]
+        values = [_value(model, ffn) for ffn in group]
         show = partial(tell, "neurons")
         found = collect(model, calibration.fit, counts=values, progress=show)
         for ffn, value in zip(group, values, strict=True):
@@ -342,16 +348,37 @@ def _predicted_layers(
 
 def _layer_groups(model: Model, layers: Sequence[str]) -> Iterator[tuple[list[str], int]]:
     """Yield layers whose samples fit into memory together, and the tokens to sample."""
-    F, C = model.file.tensors[layers[0] + "key.weight"].shape
+    F, C = matrix_shape(model.file.tensors[layers[0] + "key.weight"])
     samples = min(SAMPLES, (SAMPLES << 12) // F)
     size = samples * (2 * C + 4)  # int16 inputs and their float32 scale
     for group in groups([(ffn, size) for ffn in layers], MEMORY):
         yield group, samples
 
 
-def _neurons(model: Model, ffn: str) -> Neurons:
-    names = ("key.weight", "key.weight.scale", "value.weight", "value.weight.scale")
-    return Neurons(*(model.file[ffn + name] for name in names))
+def _value(model: Model, ffn: str) -> str:
+    """Return the name of the values of a channel mix: a matrix, or a table of rows."""
+    rows = ffn + "value.rows"
+    return rows if rows in model.file else ffn + "value.weight"
+
+
+def _neurons(model: Model, ffn: str) -> AnyNeurons:
+    key, value = ffn + "key.weight", _value(model, ffn)
+    if is_packed(model.file, key) or is_packed(model.file, value):
+        return PackedNeurons(_packed(model, key), _packed(model, value))
+    names = (key, key + ".scale", value, value + ".scale")
+    return Neurons(*(model.file[name] for name in names))
+
+
+def _packed(model: Model, name: str) -> Array:
+    """Return a key, or values by neuron, in int4; rounded to nearest if they are stored otherwise.
+
+    Of a model whose other matrices keep their int8, only some may be in int4.
+    """
+    of_values = ".ffn.value." in name
+    if is_packed(model.file, name) and of_values == name.endswith(".rows"):
+        return model.file[name]
+    weights = dense_matrix(model.file, name)
+    return round_int4(np.ascontiguousarray(weights.T) if of_values else weights).packed()
 
 
 def _gate(model: Model, ffn: str) -> str | None:
@@ -409,15 +436,17 @@ def preview_head(model: Model, calibration: Calibration, tell: Tell, rows: int, 
         model, calibration.fit, inputs=[name], samples=SAMPLES, seed=seed, progress=show
     )
     states = statistics.inputs.pop(name) * statistics.scales.pop(name)[:, None]  # (n, C)
-    weight = matrix(model, name)  # (V, C)
+    weight = dense_matrix(model.file, name)  # (V, C)
+    packed = model.file[name] if is_packed(model.file, name) else None
 
     tell("head", 0, 1)
-    parts, report = fit_preview(weight, states, rows=rows, seed=seed)
+    parts, report = fit_preview(weight, states, rows=rows, seed=seed, packed=packed)
     report["seen_bytes"] = seen_bytes(parts, states[:TYPICAL_TOKENS])
     tell("head", 1, 1)
 
     tensors = {f"head.{part}": array for part, array in parts.items()}
-    params = {"form": "preview", "rows": rows, "seed": seed}
+    params: dict[str, Any] = {"form": "preview", "rows": rows, "seed": seed}
+    params |= {} if packed is None else {"dtype": "int4"}
     figures = {"coverage": _coverage(weight, states[:COVERED])}
     return Stage("head", {name: partial(dict, tensors)}, params, report, figures, "head")
 

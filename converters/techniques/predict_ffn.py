@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
-from tinyrwkv.file.quant import dequantize_rows
 
 from .expected_energy import Expectation, fit_expectation
 from .mlp_predictor import Network, Progress, train
 from .pack_codes import pack_codes
 from .sign_predictor import fit_signs, scores
-from .sparse_ffn import Neurons, Tensors, bundle, hot_first
+from .sparse_ffn import AnyNeurons, Tensors, hot_first
 
 Array = np.ndarray
 
@@ -86,7 +85,7 @@ class Fit(NamedTuple):
 
     Attributes
     ----------
-    neurons : Neurons
+    neurons : Neurons or PackedNeurons
     signs : ndarray, uint8, shape (F, C / 8)
         A bit for each sign, 1 for +1, the lowest bit first.
     by_signs : Expectation
@@ -102,7 +101,7 @@ class Fit(NamedTuple):
         The same of all neurons.
     """
 
-    neurons: Neurons
+    neurons: AnyNeurons
     signs: Array
     by_signs: Expectation
     network: Network | None
@@ -120,7 +119,7 @@ class Fit(NamedTuple):
 
 
 def fit_layer(
-    neurons: Neurons,
+    neurons: AnyNeurons,
     inputs: Inputs,
     effects: Array | None = None,
     settings: PredictorSettings | None = None,
@@ -130,7 +129,7 @@ def fit_layer(
 
     Parameters
     ----------
-    neurons : Neurons
+    neurons : Neurons or PackedNeurons
     inputs : Inputs
         Of the key matrix, of the model as it will run; 8,192 tokens are enough.
     effects : ndarray, float32, shape (C,), optional
@@ -152,8 +151,7 @@ def fit_layer(
     settings = settings or PredictorSettings()
     _check_inputs(neurons, inputs)
     q, scale = inputs
-    K = dequantize_rows(neurons.key, neurons.key_scale)  # (F, C)
-    V = dequantize_rows(neurons.value, neurons.value_scale)  # (C, F)
+    K, V = neurons.weights()  # (F, C), (C, F)
 
     # hidden = relu(K x)^2,  energy_f = hidden_f^2 |D V_f|^2
     weight = np.square(V if effects is None else V * effects[:, None]).sum(axis=0)  # (F,)
@@ -189,7 +187,7 @@ def fit_layer(
     )
 
 
-def _check_inputs(neurons: Neurons, inputs: Inputs) -> None:
+def _check_inputs(neurons: AnyNeurons, inputs: Inputs) -> None:
     _, C = neurons.check()
     if C % 64:
         expected, fix = "a multiple of 64, which predictors work on", "use the exact form"
@@ -334,9 +332,7 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
     tensors = {
         "predictor.signs": pack_codes(signs, 1),
         "predictor.threshold": np.where(always, np.float32(-np.inf), thresholds),
-        "bundles": bundle(neurons.key, neurons.value),
-        "bundles.key_scale": neurons.key_scale,
-        "bundles.value_scale": neurons.value_scale,
+        **neurons.bundled(),
     }
     if fit.network is not None and fit.by_network is not None:
         fc1, fc1_scale, fc2, fc2_scale = fit.network
@@ -349,7 +345,7 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _report(fit: Fit, at: int, always: int, tensors: Tensors) -> dict[str, Any]:
-    F, C = fit.neurons.check()
+    F = len(fit.neurons.key)
     chosen = float(fit.chosen[at].sum(dtype=np.float64))  # neurons, for a token
     read_whole = sum(array.nbytes for name, array in tensors.items() if name != "bundles")
     return {
@@ -360,7 +356,7 @@ def _report(fit: Fit, at: int, always: int, tensors: Tensors) -> dict[str, Any]:
         "energy": float(fit.energy[at]) / max(fit.all_energy, 1e-30),
         "always": always,
         "price": float(fit.prices[at]),
-        "bytes_before": 2 * F * C + 4 * (F + C),
+        "bytes_before": fit.neurons.nbytes,
         # The key of every chosen neuron, and the value of those that fire.
-        "bytes_after": read_whole + C * (chosen + float(fit.firing[at])),
+        "bytes_after": read_whole + fit.neurons.row_bytes * (chosen + float(fit.firing[at])),
     }

@@ -5,7 +5,7 @@ rows are sorted by how probable their tokens are, and for every row a few bits h
 of it. It is fitted to the vectors that the model really makes: x, the output of the last layer
 norm. The most probable rows get more bits. One pass over these gives the preview.
 
-Then the exact int8 rows of the candidates are read: those where the error of the preview would
+Then the exact rows of the candidates are read: those where the error of the preview would
 show, because the probability times the variance of the error is largest. All other tokens keep
 their previewed logit.
 
@@ -83,6 +83,7 @@ def fit_preview(
     levels: Sequence[tuple[int, int, int]] | None = None,
     rows: int = 1024,
     seed: int = 0,
+    packed: Array | None = None,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Make the preview of a head.
 
@@ -97,6 +98,9 @@ def fit_preview(
         Candidates: exact rows to read for each token.
     seed : int
         Of the rotations that spread each row's weights over its coordinates.
+    packed : ndarray, uint8, shape (V, row_bytes(C)), optional
+        The rows in int4, which `weight` has in float32. They are the exact rows then; by default,
+        these are in int8.
 
     Returns
     -------
@@ -136,7 +140,6 @@ def fit_preview(
     # Half the variance of its error on every logit keeps the mean of exp(z).
     bias, bias_range = _uniform_codes((W @ centre).astype(np.float32) + error / 2)
     spread, spread_range = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
-    exact, exact_scale = quantize_rows(np.ascontiguousarray(weight[order]))
     parts = {
         **codes,
         "places": np.argsort(order).astype(np.uint16 if V <= 1 << 16 else np.int32),
@@ -149,10 +152,18 @@ def fit_preview(
         "ranges": np.stack([bias_range, spread_range]),
         "tables": np.stack(tables),
         "wanted": np.array([rows], np.int32),
-        "rows.weight.scale": exact_scale,
-        "rows.weight": exact,
+        **_exact_rows(weight if packed is None else packed, order),
     }
     return parts, {"rows": rows, "error": float(p @ error), **count_bytes(parts)}
+
+
+def _exact_rows(rows: Array, order: Array) -> HeadParts:
+    """Return the exact rows in another order: int4 as it is, floats in int8."""
+    ordered = np.ascontiguousarray(rows[order])
+    if rows.dtype == np.uint8:
+        return {"rows.weight": ordered}
+    exact, scale = quantize_rows(ordered)
+    return {"rows.weight.scale": scale, "rows.weight": exact}
 
 
 def seen_bytes(parts: HeadParts, states: Array) -> int:
@@ -172,7 +183,7 @@ def seen_bytes(parts: HeadParts, states: Array) -> int:
     basis = dequantize_rows(parts["basis.weight"], parts["basis.weight.scale"])
     head = {**parts, "basis.weight": basis}
     candidates = int(parts["wanted"][0])
-    V, C = parts["rows.weight"].shape
+    V, row_bytes = parts["rows.weight"].shape
     seen = np.zeros(V, bool)
     for i in range(0, len(states), 16):
         z = reference.preview(head, states[i : i + 16])  # (16, V)
@@ -180,7 +191,10 @@ def seen_bytes(parts: HeadParts, states: Array) -> int:
         scores = reference.steps(z + log_variance)
         seen |= (scores >= reference.lowest_score(scores, candidates)).any(axis=0)
     rows = np.flatnonzero(seen)
-    first_pages, last_pages = rows * C // FILE_PAGE, ((rows + 1) * C - 1) // FILE_PAGE
+    first_pages, last_pages = (
+        rows * row_bytes // FILE_PAGE,
+        ((rows + 1) * row_bytes - 1) // FILE_PAGE,
+    )
     return len(np.union1d(first_pages, last_pages)) * FILE_PAGE
 
 
@@ -417,10 +431,11 @@ def count_bytes(parts: HeadParts) -> dict[str, Any]:
     dict
         ``bytes`` by part, and their sum, ``bytes_per_token``.
     """
-    V, C = parts["rows.weight"].shape
+    exact = [array for name, array in parts.items() if name.startswith("rows.")]
+    V = len(parts["rows.weight"])
     candidates = min(int(parts["wanted"][0]), V)
     read = {name: array.nbytes for name, array in parts.items() if not name.startswith("rows.")}
-    read["rows"] = candidates * (C + 4)
+    read["rows"] = candidates * sum(array.nbytes for array in exact) // V
     return {"bytes": read, "bytes_per_token": sum(read.values())}
 
 

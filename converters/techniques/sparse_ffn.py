@@ -22,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.file import int4
+from tinyrwkv.file.quant import dequantize_rows
 from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.versions.layout import bundle_shape
 
@@ -66,13 +68,108 @@ class Neurons(NamedTuple):
             raise ArgumentError("sparse ffn", "neurons", found, expected, fix)
         return F, C
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a neuron's row of the key, or of the value."""
+        return self.key.shape[1]
 
-def sparse_exact(neurons: Neurons, counts: Array) -> Tensors:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self)
+
+    def weights(self) -> tuple[Array, Array]:
+        """Return key and value in float32, shapes (F, C) and (C, F)."""
+        return (
+            dequantize_rows(self.key, self.key_scale),
+            dequantize_rows(self.value, self.value_scale),
+        )
+
+    def exact_form(self) -> Tensors:
+        """Return the tensors of the form that skips values."""
+        return {
+            "key.weight": self.key,
+            "key.weight.scale": self.key_scale,
+            "value.rows": np.ascontiguousarray(self.value.T),  # (F, C)
+            "value.rows.scale": self.value_scale,
+        }
+
+    def bundled(self) -> Tensors:
+        """Return the tensors of the form that skips keys and values."""
+        return {
+            "bundles": bundle(self.key, self.value.T),
+            "bundles.key_scale": self.key_scale,
+            "bundles.value_scale": self.value_scale,
+        }
+
+
+class PackedNeurons(NamedTuple):
+    """The channel mix of one layer in int4: two rows for each neuron, as `int4.pack` writes them.
+
+    The methods are those of `Neurons`.
+
+    Attributes
+    ----------
+    key : ndarray, uint8, shape (F, row_bytes(C))
+        Groups lie along the inputs.
+    value : ndarray, uint8, shape (F, row_bytes(C))
+        The weights of each neuron; groups lie along the outputs.
+    """
+
+    key: Array
+    value: Array
+
+    def ordered(self, order: Array) -> PackedNeurons:
+        """Return the same neurons in another order."""
+        return PackedNeurons(self.key[order], self.value[order])
+
+    def check(self) -> tuple[int, int]:
+        """Return F and C; ArgumentError if the arrays are not those of one layer in int4."""
+        F, width = self.key.shape
+        C = int4.columns(width)
+        is_packed = self.key.dtype == np.uint8 and self.value.dtype == np.uint8
+        if self.value.shape != (F, width) or int4.row_bytes(C) != width or not is_packed:
+            found = (
+                f"key {self.key.dtype} {self.key.shape}, value {self.value.dtype} "
+                f"{self.value.shape}"
+            )
+            expected = "two packed arrays of uint8 with a row for each neuron"
+            fix = "give the arrays of one layer"
+            raise ArgumentError("sparse ffn", "neurons", found, expected, fix)
+        return F, C
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a neuron's row of the key, or of the value."""
+        return self.key.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.key.nbytes + self.value.nbytes
+
+    def weights(self) -> tuple[Array, Array]:
+        """Return key and value in float32, shapes (F, C) and (C, F)."""
+        return int4.dequantize(self.key), int4.dequantize(self.value).T
+
+    def exact_form(self) -> Tensors:
+        """Return the tensors of the form that skips values."""
+        return {"key.weight": self.key, "value.rows": self.value}
+
+    def bundled(self) -> Tensors:
+        """Return the tensors of the form that skips keys and values."""
+        return {"bundles": bundle(self.key, self.value)}
+
+
+AnyNeurons = Neurons | PackedNeurons
+
+
+def sparse_exact(neurons: AnyNeurons, counts: Array) -> Tensors:
     """Store a channel mix for exact skipping of neurons that do not fire.
 
     Parameters
     ----------
-    neurons : Neurons
+    neurons : Neurons or PackedNeurons
     counts : ndarray, shape (F,)
         How often each neuron fires: `Statistics.counts` of the value matrix.
 
@@ -88,13 +185,7 @@ def sparse_exact(neurons: Neurons, counts: Array) -> Tensors:
         The arrays are not those of one layer.
     """
     neurons.check()
-    neurons = neurons.ordered(hot_first(counts))
-    return {
-        "key.weight": neurons.key,
-        "key.weight.scale": neurons.key_scale,
-        "value.rows": np.ascontiguousarray(neurons.value.T),  # (F, C)
-        "value.rows.scale": neurons.value_scale,
-    }
+    return neurons.ordered(hot_first(counts)).exact_form()
 
 
 def hot_first(counts: Array) -> Array:
@@ -103,25 +194,25 @@ def hot_first(counts: Array) -> Array:
 
 
 def bundle(key: Array, value: Array) -> Array:
-    """Lay each neuron's key row and value column side by side, as many to a page as fit.
+    """Lay each neuron's two rows side by side, as many neurons to a page as fit.
 
     Parameters
     ----------
-    key : ndarray, int8, shape (F, C)
-    value : ndarray, int8, shape (C, F)
+    key, value : ndarray, int8 or uint8, shape (F, b)
+        In int8, b = C; in int4, it is the bytes of a packed row.
 
     Returns
     -------
-    ndarray, int8
-        (pages, 4096) with zeros at the end of each page; (F, 2 C) if a page holds fewer than two
+    ndarray, of the same type
+        (pages, 4096) with zeros at the end of each page; (F, 2 b) if a page holds fewer than two
         neurons.
     """
-    F, C = key.shape
-    pairs = np.concatenate([key, value.T], axis=1)  # (F, 2 C)
-    pages, width = bundle_shape(F, C)
-    per_page = FILE_PAGE // (2 * C) if width == FILE_PAGE else 1
-    rows = np.zeros((pages * per_page, 2 * C), np.int8)
+    F, row_bytes = key.shape
+    pairs = np.concatenate([key, value], axis=1)  # (F, 2 b)
+    pages, width = bundle_shape(F, row_bytes)
+    per_page = FILE_PAGE // (2 * row_bytes) if width == FILE_PAGE else 1
+    rows = np.zeros((pages * per_page, 2 * row_bytes), key.dtype)
     rows[:F] = pairs
-    bundles = np.zeros((pages, width), np.int8)
-    bundles[:, : per_page * 2 * C] = rows.reshape(pages, -1)
+    bundles = np.zeros((pages, width), key.dtype)
+    bundles[:, : per_page * 2 * row_bytes] = rows.reshape(pages, -1)
     return bundles

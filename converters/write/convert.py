@@ -30,6 +30,7 @@ from ..read.source import Source
 from .content import Content, Copy, Recipe
 from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
+from .kept import find_kept
 from .parts import PARTS, SCALES, is_int4
 from .recipe import recipes
 from .temporary import remove_folders
@@ -71,6 +72,7 @@ def convert(
     progress: Progress | None = None,
     adapter: Adapter | None = None,
     parts: str = "body",
+    keep: str | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint to a model file.
 
@@ -100,6 +102,9 @@ def convert(
     parts : str, optional
         What becomes int4 if `dtype` is that: "body" means the large matrices of the layers, "all"
         the embedding and the head too. The other matrices become int8.
+    keep : str, optional
+        Matrices among these parts that hold values of int4 already, such as recovered ones, keep
+        them, though `dtype` is "int8": if there are any, the file is one of int4.
 
     Returns
     -------
@@ -138,12 +143,13 @@ def convert(
         if template is not None:
             metadata["template"] = template
         with ModelWriter(output, metadata) as writer:
-            _write(writer, content.tensors, dtype, parts, step)
+            kept = _write(writer, content.tensors, dtype, parts, step, keep)
             if vocabulary is not None:
                 _write_vocabulary(writer, vocabulary)
             metadata, names = dict(writer.metadata), set(writer.tensors)
     has_tokenizer = "tokenizer.ids" in names
-    notes = [*content.notes, *([] if has_tokenizer else _without_tokenizer(source))]
+    notes = [*content.notes, *_about_kept(kept)]
+    notes += [] if has_tokenizer else _without_tokenizer(source)
     return {
         "input": input,
         "output": output,
@@ -340,22 +346,49 @@ def _sha256(source: Source, step: Step) -> str:
 
 
 def _write(
-    writer: Writer, tensors: list[Recipe | Copy], dtype: str, parts: str, step: Step
-) -> None:
-    """Write all tensors; note in the metadata what a smaller type cost."""
+    writer: Writer,
+    tensors: list[Recipe | Copy],
+    dtype: str,
+    parts: str,
+    step: Step,
+    keep: str | None,
+) -> int:
+    """Write all tensors; note in the metadata what a smaller type cost.
+
+    Return how many matrices kept their values of int4.
+    """
     loss = Loss()
     encoded = False
+    kept = 0
     for tensor in tensors:
         if isinstance(tensor, Copy):
             writer.add(tensor.name, tensor.load(), page_aligned=tensor.page_aligned)
+        elif keep is not None and (found := find_kept(tensor, keep)) is not None:
+            writer.add(found.name, found.rows, page_aligned=found.name.endswith(".rows"))
+            kept += 1
         else:
             encode(writer, tensor, dtype, loss, parts)
             encoded = True
         step(tensor.work)
     if encoded and dtype != "f32":
         params = {"int8": {"scale": "one per row"}, "int4": {"parts": parts, **SCALES}}
-        done = {"technique": dtype, "params": params.get(dtype, {}), "report": loss.report()}
-        writer.metadata["compression"] = [*writer.metadata.get("compression", []), done]
+        _note(writer, dtype, params.get(dtype, {}), loss.report())
+    if kept:
+        writer.metadata["dtype"] = "int4"
+        _note(writer, "int4", {"parts": keep, **SCALES}, {"kept": kept})
+    return kept
+
+
+def _note(writer: Writer, technique: str, params: dict[str, Any], report: dict[str, Any]) -> None:
+    """Note in the metadata what was done."""
+    done = {"technique": technique, "params": params, "report": report}
+    writer.metadata["compression"] = [*writer.metadata.get("compression", []), done]
+
+
+def _about_kept(kept: int) -> list[str]:
+    """Return what to tell about matrices that kept their values of int4."""
+    matrices = "1 matrix holds" if kept == 1 else f"{kept} matrices hold"
+    return [f"{matrices} values of int4 already, and these were kept"] if kept else []
 
 
 def _write_vocabulary(writer: Writer, vocabulary: Vocabulary) -> None:

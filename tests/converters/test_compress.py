@@ -230,18 +230,16 @@ def test_all_rows_are_the_dense_head(files, capsys, tmp_path):
     np.testing.assert_array_equal(logits(files["out.trwkv"]), logits(str(tmp_path / "dense.trwkv")))
 
 
+@pytest.mark.usefixtures("lossy_lite")
 @pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
-def test_preset_lite(files, capsys, monkeypatch, version):
+def test_preset_lite(files, capsys, version):
     files = files(version)
-    monkeypatch.setitem(
-        PRESETS, "lite", PRESETS["lite"]._replace(max_nll_rise=None)
-    )  # random weights lose much
     assert run(files, "--preset", "lite", "--head-rows", "64") == 0
     report = json.loads(capsys.readouterr().out)
     steps = [step["technique"] for step in report["compression"]]
-    assert steps == ["int8", "calibration", "low rank", "sparse ffn", "head"]
+    assert steps == ["int8", "calibration", "gptq", "sparse ffn", "head"]
     sizes = report["figures"]["bytes"]
-    assert list(sizes) == ["dense", "low rank", "sparse ffn", "head"]
+    assert list(sizes) == ["dense", "gptq", "sparse ffn", "head"]
     touched = [sum(one["touched"].values()) for one in sizes.values()]
     assert touched[0] > touched[1] > touched[2]
     # a head of 300 rows is too small for a preview to pay, and the report says so
@@ -252,11 +250,19 @@ def test_preset_lite(files, capsys, monkeypatch, version):
     model = load(files["out.trwkv"])
     assert set(sizes["head"]["touched"]) == {part["part"] for part in model.plan()["parts"]}
     assert np.isfinite(logits(files["out.trwkv"])).all()
-    # nothing is done twice
+
+
+@pytest.mark.usefixtures("lossy_lite")
+def test_nothing_is_done_twice(files, capsys):
+    files = files()
     again = [files["out.trwkv"], files["out.trwkv"] + "2", "--calibrate", files["text.txt"]]
+    assert run(files, "--preset", "lite", "--dtype", "int8", "--low-rank", "4") == 0
     for given in (["--low-rank", "4"], ["--sparse-ffn", "exact"], ["--head", "preview"]):
         assert cli.main([*again, *given]) == 1
         assert "already" in capsys.readouterr().err
+    assert run(files, "--preset", "lite") == 0
+    assert cli.main([*again, "--head", "preview"]) == 1
+    assert "what int4 lost is gone; convert the original checkpoint" in capsys.readouterr().err
 
 
 def test_a_technique_that_costs_too_much_is_left_out(files, capsys, monkeypatch):
@@ -268,7 +274,7 @@ def test_a_technique_that_costs_too_much_is_left_out(files, capsys, monkeypatch)
     report = json.loads(capsys.readouterr().out)
     assert [step["technique"] for step in report["compression"]] == ["int8", "calibration"]
     assert [note.split(":")[0] for note in report["notes"]] == [
-        "low rank was left out",
+        "gptq was left out",
         "sparse ffn was left out",
     ]
     with open_file(files["out.trwkv"]) as file:
@@ -288,9 +294,12 @@ def test_options_overrule_a_preset(files, capsys):
     parser = cli.parser()
     paths = ["a", "b", "--preset", "lite"]
     wanted = options.read(parser.parse_args([*paths, "--low-rank", "1/3", "--sparse-ffn", "exact"]))
-    assert wanted == PRESETS["lite"]._replace(
-        low_rank=3, rank_budget=None, sparse_ffn="exact", keep=None
-    )
+    assert wanted == PRESETS["lite"]._replace(low_rank=3, sparse_ffn="exact", keep=None)
+    assert wanted.int4 == "body"
+    wanted = options.read(parser.parse_args([*paths, "--dtype", "int8"]))
+    assert wanted == PRESETS["lite"]._replace(int4=None)
+    wanted = options.read(parser.parse_args([*paths, "--parts", "all"]))
+    assert wanted == PRESETS["lite"]._replace(int4="all")
     wanted = options.read(parser.parse_args([*paths, "--recall", "0.99"]))
     assert (wanted.keep, wanted.recall) == (None, 0.99)
 
@@ -401,13 +410,14 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
         ),
         (["--dtype", "int4", "--round", "--seed", "1"], "--seed alone"),
         (["--dtype", "int4", "--budget", "1MB"], "--budget and --dtype int4 do not go together"),
+        (["--preset", "exact", "--parts", "all"], "--parts is for int4; add --dtype int4"),
         (
-            ["--dtype", "int4", "--sparse-ffn", "predict"],
-            "--dtype int4 and --sparse-ffn predict do not go together; leave --sparse-ffn out",
+            ["--preset", "lite", "--round"],
+            "--round does not go with options that compress; leave --round out",
         ),
         (
-            ["--dtype", "int4", "--parts", "all", "--head", "preview"],
-            "--parts all and --head do not go together; leave --parts out",
+            ["--preset", "lite", "--dtype", "int8", "--parts", "all"],
+            "--parts is for int4; add --dtype int4",
         ),
     ],
 )

@@ -123,12 +123,15 @@ def test_gptq_of_values_by_rows(files, capsys, version):
     assert run(files, "--dtype", "int4", "--sparse-ffn", "exact") == 0
     report = json.loads(capsys.readouterr().out)
     steps = {step["technique"]: step for step in report["compression"]}
-    touched = {name: report["figures"]["bytes"][name]["touched"] for name in ("sparse ffn", "gptq")}
+    touched = {name: report["figures"]["bytes"][name]["touched"] for name in ("gptq", "sparse ffn")}
     for name, parts in touched.items():
         whole = steps[name]["report"]["touched_bytes_per_token"]
         assert sum(parts.values()) == pytest.approx(whole)
-    assert touched["gptq"]["channel_mix"] < 0.6 * touched["sparse ffn"]["channel_mix"]
-    assert list(steps) == ["int8", "calibration", "sparse ffn", "gptq"]
+    dense = report["figures"]["bytes"]["dense"]["touched"]["channel_mix"]
+    assert touched["sparse ffn"]["channel_mix"] < 0.6 * dense
+    assert list(steps) == ["int8", "calibration", "gptq", "sparse ffn"]
+    assert steps["gptq"]["params"]["values"] == "by neuron"
+    assert abs(steps["sparse ffn"]["report"]["nll_delta"]) < 1e-4  # only the order changes
     of_values = steps["gptq"]["report"]["parts"]["ffn.value"]
     assert 0 < of_values["relative_error"] < of_values["relative_error_to_nearest"] < 0.5
     with open_verified(files["out.trwkv"]) as file:

@@ -38,7 +38,7 @@ def test_bundles_hold_every_neuron_within_a_page(seed: int, C: int, F: int) -> N
         random.integers(-127, 128, (F, C), np.int8),
         random.integers(-127, 128, (C, F), np.int8),
     )
-    bundles = bundle(key, value)
+    bundles = bundle(key, value.T)
     assert bundles.shape[1] == FILE_PAGE
     raw, per_page = bundles.tobytes(), FILE_PAGE // (2 * C)
     for f in range(F):
@@ -50,7 +50,7 @@ def test_bundles_hold_every_neuron_within_a_page(seed: int, C: int, F: int) -> N
 
 def test_wide_bundles_have_no_page_of_their_own() -> None:
     key, value = np.ones((3, 1088), np.int8), np.full((1088, 3), 2, np.int8)
-    assert np.array_equal(bundle(key, value), np.repeat([[1, 2]], 3, axis=0).repeat(1088, axis=1))
+    assert np.array_equal(bundle(key, value.T), np.repeat([[1, 2]], 3, axis=0).repeat(1088, axis=1))
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30))
