@@ -47,9 +47,13 @@ WITHOUT_HEAD = (
 )
 
 EXACT, PREDICTED = "values of neurons that fire", "predicted neurons, 17 %"
+INT4, INT4_ALL = "int4", "int4, embedding and head too"
+LITE = "lite: int4, 17 % of the neurons, preview"
 
 TECHNIQUES: dict[str, Options] = {
     EXACT: PRESETS["exact"],
+    INT4: Options(int4="body"),
+    INT4_ALL: Options(int4="all"),
     "low rank 1/4, plain": Options(low_rank=4),
     "low rank 1/4, whitened": Options(low_rank=4, whiten=True),
     "low rank 1/3, whitened": Options(low_rank=3, whiten=True),
@@ -57,7 +61,7 @@ TECHNIQUES: dict[str, Options] = {
     PREDICTED: Options(sparse_ffn="predict", keep=0.17),
     "head preview, 1,024 rows": Options(head="preview", head_rows=1024),
     "head preview, 4,096 rows": Options(head="preview", head_rows=4096),
-    "lite: all of it": PRESETS["lite"],
+    LITE: PRESETS["lite"],
 }
 COLUMNS = {
     "file_bytes": "file, MB",

@@ -33,7 +33,7 @@ examples:
   tinyrwkv-convert recover rwkv.pth better.safetensors --vocab world --calibrate book.txt \\
     --minutes 30
       Then convert better.safetensors like any checkpoint, with --dtype int4 or --preset lite:
-      its weights are values of int4 already, so rounding them changes next to nothing.
+      its weights are values of int4 already, and these are kept.
   tinyrwkv-convert recover rwkv.pth better.levels --vocab world --calibrate book.txt --device cuda
       Write only what training changes, a file of half a byte for each weight of the body. So a
       machine with a GPU may train, and another one converts:
