@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.calibrate.collect import collect
-from converters.techniques.sparse_ffn import Neurons, bundle, hot_first, sparse_exact
+from converters.techniques.round_int4 import round_int4
+from converters.techniques.sparse_ffn import Neurons, PackedNeurons, bundle, hot_first, sparse_exact
 from tests.helpers.channel_mixes import TOKENS, logits, replaced
 from tests.helpers.tiny_models import is_exact
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.file.int4 import row_bytes
 from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.versions.layout import VERSIONS
 
@@ -77,3 +79,39 @@ def test_what_is_not_one_layer_is_refused(change) -> None:
     )
     with pytest.raises(ArgumentError, match="sparse ffn"):
         sparse_exact(change(neurons), np.zeros(6))
+
+
+@given(st.integers(0, 99), st.sampled_from((64, 384, 2560)), st.integers(1, 12))
+def test_neurons_in_int4_keep_their_weights_in_any_order(seed: int, C: int, F: int) -> None:
+    random = np.random.default_rng(seed)
+    key, value = (round_int4(random.standard_normal((F, C), np.float32)) for _ in range(2))
+    neurons = PackedNeurons(key.packed(), value.packed())
+    assert neurons.check() == (F, C)
+    assert (neurons.row_bytes, neurons.nbytes) == (row_bytes(C), 2 * F * row_bytes(C))
+    order = random.permutation(F)
+    K, V = neurons.ordered(order).weights()
+    assert np.array_equal(K, key.weights()[order])
+    assert np.array_equal(V, value.weights()[order].T)
+
+    bundles = neurons.ordered(order).bundled()["bundles"]
+    pair = 2 * row_bytes(C)
+    per_page = max(FILE_PAGE // pair, 1)
+    assert bundles.dtype == np.uint8
+    assert bundles.shape[1] == (FILE_PAGE if per_page > 1 else pair)
+    for place, f in enumerate(order):
+        page, at = place // per_page, place % per_page * pair
+        expected = neurons.key[f].tobytes() + neurons.value[f].tobytes()
+        assert bundles[page, at : at + pair].tobytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (np.zeros((3, 35), np.uint8), np.zeros((2, 35), np.uint8)),
+        (np.zeros((3, 36), np.uint8), np.zeros((3, 36), np.uint8)),
+        (np.zeros((3, 35), np.int8), np.zeros((3, 35), np.uint8)),
+    ],
+)
+def test_packed_arrays_of_something_else_are_refused(key: np.ndarray, value: np.ndarray) -> None:
+    with pytest.raises(ArgumentError, match="two packed arrays"):
+        PackedNeurons(key, value).check()
