@@ -159,7 +159,7 @@ def _jinja(template: Template) -> str:
     user = _put(template.user_form)
     answer = _put(f"{template.answer_prefix} {{}}{template.between}")
     turns = _if_role("system", system) + _if_role("user", user) + _if_role("assistant", answer)
-    prefix = f"{{{{- {template.answer_prefix!r} -}}}}"
+    prefix = f"{{{{- {template.answer_prefix + template.opening!r} -}}}}"
     return (
         "{{- bos_token -}}"
         "{%- for message in messages -%}" + turns + "{%- endfor -%}"

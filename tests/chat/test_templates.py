@@ -19,6 +19,11 @@ chatting = pytest.mark.parametrize("name", [name for name in TEMPLATES if name !
     ("name", "expected", "stop"),
     [
         ("chat", "System: Be kind.\n\nUser: Hello\n\nAssistant:", ("\n\nUser:",)),
+        ("think", "System: Be kind.\n\nUser: Hello\n\nAssistant: <think", ("\n\nUser:",)),
+        (
+            *("think-fast", "System: Be kind.\n\nUser: Hello\n\nAssistant: <think>\n</think"),
+            ("\n\nUser:",),
+        ),
         ("robot", "System: Be kind.\n\nUser: Hello\n\nAssistant:", ("\n\n",)),
         ("raven", "Be kind.\n\nBob: Hello\n\nAlice:", ("\n\n",)),
         ("none", "Be kind.Hello", ()),
@@ -31,7 +36,7 @@ def test_first_turn_and_stops(name: str, expected: str, stop: tuple[str, ...]) -
 
 def test_every_template_is_under_its_name() -> None:
     assert all(name == made.name for name, made in TEMPLATES.items())
-    assert len(TEMPLATES) == 4
+    assert len(TEMPLATES) == 6
 
 
 def test_a_conversation_reads_as_in_training() -> None:
@@ -91,7 +96,8 @@ def test_braces_are_only_text() -> None:
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ArgumentError, match="no template 'alpaca', only chat, robot, raven, none; choose"
+        ArgumentError,
+        match="no template 'alpaca', only chat, think, think-fast, robot, raven, none; choose",
     ):
         template("alpaca")
 
@@ -102,3 +108,35 @@ def test_own_templates_need_only_what_differs() -> None:
         own.prompt("two?") + " 2" + own.prompt("three?", first=False)
         == "Q: two?\nA: 2\nQ: three?\nA:"
     )
+
+
+def test_no_thought_stays_in_a_conversation() -> None:
+    for name in ("think", "think-fast"):
+        made = template(name)
+        said = made.turn("Why?") + made.answer("\nSo.\n") + made.prompt("And?", first=False)
+        assert said.removesuffix(made.opening) == (
+            "User: Why?\n\nAssistant: So.\n\nUser: And?\n\nAssistant:"
+        )
+
+
+@pytest.mark.parametrize(
+    ("written", "closing"),
+    [
+        ("", ">\n</think"),
+        (">", "\n</think"),
+        (">\nOkay", "\n</think"),
+        (">\nOkay\n", "</think"),
+        ("Okay", ">\n</think"),
+    ],
+)
+def test_a_thought_that_is_ended_has_both_tags_whole(written: str, closing: str) -> None:
+    thoughts = template("think").thoughts
+    assert thoughts is not None and thoughts.closing(written) == closing
+
+
+def test_what_stands_before_the_first_word() -> None:
+    leads = {name: made.lead for name, made in TEMPLATES.items()}
+    assert leads == {
+        **{"chat": " ", "robot": " ", "raven": " ", "none": ""},
+        **{"think": ">\n", "think-fast": ">\n"},
+    }

@@ -226,6 +226,7 @@ def test_a_vocabulary(gguf, model, tmp_path):
     ("name", "expected"),
     [
         ("robot", "<s>System: s\n\nUser: a\n\nAssistant: b\n\nUser: c\n\nAssistant:"),
+        ("think", "<s>System: s\n\nUser: a\n\nAssistant: b\n\nUser: c\n\nAssistant: <think"),
         ("raven", "<s>s\n\nBob: a\n\nAlice: b\n\nBob: c\n\nAlice:"),
     ],
 )

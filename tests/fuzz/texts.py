@@ -123,7 +123,7 @@ def _read_profile(data: bytes, folder: str) -> None:
 
 def _make_template(rng: Random) -> bytes:
     text = "".join(rng.choice("{}\n\r \t:aUser\0é\u2028\ud800") for _ in range(rng.randrange(60)))
-    name = rng.choice(("chat", "robot", "raven", "none", "chat", "none", "other", ""))
+    name = rng.choice(("chat", "robot", "raven", "none", "think", "none", "other", ""))
     return json.dumps([name, text, rng.random() < 0.5, text[:7]]).encode()
 
 
@@ -132,7 +132,7 @@ def _use_template(data: bytes, folder: str) -> None:
     chosen = template(name)
     sent = chosen.prompt(text, first, system)
     assert not chosen.clean or "\n\n" not in chosen.user(text)[:-2]
-    assert sent.endswith(chosen.answer_prefix)
+    assert sent.endswith(chosen.answer_prefix + chosen.opening)
 
 
 ATOMS = (

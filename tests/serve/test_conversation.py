@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tinyrwkv
 from tinyrwkv.chat.chat import Chat
 from tinyrwkv.chat.templates import TEMPLATES
-from tinyrwkv.serve.conversation import Conversation, answer_segment, arrange, read_messages
+from tinyrwkv.serve.conversation import Conversation, arrange, read_messages
 from tinyrwkv.serve.refusal import Refusal
 
 
@@ -49,7 +49,7 @@ def test_a_conversation_may_begin_with_an_answer() -> None:
 @given(st.text("a\n User:", max_size=30), st.sampled_from(sorted({*TEMPLATES} - {"none"})))
 def test_no_message_ends_its_turn(text: str, name: str) -> None:
     template = TEMPLATES[name]
-    answer = answer_segment(template, text)
+    answer = template.answer(text)
     question = template.user(text)
     for stop in template.stop:
         assert stop not in answer

@@ -1,4 +1,4 @@
-"""The settings that say how a chat answers: those of its sampler, and the length of answers.
+"""The settings that say how a chat answers: those of its sampler, and the length of what it says.
 
 They come as numbers from a program, or as text from what a user types.
 """
@@ -17,6 +17,7 @@ DEFAULTS = {
     "presence_penalty": 0.2,
     "frequency_penalty": 0.2,
     "max_tokens": 400,
+    "max_thought": 1000,
 }
 OF_SAMPLER = (
     "temperature",
@@ -29,8 +30,10 @@ OF_SAMPLER = (
     "penalty_decay",
     "seed",
 )
-NAMES = (*OF_SAMPLER, "max_tokens")
-WHOLE = ("top_k", "seed", "max_tokens")
+LENGTHS = {"max_tokens": 1, "max_thought": 0}
+"""The settings that are numbers of tokens, and their smallest values."""
+NAMES = (*OF_SAMPLER, *LENGTHS)
+WHOLE = ("top_k", "seed", *LENGTHS)
 """The settings whose values are whole numbers."""
 MOST_TOKENS = 10**9
 
@@ -60,8 +63,9 @@ def parse(key: str, value: float | str | None) -> Any:
         what = ("settings", "name", repr(key), expected)
         raise ArgumentError(*what, "choose one of them", sentence)
     number = _number(key, value) if isinstance(value, str) else value
-    if key == "max_tokens" and not (type(number) is int and 1 <= number <= MOST_TOKENS):
-        expected = f"1 to {MOST_TOKENS:,}"
+    least = LENGTHS.get(key)
+    if least is not None and not (type(number) is int and least <= number <= MOST_TOKENS):
+        expected = f"{least} to {MOST_TOKENS:,}"
         sentence = f"{key}={value!r} is not a whole number from {expected}"
         what = ("settings", key, repr(value), expected)
         raise ArgumentError(*what, "choose one in that range", sentence)
@@ -89,8 +93,13 @@ def check(values: Mapping[str, float | str | None]) -> dict[str, Any]:
         As `parse` and `Sampler` raise it.
     """
     numbers = {key: parse(key, value) for key, value in values.items()}
-    Sampler(**{key: number for key, number in numbers.items() if key != "max_tokens"})
+    Sampler(**of_sampler(numbers))
     return numbers
+
+
+def of_sampler(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the sampler alone."""
+    return {key: value for key, value in values.items() if key not in LENGTHS}
 
 
 def show(value: float | None) -> str:

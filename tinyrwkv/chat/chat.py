@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ..file import memory
-from ..generate import Generation, Result
+from ..generate import Result, TokenConstraint
 from ..state import State
 from ..state_file import check_dtype
 from . import answer_settings, session
@@ -17,6 +17,7 @@ from .calls import Calls
 from .prompt_cache import PromptCache
 from .recorder import Recorder
 from .templates import template
+from .thinking import AnyGeneration, Thinking, ThinkingResult, thought_tokens
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -41,13 +42,13 @@ class Turn:
         What the user said.
     command : bool
         Whether it was answered as an order to a robot, apart from the conversation.
-    generation : Generation
+    generation : Generation or Thinking
         The answer.
     """
 
     text: str
     command: bool
-    generation: Generation
+    generation: AnyGeneration
 
     @property
     def sampler(self) -> Recorder:
@@ -62,6 +63,9 @@ class Chat:
     the conversation. A text is an order if the model, asked as if nothing had been said before,
     would answer it with one of the `commands`. Then the answer is greedy, and the conversation
     goes on as if the order had not been given.
+
+    With a template that has thoughts, the model thinks before it answers, but not before it answers
+    an order. No thought goes into the conversation, nor into its transcript.
 
     Parameters
     ----------
@@ -88,6 +92,11 @@ class Chat:
         whole.
     max_tokens : int
         Most tokens of an answer.
+    max_thought : int
+        Most tokens of a thought. Then its end is written, and the answer follows.
+    thoughts : str
+        How the program around the chat shows thoughts: "hide", "dim" or "show". The chat itself
+        does not use it.
     turns : int
         Turns so far. A turn without an answer counts until the next call of a method, or until
         `state` or `transcript` is read.
@@ -130,6 +139,8 @@ class Chat:
         self._tuned: State | None = None
         self.sampler = Recorder()
         self.max_tokens = 0
+        self.max_thought = 0
+        self.thoughts = "hide"
         self.reset()
         for key, value in (answer_settings.DEFAULTS | values).items():
             self.set(key, value)
@@ -158,7 +169,12 @@ class Chat:
         self._settle()
         return list(self._transcript)
 
-    def ask(self, text: str, deadline: float | None = None) -> Generation:
+    def ask(
+        self,
+        text: str,
+        deadline: float | None = None,
+        constraint: TokenConstraint | None = None,
+    ) -> AnyGeneration:
         """Say something and return the answer to come.
 
         Parameters
@@ -166,16 +182,20 @@ class Chat:
         text : str
         deadline : float, optional
             Absolute ``time.monotonic()`` time to end at.
+        constraint : TokenConstraint, optional
+            What the answer must match, for instance `json_block.json_block`. It begins with
+            ``template.lead``. A text with a constraint is no order.
 
         Returns
         -------
-        Generation
+        Generation or Thinking
             Iterate over it for the pieces of the answer. If the answer is cancelled, the part that
-            has come counts. If nothing has come, the turn does not count.
+            has come counts. If nothing has come, the turn does not count. A `Thinking`, whose
+            pieces may be of the class `ThoughtPiece`, if the template has thoughts.
         """
         self._settle()
-        prompt = self.template.prompt(text)
-        is_order = self.calls.expected(prompt, deadline)
+        prompt = self.template.turn(text)
+        is_order = constraint is None and self.calls.expected(prompt, deadline)
         if is_order:
             sampler = Recorder(temperature=0)
             state = None
@@ -185,15 +205,25 @@ class Chat:
             state = self._state or self._read_system(deadline)
             # If nothing was read before, this prompt begins with the system text.
             system = "" if state is not None and state.tokens else self.system
-            prompt = self.template.prompt(text, first=first, system=system)
-        generation = self.model.generate(
-            prompt,
-            state=state,
-            sampler=sampler,
-            max_tokens=self.max_tokens,
-            stop=self.template.stop,
-            deadline=deadline,
-        )
+            prompt = self.template.turn(text, first=first, system=system)
+        generation: AnyGeneration
+        if is_order or self.template.thoughts is None:
+            generation = self.model.generate(
+                prompt,
+                state=state,
+                sampler=sampler,
+                max_tokens=self.max_tokens,
+                stop=self.template.stop,
+                deadline=deadline,
+                constraint=constraint,
+            )
+        else:
+            generation = Thinking(
+                *(self.model, self.template, prompt, state, sampler),
+                *(self.max_tokens, self.max_thought),
+                deadline=deadline,
+                constraint=constraint,
+            )
         self.last = Turn(text, is_order, generation)
         self._open = True
         self._kept.append((text, self._state))
@@ -346,7 +376,7 @@ class Chat:
         self._know(path)
 
     def set(self, key: str, value: float | str | None) -> None:
-        """Change a setting of the sampler or `max_tokens`.
+        """Change a setting of the sampler, `max_tokens` or `max_thought`.
 
         The random numbers go on. Only a new seed begins them anew.
 
@@ -354,7 +384,7 @@ class Chat:
         ----------
         key : str
             temperature, top_k, top_p, min_p, presence_penalty, frequency_penalty,
-            repetition_penalty, penalty_decay, seed or max_tokens.
+            repetition_penalty, penalty_decay, seed, max_tokens or max_thought.
         value : number, or str with a number; for the seed also None or "none"
 
         Raises
@@ -364,15 +394,18 @@ class Chat:
         """
         self._settle()
         number = answer_settings.parse(key, value)
-        if key == "max_tokens":
-            self.max_tokens = number
+        if key in answer_settings.LENGTHS:
+            setattr(self, key, number)
         else:
             self.sampler = self.sampler.with_setting(key, number)
 
     def settings(self) -> dict[str, float | None]:
-        """Return every setting and its value."""
+        """Return every setting and its value; `max_thought` only if the template has thoughts."""
         values = {key: getattr(self.sampler, key) for key in answer_settings.OF_SAMPLER}
-        return values | {"max_tokens": self.max_tokens}
+        values["max_tokens"] = self.max_tokens
+        if self.template.thoughts is not None:
+            values["max_thought"] = self.max_thought
+        return values
 
     def memory(self) -> dict[str, int | None]:
         """Return how much memory the model file and the process take, in bytes.
@@ -395,8 +428,9 @@ class Chat:
         }
 
 
-def _came_to_nothing(result: Result) -> bool:
-    """Tell whether an answer failed, or was stopped before its first token."""
+def _came_to_nothing(result: Result | ThinkingResult) -> bool:
+    """Tell whether an answer failed, or was stopped before it began; a thought is no answer."""
     if result.stop_reason is None:
         return True
-    return not result.tokens and result.stop_reason in ("cancelled", "deadline")
+    begun = len(result.tokens) > thought_tokens(result)
+    return not begun and result.stop_reason in ("cancelled", "deadline")

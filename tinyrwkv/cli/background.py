@@ -6,13 +6,14 @@ import queue
 import threading
 from collections.abc import Generator
 
+from ..chat.thinking import AnyGeneration
 from ..errors import UnsupportedError
-from ..generate import Generation, Piece
+from ..generate import Piece
 
 END = None
 
 
-def stream(generation: Generation) -> Generator[Piece, None, None]:
+def stream(generation: AnyGeneration) -> Generator[Piece, None, None]:
     """Yield the pieces of a generation that another thread makes.
 
     A KeyboardInterrupt is raised in the thread of the caller, as always. Whenever the iteration
@@ -21,7 +22,7 @@ def stream(generation: Generation) -> Generator[Piece, None, None]:
 
     Parameters
     ----------
-    generation : Generation
+    generation : Generation or Thinking
 
     Yields
     ------

@@ -9,16 +9,18 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..chat.thinking import AnyGeneration, ThoughtPiece, thought_tokens
 from ..errors import TinyRWKVError
+from ..generate import Generation, TokenConstraint
 from ..units import show_size
 from . import options, slash
 from .background import stream
 from .events import Events
 from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, wrap
+from .thoughts import ThoughtView
 
 if TYPE_CHECKING:
     from ..chat.chat import Chat
-    from ..generate import Result
     from ..model import Model
 
 SHOWN = 3
@@ -41,6 +43,8 @@ class Console:
         Prompts that the banner suggests.
     source, out, notes : text stream, optional
         Standard input, output and error by default.
+    constraint : TokenConstraint, optional
+        What every answer must match.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Console:
         source: TextIO | None = None,
         out: TextIO | None = None,
         notes: TextIO | None = None,
+        constraint: TokenConstraint | None = None,
     ) -> None:
         self.chat = chat
         self.prompts = prompts
@@ -58,6 +63,8 @@ class Console:
         self.notes = notes or sys.stderr
         self.terminal = is_terminal(self.source) and is_terminal(self.out)
         self.colours = self.terminal and has_colours(self.out)
+        self.constraint = constraint
+        chat.thoughts = "dim" if self.terminal else "hide"
         self._at_prompt = False
         self._leaving = False  # whether another Ctrl-C at the prompt leaves
 
@@ -158,27 +165,35 @@ class Console:
         return line
 
     def _answer(self, line: str) -> None:
-        generation = self.chat.ask(line)
+        generation = self.chat.ask(line, constraint=self.constraint)
+        view = ThoughtView(self.chat.thoughts, self.colours, Wrapper() if self.terminal else None)
         trimmer, wrapper = Trimmer(), Wrapper()
         interrupted = False
         try:
             with contextlib.closing(stream(generation)) as pieces:
                 for piece in pieces:
+                    if isinstance(piece, ThoughtPiece):
+                        self._write(view.push(piece.text))
+                        continue
                     text = trimmer.push(piece.text)
-                    self._write(wrapper.push(text) if self.terminal else text)
+                    self._write(view.end() + (wrapper.push(text) if self.terminal else text))
         except KeyboardInterrupt:
             if not self.terminal:
                 raise
             interrupted = True
-        self._write(wrapper.flush() + "\n")
+        self._write(view.end() + wrapper.flush() + "\n")
         if self.terminal:
-            self._after(generation.result, interrupted)
+            self._after(generation, interrupted)
 
-    def _after(self, result: Result, interrupted: bool) -> None:
+    def _after(self, generation: AnyGeneration, interrupted: bool) -> None:
         """Say what an answer cost, and why it ended if that is not obvious."""
+        result = generation.result
+        thought = thought_tokens(result)
         notes = []
-        if interrupted and result.tokens:
+        if interrupted and len(result.tokens) > thought:
             notes.append("stopped")
+        elif interrupted and thought:
+            notes.append("stopped before the answer; turn discarded")
         elif interrupted:
             notes.append("stopped before the prompt was read; turn discarded")
         elif result.stop_reason == "length":
@@ -186,7 +201,8 @@ class Console:
         tokens = result.timings["tokens"]
         seconds = result.timings["seconds"]
         if seconds:
-            notes.append(f"{tokens} tokens, {tokens / seconds:.1f} tok/s")
+            part = f" ({thought} of them thought)" if thought else ""
+            notes.append(f"{tokens} tokens{part}, {tokens / seconds:.1f} tok/s")
         now = self.chat.memory()
         if now["rss"] is not None:
             notes.append(f"RSS {show_size(now['rss'])}")
@@ -227,8 +243,14 @@ def _name(model: Model) -> str:
 class EventConsole(Console):
     """Takes every line as a prompt, and writes events instead of answers: see docs/events.md."""
 
-    def __init__(self, chat: Chat, source: TextIO | None = None, out: TextIO | None = None) -> None:
-        super().__init__(chat, source=source, out=out)
+    def __init__(
+        self,
+        chat: Chat,
+        source: TextIO | None = None,
+        out: TextIO | None = None,
+        constraint: TokenConstraint | None = None,
+    ) -> None:
+        super().__init__(chat, source=source, out=out, constraint=constraint)
         self.terminal = self.colours = False
         self.events = Events(self.out)
 
@@ -239,7 +261,7 @@ class EventConsole(Console):
         self.events("error", message=str(error))
 
     def _answer(self, line: str) -> None:
-        generation = self.chat.ask(line)
+        generation = self.chat.ask(line, constraint=self.constraint)
         turn = self.chat.last
         is_order = turn is not None and turn.command
         self.events("begin", turn=self.chat.turns, prompt=line, command=is_order)
@@ -248,12 +270,15 @@ class EventConsole(Console):
             for piece in pieces:
                 logprob += piece.logprob
                 self.events.piece(piece)
-        more: dict[str, Any] = {}
-        if self.chat.template.name == "robot":
-            # Only here, because the grammar of scripts takes time to import and to build.
-            from ..robot.scripts import Scripts
-            from ..robot.told import told
+        self.events.end(generation, **self._about(line, generation, logprob))
 
-            about = told(line, generation.result, logprob, Scripts())
-            more = {key: about[key] for key in ("logprob", "decision", "reasons")}
-        self.events.end(generation, **more)
+    def _about(self, line: str, generation: AnyGeneration, logprob: float) -> dict[str, Any]:
+        """Return what else a program is told about an answer."""
+        if self.chat.template.name != "robot" or not isinstance(generation, Generation):
+            return {}
+        # Only here, because the grammar of scripts takes time to import and to build.
+        from ..robot.scripts import Scripts
+        from ..robot.told import told
+
+        about = told(line, generation.result, logprob, Scripts())
+        return {key: about[key] for key in ("logprob", "decision", "reasons")}

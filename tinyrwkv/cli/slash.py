@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..chat import answer_settings
+from ..chat.templates import TEMPLATES, Template
+from ..chat.thinking import thought_tokens
 from ..errors import ArgumentError
 from ..tokenizer import END_OF_DOCUMENT, Tokenizer
 from ..units import show_size
 from . import options
 from .plan_rows import together
 from .terminal import columns
+from .thoughts import WAYS
 
 if TYPE_CHECKING:
     from ..chat.chat import Chat, Turn
@@ -108,9 +111,42 @@ def _set(chat: Chat, argument: str) -> str:
     key, _, value = argument.replace("=", " ", 1).partition(" ")
     if not key:
         values = chat.settings()
-        return _table([(name, answer_settings.show(values[name])) for name in values])
+        rows = [(name, answer_settings.show(values[name])) for name in values]
+        if chat.template.thoughts is not None:
+            rows.append(("thoughts", chat.thoughts))
+        return _table(rows)
+    if key in OF_THOUGHTS:
+        check_thoughts(chat.template, key)
+    if key == "thoughts":
+        chat.thoughts = _way(value.strip())
+        return f"thoughts is {chat.thoughts} now."
     chat.set(key, value.strip())
     return f"{key} is {answer_settings.show(chat.settings()[key])} now."
+
+
+OF_THOUGHTS = ("thoughts", "max_thought")
+"""The settings that only a template with thoughts has."""
+
+
+def check_thoughts(template: Template, setting: str) -> None:
+    """Raise an ArgumentError if a setting is about thoughts and a template has none."""
+    if template.thoughts is None:
+        having = [name for name, made in TEMPLATES.items() if made.thoughts is not None]
+        found, expected = f"the template {template.name}", f"one of {', '.join(having)}"
+        sentence = f"{setting} is about thoughts, and {found} has none"
+        fix = "if the model was taught to think, choose " + " or ".join(
+            f"--template {name}" for name in having
+        )
+        raise ArgumentError("settings", setting, found, expected, fix, sentence)
+
+
+def _way(told: str) -> str:
+    if told not in WAYS:
+        expected = f"one of {', '.join(WAYS)}"
+        sentence = f"thoughts={told!r} is not {expected}"
+        fix = "write it like /set thoughts dim"
+        raise ArgumentError("settings", "thoughts", repr(told), expected, fix, sentence)
+    return told
 
 
 def _stats(chat: Chat, argument: str) -> str:
@@ -135,11 +171,14 @@ def _last_answer(turn: Turn) -> list[tuple[str, str]]:
     result = turn.generation.result
     times = result.timings
     kind = "order to a robot" if turn.command else "conversation"
-    return [
+    rows = [
         ("last answer", f"{kind}, ended by {result.stop_reason}"),
         ("  prompt", _speed(times["prompt_tokens"], times["prompt_seconds"])),
         ("  answer", _speed(times["tokens"], times["seconds"])),
     ]
+    if thought := thought_tokens(result):
+        rows.append(("    thought", f"{thought} tokens"))
+    return rows
 
 
 def _speed(tokens: float, seconds: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arguments import whole_number
+from ..chat.answer_settings import of_sampler
 from ..chat.templates import Template
 from ..constraints.constraint import Constraint
 from ..errors import show
@@ -192,7 +193,7 @@ class Reader:
         return fields.whole(key, 1, self.limits.tokens, default) or default
 
     def _sampler(self, fields: Fields, settings: Mapping[str, Any]) -> Sampler:
-        values = {key: value for key, value in settings.items() if key != "max_tokens"}
+        values = of_sampler(settings)
         for key in NUMBERS:
             value = fields.number(key)
             if value is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -147,7 +146,7 @@ def arrange(messages: Sequence[Message], template: Template) -> Conversation:
     for message in messages[bool(messages[0].role == "system") :]:
         if message.role == "assistant":
             prefix = template.answer_prefix if len(segments) == 1 else ""
-            segments.append(prefix + answer_segment(template, message.text))
+            segments.append(prefix + template.answer(message.text))
             between = template.between
         else:
             segments.append(between + template.user(message.text) + template.answer_prefix)
@@ -156,23 +155,3 @@ def arrange(messages: Sequence[Message], template: Template) -> Conversation:
         what = ("an empty text", "a text", "say something", sentence, "invalid_value")
         raise Refusal(400, "messages", *what)
     return Conversation(segments)
-
-
-def answer_segment(template: Template, text: str) -> str:
-    r"""Return what the model reads of an answer.
-
-    It is written as the model itself writes it, behind a space. A text that would end an answer
-    loses its empty lines.
-
-    Examples
-    --------
-    >>> from tinyrwkv.chat.templates import TEMPLATES
-    >>> answer_segment(TEMPLATES["robot"], "One.\n\nTwo. ")
-    ' One.\nTwo.'
-    """
-    if not template.clean:
-        return text
-    text = text.replace("\r\n", "\n").strip()
-    if any(stop in text for stop in template.stop):
-        text = re.sub(r"\n\s*\n", "\n", text)
-    return f" {text}" if text else ""

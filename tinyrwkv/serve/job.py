@@ -11,7 +11,7 @@ from ..model import Model
 from ..state import State
 from ..tokenizer import END_OF_DOCUMENT, to_bytes
 from .asked import Asked, Limits
-from .conversation import Conversation, answer_segment
+from .conversation import Conversation
 from .refusal import Refusal
 from .sessions import Sessions
 from .shown import Entries, Entry, Trimmer, finite
@@ -233,7 +233,7 @@ class Job:
         The model may have spelled the answer in other tokens than the tokenizer does. Then the
         answer is read again, so that the state does not depend on what is known.
         """
-        text = answer_segment(self._asked.template, "".join(self._text))
+        text = self._asked.template.answer("".join(self._text))
         key = conversation.followed_by(text).keys[-1]
         tokens = self._model.tokenizer.encode(text)
         state = result.state

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from ...chat.answer_settings import LENGTHS
 from ...chat.chat import Chat
 from ...chat.paths import state_folder
 from ...chat.profile import read_profile
@@ -20,6 +21,7 @@ from ...chat.templates import TEMPLATES
 from ...errors import ArgumentError
 from .. import options as shared
 from ..console import Console, EventConsole
+from ..slash import check_thoughts
 
 HELP = "talk with a model"
 EXAMPLES = """\
@@ -31,6 +33,8 @@ examples:
       on a board with little memory
   tinyrwkv chat model.trwkv --resume
       save the conversation at the end, and continue it the next time
+  tinyrwkv chat g1.trwkv --template think --max-thought 300
+      a model that thinks before it answers; /set thoughts hide, dim or show
   echo "turn left, then come back" | tinyrwkv chat
       through a pipe, every line is a prompt, and only the answers come out
   tinyrwkv chat --json < prompts.txt
@@ -56,6 +60,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="most tokens of an answer (default: what suits the model, or 400)",
+    )
+    parser.add_argument(
+        "--max-thought",
+        type=int,
+        metavar="N",
+        help="most tokens of a thought, with the template think: then its end is written, and the "
+        "answer follows (default: what suits the model, or 1000)",
     )
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--load", metavar="FILE", help="continue a conversation that /save wrote")
@@ -88,8 +99,9 @@ def run(options: argparse.Namespace) -> int:
     model = shared.loaded(options)
     profile = read_profile(model.path)
     settings = dict(profile.settings) | shared.sampling(options)
-    if options.max_tokens is not None:
-        settings["max_tokens"] = options.max_tokens
+    for name in LENGTHS:
+        if getattr(options, name) is not None:
+            settings[name] = getattr(options, name)
     cache = None if options.no_cache else PromptCache(dtype=options.state_dtype)
     chat = Chat(
         model,
@@ -100,6 +112,8 @@ def run(options: argparse.Namespace) -> int:
         options.state_dtype,
         **settings,
     )
+    if options.max_thought is not None:
+        check_thoughts(chat.template, "--max-thought")
     console = EventConsole(chat) if options.json else Console(chat, profile.prompts)
     if options.load is not None:
         _continue(chat, options.load)
