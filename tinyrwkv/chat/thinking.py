@@ -58,6 +58,9 @@ class ThinkingResult:
     timings : ThinkingTimings
     unread : list of int
         Empty: `state` has read all.
+    before : State or None
+        The state after the turn, from which the conversation goes on with the answer alone. Until
+        the turn is read, what was given.
     """
 
     def __init__(self, model: Model, template: Template, state: State | None) -> None:
@@ -69,7 +72,7 @@ class ThinkingResult:
         self.unread: list[int] = []
         self._model = model
         self._template = template
-        self._before = state  # up to where the thought begins
+        self.before = state
         self._after: State | None = None
         self._thought: list[str] = []
         self._answer: list[str] = []
@@ -88,7 +91,7 @@ class ThinkingResult:
     def state(self) -> State:
         """The state after the question and the answer, as if there had been no thought."""
         if self._after is None or self.stop_reason is None:
-            before = self._model.new_state() if self._before is None else self._before
+            before = self._model.new_state() if self.before is None else self.before
             tokens = self._model.tokenizer.encode(self._template.answer(self.text))
             if tokens:
                 _, before = self._model.forward(tokens, before, logits=None)
@@ -239,7 +242,7 @@ class Thinking(Iterator[Piece]):
         yield from reading  # no piece: it only reads the turn
         if not self._end(reading):
             return
-        state = self.result._before = reading.result.state
+        state = self.result.before = reading.result.state
         text = self._thoughts.empty
         if self._most(self._max_thought):
             thought = self._begin(

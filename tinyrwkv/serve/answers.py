@@ -35,7 +35,9 @@ class Form:
     def whole(self, deltas: list[Delta], end: End) -> dict[str, Any]:
         """Return a whole answer."""
         text = "".join(delta.text for delta in deltas)
-        choice = self._choice(text, [entry for delta in deltas for entry in delta.entries])
+        thought = "".join(delta.thought for delta in deltas)
+        entries = [entry for delta in deltas for entry in delta.entries]
+        choice = self._choice(text, entries, thought)
         choice["finish_reason"] = end.reason
         return self._object(self.kind, [choice]) | {"usage": usage(end)}
 
@@ -45,7 +47,7 @@ class Form:
 
     def piece(self, delta: Delta) -> dict[str, Any]:
         """Return a piece of a stream."""
-        choice = self._piece(delta.text, delta.entries)
+        choice = self._piece(delta.text, delta.entries, delta.thought)
         return self._object(self.piece_kind, [choice | {"finish_reason": None}])
 
     def end(self, end: End) -> dict[str, Any]:
@@ -65,10 +67,10 @@ class Form:
             "choices": choices,
         }
 
-    def _choice(self, text: str, entries: list[Entry]) -> dict[str, Any]:
+    def _choice(self, text: str, entries: list[Entry], thought: str) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _piece(self, text: str, entries: list[Entry]) -> dict[str, Any]:
+    def _piece(self, text: str, entries: list[Entry], thought: str) -> dict[str, Any]:
         raise NotImplementedError
 
     def _last(self) -> dict[str, Any]:
@@ -88,12 +90,15 @@ class ChatForm(Form):
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
         return [self._object(self.piece_kind, [choice])]
 
-    def _choice(self, text: str, entries: list[Entry]) -> dict[str, Any]:
+    def _choice(self, text: str, entries: list[Entry], thought: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
+        if thought:
+            message["reasoning_content"] = thought
         return {"index": 0, "message": message, "logprobs": self._told(entries)}
 
-    def _piece(self, text: str, entries: list[Entry]) -> dict[str, Any]:
-        return {"index": 0, "delta": {"content": text}, "logprobs": self._told(entries)}
+    def _piece(self, text: str, entries: list[Entry], thought: str) -> dict[str, Any]:
+        delta = {"reasoning_content": thought} if thought else {"content": text}
+        return {"index": 0, "delta": delta, "logprobs": self._told(entries)}
 
     def _last(self) -> dict[str, Any]:
         return {"index": 0, "delta": {}, "logprobs": None}
@@ -114,11 +119,11 @@ class TextForm(Form):
     kind = piece_kind = "text_completion"
     prefix = "cmpl-"
 
-    def _choice(self, text: str, entries: list[Entry]) -> dict[str, Any]:
+    def _choice(self, text: str, entries: list[Entry], thought: str) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": self._told(entries)}
 
-    def _piece(self, text: str, entries: list[Entry]) -> dict[str, Any]:
-        return self._choice(text, entries)
+    def _piece(self, text: str, entries: list[Entry], thought: str) -> dict[str, Any]:
+        return self._choice(text, entries, thought)
 
     def _last(self) -> dict[str, Any]:
         return {"index": 0, "text": "", "logprobs": None}
@@ -150,11 +155,15 @@ def _token(data: bytes, logprob: float) -> dict[str, Any]:
 def usage(end: End) -> dict[str, Any]:
     """Return the counts of tokens.
 
-    ``cached_tokens`` are those of the prompt that did not have to be read.
+    ``cached_tokens`` are those of the prompt that did not have to be read. ``reasoning_tokens`` are
+    those of a thought.
     """
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.tokens,
         "total_tokens": end.prompt_tokens + end.tokens,
         "prompt_tokens_details": {"cached_tokens": end.known_tokens},
     }
+    if end.thought_tokens is not None:
+        counts["completion_tokens_details"] = {"reasoning_tokens": end.thought_tokens}
+    return counts

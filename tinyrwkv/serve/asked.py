@@ -56,6 +56,9 @@ class Asked:
     template : Template
     sampler : Sampler
     max_tokens : int
+        Of the thought and the answer together.
+    max_thought : int
+        Of the thought alone; no matter if the template has none.
     stop : list of str
     constraint : Constraint or None
     top : int or None
@@ -69,6 +72,7 @@ class Asked:
     template: Template
     sampler: Sampler
     max_tokens: int
+    max_thought: int
     stop: list[str]
     constraint: Constraint | None
     top: int | None
@@ -108,7 +112,7 @@ class Reader:
         self.template = template
         self.limits = limits
         self._settings = dict(settings)
-        self._answers = Formats(model, " " if template.clean else "")
+        self._answers = Formats(model, template.lead)
         self._texts = Formats(model, "")
 
     def chat(self, told: Any) -> Asked:
@@ -122,7 +126,8 @@ class Reader:
             raise wrong(
                 "top_logprobs", "given alone", "together with logprobs=true", "ask for both"
             )
-        default = min(self._settings.get("max_tokens", 400), self.limits.tokens)
+        max_thought = self._max_thought(fields)
+        default = min(self._settings.get("max_tokens", 400) + max_thought, self.limits.tokens)
         max_tokens = self._max_tokens(fields, "max_tokens", default)
         max_tokens = self._max_tokens(fields, "max_completion_tokens", max_tokens)
         return self._rest(
@@ -131,6 +136,7 @@ class Reader:
             prompt="",
             sampler=self._sampler(fields, self._settings),
             max_tokens=max_tokens,
+            max_thought=max_thought,
             stop=[*self.template.stop, *_stops(fields)],
             constraint=self._answers.read(fields.take("response_format")),
             top=(top or 0) if wanted else None,
@@ -146,6 +152,7 @@ class Reader:
             prompt=self._prompt(fields.take("prompt", "")),
             sampler=self._sampler(fields, {}),
             max_tokens=self._max_tokens(fields, "max_tokens", 16),
+            max_thought=0,
             stop=_stops(fields),
             constraint=self._texts.read(fields.take("response_format")),
             top=fields.whole("logprobs", 0, MOST_TOP),
@@ -191,6 +198,18 @@ class Reader:
 
     def _max_tokens(self, fields: Fields, key: str, default: int) -> int:
         return fields.whole(key, 1, self.limits.tokens, default) or default
+
+    def _max_thought(self, fields: Fields) -> int:
+        """Return how long a thought may be; 0 if the template has none."""
+        if self.template.thoughts is None:
+            return 0
+        default = min(self._settings.get("max_thought", 1000), self.limits.tokens)
+        found = fields.whole("max_thought", 0, self.limits.tokens, default)
+        effort = fields.take("reasoning_effort")
+        if effort not in (None, "none"):
+            what = ("reasoning_effort", show(effort), "none, which is no thought")
+            raise wrong(*what, "leave it out, or give max_thought")
+        return 0 if effort or found is None else found
 
     def _sampler(self, fields: Fields, settings: Mapping[str, Any]) -> Sampler:
         values = of_sampler(settings)

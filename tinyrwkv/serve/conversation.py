@@ -93,6 +93,8 @@ def _message(told: object, place: str) -> Message:
         expected = f"one of {', '.join(ROLES)}"
         raise wrong(f"{place}.role", show(role), expected, "tools are not supported")
     fields.text("name")
+    if role == "assistant":
+        fields.text("reasoning_content")  # no thought stays in a conversation
     content = fields.take("content")
     for key in ("annotations", "tool_calls"):  # clients send an empty list back
         value = fields.take(key, [])

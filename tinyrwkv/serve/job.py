@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
-from ..generate import NO_TOKEN, Generation, Piece, Result
+from ..chat.thinking import AnyGeneration, Thinking, ThoughtPiece, thought_tokens
+from ..generate import NO_TOKEN, Generation, Piece
 from ..model import Model
 from ..state import State
 from ..tokenizer import END_OF_DOCUMENT, to_bytes
@@ -21,19 +22,34 @@ SLICE = 32
 
 
 class Delta(NamedTuple):
-    """What a token adds to an answer: text that can be shown, and the tokens that begin in it."""
+    """What a token adds to an answer.
+
+    Attributes
+    ----------
+    text : str
+        What can be shown.
+    entries : list of Entry
+        The tokens that begin in it.
+    thought : str
+        What can be shown of a thought. Then there is no text.
+    """
 
     text: str
     entries: list[Entry]
+    thought: str = ""
 
 
 class End(NamedTuple):
-    """The end of an answer: "stop" or "length", and the counts of tokens."""
+    """The end of an answer: "stop" or "length", and the counts of tokens.
+
+    `thought_tokens` are among `tokens`; None if the template has no thoughts.
+    """
 
     reason: str
     prompt_tokens: int
     known_tokens: int
     tokens: int
+    thought_tokens: int | None = None
 
 
 Event = Delta | End | Refusal
@@ -139,10 +155,11 @@ class Job:
         self._model = model
         self._sessions = sessions
         self._trimmer = Trimmer(asked.conversation is not None and asked.template.clean)
+        self._thought_trimmer = Trimmer(True)
         self._entries = Entries()
         self._text: list[str] = []  # what was shown
         self._cancelled = False
-        self._generation: Generation | None = None
+        self._generation: AnyGeneration | None = None
 
     def cancel(self) -> None:
         """End the answer within milliseconds, or a slice of the prompt; any thread may call it."""
@@ -162,16 +179,28 @@ class Job:
         state = yield from self._read(last[:rest], state)
         if self._cancelled:
             return
+        yield from self._answer(self._generate(last[rest:], state))
+
+    def _generate(self, tokens: list[int], state: State) -> AnyGeneration:
+        """Return the answer to come after the last tokens of a prompt."""
         asked = self._asked
-        generation = self._model.generate(
-            last[rest:],
+        if asked.conversation is not None and asked.template.thoughts is not None:
+            return Thinking(
+                *(self._model, asked.template, tokens, state, asked.sampler),
+                max_tokens=asked.max_tokens,
+                max_thought=asked.max_thought,
+                max_together=asked.max_tokens,
+                stop=asked.stop,
+                constraint=asked.constraint,
+            )
+        return self._model.generate(
+            tokens,
             state=state,
             sampler=asked.sampler,
             max_tokens=asked.max_tokens,
             stop=asked.stop,
             constraint=asked.constraint,
         )
-        yield from self._answer(generation)
 
     def _read(self, tokens: list[int], state: State) -> Generator[None, None, State]:
         """Read tokens in slices; return the state after them."""
@@ -182,33 +211,48 @@ class Job:
             yield
         return state
 
-    def _begin(self, generation: Generation) -> None:
+    def _begin(self, generation: AnyGeneration) -> None:
         self._generation = generation
         if self._cancelled:  # before the generation could be seen from another thread
             generation.cancel()
 
-    def _answer(self, generation: Generation) -> Generator[None, None, None]:
+    def _answer(self, generation: AnyGeneration) -> Generator[None, None, None]:
         self._begin(generation)
         start: State | None = None
         for piece in generation:
-            if start is None:
+            if start is None and isinstance(generation, Generation):
                 start = generation.result.state
             self._show(piece, generation)
             yield
-        result = generation.result
-        if result.stop_reason == "cancelled" or self._cancelled:
+        if generation.result.stop_reason == "cancelled" or self._cancelled:
             return
-        known = self._prompt.known
-        read = known + sum(len(tokens) for tokens, _ in self._prompt.parts)
-        end = End(str(result.stop_reason), read, known, len(result.tokens))
+        if isinstance(generation, Thinking):
+            start = generation.result.before
+        end = self._end(generation)
         conversation = self._asked.conversation
         if conversation is None:
             self.tell(end)
         else:
-            yield from self._keep(conversation, result, start, end)
+            yield from self._keep(conversation, generation, start, end)
 
-    def _show(self, piece: Piece, generation: Generation) -> None:
+    def _end(self, generation: AnyGeneration) -> End:
+        """Return the end of an answer, with the tokens of all that the model has read for it."""
+        result = generation.result
+        known = self._prompt.known
+        read = known + sum(len(tokens) for tokens, _ in self._prompt.parts)
+        thought = None
+        if isinstance(generation, Thinking):
+            read += len(self._model.tokenizer.encode(self._asked.template.opening))
+            thought = thought_tokens(result)
+        return End(str(result.stop_reason), read, known, len(result.tokens), thought)
+
+    def _show(self, piece: Piece, generation: AnyGeneration) -> None:
         """Tell what a piece adds."""
+        if isinstance(piece, ThoughtPiece):
+            thought = self._thought_trimmer.push(piece.text)
+            if thought:
+                self.tell(Delta("", [], thought))
+            return
         released: list[Entry] = []
         if self._asked.top is not None:
             entry = None if piece.token == NO_TOKEN else self._entry(piece, generation)
@@ -218,7 +262,7 @@ class Job:
             self._text.append(text)
             self.tell(Delta(text, released))
 
-    def _entry(self, piece: Piece, generation: Generation) -> Entry:
+    def _entry(self, piece: Piece, generation: AnyGeneration) -> Entry:
         data = self._model.tokenizer.token_bytes
         count = self._asked.top or 0
         top = self._asked.sampler.top(generation.logits, count) if count else []
@@ -226,22 +270,31 @@ class Job:
         return Entry(data(piece.token), finite(piece.logprob), rows)
 
     def _keep(
-        self, conversation: Conversation, result: Result, start: State | None, end: End
+        self,
+        conversation: Conversation,
+        generation: AnyGeneration,
+        start: State | None,
+        end: End,
     ) -> Generator[None, None, None]:
         """Tell the end, and keep the state after the answer as a follow-up turn will read it.
 
-        The model may have spelled the answer in other tokens than the tokenizer does. Then the
-        answer is read again, so that the state does not depend on what is known.
+        The model may have spelled the answer in other tokens than the tokenizer does, or after a
+        thought. Then the answer is read again, so that the state does not depend on what is known.
         """
         text = self._asked.template.answer("".join(self._text))
         key = conversation.followed_by(text).keys[-1]
         tokens = self._model.tokenizer.encode(text)
-        state = result.state
+        if isinstance(generation, Generation):
+            result = generation.result
+            state = result.state
+            if start is None:
+                start = state
+            read = state.tokens - start.tokens
+            if read == len(tokens) and tokens == result.tokens[:read]:
+                self._sessions.keep(key, state)
+                self.tell(end)
+                return
         if start is None:
-            start = state
-        read = state.tokens - start.tokens
-        if read == len(tokens) and tokens == result.tokens[:read]:
-            self._sessions.keep(key, state)
             self.tell(end)
             return
         self._sessions.expect(key)
