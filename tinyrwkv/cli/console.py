@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..chat.thinking import AnyGeneration, ThoughtPiece, thought_tokens
-from ..errors import TinyRWKVError
+from ..errors import FormatError, TinyRWKVError
 from ..generate import Generation, TokenConstraint
 from ..units import show_size
 from . import options, slash
@@ -44,7 +44,7 @@ class Console:
     source, out, notes : text stream, optional
         Standard input, output and error by default.
     constraint : TokenConstraint, optional
-        What every answer must match.
+        What every answer must match: a `json_block.json_block`.
     """
 
     def __init__(
@@ -274,6 +274,8 @@ class EventConsole(Console):
 
     def _about(self, line: str, generation: AnyGeneration, logprob: float) -> dict[str, Any]:
         """Return what else a program is told about an answer."""
+        if self.constraint is not None:
+            return _value(generation.result.text)
         if self.chat.template.name != "robot" or not isinstance(generation, Generation):
             return {}
         # Only here, because the grammar of scripts takes time to import and to build.
@@ -282,3 +284,12 @@ class EventConsole(Console):
 
         about = told(line, generation.result, logprob, Scripts())
         return {key: about[key] for key in ("logprob", "decision", "reasons")}
+
+
+def _value(text: str) -> dict[str, Any]:
+    """Return the value of an answer that is a block of JSON; nothing if the answer was cut off."""
+    from ..chat.json_block import read_json_block  # here, because few people need it
+
+    with contextlib.suppress(FormatError):
+        return {"value": read_json_block(text)}
+    return {}

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ...chat.answer_settings import LENGTHS
 from ...chat.chat import Chat
@@ -21,7 +22,11 @@ from ...chat.templates import TEMPLATES
 from ...errors import ArgumentError
 from .. import options as shared
 from ..console import Console, EventConsole
+from ..schema_file import read_schema
 from ..slash import check_thoughts
+
+if TYPE_CHECKING:
+    from ...constraints.json_schema import JsonSchema
 
 HELP = "talk with a model"
 EXAMPLES = """\
@@ -37,6 +42,8 @@ examples:
       a model that thinks before it answers; /set thoughts hide, dim or show
   echo "turn left, then come back" | tinyrwkv chat
       through a pipe, every line is a prompt, and only the answers come out
+  echo "Book a table for 4." | tinyrwkv chat g1.trwkv --json-schema call.json
+      answer with a call of a function: a block of JSON (docs/thinking.md)
   tinyrwkv chat --json < prompts.txt
       for programs: JSON objects, one per line, piece by piece (docs/events.md)
 
@@ -83,6 +90,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not keep the state after --system on disk, and do not use a kept one",
     )
+    parser.add_argument(
+        "--json-schema",
+        metavar="FILE",
+        help="make every answer a ```json block with a value that the JSON Schema in FILE allows",
+    )
     shared.add_state_dtype(parser, "int8, but f32 for RWKV-4")
     parser.add_argument(
         "--json", action="store_true", help="print events: begin, piece, end, stats, report, error"
@@ -114,7 +126,12 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.max_thought is not None:
         check_thoughts(chat.template, "--max-thought")
-    console = EventConsole(chat) if options.json else Console(chat, profile.prompts)
+    constraint = None if options.json_schema is None else _block(options.json_schema, chat)
+    console: Console
+    if options.json:
+        console = EventConsole(chat, constraint=constraint)
+    else:
+        console = Console(chat, profile.prompts, constraint=constraint)
     if options.load is not None:
         _continue(chat, options.load)
     if options.resume is None:
@@ -122,6 +139,15 @@ def run(options: argparse.Namespace) -> int:
     else:
         well = _resume(chat, console, os.fspath(options.resume or _own_file(chat)))
     return 0 if well else 1
+
+
+def _block(path: str, chat: Chat) -> JsonSchema:
+    """Return the constraint that makes answers blocks of JSON, as the schema in a file says."""
+    from ...chat.json_block import json_block  # here, because few people need it
+
+    made = json_block(read_schema(path), chat.template)
+    made.masks(chat.model)
+    return made
 
 
 def _continue(chat: Chat, path: str) -> None:
