@@ -170,7 +170,7 @@ class Bridge:
         begin = time.monotonic()
         said = None if request.reset else self.said
         state, unread = said or (self.model.new_state(), [0])  # token 0 begins a document
-        prompt = self.template.prompt(request.prompt, first=said is None)
+        prompt = self.template.turn(request.prompt, first=said is None)
         constraint = self._constraint(request.constraint)
         # Under a grammar with bounds, a model would write another number than was said.
         wide = constraint.with_any_number() if isinstance(constraint, Scripts) else constraint

@@ -79,7 +79,7 @@ class Brain(Node):
         how = self.how | {"stop": self.template.stop, "deadline": time.monotonic() + self.seconds}
         weighed = Weighed(self.scripts.with_any_number()) if self.scripts else None
         how |= {"constraint": weighed} if weighed else {}
-        self.generation = self.model.generate(self.template.prompt(message.data), **how)
+        self.generation = self.model.generate(self.template.turn(message.data), **how)
         what = (message.data, self.generation, weighed)
         self.worker = threading.Thread(target=self.answer, args=what)
         self.worker.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from tests.helpers.talkers import END, write_talker
+from tests.helpers.terminals import Terminal, run
 from tinyrwkv.chat.chat import Chat
 from tinyrwkv.chat.templates import TEMPLATES, template
 from tinyrwkv.chat.thinking import Thinking, ThoughtPiece, thought_tokens
@@ -120,6 +122,17 @@ def test_a_thought_without_an_end_is_ended(made: Any, n: int) -> None:
     written = (b">", *[b" so", b" on", b" and"] * 4)[1:n]
     assert (thought, text) == (b"".join(written).decode(), "€5. Yes")
     assert thought_tokens(answer.result) == n + 1 and answer.result.stop_reason == "stop"
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.sets(st.integers(1, 15)))
+def test_the_tag_is_found_wherever_tokens_begin(made: Any, cuts: set[int]) -> None:
+    data = "xyz é.</think>q".encode()
+    places = [0, *sorted(cuts), len(data)]
+    tokens = [data[begin:end] for begin, end in itertools.pairwise(places)]
+    chat = thinker(made((b" <think", b">\nW", *tokens), ANSWER))
+    assert split(chat.ask("price?")) == ("Wxyz é.", "€5. Yes")
+    assert same(chat.state, after(chat, "User: price?\n\nAssistant: €5. Yes"))
 
 
 @pytest.mark.parametrize("end", [[END], [b"\n\nUser:"], [b"\n\n", b"Us", b"er:"]])
@@ -326,6 +339,47 @@ def test_settings_of_thoughts(made: Any) -> None:
     for wrong in ("/set thoughts", "/set thoughts loud", "/set max_thought -1"):
         with pytest.raises(ArgumentError):
             slash.run(chat, wrong)
+
+
+def test_a_terminal_shows_thoughts_faintly(made: Any) -> None:
+    with Terminal("examples/chat.py", made(*THINKS).path, "--temperature", "0") as terminal:
+        terminal.wait_for("\n> ")
+        terminal.type("price?\n")
+        shown = terminal.wait_for("tok/s") + terminal.wait_for("\n> ")
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+        assert "A café </ may be.\n\n€5. Yes" in plain.replace("\r", "")
+        assert "\x1b[2mA" in shown and "\x1b[2m€" not in shown and "<think>" not in plain
+        assert "(8 of them thought)" in plain.replace("\r", "").replace("\n", " ")
+        terminal.type("/set thoughts hide\n")
+        terminal.wait_for("\n> ")
+        terminal.type("price?\n")
+        assert "caf" not in terminal.wait_for("tok/s")
+        terminal.wait_for("\n> ")
+        terminal.type("\x04")
+        assert terminal.status() == 0
+
+
+def test_ctrl_c_in_a_thought_discards_the_turn(made: Any) -> None:
+    path = made(ENDLESS, ANSWER).path
+    arguments = ("examples/chat.py", path, "--max-thought", "1000000000", "--temperature", "0")
+    with Terminal(*arguments, NO_COLOR="1") as terminal:
+        terminal.wait_for("\n> ")
+        terminal.type("go\n")
+        assert "<think>" in terminal.wait_for("so on and so on")
+        terminal.type("\x03")
+        shown = terminal.wait_for("\n> ", 5)
+        assert "</think>" in shown and "turn discarded" in " ".join(shown.split())
+        terminal.type("/stats\n")
+        assert "turns        0" in terminal.wait_for("\n> ")
+        terminal.type("\x04")
+        assert terminal.status() == 0
+
+
+def test_an_option_about_thoughts_needs_a_template_that_has_them(made: Any) -> None:
+    arguments = ("-m", "tinyrwkv", "chat", made(*THINKS).path, "--max-thought", "2")
+    assert run(*arguments, text="a\n").stdout == "€5. Yes\n"
+    done = run(*arguments, "--template", "chat", text="a\n")
+    assert (done.returncode, done.stdout) == (1, "") and "--template think" in done.stderr
 
 
 @pytest.mark.parametrize("line", ["/set thoughts hide", "/set max_thought 5"])
