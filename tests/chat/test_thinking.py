@@ -226,6 +226,26 @@ def test_a_deadline_in_a_thought(made: Any) -> None:
     assert chat.state.tokens == 0 and chat.turns == 0
 
 
+def test_a_deadline_that_passed_long_ago(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = thinker(made(*THINKS)).ask("price?", deadline=time.monotonic() + 60)
+    for _ in range(5):
+        next(answer)
+    now = 3 * time.monotonic() + 1000
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert [piece.text for piece in answer if piece.token >= 0] == []
+    assert answer.result.stop_reason == "deadline"
+
+
+def test_an_answer_whose_thought_took_the_time(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = thinker(made(*THINKS)).ask("price?", deadline=time.monotonic() + 60)
+    while len(answer.result.thought) < len("A café </ may be."):
+        next(answer)
+    next(answer)  # the tag is complete
+    now = 3 * time.monotonic() + 1000
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert split(answer) == ("", "") and answer.result.stop_reason == "deadline"
+
+
 def test_two_threads_cannot_iterate(made: Any) -> None:
     chat = thinker(made(ENDLESS, ANSWER), max_thought=10**9)
     answer = chat.ask("go")

@@ -13,6 +13,7 @@ The conversation goes on from the state that was kept, and reads the answer alon
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -209,13 +210,17 @@ class Thinking(Iterator[Piece]):
         constraint: TokenConstraint | None = None,
     ) -> Generation:
         """Begin a part; `cancel` from another thread finds it."""
+        deadline = self._deadline
+        if deadline is not None and self.result.timings["prompt_tokens"]:
+            # A deadline that was checked once may have passed long ago.
+            deadline = max(deadline, time.monotonic() - 1)
         self._part = self.model.generate(
             prompt,
             state=state,
             sampler=self.sampler,
             max_tokens=most,
             stop=stop,
-            deadline=self._deadline,
+            deadline=deadline,
             constraint=constraint,
         )
         if self._cancelled:
