@@ -86,6 +86,9 @@ def test_a_thought_and_an_answer(made: Any) -> None:
     assert (result.thought, result.text) == ("A café </ may be.", "€5. Yes")
     assert result.stop_reason == "stop" and thought_tokens(result) == 7 + 1
     assert result.timings["tokens"] == len(result.tokens) == 7 + 5
+    read = ("User: price?\n\nAssistant:", " <think", "</think")  # no line break before the tag
+    tokens = sum(len(chat.tokenizer.encode(text)) for text in read)
+    assert result.timings["prompt_tokens"] == 1 + tokens
 
 
 def test_nothing_of_a_thought_stays_in_the_conversation(made: Any) -> None:
@@ -204,6 +207,20 @@ def test_another_thread_can_cancel_a_thought(made: Any) -> None:
     threading.Timer(0.05, answer.cancel).start()
     split(answer)
     assert answer.result.stop_reason == "cancelled"
+
+
+def test_cancelling_while_a_part_begins(made: Any) -> None:
+    class Leaving(tinyrwkv.Sampler):
+        def copy(self) -> tinyrwkv.Sampler:
+            if told:  # by the part that begins, before anyone can see it
+                told[0].cancel()
+            return super().copy()
+
+    told: list[Thinking] = []
+    turn = template("think").turn("a")
+    sampler = Leaving(temperature=0)
+    told.append(Thinking(made(*THINKS), template("think"), turn, None, sampler, 50, 50))
+    assert list(told[0]) == [] and told[0].result.stop_reason == "cancelled"
 
 
 def test_cancelling_in_an_answer_keeps_what_has_come(made: Any) -> None:
