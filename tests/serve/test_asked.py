@@ -15,7 +15,7 @@ from tinyrwkv.chat.templates import TEMPLATES
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.serve.asked import Limits, Reader
 from tinyrwkv.serve.job import prepare
-from tinyrwkv.serve.json_text import LEVELS, object_pattern
+from tinyrwkv.serve.json_text import LEVELS, object_schema
 from tinyrwkv.serve.refusal import Refusal, of_error
 from tinyrwkv.serve.sessions import Sessions
 
@@ -115,7 +115,12 @@ def test_the_later_name_of_the_most_tokens_counts(reader: Reader) -> None:
             "missing_required_parameter",
         ),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"contains": {}}},
+                }
+            },
             "response_format",
             "unsupported_value",
         ),
@@ -219,13 +224,13 @@ def nested(levels: int) -> st.SearchStrategy[Any]:
 
 
 @pytest.fixture(scope="module")
-def any_object() -> tinyrwkv.Regex:
-    return tinyrwkv.Regex(object_pattern())
+def any_object() -> tinyrwkv.JsonSchema:
+    return tinyrwkv.JsonSchema(object_schema())
 
 
 @given(nested(LEVELS))
 @settings(max_examples=30)
-def test_any_object_is_an_answer_in_json(any_object: tinyrwkv.Regex, value: Any) -> None:
+def test_any_object_is_an_answer_in_json(any_object: tinyrwkv.JsonSchema, value: Any) -> None:
     is_object = isinstance(value, dict)
     assert any_object.matches(json.dumps(value, ensure_ascii=False)) == is_object
 

@@ -1,4 +1,4 @@
-"""Answers in JSON: `JsonSchema` for a schema, and a pattern for any object."""
+"""Answers in JSON: `JsonSchema` for a schema, and for any object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from ..constraints.constraint import Constraint
 from ..constraints.json_schema import JsonSchema
-from ..constraints.regex import Regex
 from ..errors import TinyRWKVError, show
 from ..model import Model
 from .fields import Fields
@@ -22,22 +21,19 @@ KEPT = 8
 """Constraints that are kept, with what they have learned: 4 MB of masks each, at most."""
 
 
-def object_pattern(levels: int = LEVELS) -> str:
-    """Return a pattern of JSON objects, written as ``json.dumps`` writes them.
+def object_schema(levels: int = LEVELS) -> dict[str, Any]:
+    """Return a schema of any JSON object with at most so many objects and arrays in each other.
 
     Examples
     --------
-    >>> import re
-    >>> bool(re.fullmatch(object_pattern(1), '{"a": 1, "b": null}'))
+    >>> JsonSchema(object_schema(1)).matches('{"a": 1, "b": null}')
     True
     """
-    plain = [JsonSchema({"type": kind}).pattern for kind in ("string", "number", "boolean", "null")]
-    text = plain[0]
-    value = "|".join(plain)
+    plain = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+    value: dict[str, Any] = {"anyOf": plain}
     for _ in range(levels):
-        member = f"{text}: (?:{value})"
-        made = rf"\{{(?:{member}(?:, {member})*)?\}}"
-        value = "|".join([*plain, made, rf"\[(?:(?:{value})(?:, (?:{value}))*)?\]"])
+        made = {"type": "object", "additionalProperties": value}
+        value = {"anyOf": [*plain, made, {"type": "array", "items": value}]}
     return made
 
 
@@ -96,11 +92,7 @@ class Formats:
 
     def _make(self, schema: Any) -> Constraint:
         try:
-            made: Constraint
-            if schema is None:
-                made = Regex(object_pattern(), prefix=self._prefix)
-            else:
-                made = JsonSchema(schema, prefix=self._prefix)
+            made = JsonSchema(object_schema() if schema is None else schema, prefix=self._prefix)
             made.masks(self._model)
         except TinyRWKVError as error:
             raise of_error(error, "response_format") from None
