@@ -200,6 +200,7 @@ class Terminal(io.StringIO):
 
 def test_the_bar_is_for_terminals(paths, monkeypatch):
     terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
     assert cli.main(list(paths)) == 0
     _, *bars, blank, _ = terminal.getvalue().split("\r")

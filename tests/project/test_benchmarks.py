@@ -272,7 +272,8 @@ exit 0
         told["left_out"]["rwkv"]
         == "it ended with 3, and the last that it said is: illegal instruction"
     )
-    assert [one["name"] for one in told["runs"]] == ["tinyrwkv", "tinyrwkv exact"]
+    names = ["tinyrwkv", "tinyrwkv exact", "tinyrwkv int4"]
+    assert [one["name"] for one in told["runs"]] == names
 
 
 class Said:
