@@ -12,9 +12,9 @@ H^-1 = U^T U this is, for j = 1, 2, ... (a column w_j of W has the weights of in
     e      = (w_j - round(w_j)) / U_jj
     w_k    = w_k - U_jk e                   for all k > j
 
-Each column adds ``|e|^2`` to the error. A group of 64 inputs gets its scales and zero points when it
-is reached, by the weights that it has by then. Columns behind a group are changed only once, when
-the whole group is rounded.
+Each column adds ``|e|^2`` to the error. A group of 64 inputs gets its scales and zero points when
+it is reached, by the weights that it has by then. Columns behind a group are changed only once,
+when the whole group is rounded.
 
 Source: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training
 Quantization for Generative Pre-trained Transformers", 2022, arXiv:2210.17323, algorithm 1.
