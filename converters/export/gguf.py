@@ -102,8 +102,8 @@ def check(file: TensorFile) -> None:
     FormatError
         The file holds no model, or not the tensors of one.
     UnsupportedError
-        Another version, another epsilon, a compressed part, or an embedding whose norm can't be
-        taken out.
+        Another version, another epsilon, int4, a compressed part, or an embedding whose norm
+        can't be taken out.
     """
     path, config = file.path, file.metadata
     if config["kind"] != "model":
@@ -114,6 +114,10 @@ def check(file: TensorFile) -> None:
         expected = " or ".join(ARCHITECTURES)
         sentence = f"{path} is RWKV {config['arch']}, but llama.cpp runs only {expected}"
         raise UnsupportedError(path, "arch", config["arch"], expected, _FIX, sentence)
+    if config["dtype"] == "int4":
+        fix = "convert the checkpoint to int8, and export that: it becomes Q8_0"
+        sentence = f"{path} is int4, which GGUF files have no type for"
+        raise UnsupportedError(path, "dtype", "int4", "int8, f16 or f32", fix, sentence)
     verify(file)
     check_whole(file)
     known = {*tensor_shapes(config), *KEPT}

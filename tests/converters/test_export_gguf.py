@@ -310,6 +310,8 @@ def test_what_llama_cpp_can_not_run_is_refused(model, tmp_path):
     without = changed(lambda metadata, tensors: tensors.pop("blocks.0.ln0.bias"))
     assert "lacks tensor 'blocks.0.ln0.bias'" in refusal(without, tmp_path)
     assert "has an ln_x_eps of 1e-05" in refusal(model("v7", ln_x_eps=1e-5), tmp_path)
+    packed = changed(lambda metadata, tensors: metadata.update(dtype="int4"))
+    assert f"{packed} is int4, which GGUF files have no type for" in refusal(packed, tmp_path)
     gone = changed(lambda metadata, tensors: tensors.pop("head.weight"))
     assert "tensor 'head.weight'" in refusal(gone, tmp_path, FormatError)
     assert f"no such file: {tmp_path / 'none'}" in refusal(tmp_path / "none", tmp_path, FormatError)
