@@ -69,6 +69,7 @@ def _chosen_by_signs(call: Call, fields: Any, q: np.ndarray, scale: np.ndarray) 
 def _read_rows(call: Call, fields: Any, rows: np.ndarray, width: int) -> np.ndarray:
     """Return rows of a region of pages, (n, width): those of int8 without scales."""
     row_bytes = op.row_bytes(fields.kind, width)
+    rows = rows.astype(np.int64)  # 32-bit systems count in less
     pages = rows * fields.reciprocal >> 32
     place = rows - pages * fields.per_page
     start = fields.weight + pages * op.PAGE + place * fields.row_bytes  # (n,)
