@@ -111,6 +111,12 @@ class Call:
         width = op.row_bytes(kind, cols) // WEIGHT_TYPES[kind].itemsize
         return self.weights(offset, WEIGHT_TYPES[kind], rows, width)
 
+    def row_scales(self, fields: Any, width: int) -> np.ndarray:
+        """Return the scales of quantised rows, (width,): ones for int4, whose rows hold theirs."""
+        if fields.kind == op.INT4:
+            return np.ones(width, F32)
+        return self.vector(fields.scale, width)
+
     def floats(self, block: np.ndarray) -> np.ndarray:
         """Widen a block of weights into a buffer that every block of this workspace uses."""
         buffer = self.workspace.floats(block.size).reshape(block.shape)

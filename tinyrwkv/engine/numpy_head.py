@@ -70,7 +70,7 @@ def exact(call: Call, fields: Any) -> None:
     lowest = call.private(fields.lowest, 1, I32)  # (T, 1)
     weight = call.matrix(fields.kind, fields.weight, V, C)
     is_int4 = fields.kind == op.INT4
-    scale = np.ones(V, F32) if is_int4 else call.vector(fields.scale, V)
+    scale = call.row_scales(fields, V)
     row_bytes = weight.shape[1] if is_int4 else C + 4  # a row and its scale
     z = call.shared(fields.dst, V)
     for t in range(call.tokens):

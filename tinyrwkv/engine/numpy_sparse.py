@@ -8,7 +8,7 @@ import numpy as np
 
 from ..file import int4
 from ..kernels import abi as op
-from .numpy_call import F32, U8, Call, product, row_blocks, unpacked_rows, upper_bytes
+from .numpy_call import U8, Call, product, row_blocks, unpacked_rows, upper_bytes
 from .numpy_matmul import squared_relu
 
 
@@ -24,7 +24,7 @@ def predict(call: Call, fields: Any) -> None:
         chosen |= ~(score <= threshold)  # NaN chooses
     hidden = call.shared(fields.dst, F)
     hidden[:] = 0 * scale  # NaN stays
-    scales = _scales(call, fields, F)
+    scales = call.row_scales(fields, F)
     for t in range(call.tokens):
         neurons = np.flatnonzero(chosen[t])
         K = _read_rows(call, fields, neurons, C)
@@ -37,7 +37,7 @@ def sparse(call: Call, fields: Any) -> None:
     """Compute x += gate * sum of x_f W_f over the rows f with x_f != 0."""
     C = fields.units * fields.unit
     q, q_scale = call.quantised(fields, fields.stride)  # (T, F), (T, 1)
-    scale = _scales(call, fields, C)
+    scale = call.row_scales(fields, C)
     x = call.shared(fields.dst, C)
     gate = call.shared(fields.gate, C) if fields.mode == op.GATED_ADD else None
     for t in range(call.tokens):
@@ -77,8 +77,3 @@ def _read_rows(call: Call, fields: Any, rows: np.ndarray, width: int) -> np.ndar
     call.workspace.touched += len(rows) * row_bytes
     found = call.program.weights[places]
     return int4.dequantize(found) if fields.kind == op.INT4 else found.view(np.int8)
-
-
-def _scales(call: Call, fields: Any, width: int) -> Any:
-    """Return the scales of int8 weights; those of int4 are in the rows."""
-    return np.ones(width, F32) if fields.kind == op.INT4 else call.vector(fields.scale, width)
