@@ -2,8 +2,9 @@
 
 A page must load without a console error. Every formula must have some height, every picture must
 show, and every internal link must lead to a page and a place that exist. No page may be wider than
-the window. The script talks to the browser over two pipes with the DevTools protocol, so that it
-needs nothing but Chromium.
+the window, be it that of a computer or of a telephone. In the window of a computer, every table
+must show all its columns. The script talks to the browser over two pipes with the DevTools
+protocol, so that it needs nothing but Chromium.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS = (1280, 400)
+"""Pixels of the window of a computer and of a telephone."""
 
 LOOK = """(async () => {
   await document.fonts.ready;
@@ -42,9 +45,13 @@ LOOK = """(async () => {
     missing: [...document.images].filter(i => i.naturalWidth === 0).map(i => i.src),
     links: [...document.links].map(a => a.href),
     ids: [...document.querySelectorAll('[id]')].map(e => e.id),
-    wide: document.documentElement.scrollWidth - innerWidth,
+    cut: [...document.querySelectorAll('.table-wrapper')]
+      .filter(box => box.scrollWidth > box.clientWidth + 1)
+      .map(box => box.querySelector('th').textContent),
   });
 })()"""
+
+WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 class Browser:
@@ -76,7 +83,6 @@ class Browser:
         options += [
             "--remote-debugging-pipe",
             f"--user-data-dir={self._profile}",
-            "--window-size=1280,900",
         ]
         self._process = subprocess.Popen(
             [path, *options, "about:blank"],
@@ -124,14 +130,32 @@ class Browser:
         return json.loads(data)
 
     def open(self, url: str) -> dict[str, Any]:
-        """Load a page; return what is on it, and as `errors` what console and network said."""
+        """Load a page; return what is on it.
+
+        ``errors`` is what console and network said, and ``wide`` by how many pixels the page is
+        wider than each window of WIDTHS.
+        """
         self.events.clear()
+        self.resize(WIDTHS[0])
         self.call("Page.navigate", url=url)
         self.wait("Page.loadEventFired")
-        answer = self.call("Runtime.evaluate", expression=LOOK, awaitPromise=True)
-        found = json.loads(answer["result"]["value"])
+        found = json.loads(self.evaluate(LOOK))
         found["errors"] = list(self._errors())
+        found["wide"] = {}
+        for width in reversed(WIDTHS):
+            self.resize(width)
+            found["wide"][width] = self.evaluate(WIDE)
         return found
+
+    def resize(self, width: int) -> None:
+        """Give the window a width in pixels."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression of JavaScript on the page."""
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True)
+        return answer["result"]["value"]
 
     def _errors(self) -> Iterator[str]:
         for event in self.events:
@@ -172,8 +196,10 @@ def problems(found: dict[str, dict[str, Any]], base: str) -> Iterator[str]:
         yield from (f"{name}: formula not drawn: {text}" for text in page["flat"])
         yield from (f"{name}: formula left as text: {text[:80]}" for text in page["left"])
         yield from (f"{name}: picture does not show: {source}" for source in page["missing"])
-        if page["wide"] > 0:
-            yield f"{name}: {page['wide']} pixels wider than the window"
+        yield from (f"{name}: columns cut off: the table of {heading!r}" for heading in page["cut"])
+        for width, more in page["wide"].items():
+            if more > 0:
+                yield f"{name}: {more} pixels wider than a window of {width}"
         for link in page["links"]:
             target, place = urldefrag(link)
             if not target.startswith(base) or target not in found:

@@ -19,13 +19,15 @@ author = "The tinyrwkv authors"
 copyright = author
 release = tinyrwkv.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "lesson_pages", "mathml"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += ["lesson_pages", "mathml", "page_classes"]  # of this folder
 source_suffix = {".md": "markdown", ".py": "lesson"}
 exclude_patterns = [
     "*.py",
     "lessons/*/**",
-    "lessons/measure.py",
+    "lessons/checkout.py",
     "lessons/head_clusters.py",
+    "lessons/measure.py",
     "pictures/*",
 ]
 myst_enable_extensions = ["dollarmath"]

@@ -9,18 +9,11 @@
 # `tinyrwkv/versions/reference.py`, which follow the formulas of the papers.
 
 import pathlib
-import sys
 import tempfile
 
-try:
-    import numpy as np
-    from matplotlib import pyplot as plt
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is missing: pip install numpy matplotlib")
-
-sys.path.insert(
-    0, str(pathlib.Path(__file__).resolve().parents[2])
-)  # a checkout that is not installed
+import checkout  # noqa: F401 - tells what is missing
+import numpy as np
+from matplotlib import pyplot as plt
 
 import tinyrwkv
 from benchmarks.random_model import sizes, write

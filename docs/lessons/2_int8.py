@@ -14,18 +14,10 @@
 #
 # $$|\Delta y_i| = \left|\sum_j (W_{ij} - s_i q_{ij})\, x_j\right| \le \frac{s_i}{2} \sum_j |x_j|$$
 
-import pathlib
-import sys
 
-try:
-    import numpy as np
-    from matplotlib import pyplot as plt
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is missing: pip install numpy matplotlib")
-
-sys.path.insert(
-    0, str(pathlib.Path(__file__).resolve().parents[2])
-)  # a checkout that is not installed
+import checkout  # noqa: F401 - tells what is missing
+import numpy as np
+from matplotlib import pyplot as plt
 
 import tinyrwkv
 from converters.calibrate.documents import sample_documents

@@ -15,18 +15,11 @@
 
 import json
 import pathlib
-import sys
 import tempfile
 
-try:
-    import numpy as np
-    from matplotlib import pyplot as plt
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is missing: pip install numpy matplotlib")
-
-sys.path.insert(
-    0, str(pathlib.Path(__file__).resolve().parents[2])
-)  # a checkout that is not installed
+import checkout  # noqa: F401 - tells what is missing
+import numpy as np
+from matplotlib import pyplot as plt
 
 import tinyrwkv
 from converters.calibrate.collect import collect

@@ -13,18 +13,11 @@
 import json
 import mmap
 import pathlib
-import sys
 from collections import Counter, OrderedDict
 
-try:
-    import numpy as np
-    from matplotlib import pyplot as plt
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is missing: pip install numpy matplotlib")
-
-sys.path.insert(
-    0, str(pathlib.Path(__file__).resolve().parents[2])
-)  # a checkout that is not installed
+import checkout  # noqa: F401 - tells what is missing
+import numpy as np
+from matplotlib import pyplot as plt
 
 import tinyrwkv
 from converters.calibrate.documents import sample_documents

@@ -13,18 +13,10 @@
 # only the most probable tokens, just enough of them to hold the share $p$ of the probability. Which
 # tokens it keeps depends on the temperature that was applied before.
 
-import pathlib
-import sys
 
-try:
-    import numpy as np
-    from matplotlib import pyplot as plt
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is missing: pip install numpy matplotlib")
-
-sys.path.insert(
-    0, str(pathlib.Path(__file__).resolve().parents[2])
-)  # a checkout that is not installed
+import checkout  # noqa: F401 - tells what is missing
+import numpy as np
+from matplotlib import pyplot as plt
 
 import tinyrwkv
 
