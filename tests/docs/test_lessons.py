@@ -98,6 +98,10 @@ def mix_the_wrong_way(patch: Patch) -> None:
     patch.setattr(reference, "token_shift", lambda x, x_prev, mu: x_prev + (x - x_prev) * mu)
 
 
+def let_nothing_decay(patch: Patch) -> None:
+    patch.setattr(reference, "sigmoid", np.zeros_like)  # so w = 1 and a = 0
+
+
 def forget_the_exponent(patch: Patch) -> None:
     def time_mix_v4(att: Any, x: Any, x_prev: Any, memory: Any) -> Any:
         k, v = (att[f"{name}.weight"] @ x for name in ("key", "value"))
@@ -310,6 +314,7 @@ def ignore(setting: str, value: Any) -> Callable[[Patch], None]:
 BROKEN: list[tuple[str, Callable[[Patch], None], set[int]]] = [
     ("1_one_token", mix_the_wrong_way, {1, 2, 3}),
     ("1_one_token", forget_the_exponent, {4}),
+    ("1_one_token", let_nothing_decay, {5}),
     ("2_int8", store_a_wrong_scale, {1, 2, 3}),
     ("2_int8", round_towards_zero, {1, 3}),
     ("3_low_rank", whiten_nothing, {2, 3, 5}),
