@@ -26,6 +26,7 @@ exclude_patterns = [
     "*.py",
     "lessons/*/**",
     "lessons/checkout.py",
+    "lessons/copies.py",
     "lessons/head_clusters.py",
     "lessons/measure.py",
     "pictures/*",

@@ -4,6 +4,9 @@
 # token reads only one row of it. How often a text needs each row follows Zipf's law. So few pages
 # serve nearly all tokens. The hit rate of a cache of a given size can be computed beforehand.
 #
+# **Picture.** Left: how often the tokens of two texts occur, by their rank. Right: how often a
+# cache of the last rows has the row that is needed.
+#
 # The table has $V$ rows of $C$ bytes, one row for each token. To read a token, the model looks up
 # its row and does not touch the rest of the table. Sort the tokens of a text by how often they
 # occur. The frequency $f_k$ of the token at rank $k$ then roughly follows this law:
@@ -63,6 +66,8 @@ print(
 
 
 def che(p, rows):
+    if rows >= np.count_nonzero(p):
+        return 1.0  # all rows have room; no time t is long enough
     low, high = 0.0, 1.0
     while (1 - np.exp(-p * high)).sum() < rows:
         high *= 2
@@ -112,6 +117,26 @@ for one in large["lru"]:
         f"hit rate {one['hit_rate']:.3f}"
     )
 
+# ## How good is Zipf's law?
+#
+# Let $f_k \propto k^{-s}$. On logarithmic axes this is a straight line with the slope $-s$. We fit
+# it by least squares to ranks that are spread evenly over the axis. Zipf's law says $s = 1$.
+
+
+def zipf(ranks, counts):
+    x, y = (np.log(a) - np.log(a).mean() for a in (ranks, counts))
+    s = -(x @ y) / max(x @ x, 1e-30)  # 0 if there is only one rank
+    return s, np.exp(np.sqrt(np.square(y + s * x).mean()))
+
+
+some = np.unique(np.geomspace(1, len(counts), 60).astype(int))
+fits = {
+    "this model's text": zipf(some, counts[some - 1]),
+    "books": zipf(np.array(large["ranks"]), np.array(large["counts"])),
+}
+for name, (s, factor) in fits.items():
+    print(f"{name}: s = {s:.2f}; a frequency is typically off by a factor of {factor:.2f}")
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 left.loglog(
     np.arange(1, len(counts) + 1), counts / counts.sum(), ".", ms=4, label="this model's text"
@@ -149,3 +174,4 @@ plt.show()
 assert touched == C + 4  # int8 weights and their scale
 assert np.allclose(predicted, simulated, atol=0.02)
 assert len(by_frequency) < len(by_id) < table // mmap.PAGESIZE
+assert all(0.7 < s < 1.3 and factor < 1.5 for s, factor in fits.values()), fits

@@ -5,6 +5,9 @@
 # plan is an upper bound, and a limit can be kept. Neither the plan nor the limit changes one bit of
 # the answer.
 #
+# **Picture.** How much of the file is in memory while a model reads a text: all that a token needs
+# from the first token on, or at most half of the file with a limit.
+#
 # A process has two kinds of memory. *Anonymous* pages hold its own work. If there is no room for
 # them, the system must write them to swap or end the process. *Clean file pages* are copies of data
 # that are on the disk anyway. The system drops them when it likes, and reads them again when they

@@ -4,6 +4,9 @@
 # them in this order: first temperature, then top-k, then top-p, then min-p. The order matters:
 # another order gives another text.
 #
+# **Picture.** Left: the shares of twenty thousand draws beside those of the formula. Right: how
+# many tokens compete at each temperature, with and without top-p.
+#
 # For every token $t$, a model gives a number $z_t$, a *logit*. The temperature $\tau$ turns logits
 # into probabilities:
 #
