@@ -321,13 +321,19 @@ class Pipeline:
         return differing(np.asarray(old), np.asarray(new))
 
     def _sizes(self, chosen: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """Return the bytes of each part of the present model: read for a token, and in the file."""
-        parts = self.model.plan()["parts"]
+        """Return the bytes of each part of the present model: read for a token, and in the file.
+
+        The rest of the file is its header, its table and the gaps between tensors.
+        """
+        plan = self.model.plan()
+        parts = plan["parts"]
         touched = {
             one["part"]: one["touched_bytes_per_token"] + chosen.get(one["part"], 0.0)
             for one in parts
         }
-        return {"touched": touched, "file": {one["part"]: one["file_bytes"] for one in parts}}
+        file: dict[str, float] = {one["part"]: one["file_bytes"] for one in parts}
+        file["rest"] = plan["file_bytes"] - sum(file.values())
+        return {"touched": touched, "file": file}
 
     def _text(self) -> Calibration:
         if self.calibration is None:

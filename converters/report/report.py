@@ -34,8 +34,10 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
 .axis { stroke: var(--soft); }
 .line { fill: none; stroke-width: 1.6; }
 .mark { fill: var(--ink); }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; }
+.row { display: flex; flex-wrap: wrap; gap: 1.5rem 1rem; margin-bottom: 1.5rem; }
 figure { margin: 0; }
+figcaption { margin: .3rem 0 1rem; }
+.row figcaption { margin: 0; color: var(--ink); font-weight: 600; text-align: center; }
 .c0 { fill: #3b76c4; } .c1 { fill: #d9822b; } .c2 { fill: #3f9b6b; }
 .c3 { fill: #9264b8; } .c4 { fill: #c24d52; } .c5 { fill: #7a8796; }
 .s0 { stroke: #3b76c4; } .s1 { stroke: #d9822b; } .s2 { stroke: #3f9b6b; }
@@ -131,7 +133,8 @@ def page(report: Json) -> str:
     str
     """
     title = f"{os.path.basename(report['output'])}: what compression did"
-    sections = [_summary(report), _notes(report), _bytes(report), _losses(report), _texts(report)]
+    sections = [_summary(report), _notes(report), _bytes(report), _resident(report)]
+    sections += [_losses(report), _texts(report)]
     drawings = {"low rank": _low_rank, "sparse ffn": _sparse, "head": _head}
     for step in report["compression"]:
         technique = step["technique"]
@@ -172,8 +175,19 @@ def _summary(report: Json) -> str:
         f"the loss of each technique was measured on {counts['held_tokens']:,} held-out tokens of "
         "it.</p>\n"
         f"<p><strong>Each token reads {after} of weights, {before} before (dense, int8). "
-        f"Loss: {loss}.</strong></p>"
+        f"{_sizes(report)} Loss: {loss}.</strong></p>"
     )
+
+
+def _sizes(report: Json) -> str:
+    """Return a sentence on the file, and what of it is in memory where the system tells that."""
+    dense = show_size(sum(report["figures"]["bytes"]["dense"]["file"].values()))
+    file = f"The file has {show_size(report['file_bytes'])}, {dense} before"
+    resident = report["figures"]["resident"]
+    if None in resident.values():
+        return f"{file}."
+    after, before = (show_size(resident[name]) for name in ("output", "dense"))
+    return f"{file}; {after} of it are in memory after 200 tokens, {before} before."
 
 
 def _read_bytes(stage: Json) -> str:
@@ -196,8 +210,32 @@ def _stacked_bytes(report: Json, key: str, heading: str) -> str:
     rows = {}
     for stage, found in report["figures"]["bytes"].items():
         rows[stage] = {part.replace("_", " "): nbytes for part, nbytes in found[key].items()}
-    chart = svg.bars(heading, rows, lambda nbytes: show_size(round(nbytes)))
-    return f"<h2>{heading}</h2>\n{chart}"
+    return f"<h2>{heading}</h2>\n{svg.bars(heading, rows, _show_bytes)}"
+
+
+def _show_bytes(nbytes: float) -> str:
+    return show_size(round(nbytes))
+
+
+def _resident(report: Json) -> str:
+    """Return a chart of the bytes in memory; nothing where the system does not tell them."""
+    resident = report["figures"]["resident"]
+    if None in resident.values():
+        return ""
+    heading = "Bytes of the file in memory"
+    rows = {
+        "dense": {"in memory": resident["dense"]},
+        "compressed": {"in memory": resident["output"]},
+    }
+    caption = (
+        "After 200 tokens sampled at temperature 1 from a cold start: the pages of the file that "
+        "the process has mapped by then, with those that the system maps around them."
+    )
+    return f"<h2>{heading}</h2>\n" + _figure(svg.bars(heading, rows, _show_bytes), caption)
+
+
+def _figure(chart: str, caption: str) -> str:
+    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
 
 
 def _losses(report: Json) -> str:
@@ -206,16 +244,33 @@ def _losses(report: Json) -> str:
         none = "None: the logits are the same bits as those of the dense int8 file."
         return f"<h2>Loss</h2>\n<p>{none}</p>"
     deltas = {step["technique"]: step["report"]["nll_delta"] for step in steps}
-    rows = [(step["technique"], *_loss_cells(step["report"])) for step in steps]
+    chart = svg.deltas("nll by technique", deltas, "{:+.4f}".format, "nll, more than before")
+    caption = (
+        "nll is the mean of minus the logarithm of the probability that the model gives to the "
+        "token that follows: less is better, and 0.01 more makes each such token 1 % less "
+        "probable. top-1 is how often that token is the most probable one. Each technique comes "
+        "on top of those before."
+    )
     return (
         "<h2>Loss by technique</h2>\n"
-        + svg.deltas("nll by technique", deltas, "{:+.4f}".format)
-        + "\n<p>nll is the mean of minus the logarithm of the probability that the model gives to "
-        "the token that follows: less is better, and 0.01 more makes each such token 1 % less "
-        "probable. top-1 is how often that token is the most probable one, in percentage points. "
-        "Each technique comes on top of those before.</p>\n"
-        + _table(("technique", "nll", "more than before", "top-1, points"), rows)
+        + _figure(chart, caption)
+        + "\n"
+        + _table(("technique", *_LOSS), [_baseline(report), *map(_loss_row, steps)])
     )
+
+
+_LOSS = ("nll", "more than before", "top-1, %", "points more")
+
+
+def _baseline(report: Json) -> tuple[str, ...]:
+    """Return the row of the dense model, which the first technique is compared with."""
+    step = next(one for one in report["compression"] if one["technique"] == "calibration")
+    found = step["report"]
+    return "dense, int8", f"{found['nll']:.4f}", "", f"{100 * found['top1']:.2f}", ""
+
+
+def _loss_row(step: Json) -> tuple[str, ...]:
+    return step["technique"], *_loss_cells(step["report"])
 
 
 def _with_loss(report: Json) -> list[Json]:
@@ -227,10 +282,11 @@ def _with_loss(report: Json) -> list[Json]:
     ]
 
 
-def _loss_cells(found: Json) -> tuple[str, str, str]:
-    """Return the nll, and by how much nll and top-1 differ from those before."""
-    nll, more, top1 = found["nll"], found["nll_delta"], 100 * found["top1_delta"]
-    return f"{nll:.4f}", f"{more:+.4f}", f"{top1:+.2f}"
+def _loss_cells(found: Json) -> tuple[str, str, str, str]:
+    """Return nll and top-1, each with how much more it is than before."""
+    nll, top1 = found["nll"], 100 * found["top1"]
+    more, points = found["nll_delta"], 100 * found["top1_delta"]
+    return f"{nll:.4f}", f"{more:+.4f}", f"{top1:.2f}", f"{points:+.2f}"
 
 
 def _texts(report: Json) -> str:
@@ -245,7 +301,7 @@ def _texts(report: Json) -> str:
     return (
         "<h2>Loss by text</h2>\n<p>What all techniques together lose. Only the text of the first "
         "row, which was held out from fitting, decides whether a technique is left out.</p>\n"
-        + _table(("text", "tokens", "nll", "more than dense int8", "top-1, points"), rows)
+        + _table(("text", "tokens", "nll", "more than dense int8", *_LOSS[2:]), rows)
     )
 
 
@@ -254,15 +310,15 @@ def _low_rank(step: Json, figures: Json) -> str:
     charts = []
     for kind, names in kinds.items():
         chart = _spectra(kind, names, figures)
-        charts.append(f"<figure>{chart}<figcaption>{escape(kind)}</figcaption></figure>")
+        charts.append(f"<figure><figcaption>{escape(kind)}</figcaption>{chart}</figure>")
     rows = []
     layers = set().union(*kinds.values())
     for layer in sorted(layers, key=int):
         ranks = [figures["ranks"].get(names.get(layer, ""), "") for names in kinds.values()]
         rows.append([f"layer {layer}", *(str(rank or "dense") for rank in ranks)])
     return (
-        "<h2>Spectra and ranks</h2>\n<p>Singular values by their number, the first as 1; a line "
-        "for each layer, a dot at the rank that was kept.</p>\n"
+        "<h2>Spectra and ranks</h2>\n<p>The singular values of each kind of matrix, the first as "
+        "1; a line for each layer, a dot at the rank that was kept. The table has the ranks.</p>\n"
         f'<div class="row">{"".join(charts)}</div>\n' + _table(["", *kinds], rows)
     )
 
@@ -286,7 +342,8 @@ def _spectra(kind: str, names: Mapping[str, str], figures: Json) -> str:
         rank = figures["ranks"][name]
         if rank:
             marks.append((rank, values[rank - 1] / top))
-    return svg.curves(kind, series, marks, log_y=True, width=350, legend=False)
+    titles = ("number of the singular value", "singular value")
+    return svg.curves(kind, series, marks, log_y=True, width=350, titles=titles, in_order=True)
 
 
 def _sparse(step: Json, figures: Json) -> str:
@@ -301,24 +358,35 @@ def _sparse(step: Json, figures: Json) -> str:
     for key, name in names.items():
         if key in layers[0]:
             series[name] = [layer[key] for layer in layers]
-    chart = svg.columns("sparsity by layer", [str(i) for i in range(len(layers))], series)
-    note = (
-        "Shares of the neurons of each layer: those that do not fire, and those that are chosen "
-        "and read. Found of those that fire: the share of them that is chosen. Energy: the share "
-        "of what the layer adds that comes from the chosen ones."
+    chart = svg.columns(
+        "sparsity by layer",
+        [str(i) for i in range(len(layers))],
+        series,
+        titles=("layer", "share"),
     )
-    return f"<h2>Neurons by layer</h2>\n{chart}\n<p>{note}</p>"
+    caption = " ".join(_MEANINGS[key] for key in names if key in layers[0])
+    return f"<h2>Neurons by layer</h2>\n{_figure(chart, caption)}"
+
+
+_MEANINGS = {
+    "sparsity": "Do not fire: the share of the layer's neurons that give 0 on average.",
+    "fraction": "Chosen: the share of them that is read.",
+    "recall": "Found of those that fire: the share of the firing ones that is chosen.",
+    "energy": "Energy: the share of what the layer adds that comes from the chosen ones.",
+}
+"""What the bars of `_sparse` show."""
 
 
 def _head(step: Json, figures: Json) -> str:
-    series = {"of the most probable tokens": figures["coverage"]}
-    chart = svg.curves("coverage", series, log_x=True)
-    rows = step["params"]["rows"]
-    return (
-        f"<h2>Head</h2>\n{chart}\n<p>The probability that the most probable tokens hold together, "
-        "by their number, on average: what a fixed short list would cover. "
-        f"{rows:,} rows are read exactly for each token, chosen by a preview of all.</p>"
+    titles = ("number of the most probable tokens", "their probability together")
+    chart = svg.curves("coverage", {"": figures["coverage"]}, log_x=True, titles=titles)
+    caption = (
+        "The probability that the most probable tokens hold together, by their number, on average: "
+        "what a fixed short list would cover. "
+        f"{step['params']['rows']:,} rows are read exactly for each token, chosen by a preview of "
+        "all."
     )
+    return f"<h2>Head</h2>\n{_figure(chart, caption)}"
 
 
 def _search(search: Json) -> str:

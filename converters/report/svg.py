@@ -15,6 +15,11 @@ COLOURS = 6
 
 Points = Sequence[tuple[float, float]]
 Axis = Callable[[float], float]
+Titles = tuple[str, str]
+"""Of the axis across and of the axis upwards."""
+
+_TOP, _LOW = 26, 186  # of the area of a chart with axes; the title of one axis stands above it
+_LEAST = 0.5  # a bar that is less wide everywhere cannot be seen
 
 
 def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[float], str]) -> str:
@@ -24,7 +29,8 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
     ----------
     title : str
     rows : mapping of str to mapping of str to float
-        For each bar its parts, from 0 on.
+        For each bar its parts, from 0 on. A part that is too small to be seen in any bar is left
+        out, and the numbers behind the bars are still the sums of all.
     show : callable
         Writes a number for people.
 
@@ -32,29 +38,36 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
     -------
     str
     """
-    names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     most = max((sum(parts.values()) for parts in rows.values()), default=0) or 1
     left, right = 130, WIDTH - 90
+    least = _LEAST * most / (right - left)
+    names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
+    seen = [name for name in names if any(parts.get(name, 0) >= least for parts in rows.values())]
     body = []
     for i, (label, parts) in enumerate(rows.items()):
         y = 8 + 30 * i
         x = float(left)
         body.append(_text(left - 8, y + 15, label, "end"))
-        for name, value in parts.items():
+        for name in seen:
+            value = parts.get(name, 0)
             width = (right - left) * value / most
             tip = f"{label}, {name}: {show(value)}"
             body.append(_rect(x, y, width, 22, names.index(name), tip))
             x += width
         body.append(_text(x + 6, y + 15, show(sum(parts.values()))))
     height = 8 + 30 * len(rows)
-    if len(names) > 1:
-        body.append(_legend(names, left, height + 6))
+    if len(seen) > 1:
+        body.append(_legend({name: names.index(name) for name in seen}, left, height + 6))
         height += 26
     return _svg(title, height, body)
 
 
 def columns(
-    title: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], top: float = 1.0
+    title: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    top: float = 1.0,
+    titles: Titles = ("", ""),
 ) -> str:
     """Draw upright bars side by side, a group for each label, from 0 to `top`.
 
@@ -66,12 +79,13 @@ def columns(
     series : mapping of str to sequence of float
         For each colour a value in each group.
     top : float
+    titles : (str, str)
 
     Returns
     -------
     str
     """
-    left, high, low = 44, 10, 170
+    left, high, low = 44, _TOP, _LOW
     span = (WIDTH - left - 10) / max(1, len(groups))
     wide = 0.8 * span / max(1, len(series))
     marks = [top * i / 4 for i in range(5)]
@@ -85,11 +99,14 @@ def columns(
             body.append(_rect(x, low - tall, wide, tall, k, tip))
     for i, label in enumerate(groups):
         body.append(_text(left + span * (i + 0.5), low + 16, label, "middle"))
-    body.append(_legend(list(series), left, low + 26))
-    return _svg(title, 220, body)
+    body += _axis_titles(titles, left, WIDTH - 10)
+    body.append(_legend({name: k for k, name in enumerate(series)}, left, low + 42))
+    return _svg(title, low + 62, body)
 
 
-def deltas(title: str, values: Mapping[str, float], show: Callable[[float], str]) -> str:
+def deltas(
+    title: str, values: Mapping[str, float], show: Callable[[float], str], axis: str = ""
+) -> str:
     """Draw horizontal bars to both sides of 0.
 
     Parameters
@@ -98,6 +115,8 @@ def deltas(title: str, values: Mapping[str, float], show: Callable[[float], str]
     values : mapping of str to float
     show : callable
         Writes a number for people.
+    axis : str
+        What the bars measure; it stands under them.
 
     Returns
     -------
@@ -117,7 +136,8 @@ def deltas(title: str, values: Mapping[str, float], show: Callable[[float], str]
         body.append(_text(left - 60, y + 15, label, "end"))
         body.append(_rect(min(zero, end), y, abs(value) * scale, 22, 0, tip))
         body.append(_text(max(zero, end) + 6, y + 15, show(value)))
-    return _svg(title, height, body)
+    body.append(_text(zero, height + 14, axis, "start" if one_sided else "middle"))
+    return _svg(title, height + 20, body)
 
 
 def curves(
@@ -127,7 +147,8 @@ def curves(
     log_x: bool = False,
     log_y: bool = False,
     width: int = WIDTH,
-    legend: bool = True,
+    titles: Titles = ("", ""),
+    in_order: bool = False,
 ) -> str:
     """Draw lines through points (x, y), and marked points.
 
@@ -141,7 +162,10 @@ def curves(
     log_x, log_y : bool
         Whether an axis is logarithmic; it begins at the least positive value then.
     width : int
-    legend : bool
+    titles : (str, str)
+    in_order : bool
+        Whether the lines have an order. Their colours tell it then, and the legend has only the
+        first and the last one. Without a name for a line there is no legend.
 
     Returns
     -------
@@ -149,7 +173,7 @@ def curves(
         Empty if there is nothing to draw.
     """
     left, right = 52, width - 12
-    top, low = 10, 170
+    top, low = _TOP, _LOW
     lines = {name: _drawable(line, log_y) for name, line in series.items()}
     xs = [x for line in lines.values() for x, _ in line]
     ys = [y for line in lines.values() for _, y in line]
@@ -166,15 +190,28 @@ def curves(
     body = _grid(left, top, low, ticks(ys, log_y), axis_y, width)
     for x in ticks(xs, log_x):
         body.append(_text(across(x), low + 16, number_text(x), "middle"))
+    hues = _hues(len(lines)) if in_order else None
     for k, (name, line) in enumerate(lines.items()):
         points = [(across(x), down(y)) for x, y in line]
-        body.append(_polyline(points, k, name))
+        body.append(_polyline(points, k, name, hues))
     for x, y in marks:
         tip = f"{x:g}: {y:.4g}"
         body.append(_dot(across(x), down(y), tip))
-    if legend:
-        body.append(_legend(list(series), left, low + 26))
-    return _svg(title, low + (46 if legend else 24), body, width)
+    body += _axis_titles(titles, left, right)
+    body.append(_legend_of_lines(list(series), left, low + 42, hues))
+    return _svg(title, low + (62 if any(series) else 40), body, width)
+
+
+def _hues(count: int) -> list[int]:
+    """Return a hue for each line, from blue to orange."""
+    return [210 + 180 * k // max(1, count - 1) for k in range(count)]
+
+
+def _axis_titles(titles: Titles, left: float, right: float) -> list[str]:
+    """Return the title of the axis across, under its numbers, and of the other, above it."""
+    across, upwards = titles
+    found = [_text((left + right) / 2, _LOW + 32, across, "middle")] if across else []
+    return [*found, _text(4, 12, upwards)] if upwards else found
 
 
 def _drawable(line: Points, log_y: bool) -> Points:
@@ -236,13 +273,28 @@ def _grid(
     return body
 
 
-def _legend(names: Sequence[str], x: float, y: float) -> str:
+def _legend(colours: Mapping[str, int], x: float, y: float) -> str:
     parts = []
-    for k, name in enumerate(names):
-        parts.append(_rect(x, y, 12, 12, k, name))
+    for name, colour in colours.items():
+        parts.append(_rect(x, y, 12, 12, colour, name))
         parts.append(_text(x + 17, y + 11, name))
-        x += 36 + 8 * len(name)
+        x += _legend_width(name)
     return "".join(parts)
+
+
+def _legend_of_lines(names: Sequence[str], x: float, y: float, hues: Sequence[int] | None) -> str:
+    shown = range(len(names)) if hues is None else sorted({0, len(names) - 1})
+    parts = []
+    for k in shown:
+        if names[k]:
+            parts.append(_polyline([(x, y + 6), (x + 14, y + 6)], k, names[k], hues))
+            parts.append(_text(x + 19, y + 11, names[k]))
+            x += _legend_width(names[k])
+    return "".join(parts)
+
+
+def _legend_width(name: str) -> int:
+    return 32 + 7 * len(name)
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: int, tip: str) -> str:
@@ -251,9 +303,12 @@ def _rect(x: float, y: float, width: float, height: float, colour: int, tip: str
     return f'<rect class="c{colour % COLOURS}" {place}>{_tip(tip)}</rect>'
 
 
-def _polyline(points: Points, colour: int, tip: str) -> str:
+def _polyline(points: Points, colour: int, tip: str, hues: Sequence[int] | None = None) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="line s{colour % COLOURS}" points="{path}">{_tip(tip)}</polyline>'
+    look = f'class="line s{colour % COLOURS}"'
+    if hues is not None:
+        look = f'class="line" style="stroke: hsl({hues[colour]} 55% 52%)"'
+    return f'<polyline {look} points="{path}">{_tip(tip)}</polyline>'
 
 
 def _dot(x: float, y: float, tip: str) -> str:

@@ -16,6 +16,8 @@ from converters.compress.presets import PRESETS
 from converters.report import svg
 from tests.helpers.conversions import run
 from tinyrwkv.cli import cli as tinyrwkv_cli
+from tinyrwkv.file.system import LINUX
+from tinyrwkv.units import show_size
 
 VOID = ("meta", "br", "link")
 NUMBERS = st.floats(0, 1e9, allow_nan=False)
@@ -84,6 +86,52 @@ def test_a_page(files, capsys, tmp_path, options, headings):
         last
     )
     assert sum(stages["dense"]["touched"].values()) > last
+
+
+def test_sizes_are_those_of_the_console(files, capsys, tmp_path):
+    paths = files()
+    report = str(tmp_path / "report.html")
+    arguments = [paths["model.pth"], paths["out.trwkv"], "--vocab", paths["vocab.txt"]]
+    options = ["--sparse-ffn", "predict", "--calibrate", paths["text.txt"], "--report", report]
+    assert cli.main([*arguments, *options]) == 0
+    console = re.search(r"[\d.]+ MB", capsys.readouterr().out)[0]
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    stages = numbers["figures"]["bytes"]
+    assert sum(stages["sparse ffn"]["file"].values()) == os.path.getsize(paths["out.trwkv"])
+    assert console == f"{numbers['file_bytes'] / 1e6:.1f} MB"
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    (told,) = (word for word in page.words if "The file has" in word)
+    assert f"The file has {show_size(numbers['file_bytes'])}, " in told
+    assert page.words.count(show_size(numbers["file_bytes"])) >= 1
+    resident = numbers["figures"]["resident"]
+    if LINUX:
+        assert 0 < resident["output"] <= numbers["file_bytes"] + 65536
+        assert f"{show_size(resident['output'])} of it are in memory" in told
+        assert "Bytes of the file in memory" in page.words
+    calibration = next(s for s in numbers["compression"] if s["technique"] == "calibration")
+    row = page.words.index("dense, int8")
+    assert page.words[row + 1] == f"{calibration['report']['nll']:.4f}"
+
+
+def test_only_what_is_drawn_is_in_the_legend(files, capsys, tmp_path):
+    page = Page(svg.bars("bytes", {"a": {"much": 1000, "none": 0, "speck": 0.1, "some": 500}}, str))
+    assert {"much", "some"} == {"much", "none", "speck", "some"}.intersection(page.words)
+    assert run(files(), "--preset", "exact", "--report", str(tmp_path / "a.html")) == 0
+    capsys.readouterr()
+    words = " ".join(Page((tmp_path / "a.html").read_text("utf-8")).words)
+    assert "do not fire" in words and "Chosen: " not in words and "Energy: " not in words
+
+
+def test_axes_have_titles(files, capsys, tmp_path):
+    options = ["--rank-budget", "70%", "--sparse-ffn", "predict", "--head", "preview"]
+    assert run(files(), *options, "--report", str(tmp_path / "a.html")) == 0
+    capsys.readouterr()
+    words = Page((tmp_path / "a.html").read_text("utf-8")).words
+    for title in ("singular value", "number of the singular value", "layer", "share"):
+        assert title in words
+    for title in ("nll, more than before", "number of the most probable tokens"):
+        assert title in words
+    assert words.count("layer 0") > 1  # in the legend and in the table
 
 
 def test_what_was_left_out_is_on_the_page(files, capsys, tmp_path, monkeypatch):
