@@ -150,8 +150,13 @@ def transcript(events: Sequence[Event]) -> str:
 
 
 def picture(events: Sequence[Event], title: str) -> str:
-    """Return an SVG in which every part appears at its time; without animation all of it shows."""
+    """Return an SVG in which every part appears at its time; without animation all of it shows.
+
+    What came up to the first prompt shows from the beginning.
+    """
     lines = spans(events)
+    prompts = (line[0].seconds for line in lines if _is_prompt(line))
+    first = min(prompts, default=0.0)
     width, height = 8.5 * COLUMNS + 32, 19 * len(lines) + 32
     return "\n".join(
         [
@@ -159,20 +164,25 @@ def picture(events: Sequence[Event], title: str) -> str:
             f"<title>{html.escape(title)}</title>",
             f"<style>{STYLE}</style>",
             f'<rect width="{width:g}" height="{height}" rx="8" fill="#1d2329"/>',
-            *(_line(line, 19 * number + 12) for number, line in enumerate(lines, 1)),
+            *(_line(line, 19 * number + 12, first) for number, line in enumerate(lines, 1)),
             "</svg>\n",
         ]
     )
 
 
-def _line(line: Sequence[Span], y: int) -> str:
+def _is_prompt(line: Sequence[Span]) -> bool:
+    return bool(line) and not line[0].dim and line[0].text.startswith("> ")
+
+
+def _line(line: Sequence[Span], y: int, first: float) -> str:
     """Return a line of the picture; what a person typed has the colour of the prompt."""
-    typed = bool(line) and not line[0].dim and line[0].text.startswith("> ")
+    typed = _is_prompt(line)
     parts = []
     for span in line:
         style = ' class="dim"' if span.dim else ' class="prompt"' if typed else ""
         text = html.escape(span.text, quote=False)
-        parts.append(f'<tspan{style} style="animation-delay:{span.seconds:g}s">{text}</tspan>')
+        delay = f"animation-delay:{span.seconds:g}s" if span.seconds > first else "animation:none"
+        parts.append(f'<tspan{style} style="{delay}">{text}</tspan>')
     return f'<text x="16" y="{y}" xml:space="preserve">{"".join(parts)}</text>'
 
 

@@ -2,11 +2,11 @@
 #
 # **Claim.** One token takes about forty lines of NumPy. These lines give the same result as the
 # compiled kernels, for every version of RWKV from 4 to 7. The state that they change has a fixed
-# size, and its numbers stay bounded however much is read.
+# size, and its norm stays bounded while a text is read.
 #
 # **Picture.** Left: the norm of the state $S$ of each layer while the model reads 400 tokens. It
-# soon stops growing. Right: the decay $w$ of every channel after the last token. A channel with
-# 0.55 forgets within a few tokens. A channel near 1 remembers for hundreds.
+# grows at first, and then goes up and down. Right: the decay $w$ of every channel after the last
+# token. A channel with 0.55 forgets within a few tokens. A channel near 1 remembers for hundreds.
 #
 # An RWKV model reads one token at a time. Everything it knows about earlier tokens is in a *state*
 # of fixed size. No list of past tokens grows, so the thousandth token costs the same as the first.

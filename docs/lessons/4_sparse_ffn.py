@@ -157,7 +157,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constraine
 shown = left.imshow(
     -np.sort(-firing, axis=1),
     aspect="auto",
-    cmap="magma",
+    cmap="Blues",
     vmin=0,
     vmax=0.5,
     interpolation="nearest",

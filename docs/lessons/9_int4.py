@@ -171,8 +171,8 @@ inputs[:, by_group] = fit  # its columns in their own order
 found = gptq.gptq(whole, inputs.T @ inputs / len(fit)).int4.weights()[:, by_group]
 print(f"by the converter:   weights off by {moved(found):.2%}, outputs by {share(found):.2%}")
 
-lopsided = groups[np.abs(groups.max(axis=1) + groups.min(axis=1)).argmax()]
 figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+lopsided = groups[np.abs(groups.max(axis=1) + groups.min(axis=1)).argmax()]
 left_axes.plot(lopsided, np.zeros(64), "|", ms=14, color="black")
 step, _, _ = symmetric(lopsided)
 left_axes.plot(step * np.arange(-7, 8), np.full(15, -1), "o", ms=4)

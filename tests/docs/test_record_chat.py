@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -56,14 +57,21 @@ def test_a_picture_shows_what_the_terminal_showed(events: list[Event]) -> None:
 
 
 def test_faint_text_and_times() -> None:
-    events = [Event(0.5, "a\x1b[2mb"), Event(1.0, "c\x1b[0m\r\n> d")]
+    events = [Event(0.5, "a\x1b[2mb"), Event(1.0, "c\x1b[0m\r\n> "), Event(2.0, "d\r\n\x1b[2me")]
     assert spans(events) == [
         [(0.5, "a", False), (0.5, "b", True), (1.0, "c", True)],
-        [(1.0, "> d", False)],
+        [(1.0, "> ", False), (2.0, "d", False)],
+        [(2.0, "e", True)],
     ]
     svg = picture(events, "x")
-    assert '<tspan class="dim" style="animation-delay:1s">c</tspan>' in svg
-    assert '<tspan class="prompt" style="animation-delay:1s">&gt; d</tspan>' in svg
+    assert '<tspan class="prompt" style="animation-delay:2s">d</tspan>' in svg
+    assert '<tspan class="dim" style="animation-delay:2s">e</tspan>' in svg
+
+
+def test_the_first_frame_has_all_up_to_the_first_prompt() -> None:
+    svg = picture([Event(0.5, "hello\r\n> "), Event(2.0, "d\r\n> ")], "x")
+    shown = re.findall(r'"animation:none">([^<]*)<', svg)
+    assert shown == ["hello", "&gt; "]
 
 
 def test_a_run_is_recorded(
