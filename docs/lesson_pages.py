@@ -143,8 +143,11 @@ def folds(code: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_import(node: ast.stmt) -> bool:
-    is_path = ast.unparse(node).startswith("sys.path.insert(")
-    return isinstance(node, (ast.Import, ast.ImportFrom)) or is_path
+    """Tell whether a statement imports, finds what to import, or ends where that is no use."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return True
+    source = ast.unparse(node)
+    return source.startswith("sys.path.insert(") or source.endswith("raise SystemExit")
 
 
 def folded(code: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 The columns of a table that hold figures get the class ``figures``. A table of many columns gets the
 class ``wide``. A picture with a white ground, which is turned over for a dark page, gets the class
-``drawing``.
+``drawing``, and the picture of a terminal the class ``recording``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def mark(app: Any, document: nodes.document) -> None:
         _mark_table(table)
     for image in document.findall(nodes.image):
         uri = image["uri"]
-        if uri.endswith(".svg") and "recordings/" not in uri:
-            image["classes"].append("drawing")
+        if uri.endswith(".svg"):
+            image["classes"].append("recording" if "recordings/" in uri else "drawing")
 
 
 def _mark_table(table: nodes.table) -> None:

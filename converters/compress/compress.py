@@ -113,22 +113,29 @@ def compress(
             pipeline.judge_texts()
             sizes = edit(pipeline.model.file, output, {}, pipeline.metadata)
         if report is not None:
-            paths = {"dense": dense, "output": output}
-            pipeline.figures["resident"] = {
-                name: sample_cold(path).resident for name, path in paths.items()
-            }
+            pipeline.figures["resident"] = _resident({"dense": dense, "output": output})
 
     found |= pipeline.metadata
     found |= {"input": input, "output": output, "tensors": len(sizes)}
     found["file_bytes"] = os.path.getsize(output)
-    in_file = list(pipeline.figures["bytes"].values())[-1]["file"]
-    in_file["rest"] += found["file_bytes"] - sum(in_file.values())  # the last records
+    _count_last_records(pipeline.figures["bytes"], found["file_bytes"])
     found["seconds"] = round(time.monotonic() - begin, 3)
     found |= {"figures": pipeline.figures, "notes": [*found["notes"], *pipeline.notes]}
     if report is not None:
         path = os.fsdecode(report)
         found["report"] = [path, write_report(path, found)]
     return found
+
+
+def _resident(paths: dict[str, str]) -> dict[str, int | None]:
+    """Return what of each file is in memory after tokens sampled from a cold start."""
+    return {name: sample_cold(path).resident for name, path in paths.items()}
+
+
+def _count_last_records(by_stage: dict[str, Any], file_bytes: int) -> None:
+    """Give the last stage the bytes of the file itself, which records more than that stage did."""
+    in_file = list(by_stage.values())[-1]["file"]
+    in_file["rest"] += file_bytes - sum(in_file.values())
 
 
 def _texts_to_judge(

@@ -57,7 +57,7 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
         body.append(_text(x + 6, y + 15, show(sum(parts.values()))))
     height = 8 + 30 * len(rows)
     if len(seen) > 1:
-        body.append(_legend({name: names.index(name) for name in seen}, left, height + 6))
+        body.append(_legend({name: names.index(name) for name in seen}, 8, height + 6))
         height += 26
     return _svg(title, height, body)
 
@@ -294,7 +294,7 @@ def _legend_of_lines(names: Sequence[str], x: float, y: float, hues: Sequence[in
 
 
 def _legend_width(name: str) -> int:
-    return 32 + 7 * len(name)
+    return 30 + round(8.4 * len(name))
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: int, tip: str) -> str:
