@@ -150,15 +150,23 @@ def _is_import(node: ast.stmt) -> bool:
     return source.startswith("sys.path.insert(") or source.endswith("raise SystemExit")
 
 
-def folded(code: str) -> Iterator[str]:
-    """Yield the paragraphs that show code, with what is beside the matter folded away."""
+def folded(code: str, printed: str = "") -> Iterator[str]:
+    """Yield the paragraphs that show code, with what is beside the matter folded away.
+
+    What the code printed stands behind it, and before the code that draws.
+    """
+    output = [f"```text\n{printed.rstrip()}\n```"] if printed else []
     for summary, part in folds(code):
         block = f"```python\n{part}\n```"
+        if summary == DRAWING:
+            yield from output
+            output = []
         if summary:
             yield f'<details class="aside"><summary>{summary}</summary>'
             yield f"{block}\n\n</details>"
         else:
             yield block
+    yield from output
 
 
 def page(path: pathlib.Path) -> str:
@@ -178,9 +186,7 @@ def page(path: pathlib.Path) -> str:
         if not cell.is_code:
             written += cell.text.split("\n\n")
             continue
-        written += folded(cell.text)
-        if printed:
-            written.append(f"```text\n{printed.rstrip()}\n```")
+        written += folded(cell.text, printed)
     claim = next(i for i, text in enumerate(written) if text.startswith("**Claim.**"))
     written[claim + 1 : claim + 1] = pictures
     return "\n\n".join([*written, *exercise(path.stem)]) + "\n"

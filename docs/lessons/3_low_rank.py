@@ -114,12 +114,12 @@ for k in (4, 8):
 # by books that neither the model nor the calibration has seen. `docs/lessons/measure.py` measured
 # it, and `docs/lessons/data/low_rank.json` names the command line.
 #
-# The tables of docs/compression.md have other figures for the same model: at a quarter of the rank
-# +0.0735 plain and +0.0388 whitened. Three things differ. The judged text there is one whole book,
-# 116,179 tokens instead of 4,096. The loss there is that above float32, here that above int8. And
-# the converter whitens on both sides: it also weighs each output by its effect on the stream. Plain
-# factors know no text, so text and baseline alone explain their difference. Whitened ones gain from
-# the second side besides.
+# The tables of [compression](../compression.md) have other figures for the same model: at a quarter
+# of the rank +0.0735 plain and +0.0388 whitened. Three things differ. The judged text there is one
+# whole book, 116,179 tokens instead of 4,096. The loss there is that above float32, here that above
+# int8. And the converter whitens on both sides: it also weighs each output by its effect on the
+# stream. Plain factors know no text, so text and baseline alone explain their difference. Whitened
+# ones gain from the second side besides.
 
 large = json.loads((pathlib.Path(__file__).parent / "data" / "low_rank.json").read_text("utf-8"))
 runs = {(run["k"], run["whitened"]): run["nll"] - large["dense_nll"] for run in large["runs"]}

@@ -195,8 +195,8 @@ right_axes.set(
 right_axes.legend()
 plt.show()
 
-# A file of int4 has half the bytes of int8. docs/compression.md tells what that costs whole models.
-# The errors are spread over all weights, and no few of them matter more than the rest.
+# A file of int4 has half the bytes of int8. [Compression](../compression.md) tells what that costs
+# whole models. The errors are spread over all weights: no few of them matter more than the rest.
 #
 # ## The claim
 
