@@ -4,7 +4,7 @@
 # compiled kernels, for every version of RWKV from 4 to 7. The state that they change has a fixed
 # size, and its norm stays bounded while a text is read.
 #
-# **Picture.** Left: the norm of the state $S$ of each layer while the model reads 400 tokens. It
+# **Picture.** Left: the norm of the state $S$ of each layer while the model reads 300 tokens. It
 # grows at first, and then goes up and down. Right: the decay $w$ of every channel after the last
 # token. A channel with 0.55 forgets within a few tokens. A channel near 1 remembers for hundreds.
 #
@@ -66,10 +66,12 @@ print(
 # Here are the forty lines. `einsum` multiplies each head's vector with its matrix.
 
 
+blocks = [reference.part(weights, f"blocks.{i}.") for i in range(L)]  # tensors by layer
+
+
 def read_by_hand(token, state):
     x, v_first, after = weights["emb.weight"][token], None, state.copy()  # (C,)
-    for i in range(L):
-        block = reference.part(weights, f"blocks.{i}.")
+    for i, block in enumerate(blocks):
         before = reference.layer_state(config, after, i)  # views into `after`
         xx = reference.layer_norm(x, block["ln1.weight"], block["ln1.bias"])
         att = reference.part(block, "att.")
@@ -192,7 +194,7 @@ for arch in ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7"):
 # away again. The model reads the beginning of this lesson by hand, and we measure
 # $\lVert S \rVert$, the root of the sum of all squares of a layer's state, after every token:
 
-long = [0, *model.tokenizer.encode(pathlib.Path(__file__).read_text("utf-8"))][:400]
+long = [0, *model.tokenizer.encode(pathlib.Path(__file__).read_text("utf-8"))][:300]
 before = state = reference.new_state(config)
 norms = []
 for token in long:
