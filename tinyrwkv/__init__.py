@@ -20,16 +20,17 @@ from .sampling import Sampler
 from .score import Scored
 from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
+from .version import VERSION as __version__
 
-if TYPE_CHECKING:  # `__getattr__` imports them; nothing in constraints imports this module
+if TYPE_CHECKING:  # `__getattr__` imports them; none of them imports this module
+    from .chat.chat import Chat
     from .constraints import Choice, JsonSchema, Regex
-
-__version__ = "0.1.0"
 
 State.files = _state_file
 
 __all__ = [
     "ArgumentError",
+    "Chat",
     "ChecksumError",
     "Choice",
     "FormatError",
@@ -50,11 +51,20 @@ __all__ = [
     "load",
 ]
 
-_CONSTRAINTS = ("Choice", "JsonSchema", "Regex")
-"""What is loaded when it is asked for: the rest runs without it."""
+_LATER = {
+    "Chat": ".chat.chat",
+    "Choice": ".constraints",
+    "JsonSchema": ".constraints",
+    "Regex": ".constraints",
+}
+"""What is loaded when it is asked for, and from where: the rest runs without it."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CONSTRAINTS:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".constraints", __name__), name)
+    return getattr(import_module(_LATER[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -126,6 +126,17 @@ class Result:
         self._model = model
         self._reach(state, unread)
 
+    def __repr__(self) -> str:
+        return f"<Result: {self.about()}>"
+
+    def about(self) -> str:
+        """Return the text and why it ended, as a repr shows them."""
+        if self._text is None:
+            return "no text yet"
+        count = len(self.tokens)
+        ended = f"ended by {self.stop_reason}" if self.stop_reason else "not ended"
+        return f"{self.text!r}, {count} token{'s' * (count != 1)}, {ended}"
+
     @property
     def text(self) -> str:
         """The pieces joined."""
@@ -267,6 +278,9 @@ class Generation(Iterator[Piece]):
         self._cancelled = False
         self.result = Result(model, self._now, self._prompt)
         self._steps = self._run()
+
+    def __repr__(self) -> str:
+        return f"<Generation: {self.result.about()}>"
 
     def cancel(self) -> None:
         """End the generation within milliseconds; may be called from any thread."""

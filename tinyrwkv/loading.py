@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from .file import memory
 from .file.mapped import TensorFile, open_file
 from .file.verify import verify as check_all
 from .model import Model
+from .native.load import choose
+from .units import parse_size, show_size
 from .versions.layout import check_tensors
 
 BUNDLED = os.path.join(os.path.dirname(__file__), "models", "default.trwkv")
@@ -22,7 +25,7 @@ def load(
     *,
     backend: str = "auto",
     threads: int = 1,
-    resident_limit: int | None = None,
+    resident_limit: int | str | None = None,
     verify: bool = False,
     prefault: bool = False,
     lock: bool = False,
@@ -40,9 +43,9 @@ def load(
     threads : int
         The most threads for each token; fewer while other programs want the cores. The result has
         the same bits for every number.
-    resident_limit : int, optional
-        Bytes of the file that may be in this process's memory at one time. It makes tokens slower
-        but changes no result.
+    resident_limit : int or str, optional
+        Bytes of the file that may be in this process's memory at one time, or a size such as
+        "12MB". It makes tokens slower but changes no result.
     verify : bool
         Compare the whole file with its checksums first, and look for weights that are no numbers.
     prefault : bool
@@ -66,6 +69,10 @@ def load(
     ArgumentError, UnsupportedError
         A setting is out of range, or this machine cannot do it.
 
+    Notes
+    -----
+    ``logging.getLogger("tinyrwkv")`` tells at the level DEBUG what runs the model, and its limits.
+
     Examples
     --------
     >>> model = load(threads=2)
@@ -86,15 +93,33 @@ def load(
             expected = "one of them: the pages cannot be let go"
             sentence = f"load: {name} and resident_limit exclude each other: pages cannot be let go"
             raise ArgumentError("load", name, found, expected, "leave out one of them", sentence)
+    limit = parse_size(resident_limit) if isinstance(resident_limit, str) else resident_limit
     file = open_file(BUNDLED if path is None else path, copy=bool(copy))
     if verify:
         check_all(file)
-    model = make_model(file, backend, threads, resident_limit)
+    model = make_model(file, backend, threads, limit)
     if prefault:
-        memory.prefault(file, mapped=resident_limit is None)
+        memory.prefault(file, mapped=limit is None)
     if lock:
         memory.lock(file)
+    _log(model)
     return model
+
+
+def _log(model: Model) -> None:
+    """Tell those who listen what runs a model."""
+    logging = sys.modules.get("logging")
+    if logging is None:  # nobody has asked for messages, and to import it takes 3 ms
+        return
+    log = logging.getLogger(__package__)
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    log.debug("loaded %r", model)
+    if model.backend.name == "native":
+        log.debug("kernels: %s", choose().path)
+    limit = "none" if model.resident_limit is None else show_size(model.resident_limit)
+    log.debug("resident limit: %s", limit)
+    log.debug("at most in memory: %s of the file", show_size(model.plan()["resident_bytes_max"]))
 
 
 def make_model(

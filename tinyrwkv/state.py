@@ -53,6 +53,10 @@ class State:
         self.tokens = tokens
         self.origin = origin
 
+    def __repr__(self) -> str:
+        origin = f"RWKV {self.origin['arch']}, model {self.origin['model'][:12]}"
+        return f"<State after {self.tokens:,} tokens: {origin}, {self.data.nbytes:,} bytes>"
+
     def copy(self) -> State:
         """Return an equal state with its own memory.
 

@@ -77,6 +77,9 @@ class Tokenizer:
         self._places = places.data
         self._longest = int(lengths.max())
 
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.file!r}: {len(self):,} tokens>"
+
     def __len__(self) -> int:
         """Return the number of entries; below `vocab_size`."""
         return len(self._ids)

@@ -27,11 +27,11 @@ ROOMS = {
         *("write", "checkpoint", "read", "techniques", "__init__"),
     ),
     "tinyrwkv": (
-        *("__main__", "cli", "serve", "robot", "chat", "native.build", "__init__", "constraints"),
+        *("__main__", "cli", "serve", "robot", "native.build", "__init__", "chat", "constraints"),
         *("loading", "model", "generate", "score", "core", "state_file", "state"),
         *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
-        *("units", "arguments", "errors", "starting"),
+        *("units", "arguments", "errors", "version", "starting"),
     ),
 }
 """The rooms of each package from the top to the bottom: a room imports only those below it.

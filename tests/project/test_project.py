@@ -152,17 +152,17 @@ def test_every_file_that_is_not_code_is_listed() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    assert setup_cfg()["metadata"]["version"] == "attr: tinyrwkv.__version__"
+    assert setup_cfg()["metadata"]["version"] == "attr: tinyrwkv.version.VERSION"
     version = tinyrwkv.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     # setuptools reads it without running the package, so that NumPy is not needed to build it.
-    tree = ast.parse((ROOT / "tinyrwkv" / "__init__.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / "tinyrwkv" / "version.py").read_text("utf-8"))
     assigned = {
         ast.unparse(node.targets[0]): node.value
         for node in tree.body
         if isinstance(node, ast.Assign)
     }
-    assert ast.literal_eval(assigned["__version__"]) == version
+    assert ast.literal_eval(assigned["VERSION"]) == version
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     assert released[0] == version

@@ -16,7 +16,7 @@ from . import answer_settings, session
 from .calls import Calls
 from .prompt_cache import PromptCache
 from .recorder import Recorder
-from .templates import template
+from .templates import template as built_in
 from .thinking import AnyGeneration, Thinking, ThinkingResult, thought_tokens
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Chat:
     ----------
     model : Model
         One with a tokenizer.
-    template_name : str, optional
+    template : str, optional
         Name of a built-in template. By default the one that the file names, or else "chat".
     system : str, optional
         Instructions before the first turn.
@@ -112,12 +112,24 @@ class Chat:
         The model has no tokenizer, or states of this type do not suit it.
     ArgumentError
         There is no such template or type, or a setting is out of range.
+
+    Examples
+    --------
+    >>> import tinyrwkv
+    >>> chat = Chat(tinyrwkv.load())
+    >>> for piece in chat.ask("turn left"):
+    ...     print(piece.text, end="")
+     turn(90)
+    >>> chat.ask("please go forward two meters").text()
+    ' move(2)'
+    >>> chat.undo(), chat.turns
+    ('please go forward two meters', 1)
     """
 
     def __init__(
         self,
         model: Model,
-        template_name: str | None = None,
+        template: str | None = None,
         system: str = "",
         commands: Iterable[str] = (),
         cache: PromptCache | None = None,
@@ -128,7 +140,7 @@ class Chat:
             check_dtype(model.path, state_dtype, model.config)
         self.model = model
         self.tokenizer = model.tokenizer
-        self.template = template(template_name or model.config.get("template") or "chat")
+        self.template = built_in(template or model.config.get("template") or "chat")
         self.system = system
         self.system_source = ""
         self.calls = Calls(model, commands)
@@ -144,6 +156,10 @@ class Chat:
         self.reset()
         for key, value in (answer_settings.DEFAULTS | values).items():
             self.set(key, value)
+
+    def __repr__(self) -> str:
+        turns = "1 turn" if self.turns == 1 else f"{self.turns:,} turns"
+        return f"<Chat with {self.model.path!r}: template {self.template.name}, {turns}>"
 
     def reset(self) -> None:
         """Begin a new conversation; after a tuned state was loaded, from that state."""
@@ -165,7 +181,12 @@ class Chat:
 
     @property
     def transcript(self) -> list[session.Said]:
-        """What has been said, up to 1,000 turns."""
+        """What has been said: up to 1,000 triples of question, answer, and whether it was an order.
+
+        Returns
+        -------
+        list of Said
+        """
         self._settle()
         return list(self._transcript)
 

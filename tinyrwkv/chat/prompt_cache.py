@@ -6,12 +6,12 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import __version__
 from ..errors import TinyRWKVError
 from ..file.output import remove_litter
 from ..file.sha256 import sha256
 from ..state import State
 from ..state_file import data_bytes, smallest_dtype
+from ..version import VERSION
 from .paths import cache_folder
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class PromptCache:
         folder = self.folder or os.path.join(os.path.dirname(model.path), ".tinyrwkv-cache")
         # The compiled kernels agree in every bit with each other. NumPy rounds differently.
         rounding = "numpy" if model.backend.name == "numpy" else "compiled"
-        about = f"{__version__} {model.hash} {rounding} {self._dtype(model)}"
+        about = f"{VERSION} {model.hash} {rounding} {self._dtype(model)}"
         key = f"{about}\n{text}".encode("utf-8", "surrogatepass")
         return os.path.join(folder, f"{sha256(key).hexdigest()[:40]}.state")
 

@@ -78,6 +78,11 @@ class ThinkingResult:
         self._thought: list[str] = []
         self._answer: list[str] = []
 
+    def __repr__(self) -> str:
+        ended = f"ended by {self.stop_reason}" if self.stop_reason else "not ended"
+        thought = f"{self.timings['thought_tokens']} tokens of thought"
+        return f"<ThinkingResult: {self.text!r} after {thought}, {ended}>"
+
     @property
     def thought(self) -> str:
         """What the model has thought, without the tags."""

@@ -6,7 +6,7 @@ import argparse
 import functools
 from collections.abc import Sequence
 
-from .. import __version__
+from ..version import VERSION
 from . import exits
 from .commands import bench, chat, generate, info, plan, serve, verify
 from .terminal import width
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=form,
     )
-    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         added = commands.add_parser(
