@@ -13,10 +13,12 @@ from functools import partial
 from typing import Any
 
 from tinyrwkv.cli import exits
+from tinyrwkv.cli.parser import Parser
 from tinyrwkv.cli.terminal import Progress
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.units import show_size
+from tinyrwkv.version import VERSION
 
 from . import options
 from .arguments import positive
@@ -71,6 +73,9 @@ examples:
       Judge how well a model predicts a text: see tinyrwkv-convert eval --help.
   tinyrwkv-convert recover rwkv.pth better.safetensors --vocab world --calibrate book.txt
       Train the int4 form of a checkpoint: see tinyrwkv-convert recover --help. Needs PyTorch.
+  tinyrwkv-convert completion bash
+  tinyrwkv-convert man
+      Print what lets a shell complete the arguments, and the manual page.
 
 INPUT is recognised by its contents: a PyTorch .pth (version 1.6 or newer; PyTorch is not needed),
 a .safetensors file, a .gguf of rwkv6 or rwkv7 (F32 to Q2_K), a .bin of rwkv.cpp, a .trwkv file, or
@@ -107,19 +112,23 @@ def _run(arguments: list[str]) -> int:
         from .recover.command import main as recover
 
         return recover(arguments[1:])
+    if arguments[:1] in (["completion"], ["man"]):
+        from .about import main as about
+
+        return about(parser(), arguments)
     found = parser().parse_args(arguments)
     found.input = path_of_all(found.input)
     return _convert(found)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the arguments."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=NAME,
         description="Convert an RWKV checkpoint to a .trwkv model file, or judge a file (eval).",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    made.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     made.add_argument(
         "input",
         metavar="INPUT",

@@ -18,6 +18,7 @@ from typing import Any
 
 from tinyrwkv import Model, load
 from tinyrwkv.cli import exits
+from tinyrwkv.cli.parser import Parser
 from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.robot.scripts import Scripts
 
@@ -87,23 +88,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    made = parser()
+    arguments = made.parse_args(argv)
     if not _asked(arguments):
-        parser.error("nothing to score: give --text, --docs, --lambada or --commands")
+        made.error("nothing to score: give --text, --docs, --lambada or --commands")
     report = evaluate(arguments)
     print(json.dumps(report, indent=1) if arguments.json else _table(report))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    made = Parser(
         prog=NAME,
         description="Judge a model file: how well it predicts texts, last words and answers.",
         epilog=_NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("model", metavar="MODEL", help="a .trwkv file")
     add("--text", metavar="FILE", help="a plain text in UTF-8, scored in windows of 512 tokens")
     add(
@@ -146,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         help="show the first N wrong answers of each file",
     )
     add("--json", action="store_true", help="print the figures as JSON")
-    return parser
+    return made
 
 
 def _cores() -> int:

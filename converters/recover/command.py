@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyrwkv.cli import exits
+from tinyrwkv.cli.parser import Parser
 from tinyrwkv.cli.terminal import Progress
 from tinyrwkv.errors import ArgumentError, UnsupportedError
 from tinyrwkv.file.apart import check_apart
@@ -65,13 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exits.run(NAME, functools.partial(_run, argv), told)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the arguments."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=NAME,
         description="Train the int4 form of a checkpoint to predict what the checkpoint does.",
         epilog=_NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = made.add_argument, Settings()
     add("base", metavar="BASE", help="checkpoint of RWKV-5.2, 6 or 7, as tinyrwkv-convert reads")

@@ -318,9 +318,14 @@ def test_info(tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> N
         assert told["file_bytes"] == os.path.getsize(tiny())
     assert told["tensors"][0].keys() == {"name", "dtype", "shape", "offset", "nbytes", "crc32"}
     assert told["backends"]["numpy"] and "program" not in told
-    assert main(["info", tiny()]) == 0
+    assert main(["info", tiny(), "--tensors"]) == 0
     shown = capsys.readouterr().out
     assert all(tensor["name"] in shown for tensor in told["tensors"]) and told["hash"] in shown
+    assert main(["info", tiny()]) == 0
+    brief = capsys.readouterr().out
+    assert told["hash"] in brief and "head.weight" not in brief
+    count = len(told["tensors"])
+    assert f"\ntensors          {count}: " in brief and "--tensors lists them\n" in brief
 
 
 def test_info_is_brief_about_compression(

@@ -22,7 +22,7 @@ PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Pyt
 
 ROOMS = {
     "converters": (
-        *("__main__", "cli", "recover", "options", "evaluate", "arguments"),
+        *("__main__", "cli", "about", "recover", "options", "evaluate", "arguments"),
         *("compress", "report", "export", "calibrate", "judge"),
         *("write", "checkpoint", "read", "techniques", "__init__"),
     ),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
+import sys
 from collections.abc import Sequence
 
 from ..version import VERSION
 from . import exits
-from .commands import bench, chat, generate, info, plan, serve, verify
-from .terminal import width
+from .commands import bench, chat, completion, generate, info, man, plan, serve, verify
+from .options import given_model
+from .parser import Parser, near
 
 NAME = "tinyrwkv"
 
@@ -21,6 +22,8 @@ COMMANDS = {
     "plan": plan,
     "verify": verify,
     "bench": bench,
+    "completion": completion,
+    "man": man,
 }
 
 EXAMPLES = """\
@@ -57,22 +60,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _check_command(parser, arguments)
+    options = parser.parse_args(arguments)
+    options.parser = parser
+    if hasattr(options, "model_option"):
+        options.model = given_model(options)
     return int(options.run(options))
+
+
+def _check_command(parser: Parser, arguments: list[str]) -> None:
+    """Refuse what stands in the place of a command; argparse does not say what is near it."""
+    given = arguments[0] if arguments else "-"
+    if given.startswith("-") or given in COMMANDS:
+        return
+    if given.endswith(".trwkv"):
+        parser.error(f"the command is missing before {given}: {NAME} chat {given}")
+    fix = f"the commands are {', '.join(COMMANDS)}"
+    parser.error(f"there is no command {given}; {near(given, list(COMMANDS)) or fix}")
 
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _parser() -> argparse.ArgumentParser:
-    # Without a width, argparse imports shutil to find one, and shutil imports bz2 and lzma.
-    form = functools.partial(argparse.RawDescriptionHelpFormatter, width=width())
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=NAME,
         description="Run RWKV language models on small computers.",
         epilog=EXAMPLES,
-        formatter_class=form,
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -82,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
             help=command.HELP,
             description=_sentence(command.HELP),
             epilog=command.EXAMPLES,
-            formatter_class=form,
         )
         command.configure(added)
         added.set_defaults(run=command.run)
+        parser.commands[name] = added
     return parser

@@ -35,10 +35,31 @@ def size(text: str) -> int:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, by default the model that ships in the package."""
+    """Add MODEL, by default the model that ships in the package; `given_model` reads it."""
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="a .trwkv file (default: the small bundled model)"
     )
+    parser.add_argument(
+        "-m", "--model", dest="model_option", metavar="FILE", help="the same as MODEL"
+    )
+
+
+def given_model(options: argparse.Namespace) -> str | None:
+    """Return the path of the model that was given, by its place or by its option.
+
+    Raises
+    ------
+    ArgumentError
+        Both were given, and they differ.
+    """
+    by_place: str | None = options.model
+    by_option: str | None = options.model_option
+    if by_place is not None and by_option not in (None, by_place):
+        found = f"{by_place} and {by_option}"
+        sentence = f"two models were given, {found}"
+        what = ("arguments", "model", found, "one model")
+        raise ArgumentError(*what, "leave one of them out", sentence)
+    return by_option if by_place is None else by_place
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +96,7 @@ def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
     group = parser.add_argument_group("choosing tokens", f"Default: {default}.")
     group.add_argument(
         "--temperature",
+        "--temp",
         type=float,
         metavar="T",
         help="higher is more random; 0 always takes the likeliest token",

@@ -54,7 +54,6 @@ Ctrl-C stops an answer. Ctrl-D or /quit leaves. /help lists the slash commands.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
-    parser.add_argument("--model", dest="model_option", metavar="FILE", help="the same as MODEL")
     parser.add_argument(
         "--system", default="", metavar="TEXT", help="instructions before the first turn"
     )
@@ -106,8 +105,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     _map_large_memory()
-    if options.model_option is not None:
-        options.model = options.model_option
     model = shared.loaded(options)
     profile = read_profile(model.path)
     settings = dict(profile.settings) | shared.sampling(options)

@@ -21,6 +21,8 @@ HELP = "show what is in a file, without loading it"
 EXAMPLES = """\
 examples:
   tinyrwkv info model.trwkv
+  tinyrwkv info model.trwkv --tensors
+      list every tensor too: its type, shape, place and checksum
   tinyrwkv info model.trwkv --program
       show the operations of one token, with their formulas
   tinyrwkv info model.trwkv --json
@@ -30,6 +32,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     shared.add_model(parser)
+    parser.add_argument("--tensors", action="store_true", help="list every tensor too")
     parser.add_argument(
         "--program", action="store_true", help="show the operations of one token instead"
     )
@@ -45,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         elif program is not None:
             print("\n".join(program))
         else:
-            print(_text(file))
+            print("\n".join(_lines(file, options.tensors)))
     return 0
 
 
@@ -73,21 +76,32 @@ def _facts(file: TensorFile, program: list[str] | None) -> dict[str, Any]:
     return facts
 
 
-def _text(file: TensorFile) -> str:
-    lines = [f"{key:<16} {_shown(value)}".rstrip() for key, value in _rows(file)]
-    lines.append("")
-    lines.append(
-        f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}"
-    )
+def _lines(file: TensorFile, list_tensors: bool) -> Iterator[str]:
+    for key, value in _rows(file):
+        yield f"{key:<16} {_shown(value)}".rstrip()
+    if not list_tensors:
+        yield f"{'tensors':<16} {_counts(file)}; --tensors lists them"
+        return
+    yield ""
+    yield f"{'tensor':<38} {'type':<4} {'shape':<16} {'offset':>12} {'bytes':>12} {'crc-32':>8}"
     for tensor in file.tensors.values():
         shape = " x ".join(map(str, tensor.shape))
         place = f"{tensor.offset:>12} {tensor.nbytes:>12} {tensor.crc32:08x}"
-        lines.append(f"{tensor.name:<38} {tensor.dtype:<4} {shape:<16} {place}")
-    return "\n".join(lines)
+        yield f"{tensor.name:<38} {tensor.dtype:<4} {shape:<16} {place}"
+
+
+def _counts(file: TensorFile) -> str:
+    """Return how many tensors there are, and the bytes of each type."""
+    sizes: dict[str, int] = {}
+    for tensor in file.tensors.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+    largest_first = sorted(sizes.items(), key=lambda item: -item[1])
+    types = ", ".join(f"{show_size(size)} of {dtype}" for dtype, size in largest_first)
+    return f"{len(file.tensors)}: {types}"
 
 
 def _rows(file: TensorFile) -> Iterator[tuple[str, Any]]:
-    """Yield the lines above the list of tensors: a name and a value."""
+    """Yield the lines before the tensors: a name and a value."""
     yield "file", file.path
     yield "size", show_size(len(file.bytes))
     yield "hash", file.hash
