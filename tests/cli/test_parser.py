@@ -13,7 +13,7 @@ from tinyrwkv.cli.cli import main
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["genrate"], "there is no command genrate; did you mean generate?"),
+        (["genrte"], "there is no command genrte; did you mean generate?"),
         (["xyz"], "there is no command xyz; the commands are chat, generate, serve, "),
         (["a.trwkv"], "the command is missing before a.trwkv: tinyrwkv chat a.trwkv"),
         (["chat", "--temprature", "1"], "no option --temprature; did you mean --temperature?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import struct
 import subprocess
@@ -50,6 +51,10 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+
+
+PASTING = re.compile(rb"\x1b\[\?2004(h|l\r)")
+"""By this, a program asks the terminal to tell where a pasted text ends."""
 
 
 class Terminal:
@@ -102,7 +107,7 @@ class Terminal:
                     more = b""
             if not more:
                 raise AssertionError(f"{text!r} did not come: {data!r}")
-            data += more
+            data = PASTING.sub(b"", data + more)
         shown, _, self._rest = data.partition(text.encode())
         return shown.decode().replace("\r\n", "\n")
 

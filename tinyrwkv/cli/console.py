@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from ..generate import Generation, TokenConstraint
 from ..units import show_size
 from . import options, slash
 from .background import stream
+from .editing import Editor
 from .events import Events
 from .terminal import Trimmer, Wrapper, dim, has_colours, is_terminal, wrap
 from .thoughts import ThoughtView
@@ -85,8 +85,7 @@ class Console:
             Ctrl-C was pressed while lines came through a pipe.
         """
         if self.terminal:
-            with contextlib.suppress(ImportError):
-                importlib.import_module("readline")  # gives input() line editing and a history
+            self._editor = Editor(lambda words: slash.completions(self.chat, words))
             self._banner()
         well = True
         with contextlib.suppress(slash.Leave):
@@ -149,7 +148,7 @@ class Console:
             print(text, file=self.out if report else self.notes, flush=True)
 
     def _read(self) -> str:
-        """Return a line; raise `slash.Leave` at the end of the input."""
+        """Return a prompt; raise `slash.Leave` at the end of the input."""
         if not self.terminal:
             line = self.source.readline()
             if not line:
@@ -157,7 +156,7 @@ class Console:
             return line.rstrip("\r\n")
         self._at_prompt = True
         try:
-            line = input("> ")
+            line = self._editor.read()
         except EOFError:
             self._write("\n")
             raise slash.Leave from None

@@ -13,6 +13,7 @@ from ..errors import ArgumentError
 from ..tokenizer import END_OF_DOCUMENT, Tokenizer
 from ..units import show_size
 from . import options
+from .editing import paths
 from .plan_rows import together
 from .terminal import columns
 from .thoughts import WAYS
@@ -226,6 +227,7 @@ def _help(chat: Chat, argument: str) -> str:
     for name, slash in SLASH_COMMANDS.items():
         usage = f"{name} {slash.argument}".strip()
         lines.append(f"{usage}: {slash.purpose}")
+    lines.append('A text that is pasted is one question. So is all between """ and """.')
     lines.append("Ctrl-C stops an answer. At the prompt, Ctrl-C twice or Ctrl-D once leaves.")
     return "\n".join(lines)
 
@@ -247,7 +249,30 @@ SLASH_COMMANDS = {
     "/memory": Slash(_memory, "", "show the memory of the model and the process", report=True),
     "/help": Slash(_help, "", "show this list", report=True),
     "/quit": Slash(_quit, "", "leave"),
+    "/exit": Slash(_quit, "", "the same as /quit"),
 }
+
+
+def completions(chat: Chat, words: Sequence[str]) -> list[str]:
+    """Return what the last word of a line may be: a slash command, a setting, a path.
+
+    Parameters
+    ----------
+    chat : Chat
+    words : sequence of str
+        Those of the line; the last one is not complete.
+    """
+    name, *arguments = words
+    if not arguments:
+        return [f"{one} " if slash.argument else one for one, slash in SLASH_COMMANDS.items()]
+    if len(arguments) == 1 and name in ("/save", "/load"):
+        return paths(arguments[0])
+    if name != "/set":
+        return []
+    if len(arguments) == 1:
+        thoughts = ["thoughts "] * (chat.template.thoughts is not None)
+        return [f"{key} " for key in chat.settings()] + thoughts
+    return list(WAYS) if arguments[0] == "thoughts" and len(arguments) == 2 else []
 
 
 def show_token(tokenizer: Tokenizer, token: int) -> str:
