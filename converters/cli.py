@@ -25,8 +25,10 @@ from .arguments import positive
 from .checkpoint.adapter import USUAL_ALPHA
 from .compress.compress import compress
 from .compress.options import Options
+from .compress.progress import Work, stages
 from .export.gguf import export
 from .judge.by_text import JUDGE
+from .judge.texts import name_of
 from .read.open import path_of_all
 from .write.convert import Adapter, convert
 from .write.encode import DTYPES
@@ -190,10 +192,12 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     wanted = options.read(arguments)
     with _end_by_exception(), Progress("", io.StringIO() if arguments.quiet else sys.stderr) as bar:
+        work = Work(_stages(arguments, wanted))
 
         def tell(stage: str, done: int, total: int) -> None:
-            bar.label = f"{stage:<16}"
-            bar(done, total)
+            share = work(stage, done, total)
+            bar.label = f"{stage:<16} {work.left(share):>12}"
+            bar(round(1000 * share), 1000)
 
         report = _write(arguments, wanted, tell)
     if arguments.json:
@@ -203,6 +207,14 @@ def _convert(arguments: argparse.Namespace) -> int:
         for note in report.get("notes", []):
             print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _stages(arguments: argparse.Namespace, wanted: Options | None) -> list[str]:
+    """Return the stages that the progress is shown over."""
+    if arguments.output.lower().endswith(".gguf"):
+        return ["export"]
+    texts = [name_of(path) for path in arguments.judge or ()]
+    return stages(wanted, arguments.calibrate is None, texts, arguments.budget is not None)
 
 
 def _write(
@@ -234,6 +246,7 @@ def _write(
         judge=arguments.judge or (),
         report=arguments.report,
         tell=tell,
+        weigh=not arguments.quiet,
     )
 
 
@@ -310,6 +323,8 @@ def _summary(report: dict[str, Any]) -> str:
             lines.append(f"  {what}: {loss}")
         elif "differing_logits" in found:
             lines.append(f"  {step['technique']}: {found['differing_logits']} logits differ")
+    if "gain" in report:
+        lines.append(_gain(**report["gain"]))
     if "search" in report:
         found = report["search"]
         resident, budget = show_size(found["resident"]), show_size(found["budget"])
@@ -317,6 +332,21 @@ def _summary(report: dict[str, Any]) -> str:
     if "report" in report:
         lines.append(f"  pictures: {report['report'][0]}")
     return "\n".join(lines)
+
+
+def _gain(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return what a token costs with all techniques together, beside what it cost before."""
+    touched, resident = (
+        f"{show_size(round(after[key]))} instead of {show_size(round(before[key]))}"
+        if after[key] is not None
+        else ""
+        for key in ("touched_bytes_per_token", "resident_bytes")
+    )
+    speeds = f"{after['tokens_per_second']:.0f} instead of {before['tokens_per_second']:.0f}"
+    parts = [f"a token reads {touched}", f"{speeds} tokens/s"]
+    if resident:
+        parts.insert(1, f"{resident} resident")
+    return f"  gain: {'; '.join(parts)}"
 
 
 def _rounding(dtype: str, steps: list[CompressionStep]) -> str:

@@ -179,6 +179,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     asked = _asked(arguments)
     texts = {name: read_text(path) for name, path in asked.items()}  # before minutes of scoring
+    _hint(texts)
     answers = _right_answers(texts, arguments)
     if answers and are_of_the_grammar(answers):
         asked["grammar"], texts["grammar"] = asked["commands"], texts["commands"]
@@ -209,6 +210,13 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.show_wrong:
         report["wrong"] = scored.wrong
     return report
+
+
+def _hint(texts: Mapping[str, str]) -> None:
+    """Say so if a text is one of documents, whose separators would be scored as text."""
+    if len(split_documents(texts.get("text", ""))) > 1:
+        hint = "has lines <|doc|> between documents: --docs scores each document for itself"
+        print(f"note: the file of --text {hint}", file=sys.stderr)
 
 
 def _right_answers(texts: Mapping[str, str], arguments: argparse.Namespace) -> list[str]:

@@ -39,6 +39,7 @@ def compress(
     report: PathLike | None = None,
     tell: Tell | None = None,
     adapter: Adapter | None = None,
+    weigh: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint or a dense model file to a compressed one.
 
@@ -66,11 +67,14 @@ def compress(
         Write a page of pictures here, and its numbers beside it as JSON.
     tell : callable, optional
         Called as ``tell(stage, done, total)``.
+    weigh : bool, optional
+        Measure what was gained too.
 
     Returns
     -------
     dict
-        What `convert` returns, with ``figures``, and ``search`` if there was one; all plain JSON.
+        What `convert` returns, with ``figures``, ``search`` if there was one, and ``gain`` if that
+        was asked for; all plain JSON.
         With a report, ``figures`` has under ``resident`` the bytes of the dense and of the
         compressed file that are in memory after 200 tokens sampled from a cold start, or None.
 
@@ -114,6 +118,8 @@ def compress(
             sizes = edit(pipeline.model.file, output, {}, pipeline.metadata)
         if report is not None:
             pipeline.figures["resident"] = _resident({"dense": dense, "output": output})
+        if weigh:
+            found["gain"] = {"before": _cost(dense), "after": _cost(output)}
 
     found |= pipeline.metadata
     found |= {"input": input, "output": output, "tensors": len(sizes)}
@@ -147,6 +153,16 @@ def _texts_to_judge(
         sentence = "these options lose nothing, so --judge has nothing to judge"
         raise ArgumentError("arguments", "options", found, expected, "leave it out", sentence)
     return read_texts(paths, calibrate, text or "")
+
+
+def _cost(path: str) -> dict[str, float | None]:
+    """Return what a token of a model costs, with one thread."""
+    cost = sample_cold(path)
+    return {
+        "touched_bytes_per_token": cost.touched,
+        "resident_bytes": cost.resident,
+        "tokens_per_second": round(cost.tokens_s, 1),
+    }
 
 
 def _tell_nobody(stage: str, done: int, total: int) -> None:

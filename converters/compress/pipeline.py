@@ -80,6 +80,8 @@ class Pipeline:
         For the pictures of the report: by technique, and ``bytes`` by stage.
     notes : list of str
         What a reader of the report should know.
+    measured : int
+        How many models a search has measured.
     """
 
     def __init__(self, dense: str, folder: str, seed: int, tell: Tell) -> None:
@@ -94,6 +96,7 @@ class Pipeline:
         self._of_dense: Judgement | None = None
         self._judged_texts: dict[str, Documents] = {}
         self._files = 0
+        self.measured = 0
         self.reset()
 
     def reset(self) -> None:

@@ -42,6 +42,9 @@ HEADS: tuple[dict[str, Any], ...] = (
 BUILDS = 6
 """Combinations that are built, at most."""
 
+MEASURED = 2 + len(RANKS + NEURONS + HEADS) - 2 + 3 + BUILDS
+"""Models that are measured, at most: two before the smallest, each option alone, those built."""
+
 SLACK = 1 << 16
 """Bytes by which a measurement may differ from the next: pages that the system maps in passing."""
 
@@ -263,6 +266,8 @@ def _resident(pipeline: Pipeline, path: str | None = None) -> int:
 
     A copy is measured, because it is not mapped yet.
     """
+    pipeline.measured += 1
+    pipeline.tell("search", pipeline.measured, MEASURED)
     copy = os.path.join(pipeline.folder, "cold.trwkv")
     with os_errors(copy, "write"):
         shutil.copyfile(path or pipeline.model.path, copy)

@@ -24,7 +24,7 @@ from tinyrwkv.versions.layout import KEPT, tensor_shapes
 from ..write.marks import is_marked
 from ..write.temporary import folder_beside
 from ..write.whole import check_whole
-from .gguf_settings import ARCHITECTURES, CREATED_BY, key_values
+from .gguf_settings import ARCHITECTURES, CHAT_TEMPLATE, CREATED_BY, key_values
 from .gguf_tensors import GgufTensor, gguf_tensors
 
 LN_X_EPS = 64e-5  # llama.cpp has it fixed
@@ -79,9 +79,7 @@ def export(
         tensors = gguf_tensors(file)
         metadata = dict(file.metadata)
         _write(file, tensors, output, progress or (lambda done, total: None))
-        notes = []
-        if "tokenizer.ids" not in file:
-            notes.append("no vocabulary: llama.cpp takes and gives tokens, not text")
+        notes = _notes(file)
     return {
         "input": input,
         "output": output,
@@ -92,6 +90,19 @@ def export(
         "notes": notes,
         "seconds": round(time.monotonic() - begin, 3),
     }
+
+
+def _notes(file: TensorFile) -> list[str]:
+    """Return what the user of a file should know about its prompts."""
+    if "tokenizer.ids" not in file:
+        return ["no vocabulary: llama.cpp takes and gives tokens, not text"]
+    template = "no chat template is recorded: tinyrwkv-convert --template NAME adds one to a .trwkv"
+    if CHAT_TEMPLATE in key_values(file):
+        template = f"the chat template {file.metadata['template']} is recorded"
+    return [
+        template,
+        "a prompt without a template begins with token 0: see that the program puts it there",
+    ]
 
 
 def check(file: TensorFile) -> None:

@@ -11,6 +11,8 @@ ARCHITECTURES = {"v6": "rwkv6", "v7": "rwkv7"}
 CREATED_BY = "tinyrwkv.created_by"
 """The first setting, by which a file that the converter wrote is known."""
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
+
 Value = int | float | str | list[int] | list[str]
 
 # Settings that hold an inner rank, and the matrix that tells it.
@@ -142,7 +144,7 @@ def _template(file: TensorFile, tokens: dict[int, bytes]) -> dict[str, Value]:
     ends = [id for id, token in tokens.items() if token == b"\n\n"]
     if ends:
         found["tokenizer.ggml.eot_token_id"] = ends[0]
-    found["tokenizer.chat_template"] = _jinja(template)
+    found[CHAT_TEMPLATE] = _jinja(template)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,10 +26,13 @@ class Cost(NamedTuple):
     resident : int or None
         Bytes of the file in the process's memory after the last token; None if the system does
         not tell.
+    tokens_s : float
+        Tokens per second, from the median of their times.
     """
 
     touched: float
     resident: int | None
+    tokens_s: float
 
 
 def chosen_bytes(model: Model) -> int:
@@ -66,10 +70,11 @@ def sample_cold(
     Cost
     """
     with cold(path, backend, threads) as model:
-        for _ in _sample(model, tokens, seed):
-            pass
+        times = [time.perf_counter() for _ in _sample(model, tokens, seed)]
+        seconds = float(np.median(np.diff(times))) if tokens > 1 else 0.0
         every = model.plan()["touched_bytes_per_token"]
-        return Cost(every + chosen_bytes(model) / (tokens + 1), model.resident())
+        touched = every + chosen_bytes(model) / (tokens + 1)
+        return Cost(touched, model.resident(), 1 / seconds if seconds else 0.0)
 
 
 def _sample(model: Model, tokens: int, seed: int) -> Iterator[int]:

@@ -34,7 +34,7 @@ from .kept import find_kept
 from .parts import PARTS, SCALES, is_int4
 from .recipe import recipes
 from .temporary import remove_folders
-from .vocab import WORLD, Vocabulary, pack_vocab, read_vocab
+from .vocab import WORLD, WORLD_ROWS, Vocabulary, pack_vocab, read_vocab
 from .whole import ModelWriter
 
 Progress = Callable[[int, int], None]
@@ -42,6 +42,9 @@ Step = Callable[[int], None]
 PathLike = str | os.PathLike[str]
 
 _CHUNK = 1 << 20
+
+OTHERS = (".safetensors", ".pth", ".pt", ".bin", ".ggml", ".json", ".txt")
+"""Endings of files that are not model files."""
 
 
 class Adapter(NamedTuple):
@@ -149,7 +152,7 @@ def convert(
             metadata, names = dict(writer.metadata), set(writer.tensors)
     has_tokenizer = "tokenizer.ids" in names
     notes = [*content.notes, *_about_kept(kept)]
-    notes += [] if has_tokenizer else _without_tokenizer(source)
+    notes += [] if has_tokenizer else _without_tokenizer(source, metadata["vocab_size"])
     return {
         "input": input,
         "output": output,
@@ -163,9 +166,12 @@ def convert(
     }
 
 
-def _without_tokenizer(source: Source) -> list[str]:
+def _without_tokenizer(source: Source, vocab_size: int) -> list[str]:
     """Return what to tell about a model that has no vocabulary."""
-    notes = ["no vocabulary: the model takes and gives tokens, not text; --vocab FILE adds one"]
+    fix = "--vocab FILE adds one"
+    if vocab_size == WORLD_ROWS:
+        fix = f"{vocab_size:,} rows are those of World models: add --vocab world"
+    notes = [f"no vocabulary: the model takes and gives tokens, not text; {fix}"]
     if source.about.unusable:
         notes.append(
             f"{source.about.unusable} was not used: a vocabulary must be the only one, "
@@ -239,7 +245,17 @@ def check_arguments(
         _check_alpha(adapter)
         inputs |= {"adapter": adapter.path, "initial file": adapter.initial}
     check_apart({"output": output}, inputs)
+    _check_name(output)
     check_output(output, MODEL)
+
+
+def _check_name(output: str) -> None:
+    """Refuse a name that promises a file of another format."""
+    stem, ending = os.path.splitext(os.path.basename(output))
+    if ending.lower() in OTHERS:
+        sentence = f"{output} would be a .trwkv file under the name of a {ending} file"
+        what = (output, "file", f"the ending {ending}", ".trwkv")
+        raise ArgumentError(*what, f"call it {stem}.trwkv", sentence)
 
 
 def check_parts(parts: str) -> None:

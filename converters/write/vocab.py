@@ -28,6 +28,9 @@ _FIX = "give the vocabulary file that belongs to the model, with --vocab"
 WORLD = "rwkv_vocab_v20230424.txt"
 """The file name of BlinkDL's World vocabulary, which the World and G1 models use."""
 
+WORLD_ROWS = 65_536
+"""Rows of the embedding of World models; the vocabulary has 65,529 tokens."""
+
 
 class Vocabulary(NamedTuple):
     """Tokens sorted by their bytes.

@@ -50,6 +50,29 @@ def test_a_conversion(paths, capsys):
         assert file.metadata["dtype"] == "int8"
 
 
+def test_a_name_of_another_format_is_refused(paths, capsys):
+    output = paths[1].replace("a.trwkv", "out.safetensors")
+    assert cli.main([paths[0], output]) == 1
+    assert capsys.readouterr().err == (
+        f"tinyrwkv-convert: {output} would be a .trwkv file under the name of a .safetensors file; "
+        "call it out.trwkv\n"
+    )
+    assert not os.path.exists(output)
+
+
+def test_a_template_that_does_not_exist_is_refused(paths, capsys):
+    assert cli.main([*paths, "--template", "chatt"]) == 1
+    assert "there is no template 'chatt'" in capsys.readouterr().err
+    assert not os.path.exists(paths[1])
+
+
+def test_the_vocabulary_of_world_models_is_named(tmp_path, capsys):
+    sizes = {"n_layer": 1, "n_embd": 8, "head_size": 8, "vocab_size": 65_536}
+    write_pth(tmp_path / "a.pth", raw_checkpoint("v7", **sizes))
+    assert cli.main([str(tmp_path / "a.pth"), str(tmp_path / "a.trwkv")]) == 0
+    assert "65,536 rows are those of World models: add --vocab world\n" in capsys.readouterr().err
+
+
 def test_options_reach_the_file(paths, capsys, tmp_path):
     vocab = write(tmp_path / "vocab.txt", VOCAB)
     options = [

@@ -393,6 +393,15 @@ def test_json(path: str, files: dict[str, str], capsys: pytest.CaptureFixture[st
     assert [entry["part"] for entry in report["wrong"]] == ["lambada", "commands"]
 
 
+def test_a_text_of_documents_is_noticed(
+    path: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, said in (("docs", "note: the file of --text has lines <|doc|>"), ("text", "")):
+        assert evaluate.main([path, "--text", files[name], "--backend", "numpy", "--json"]) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(said) and bool(err) == bool(said)
+
+
 def test_byte_order_mark_is_no_text(
     path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -241,6 +241,21 @@ def test_a_chat_template(gguf, model, tmp_path, name, expected):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("raven", "the chat template raven is recorded"),
+        ("none", "no chat template is recorded: tinyrwkv-convert --template NAME adds one"),
+        (None, "no chat template is recorded: tinyrwkv-convert --template NAME adds one"),
+    ],
+)
+def test_the_notes_tell_how_to_begin(gguf, model, tmp_path, name, said):
+    path = model(vocab=write(tmp_path / "vocab.txt", VOCAB), template=name)
+    template, beginning = export(path, tmp_path / "a.gguf")["notes"]
+    assert template.startswith(said)
+    assert beginning.startswith("a prompt without a template begins with token 0")
+
+
 def test_no_template_without_turns(gguf, model, tmp_path):
     export(model(vocab=write(tmp_path / "vocab.txt", VOCAB), template="none"), tmp_path / "a.gguf")
     assert (
