@@ -8,10 +8,23 @@ import re
 
 from tinyrwkv.cli.options import size
 
+from .write.encode import DTYPES
+
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
 LEAST_BUDGET = 1 << 14
 """Bytes: a number without a unit that is smaller is surely meant in a larger unit."""
+
+
+def dtype(text: str) -> str:
+    """Return the type of matrices; name the one that is meant by a type of llama.cpp."""
+    if text in DTYPES:
+        return text
+    bits = re.search(r"[2-8]", text)
+    meant = "int4" if bits is not None and int(bits[0]) < 6 else "int8"
+    raise argparse.ArgumentTypeError(
+        f"there is no type {text}, only {', '.join(DTYPES)}; did you mean {meant}?"
+    )
 
 
 def divisor(text: str) -> float:

@@ -21,7 +21,7 @@ from tinyrwkv.units import show_size
 from tinyrwkv.version import VERSION
 
 from . import options
-from .arguments import positive
+from .arguments import dtype, positive
 from .checkpoint.adapter import USUAL_ALPHA
 from .compress.compress import compress
 from .compress.options import Options
@@ -147,6 +147,7 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--dtype",
+        type=dtype,
         choices=DTYPES,
         help="type of the matrices (default: int8; with --preset lite int4)",
     )

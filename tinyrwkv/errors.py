@@ -143,7 +143,11 @@ def os_errors(path: str, verb: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             found = "nothing"
             folder = os.path.dirname(path) or "."
-            fix = "check the name" if os.path.isdir(folder) else f"there is no folder {folder}"
+            is_there = os.path.isdir(folder)
+            fix = "check the name" if is_there else f"there is no folder {folder}"
             if verb == "read":
                 sentence = f"no such file: {shown}"
+            elif not is_there:
+                sentence = f"cannot write {shown}: there is no folder {folder}"
+                fix = f"make it first: mkdir -p {folder}"
         raise FormatError(path, "file", found, f"a file to {verb}", fix, sentence) from error

@@ -187,9 +187,9 @@ def check(path: str, tensors: Tensors) -> Checkpoint:
         Tensors are missing, unknown or of the wrong shape.
     """
     if "emb.weight" not in tensors or not any(name.startswith("blocks.0.") for name in tensors):
-        found, expected = f"{len(tensors)} tensors, {_some(list(tensors))}", _FIRST_NAMES
-        sentence = f"{path} is no RWKV checkpoint: it has {found}"
-        fix = f"give one that has {_FIRST_NAMES}"
+        found, expected = f"the tensors {_some(list(tensors))}", _FIRST_NAMES
+        sentence = f"{path} is no RWKV checkpoint: it has {found if tensors else 'no tensors'}"
+        fix = f"give one of RWKV, which has {_FIRST_NAMES}"
         raise FormatError(path, "checkpoint", found, expected, fix, sentence)
     arch = detect(tensors)
     sizes = _sizes(path, tensors, arch)

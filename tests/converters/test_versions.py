@@ -188,9 +188,9 @@ def test_plain_checkpoints_are_no_relatives(version):
 
 
 def test_what_is_no_rwkv_at_all():
-    with pytest.raises(FormatError, match=r"2 tensors, fc\.weight, fc\.bias"):
+    with pytest.raises(FormatError, match=r"the tensors fc\.weight, fc\.bias"):
         check("a", sources({"fc.weight": ones(3, 3), "fc.bias": ones(3)}))
-    with pytest.raises(FormatError, match="0 tensors"):
+    with pytest.raises(FormatError, match="it has no tensors"):
         check("a", {})
     with pytest.raises(FormatError, match=r"'emb\.weight' has shape \(32,\)"):
         check("a", checkpoint("v4", {"emb.weight": ones(32)}))

@@ -583,7 +583,19 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     ),
     "pth": (
         lambda good: b"PK\x03\x04\x00\x00\x08\x08" + bytes(99),
-        r"not a .trwkv file, it begins with b'PK\x03\x04\x00\x00\x08\x08'; give a .trwkv file",
+        "this looks like a PyTorch checkpoint; convert it first: tinyrwkv-convert ",
+    ),
+    "gguf": (
+        lambda good: b"GGUF\x03\x00\x00\x00" + bytes(99),
+        "this looks like a GGUF file of llama.cpp; convert it first: tinyrwkv-convert ",
+    ),
+    "safetensors": (
+        lambda good: b'\x80\x01\0\0\0\0\0\0{"__metadata__":' + bytes(99),
+        "this looks like a safetensors file; convert it first: tinyrwkv-convert ",
+    ),
+    "another kind": (
+        lambda good: b"\x7fELF\2\1\1\0" + bytes(99),
+        r"not a .trwkv file, it begins with b'\x7fELF\x02\x01\x01\x00'; give a .trwkv file",
     ),
     "cut header": (
         lambda good: good[:20],
@@ -855,11 +867,12 @@ def test_a_sentence_replaces_the_first_half_of_a_message():
 def test_refusals_of_the_system(path, tmp_path, monkeypatch):
     long, folder = "x" * 5000, tmp_path / "b"
     no_name, no_folder = tmp_path / "b.trwkv", folder / "a.trwkv"
+    (tmp_path / "c").mkdir()
     cases = [
         (no_name, f"no such file: {no_name}; check the name"),
         (no_folder, f"no such file: {no_folder}; there is no folder {folder}"),
-        (tmp_path, f"cannot read {tmp_path}: not a file but a folder, pipe or device; "),
-        (os.devnull, f"cannot read {os.devnull}: not a file but a folder, pipe or device; "),
+        (tmp_path / "c", f"cannot read {tmp_path / 'c'}: it is a folder, not a .trwkv file; "),
+        (os.devnull, f"cannot read {os.devnull}: not a file but a pipe or device; "),
         ("a\0b", "cannot read a\0b: "),
         (long, f"cannot read {long}: "),
         ("", "no such file: ''; "),
@@ -887,7 +900,7 @@ def test_refusals_of_the_system(path, tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_pipes_do_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="a folder, pipe or device"):
+    with pytest.raises(FormatError, match="not a file but a pipe or device"):
         open_file(tmp_path / "pipe")
     with (
         pytest.raises(FormatError, match="a folder, pipe or device"),
@@ -1091,3 +1104,13 @@ def test_tensor_is_a_plain_tuple(path):
         assert file.tensors["emb.weight"] == Tensor(
             "emb.weight", "i8", (3, 4), 4096, 12, zlib.crc32(WEIGHT.tobytes())
         )
+
+
+def test_a_folder_tells_what_is_in_it(tmp_path):
+    (tmp_path / "b.trwkv").touch()
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(FormatError, match=re.escape(f"give the file in it: {tmp_path}/b.trwkv")):
+        open_file(tmp_path)
+    (tmp_path / "b.trwkv").unlink()
+    with pytest.raises(FormatError, match=r"is the folder of a checkpoint.*; convert it first: "):
+        open_file(tmp_path)

@@ -112,4 +112,7 @@ def numba_run() -> Any:
         what = ("load", "backend 'numba'", str(error), "a working numba")
         fix = 'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"'
         sentence = f"backend 'numba' needs a working numba: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            sentence = "backend 'numba' needs the package numba, which is not installed"
+            fix = 'pip install numba, or use another backend: "native" or "numpy"'
         raise UnsupportedError(*what, fix, sentence) from error

@@ -7,6 +7,7 @@ import zlib
 from typing import NamedTuple
 
 from ..errors import ChecksumError, FormatError, UnsupportedError
+from .foreign import checkpoint_kind, conversion
 from .table import ALIGN, FETCH, FILE_PAGE, REPAIR
 from .tensors import UPDATE
 
@@ -113,6 +114,8 @@ def _check_magic(path: str, header: bytes) -> None:
     elif b"TRWKV" in header[:16]:
         found = "a .trwkv file that was changed as if it were text"
         fix = "copy or download it again in binary mode"
+    elif kind := checkpoint_kind(header):
+        found, fix = kind, conversion(path)
     if not found.startswith("the first bytes"):
         sentence = f"{path}: this {'looks like' if header else 'is'} {found}"
     raise FormatError(path, "header", found, expected, fix, sentence)

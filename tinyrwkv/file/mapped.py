@@ -8,6 +8,7 @@ import zlib
 from typing import BinaryIO
 
 from ..errors import ChecksumError, os_errors
+from .foreign import folder_error
 from .header import HEADER_BYTES, MINOR, check_header
 from .sha256 import sha256
 from .table import FETCH, check_table, path_name
@@ -42,8 +43,11 @@ def open_file(path: str | os.PathLike[str], copy: bool = False) -> TensorFile:
     """
     path = path_name(path)
     with os_errors(path, "read"):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe may block for ever
-            raise OSError("not a file but a folder, pipe or device")
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise folder_error(path)
+        if not stat.S_ISREG(mode):  # to open a pipe may block for ever
+            raise OSError("not a file but a pipe or device")
         with open(path, "rb") as file:
             return TensorFile(path, file, _read_contents(path, file), copy)
 
