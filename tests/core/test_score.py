@@ -126,6 +126,14 @@ def test_the_bundled_model_classifies_commands(classify, capsys, monkeypatch):
         assert line["written"] == line["class"]
 
 
+def test_the_example_prints_what_it_says(classify, capsys):
+    command, *shown = classify.__doc__.split("    $ python3 examples/classify.py ")[1].splitlines()
+    assert classify.main([command.strip('"')]) == 0
+    assert [line.strip() for line in shown] == [
+        line.strip() for line in capsys.readouterr().out.splitlines()
+    ]
+
+
 def test_other_choices_and_prompts(classify, capsys):
     told = {}
     for by in ("total", "token", "byte"):

@@ -56,5 +56,5 @@ def test_the_python_runs(
     names: dict[str, Any] = {}
     exec(code, names)
     assert (tmp_path / "after.state").is_file()
-    assert capsys.readouterr().out.split("\n")[0].strip()
+    assert capsys.readouterr().out == " turn(90) stop\n"
     assert names["logits"].shape == (names["model"].config["vocab_size"],)
