@@ -18,6 +18,7 @@ from typing import Any
 
 from tinyrwkv import Model, load
 from tinyrwkv.cli import exits
+from tinyrwkv.cli.options import given_model
 from tinyrwkv.cli.parser import Parser
 from tinyrwkv.file.config import CompressionStep
 from tinyrwkv.robot.scripts import Scripts
@@ -90,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     made = parser()
     arguments = made.parse_args(argv)
+    arguments.model = given_model(arguments)
+    if arguments.model is None:
+        made.error("nothing to judge: give a MODEL")
     if not _asked(arguments):
         made.error("nothing to score: give --text, --docs, --lambada or --commands")
     report = evaluate(arguments)
@@ -105,7 +109,8 @@ def parser() -> Parser:
         epilog=_NOTES,
     )
     add = made.add_argument
-    add("model", metavar="MODEL", help="a .trwkv file")
+    add("model", nargs="?", metavar="MODEL", help="a .trwkv file")
+    add("-m", "--model", dest="model_option", metavar="FILE", help="the same as MODEL")
     add("--text", metavar="FILE", help="a plain text in UTF-8, scored in windows of 512 tokens")
     add(
         "--docs",

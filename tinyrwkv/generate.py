@@ -127,9 +127,9 @@ class Result:
         self._reach(state, unread)
 
     def __repr__(self) -> str:
-        return f"<Result: {self.about()}>"
+        return f"<Result: {self._about()}>"
 
-    def about(self) -> str:
+    def _about(self) -> str:
         """Return the text and why it ended, as a repr shows them."""
         if self._text is None:
             return "no text yet"
@@ -242,7 +242,7 @@ class Generation(Iterator[Piece]):
         timeout: float | None = None,
         constraint: TokenConstraint | None = None,
     ) -> None:
-        self.deadline = _check_time(deadline, timeout)
+        self.deadline = check_time(deadline, timeout)
         stops = _check_stops(stop)
         _check_methods("sampler", sampler, "a Sampler", ("copy", "reset", "sample", "accept"))
         if constraint is not None:
@@ -280,7 +280,7 @@ class Generation(Iterator[Piece]):
         self._steps = self._run()
 
     def __repr__(self) -> str:
-        return f"<Generation: {self.result.about()}>"
+        return f"<Generation: {self.result._about()}>"
 
     def cancel(self) -> None:
         """End the generation within milliseconds; may be called from any thread."""
@@ -471,7 +471,7 @@ class Generation(Iterator[Piece]):
             yield Piece(text, NO_TOKEN, 0.0)
 
 
-def _check_time(deadline: float | None, timeout: float | None) -> float | None:
+def check_time(deadline: float | None, timeout: float | None) -> float | None:
     """Return the deadline; raise an ArgumentError if it is of another clock, or none."""
     now = time.monotonic()
     if timeout is not None:

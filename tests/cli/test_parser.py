@@ -78,6 +78,11 @@ def test_a_model_may_be_given_by_its_option(capsys: pytest.CaptureFixture[str]) 
             assert "no such file: nowhere.trwkv" in capsys.readouterr().err
     assert main(["info", "a.trwkv", "-m", "b.trwkv"]) == 1
     assert "two models were given, a.trwkv and b.trwkv" in capsys.readouterr().err
+    assert convert(["eval", "-m", "nowhere.trwkv", "--text", __file__]) == 1
+    assert "no such file: nowhere.trwkv" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        convert(["eval", "--text", __file__])
+    assert "nothing to judge: give a MODEL" in capsys.readouterr().err
     assert main(["generate", "-m", "a.trwkv", "--temp", "0", "-p", "a"]) == 1
     assert "no such file: a.trwkv" in capsys.readouterr().err
 

@@ -83,7 +83,7 @@ def constrain(model: Model) -> None:
 def talk(model: Model, path: pathlib.Path) -> None:
     """Have a conversation, keep it, and continue it."""
     chat = Chat(model, system="Answer briefly.", seed=1, max_tokens=20)
-    answer: str = chat.ask("turn left").text()
+    answer: str = chat.ask("turn left", timeout=10).text()
     for piece in chat.ask("And then?"):
         print(piece.text, end="")
     taken: str | None = chat.undo()

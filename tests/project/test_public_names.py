@@ -61,6 +61,15 @@ def test_reprs_tell_what_things_are(model: tinyrwkv.Model) -> None:
     assert repr(chat).endswith(", 1 turn>")
 
 
+def test_a_chat_takes_a_timeout(model: tinyrwkv.Model) -> None:
+    chat = tinyrwkv.Chat(model)
+    late = chat.ask("Tell me a story.", timeout=0)
+    assert late.text() == "" and late.result.stop_reason == "deadline"
+    assert chat.ask("turn left", timeout=60).text() == " turn(90)" and chat.turns == 1
+    with pytest.raises(tinyrwkv.ArgumentError, match=r"give timeout=seconds, or deadline=time\."):
+        chat.ask("turn left", deadline=0.5)
+
+
 def test_a_limit_may_be_written_with_its_unit(linux: None) -> None:
     with tinyrwkv.load(resident_limit="5.5 MB") as model:
         assert model.resident_limit == 5_500_000

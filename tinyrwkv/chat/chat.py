@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ..file import memory
-from ..generate import Result, TokenConstraint
+from ..generate import Result, TokenConstraint, check_time
 from ..state import State
 from ..state_file import check_dtype
 from . import answer_settings, session
@@ -195,6 +195,7 @@ class Chat:
         text: str,
         deadline: float | None = None,
         constraint: TokenConstraint | None = None,
+        timeout: float | None = None,
     ) -> AnyGeneration:
         """Say something and return the answer to come.
 
@@ -206,6 +207,8 @@ class Chat:
         constraint : TokenConstraint, optional
             What the answer must match, for instance `json_block.json_block`. It begins with
             ``template.lead``. A text with a constraint is no order.
+        timeout : float, optional
+            Instead of a deadline: the seconds from this call on.
 
         Returns
         -------
@@ -214,6 +217,7 @@ class Chat:
             has come counts. If nothing has come, the turn does not count. A `Thinking`, whose
             pieces may be of the class `ThoughtPiece`, if the template has thoughts.
         """
+        deadline = check_time(deadline, timeout)
         self._settle()
         prompt = self.template.turn(text)
         is_order = constraint is None and self.calls.expected(prompt, deadline)
