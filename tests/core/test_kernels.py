@@ -161,7 +161,6 @@ FORMS = {
     "dots_i8": (1, 1),
     "dots_i8_pair": (2, 1),
     "dots_i8_four": (4, 1),
-    "dots_i8_block": (2, 4),
     "dots_f32": (1, 1),
     "dots_f32_block": (1, 4),
     "dots_f16": (1, 1),
@@ -312,7 +311,8 @@ class Bench:
         self.weights, self.shared, self.private = (np.zeros(1 << 20, np.uint8) for _ in range(3))
         self.shared[op.EPSILON : op.EPSILON + 4].view(F32)[0] = eps
         self.shared[op.ONES : 16384].view(F32)[:] = 1  # the ones that norms multiply with
-        self.used = {"weights": 64, "shared": 16384, "private": 16384}
+        fixed = op.fixed_private_bytes(head_size=128)
+        self.used = {"weights": 64, "shared": 16384, "private": fixed}
         self.old, self.new = np.zeros(1 << 16, F32), np.zeros(1 << 16, F32)
         self.out, self.ids = np.zeros(1 << 16, F32), np.zeros(MAX_TOKENS, np.int32)
 
@@ -658,6 +658,44 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
     np.testing.assert_allclose(
         found, expected, rtol=2e-5, atol=2e-6 * steep * (1 + size) * (1 + np.abs(gates).max())
     )
+
+
+@given(
+    seeds,
+    st.integers(2, 8),
+    st.tuples(st.integers(1, 300), st.just(1)) | st.tuples(st.integers(1, 40), st.just(8)),
+    st.integers(1, 200) | st.sampled_from([256, 257, 300]),
+    st.sampled_from(["f32", "f16", "i8", "extremes"]),
+    threads_of,
+)
+@settings(max_examples=60)
+def test_a_chunk_is_its_tokens_one_by_one(run, rng, tokens, split, cols, kind, threads):
+    units, unit = split
+    rows = units * unit
+    together, alone = Bench(run, tokens), Bench(run, 1)
+    _, inputs = matmul_inputs(together, rng, kind.replace("extremes", "i8"), rows, cols, False)
+    if kind == "extremes":  # of a hostile file: sums wrap around
+        weights = together.weights[inputs["weight"] :][: rows * cols].view(np.int8)
+        weights[:] = rng.choice([-128, 127], rows * cols)
+        x = together.private[inputs["src"] :][: 2 * tokens * cols].view(np.int16)
+        x[:] = rng.choice([-32768, -32767, 32767], tokens * cols)
+    fields = {"units": units, "unit": unit, "bias": NONE, "diag": NONE, "diag_src": 0}
+    fields |= {"mode": op.STORE, "gate": NONE, "activation": op.SILU, "dst_stride": rows}
+    fields |= inputs | {"dst": together.room("shared", rows)}
+    together.execute(op.MATMUL, threads, **fields)
+    chunk = together.get("shared", fields["dst"], rows)
+    alone.weights, alone.shared, alone.private = (
+        together.weights,
+        together.shared.copy(),
+        together.private.copy(),
+    )
+    for t in range(tokens):
+        one = dict(fields)
+        one["src"] += t * cols * (4 if kind in ("f32", "f16") else 2)
+        if one["src_scale"] != NONE:
+            one["src_scale"] += 4 * t
+        alone.execute(op.MATMUL, **one)
+        assert alone.get("shared", fields["dst"], rows)[0].tobytes() == chunk[t].tobytes()
 
 
 def row_places(rows: int, width: int, per_page: int) -> tuple[np.ndarray, dict[str, int]]:

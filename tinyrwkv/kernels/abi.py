@@ -165,10 +165,13 @@ ONES = 64
 ROWS = 64
 """Rows of a matrix product whose dot products are finished together."""
 
-DOTS = 0
-"""In the private workspace: dot products of ROWS rows, for each of MAX_TOKENS tokens."""
+PARTS = 4
+"""Most parts of a matrix whose rows are read side by side."""
 
-SCRATCH = 4 * ROWS * MAX_TOKENS
+DOTS = 0
+"""In the private workspace: dot products of ROWS rows of PARTS parts, for MAX_TOKENS tokens."""
+
+SCRATCH = 4 * ROWS * MAX_TOKENS * PARTS
 """In the private workspace, after the dot products: three vectors of a head for WKV7."""
 
 TABLE_BYTES = 64

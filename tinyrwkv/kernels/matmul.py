@@ -6,7 +6,7 @@ soon as there are those of ROWS rows, `finish` turns them into results.
 
 from __future__ import annotations
 
-from . import simd
+from . import simd, tiles
 from .abi import (
     ADD,
     DECAY_V6,
@@ -17,6 +17,7 @@ from .abi import (
     INT8,
     LOGITS,
     MATMUL_AT,
+    MAX_TOKENS,
     NONE,
     OUT,
     PRIVATE,
@@ -33,10 +34,8 @@ from .abi import (
 from .common import FAR, f32, i32, i64, item_bytes, kernel, part, prefetch_row, share
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
+from .tiles import DOTS_BYTES
 from .types import Address, Arguments, Fields, Floats, Int, Offset
-
-DOTS_BYTES = 4 * ROWS
-"""Bytes of the dot products of one token."""
 
 SHORT = 256
 """Columns up to which a row is so short that several are multiplied at once."""
@@ -55,21 +54,17 @@ def matmul(args: Arguments, fields: Fields) -> None:
     x_bytes = fields[MATMUL_AT.stride] * (2 if kind == INT8 else 4)
     workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
     x = workspace + fields[MATMUL_AT.src]
-    if kind == INT8 and tokens < i32(4) and (cols > i32(SHORT) or simd.PAIRS):
+    if kind == INT8 and (simd.PAIRS or cols > i32(SHORT) or tokens >= i32(2)):
         first = in_streams(args, fields, first, last, x, x_bytes)
     for start in range(first, last, ROWS):
         n = i32(min(ROWS, last - start))
         start_row = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * w_bytes
         out = args[PRIVATE]
         w, row = start_row, i32(0)
+        whole = i32(tokens & i32(-4))  # tokens that come in fours
         # Rows that follow each other in memory are read fastest one by one, unless they are short
         # or in use by several tokens.
-        whole = i32(tokens & i32(-4))  # tokens that come in fours
-        if kind == INT8 and whole:
-            while row + i32(2) <= n:
-                two_i8_rows(kind, w, w_bytes, x, x_bytes, whole, tokens, cols, out, row)
-                w, row = w + 2 * w_bytes, i32(row + 2)
-        elif kind == INT8 and cols <= i32(SHORT):
+        if kind == INT8 and not simd.PAIRS and cols <= i32(SHORT):
             while row + i32(4) <= n:
                 four_i8_rows(w, w_bytes, x, x_bytes, tokens, cols, out, row)
                 w, row = w + 4 * w_bytes, i32(row + 4)
@@ -81,26 +76,6 @@ def matmul(args: Arguments, fields: Fields) -> None:
         one_by_one(kind, w, w_bytes, left, x, x_bytes, i32(0), tokens, cols, out + 4 * row)
         for t in range(tokens):
             finish(args, fields, start, n, t, out + i64(t) * DOTS_BYTES)
-
-
-@part
-def two_i8_rows(
-    kind: Int,
-    w: Address,
-    w_bytes: Offset,
-    x: Address,
-    x_bytes: Offset,
-    whole: Int,
-    tokens: Int,
-    cols: Int,
-    out: Address,
-    row: Int,
-) -> None:
-    """Multiply two int8 rows with four tokens at once, then with each token that is left."""
-    for t in range(0, whole, 4):
-        ys = out + i64(t) * DOTS_BYTES + 4 * row
-        simd.dots_i8_block(w, w_bytes, x + i64(t) * x_bytes, x_bytes, cols, ys, DOTS_BYTES)
-    one_by_one(kind, w, w_bytes, i32(2), x, x_bytes, whole, tokens, cols, out + 4 * row)
 
 
 @part
@@ -152,32 +127,64 @@ def in_streams(
 ) -> Int:
     """Multiply equal parts of the int8 rows side by side; return the first row that is left.
 
-    For at most 3 tokens. Each activation is loaded once for a row of each part, and memory still
-    sees rows that follow each other.
+    Each activation is loaded once for a row of each part, each weight once for several tokens, and
+    memory still sees rows that follow each other.
     """
     # Four parts for x86, which reads faster so; the prefetcher of a Cortex-A53 follows two.
     parts = 4 if simd.PAIRS else 2
     rows = i32((last - first) >> (2 if simd.PAIRS else 1))  # of one part
     cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
     apart = i64(rows) * cols
-    out, out_apart = args[PRIVATE], 4 * DOTS_BYTES  # room for the most tokens of one part
+    out, out_apart = args[PRIVATE], MAX_TOKENS * DOTS_BYTES
     for start in range(first, first + rows, ROWS):
         n = i32(min(ROWS, first + rows - start))
         w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * cols
         for row in range(n):
-            for t in range(tokens):
-                at = w + i64(row) * cols
-                xs = x + i64(t) * x_bytes
-                ys = out + i64(t) * DOTS_BYTES + 4 * row
-                if simd.PAIRS:
-                    simd.dots_i8_four(at, apart, xs, 0, cols, ys, out_apart)
-                else:
-                    simd.dots_i8_pair(at, apart, xs, 0, cols, ys, out_apart)
+            at, ys = w + i64(row) * cols, out + 4 * row
+            one_of_each(at, apart, x, x_bytes, tokens, cols, ys, out_apart)
         for i in range(parts):
             for t in range(tokens):
                 dots = out + i * out_apart + i64(t) * DOTS_BYTES
                 finish(args, fields, start + i * rows, n, t, dots)
     return i32(first + parts * rows)
+
+
+@part
+def one_of_each(
+    w: Address,
+    apart: Offset,
+    x: Address,
+    x_bytes: Offset,
+    tokens: Int,
+    cols: Int,
+    out: Address,
+    out_apart: Offset,
+) -> None:
+    """Multiply a row of each part with all tokens, as many at once as have sums in registers."""
+    t, left = i32(0), tokens
+    while left > i32(0):
+        xs, ys = x + i64(t) * x_bytes, out + i64(t) * DOTS_BYTES
+        if left >= i32(4) and cols >= i32(tiles.LEAST):
+            if t == i32(0):
+                tiles.first_four(w, apart, xs, x_bytes, cols, ys, out_apart)
+            else:
+                tiles.four_tokens(w, apart, xs, x_bytes, cols, ys, out_apart)
+            if simd.PAIRS and not simd.WIDE:  # it was two rows of four
+                more, ys = w + 2 * apart, ys + 2 * out_apart
+                if t == i32(0):
+                    tiles.first_four(more, apart, xs, x_bytes, cols, ys, out_apart)
+                else:
+                    tiles.four_tokens(more, apart, xs, x_bytes, cols, ys, out_apart)
+            t, left = i32(t + 4), i32(left - 4)
+        elif left >= i32(2) and cols >= i32(tiles.LEAST):
+            tiles.two_tokens(w, apart, xs, x_bytes, cols, ys, out_apart)
+            t, left = i32(t + 2), i32(left - 2)
+        elif simd.PAIRS:
+            simd.dots_i8_four(w, apart, xs, 0, cols, ys, out_apart)
+            t, left = i32(t + 1), i32(left - 1)
+        else:
+            simd.dots_i8_pair(w, apart, xs, 0, cols, ys, out_apart)
+            t, left = i32(t + 1), i32(left - 1)
 
 
 @kernel

@@ -9,7 +9,6 @@ and need no order. Floats are added only between spans, lane by lane, and then b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -29,6 +28,7 @@ from ..native.llvm import (
     call,
     constant,
     emitter,
+    joined,
     loop,
     opaque,
     splat,
@@ -60,16 +60,11 @@ def _load(builder: Builder, address: Value, shape: Any, align: int = 1) -> Value
     return builder.load(opaque(builder, address), align=align, typ=shape)
 
 
-def _joined(builder: Builder, a: Value, b: Value, lanes: Sequence[int]) -> Value:
-    """Return lanes of two vectors, those of the second counted on from those of the first."""
-    return builder.shuffle_vector(a, b, ir.Constant(vector_of(I32, len(lanes)), list(lanes)))
-
-
 def _all_four(builder: Builder, vectors: list[Value]) -> Value:
     """Put four vectors of four lanes one after the other."""
     a, b, c, d = vectors
-    low, high = _joined(builder, a, b, range(8)), _joined(builder, c, d, range(8))
-    return _joined(builder, low, high, range(16))
+    low, high = joined(builder, a, b, range(8)), joined(builder, c, d, range(8))
+    return joined(builder, low, high, range(16))
 
 
 def _weights(builder: Builder, address: Value) -> list[Value]:
@@ -117,11 +112,11 @@ def _totals(builder: Builder, ws: list[Value], xs: list[Value], groups: int) -> 
     for width in (8, 4)[: (4 // groups) // 2]:
         # Fewer than four groups come again in the upper lanes.
         folded = [
-            builder.add(total, _joined(builder, total, zeros, range(width, width + 16)))
+            builder.add(total, joined(builder, total, zeros, range(width, width + 16)))
             for total in totals
         ]
         lanes = [*range(width), *range(16, 32 - width)]
-        totals = [_joined(builder, total, zeros, lanes) for total in folded]
+        totals = [joined(builder, total, zeros, lanes) for total in folded]
     return totals
 
 
@@ -142,7 +137,7 @@ def _pairs(builder: Builder, a: Value, b: Value) -> Value:
     """Add neighbours in the four lanes of each group: two sums of a, then two of b."""
     even = [first + 4 * g + i for g in range(4) for first in (0, 16) for i in (0, 2)]
     odd = [lane + 1 for lane in even]
-    return builder.add(_joined(builder, a, b, even), _joined(builder, a, b, odd))
+    return builder.add(joined(builder, a, b, even), joined(builder, a, b, odd))
 
 
 def _spread(builder: Builder, vectors: list[Value], copies: int) -> Value:
@@ -161,7 +156,7 @@ def _padded(builder: Builder, vector: Value, groups: int) -> Value:
     """Make four numbers of fewer, with zeros behind them."""
     zeros = ir.Constant(vector.type, None)
     lanes = [*range(groups), *[groups] * (FOUR - groups)]
-    return _joined(builder, vector, zeros, lanes)
+    return joined(builder, vector, zeros, lanes)
 
 
 def _scales(builder: Builder, rows: list[Value], groups: int, copies: int) -> Value:

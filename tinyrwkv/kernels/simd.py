@@ -36,7 +36,7 @@ from ..native.llvm import (
     vector_of,
 )
 from ..native.lookup import NAME, define_add_codes
-from ..native.targets import byte_lookup, machine
+from ..native.targets import byte_lookup, has_wide_registers, machine
 
 LANES = 16
 """Partial sums of a dot product."""
@@ -53,6 +53,9 @@ smlal or sdot on ARM. The other form of each is three times slower. Both give th
 _HERE = frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
 _ALL_USED = not config.CPU_NAME and not config.CPU_FEATURES and config.ENABLE_AVX
 LOOKUP = byte_lookup(machine(), _HERE) if _ALL_USED else ""
+
+WIDE = _ALL_USED and has_wide_registers(machine(), _HERE)
+"""Whether there are 32 vector registers of 64 bytes: room for 16 sums of 16 lanes."""
 
 
 f32_at = pointer(types.float32, F32)
@@ -84,11 +87,15 @@ atomic_store = emitter(
 )
 
 
-def fetch(builder: Builder, address: Value) -> None:
+NEAR, NEAREST = 2, 3
+"""Into which cache a line is fetched: the second, or the first."""
+
+
+def fetch(builder: Builder, address: Value, cache: int = NEAR) -> None:
     """Begin to read the line of an address."""
-    to_read, near, data = I32(0), I32(2), I32(1)
+    to_read, data = I32(0), I32(1)
     at = opaque(builder, address)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, near, data)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), at, to_read, I32(cache), data)
 
 
 prefetch = emitter(types.void, (types.int64,), fetch)
@@ -129,6 +136,17 @@ def half_of(builder: Builder, bits: Value) -> Value:
 half = emitter(types.float32, (types.uint16,), half_of)
 
 
+def add_pairs(builder: Builder, total: Value, product: Value) -> Value:
+    """Add products to half as many sums, two to each; which two, the machine may choose."""
+    lanes = total.type.count
+    if PAIRS:
+        even = take(builder, product, range(0, 2 * lanes, 2))
+        odd = take(builder, product, range(1, 2 * lanes, 2))
+        return builder.add(total, builder.add(even, odd))
+    name = f"llvm.vector.partial.reduce.add.v{lanes}i32.v{2 * lanes}i32"
+    return call(builder, name, total.type, total, product)
+
+
 class _Integer:
     """Dot products of int8 rows with int16 activations, in int32."""
 
@@ -146,13 +164,7 @@ class _Integer:
         product = builder.mul(w, x)
         if isinstance(product.type, ir.IntType):
             return builder.add(total, product)
-        lanes = total.type.count
-        if PAIRS:
-            even = take(builder, product, range(0, 2 * lanes, 2))
-            odd = take(builder, product, range(1, 2 * lanes, 2))
-            return builder.add(total, builder.add(even, odd))
-        name = f"llvm.vector.partial.reduce.add.v{lanes}i32.v{2 * lanes}i32"
-        return call(builder, name, total.type, total, product)
+        return add_pairs(builder, total, product)
 
 
 class _Float:
@@ -220,10 +232,9 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
     """Make the intrinsic that multiplies `rows` rows of weights with `tokens` vectors.
 
     ``dots(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n
-    elements. It gives out[t, r] = sum_j w[r, j] * x[t, j], each in 16 partial sums over j, which a
-    tree adds up, and then the rest of n. The results of a token follow each other, `out_stride`
-    after those of the token before. With one token, it is the results of rows that are that far
-    apart.
+    elements. It gives sum_j w[r, j] * x[t, j] for every row r and token t, each in 16 partial sums
+    over j, which a tree adds up, and then the rest of n. The results are `out_stride` apart. One of
+    `rows` and `tokens` is 1.
 
     Parameters
     ----------
@@ -266,10 +277,8 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
         ]
         sums = _loop(builder, kind, both, (done, n), 1, sums)
         for i, total in enumerate(sums):
-            row, token = divmod(i, tokens)
-            apart, near = (token, 4 * row) if tokens > 1 else (row, 0)
-            offset = builder.add(builder.mul(out_stride, I64(apart)), I64(near))
-            builder.store(total, opaque(builder, builder.add(out, offset)), align=4)
+            at = builder.add(out, builder.mul(out_stride, I64(i)))
+            builder.store(total, opaque(builder, at), align=4)
         return context.get_dummy_value()
 
     return dots
@@ -278,7 +287,6 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
 dots_i8 = _dots(_Integer, 1, 1, LANES)
 dots_i8_pair = _dots(_Integer, 2, 1, LANES)
 dots_i8_four = _dots(_Integer, 4, 1, LANES, 4)  # little is left for the tail
-dots_i8_block = _dots(_Integer, 2, 4, 8)  # sums that fit in 16 vector registers
 dots_f32 = _dots(_Float, 1, 1, LANES)
 dots_f32_block = _dots(_Float, 1, 4, LANES)
 dots_f16 = _dots(_Half, 1, 1, LANES)

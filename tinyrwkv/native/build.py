@@ -41,7 +41,7 @@ EPILOG = """examples:
 """
 
 
-def emit_ir(pairs: bool) -> str:
+def emit_ir(pairs: bool, wide: bool) -> str:
     """Translate the kernels to LLVM code for no machine in particular.
 
     Must run in a process where the environment had `NUMBA_SETTINGS` before Numba was imported.
@@ -50,13 +50,15 @@ def emit_ir(pairs: bool) -> str:
     ----------
     pairs : bool
         The form of integer dot products that LLVM compiles well for x86, see ``kernels/simd.py``.
+    wide : bool
+        Whether there are 32 vector registers of 64 bytes.
     """
     from numba import njit, types
 
     from ..kernels import simd
 
     # Before any kernel is compiled.
-    simd.PAIRS, simd.LOOKUP = pairs, ""
+    simd.PAIRS, simd.WIDE, simd.LOOKUP = pairs, wide, ""
     from ..kernels.run import run
 
     function = njit(
@@ -183,9 +185,10 @@ def _refuse_needs(command: list[str], recipe: Recipe) -> None:
         raise UnsupportedError(COMMAND, recipe.name, f"a need for {found}", f"only {ALLOWED}", fix)
 
 
-def _ir_in_child(pairs: bool) -> str:
+def _ir_in_child(pairs: bool, wide: bool) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
-    command = [sys.executable, "-c", f"import {__package__}.build as b; print(b.emit_ir({pairs}))"]
+    code = f"import {__package__}.build as b; print(b.emit_ir({pairs}, {wide}))"
+    command = [sys.executable, "-c", code]
     depth = len(__package__.split("."))
     roots = [str(pathlib.Path(__file__).resolve().parents[depth]), *sys.path]
     path = os.pathsep.join(filter(None, roots))
@@ -208,14 +211,14 @@ def build(names: list[str], progress: Callable[[str], None] | None = None) -> di
     progress : callable, optional
         Called with a line about each object.
     """
-    codes: dict[bool, str] = {}
+    codes: dict[tuple[bool, bool], str] = {}
     objects = {}
     for name in names:
         recipe = RECIPES[name]
-        pairs = not recipe.has_reduction
-        if pairs not in codes:
-            codes[pairs] = _ir_in_child(pairs)
-        objects[name] = link(compile_object(codes[pairs], recipe), recipe)
+        form = not recipe.has_reduction, recipe.is_wide
+        if form not in codes:
+            codes[form] = _ir_in_child(*form)
+        objects[name] = link(compile_object(codes[form], recipe), recipe)
         if progress:
             progress(f"{name}: {len(objects[name]):,} bytes")
     return objects

@@ -88,6 +88,11 @@ def take(builder: Builder, vector: Value, indices: Sequence[int]) -> Value:
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
+def joined(builder: Builder, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+    """Return lanes of two vectors, those of the second counted on from those of the first."""
+    return builder.shuffle_vector(a, b, ir.Constant(vector_of(I32, len(lanes)), list(lanes)))
+
+
 def load(builder: Builder, address: Value, index: Value, element: ir.Type, count: int) -> Value:
     """Return `count` numbers of an array, from number `index` on: a vector, or one number."""
     size = ITEM_BYTES[element]

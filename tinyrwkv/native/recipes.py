@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .targets import TARGETS, Target, byte_lookup
+from .targets import TARGETS, Target, byte_lookup, has_wide_registers
 
 
 class Recipe(NamedTuple):
@@ -37,6 +37,11 @@ class Recipe(NamedTuple):
     def has_reduction(self) -> bool:
         """Whether LLVM compiles its reduction intrinsic well: with vectors, except on x86."""
         return self.target.machine == "aarch64" or not self.target.needs.isdisjoint(("neon", "v"))
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the target has 32 vector registers of 64 bytes."""
+        return has_wide_registers(self.target.machine, self.target.needs)
 
     @property
     def lookup(self) -> str:

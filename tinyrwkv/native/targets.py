@@ -44,6 +44,11 @@ def byte_lookup(machine: str, features: frozenset[str]) -> str:
     return ""
 
 
+def has_wide_registers(machine: str, features: frozenset[str]) -> bool:
+    """Tell whether there are 32 vector registers of 64 bytes."""
+    return machine == "x86_64" and "avx512bw" in features
+
+
 V3 = "abm avx2 bmi1 bmi2 f16c fma movbe"
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 
