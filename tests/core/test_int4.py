@@ -27,6 +27,7 @@ from tests.helpers.tiny_models import (
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import GROUP, LARGEST
+from tinyrwkv.kernels.abi import ROWS
 
 F32 = np.float32
 LARGEST_ACTIVATION = 127 * 256
@@ -154,12 +155,12 @@ def dots() -> dict[str, Any]:
     def sums(x, cols, out):
         kernels.group_sums(x, np.int32(cols), out)
 
-    return {name: of(name) for name in ("dots_i4", "dots_i4_rows", "dots_i4_tokens")} | {
-        "sums": sums
-    }
+    return {name: of(name) for name in SHAPES} | {"sums": sums}
 
 
+# Rows and tokens.
 SHAPES = {"dots_i4": (1, 1), "dots_i4_rows": (4, 1), "dots_i4_tokens": (1, 4)}
+SHAPES |= {"dots_i4_tile": (4, 4), "dots_i4_tile_of_two": (4, 2)}
 
 
 def computed(dots: dict[str, Any], name: str, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -169,10 +170,14 @@ def computed(dots: dict[str, Any], name: str, rows: np.ndarray, x: np.ndarray) -
     for t in range(T):
         dots["sums"](x[t].ctypes.data, cols, sums[t].ctypes.data)
     assert sums.tolist() == x[:, int4.order(cols)].reshape(T, -1, GROUP).sum(axis=2).tolist()
-    out = np.full(max(T, len(rows)), np.nan, F32)
+    # Of several rows, the results of a token lie in a row of their own.
+    out = np.full((T, ROWS) if len(rows) > 1 else (1, T), np.nan, F32)
     places = rows.ctypes.data, rows.strides[0], x.ctypes.data, x.strides[0]
     dots[name](*places, sums.ctypes.data, sums.strides[0], sums.shape[1], out.ctypes.data, 4)
-    return out.reshape(T, len(rows))
+    if len(rows) == 1:
+        return out.reshape(T, 1)
+    assert np.isnan(out[:, len(rows) :]).all(), "wrote past its place"
+    return out[:, : len(rows)]
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -27,6 +27,8 @@ from benchmarks import (
     random_checkpoint,
     random_model,
     serve,
+    small_chunks,
+    speculation,
     startup,
     states,
     tokens,
@@ -490,6 +492,25 @@ def test_contention_measures_beside_other_processes(run):
     assert [(one["busy"], one["threads"]) for one in runs] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert all(one["slowest_ms"] >= one["median_ms"] > 0 for one in runs)
     assert all(one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 for one in runs)
+
+
+def test_speculation_times_a_few_tokens_beside_their_bars(run, tiny, tmp_path):
+    found = run(speculation, tiny(), "--threads", "1", "2", "3", "--turns", "2", "--save")
+    rows = found["small_chunks"]
+    assert [row["tokens"] for row in rows] == [2, 4, 8] * 3
+    assert [row["bar"] for row in rows] == [
+        *small_chunks.BARS[1],
+        *small_chunks.BARS[2],
+        *[None] * 3,
+    ]
+    assert all(row["ms"] > 0 and row["one_token_ms"] > 0 for row in rows)
+    assert json.loads((tmp_path / "results" / "speculation.json").read_text()) == found
+    first = {**rows[0], "times_one_token": 1.2}
+    shown = small_chunks.table([first, {**first, "times_one_token": 1.1}]).splitlines()
+    assert [line.endswith("missed") for line in shown] == [False, True, False]
+    few = ["--shapes", "1x64", "--vocab", "100", "--threads", "1", "--turns", "1"]
+    made = run(speculation, *few)["small_chunks"]
+    assert {row["model"] for row in made} == {"v7-1x64-int8.trwkv"}
 
 
 def test_repairs_of_int4(tmp_path, capsys, monkeypatch):

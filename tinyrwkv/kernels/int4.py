@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import nibbles
-from .abi import MATMUL_AT, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
-from .common import f32, i32, i64, kernel, share
-from .matmul import DOTS_BYTES, finish
+from . import nibbles, simd
+from .abi import MATMUL_AT, MAX_TOKENS, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
+from .common import f32, i32, i64, kernel, part, share
+from .matmul import finish
 from .simd import f32_at, half, i16_at, i32_at, u8_at, u16_at
+from .tiles import DOTS_BYTES
 from .types import Address, Arguments, Fields, Int, Ints, Offset
 
 
@@ -29,7 +30,7 @@ def matmul_int4(args: Arguments, fields: Fields) -> None:
     """
     cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
     first, last = share(args, fields[MATMUL_AT.units], fields[MATMUL_AT.unit])
-    if tokens < i32(4):
+    if tokens < i32(4) or simd.WIDE:
         first = four_streams(args, fields, first, last)
     w_bytes = row_bytes(cols)
     out = args[PRIVATE]
@@ -46,27 +47,42 @@ def matmul_int4(args: Arguments, fields: Fields) -> None:
 def four_streams(args: Arguments, fields: Fields, first: Int, last: Int) -> Int:
     """Multiply four equal parts of the rows side by side; return the first row that is left.
 
-    For at most 3 tokens. Memory sees four streams of rows that follow each other.
+    Memory sees four streams of rows that follow each other.
     """
     cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
-    x, x_bytes, sums, groups = activations(args, fields)
     w_bytes = row_bytes(cols)
     rows = i32((last - first) >> 2)  # of one part
     apart = i64(rows) * w_bytes
-    out, out_apart = args[PRIVATE], 4 * DOTS_BYTES  # room for the most tokens of one part
+    out, out_apart = args[PRIVATE], MAX_TOKENS * DOTS_BYTES
     for start in range(first, first + rows, ROWS):
         n = i32(min(ROWS, first + rows - start))
         for row in range(n):
             w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
-            for t in range(tokens):
-                xs, s = x + i64(t) * x_bytes, sums + i64(t) * groups * 4
-                ys = out + i64(t) * DOTS_BYTES + 4 * row
-                nibbles.dots_i4_rows(w, apart, xs, 0, s, 0, groups, ys, out_apart)
+            one_of_each(args, fields, w, apart, out + 4 * row)
         for i in range(4):
             for t in range(tokens):
                 dots = out + i * out_apart + i64(t) * DOTS_BYTES
                 finish(args, fields, start + i * rows, n, t, dots)
     return i32(first + 4 * rows)
+
+
+@part
+def one_of_each(args: Arguments, fields: Fields, w: Address, apart: Offset, out: Address) -> None:
+    """Multiply a row of each part with all tokens, as many at once as have sums in registers."""
+    x, x_bytes, sums, groups = activations(args, fields)
+    t, left, sums_bytes = i32(0), i32(args[TOKENS]), i64(groups) * 4
+    out_apart = i64(MAX_TOKENS * DOTS_BYTES)
+    while left > i32(0):
+        xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * sums_bytes, out + i64(t) * DOTS_BYTES
+        if simd.WIDE and left >= i32(4):
+            nibbles.dots_i4_tile(w, apart, xs, x_bytes, s, sums_bytes, groups, ys, out_apart)
+            t, left = i32(t + 4), i32(left - 4)
+        elif simd.WIDE and left >= i32(2):
+            nibbles.dots_i4_tile_of_two(w, apart, xs, x_bytes, s, sums_bytes, groups, ys, out_apart)
+            t, left = i32(t + 2), i32(left - 2)
+        else:
+            nibbles.dots_i4_rows(w, apart, xs, 0, s, 0, groups, ys, out_apart)
+            t, left = i32(t + 1), i32(left - 1)
 
 
 @kernel

@@ -37,6 +37,7 @@ from ..native.llvm import (
 )
 from .common import LINE
 from .simd import PAIRS, fetch, half_of, vectors
+from .tiles import DOTS_BYTES
 
 FOUR = 4
 """Groups of a span, and rows or tokens whose sums are made side by side."""
@@ -204,17 +205,25 @@ class _Places(NamedTuple):
         )
 
 
-def _terms(builder: Builder, here: _Places, groups: int) -> Value:
-    """Return s_g (sum_j q_j x_j - z_g sum_j x_j) for the groups of a span, side by side."""
+def _terms(builder: Builder, here: _Places, groups: int) -> list[Value]:
+    """Return s_g (sum_j q_j x_j - z_g sum_j x_j) for the groups of a span, side by side.
+
+    There is a vector for all rows with each token; of one row, a vector for all tokens.
+    """
     rows, tokens = len(here.rows), len(here.x)
     scales = [builder.add(row, I64(PIECE * groups)) for row in here.rows]
     zeros = [builder.add(row, I64((PIECE + 2) * groups)) for row in here.rows]
     totals = _totals(builder, here.rows, here.x, groups)
     points = _zero_points(builder, zeros, groups, tokens)
-    offset = builder.mul(points, _sums(builder, here.sums, groups, rows))
-    total = builder.sub(_side_by_side(builder, totals), offset)
-    floats = builder.sitofp(total, vector_of(F32, total.type.count))
-    return builder.fmul(floats, _scales(builder, scales, groups, tokens))
+    factors = _scales(builder, scales, groups, tokens)
+    vectors = [here.sums] if rows == 1 else [[sums] for sums in here.sums]
+    terms = []
+    for i, sums in enumerate(vectors):
+        offset = builder.mul(points, _sums(builder, sums, groups, rows))
+        total = builder.sub(_side_by_side(builder, totals[i :: len(vectors)]), offset)
+        floats = builder.sitofp(total, vector_of(F32, total.type.count))
+        terms.append(builder.fmul(floats, factors))
+    return terms
 
 
 def _fetch_ahead(builder: Builder, rows: list[Value]) -> None:
@@ -229,16 +238,18 @@ def _dots(rows: int, tokens: int) -> Any:
 
     ``dots(w, w_stride, x, x_stride, sums, sums_stride, groups, out, out_stride)``: addresses and
     strides in bytes; sums are those of the activations x of each group, int32. The results are
-    float32, `out_stride` bytes apart. One of `rows` and `tokens` is 1, the other 1 or 4.
+    float32, `out_stride` bytes apart. There are 1 or 4 rows. Of one row, there are 1 or 4 tokens.
+    Of four, the results of a token follow DOTS_BYTES after those of the token before.
     """
-    count = max(rows, tokens)
+    count, vectors = (tokens, 1) if rows == 1 else (rows, tokens)
 
     def add_span(builder: Builder, first: _Places, span: int) -> Any:
         def add(i: Value, carried: list[Value]) -> list[Value]:
             here = first.after(builder, i, span)
             if count > 1 and span == FOUR:
                 _fetch_ahead(builder, here.rows)
-            return [builder.fadd(carried[0], _terms(builder, here, span))]
+            terms = _terms(builder, here, span)
+            return [builder.fadd(y, term) for y, term in zip(carried, terms, strict=True)]
 
         return add
 
@@ -268,14 +279,16 @@ def _dots(rows: int, tokens: int) -> Any:
         place = _Places(
             apart(w, w_stride, rows), apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
         )
-        y = [ir.Constant(vector_of(F32, FOUR * count), None)]
+        y = [ir.Constant(vector_of(F32, FOUR * count), None)] * vectors
         left = groups
         for span in (4, 2, 1):
             number = builder.lshr(left, I32(span // 2))
             y = loop(builder, (I32(0), number), 1, y, add_span(builder, place, span))
             place = place.after(builder, number, span)
             left = builder.and_(left, I32(span - 1))
-        _store_sums(builder, y[0], count, out, out_stride)
+        for t, sums_of_token in enumerate(y):
+            place_of_token = builder.add(out, I64(DOTS_BYTES * t))
+            _store_sums(builder, sums_of_token, count, place_of_token, out_stride)
         return context.get_dummy_value()
 
     return dots
@@ -295,6 +308,8 @@ def _store_sums(builder: Builder, y: Value, count: int, out: Value, out_stride: 
 dots_i4 = _dots(1, 1)
 dots_i4_rows = _dots(FOUR, 1)
 dots_i4_tokens = _dots(1, FOUR)
+dots_i4_tile = _dots(FOUR, FOUR)
+dots_i4_tile_of_two = _dots(FOUR, 2)
 
 
 # Sums of rows, 64 columns at a time: these are of groups 0 to 3 in turn, 8 columns each, in a span
