@@ -46,7 +46,7 @@ MODELS += [("v6", "int8", "previewed"), ("v7", "int8", "previewed")]
 MODELS += [("v5.2", "f32", "dense"), ("v7", "f16", "dense")]
 MODELS += [("v7", "int4", "dense"), ("v5.2", "int4", "compressed"), ("v6", "int4", "predicted")]
 MODELS += [("v7", "int4", "previewed")]
-PROMPT = [(37 * i + 11) % 256 for i in range(21)]  # a chunk of 16 tokens and a part of one
+PROMPT = [(37 * i + 11) % 256 for i in range(23)]  # a chunk of 16 tokens, then 4 + 2 + 1
 BOUND = {"int8": 0.05, "int4": 0.05, "f16": 2e-3, "f32": 1e-4}
 """Bounds of the difference from the numpy backend, in standard deviations of the logits.
 
