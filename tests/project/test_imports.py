@@ -31,7 +31,7 @@ ROOMS = {
         *("loading", "model", "generate", "score", "core", "state_file", "state"),
         *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
-        *("units", "arguments", "errors", "version", "starting"),
+        *("units", "arguments", "errors", "version", "starting", "paths", "notes"),
     ),
 }
 """The rooms of each package from the top to the bottom: a room imports only those below it.

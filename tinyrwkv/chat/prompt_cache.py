@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import TinyRWKVError
 from ..file.output import remove_litter
 from ..file.sha256 import sha256
+from ..paths import cache_folder
 from ..state import State
 from ..state_file import data_bytes, smallest_dtype
 from ..version import VERSION
-from .paths import cache_folder
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 
 from ..errors import TinyRWKVError
+from ..notes import tell_with
 from ..starting import INTERRUPTED, end_at_interrupts, raise_interrupts
 from .streams import NobodyReads, OutputLost, open_streams
+from .terminal import is_terminal
 
 CLOSED_OUTPUT = 141
 """Exit status if nobody reads the output; a shell gives it to programs that SIGPIPE ends."""
@@ -31,6 +33,7 @@ def run(name: str, work: Callable[[], int], interrupted: str = "interrupted") ->
         The status of the work; 1 after an error, 130 after Ctrl-C, 141 if nobody reads the output.
     """
     open_streams()
+    tell_with(lambda text: _show(f"{name}: {text}"))
     try:
         try:
             raise_interrupts()
@@ -47,4 +50,11 @@ def run(name: str, work: Callable[[], int], interrupted: str = "interrupted") ->
         print(f"{name}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
     finally:
+        tell_with(None)
         end_at_interrupts()
+
+
+def _show(note: str) -> None:
+    """Show a note to a person; nobody wants one in a file."""
+    if is_terminal(sys.stderr):
+        print(note, file=sys.stderr, flush=True)

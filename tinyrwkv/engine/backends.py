@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ..arguments import refusal, whole_number
 from ..errors import TinyRWKVError
 from ..native.load import choose, native_run
+from ..notes import note
 from ..program.program import Program
 from .compiled import Compiled, numba_run
 from .workspace import Backend
@@ -50,6 +51,9 @@ def make(program: Program, name: str = "auto", threads: int = 1) -> Backend:
         compiled = _first_compiled(program, threads)
         if compiled:
             return compiled
+        note(
+            "NumPy computes, ten times slower than compiled kernels would: tinyrwkv info tells why"
+        )
     # Imported here, so that it takes no memory if another backend runs.
     from .numpy_backend import NumpyBackend
 

@@ -7,9 +7,21 @@ import functools
 from typing import Any
 
 from numba import cfunc, types
+from numba.core import event
 
 from ..kernels.run import run
 from ..native.load import source_hash
+from ..notes import note
+
+
+class _Teller(event.Listener):
+    """Tells that Numba compiles; it does not if it finds the code that it kept."""
+
+    def on_start(self, event: Any) -> None:
+        note("compiling the kernels for this machine, once: this takes about 15 s")
+
+    def on_end(self, event: Any) -> None:
+        pass
 
 
 @functools.cache
@@ -21,12 +33,13 @@ def compiled_run() -> Any:
     any of them it is another function.
     """
     version = int(source_hash()[:12], 16)
+    signature = types.void(types.CPointer(types.int64))
 
-    @cfunc(
-        types.void(types.CPointer(types.int64)), cache=True, error_model="numpy", boundscheck=False
-    )
-    def entry(arguments: Any) -> None:
-        if version:
-            run(arguments)
+    with event.install_listener("numba:compile", _Teller()):
+
+        @cfunc(signature, cache=True, error_model="numpy", boundscheck=False)
+        def entry(arguments: Any) -> None:
+            if version:
+                run(arguments)
 
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(entry.address)

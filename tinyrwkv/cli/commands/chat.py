@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from ...chat.answer_settings import LENGTHS
 from ...chat.chat import Chat
-from ...chat.paths import state_folder
 from ...chat.profile import read_profile
 from ...chat.prompt_cache import PromptCache
 from ...chat.templates import TEMPLATES
 from ...errors import ArgumentError
+from ...paths import state_folder
 from .. import options as shared
 from ..console import Console, EventConsole
 from ..schema_file import read_schema

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from tinyrwkv.chat import paths as places
+from tinyrwkv import paths as places
 
 
 @pytest.mark.parametrize(
