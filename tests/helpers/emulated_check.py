@@ -135,7 +135,7 @@ def attach(model: Model, name: str, objects: pathlib.Path, threads: int) -> None
 
         function = compiled()
     else:
-        function = function_of(objects / f"{name}.so")
+        function = function_of(objects / TARGETS[name].file)
     model.backend = model.reader.backend = Compiled(name, model.program, function, threads)
     model.reader.workspaces.clear()  # they fit the number of threads
 
@@ -236,7 +236,7 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
         models.append((model, read(model, chunked=True)[0]))
     long = load(BUNDLED if os.path.exists(BUNDLED) else folder / "v7-int8.trwkv", backend="numpy")
     if not names:
-        names = [target.name for target in runnable() if (objects / f"{target.name}.so").exists()]
+        names = [target.name for target in runnable() if (objects / target.file).exists()]
         names += ["numba"] * has_numba()
     for name in names:
         begin = time.perf_counter()

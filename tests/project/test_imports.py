@@ -16,7 +16,7 @@ MODULES = reader.modules(ROOT)
 
 COMPILERS = {"numba", "llvmlite"}
 WRITE_LLVM = ("tinyrwkv.engine.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
-BUILD = "tinyrwkv.native.build"
+BUILD, TRIAL = "tinyrwkv.native.build", "tinyrwkv.native.trial"
 
 PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Python or another
 
@@ -27,7 +27,8 @@ ROOMS = {
         *("write", "checkpoint", "read", "techniques", "__init__"),
     ),
     "tinyrwkv": (
-        *("__main__", "cli", "serve", "robot", "native.build", "__init__", "chat", "constraints"),
+        *("__main__", "cli", "serve", "robot", "native.build", "native.trial", "__init__", "chat"),
+        "constraints",
         *("loading", "model", "generate", "score", "core", "state_file", "state"),
         *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
@@ -36,7 +37,7 @@ ROOMS = {
 }
 """The rooms of each package from the top to the bottom: a room imports only those below it.
 
-Building the kernels is a command, so it stands above all that it compiles.
+Building the kernels and trying them are commands, so they stand above all that they use.
 """
 
 APART = ("constraints", "chat", "robot", "serve", "cli")
@@ -49,8 +50,8 @@ def within(name: str, package: str) -> bool:
 
 def room_of(name: str) -> str:
     """Return the room of a module, which is a folder, or a file directly in the package."""
-    if name == BUILD:
-        return "native.build"
+    if name in (BUILD, TRIAL):
+        return name.removeprefix("tinyrwkv.")
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 

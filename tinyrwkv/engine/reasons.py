@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..native.load import choose
 from .backends import has_numba
 
@@ -10,7 +12,9 @@ def reasons() -> dict[str, str]:
     """Return for each backend why it can or cannot run here."""
     native = choose()
     return {
-        "native": f"{native.name}.so, {native.reason}" if native.path else native.reason,
+        "native": f"{os.path.basename(native.path)}, {native.reason}"
+        if native.path
+        else native.reason,
         "numba": "numba is installed" if has_numba() else "numba is not installed",
         "numpy": "runs everywhere",
     }

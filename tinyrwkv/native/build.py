@@ -1,34 +1,29 @@
 """Compile the kernels ahead of time: ``tinyrwkv-build-kernels``.
 
 Numba translates ``kernels/`` to plain LLVM code, without optimising for this machine. llvmlite
-optimises and compiles that for each target. LLD links shared objects that need nothing but memset,
-memcpy and sched_yield of a C library.
+optimises and compiles that for each target. ``link`` makes shared objects of that.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from ..errors import TinyRWKVError, UnsupportedError
-from .load import FOLDER, RECORD, SYMBOL, source_hash
-from .recipes import RECIPES, Recipe
-
-COMMAND = "tinyrwkv-build-kernels"
-
-ALLOWED = ("memset", "memcpy", "sched_yield")
-"""What an object may need from outside."""
+from .link import COMMAND, link, linker
+from .load import FOLDER, RECORD, SYMBOL, run_of, source_hash
+from .recipes import FAST, RECIPES, SMALL, Recipe
+from .runtime import NEEDED, SYSTEM_CODE
+from .targets import TARGETS, runnable
+from .trial import answer
 
 NUMBA_SETTINGS = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECTORIZE": "0"}
 """What makes Numba leave its code as it is."""
@@ -96,7 +91,7 @@ define void @{SYMBOL}(ptr %arguments) {{
 
 
 def compile_object(ir: str, recipe: Recipe) -> bytes:
-    """Optimise and compile LLVM code for a target; return an ELF object."""
+    """Optimise and compile LLVM code for a target; return what the linker reads."""
     import llvmlite.binding as llvm
 
     llvm.initialize_all_targets()
@@ -108,16 +103,20 @@ def compile_object(ir: str, recipe: Recipe) -> bytes:
         cpu=recipe.cpu, features=recipe.features, **options
     )
     module = llvm.parse_assembly(with_lookups(ir, recipe.lookup))
+    module.link_in(llvm.parse_assembly(SYSTEM_CODE[recipe.target.system]))
     module.triple, module.data_layout = recipe.triple, str(machine.target_data)
     for function in module.functions:
         if function.is_declaration:
             continue
-        if function.name != SYMBOL:
+        if function.name not in (SYMBOL, *NEEDED[recipe.target.system]):
             function.linkage = "internal"
         function.add_function_attribute("nounwind")
+        if recipe.tuning == SMALL:
+            function.add_function_attribute("optsize")
     module.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = tuning.slp_vectorization = True
+    tuning.loop_unrolling = tuning.loop_interleaving = recipe.tuning == FAST
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     return machine.emit_object(module)
@@ -140,49 +139,6 @@ def with_lookups(code: str, instruction: str) -> str:
         rf"^define internal [^\n]*@{lookup.NAME}\(.*?^}}$", re.MULTILINE | re.DOTALL
     )
     return pattern.sub(lambda _: definition, code, count=1)
-
-
-def linker() -> list[str]:
-    """Return the command line of LLD.
-
-    It is the one in the package ziglang, whose version pip can pin, or that of the system.
-    """
-    if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "ld.lld"]
-    if found := shutil.which("ld.lld"):
-        return [found]
-    fix = 'pip install "tinyrwkv[native]", or install lld'
-    raise UnsupportedError(COMMAND, "linker", "no ld.lld", "LLD", fix)
-
-
-def link(code: bytes, recipe: Recipe) -> bytes:
-    """Link an object to a shared object.
-
-    Raises
-    ------
-    UnsupportedError
-        The object needs more than `ALLOWED` from outside.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        source, result = pathlib.Path(folder, "kernels.o"), pathlib.Path(folder, "kernels.so")
-        source.write_bytes(code)
-        command = [*linker(), "-m", recipe.emulation, "-shared", "-s", "-z", "noexecstack"]
-        command += ["--hash-style=gnu", "--build-id=none", "--no-rosegment", "--gc-sections"]
-        command += [str(source), "-o", str(result)]
-        _refuse_needs(command, recipe)
-        subprocess.run(command, check=True, capture_output=True)
-        return result.read_bytes()
-
-
-def _refuse_needs(command: list[str], recipe: Recipe) -> None:
-    """Link with `ALLOWED` alone, where LLD names every other need."""
-    provided = [f"--defsym={name}=0" for name in ALLOWED]
-    check = subprocess.run([*command, "-z", "defs", *provided], capture_output=True, text=True)
-    if check.returncode:
-        missing = sorted(set(re.findall(r"undefined symbol: (\S+)", check.stderr)))
-        found = ", ".join(missing) or check.stderr[-500:]
-        fix = "write the kernel without it"
-        raise UnsupportedError(COMMAND, recipe.name, f"a need for {found}", f"only {ALLOWED}", fix)
 
 
 def _ir_in_child(pairs: bool, wide: bool) -> str:
@@ -273,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list_targets() -> int:
     for recipe in RECIPES.values():
-        print(f"{recipe.name:<16} {recipe.cpu:<14} {'ships' if recipe.committed else ''}")
+        print(f"{recipe.name:<18} {recipe.cpu:<14} {'ships' if recipe.committed else ''}")
     return 0
 
 
@@ -295,7 +251,7 @@ def _compare(objects: dict[str, bytes], folder: pathlib.Path) -> int:
     """Print which objects are the same as in a folder; return the exit status."""
     status = 0
     for name, data in objects.items():
-        path = folder / f"{name}.so"
+        path = folder / TARGETS[name].file
         same = path.exists() and path.read_bytes() == data
         print(f"{name}: {'the same bytes' if same else 'differs'}")
         if not same:
@@ -310,13 +266,23 @@ def _write(objects: dict[str, bytes], folder: pathlib.Path) -> None:
     old = json.loads(record.read_text()) if record.exists() else {}
     entries = old.get("objects", {}) if old.get("sources") == source_hash() else {}
     for name, data in objects.items():
-        path = folder / f"{name}.so"
+        path = folder / TARGETS[name].file
         path.with_suffix(".tmp").write_bytes(data)
         os.replace(path.with_suffix(".tmp"), path)
         digest = hashlib.sha256(data).hexdigest()
         entries[name] = {"sha256": digest, "bytes": len(data), "tools": tools()}
-    new = {"sources": source_hash(), "objects": dict(sorted(entries.items()))}
+    new = {
+        "sources": source_hash(),
+        "answer": _answer(folder, entries) or old.get("answer", ""),
+        "objects": dict(sorted(entries.items())),
+    }
     record.write_text(json.dumps(new, indent=2) + "\n")
+
+
+def _answer(folder: pathlib.Path, entries: Container[str]) -> str:
+    """Return what the trial of any object must answer, "" if none of them can run here."""
+    here = [target.file for target in runnable() if target.name in entries]
+    return answer(run_of(str(folder / here[0]))) if here else ""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import FormatError, UnsupportedError
 from ..file.sha256 import sha256
-from .targets import runnable
+from .targets import LINUX, Target, is_known, runnable
 
 FOLDER = os.path.dirname(__file__)  # no pathlib here: a chat would take 0.6 MB more
 RECORD = "build.json"
@@ -49,15 +49,15 @@ def choose(folder: str = FOLDER) -> KernelObject:
     """Return the best object for this processor.
 
     An object counts only if the record beside it has its SHA-256 and says that the object was made
-    from the present sources.
+    from the present sources. On other systems than Linux it must besides have proved itself here.
     """
     targets = runnable()
     if not targets:
-        return _none("no object is made for this system; they are for Linux")
+        return _none(f"no object is made for {'this processor' if is_known() else 'this system'}")
     path = os.path.join(folder, RECORD)
     try:
         record = json.loads(_read(path))
-        sources = record["sources"]
+        sources, answer = record["sources"], record["answer"]
         hashes = {name: entry["sha256"] for name, entry in record["objects"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _none(f"no objects: {path} is missing or damaged")
@@ -66,8 +66,12 @@ def choose(folder: str = FOLDER) -> KernelObject:
         return _none(f"{found}: run tinyrwkv-build-kernels")
     refused: list[str] = []
     for target in targets:
-        path = os.path.join(folder, f"{target.name}.so")
-        reason = _refusal(target.name, path, hashes)
+        path = os.path.join(folder, target.file)
+        reason = _refusal(target, path, hashes)
+        if not reason and target.system != LINUX:
+            from .proof import doubt  # here, because it needs much that Linux does not
+
+            reason = doubt(path, hashes[target.name], answer)
         if not reason:
             better = f" ({'; '.join(refused)})" if refused else ""
             best = f"the best of the objects for this processor{better}"
@@ -80,15 +84,15 @@ def _none(reason: str) -> KernelObject:
     return KernelObject("", None, reason)
 
 
-def _refusal(name: str, path: str, hashes: dict[str, str]) -> str:
+def _refusal(target: Target, path: str, hashes: dict[str, str]) -> str:
     """Return why an object does not count, "" if it does."""
     try:
-        if name not in hashes or not os.path.exists(path):
-            return f"{name} is not built"
-        if sha256(_read(path)).hexdigest() != hashes[name]:
-            return f"{name}.so differs from its record"
+        if target.name not in hashes or not os.path.exists(path):
+            return f"{target.name} is not built"
+        if sha256(_read(path)).hexdigest() != hashes[target.name]:
+            return f"{target.file} differs from its record"
     except OSError as error:
-        return f"{name}.so cannot be read: {error.strerror}"
+        return f"{target.file} cannot be read: {error.strerror}"
     return ""
 
 
@@ -106,10 +110,21 @@ def native_run(folder: str = FOLDER) -> Any:
     if best.path is None:
         expected = "an object for this processor"
         raise UnsupportedError("load", "backend 'native'", best.reason, expected, BUILD)
+    return run_of(best.path)
+
+
+def run_of(path: str) -> Any:
+    """Return the ``run`` of one object, whether it fits this processor or not.
+
+    Raises
+    ------
+    FormatError
+        The system refuses to load the object.
+    """
     try:
-        function = getattr(ctypes.CDLL(best.path), SYMBOL)
+        function = getattr(ctypes.CDLL(path), SYMBOL)
     except (OSError, AttributeError) as error:
         expected = f"one that exports {SYMBOL}"
-        raise FormatError(best.path, "shared object", str(error), expected, BUILD) from error
+        raise FormatError(path, "shared object", str(error), expected, BUILD) from error
     function.restype, function.argtypes = None, [ctypes.c_void_p]
     return function

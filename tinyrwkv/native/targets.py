@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """One shared object, and what a processor must have to run it.
+    """One shared object, and what a system and its processor must have to run it.
 
     Attributes
     ----------
     name : str
-        Of the object, without ".so".
+        Of the object, without the ending of its file.
+    system : str
+        The operating system, as `system` names it.
     machine : str
         The architecture, as `machine` names it.
     needs : frozenset of str
@@ -24,8 +26,20 @@ class Target(NamedTuple):
     """
 
     name: str
+    system: str
     machine: str
     needs: frozenset[str]
+
+    @property
+    def file(self) -> str:
+        """The name of the object's file."""
+        return self.name + ENDINGS[self.system]
+
+
+LINUX, WINDOWS, MACOS = "linux", "windows", "macos"
+
+ENDINGS = {LINUX: ".so", WINDOWS: ".dll", MACOS: ".dylib"}
+"""How the files of shared objects end on each system."""
 
 
 def byte_lookup(machine: str, features: frozenset[str]) -> str:
@@ -57,19 +71,31 @@ NEVER = "never"
 
 # The best come first: the loader takes the first one that the processor can run.
 _NEEDS = (
-    ("x86-64-vnni", "x86_64", V4 + " avx512_vnni"),
-    ("x86-64-v3", "x86_64", V3),
-    ("x86-64", "x86_64", ""),
-    ("aarch64-dotprod", "aarch64", "asimddp"),
-    ("aarch64", "aarch64", ""),
-    ("aarch64-a72", "aarch64", NEVER),
-    ("aarch64-a53", "aarch64", NEVER),
-    ("armv7", "arm", "neon v7"),
-    ("armv6", "arm", "vfp v6"),
-    ("riscv64-v", "riscv64", "v"),
-    ("riscv64", "riscv64", ""),
+    ("x86-64-vnni", LINUX, "x86_64", V4 + " avx512_vnni"),
+    ("x86-64-v3", LINUX, "x86_64", V3),
+    ("x86-64", LINUX, "x86_64", ""),
+    ("aarch64-dotprod", LINUX, "aarch64", "asimddp"),
+    ("aarch64", LINUX, "aarch64", ""),
+    ("aarch64-a72", LINUX, "aarch64", NEVER),
+    ("aarch64-a53", LINUX, "aarch64", NEVER),
+    ("armv7", LINUX, "arm", "neon v7"),
+    ("armv6", LINUX, "arm", "vfp v6"),
+    ("riscv64-v", LINUX, "riscv64", "v"),
+    ("riscv64", LINUX, "riscv64", ""),
+    # These systems tell of AVX2 only; the other extensions of V3 came before it or with it.
+    ("windows-x86-64-v3", WINDOWS, "x86_64", "avx2"),
+    ("macos-arm64", MACOS, "aarch64", ""),
+    ("macos-x86-64-v3", MACOS, "x86_64", "avx2"),
 )
-TARGETS = {name: Target(name, machine, frozenset(needs.split())) for name, machine, needs in _NEEDS}
+TARGETS = {
+    name: Target(name, system, machine, frozenset(needs.split()))
+    for name, system, machine, needs in _NEEDS
+}
+
+
+def system() -> str:
+    """Return the operating system: linux, windows, macos, or what Python says of another one."""
+    return {"win32": WINDOWS, "darwin": MACOS}.get(sys.platform, sys.platform)
 
 
 @functools.cache
@@ -79,6 +105,8 @@ def machine() -> str:
     x86_64, aarch64, arm, riscv64, or what the system says of another one.
     """
     found = platform.machine().lower()
+    if system() == WINDOWS and "AMD64" in sys.version:  # the system may be ARM's, and emulate x86
+        found = "amd64"
     bits = ctypes.sizeof(ctypes.c_void_p) * 8
     if bits == 64:
         return {"amd64": "x86_64", "arm64": "aarch64"}.get(found, found)
@@ -91,14 +119,32 @@ def machine() -> str:
 def cpu_features() -> frozenset[str]:
     """Return what this processor can do, as far as targets need it.
 
-    Flags of /proc/cpuinfo on x86, bits of getauxval on ARM and RISC-V; nothing where the system is
-    not Linux.
+    Flags of /proc/cpuinfo on x86, bits of getauxval on ARM and RISC-V; AVX2 alone on Windows and
+    macOS; nothing on other systems.
     """
-    if not sys.platform.startswith("linux"):
-        return frozenset()
-    if machine() == "x86_64":
+    if system() == LINUX and machine() == "x86_64":
         return _cpuinfo_flags()
-    return frozenset(_auxiliary_features())
+    if system() == LINUX:
+        return frozenset(_auxiliary_features())
+    has_avx2 = machine() == "x86_64" and _has_avx2()
+    return frozenset({"avx2"} if has_avx2 else ())
+
+
+_PF_AVX2_INSTRUCTIONS_AVAILABLE = 40  # of IsProcessorFeaturePresent
+
+
+def _has_avx2() -> bool:
+    """Tell whether Windows or macOS lets a process use AVX2."""
+    if system() == WINDOWS:
+        kernel32 = ctypes.CDLL("kernel32")
+        return bool(kernel32.IsProcessorFeaturePresent(_PF_AVX2_INSTRUCTIONS_AVAILABLE))
+    if system() == MACOS:
+        found = ctypes.c_int(0)
+        size = ctypes.c_size_t(ctypes.sizeof(found))
+        name = b"hw.optional.avx2_0"
+        ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(found), ctypes.byref(size), None, None)
+        return bool(found.value)
+    return False
 
 
 def _cpuinfo_flags() -> frozenset[str]:
@@ -137,8 +183,11 @@ def _auxiliary_features() -> Iterator[str]:
 
 def runnable() -> list[Target]:
     """Return the targets that this process can run, the best first."""
-    if not sys.platform.startswith("linux"):
-        return []
-    here, features = machine(), cpu_features()
-    targets = TARGETS.values()
-    return [target for target in targets if target.machine == here and target.needs <= features]
+    here, features = (system(), machine()), cpu_features()
+    targets = [target for target in TARGETS.values() if (target.system, target.machine) == here]
+    return [target for target in targets if target.needs <= features]
+
+
+def is_known() -> bool:
+    """Tell whether any target is for this system, on whatever processor."""
+    return any(target.system == system() for target in TARGETS.values())
