@@ -8,10 +8,10 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 
 from .arguments import TEXTS, Text, items, refusal, whole_number
-from .engine.backends import make
 from .engine.limit import Limit, NoLimit, ResidentLimit
 from .engine.reader import Reader
 from .engine.steps import Steps
+from .engine.workspace import Backend
 from .errors import ArgumentError, UnsupportedError, attempt
 from .file import int4
 from .file.config import Config, Origin
@@ -52,8 +52,8 @@ class Core:
     def __init__(
         self,
         file: TensorFile,
-        backend: str = "auto",
-        threads: int = 1,
+        program: Program,
+        backend: Backend,
         resident_limit: int | None = None,
     ) -> None:
         if resident_limit is not None:
@@ -64,12 +64,12 @@ class Core:
         self.hash = file.hash
         self.config = file.config
         self.origin = _origin(self.config, self.hash)
-        self.program = Program(file)
+        self.program = program
         self.state_size = self.program.state_size
         self._tokenizer: Tokenizer | None = None
         self.has_preview = "head.rows.weight" in file
         self.steps = Steps(self.program)
-        self.backend = make(self.program, backend, threads)
+        self.backend = backend
         self.resident_limit = resident_limit
         limit: Limit = NoLimit(self.steps)
         if resident_limit is not None:

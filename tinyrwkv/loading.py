@@ -8,12 +8,14 @@ import sys
 import numpy as np
 
 from .arguments import refusal
+from .engine.backends import make
 from .errors import ArgumentError, FormatError
 from .file import memory
 from .file.mapped import TensorFile, open_file
 from .file.verify import verify as check_all
 from .model import Model
 from .native.load import choose
+from .program.program import Program
 from .units import parse_size, show_size
 from .versions.layout import check_tensors
 
@@ -147,4 +149,5 @@ def make_model(
         A setting is out of range, or this machine cannot do it.
     """
     check_tensors(file)
-    return Model(file, backend, threads, resident_limit)
+    program = Program(file)
+    return Model(file, program, make(program, backend, threads), resident_limit)

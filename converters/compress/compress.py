@@ -75,8 +75,8 @@ def compress(
     dict
         What `convert` returns, with ``figures``, ``search`` if there was one, and ``gain`` if that
         was asked for; all plain JSON.
-        With a report, ``figures`` has under ``resident`` the bytes of the dense and of the
-        compressed file that are in memory after 200 tokens sampled from a cold start, or None.
+        With a report or `weigh`, ``figures`` has under ``resident`` the bytes of the dense and of
+        the compressed file that are in memory after 200 tokens sampled from a cold start, or None.
 
     Raises
     ------
@@ -88,13 +88,8 @@ def compress(
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_arguments(input, output, vocab, "int8", ln_x_eps, template, license, adapter)
     options.check()
-    outputs: dict[str, str | None] = {"output": output}
-    if report is not None:
-        outputs |= files_of_report(os.fsdecode(report))
     inputs = {"input": input, "vocabulary": vocab, "calibration text": calibrate}
-    check_apart(outputs, {**inputs, **{f"text to judge by {path}": path for path in judge}})
-    if report is not None:
-        check_report(os.fsdecode(report))
+    _check_paths(output, report, {**inputs, **{f"text to judge by {one}": one for one in judge}})
     name = "" if calibrate is None else os.fsdecode(calibrate)
     # Texts are read before minutes of work.
     text = None if calibrate is None else read_text(name)
@@ -116,10 +111,12 @@ def compress(
                     pipeline.apply(stage, options.max_nll_rise)
             pipeline.judge_texts()
             sizes = edit(pipeline.model.file, output, {}, pipeline.metadata)
-        if report is not None:
-            pipeline.figures["resident"] = _resident({"dense": dense, "output": output})
-        if weigh:
-            found["gain"] = {"before": _cost(dense), "after": _cost(output)}
+        if weigh or report is not None:
+            gain = {"before": _cost(dense), "after": _cost(output)}
+            before, after = (cost["resident_bytes"] for cost in gain.values())
+            pipeline.figures["resident"] = {"dense": before, "output": after}
+            if weigh:
+                found["gain"] = gain
 
     found |= pipeline.metadata
     found |= {"input": input, "output": output, "tensors": len(sizes)}
@@ -133,9 +130,14 @@ def compress(
     return found
 
 
-def _resident(paths: dict[str, str]) -> dict[str, int | None]:
-    """Return what of each file is in memory after tokens sampled from a cold start."""
-    return {name: sample_cold(path).resident for name, path in paths.items()}
+def _check_paths(output: str, report: PathLike | None, inputs: dict[str, PathLike | None]) -> None:
+    """Refuse to write over an input, or over a file that is no report."""
+    outputs: dict[str, str | None] = {"output": output}
+    if report is not None:
+        outputs |= files_of_report(os.fsdecode(report))
+    check_apart(outputs, inputs)
+    if report is not None:
+        check_report(os.fsdecode(report))
 
 
 def _count_last_records(by_stage: dict[str, Any], file_bytes: int) -> None:

@@ -66,4 +66,4 @@ def test_a_limit_that_is_broken_is_told(project: Path, name: str, source: str, t
 def test_every_run_shows_the_measures() -> None:
     lines = list(readability.shown(ROOT))
     assert len(lines) == 12
-    assert "run for a token: tinyrwkv.model and all it imports" in lines[-1]
+    assert "run for a token: models and their backends" in lines[-1]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from typing import Any
 
 from ..arguments import refusal, whole_number
-from ..errors import TinyRWKVError
+from ..errors import TinyRWKVError, UnsupportedError
 from ..native.load import choose, native_run
 from ..notes import note
 from ..program.program import Program
-from .compiled import Compiled, numba_run
+from .compiled import Compiled
 from .workspace import Backend
 
 BACKENDS = ("native", "numba", "numpy")
@@ -92,3 +93,25 @@ def has_native() -> bool:
 def has_numba() -> bool:
     """Tell whether Numba is installed, without importing it."""
     return importlib.util.find_spec("numba") is not None
+
+
+def numba_run() -> Any:
+    """Return the kernels' ``run`` as Numba compiles it on this machine.
+
+    Raises
+    ------
+    UnsupportedError
+        Numba is not installed, does not fit this NumPy, or finds no folder to keep its code in.
+    """
+    try:
+        from .numba_backend import compiled_run
+
+        return compiled_run()
+    except (ImportError, RuntimeError) as error:
+        what = ("load", "backend 'numba'", str(error), "a working numba")
+        fix = 'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"'
+        sentence = f"backend 'numba' needs a working numba: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            sentence = "backend 'numba' needs the package numba, which is not installed"
+            fix = 'pip install numba, or use another backend: "native" or "numpy"'
+        raise UnsupportedError(*what, fix, sentence) from error

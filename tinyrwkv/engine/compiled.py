@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnsupportedError
 from ..kernels import abi as op
 from ..program.operations import OPERATIONS
 from ..program.program import Program
@@ -94,25 +93,3 @@ class Compiled:
         """
         touched = self._touched_sums[last] - self._touched_sums[first]
         return LEAST_PATIENCE + (touched * (3 + tokens) >> 8)
-
-
-def numba_run() -> Any:
-    """Return the kernels' ``run`` as Numba compiles it on this machine.
-
-    Raises
-    ------
-    UnsupportedError
-        Numba is not installed, does not fit this NumPy, or finds no folder to keep its code in.
-    """
-    try:
-        from .numba_backend import compiled_run
-
-        return compiled_run()
-    except (ImportError, RuntimeError) as error:
-        what = ("load", "backend 'numba'", str(error), "a working numba")
-        fix = 'pip install numba, set NUMBA_CACHE_DIR, or use backend="numpy"'
-        sentence = f"backend 'numba' needs a working numba: {error}"
-        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
-            sentence = "backend 'numba' needs the package numba, which is not installed"
-            fix = 'pip install numba, or use another backend: "native" or "numpy"'
-        raise UnsupportedError(*what, fix, sentence) from error
