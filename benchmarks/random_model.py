@@ -9,7 +9,7 @@ import argparse
 import pathlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -17,8 +17,10 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from tinyrwkv.file import int4
-from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.quant import SCALE_BYTES, quantize_rows, with_scales
+from tinyrwkv.file.tensors import DTYPES
 from tinyrwkv.file.writer import Writer
+from tinyrwkv.versions.forms import DEEP_TABLE, QUANTISED
 from tinyrwkv.versions.layout import VERSIONS, tensor_shapes
 
 
@@ -64,6 +66,26 @@ def values(name: str, shape: tuple[int, ...], arch: str, rng: np.random.Generato
     return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(np.float32)
 
 
+def add_table(
+    writer: Writer, shape: tuple[int, ...], stored: str, rng: np.random.Generator
+) -> None:
+    """Add the table of a deep embedding, some thousand rows at a time: (V, L, n)."""
+    V, L, n = shape
+    step = max(1, (1 << 22) // (L * n))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for first in range(0, V, step):
+            rows = min(step, V - first)
+            block = np.float32(1) + rng.standard_normal((rows * L, n), np.float32) / 4
+            if stored == "u8":
+                yield with_scales(*quantize_rows(block)).reshape(rows, L, -1)
+            else:
+                yield block.astype(DTYPES[stored]).reshape(rows, L, n)
+
+    width = n + SCALE_BYTES if stored == "u8" else n
+    writer.add_blocks(DEEP_TABLE, (V, L, width), blocks(), page_aligned=True)
+
+
 def packed(w: np.ndarray) -> np.ndarray:
     """Round a matrix to int4, from the smallest to the largest weight of each group."""
     by_group = int4.order(w.shape[1])
@@ -80,7 +102,7 @@ def packed(w: np.ndarray) -> np.ndarray:
 
 def is_packed(name: str, shape: tuple[int, ...]) -> bool:
     """Tell whether a matrix is packed in a model of int4; small ones stay in int8."""
-    is_small = re.search(r"\.att\.\w*[12]\.weight$", name) is not None
+    is_small = re.search(r"\.\w*[12]\.weight$", name) is not None
     return shape[1] % int4.GROUP == 0 and not is_small
 
 
@@ -99,6 +121,10 @@ def write(
     rng, arch = np.random.default_rng(seed), config["arch"]
     with Writer(path, {**config, "dtype": dtype}) as writer:
         for name, shape in tensor_shapes(config).items():
+            if name == DEEP_TABLE:
+                stored = "u8" if dtype in QUANTISED else dtype
+                add_table(writer, tuple(map(int, shape)), stored, rng)
+                continue
             numbers = [
                 n if isinstance(n, int) else 5 * low if n.startswith("5 ") else low for n in shape
             ]

@@ -305,16 +305,16 @@ def test_verify_reports_progress(path):
 
 def test_newer_minor_may_know_more_keys(path):
     table = {"metadata": MODEL | {"new": [1, {"a": None}]}, "tensors": []}
-    path.write_bytes(with_table(table, minor=3))
+    path.write_bytes(with_table(table, minor=4))
     with open_file(path) as file:
         assert file.metadata == MODEL
-    for minor in (0, 1, 2):
+    for minor in (0, 1, 2, 3):
         assert "unknown key" in refusal(path, with_table(table, minor=minor))
     for wrong in (
         {"metadata": MODEL, "tensors": [], "new": 1},
         {"metadata": MODEL, "tensors": [X | {"new": 1}]},
     ):
-        refusal(path, with_table(wrong, minor=3))
+        refusal(path, with_table(wrong, minor=4))
 
 
 def contents_of(file):
@@ -499,7 +499,7 @@ CHANGED = (
 BAD_NUMBER = f"table: found bad JSON ('the number {{}} is not finite or too long'), {TABLE_JSON}"
 METADATA_CASES = [
     ("kind", ["pth", 1, None, True, ["model"], {}], "one of model, state"),
-    ("arch", ["v5", 7, "V7", None], "one of v4, v5.0, v5.1, v5.2, v6, v7"),
+    ("arch", ["v5", 7, "V7", None], "one of v4, v5.0, v5.1, v5.2, v6, v7, v7a, v8-rc00"),
     ("n_layer", [True, 0, -1, 4097, 2**64, 1.0, "1", None, [1]], "a whole number from 1 to 4096"),
     ("n_embd", [False, 0, 1048577, 4.0], "a whole number from 1 to 1048576"),
     ("n_ffn", [True, 0, 4194305], "a whole number from 1 to 4194304"),
@@ -608,17 +608,17 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     ),
     "major": (
         lambda good: fields(good, major=2),
-        "header: found format 2.2, flags 0, reserved 0, expected format 1, flags 0, reserved 0; "
+        "header: found format 2.3, flags 0, reserved 0, expected format 1, flags 0, reserved 0; "
         "update tinyrwkv",
     ),
-    "major 0": (lambda good: fields(good, major=0), "header: found format 0.2, "),
+    "major 0": (lambda good: fields(good, major=0), "header: found format 0.3, "),
     "flags": (
         lambda good: fields(good, flags=1),
-        "header: found format 1.2, flags 1, reserved 0, ",
+        "header: found format 1.3, flags 1, reserved 0, ",
     ),
     "reserved": (
         lambda good: fields(good, zero=1),
-        "header: found format 1.2, flags 0, reserved 1, ",
+        "header: found format 1.3, flags 0, reserved 1, ",
     ),
     "cut": (
         lambda good: good[:-1],

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converters.techniques.pack_codes import pack_codes
+from tinyrwkv.file.quant import quantize_rows, with_scales, without_scales
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NONE
 from tinyrwkv.program.builder import qmax
@@ -438,6 +439,46 @@ def test_embed(run, rng, tokens, width, threads, kind):
 @given(
     seeds,
     counts,
+    st.integers(1, 40),
+    st.integers(1, 22).map(lambda quarter: 4 * quarter),
+    st.sampled_from(["f32", "f16", "i8"]),
+    threads_of,
+)
+@settings(max_examples=40)
+def test_deep(run, rng, tokens, rows, cols, kind, threads):
+    """A matrix of each token, in the second of three layers."""
+    bench = Bench(run, tokens)
+    bench.ids[:] = rng.integers(0, 9, MAX_TOKENS)
+    matrices = normal(rng, 9 * 3, rows * cols)
+    if kind == "i8":
+        table = with_scales(*quantize_rows(matrices))
+        matrices = without_scales(table)
+    else:
+        table = matrices.astype(KINDS[kind][0])
+        matrices = table.astype(F32)
+    own = matrices.reshape(9, 3, rows, cols)[bench.ids[:tokens], 1]  # (T, rows, cols)
+    x = normal(rng, tokens, rows)
+    bytes_of_one = table[0].nbytes
+    dst = bench.room("shared", cols)
+    bench.execute(
+        op.DEEP,
+        threads,
+        weight=bench.weight(table) + bytes_of_one,
+        kind=op.INT8 if kind == "i8" else op.KINDS[kind],
+        row_bytes=3 * bytes_of_one,
+        src=bench.tokens_of("shared", x),
+        stride=rows,
+        rows=rows,
+        cols=cols,
+        dst=dst,
+    )
+    expected = np.einsum("tr,trc->tc", x, own)
+    np.testing.assert_allclose(bench.get("shared", dst, cols), expected, rtol=1e-5, atol=2e-5)
+
+
+@given(
+    seeds,
+    counts,
     st.integers(1, 200),
     st.sampled_from([1e-3, 1.0, 1e3]),
     st.sampled_from([0.0, 5.0]),
@@ -627,7 +668,7 @@ def matmul_logits(bench, stride, rows):
     st.tuples(st.integers(1, 20), st.sampled_from([1, 1, 8, 16])),
     st.integers(1, 200) | st.sampled_from([256, 257, 300]),
     st.sampled_from(["f32", "f16", "i8"]),
-    st.sampled_from([op.STORE, op.ADD, op.GATED_ADD, op.LOGITS]),
+    st.sampled_from([op.STORE, op.ADD, op.GATED_ADD, op.LOGITS, op.MULTIPLY]),
     st.sampled_from(list(ACTIVATIONS)),
     st.sets(st.sampled_from(["bias", "diag", "shared"])),
     threads_of,
@@ -653,10 +694,12 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
         found = matmul_logits(bench, stride, rows)
     else:
         found = bench.get("shared", dst, rows)
-    expected = {op.ADD: before + y, op.GATED_ADD: before + gates * y}.get(mode, y)
+    results = {op.ADD: before + y, op.GATED_ADD: before + gates * y, op.MULTIPLY: before * y}
+    expected = results.get(mode, y)
+    factors = np.maximum(np.abs(gates), np.abs(before)).max()
     steep = 30 if activation == op.SQUARED_RELU else 3
     np.testing.assert_allclose(
-        found, expected, rtol=2e-5, atol=2e-6 * steep * (1 + size) * (1 + np.abs(gates).max())
+        found, expected, rtol=2e-5, atol=2e-6 * steep * (1 + size) * (1 + factors)
     )
 
 

@@ -17,7 +17,7 @@ from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.kernels import abi
 from tinyrwkv.versions import reference
-from tinyrwkv.versions.forms import SHIFTED
+from tinyrwkv.versions.forms import DEEP_TABLE, LIKE_V7, SHIFTED
 from tinyrwkv.versions.layout import VERSIONS, check_tensors, tensor_shapes
 
 RANKS = {"low": 8, "5 low": 40, "low w": 7, "low a": 5, "low g": 3, "low v": 9}
@@ -51,7 +51,8 @@ def test_the_reference_uses_every_tensor_and_needs_no_other(arch):
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_the_order_is_that_of_use(arch):
     names = list(tensor_shapes(shape_of(arch, layers=3)))
-    assert names[0] == "emb.weight" and names[-1] == "head.weight"
+    deep = [DEEP_TABLE] if arch in ("v7a", "v8-rc00") else []
+    assert names[0] == "emb.weight" and names[-1 - len(deep) :] == ["head.weight", *deep]
     layers = [int(name.split(".")[1]) for name in names if name.startswith("blocks.")]
     assert layers == sorted(layers) and set(layers) == {0, 1, 2}
     first = [name.removeprefix("blocks.0.") for name in names if name.startswith("blocks.0.")]
@@ -71,7 +72,7 @@ def test_matrices_are_out_by_in(arch):
         "blocks.1.ffn.value.weight"
     ] == (64, 96)
     assert shapes["blocks.0.att.token_shift"] == (len(SHIFTED[arch]), 64)
-    assert ("blocks.0.ffn.receptance.weight" in shapes) == (arch != "v7")
+    assert ("blocks.0.ffn.receptance.weight" in shapes) == (arch not in LIKE_V7)
     assert ("blocks.0.att.gate.weight" in shapes) == (arch in ("v5.1", "v5.2", "v6"))
 
 
@@ -123,10 +124,10 @@ def same(metadata, tensors):
 
 
 def test_new_files_have_the_new_minor(tiny, tmp_path):
-    assert version_of(rewrite(tiny("v7"), tmp_path / "a.trwkv", same)) == (1, 2)
+    assert version_of(rewrite(tiny("v7"), tmp_path / "a.trwkv", same)) == (1, 3)
 
 
-@pytest.mark.parametrize("minor", [0, 1])
+@pytest.mark.parametrize("minor", [0, 1, 2])
 @pytest.mark.parametrize("form", ["dense", "compressed", "predicted", "previewed"])
 def test_files_of_earlier_versions_stay_readable(tiny, tmp_path, form, minor):
     path = tiny("v7", "int8", form)
@@ -198,7 +199,7 @@ def test_compressed_forms_of_earlier_versions_are_refused_by_name(tiny, tmp_path
     )
 
 
-@pytest.mark.parametrize(("minor", "fix"), [(2, "convert the checkpoint"), (3, "update tinyrwkv")])
+@pytest.mark.parametrize(("minor", "fix"), [(3, "convert the checkpoint"), (4, "update tinyrwkv")])
 def test_an_unknown_tensor_may_be_of_a_newer_version(tiny, tmp_path, minor, fix):
     def more(metadata, tensors):
         tensors["head.places"] = np.zeros(300, np.int32)

@@ -200,6 +200,13 @@ def with_preview(large, tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def with_deep(tmp_path_factory):
+    """A model whose deep embedding is several times as large as the rest."""
+    config = shape_of("v7a", layers=2, width=128, vocab=16384, head_size=64, ffn=256)
+    return write_model(tmp_path_factory.mktemp("deep") / "a.trwkv", config, "int8")
+
+
 def limited(path, backend, more=0, threads=1):
     limit = least_resident(tinyrwkv.load(path, backend=backend).steps) + more
     return tinyrwkv.load(path, backend=backend, threads=threads, resident_limit=limit), limit
@@ -219,7 +226,7 @@ def watch(model, monkeypatch):
 
 @pytest.mark.usefixtures("linux")
 @pytest.mark.parametrize("more", [0, 2_000_000, 1 << 40])
-@pytest.mark.parametrize("form", ["large", "with_bundles", "with_preview"])
+@pytest.mark.parametrize("form", ["large", "with_bundles", "with_preview", "with_deep"])
 def test_a_limit_changes_no_bit_and_is_held_inside_a_token(
     form, backend, more, monkeypatch, request
 ):
@@ -260,6 +267,37 @@ def test_the_limit_holds_for_exact_rows_of_a_head_too(with_preview, backend, mon
         found, tinyrwkv.load(with_preview, backend=backend).exact_logits(ids, np.empty(0), hidden)
     )
     assert model.resident() < 500_000 < 1_000_000 < max(sizes) <= limit
+
+
+@pytest.mark.usefixtures("linux")
+def test_the_limit_holds_where_borders_lie_far_apart(with_deep, monkeypatch):
+    """As in a table of a gigabyte, which has no more borders than a small one."""
+    needed = least_resident(tinyrwkv.load(with_deep, backend="numpy").steps)
+    monkeypatch.setattr("tinyrwkv.engine.limit.STRIPES", 1 << 6)
+    pathlib.Path(with_deep).read_bytes()
+    model, limit = limited(with_deep, "numpy")
+    assert limit > needed + 5_000_000
+    sizes = watch(model, monkeypatch)
+    model.forward(np.random.default_rng(0).integers(0, 16384, 18), logits="all")
+    assert 0 < max(sizes) <= limit
+
+
+@pytest.mark.usefixtures("linux")
+def test_a_token_reads_few_pages_of_a_deep_embedding(with_deep):
+    memory.drop_from_cache(with_deep)
+    model = tinyrwkv.load(with_deep, backend="numpy")
+    if model.cached() > len(model.file.bytes) / 2:
+        pytest.skip("this file system is in memory")
+    table = model.file.tensors["deep_emb.table"]
+    tokens = np.random.default_rng(0).permutation(16384)[:100]
+    model.forward(tokens, logits=None)
+    present = model.file.resident_pages()
+    first, last = (place // mmap.PAGESIZE for place in (table.offset, table.offset + table.nbytes))
+    row_bytes = 2 * (1024 + 4)
+    pages_of_a_row = 2 + row_bytes // mmap.PAGESIZE
+    assert 100 <= present[first:last].sum() <= 100 * pages_of_a_row < (last - first) / 10
+    (part,) = (part for part in model.plan()["parts"] if part["part"] == "deep_embedding")
+    assert part["touched_bytes_per_token"] == row_bytes and part["file_bytes"] == table.nbytes
 
 
 @pytest.mark.usefixtures("linux")

@@ -26,6 +26,7 @@ from tinyrwkv.engine.steps import Steps
 from tinyrwkv.file import int4, memory
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.program.program import Program
+from tinyrwkv.versions.forms import deep_shape
 from tinyrwkv.versions.layout import VERSIONS
 
 
@@ -37,8 +38,13 @@ def steps_of(path: str) -> Steps:
 @pytest.mark.parametrize("arch", VERSIONS)
 def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, arch, dtype):
     row = {"f32": 4 * 64, "f16": 2 * 64, "int8": 64 + 4, "int4": int4.row_bytes(64)}[dtype]
-    for part in memory_plan(steps_of(tiny(arch, dtype)), None)["parts"]:
-        expected = {"embedding": row, "tokenizer": 0}.get(part["part"], part["file_bytes"])
+    steps = steps_of(tiny(arch, dtype))
+    rows, columns = deep_shape(steps.program.config)
+    numbers = {"f32": 4 * rows * columns, "f16": 2 * rows * columns}  # of a layer
+    deep = 2 * numbers.get(dtype, rows * columns + 4)
+    for part in memory_plan(steps, None)["parts"]:
+        expected = {"embedding": row, "deep_embedding": deep, "tokenizer": 0}
+        expected = expected.get(part["part"], part["file_bytes"])
         assert part["touched_bytes_per_token"] == expected, part["part"]
 
 
@@ -74,10 +80,19 @@ def large(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("large") / "a.trwkv", config, "int8")
 
 
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A model with a deep embedding of many pages."""
+    config = shape_of("v7a", layers=2, width=192, vocab=32768, head_size=64, ffn=512)
+    return write_model(tmp_path_factory.mktemp("deep") / "a.trwkv", config, "int8")
+
+
 @pytest.mark.usefixtures("linux")
-@pytest.mark.parametrize("change", [None, compress, predict])
-def test_what_is_resident_after_a_cold_start_is_as_planned(large, tmp_path, change):
-    path = large if change is None else rewrite(large, tmp_path / "a.trwkv", change)
+@pytest.mark.parametrize("form", ["dense", "deep", "compressed", "predicted"])
+def test_what_is_resident_after_a_cold_start_is_as_planned(large, tmp_path, form, request):
+    path = request.getfixturevalue("deep") if form == "deep" else large
+    change = {"compressed": compress, "predicted": predict}.get(form)
+    path = path if change is None else rewrite(path, tmp_path / "a.trwkv", change)
     memory.drop_from_cache(path)
     model = tinyrwkv.load(path)
     if model.cached() > len(model.file.bytes) / 2:

@@ -196,6 +196,8 @@ def uses_of_product(f, how):
         yield read("private", WHOLE, f["src_scale"], TOKENS)
     if f["mode"] != op.LOGITS:
         yield write("shared", how, f["dst"], TOKENS * rows)
+    if f["mode"] == op.MULTIPLY:
+        yield read("shared", how, f["dst"], TOKENS * rows)
     if f["mode"] == op.GATED_ADD:
         yield read("shared", how, f["gate"], TOKENS * rows)
     if f["diag"] != NONE:
@@ -291,6 +293,12 @@ def uses_of_gather(f):
     yield read("shared", WHOLE, f["src"], TOKENS * f["rows"])
 
 
+def uses_of_deep(f):
+    extent = 4 * ((MAX_TOKENS - 1) * f["stride"] + f["rows"])
+    yield read("shared", WHOLE, f["src"], extent)
+    yield write("shared", "by 1", f["dst"], TOKENS * f["cols"])
+
+
 USES = {
     op.EMBED: uses_of_embed,
     op.NORM: uses_of_norm,
@@ -309,6 +317,7 @@ USES = {
     op.CHOOSE: uses_of_choose,
     op.EXACT: uses_of_exact,
     op.GATHER: uses_of_gather,
+    op.DEEP: uses_of_deep,
 }
 
 

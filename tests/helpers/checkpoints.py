@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
+VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7", "v7a", "v8-rc00")
 
 # Ranks of the low-rank matrices: all different, so that a mix-up of two shows in the shapes.
 V6_MIX_RANK, V6_DECAY_RANK = 8, 16
 V7_RANKS = {"w": 16, "a": 12, "v": 8, "g": 24}
+
+DEEP = ("v7a", "v8-rc00")
+"""Those with a deep embedding."""
+
+LIKE_V7 = ("v7", *DEEP)
+"""Those with the time mix of v7."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,8 +42,8 @@ def raw_checkpoint(
     seed : int
         Of the generator: the same arguments give the same arrays.
     n_ffn : int, optional
-        Width of the channel mix. Default: ``4 * n_embd`` (v4, v5.0, v5.1, v7), else
-        ``int(3.5 * n_embd) // 32 * 32``.
+        Width of the channel mix. Default: ``int(3.5 * n_embd) // 32 * 32`` (v5.2, v6), else
+        ``4 * n_embd``.
 
     Returns
     -------
@@ -56,6 +62,7 @@ def raw_checkpoint(
             raw |= random.layer_norm(block + "ln0", C)
         raw |= _prefixed(block + "att.", _time_mix(random, version, C, head_size))
         raw |= _prefixed(block + "ffn.", _channel_mix(random, version, C, F))
+        raw |= _prefixed(block + "ffn.", _deep_embedding(random, version, C, F, V))
     raw |= random.layer_norm("ln_out", C, mean=1.5)
     raw["head.weight"] = random.matrix(V, C, gain=1.5)
     return raw
@@ -95,13 +102,13 @@ def _time_mix(random: _Random, version: str, C: int, N: int) -> Arrays:
         raw = _v4(random, C)
     elif version == "v6":
         raw = _v6(random, C, N)
-    elif version == "v7":
+    elif version in LIKE_V7:
         raw = _v7(random, C, N)
     else:
         raw = _v5(random, version, C, N)
     for name in ("receptance", "key", "value", "output"):
         raw[name + ".weight"] = random.matrix(C, C)
-    if version not in ("v4", "v5.0", "v7"):
+    if version not in ("v4", "v5.0", *LIKE_V7):
         raw["gate.weight"] = random.matrix(C, C)
     if version != "v4":
         raw |= random.layer_norm("ln_x", C, mean=0.4)
@@ -109,15 +116,29 @@ def _time_mix(random: _Random, version: str, C: int, N: int) -> Arrays:
 
 
 def _channel_mix(random: _Random, version: str, C: int, F: int) -> Arrays:
-    if version == "v7":
+    if version in LIKE_V7:
         raw = random.mixes("x_", "k", C)
     else:
         raw = random.mixes("time_maa_" if version == "v6" else "time_mix_", "kr", C)
     raw["key.weight"] = random.matrix(F, C)
-    if version != "v7":
+    if version not in LIKE_V7:
         raw["receptance.weight"] = random.matrix(C, C)
     raw["value.weight"] = random.matrix(C, F)
     return raw
+
+
+def _deep_embedding(random: _Random, version: str, C: int, F: int, V: int) -> Arrays:
+    if version == "v8-rc00":
+        return {"enn.weight": random.normal(V, C, mean=1.0, std=0.4)}
+    if version != "v7a":
+        return {}
+    return {
+        "s_emb.weight": random.normal(V, 32 * 32, std=0.1),
+        "s_emb_x.weight": random.matrix(32 * 32, C, gain=0.15),
+        "s0": random.normal(1, 1, F, mean=1.0, std=0.2),
+        "s1": random.low_rank(C, 32, 1.0),
+        "s2": random.low_rank(32, F, 1.0),
+    }
 
 
 def _v4(random: _Random, C: int) -> Arrays:

@@ -81,7 +81,7 @@ def file_state(official: Mapping[str, np.ndarray], version: str) -> np.ndarray:
     """
     if version == "v4":
         wkv = [official[name] for name in ("aa", "bb", "pp")]  # (L, C) each
-    elif version == "v7":
+    elif version in ("v7", "v7a", "v8-rc00"):
         wkv = [official["wkv"].swapaxes(2, 3)]  # (L, H, key, value)
     else:
         wkv = [official["wkv"]]  # (L, H, key, value)

@@ -9,6 +9,8 @@ last token, each tensor in the package's own orientation: ``att_x`` and ``ffn_x`
 ``aa``, ``bb``, ``pp`` (L, C) for v4, ``wkv`` (L, H, key, value) for v5 and v6, (L, H, value, key)
 for v7.
 
+The package does not run v7a and v8-rc00: ``deep_torch`` does, by the formulas of BlinkDL's demos.
+
 Tensors ``blocks.N.att.time_state`` are the state to begin with. The package reads them for v5 and
 v6; for v7 it has no code, so they are put into the state that it begins with, as they are.
 """
@@ -42,7 +44,7 @@ def run_official(
     raw : mapping of str to ndarray, float32
         Tensors by their names in a BlinkDL checkpoint.
     version : str
-        One of v4, v5.0, v5.1, v5.2, v6, v7.
+        One of ``checkpoints.VERSIONS``.
     tokens : sequence of int
         Passed one at a time.
     dtype : str
@@ -84,6 +86,17 @@ def _tuned_v7(raw: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [raw.pop(f"blocks.{layer}.att.time_state") for layer in range(len(names))]
 
 
+def _answer_deep(
+    raw: dict[str, np.ndarray], tokens: list[int], answer: str, torch: Any, path: str, kind: Any
+) -> None:
+    """Write what the formulas of BlinkDL's demos give: the package does not run these versions."""
+    from deep_torch import run_deep  # type: ignore[import-not-found]
+
+    tensors = {name: torch.from_numpy(x).to(kind) for name, x in raw.items()}
+    torch.save(tensors, path)
+    np.savez(answer, **run_deep({name: x.float() for name, x in tensors.items()}, tokens))
+
+
 def main(given: str, answer: str) -> None:
     """Do the work in the child process."""
     with np.load(given) as arrays:
@@ -93,14 +106,18 @@ def main(given: str, answer: str) -> None:
     os.environ.update(RWKV_V7_ON=str(int(version == "v7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0")
 
     import torch  # type: ignore[import-not-found]
-    from rwkv.model import RWKV  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
     tuned = _tuned_v7(raw) if version == "v7" else []
     path = Path(given).with_name("checkpoint")  # the package appends .pth
     kind = getattr(torch, dtype)
+    if version in ("v7a", "v8-rc00"):
+        _answer_deep(raw, tokens, answer, torch, f"{path}.pth", kind)
+        return
     tensors = {name: torch.from_numpy(x).to(kind) for name, x in raw.items()}
     torch.save(tensors, f"{path}.pth")
+    from rwkv.model import RWKV  # type: ignore[import-not-found]
+
     model = RWKV(str(path), "cpu fp32")
     logits: list[np.ndarray] = []
     state: Any = model.generate_zero_state() if tuned else None

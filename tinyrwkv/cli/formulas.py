@@ -25,6 +25,7 @@ MODES = {
     op.ADD: "x += {}",
     op.GATED_ADD: "x += gate * {}",
     op.LOGITS: "logits = {}",
+    op.MULTIPLY: "y *= {}",
 }
 
 

@@ -16,10 +16,17 @@ from ..errors import UnsupportedError
 from ..kernels.abi import MAX_TOKENS
 from ..program.head import HEAD_ROWS
 from ..program.operations import Extent
+from ..versions.forms import DEEP_TABLE
 from .steps import EMBEDDING_STEP, SYSTEM_PAGE, Steps, furthest, pages
 
 STRIPE = max(1 << 16, 2 * SYSTEM_PAGE)
-"""Bytes from one border to the next in a tensor from which a token reads one row."""
+"""Bytes from one border to the next in a tensor from which a token reads one row, at least."""
+
+STRIPES = 1 << 12
+"""Stripes of one tensor: the system limits the pieces of a process's memory to 65,530."""
+
+
+EMBEDDING = ("emb.weight", "emb.weight.scale")
 
 
 class _Rows(NamedTuple):
@@ -29,19 +36,28 @@ class _Rows(NamedTuple):
     row_bytes: int
     nbytes: int
 
+    @property
+    def stripe(self) -> int:
+        """Bytes from one border to the next, a power of 2."""
+        stripe = STRIPE
+        while self.nbytes > STRIPES * stripe:
+            stripe *= 2
+        return stripe
+
     def most_resident(self, rows: int) -> int:
         """Return the most bytes that reading this number of rows makes resident."""
-        stripes_of_a_row = 1 + -(-self.row_bytes // STRIPE)
+        stripes_of_a_row = 1 + -(-self.row_bytes // self.stripe)
         all_of_it = pages(self.offset, self.offset + self.nbytes)
-        return min(all_of_it, rows * stripes_of_a_row * STRIPE)
+        return min(all_of_it, rows * stripes_of_a_row * self.stripe)
 
     def stripes(self, row: int) -> Extent:
         """Return the stripes that a row lies in."""
+        stripe = self.stripe
         start = self.offset // SYSTEM_PAGE * SYSTEM_PAGE
         begin = self.offset + row * self.row_bytes - start
-        first = begin // STRIPE
-        last = (begin + self.row_bytes - 1) // STRIPE
-        return start + first * STRIPE, start + (last + 1) * STRIPE + SYSTEM_PAGE
+        first = begin // stripe
+        last = (begin + self.row_bytes - 1) // stripe
+        return start + first * stripe, start + (last + 1) * stripe + SYSTEM_PAGE
 
 
 class Limit(Protocol):
@@ -68,8 +84,12 @@ class ResidentLimit:
 
     The system maps more than the page that is touched: its neighbours, or a whole piece of up to
     2 MB that its cache holds together. But it never maps beyond a border between two kinds of
-    advice. So there is such a border between any two steps, and also every 64 KB in tensors from
-    which a token reads one row. At a border, one page gets MADV_DONTDUMP, which means nothing here.
+    advice. So there is such a border between any two steps, and also every 64 KB or more in
+    tensors from which a token reads one row. At a border, one page gets MADV_DONTDUMP, which means
+    nothing here.
+
+    A deep embedding is read in every layer. What the tokens of a call read of it is dropped after
+    the call, and always has room.
 
     Parameters
     ----------
@@ -133,8 +153,8 @@ class ResidentLimit:
         """Advise single pages, to keep the system from mapping beyond them."""
         extents = itertools.chain.from_iterable(self.steps.extents)
         borders = list(itertools.chain.from_iterable(extents))
-        for tensor in _embedding(self.steps):
-            borders += range(tensor.offset, tensor.offset + tensor.nbytes, STRIPE)
+        for tensor in _rows(self.steps, *EMBEDDING, DEEP_TABLE):
+            borders += range(tensor.offset, tensor.offset + tensor.nbytes, tensor.stripe)
         size = self.file.size
         self.file.advise("MADV_NOHUGEPAGE")
         last = 0
@@ -185,8 +205,10 @@ class ResidentLimit:
     def _to_drop(self, first: int, last: int, ids: np.ndarray) -> Iterator[Extent]:
         """Yield what to drop after the steps from cut `first` to cut `last`."""
         if first == EMBEDDING_STEP and self._drops[EMBEDDING_STEP]:
-            for tensor in _embedding(self.steps):
+            for tensor in _rows(self.steps, *EMBEDDING):
                 yield from {tensor.stripes(int(token)) for token in ids}
+        for tensor in _rows(self.steps, DEEP_TABLE):
+            yield from {tensor.stripes(int(token)) for token in ids}
         # Extents side by side are dropped by one call.
         begin = end = 0
         for step in range(max(first, EMBEDDING_STEP + 1), last):
@@ -231,10 +253,10 @@ def least_resident(steps: Steps) -> int:
     return min(needed, pages(0, steps.file.size))
 
 
-def _embedding(steps: Steps) -> list[_Rows]:
-    """Return the tensors of the embedding."""
+def _rows(steps: Steps, *names: str) -> list[_Rows]:
+    """Return those of these tensors that the file has."""
     found = []
-    for name in ("emb.weight", "emb.weight.scale"):
+    for name in names:
         tensor = steps.file.tensors.get(name)
         if tensor:
             row_bytes = tensor.nbytes // tensor.shape[0]
@@ -244,16 +266,21 @@ def _embedding(steps: Steps) -> list[_Rows]:
 
 def _bytes_of_one_run(steps: Steps) -> list[int]:
     """Return the most bytes that each step makes resident when it runs."""
-    embedding = sum(tensor.most_resident(MAX_TOKENS) for tensor in _embedding(steps))
+    embedding = sum(tensor.most_resident(MAX_TOKENS) for tensor in _rows(steps, *EMBEDDING))
     others = steps.extents[EMBEDDING_STEP + 1 :]
     return [embedding, *(sum(pages(*extent) for extent in step) for step in others)]
 
 
 def _always_resident(steps: Steps) -> int:
-    """Return the bytes that no step drops: the tokenizer, and what several steps read."""
+    """Return the bytes that no step drops: the tokenizer, and what several steps read.
+
+    Of a deep embedding, these are the rows of the tokens that are read.
+    """
     size = steps.file.size
-    read_by_one = sorted(extent for step in steps.extents for extent in step)
-    total, end = 0, 0
+    deep = _rows(steps, DEEP_TABLE)
+    others = [(rows.offset, rows.offset + rows.nbytes) for rows in deep]
+    read_by_one = sorted([*others, *(extent for step in steps.extents for extent in step)])
+    total, end = sum(rows.most_resident(MAX_TOKENS) for rows in deep), 0
     for start, stop in [*read_by_one, (size, size)]:
         if start > end:
             total += pages(end, start)

@@ -31,6 +31,7 @@ FORMS: dict[int, Callable[[Call, Any], None]] = {
     op.CHOOSE: numpy_head.choose,
     op.EXACT: numpy_head.exact,
     op.GATHER: numpy_head.gather,
+    op.DEEP: numpy_pointwise.deep,
 }
 """By opcode, the function that runs the operation; it takes the call and the fields."""
 

@@ -86,6 +86,8 @@ def matmul(call: Call, fields: Any) -> None:
             y = y * call.shared(fields.gate, rows)[:, block]
         if fields.mode in (op.ADD, op.GATED_ADD):
             out[:, block] += y
+        elif fields.mode == op.MULTIPLY:
+            out[:, block] *= y
         else:
             out[:, block] = y
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..file import int4
+from ..file.quant import SCALE_BYTES, without_scales
 from ..kernels import abi as op
-from .numpy_call import I16, Call
+from .numpy_call import I16, WEIGHT_TYPES, Call
 
 LAYER_NORM_EPSILON = np.float32(1e-5)
 
@@ -29,6 +30,25 @@ def embed(call: Call, fields: Any) -> None:
     if fields.kind == op.INT8:
         scale = call.vector(fields.scale, V)
         x *= scale[call.ids, None]
+
+
+def deep(call: Call, fields: Any) -> None:
+    """Compute y = x @ M, where M is a small matrix of each token."""
+    rows, cols = fields.rows, fields.cols
+    row_bytes = op.row_bytes(fields.kind, rows * cols)
+    scale_bytes = SCALE_BYTES if fields.kind == op.INT8 else 0
+    start = fields.weight + call.ids.astype(np.int64) * fields.row_bytes  # (T,)
+    places = start[:, None] + np.arange(row_bytes + scale_bytes)
+    found = call.program.weights[places]  # (T, bytes)
+    if fields.kind == op.INT8:
+        M = without_scales(found)
+    else:
+        M = found.view(WEIGHT_TYPES[fields.kind]).astype(np.float32)
+    x = np.ones((call.tokens, 1), np.float32)
+    if fields.stride:
+        x = call.shared(fields.src, fields.stride)
+    y = call.shared(fields.dst, cols)
+    y[:] = np.matmul(x[:, None], M.reshape(-1, rows, cols))[:, 0]
 
 
 def norm(call: Call, fields: Any) -> None:

@@ -6,12 +6,14 @@ import math
 from typing import TypedDict
 
 from ..file.tensors import Tensor
+from ..kernels.abi import DEEP
+from ..versions.forms import DEEP_TABLE
 from .steps import SYSTEM_PAGE, Steps, pages, part_of
 
 TYPICAL_TOKENS = 200
 """Tokens after which the typical number of resident bytes is given."""
 
-PARTS = ("embedding", "time_mix", "channel_mix", "head", "tokenizer")
+PARTS = ("embedding", "time_mix", "channel_mix", "head", "deep_embedding", "tokenizer")
 
 
 class PartPlan(TypedDict):
@@ -88,7 +90,8 @@ def _parts(steps: Steps) -> list[PartPlan]:
         is_large = tensor.nbytes >= SYSTEM_PAGE
         part["resident_bytes_max"] += pages(0, tensor.nbytes) if is_large else tensor.nbytes
     for operation, touched in zip(steps.program.operations, steps.touched, strict=True):
-        parts[operation.part]["touched_bytes_per_token"] += touched
+        name = "deep_embedding" if operation.opcode == DEEP else operation.part
+        parts[name]["touched_bytes_per_token"] += touched
     return [part for part in parts.values() if part["file_bytes"]]
 
 
@@ -96,12 +99,15 @@ def _typical_bytes(steps: Steps) -> int:
     """Return the bytes of the file that are resident after some tokens from a cold start.
 
     Even if a token reads only some rows of a part, all pages of the part are soon in memory. There
-    are two exceptions: the embedding, and a head that computes few rows exactly.
+    are three exceptions: the embedding, a deep embedding, and a head that computes few rows
+    exactly.
     """
     tensors = steps.file.tensors
-    embedding = tensors["emb.weight"]
-    total = pages(0, steps.file.size) - pages(0, embedding.nbytes)
-    total += _typical_pages(embedding) * SYSTEM_PAGE
+    total = pages(0, steps.file.size)
+    for name in ("emb.weight", DEEP_TABLE):
+        if name in tensors:
+            total -= pages(0, tensors[name].nbytes)
+            total += _typical_pages(tensors[name]) * SYSTEM_PAGE
     rows = tensors.get("head.rows.weight")
     if rows:
         seen = _seen_bytes_of_head(steps, rows)
@@ -111,7 +117,7 @@ def _typical_bytes(steps: Steps) -> int:
 
 
 def _typical_pages(embedding: Tensor) -> int:
-    """Return how many pages of the embedding `TYPICAL_TOKENS` random tokens read."""
+    """Return how many pages of an embedding `TYPICAL_TOKENS` random tokens read."""
     row_bytes = embedding.nbytes // embedding.shape[0]
     all_pages = pages(0, embedding.nbytes) // SYSTEM_PAGE
     # A row begins at a multiple of `grain` bytes in its page; each of them is equally likely.

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..program.operations import OPERATIONS, Extent
 from ..program.program import Program
+from ..versions.forms import DEEP_TABLE
 
 SYSTEM_PAGE = mmap.PAGESIZE
 """Bytes of a page of the system's memory; pages of the file format are ``abi.PAGE``."""
@@ -61,7 +62,7 @@ class Steps:
         self.largest_layer_step = int(layer_steps.max())
         self._tensors = self._tensors_by_owner()
         self.extents = [self._extents(*step) for step in itertools.pairwise(self.cuts)]
-        self.scattered = self._regions("emb.weight", "head.rows.weight")
+        self.scattered = self._regions("emb.weight", "head.rows.weight", DEEP_TABLE)
         self.by_row = self.scattered + self._regions(".bundles", ".rows")
 
     def _tensors_by_owner(self) -> dict[Owner, list[Extent]]:
@@ -135,6 +136,8 @@ def part_of(name: str) -> str:
         return "channel_mix" if ".ffn." in name or ".ln2" in name else "time_mix"
     if name.startswith("emb."):
         return "embedding"
+    if name == DEEP_TABLE:
+        return "deep_embedding"
     if name.startswith("tokenizer."):
         return "tokenizer"
     return "head"

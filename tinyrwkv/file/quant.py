@@ -10,6 +10,9 @@ from ..errors import ArgumentError, UnsupportedError
 from . import int4
 
 _BLOCK = 1 << 18  # weights at a time: a block's float32 temporaries stay under 8 MB
+SCALE_BYTES = 4
+"""Bytes of the scale that stands behind each row of a table with scales."""
+
 _LARGEST_SCALE = 2.679e36  # 127 times as much is still finite in float32
 
 
@@ -100,6 +103,41 @@ def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return w
 
 
+def with_scales(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Put the scale of each row behind it, so that one page has both.
+
+    Parameters
+    ----------
+    q : ndarray, int8, shape (rows, n)
+    scale : ndarray, float32, shape (rows,)
+
+    Returns
+    -------
+    ndarray, uint8, shape (rows, n + 4)
+
+    Examples
+    --------
+    >>> table = with_scales(*quantize_rows(np.array([[63.5, -16.0]], np.float32)))
+    >>> table.shape, without_scales(table).tolist()
+    ((1, 6), [[63.5, -16.0]])
+    """
+    behind = scale.astype("<f4")[:, None].view(np.uint8)  # (rows, 4)
+    return np.concatenate([q.view(np.uint8), behind], axis=1)
+
+
+def without_scales(table: np.ndarray) -> np.ndarray:
+    """Return the float32 rows of what `with_scales` made, (..., n + 4) to (..., n)."""
+    q = table[..., :-SCALE_BYTES].view(np.int8)
+    weights: np.ndarray = q * scales_behind(table)[..., None]
+    return weights
+
+
+def scales_behind(table: np.ndarray) -> np.ndarray:
+    """Return the scales that stand behind the rows of a table, float32, shape (...)."""
+    bytes_of_scales = np.ascontiguousarray(table[..., -SCALE_BYTES:])
+    return bytes_of_scales.view("<f4")[..., 0]
+
+
 def _check_pair(q: object, scale: object) -> None:
     found = type(q).__name__
     if isinstance(q, np.ndarray) and isinstance(scale, np.ndarray):
@@ -148,6 +186,8 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
             weights[name] = tensor.astype(np.float32)
         elif name.endswith(("weight", "weight.a", "weight.b")) and int4.is_packed(tensor):
             weights[name] = int4.dequantize(tensor)
+        elif name.endswith(".table"):
+            weights[name] = without_scales(tensor)
         elif name.startswith("head."):  # codes and numbers of a preview
             weights[name] = tensor.copy()
         else:

@@ -26,7 +26,7 @@ The first tensor, and every tensor of at least `BIG` bytes, begins at a multiple
 
 BIG = 1 << 20
 
-VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7")
+VERSIONS = ("v4", "v5.0", "v5.1", "v5.2", "v6", "v7", "v7a", "v8-rc00")
 """The versions of RWKV, as `arch` in the metadata names them."""
 
 FETCH = "fetch the file again"

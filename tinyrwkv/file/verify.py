@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import ChecksumError, FormatError
-from . import int4
+from . import int4, quant
 from .header import HEADER_BYTES
 from .mapped import TensorFile, check_crc, open_file
 from .table import FETCH
@@ -17,7 +17,8 @@ from .tensors import Tensor
 
 _BYTES = 1 << 20  # to read at a time
 _NUMBERS = 1 << 18  # to check at a time
-_PACKED = (".weight", ".weight.a", ".weight.b", ".rows", ".bundles")  # what holds int4 as u8
+_PACKED = (".weight", ".weight.a", ".weight.b", ".rows", ".bundles", ".table")
+"""Endings of what holds numbers and their scales as u8."""
 
 
 def open_verified(path: str | os.PathLike[str]) -> TensorFile:
@@ -124,18 +125,26 @@ def _check_numbers(file: TensorFile, tensor: Tensor) -> None:
 
 
 def _check_scales(file: TensorFile, tensor: Tensor) -> None:
-    """Raise a FormatError if a scale of a matrix in int4 is NaN or infinite."""
+    """Raise a FormatError if a scale among packed numbers is NaN or infinite."""
     rows = file[tensor.name]
-    step = max(1, _NUMBERS // rows.shape[1])
+    row_bytes = tensor.nbytes // len(rows)
+    step = max(1, _NUMBERS // row_bytes)
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
-        scales = int4.unpack(_rows_of_int4(file, tensor, part))[1]
-        is_bad = ~np.isfinite(scales).reshape(len(part), -1)
+        scales = _scales(file, tensor, part).reshape(len(part), -1)
+        is_bad = ~np.isfinite(scales)
         if is_bad.any():
             at = int(is_bad.any(axis=1).argmax())
-            number = scales.reshape(len(part), -1)[at, is_bad[at].argmax()]
+            number = scales[at, is_bad[at].argmax()]
             raise _not_finite(file, tensor, f"a scale of {number} in row {first + at:,}")
-        file.drop(tensor.offset + first * rows.shape[1], part.nbytes)
+        file.drop(tensor.offset + first * row_bytes, part.nbytes)
+
+
+def _scales(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray:
+    """Return the scales among the bytes of some rows."""
+    if tensor.name.endswith(".table"):
+        return quant.scales_behind(part)
+    return int4.unpack(_rows_of_int4(file, tensor, part))[1]
 
 
 def _rows_of_int4(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zlib
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -91,22 +93,55 @@ class Writer:
         FormatError
             The disk refused the bytes.
         """
+        shape = array.shape if isinstance(array, np.ndarray) else ()
+        self.add_blocks(name, shape, [array], page_aligned)
+
+    def add_blocks(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        blocks: Iterable[np.ndarray],
+        page_aligned: bool = False,
+    ) -> None:
+        """Write one tensor a few rows at a time, as `add` writes a whole one.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+            Of the tensor.
+        blocks : iterable of ndarray
+            Its rows in order, all of one type.
+        page_aligned : bool
+
+        Raises
+        ------
+        ArgumentError, FormatError
+            As for `add`, or the blocks have other rows than the shape.
+        """
         if self._file is None:
             what = (self.path, f"tensor {show(name)}", "a closed writer", "an open one")
             sentence = f"{self.path}: the writer is closed, so tensor {show(name)} is too late"
             raise ArgumentError(*what, "add it inside the `with` block", sentence)
-        self._check_call(name, array)
-        tensor = self._place(name, array, page_aligned)
-        values = np.ascontiguousarray(array, DTYPES[tensor.dtype])
-        data = values.reshape(-1).view(np.uint8).data
-        try:
-            with os_errors(self.path, "write"):
-                self._file.seek(tensor.offset)  # the gap reads as zeros
-                self._file.write(data)
-        except BaseException:
+        file, tensor = self._file, None
+        done = crc = 0
+        for block in blocks:
+            self._check_call(name, block)
+            if tensor is None:
+                tensor = self._place(name, block.dtype, shape, page_aligned)
+            values = np.ascontiguousarray(block, DTYPES[tensor.dtype])
+            data = values.reshape(-1).view(np.uint8).data
             self._file = None  # an incomplete file takes nothing more
-            raise
-        self.tensors[name] = tensor._replace(crc32=zlib.crc32(data))
+            with os_errors(self.path, "write"):
+                file.seek(tensor.offset + done)  # the gap before a tensor reads as zeros
+                file.write(data)
+            crc = zlib.crc32(data, crc)
+            done += len(data)
+        if tensor is None or done != tensor.nbytes:
+            what = (self.path, f"tensor {show(name)}", f"{done} bytes", f"those of {shape}")
+            raise ArgumentError(*what, "give all rows of the tensor")
+        self._file = file
+        self.tensors[name] = tensor._replace(crc32=crc)
         self._end = tensor.offset + tensor.nbytes
 
     def _check_call(self, name: str, array: np.ndarray) -> None:
@@ -120,19 +155,22 @@ class Writer:
             what = (self.path, f"tensor {shown}", found, "an array and a name")
             raise ArgumentError(*what, "give a str and a NumPy array")
 
-    def _place(self, name: str, array: np.ndarray, page_aligned: bool) -> Tensor:
-        """Return the table's row for the array that is written next, with a checksum of 0."""
-        little_endian = array.dtype.newbyteorder("<")
-        dtype = array.dtype.name  # check_tensor refuses it if the format does not have it
+    def _place(
+        self, name: str, kind: np.dtype[Any], shape: tuple[int, ...], page_aligned: bool
+    ) -> Tensor:
+        """Return the table's row for the tensor that is written next, with a checksum of 0."""
+        little_endian = kind.newbyteorder("<")
+        dtype = kind.name  # check_tensor refuses it if the format does not have it
         for key, known in DTYPES.items():
             if known == little_endian:
                 dtype = key
-        align = table.FILE_PAGE if page_aligned else table.alignment(array.nbytes)
+        nbytes = math.prod(shape) * kind.itemsize
+        align = table.FILE_PAGE if page_aligned else table.alignment(nbytes)
         offset = round_up(self._end, align)
-        tensor = Tensor(name, dtype, array.shape, offset, array.nbytes, crc32=0)
-        entry = {**tensor._asdict(), "shape": list(array.shape)}
+        tensor = Tensor(name, dtype, shape, offset, nbytes, crc32=0)
+        entry = {**tensor._asdict(), "shape": list(shape)}
         try:
-            return table.check_tensor(self.path, entry, self._end, offset + array.nbytes)
+            return table.check_tensor(self.path, entry, self._end, offset + nbytes)
         except FormatError as error:
             what = (error.file, error.object, error.found, error.expected)
             raise ArgumentError(*what, "give another") from None

@@ -27,7 +27,7 @@ PAGE = 4096
 # Operations.
 
 EMBED, NORM, SHIFT, QUANTIZE, MATMUL, PREDICT, SPARSE, WKV4, WKV5, WKV7, SELECT, SYNC = range(12)
-LEVEL, PREVIEW, CHOOSE, EXACT, GATHER = range(12, 17)
+LEVEL, PREVIEW, CHOOSE, EXACT, GATHER, DEEP = range(12, 18)
 
 NONE = -1
 """The value of a field that does not apply."""
@@ -64,11 +64,12 @@ _FIELDS = {
     CHOOSE: "wanted scores rows dst",
     EXACT: "weight scale kind cols src src_scale src_sums first rows dst dst_stride scores lowest",
     GATHER: "places place_bytes src rows",
+    DEEP: "weight kind row_bytes src stride rows cols dst",
 }
 
 _NAMES = (
     "EMBED NORM SHIFT QUANTIZE MATMUL PREDICT SPARSE WKV4 WKV5 WKV7 SELECT SYNC "
-    "LEVEL PREVIEW CHOOSE EXACT GATHER"
+    "LEVEL PREVIEW CHOOSE EXACT GATHER DEEP"
 )
 NAMES = dict(enumerate(_NAMES.split()))
 """The name of each opcode."""
@@ -110,6 +111,7 @@ PREVIEW_AT = _places(PREVIEW)
 CHOOSE_AT = _places(CHOOSE)
 EXACT_AT = _places(EXACT)
 GATHER_AT = _places(GATHER)
+DEEP_AT = _places(DEEP)
 
 # Values of fields.
 
@@ -126,7 +128,7 @@ def row_bytes(kind: int, cols: int) -> int:
 IDENTITY, SIGMOID, TANH, SILU, SQUARED_RELU, DECAY_V6, DECAY_V7, RELU = range(8)
 """Activations that a matrix product can end with."""
 
-STORE, ADD, GATED_ADD, LOGITS = range(4)
+STORE, ADD, GATED_ADD, LOGITS, MULTIPLY = range(5)
 """Modes: what is done with a product. LOGITS stores it in the output of the call."""
 
 # Arguments of a call: the place of each in a block of int64.

@@ -18,6 +18,7 @@ from .abi import (
     LOGITS,
     MATMUL_AT,
     MAX_TOKENS,
+    MULTIPLY,
     NONE,
     OUT,
     PRIVATE,
@@ -244,6 +245,9 @@ def finish(args: Arguments, fields: Fields, row: Int, n: Int, t: Int, dots: Addr
         gate = f32_at(args[SHARED] + fields[MATMUL_AT.gate] + offset)
         for i in range(n):
             out[i] = out[i] + gate[i] * y[i]
+    elif mode == MULTIPLY:
+        for i in range(n):
+            out[i] = out[i] * y[i]
     else:
         for i in range(n):
             out[i] = y[i]

@@ -7,11 +7,13 @@ place that a field names. `run` calls these kernels.
 from __future__ import annotations
 
 from .abi import (
+    DEEP_AT,
     EMBED_AT,
     F16,
     F32,
     IDS,
     INT4,
+    INT8,
     MAX_TOKENS,
     NEW,
     NONE,
@@ -55,6 +57,40 @@ def embed(args: Arguments, fields: Fields) -> None:
             scale = f32_at(args[WEIGHTS] + fields[EMBED_AT.scale])[token]
             for c in range(first, last):
                 x[c] = f32(i8_at(row)[c]) * scale
+
+
+@kernel
+def deep(args: Arguments, fields: Fields) -> None:
+    """dst = src @ M, where M is a small matrix of the token; the scale of an int8 one is behind it.
+
+    Threads share out the columns.
+    """
+    kind, stride = fields[DEEP_AT.kind], fields[DEEP_AT.stride]
+    rows, cols = i32(fields[DEEP_AT.rows]), i32(fields[DEEP_AT.cols])
+    first, last = share(args, cols, 1)
+    for t in range(i32(args[TOKENS])):
+        token = i64(i32_at(args[IDS])[t])
+        m = args[WEIGHTS] + fields[DEEP_AT.weight] + token * fields[DEEP_AT.row_bytes]
+        x = f32_at(args[SHARED] + fields[DEEP_AT.src] + i64(t) * stride * 4)
+        y = f32_at(args[SHARED] + fields[DEEP_AT.dst] + i64(t) * cols * 4)
+        scale = f32(1)
+        if kind == INT8:
+            scale = f32_at(m + i64(rows) * cols)[0]
+        for c in range(first, last):
+            total = f32(0)
+            for r in range(rows):
+                total += x[r] * weight_at(kind, m, i32(r * cols + c))
+            y[c] = total * scale
+
+
+@part
+def weight_at(kind: Int, weights: Address, i: Int) -> Float:
+    """Return one weight as float32, that of int8 without its scale."""
+    if kind == INT8:
+        return f32(i8_at(weights)[i])
+    if kind == F16:
+        return half(u16_at(weights)[i])
+    return f32_at(weights)[i]
 
 
 @kernel

@@ -7,7 +7,7 @@ from .common import LINE, i32, kernel
 from .head import choose, exact, gather, level, preview
 from .int4 import matmul_int4
 from .matmul import matmul
-from .pointwise import embed, norm, quantize, select, shift
+from .pointwise import deep, embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
 from .sparse import predict, sparse
 from .types import Arguments, Fields, Int
@@ -69,6 +69,8 @@ def run_rest(args: Arguments, code: Int, fields: Fields) -> None:
         exact(args, fields)
     elif code == op.GATHER:
         gather(args, fields)
+    elif code == op.DEEP:
+        deep(args, fields)
     elif code == op.EMBED:
         embed(args, fields)
     elif code == op.SELECT and args[op.HEAD] == op.HEAD_OF_LAST and args[op.TOKENS] > 1:

@@ -3,8 +3,10 @@
 ::
 
     x = x + gate * (V @ relu(K @ xk)^2)        v7 has no gate
+    x = x + V @ (relu(K @ xk)^2 * factor)      v7a: factor = s0 + S2 @ (S1 @ xn) @ M
+    x = x + M * (V @ relu(K @ xk)^2)           v8 rc00
 
-There are three forms:
+In v7a and v8 rc00, M is a matrix or a vector of the token in this layer. There are three forms:
 
 - K and V are dense matrices;
 - V is a table of rows, and only the rows of neurons that are not 0 are read;
@@ -18,6 +20,7 @@ from typing import NamedTuple
 
 from ..file.tensors import Tensor
 from ..kernels import abi as op
+from ..versions.forms import DEEP_RANK, DEEP_TABLE, LIKE_V7, deep_shape
 from .builder import Builder, Finish, Input, Matrix, product_fields
 
 
@@ -45,15 +48,21 @@ def channel_mix(builder: Builder, layer: int) -> None:
     builder.begin("channel_mix", layer)
     C, F = builder.C, builder.config["n_ffn"]
     ffn = f"blocks.{layer}.ffn."
-    gated = builder.config["arch"] != "v7"
+    arch = builder.config["arch"]
+    gated = arch not in LIKE_V7
+    has_gate = gated or arch == "v8-rc00"
     ffn_x = builder.layer_state(layer) + 4 * C  # after att_x
     builder.norm(f"blocks.{layer}.ln2")
     builder.shift(ffn + "token_shift", 2 if gated else 1, ffn_x)
     hidden = builder.shared.floats("hidden", F)
-    gate = builder.shared.floats("ffn gate", C) if gated else op.NONE
+    gate = builder.shared.floats("ffn gate", C) if has_gate else op.NONE
     _write_keys(builder, ffn, hidden)
     if gated:
         builder.project(ffn + "receptance.weight", builder.mixed_input(1), gate, op.SIGMOID)
+    elif has_gate:
+        own_matrix(builder, layer, op.ONES, 0, gate)  # 1 @ M
+    if arch == "v7a":
+        _write_factors(builder, layer, hidden)
     builder.sync()
     _write_values(builder, ffn, hidden, gate)
     builder.sync()
@@ -69,6 +78,41 @@ def _write_keys(builder: Builder, ffn: str, hidden: int) -> None:
         predicted_key(builder, ffn, bundles, xk, network, hidden)
     else:
         builder.matmul(ffn + "key.weight", xk, hidden, Finish(op.SQUARED_RELU))
+
+
+def _write_factors(builder: Builder, layer: int, hidden: int) -> None:
+    """Add hidden = hidden * (s0 + S2 @ (S1 @ xn) @ M)."""
+    ffn = f"blocks.{layer}.ffn."
+    low = builder.shared.floats("low own", DEEP_RANK)
+    product = builder.shared.floats("own", DEEP_RANK)
+    xn = builder.private.floats("xn", builder.C)
+    builder.matmul(ffn + "s1.weight", builder.input(xn, builder.C, shared=False), low)
+    builder.sync()
+    own_matrix(builder, layer, low, DEEP_RANK, product)
+    builder.sync()
+    x = builder.input(product, DEEP_RANK, shared=True)
+    finish = Finish(bias=builder.vector(ffn + "s0"), mode=op.MULTIPLY)
+    builder.matmul(ffn + "s2.weight", x, hidden, finish)
+
+
+def own_matrix(builder: Builder, layer: int, src: int, stride: int, dst: int) -> None:
+    """Add dst = src @ M, where M is the matrix of the token in this layer."""
+    table = builder.file.tensors[DEEP_TABLE]
+    kind = op.INT8 if table.dtype == "u8" else op.KINDS[table.dtype]
+    row_bytes = table.nbytes // table.shape[0]
+    rows, columns = deep_shape(builder.config)
+    builder.emit(
+        op.DEEP,
+        f"blocks.{layer}.ffn.deep_emb",
+        weight=table.offset + layer * (row_bytes // table.shape[1]),
+        kind=kind,
+        row_bytes=row_bytes,
+        src=src,
+        stride=stride,
+        rows=rows,
+        cols=columns,
+        dst=dst,
+    )
 
 
 def _write_values(builder: Builder, ffn: str, hidden: int, gate: int) -> None:

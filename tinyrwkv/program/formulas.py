@@ -132,4 +132,10 @@ FORMULAS: dict[int, Words] = {
         kernel="head.gather",
         numpy_form="numpy_head.gather",
     ),
+    op.DEEP: Words(
+        "y = x @ M, M of this token in this layer",
+        emitter="channel_mix.own_matrix",
+        kernel="pointwise.deep",
+        numpy_form="numpy_pointwise.deep",
+    ),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from ..file.quant import SCALE_BYTES
 from ..kernels import abi as op
 
 Part = Literal["embedding", "time_mix", "channel_mix", "head"]
@@ -75,6 +76,11 @@ def _no_matrices(fields: Any) -> list[Extent]:
 def _embedding_row(fields: Any) -> int:
     scale = 4 if fields.kind == op.INT8 else 0
     return int(op.row_bytes(fields.kind, fields.width) + scale)
+
+
+def _own_matrix(fields: Any) -> int:
+    scale = SCALE_BYTES if fields.kind == op.INT8 else 0
+    return int(fields.rows * op.row_bytes(fields.kind, fields.cols)) + scale
 
 
 def _norm_vectors(fields: Any) -> int:
@@ -189,4 +195,5 @@ OPERATIONS: dict[int, Reads] = {
     op.CHOOSE: Reads(_one_number, _no_matrices),
     op.EXACT: Reads(_no_bytes, _exact_rows),
     op.GATHER: Reads(_places_touched, _places),
+    op.DEEP: Reads(_own_matrix, _no_matrices),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..kernels import abi as op
-from ..versions.forms import SHIFTED
+from ..versions.forms import LIKE_V7, SHIFTED
 from .builder import FLOATS, Builder, Finish, Input
 
 
@@ -41,7 +41,7 @@ class TimeMix:
         builder.shift(self.att + "token_shift", len(SHIFTED[self.arch]), self.att_x, delta)
         if self.arch == "v4":
             self.wkv4()
-        elif self.arch == "v7":
+        elif self.arch in LIKE_V7:
             self.wkv7()
         else:
             self.wkv5()

@@ -10,14 +10,23 @@ from typing import Any
 import numpy as np
 
 from ..errors import FormatError, UnsupportedError
-from ..file import int4
+from ..file import int4, quant
 from ..file.config import Config
 from ..file.header import MINOR
 from ..file.table import FILE_PAGE
 from ..file.table import VERSIONS as VERSIONS  # to be imported from here too
 from ..file.tensors import UPDATE, TensorFile
 from ..kernels.abi import BLOCK
-from .forms import CODE_BITS, QUANTISED, SHIFTED, preview_levels
+from .forms import (
+    CODE_BITS,
+    DEEP_RANK,
+    DEEP_TABLE,
+    LIKE_V7,
+    QUANTISED,
+    SHIFTED,
+    deep_shape,
+    preview_levels,
+)
 
 KEPT = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
 """Tensors that a model file may have in addition: the layer norm that its embedding contains.
@@ -78,13 +87,16 @@ def _each_shape(config: Mapping[str, Any], names: Container[str]) -> Iterator[tu
         yield from _stored(name, shape, names, config.get("dtype")).items()
 
 
-def _dense_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+def _dense_shapes(config: Any) -> Iterator[tuple[str, Shape]]:
     arch, C, V = config["arch"], config["n_embd"], config["vocab_size"]
     yield "emb.weight", (V, C)
     for layer in range(config["n_layer"]):
         for name, shape in _block(arch, C, config["n_ffn"], is_first=layer == 0).items():
             yield f"blocks.{layer}.{name}", shape
     yield from (("ln_out.weight", (C,)), ("ln_out.bias", (C,)), ("head.weight", (V, C)))
+    rows, columns = deep_shape(config)
+    if rows:
+        yield DEEP_TABLE, (V, config["n_layer"], rows * columns)
 
 
 def _block(arch: str, C: int, F: int, is_first: bool) -> dict[str, Shape]:
@@ -96,12 +108,16 @@ def _block(arch: str, C: int, F: int, is_first: bool) -> dict[str, Shape]:
         **{f"att.{name}": shape for name, shape in time_mix.items()},
         "ln2.weight": (C,),
         "ln2.bias": (C,),
-        "ffn.token_shift": (1 if arch == "v7" else 2, C),
+        "ffn.token_shift": (1 if arch in LIKE_V7 else 2, C),
         "ffn.key.weight": (F, C),
         "ffn.value.weight": (C, F),
     }
-    if arch != "v7":
+    if arch not in LIKE_V7:
         shapes["ffn.receptance.weight"] = (C, C)
+    if arch == "v7a":
+        shapes["ffn.s1.weight"] = (DEEP_RANK, C)
+        shapes["ffn.s2.weight"] = (F, DEEP_RANK)
+        shapes["ffn.s0"] = (F,)
     return shapes
 
 
@@ -115,7 +131,7 @@ def _time_mix(arch: str, C: int, is_first: bool) -> dict[str, Shape]:
     if arch == "v4":
         return shapes | {"time_decay": (C,), "time_first": (C,)}
     shapes |= {"ln_x.weight": (C,), "ln_x.bias": (C,)}
-    if arch == "v7":
+    if arch in LIKE_V7:
         return shapes | _small_matrices_v7(C, is_first) | {"k_k": (C,), "k_a": (C,), "r_k": (C,)}
     shapes |= {"time_decay": (C,), "bonus": (C,)}
     if arch != "v5.0":
@@ -359,6 +375,9 @@ def _typed_shapes(file: TensorFile) -> Iterator[tuple[str, str, Shape]]:
     config = file.config
     kept = ((name, (config["n_embd"],)) for name in KEPT if name in file.tensors)
     for name, shape in itertools.chain(_each_shape(config, file.tensors), kept):
+        if name == DEEP_TABLE:
+            yield name, *_table_form(file, shape)
+            continue
         if config["dtype"] == "int4" and _is_packed(name, shape, file.tensors):
             yield name, "u8", _packed_shape(name, shape)
             continue
@@ -377,6 +396,18 @@ def _is_packed(name: str, shape: Shape, names: Container[str]) -> bool:
     width = shape[-1]
     fits = isinstance(width, int) and width % int4.GROUP == 0
     return (is_matrix or name.endswith(".rows")) and fits and f"{name}.scale" not in names
+
+
+def _table_form(file: TensorFile, shape: Shape) -> tuple[str, Shape]:
+    """Return type and shape of the table of a deep embedding: floats, or int8 with its scale.
+
+    The scale of a matrix stands behind it, so that the same page has both.
+    """
+    found = file.tensors.get(DEEP_TABLE)
+    if found is not None and found.dtype in ("f32", "f16"):
+        return found.dtype, shape
+    *tokens_and_layers, width = shape
+    return "u8", (*tokens_and_layers, int(width) + quant.SCALE_BYTES)
 
 
 def _packed_shape(name: str, shape: Shape) -> Shape:

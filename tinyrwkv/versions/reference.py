@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .forms import DEEP_RANK, DEEP_TABLE, LIKE_V7
 from .preview import Array, Tensors
 
 # To be imported from here too: a head with a preview is part of the mathematics.
@@ -82,8 +83,10 @@ def forward(
         x = x + out
 
         xx = layer_norm(x, block["ln2.weight"], block["ln2.bias"])  # (C,)
-        mix = channel_mix_v7 if config["arch"] == "v7" else channel_mix
-        out = mix(part(block, "ffn."), xx, before.ffn_x)
+        ffn = part(block, "ffn.")
+        if DEEP_TABLE in weights:
+            ffn["own"] = weights[DEEP_TABLE][token, i]  # (n,)
+        out = _channel_mix(config, ffn, xx, before.ffn_x)
         after.ffn_x[:] = xx
         x = x + out
 
@@ -104,13 +107,20 @@ def _time_mix(
 ) -> tuple[Array, Array, Array | None]:
     """Apply the time mix of a model's version; `v_first` belongs to v7, the others pass it on."""
     arch = config["arch"]
-    if arch == "v7":
+    if arch in LIKE_V7:
         return time_mix_v7(att, x, x_prev, state, v_first, config["ln_x_eps"])
     if arch == "v4":
         return *time_mix_v4(att, x, x_prev, state), v_first
     if arch == "v6":
         return *time_mix_v6(att, x, x_prev, state, config["ln_x_eps"]), v_first
     return *time_mix_v5(att, x, x_prev, state, config["ln_x_eps"]), v_first
+
+
+def _channel_mix(config: Mapping[str, Any], ffn: Tensors, x: Array, x_prev: Array) -> Array:
+    """Apply the channel mix of a model's version."""
+    mixes = {"v7": channel_mix_v7, "v7a": channel_mix_v7a, "v8-rc00": channel_mix_v8}
+    mix = mixes.get(config["arch"], channel_mix)
+    return mix(ffn, x, x_prev)
 
 
 # RWKV-4
@@ -329,6 +339,32 @@ def channel_mix_v7(ffn: Tensors, x: Array, x_prev: Array) -> Array:
     (xk,) = token_shift(x, x_prev, ffn["token_shift"])  # (C,)
     k: Array = np.square(np.maximum(ffn["key.weight"] @ xk, 0))  # (F,)
     return ffn["value.weight"] @ k
+
+
+def channel_mix_v7a(ffn: Tensors, x: Array, x_prev: Array) -> Array:
+    """Weigh the keys that match by what the token is, in v7a (DeepEmbed).
+
+    ::
+
+        f   = s0 + S2 @ E^T @ S1 @ x                       E: the token's own matrix in this layer
+        out = V @ (relu(K @ xk)^2 * f)
+    """
+    E = ffn["own"].reshape(DEEP_RANK, DEEP_RANK)
+    low = ffn["s1.weight"] @ x  # (D,), of x as it is: no token is mixed in
+    f = ffn["s0"] + ffn["s2.weight"] @ (low @ E)  # (F,)
+    (xk,) = token_shift(x, x_prev, ffn["token_shift"])  # (C,)
+    k: Array = np.square(np.maximum(ffn["key.weight"] @ xk, 0))  # (F,)
+    return ffn["value.weight"] @ (k * f)
+
+
+def channel_mix_v8(ffn: Tensors, x: Array, x_prev: Array) -> Array:
+    """Weigh the sum of the values by what the token is, in v8 rc00.
+
+    ::
+
+        out = e * (V @ relu(K @ xk)^2)                     e: the token's own vector in this layer
+    """
+    return ffn["own"] * channel_mix_v7(ffn, x, x_prev)
 
 
 # What the blocks share
