@@ -21,12 +21,14 @@ from benchmarks.random_model import sizes
 from converters.checkpoint.raw_shapes import Sizes, raw_shapes
 from tinyrwkv.errors import os_errors
 from tinyrwkv.file.output import Kind, new_file
+from tinyrwkv.versions.forms import LIKE_V7
 from tinyrwkv.versions.layout import VERSIONS
 
 NOTHING = Kind("an empty one", lambda path: False)
 """Another checkpoint may be one of somebody's own."""
 
-RANKS = {"v6": {"D": 32, "E": 64}, "v7": {"w": 64, "a": 64, "v": 32, "g": 128}}
+_RANKS_V7 = {"w": 64, "a": 64, "v": 32, "g": 128}
+RANKS = {"v6": {"D": 32, "E": 64}, **dict.fromkeys(LIKE_V7, _RANKS_V7)}
 """Inner sizes of the matrices of low rank, as models of 768 channels have them."""
 
 
@@ -40,12 +42,17 @@ def values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
     if word in ("w0", "time_decay"):
         return rng.uniform(-5, 0, shape).astype(np.float32)
     if name.endswith(
-        ("ln0.weight", "ln1.weight", "ln2.weight", "ln_out.weight", "ln_x.weight", "k_k", "k_a")
+        (
+            *("ln0.weight", "ln1.weight", "ln2.weight", "ln_out.weight", "ln_x.weight"),
+            *("k_k", "k_a", "ffn.s0", "ffn.enn.weight"),
+        )
     ):
         return rng.uniform(0.7, 1.3, shape).astype(np.float32)
     spread = 0.2
     if name == "emb.weight":
         spread = 0.05
+    elif word in ("s_emb.weight", "s_emb_x.weight"):
+        spread = 0.1 if word == "s_emb.weight" else 0.1 / shape[1] ** 0.5
     elif name.endswith(".weight"):
         spread = (0.3 if word in ("output.weight", "value.weight") else 1.0) / shape[1] ** 0.5
     elif word[-1] in "12" and len(shape) > 1:  # applied from the right

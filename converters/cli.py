@@ -82,7 +82,7 @@ examples:
 INPUT is recognised by its contents: a PyTorch .pth (version 1.6 or newer; PyTorch is not needed),
 a .safetensors file, a .gguf of rwkv6 or rwkv7 (F32 to Q2_K), a .bin of rwkv.cpp, a .trwkv file, or
 the folder of one checkpoint. Of a checkpoint in several files, give any part, or all of them, or
-the index. The parts lie beside each other. The version of RWKV, 4 to 7, is recognised by the
+the index. The parts lie beside each other. The version of RWKV, 4 to 8 rc00, is recognised by the
 tensors. OUTPUT appears when it is complete; until then an older file of this name stays as it is.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tinyrwkv.file.config import ModelSizes
+from tinyrwkv.versions.forms import DEEP_RANK, LIKE_V7
 from tinyrwkv.versions.layout import FACTORED
 
 from ..read.source import SourceTensor
@@ -29,7 +30,7 @@ class Sizes(NamedTuple):
     Attributes
     ----------
     arch : str
-        "v4", "v5.0", "v5.1", "v5.2", "v6" or "v7".
+        "v4", "v5.0", "v5.1", "v5.2", "v6", "v7", "v7a" or "v8-rc00".
     n_layer, n_embd, n_ffn, n_head, head_size, vocab_size : int
     """
 
@@ -69,7 +70,7 @@ def ranks_of(tensors: dict[str, SourceTensor], arch: str) -> dict[str, int]:
     dict of str to int
         As `raw_shapes` takes them; what can't be told is left out.
     """
-    names = {"v6": _RANKS_V6, "v7": _RANKS_V7}.get(arch, {})
+    names = _RANKS_V7 if arch in LIKE_V7 else {"v6": _RANKS_V6}.get(arch, {})
     ranks = {}
     for letter, name in names.items():
         if name in tensors and len(tensors[name].shape) >= 2:
@@ -84,7 +85,7 @@ def raw_shapes(sizes: Sizes, ranks: dict[str, int], bonus: str = "time_faaaa") -
     ----------
     sizes : Sizes
     ranks : dict of str to int
-        ``D`` and ``E`` of v6; ``w``, ``a``, ``v``, ``g`` of v7.
+        ``D`` and ``E`` of v6; ``w``, ``a``, ``v``, ``g`` from v7 on.
     bonus : str
         The name of v5's bonus, "time_first" or "time_faaaa".
 
@@ -148,10 +149,19 @@ def _mixes(prefix: str, letters: str, C: int) -> Shapes:
 def _channel_mix(sizes: Sizes) -> Shapes:
     C, F = sizes.n_embd, sizes.n_ffn
     shapes: Shapes = {"key.weight": (F, C), "value.weight": (C, F)}
-    if sizes.arch == "v7":
-        return shapes | _mixes("x_", "k", C)
+    if sizes.arch in LIKE_V7:
+        return shapes | _mixes("x_", "k", C) | _deep_embedding(sizes)
     prefix = "time_maa_" if sizes.arch == "v6" else "time_mix_"
     return shapes | {"receptance.weight": (C, C)} | _mixes(prefix, "kr", C)
+
+
+def _deep_embedding(sizes: Sizes) -> Shapes:
+    """Return what the channel mix of a layer has for each token, and the matrices beside it."""
+    C, F, V, D = sizes.n_embd, sizes.n_ffn, sizes.vocab_size, DEEP_RANK
+    if sizes.arch == "v7a":
+        table: Shapes = {"s_emb.weight": (V, D * D), "s_emb_x.weight": (D * D, C)}
+        return table | {"s0": (1, 1, F), "s1": (C, D), "s2": (D, F)}
+    return {"enn.weight": (V, C)} if sizes.arch == "v8-rc00" else {}
 
 
 def _time_mix(sizes: Sizes, ranks: dict[str, int], bonus: str, layer: int) -> Shapes:
@@ -160,7 +170,7 @@ def _time_mix(sizes: Sizes, ranks: dict[str, int], bonus: str, layer: int) -> Sh
         shapes = _time_mix_v4(C)
     elif sizes.arch == "v6":
         shapes = _norm("ln_x", C) | _time_mix_v6(sizes, ranks)
-    elif sizes.arch == "v7":
+    elif sizes.arch in LIKE_V7:
         shapes = _norm("ln_x", C) | _time_mix_v7(sizes, ranks, layer)
     else:
         shapes = _norm("ln_x", C) | _time_mix_v5(sizes, bonus)

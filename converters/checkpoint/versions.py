@@ -9,6 +9,7 @@ from typing import cast
 
 from tinyrwkv.errors import FormatError, UnsupportedError, show
 from tinyrwkv.file.config import ModelSizes
+from tinyrwkv.versions.forms import LIKE_V7
 
 from ..read.source import SourceTensor
 from .raw_shapes import Shape, Sizes, factored, ranks_of, raw_shapes
@@ -17,8 +18,8 @@ Tensors = dict[str, SourceTensor]
 
 # Patterns of names that only such a relative of RWKV has, and what it is.
 _OTHERS = (
-    (r"\.s_emb", "RWKV-7 with DeepEmbed (x070a)"),
-    (r"\.qkv\.", "RWKV-7 with DEA attention (x070b)"),
+    (r"\.qkv\.", "RWKV-7b or RWKV-8 with DEA attention"),
+    (r"(^|[._])rosa\d*\.", "RWKV-8 with ROSA"),
     (r"self_attn\.|\.attn\.q_proj", "a hybrid with softmax attention layers"),
     (r"(^|[._])(experts?|router|moe)([._]|$)", "a mixture of experts"),
     (r"\.attn\.x_(proj|bias)", "RWKV-6 of flash-linear-attention"),
@@ -46,7 +47,7 @@ _TUNING_FIXES = {
 _PREDICTORS = re.compile(r"\.mlp\.fc[12]\.weight$|^head_l1\.weight$")
 # Layer 0 of v7 has no first value to mix with: what some checkpoints have there is never used.
 _UNUSED_V7 = ("blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2")
-_SUPPORTED = "plain RWKV-4, 5.0, 5.1, 5.2, 6 or 7"
+_SUPPORTED = "plain RWKV-4, 5.0, 5.1, 5.2, 6, 7, 7a or 8 rc00"
 _COMPLETE = f"give a complete checkpoint of {_SUPPORTED}"
 _TIED = (
     "give a complete checkpoint; if the head is tied to the embedding, give the folder of the "
@@ -145,7 +146,7 @@ def refuse_variants(path: str, names: list[str]) -> None:
 
 
 def detect(tensors: Tensors) -> str:
-    """Return the version: "v4", "v5.0", "v5.1", "v5.2", "v6" or "v7".
+    """Return the version: "v4", "v5.0", "v5.1", "v5.2", "v6", "v7", "v7a" or "v8-rc00".
 
     Parameters
     ----------
@@ -154,7 +155,9 @@ def detect(tensors: Tensors) -> str:
     """
     att = "blocks.0.att."
     if att + "r_k" in tensors or att + "k_k" in tensors:
-        return "v7"
+        if "blocks.0.ffn.s_emb.weight" in tensors:
+            return "v7a"
+        return "v8-rc00" if "blocks.0.ffn.enn.weight" in tensors else "v7"
     if att + "time_maa_x" in tensors:
         return "v6"
     if att + "ln_x.weight" not in tensors:
@@ -206,7 +209,7 @@ def check(path: str, tensors: Tensors) -> Checkpoint:
 def _without_unused(tensors: Tensors, arch: str) -> tuple[Tensors, list[str]]:
     """Return the tensors that the model uses, and notes about the others."""
     notes = []
-    if arch == "v7" and any(name in tensors for name in _UNUSED_V7):
+    if arch in LIKE_V7 and any(name in tensors for name in _UNUSED_V7):
         notes.append("the unused tensors blocks.0.att.v0, v1, v2 were left out")
         tensors = {name: one for name, one in tensors.items() if name not in _UNUSED_V7}
     if any(TIME_STATE.search(name) for name in tensors):
@@ -290,7 +293,7 @@ def _sizes(path: str, tensors: Tensors, arch: str) -> Sizes:
     elif arch in ("v5.0", "v5.1"):
         H = math.prod(shape("blocks.0.att.time_decay"))
     else:
-        by_head = {"v5.2": "time_decay", "v6": "time_faaaa", "v7": "r_k"}[arch]
+        by_head = {"v5.2": "time_decay", "v6": "time_faaaa"}.get(arch, "r_k")
         H = shape("blocks.0.att." + by_head, 2)[0]
         # rwkv.cpp squeezes [1, N] to [N] and adds a size at the end: that is one head, not N heads
         # of one channel.

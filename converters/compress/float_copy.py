@@ -13,6 +13,7 @@ from tinyrwkv.file.quant import dequantize_rows
 from tinyrwkv.file.tensors import TensorFile
 from tinyrwkv.versions.layout import MATRIX
 
+from ..write.edit import mapped_blocks
 from ..write.whole import ModelWriter
 
 Array = np.ndarray
@@ -45,7 +46,8 @@ class FloatCopy:
                 if f"{name}.scale" in source or is_packed(source, name):
                     writer.add(dense_name(name), dense_matrix(source, name))
                 elif not name.endswith(".scale"):
-                    writer.add(name, source[name])
+                    shape = source.tensors[name].shape
+                    writer.add_blocks(name, shape, mapped_blocks(source, name))
         self.model = load(path, threads=threads)
 
     def replace(self, name: str, weights: Array) -> None:

@@ -30,11 +30,19 @@ from ..techniques.predict_ffn import (
     PredictorSettings,
     find_prices,
     fit_layer,
+    order_at,
     predicted,
 )
 from ..techniques.preview_head import fit_preview, mean_probabilities, seen_bytes
 from ..techniques.round_int4 import round_int4
-from ..techniques.sparse_ffn import AnyNeurons, Neurons, PackedNeurons, Tensors, sparse_exact
+from ..techniques.sparse_ffn import (
+    AnyNeurons,
+    Neurons,
+    PackedNeurons,
+    Tensors,
+    hot_first,
+    sparse_exact,
+)
 from ..write.edit import Edits
 from .float_copy import dense_matrix, is_packed
 from .spectra import Spectra, matrix
@@ -266,20 +274,36 @@ def sparsify_ffn(
         params = {"mode": "predict", **settings._asdict()}
 
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {}
-    for ffn, (tensors, _) in zip(layers, made, strict=True):
-        named = {ffn + end: array for end, array in tensors.items()}
+    for ffn, layer in zip(layers, made, strict=True):
+        named = {ffn + end: array for end, array in layer.tensors.items()}
         edits[ffn + "key.weight"] = partial(_key_part, named)
         edits[_value(model, ffn)] = partial(_value_part, named)
+        for name in (ffn + "s0", ffn + "s2.weight"):
+            if name in model.file:  # the factors of v7a, one for each neuron
+                edits[name] = partial(_in_order, model, name, layer.order)
 
-    reports = [report for _, report in made]
+    reports = [layer.report for layer in made]
     mean = {name: sum(one[name] for one in reports) / len(reports) for name in reports[0]}
     report = {**mean, "layers": reports}
     lossless = settings is None and model.config["dtype"] == "int8"
     return Stage("sparse ffn", edits, params, report, {}, "channel_mix", lossless)
 
 
-Layer = tuple[Tensors, dict[str, Any]]
-"""The tensors that replace those of a channel mix, by the ends of their names, and a report."""
+class Layer(NamedTuple):
+    """What replaces a channel mix.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        By the ends of their names.
+    report : dict
+    order : ndarray of int, shape (F,)
+        The neurons in their new order.
+    """
+
+    tensors: Tensors
+    report: dict[str, Any]
+    order: Array
 
 
 def _dense_channel_mixes(model: Model) -> list[str]:
@@ -308,7 +332,8 @@ def _exact_layers(
             counts = found.counts[value]
             sparsity = 1 - float(counts.mean()) / found.tokens
             report = {"neurons": len(counts), "sparsity": sparsity}
-            made.append((sparse_exact(_neurons(model, ffn), counts), report))
+            tensors = sparse_exact(_neurons(model, ffn), counts)
+            made.append(Layer(tensors, report, hot_first(counts)))
             tell("sparse ffn", len(made), len(layers))
     return made
 
@@ -343,7 +368,10 @@ def _predicted_layers(
             fits.append(fit_layer(_neurons(model, ffn), inputs, effects, settings, show))
             tell("sparse ffn", len(fits), len(layers))
     prices = find_prices(fits, settings)
-    return [predicted(fit, price) for fit, price in zip(fits, prices, strict=True)]
+    return [
+        Layer(*predicted(fit, price), order_at(fit, price))
+        for fit, price in zip(fits, prices, strict=True)
+    ]
 
 
 def _layer_groups(model: Model, layers: Sequence[str]) -> Iterator[tuple[list[str], int]]:
@@ -382,13 +410,19 @@ def _packed(model: Model, name: str) -> Array:
 
 
 def _gate(model: Model, ffn: str) -> str | None:
-    """Return the matrix whose outputs multiply those of a channel mix; None for v7, without one."""
+    """Return the matrix whose outputs multiply those of a channel mix; None from v7 on."""
     names = (f"{ffn}receptance.weight", f"{ffn}receptance.weight.b")
     return next((name for name in names if name in model.file), None)
 
 
 def _root_mean_square(found: Statistics, gate: str | None) -> Array | None:
     return None if gate is None else np.sqrt(found.squares[gate]).astype(np.float32)
+
+
+def _in_order(model: Model, name: str, order: Array) -> dict[str, Array]:
+    """Return a tensor that has a row for each neuron, and its scales, in another order."""
+    names = [name, f"{name}.scale"]
+    return {one: model.file[one][order] for one in names if one in model.file}
 
 
 def _key_part(tensors: Mapping[str, Array]) -> dict[str, Array]:

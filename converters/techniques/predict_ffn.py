@@ -324,7 +324,7 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
         ``price``, ``bytes_before``, ``bytes_after`` (touched for a token, on average).
     """
     at = fit.place(price)
-    order = hot_first(fit.chosen[at])
+    order = order_at(fit, price)
     always = fit.chosen[at][order] == 1
     neurons = fit.neurons.ordered(order)
     signs = np.unpackbits(fit.signs[order], axis=1, bitorder="little")
@@ -342,6 +342,11 @@ def predicted(fit: Fit, price: float) -> tuple[Tensors, dict[str, Any]]:
         tensors["predictor.fc2.weight.scale"] = fc2_scale[order]
         tensors["predictor.mlp_threshold"] = fit.by_network.thresholds(fit.prices[at])[order]
     return tensors, _report(fit, at, int(np.count_nonzero(always)), tensors)
+
+
+def order_at(fit: Fit, price: float) -> Array:
+    """Return the order of the neurons at a price, the most used first: int64, (F,)."""
+    return hot_first(fit.chosen[fit.place(price)])
 
 
 def _report(fit: Fit, at: int, always: int, tensors: Tensors) -> dict[str, Any]:

@@ -11,10 +11,13 @@ import numpy as np
 from tinyrwkv.errors import FormatError, show
 from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.file.tensors import DTYPES, Tensor
+from tinyrwkv.versions.forms import DEEP_TABLE
 
 from ..read.source import InputFile, SourceTensor
 
 Function = Callable[..., np.ndarray]
+
+_BYTES = 4 << 20  # of a tensor that is copied, in memory at a time
 
 
 class Recipe(NamedTuple):
@@ -65,6 +68,34 @@ class Recipe(NamedTuple):
             yield result
 
 
+class DeepTable(NamedTuple):
+    """The table of a deep embedding, before it is written.
+
+    Attributes
+    ----------
+    path : str
+        Of the checkpoint, for messages.
+    shape : tuple of int
+        (V, L, n)
+    blocks : callable
+        Yields float32 arrays (tokens, L, n) that together have this shape.
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor."""
+        return DEEP_TABLE
+
+    @property
+    def work(self) -> int:
+        """How many numbers there are, to tell the progress."""
+        return math.prod(self.shape)
+
+
 class Copy(NamedTuple):
     """A tensor that goes into the new file as it is in an old one."""
 
@@ -86,10 +117,16 @@ class Copy(NamedTuple):
         """How many bytes are read, to tell the progress."""
         return self.tensor.nbytes
 
-    def load(self) -> np.ndarray:
-        """Return the tensor."""
-        raw = self.file.read(self.tensor.offset, self.tensor.nbytes, f"tensor '{self.name}'")
-        return raw.view(DTYPES[self.tensor.dtype]).reshape(self.tensor.shape)
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield consecutive rows of the tensor, some MiB at a time."""
+        tensor = self.tensor
+        row_bytes = tensor.nbytes // tensor.shape[0]
+        step = max(1, _BYTES // row_bytes)
+        for first in range(0, tensor.shape[0], step):
+            rows = min(step, tensor.shape[0] - first)
+            place = tensor.offset + first * row_bytes
+            raw = self.file.read(place, rows * row_bytes, f"tensor '{self.name}'")
+            yield raw.view(DTYPES[tensor.dtype]).reshape(rows, *tensor.shape[1:])
 
 
 class Content(NamedTuple):
@@ -98,12 +135,12 @@ class Content(NamedTuple):
     Attributes
     ----------
     metadata : dict
-    tensors : list of Recipe or Copy
+    tensors : list of Recipe, DeepTable or Copy
         In the order of the file.
     notes : list of str
         What a reader of the report should know.
     """
 
     metadata: dict[str, Any]
-    tensors: list[Recipe | Copy]
+    tensors: list[Recipe | DeepTable | Copy]
     notes: list[str]

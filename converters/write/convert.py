@@ -27,7 +27,8 @@ from ..checkpoint.names import is_flash_linear_attention, raw_tensors
 from ..checkpoint.versions import Tensors, refuse_variants
 from ..read.open import open_source
 from ..read.source import Source
-from .content import Content, Copy, Recipe
+from .content import Content, Copy, DeepTable, Recipe
+from .deep_table import encode_table
 from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
 from .kept import find_kept
@@ -180,10 +181,11 @@ def _without_tokenizer(source: Source, vocab_size: int) -> list[str]:
     return notes
 
 
-def _check_groups(path: str, tensors: list[Recipe | Copy], parts: str) -> None:
+def _check_groups(path: str, tensors: list[Recipe | DeepTable | Copy], parts: str) -> None:
     """Refuse a model with no matrix that can be cut into groups of int4; UnsupportedError."""
     if not any(
-        isinstance(tensor, Copy) or is_int4(tensor.name, tensor.raw[0].shape[-1], parts)
+        isinstance(tensor, Copy)
+        or (isinstance(tensor, Recipe) and is_int4(tensor.name, tensor.raw[0].shape[-1], parts))
         for tensor in tensors
     ):
         found, expected = "narrower ones", f"matrices as wide as a multiple of {GROUP}"
@@ -363,7 +365,7 @@ def _sha256(source: Source, step: Step) -> str:
 
 def _write(
     writer: Writer,
-    tensors: list[Recipe | Copy],
+    tensors: list[Recipe | DeepTable | Copy],
     dtype: str,
     parts: str,
     step: Step,
@@ -378,7 +380,12 @@ def _write(
     kept = 0
     for tensor in tensors:
         if isinstance(tensor, Copy):
-            writer.add(tensor.name, tensor.load(), page_aligned=tensor.page_aligned)
+            shape = tensor.tensor.shape
+            writer.add_blocks(tensor.name, shape, tensor.blocks(), tensor.page_aligned)
+        elif isinstance(tensor, DeepTable):
+            encode_table(writer, tensor, dtype, loss, step)
+            encoded = True
+            continue
         elif keep is not None and (found := find_kept(tensor, keep)) is not None:
             writer.add(found.name, found.rows, page_aligned=found.name.endswith(".rows"))
             kept += 1

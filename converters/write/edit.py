@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ Array = np.ndarray
 
 Edits = Mapping[str, Callable[[], Mapping[str, Array]]]
 """The name of a matrix, and what makes the tensors that take its place; its scale goes with it."""
+
+_BYTES = 4 << 20  # of a tensor that is copied, in memory at a time
 
 SPARSE = (".rows", ".bundles", "head.rows.weight")
 """Suffixes of tensors that begin on a page, because a token reads only a few of their rows."""
@@ -49,5 +51,19 @@ def edit(
                 for new, array in edits[name]().items():
                     writer.add(new, array, page_aligned=new.endswith(SPARSE))
             elif name not in gone:
-                writer.add(name, file[name], page_aligned=tensor.offset % FILE_PAGE == 0)
+                on_page = tensor.offset % FILE_PAGE == 0
+                writer.add_blocks(
+                    name, tensor.shape, mapped_blocks(file, name), page_aligned=on_page
+                )
         return {name: tensor.nbytes for name, tensor in writer.tensors.items()}
+
+
+def mapped_blocks(file: TensorFile, name: str) -> Iterator[Array]:
+    """Yield consecutive rows of a tensor; let go of the pages of each block after its use."""
+    tensor, rows = file.tensors[name], file[name]
+    row_bytes = tensor.nbytes // len(rows)
+    step = max(1, _BYTES // row_bytes)
+    for first in range(0, len(rows), step):
+        block = rows[first : first + step]
+        yield block
+        file.drop(tensor.offset + first * row_bytes, block.nbytes)

@@ -73,8 +73,8 @@ def encode(writer: Writer, recipe: Recipe, dtype: str, loss: Loss, parts: str = 
             part, scale, back = _narrow(recipe, block, dtype, parts)
             if scale is not None:
                 scales.append(scale)
-            error += _squares(block - back)
-            norm += _squares(block)
+            error += squares(block - back)
+            norm += squares(block)
         if first == 0:
             rows = recipe.raw[0].shape[0] if recipe.by_rows else len(part)
             out = np.empty((rows, *part.shape[1:]), part.dtype)
@@ -128,5 +128,6 @@ def _as_half(recipe: Recipe, block: Array) -> _Narrow:
     return _Narrow(half, None, half)
 
 
-def _squares(x: np.ndarray) -> float:
+def squares(x: np.ndarray) -> float:
+    """Return the sum of the squares of all numbers."""
     return float(np.square(x, dtype=np.float64).sum())

@@ -10,10 +10,11 @@ from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.tensors import DTYPES, Tensor
 from tinyrwkv.file.verify import verify
+from tinyrwkv.versions.forms import DEEP_TABLE
 from tinyrwkv.versions.layout import MATRIX
 
 from ..read.source import InputFile, SourceTensor
-from .content import Content, Copy, Recipe
+from .content import Content, Copy, DeepTable, Recipe
 from .whole import check_whole
 
 _KINDS = {"f32": "F32", "f16": "F16"}
@@ -77,14 +78,19 @@ def from_trwkv(file: InputFile, dtype: str, new_vocab: bool) -> Content:
     return Content(metadata, [_retyped(file, tensor) for tensor in tensors], [])
 
 
-def _retyped(file: InputFile, tensor: Tensor) -> Recipe | Copy:
+def _retyped(file: InputFile, tensor: Tensor) -> Recipe | DeepTable | Copy:
     """Return how a tensor gets into a file of another type: only matrices change."""
-    if not (MATRIX.search(tensor.name) and len(tensor.shape) == 2):
+    is_matrix = MATRIX.search(tensor.name) is not None and len(tensor.shape) == 2
+    is_table = tensor.name == DEEP_TABLE and tensor.dtype in _KINDS
+    if not (is_matrix or is_table):
         return Copy(file, tensor)
 
     def read() -> Iterator[np.ndarray]:
         what = f"tensor '{tensor.name}'"
         return file.rows(tensor.offset, tensor.shape, _KINDS[tensor.dtype], what)
 
+    if is_table:
+        V, L, n = tensor.shape
+        return DeepTable(file.path, (V, L, n), read)
     source = SourceTensor(file.path, tensor.name, tensor.shape, read)
     return Recipe(tensor.name, (source,), lambda rows: rows, by_rows=True)

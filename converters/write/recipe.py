@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyrwkv.versions.forms import SHIFTED
+from tinyrwkv.versions.forms import DEEP_TABLE, LIKE_V7, SHIFTED
 from tinyrwkv.versions.layout import KEPT, MATRIX, tensor_shapes
 
 from ..checkpoint.raw_shapes import Sizes
 from ..checkpoint.versions import Checkpoint, Tensors
-from .content import Function, Recipe
+from .content import DeepTable, Function, Recipe
+from .deep_table import deep_table
+from .fold import fold_ln0
 
 # The order in which RWKV-6 checkpoints stack the five mixes.
 RAW_MIXES_V6 = "wkvrg"
@@ -26,7 +28,7 @@ RAW_MIXES_V6 = "wkvrg"
 _ORDER_V6 = [RAW_MIXES_V6.index(letter) for letter in SHIFTED["v6"]]
 
 
-def recipes(checkpoint: Checkpoint) -> list[Recipe]:
+def recipes(checkpoint: Checkpoint) -> list[Recipe | DeepTable]:
     """List the tensors of the model file in their order, each with the raw ones it is made from.
 
     Parameters
@@ -35,11 +37,14 @@ def recipes(checkpoint: Checkpoint) -> list[Recipe]:
 
     Returns
     -------
-    list of Recipe
+    list of Recipe or DeepTable
     """
     tensors = checkpoint.tensors
-    found = []
+    found: list[Recipe | DeepTable] = []
     for name, shape in tensor_shapes(checkpoint.config, tensors).items():
+        if name == DEEP_TABLE:
+            found.append(deep_table(checkpoint))
+            continue
         names, function = _way(name, checkpoint.sizes, tensors)
         raw = tuple(tensors[one] for one in names)
         # Big matrices keep their rows; small ones, transposed or stacked, are made in one piece.
@@ -62,9 +67,11 @@ def _way(name: str, sizes: Sizes, tensors: Tensors) -> _Way:
     if name == "emb.weight":
         return _Way(["emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias"], fold_ln0)
     if name.endswith("ffn.token_shift"):
-        return _token_shift(name, sizes.arch, "k" if sizes.arch == "v7" else "kr")
+        return _token_shift(name, sizes.arch, "k" if sizes.arch in LIKE_V7 else "kr")
     if name.endswith("att.token_shift"):
         return _token_shift(name, sizes.arch, SHIFTED[sizes.arch])
+    if re.search(r"\.ffn\.s[12]\.weight$", name):
+        return _Way([name.removesuffix(".weight")], np.transpose)
     block, att, word = name.rpartition("att.")
     if att:
         found = _time_mix(word, block + att, sizes, tensors)
@@ -75,9 +82,9 @@ def _way(name: str, sizes: Sizes, tensors: Tensors) -> _Way:
 
 def _token_shift(name: str, arch: str, letters: str) -> _Way:
     """Return the raw coefficients of a token shift, a vector for each letter."""
-    prefix = {"v6": "time_maa_", "v7": "x_"}.get(arch, "time_mix_")
+    prefix = "x_" if arch in LIKE_V7 else {"v6": "time_maa_"}.get(arch, "time_mix_")
     part = name.removesuffix("token_shift")
-    function = _stack if arch in ("v6", "v7") else _shift
+    function = _stack if arch in ("v6", *LIKE_V7) else _shift
     return _Way([part + prefix + letter for letter in letters], function)
 
 
@@ -103,30 +110,6 @@ def _time_mix(word: str, att: str, sizes: Sizes, tensors: Tensors) -> _Way | Non
 
 def _same(w: np.ndarray) -> np.ndarray:
     return w
-
-
-def fold_ln0(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Apply the layer norm before the first block to rows of the embedding.
-
-    Parameters
-    ----------
-    rows : ndarray, float32, shape (n, C)
-    weight, bias : ndarray, float32, shape (C,)
-
-    Returns
-    -------
-    ndarray, float32, shape (n, C)
-
-    Examples
-    --------
-    >>> fold_ln0(np.array([[1.0, 3.0]], np.float32), np.ones(2), np.zeros(2)).round(4)
-    array([[-1.,  1.]], dtype=float32)
-    """
-    x = rows.astype(np.float64)
-    x -= x.mean(axis=1, keepdims=True)
-    # y = (x - mean) / sqrt(var + 1e-5) * weight + bias
-    x /= np.sqrt((x * x).mean(axis=1, keepdims=True) + 1e-5)
-    return (x * weight + bias).astype(np.float32)
 
 
 def _stack(*mixes: np.ndarray) -> np.ndarray:

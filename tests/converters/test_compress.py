@@ -38,6 +38,27 @@ def logits(path):
         model.close()
 
 
+@pytest.mark.parametrize("version", ["v7a", "v8-rc00"])
+def test_a_deep_embedding_stays_right_when_neurons_change_places(files, version):
+    files = files(version)
+    assert run(files, calibrate=False) == 0
+    dense = logits(files["out.trwkv"])
+    with open_verified(files["out.trwkv"]) as file:
+        places = [tensor.name for tensor in file.tensors.values()]
+    assert run(files, "--sparse-ffn", "exact") == 0
+    assert logits(files["out.trwkv"]).tobytes() == dense.tobytes()
+    with open_verified(files["out.trwkv"]) as file:
+        assert "blocks.1.ffn.value.rows" in file
+        assert [*file.tensors].index("deep_emb.table") == places.index("deep_emb.table")
+        assert file.tensors["deep_emb.table"].offset % 4096 == 0
+    assert run(files, "--sparse-ffn", "predict", "--keep", "1") == 0
+    model = load(files["out.trwkv"])
+    assert "blocks.1.ffn.bundles" in model.file
+    found = model.forward(IDS, logits="all")[0]
+    model.close()
+    assert error(found, dense) < 1e-3
+
+
 @pytest.mark.parametrize("version", ["v4", "v5.2", "v7"])
 def test_low_rank(files, capsys, version):
     files = files(version)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from converters.read import source
+from converters.write import deep_table
 from converters.write.convert import convert
 from tests.helpers.checkpoint_files import ggmf, gguf, gguf_parts, model_tensors, safetensors, write
 from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
@@ -19,8 +20,9 @@ from tests.helpers.pth_writer import members, pickle_and_storages, write_pth, zi
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError
 from tinyrwkv.file.header import MAGIC
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.quant import quantize_rows, with_scales
 from tinyrwkv.file.verify import open_verified
+from tinyrwkv.versions.forms import DEEP_TABLE
 
 SIZES = {"n_layer": 2, "n_embd": 32, "head_size": 8, "vocab_size": 300}
 VOCAB = b"".join(f"{b + 1} {bytes([b])!r} 1\n".encode() for b in range(256))
@@ -58,19 +60,25 @@ def test_tensors(checkpoint, output, version, dtype):
                 np.testing.assert_array_equal(file[name], q)
                 np.testing.assert_array_equal(file[name + ".scale"], scale)
                 names.remove(name + ".scale")
+            elif dtype == "int8" and name == DEEP_TABLE:
+                rows = with_scales(*quantize_rows(x.reshape(-1, x.shape[-1])))
+                np.testing.assert_array_equal(file[name].reshape(len(rows), -1), rows)
             else:
-                x = x.astype(np.float16) if dtype == "f16" and is_matrix(name, x) else x
+                narrow = dtype == "f16" and (is_matrix(name, x) or name == DEEP_TABLE)
+                x = x.astype(np.float16) if narrow else x
                 assert file[name].dtype == x.dtype
                 np.testing.assert_array_equal(file[name], x)
             names.remove(name)
         assert not names
 
 
+@pytest.mark.parametrize("version", ["v6", "v8-rc00"])
 @pytest.mark.parametrize("block", [50, 1000])
-def test_blocks_do_not_show(monkeypatch, checkpoint, output, tmp_path, block):
-    path = checkpoint("v6")
+def test_blocks_do_not_show(monkeypatch, checkpoint, output, tmp_path, version, block):
+    path = checkpoint(version)
     convert(path, output)
     monkeypatch.setattr(source, "BLOCK", block)
+    monkeypatch.setattr(deep_table, "BLOCK", block)
     convert(path, tmp_path / "other.trwkv")
     with open_file(output) as a, open_file(tmp_path / "other.trwkv") as b:
         assert list(a.tensors.values()) == list(b.tensors.values())

@@ -12,7 +12,7 @@ from converters.export import gguf_tensors
 from converters.export.gguf import export
 from converters.export.gguf_tensors import q8_0, quantize_q8_0, unfold_ln0
 from converters.write.convert import convert
-from converters.write.recipe import fold_ln0
+from converters.write.fold import fold_ln0
 from tests.helpers.checkpoint_files import read_plain, write
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth

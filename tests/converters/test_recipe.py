@@ -8,13 +8,15 @@ import pytest
 from converters.checkpoint.versions import check
 from converters.read import source
 from converters.read.source import SourceTensor, row_blocks
-from converters.write.recipe import fold_ln0, recipes
-from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
+from converters.write.fold import fold_ln0
+from converters.write.recipe import recipes
+from tests.helpers.checkpoints import LIKE_V7, VERSIONS, raw_checkpoint
+from tinyrwkv.errors import FormatError
 from tinyrwkv.versions.forms import SHIFTED
 from tinyrwkv.versions.layout import KEPT, tensor_shapes
 
 C, H, N = 32, 4, 8
-MIXES = {"v6": "time_maa_", "v7": "x_"}
+MIXES = {"v6": "time_maa_", **dict.fromkeys(LIKE_V7, "x_")}
 
 
 def raw_of(version):
@@ -104,12 +106,12 @@ def test_token_shift(version):
     raw, prefix = raw_of(version), MIXES.get(version, "time_mix_")
     found = model_tensors(raw)
     x, x_prev = np.random.default_rng(1).standard_normal((2, C))
-    for part, letters in (("att", SHIFTED[version]), ("ffn", "k" if version == "v7" else "kr")):
+    for part, letters in (("att", SHIFTED[version]), ("ffn", "k" if version in LIKE_V7 else "kr")):
         rows = found[f"blocks.1.{part}.token_shift"]
         assert rows.shape == (len(letters), C)
         for row, letter in zip(rows, letters, strict=True):
             mix = raw[f"blocks.1.{part}.{prefix}{letter}"].reshape(C)
-            # v4 and v5 write x mu + x_prev (1 - mu), v6 and v7 x + (x_prev - x) mu
+            # v4 and v5 write x mu + x_prev (1 - mu), the others x + (x_prev - x) mu
             expected = x + (x_prev - x) * mix if version in MIXES else x * mix + x_prev * (1 - mix)
             np.testing.assert_allclose(x + (x_prev - x) * row, expected, atol=1e-6)
 
@@ -179,6 +181,37 @@ def test_low_rank_of_v7():
     for name in ("w0", "a0", "v0", "k_k", "k_a", "r_k"):
         np.testing.assert_array_equal(found[att + name], raw[att + name].reshape(C))
     assert not any(name.startswith("blocks.0.att.v") and "value" not in name for name in found)
+
+
+def test_deep_embedding_of_v7a():
+    """The table has the embedding after ln0 in it, and the small matrices are transposed."""
+    raw = raw_of("v7a")
+    found = model_tensors(raw)
+    x = found["emb.weight"]  # (V, C)
+    for layer in range(2):
+        ffn = f"blocks.{layer}.ffn."
+        expected = raw[ffn + "s_emb.weight"] + x @ raw[ffn + "s_emb_x.weight"].T
+        table = found["deep_emb.table"][:, layer]
+        np.testing.assert_allclose(table, expected, rtol=1e-5, atol=1e-6)
+        assert np.abs(table - raw[ffn + "s_emb.weight"]).max() > 0.01
+        for name in ("s1", "s2"):
+            np.testing.assert_array_equal(found[f"{ffn}{name}.weight"], raw[ffn + name].T)
+        np.testing.assert_array_equal(found[ffn + "s0"], raw[ffn + "s0"].reshape(-1))
+
+
+def test_deep_embedding_of_v8():
+    raw = raw_of("v8-rc00")
+    table = model_tensors(raw)["deep_emb.table"]  # (V, L, C)
+    for layer in range(2):
+        np.testing.assert_array_equal(table[:, layer], raw[f"blocks.{layer}.ffn.enn.weight"])
+
+
+def test_a_deep_embedding_that_overflows_is_named():
+    raw = raw_of("v7a")
+    raw["blocks.1.ffn.s_emb_x.weight"][:] = 3e38
+    table = recipes(check("a.pth", sources(raw)))[-3]
+    with pytest.raises(FormatError, match=r"a\.pth: .* makes values that are not finite"):
+        list(table.blocks())
 
 
 def test_bad_numbers_are_named():

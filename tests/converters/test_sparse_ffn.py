@@ -18,7 +18,7 @@ from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.versions.layout import VERSIONS
 
 
-@pytest.mark.parametrize("arch", VERSIONS)
+@pytest.mark.parametrize("arch", [arch for arch in VERSIONS if arch != "v7a"])  # has factors too
 def test_the_exact_form_is_the_dense_one_bit_for_bit(tiny, load, tmp_path, backend, arch):
     model = load(backend, arch)
     values = [f"blocks.{i}.ffn.value.weight" for i in range(model.config["n_layer"])]

@@ -7,7 +7,7 @@ import pytest
 
 from converters.checkpoint.versions import check, detect, refuse_variants
 from converters.read.source import SourceTensor
-from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
+from tests.helpers.checkpoints import LIKE_V7, VERSIONS, raw_checkpoint
 from tinyrwkv.errors import FormatError, UnsupportedError
 
 SIZES = {"n_layer": 2, "n_embd": 32, "head_size": 8, "vocab_size": 40}
@@ -38,7 +38,7 @@ def test_version_and_sizes(version):
         **{"arch": version, "n_layer": 2, "n_embd": 32, "n_ffn": width, "vocab_size": 40},
         **{"n_head": heads[0], "head_size": heads[1]},
     }
-    assert bool(found.notes) == (version == "v7")
+    assert bool(found.notes) == (version in LIKE_V7)
 
 
 def test_the_order_of_tensors_does_not_matter():
@@ -81,7 +81,7 @@ def test_first_values_of_layer_0_are_dropped():
 def test_every_tensor_is_needed(version):
     tensors = checkpoint(version)
     for name in tensors:
-        if version == "v7" and name in {f"blocks.0.att.v{i}" for i in "012"}:
+        if version in LIKE_V7 and name in {f"blocks.0.att.v{i}" for i in "012"}:
             continue
         with pytest.raises(FormatError):
             check("a", {other: x for other, x in tensors.items() if other != name})
@@ -145,8 +145,10 @@ def test_heads_must_divide_the_embedding():
 @pytest.mark.parametrize(
     ("name", "variant"),
     [
-        ("blocks.0.ffn.s_emb.weight", "DeepEmbed"),
         ("blocks.3.qkv.q.weight", "DEA"),
+        ("blocks.0.qkv.k_emb.weight", "RWKV-7b"),
+        ("rosa1.emb0", "ROSA"),
+        ("blocks.0.rosa.x_q", "ROSA"),
         ("model.layers.3.self_attn.q_proj.weight", "hybrid"),
         ("model.layers.3.attn.q_proj.weight", "hybrid"),
         ("blocks.0.ffn.experts.0.key.weight", "mixture of experts"),
