@@ -14,9 +14,11 @@ from converters.read import source
 from converters.write import deep_table
 from converters.write.convert import convert
 from tests.helpers.checkpoint_files import ggmf, gguf, gguf_parts, model_tensors, safetensors, write
-from tests.helpers.checkpoints import VERSIONS, raw_checkpoint
+from tests.helpers.checkpoints import DEEP, VERSIONS, raw_checkpoint
 from tests.helpers.dialects import to_fla, to_ggmf, to_gguf
+from tests.helpers.golden_files import read_golden
 from tests.helpers.pth_writer import members, pickle_and_storages, write_pth, zip_archive
+from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError
 from tinyrwkv.file.header import MAGIC
 from tinyrwkv.file.mapped import open_file
@@ -70,6 +72,29 @@ def test_tensors(checkpoint, output, version, dtype):
                 np.testing.assert_array_equal(file[name], x)
             names.remove(name)
         assert not names
+
+
+@pytest.mark.parametrize("version", DEEP)
+def test_a_deep_embedding_against_the_formulas_in_torch(tmp_path, output, backend, version):
+    golden = read_golden(version)
+    write_pth(tmp_path / "golden.pth", golden.raw, dtype="bf16")
+    convert(tmp_path / "golden.pth", output, dtype="f32")
+    with load(output, backend=backend) as model:
+        found, state = model.forward(golden.tokens, logits="all")
+        for n, expected in golden.logits.items():
+            assert np.abs(found[n - 1] - expected).max() <= 2e-4 * expected.std()
+        np.testing.assert_allclose(state.data, golden.state, rtol=1e-4, atol=1e-4)
+
+
+def test_a_table_of_floats_becomes_int8_later(tmp_path, checkpoint, output):
+    """A copy of a float file has the same bytes as the conversion of the checkpoint."""
+    path = checkpoint("v7a")
+    convert(path, tmp_path / "f32.trwkv", dtype="f32")
+    convert(tmp_path / "f32.trwkv", output, dtype="int8")
+    convert(path, tmp_path / "int8.trwkv")
+    with open_verified(output) as a, open_verified(tmp_path / "int8.trwkv") as b:
+        assert a.tensors[DEEP_TABLE].dtype == "u8"
+        assert a[DEEP_TABLE].tobytes() == b[DEEP_TABLE].tobytes()
 
 
 @pytest.mark.parametrize("version", ["v6", "v8-rc00"])

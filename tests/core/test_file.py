@@ -1069,6 +1069,21 @@ def test_arrays_that_are_refused(path, name, array, found):
         assert list(file.tensors) == ["old", "new"]
 
 
+def test_a_tensor_in_blocks_is_the_same(path, good):
+    blocks = ([WEIGHT[:1], WEIGHT[1:]], [SCALE[:2], SCALE[2:]])
+    with Writer(path, MODEL) as writer:
+        writer.add_blocks("emb.weight", WEIGHT.shape, blocks[0])
+        writer.add_blocks("emb.weight.scale", SCALE.shape, blocks[1])
+    assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("blocks", [[], [WEIGHT[:1]], [WEIGHT, WEIGHT[:1]]])
+def test_blocks_must_be_all_rows(path, blocks):
+    with pytest.raises(ArgumentError, match="give all rows"), Writer(path, MODEL) as writer:
+        writer.add_blocks("emb.weight", WEIGHT.shape, blocks)
+    assert not path.exists()
+
+
 def test_metadata_that_are_refused_at_the_end(tmp_path, path):
     step = {"technique": "x", "params": {}, "report": {}}
     loop = {}

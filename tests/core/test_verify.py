@@ -70,6 +70,17 @@ def test_a_scale_of_int4_that_is_no_number_is_named(tmp_path, tiny, form, number
             verify(file)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_scale_of_a_deep_embedding_that_is_no_number_is_named(tmp_path, tiny, number):
+    def change(metadata, tensors):
+        tensors["deep_emb.table"][150, 1, -4:] = np.array([number], "<f4").view(np.uint8)
+
+    path = rewrite(tiny("v7a"), tmp_path / "a.trwkv", change)
+    with open_file(path) as file, pytest.raises(FormatError) as caught:
+        verify(file)
+    assert f"'deep_emb.table' holds a scale of {number} in row 150" in str(caught.value)
+
+
 def test_a_number_far_into_a_tensor_is_found(tmp_path):
     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
     array = np.zeros(1_000_000, np.float16)

@@ -15,6 +15,7 @@ from benchmarks import (
     compression,
     constraints,
     contention,
+    deep_embedding,
     engine_process,
     int4_repairs,
     kernels,
@@ -126,6 +127,19 @@ def test_limit(run, linux, tiny):
     assert (
         len(only["limited_tok_s"]) == len(only["free_tok_s"]) == limit.ROUNDS and only["ratio"] > 0
     )
+
+
+@pytest.mark.parametrize("arch", ["v7a", "v8-rc00"])
+def test_deep_embedding(run, linux, tiny, arch):
+    few = ["--tokens", "2", "--turns", "1", "--limit", str(1 << 30)]
+    told = run(deep_embedding, tiny(arch), *few)
+    assert [one["how"] for one in told["memory"]] == ["cold", "warm", "limit"]
+    assert all(0 < one["resident"] < one["rss"] for one in told["memory"])
+    _, warm, limited = (one["table_pages"] for one in told["memory"])
+    assert limited <= 1 < warm  # a small table shares its first page with other tensors
+    assert told["table"]["touched_bytes_per_token"] == 2 * ({"v7a": 1024}.get(arch, 64) + 4)
+    (speed,) = told["speed"]
+    assert speed["threads"] == 1 and min(speed["ratio"], speed["plain_tok_s"]) > 0
 
 
 def test_lite(run, monkeypatch, tmp_path):
