@@ -83,7 +83,7 @@ def large(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
     """A model with a deep embedding of many pages."""
-    config = shape_of("v7a", layers=2, width=192, vocab=32768, head_size=64, ffn=512)
+    config = shape_of("v7a", layers=1, width=192, vocab=32768, head_size=64, ffn=512)
     return write_model(tmp_path_factory.mktemp("deep") / "a.trwkv", config, "int8")
 
 

@@ -29,7 +29,7 @@ def test_good_files_are_good(tiny, arch, dtype, form):
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("arch", VERSIONS)
+@pytest.mark.parametrize("arch", [one for one in VERSIONS if one != "v7a"])  # it is large
 def test_a_weight_that_is_no_number_is_named(tmp_path, tiny, arch, dtype, number):
     metadata, tensors = read_tensors(tiny(arch, dtype))
     names = [name for name, array in tensors.items() if array.dtype in (np.float32, np.float16)]
