@@ -122,12 +122,38 @@ class Core:
         state: State | None = None,
         *,
         logits: Literal["last", "all"] = "last",
+        states: Literal["last"] = "last",
     ) -> tuple[np.ndarray, State]: ...
 
     @overload
     def forward(
-        self, tokens: int | Iterable[int], state: State | None = None, *, logits: None
+        self,
+        tokens: int | Iterable[int],
+        state: State | None = None,
+        *,
+        logits: None,
+        states: Literal["last"] = "last",
     ) -> tuple[None, State]: ...
+
+    @overload
+    def forward(
+        self,
+        tokens: int | Iterable[int],
+        state: State | None = None,
+        *,
+        logits: Literal["last", "all"] = "last",
+        states: Literal["all"],
+    ) -> tuple[np.ndarray, list[State]]: ...
+
+    @overload
+    def forward(
+        self,
+        tokens: int | Iterable[int],
+        state: State | None = None,
+        *,
+        logits: None,
+        states: Literal["all"],
+    ) -> tuple[None, list[State]]: ...
 
     def forward(
         self,
@@ -135,7 +161,8 @@ class Core:
         state: State | None = None,
         *,
         logits: Literal["last", "all"] | None = "last",
-    ) -> tuple[np.ndarray | None, State]:
+        states: Literal["last", "all"] = "last",
+    ) -> tuple[np.ndarray | None, State | list[State]]:
         r"""Read tokens and return what the model expects next.
 
         Parameters
@@ -147,17 +174,22 @@ class Core:
         logits : str or None
             "last" for the logits after the last token, "all" for those after each token. With None
             no logits are computed, only the state.
+        states : str
+            "last" for the state after the last token, "all" for those after each token, of at most
+            16 tokens. These states share one piece of memory, as large as all of them: whoever
+            keeps only one should keep its ``copy()``.
 
         Returns
         -------
         logits : ndarray, float32, shape (V,) or (T, V), or None
-        state : State
-            After the last token.
+        state : State or list of State
+            After the last token, or after each.
 
         Raises
         ------
         ArgumentError
-            A token is not one of the model's, or the state belongs to another model.
+            A token is not one of the model's, the state belongs to another model, or all states are
+            asked for of more than 16 tokens.
 
         Examples
         --------
@@ -170,19 +202,36 @@ class Core:
         >>> logits, later = model.forward(logits.argmax(), state)  # state is as it was
         >>> model.tokenizer.decode([logits.argmax()]), state.tokens, later.tokens
         ('9', 7, 8)
+        >>> _, states = model.forward([0, *prompt], states="all")
+        >>> [each.tokens for each in states]
+        [1, 2, 3, 4, 5, 6, 7]
         """
         ids = self.check_tokens(tokens)
         state = self.check_state(state)
-        is_name = isinstance(logits, str) and logits in ("last", "all")
-        if not is_name and logits is not None:
-            expected = '"last", "all" or None'
-            raise refusal("forward", "logits", logits, expected, "choose one of them")
-        if logits is None:
-            return None, self._read(ids, state)
-        rows = len(ids) if logits == "all" else 1
-        out = np.empty((rows, self.config["vocab_size"]), np.float32)  # (T, V) or (1, V)
-        after = self._read(ids, state, out)
-        return (out if logits == "all" else out[0]), after
+        if logits is not None:
+            _check_which("logits", logits, '"last", "all" or None')
+        _check_which("states", states, '"last" or "all"')
+        out = None
+        if logits is not None:
+            rows = len(ids) if logits == "all" else 1
+            out = np.empty((rows, self.config["vocab_size"]), np.float32)  # (T, V) or (1, V)
+        read = self._read if states == "last" else self._read_with_states
+        after = read(ids, state, out)
+        return (out[0] if out is not None and logits == "last" else out), after
+
+    def _read_with_states(
+        self, ids: np.ndarray, state: State, out: np.ndarray | None = None
+    ) -> list[State]:
+        """Return the states after each of some tokens; `out` as for `_read`."""
+        if len(ids) > MAX_TOKENS:
+            what = f'the number of tokens with states="all" is {len(ids):,}'
+            fix = "read them in several calls"
+            sentence = f"forward: {what}, but at most {MAX_TOKENS} are possible; {fix}"
+            found, most = str(len(ids)), f"at most {MAX_TOKENS}"
+            raise ArgumentError("forward", "states", found, most, fix, sentence)
+        after = np.empty((len(ids), len(state.data)), np.float32)  # (T, state_size)
+        self.reader.read(ids, state.data, after, out)
+        return [State(row, state.tokens + n, self.origin) for n, row in enumerate(after, 1)]
 
     def _read(self, ids: np.ndarray, state: State, out: np.ndarray | None = None) -> State:
         """Return the state after some tokens; `out` has a row for each, or one for the last."""
@@ -338,6 +387,12 @@ class Core:
         scale = take("head.rows.weight.scale", rows)  # (n,)
         sums = weight.astype(np.int32) @ x.astype(np.int32)  # (n,)
         return sums.astype(np.float32) * (scale * x_scale)
+
+
+def _check_which(name: str, value: object, expected: str) -> None:
+    """Raise an ArgumentError if a value is neither "last" nor "all"."""
+    if not isinstance(value, str) or value not in ("last", "all"):
+        raise refusal("forward", name, value, expected, "choose one of them")
 
 
 def _origin(config: Config, model_hash: str) -> Origin:

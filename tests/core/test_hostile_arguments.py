@@ -150,6 +150,7 @@ CALLS: dict[str, Callable[[Model, Any], object]] = {
     "forward tokens": lambda model, odd: model.forward(odd),
     "forward state": lambda model, odd: model.forward([1], odd),
     "forward logits": lambda model, odd: model.forward([1], logits=odd),
+    "forward states": lambda model, odd: model.forward([1], states=odd),
     "generate prompt": lambda model, odd: model.generate(odd, max_tokens=1).text(),
     **{
         f"generate {name}": lambda model, odd, name=name: model.generate(

@@ -190,6 +190,46 @@ def test_last_all_and_none_agree(load, backend, which, tokens):
     assert state.data.tobytes() == after_last.data.tobytes() == after_none.data.tobytes()
 
 
+@given(models, st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=MAX_TOKENS))
+@settings(max_examples=30)
+def test_all_states_are_those_of_the_beginnings(load, backend, which, tokens):
+    arch, dtype, form = which
+    model = load(backend, arch, dtype, 1, form)
+    _, before = model.forward([1, 2])
+    logits, states = model.forward(tokens, before, logits="all", states="all")
+    last, after = model.forward(tokens, before)
+    none, again = model.forward(tokens, before, logits=None, states="all")
+    assert none is None and len(states) == len(tokens)
+    assert logits.tobytes() == model.forward(tokens, before, logits="all")[0].tobytes()
+    for n, (state, other) in enumerate(zip(states, again, strict=True), 1):
+        _, expected = model.forward(tokens[:n], before, logits=None)
+        assert state.tokens == other.tokens == expected.tokens
+        assert state.data.tobytes() == other.data.tobytes()
+        if is_exact(backend):
+            assert state.data.tobytes() == expected.data.tobytes()
+        else:
+            assert error(state.data, expected.data) < 4 * BOUNDS[dtype]
+    assert states[-1].data.tobytes() == after.data.tobytes() and last.shape == (VOCAB_SIZE,)
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_all_states_with_threads_and_pauses_change_no_bit(load, compiled, arch):
+    tokens = np.array(some_tokens(7), np.int32)
+    _, expected = load(compiled, arch, "int8").forward(tokens, states="all")
+    together = load(compiled, arch, "int8", 3)
+    with as_many_cores_as(3):
+        _, found = together.forward(tokens, states="all")
+    paused = np.empty((7, together.state_size), np.float32)
+    assert together.reader.read(tokens, together.new_state().data, paused, None, lambda: False)
+    for one, two, three in zip(expected, found, paused, strict=True):
+        assert one.data.tobytes() == two.data.tobytes() == three.tobytes()
+
+
+def test_all_states_of_too_many_tokens_are_refused(load):
+    with pytest.raises(ArgumentError, match='tokens with states="all" is 17, but at most 16'):
+        load("numpy").forward(some_tokens(17), states="all")
+
+
 @contextlib.contextmanager
 def as_many_cores_as(threads):
     """Let all threads of a pool take part in each call."""

@@ -31,6 +31,8 @@ class Compiled:
     threads : int
     """
 
+    exact_chunks = True
+
     def __init__(self, name: str, program: Program, function: Any, threads: int) -> None:
         self.name = name
         self.threads = threads
@@ -53,11 +55,13 @@ class Compiled:
         """Run operations ``first`` to ``last - 1``, see ``workspace.Backend``."""
         logits = 0 if out is None else out.ctypes.data
         states = old.ctypes.data, new.ctypes.data
+        state_step = new.strides[0] if new.ndim == 2 else 0
         tokens = len(ids), ids.ctypes.data
         of_this_call: list[ctypes.c_int64 | int] = [first, last, *tokens, *states]
         for arguments in workspace.arguments:
             arguments[op.FIRST : op.NEW + 1] = of_this_call
             arguments[op.OUT : op.HEAD + 1] = [logits, head]
+            arguments[op.STATE_STEP] = state_step
         if self.threads == 1:
             self.function(workspace.addresses[0])
         else:

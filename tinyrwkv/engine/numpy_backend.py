@@ -46,6 +46,7 @@ class NumpyBackend:
 
     name = "numpy"
     threads = 1
+    exact_chunks = False  # NumPy multiplies a vector and a matrix in different orders
 
     def __init__(self, program: Program) -> None:
         self.program = program

@@ -42,7 +42,8 @@ class Call:
     program : Program
     workspace : Workspace
     ids : ndarray, int32, shape (T,)
-    old, new : ndarray, float32, shape (state_size,)
+    old : ndarray, float32, shape (state_size,)
+    new : ndarray, float32, shape (state_size,) or (T, state_size)
     out : ndarray, float32, or None
         Memory for the logits.
     head : int
@@ -94,6 +95,13 @@ class Call:
         """Return a place of the private workspace, (T, width)."""
         count = self.tokens * width
         return np.frombuffer(self.workspace.private[0], dtype, count, offset).reshape(-1, width)
+
+    def renew(self, t: int, place: slice, values: np.ndarray) -> None:
+        """Write a part of the state after token t, if there is a state for it."""
+        if self.new.ndim == 2:
+            self.new[t, place] = values.ravel()
+        elif t == self.tokens - 1:
+            self.new[place] = values.ravel()
 
     def quantised(self, fields: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Return quantised activations (T, width), int16, and their scales (T, 1)."""

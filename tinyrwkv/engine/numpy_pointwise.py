@@ -62,7 +62,7 @@ def norm(call: Call, fields: Any) -> None:
 
 
 def shift(call: Call, fields: Any) -> None:
-    """Compute x_j = xn + (xn_prev - xn) * (mu_j + delta_j); the last xn goes to the new state."""
+    """Compute x_j = xn + (xn_prev - xn) * (mu_j + delta_j); xn goes to the new state."""
     width = fields.width
     start = fields.state // 4
     state = slice(start, start + width)
@@ -75,7 +75,8 @@ def shift(call: Call, fields: Any) -> None:
             mu = mu + call.shared(fields.delta + j * plane, width)
         mixed = call.private(fields.dst + j * plane, width)
         mixed[:] = xn + (prev - xn) * mu
-    call.new[state] = xn[-1]
+    for t in range(call.tokens):
+        call.renew(t, state, xn[t])
 
 
 def quantize(call: Call, fields: Any) -> None:

@@ -45,8 +45,7 @@ def wkv4(call: Call, fields: Any) -> None:
         aa = past * aa + now * v
         bb = past * bb + now
         pp = q
-    new = call.new[state].reshape(3, C)
-    new[:] = aa, bb, pp
+        call.renew(t, state, np.stack([aa, bb, pp]))
 
 
 class _Heads:
@@ -66,13 +65,11 @@ class _Heads:
         """Return a vector of weights, (H, N)."""
         return self.call.vector(place, self.C).reshape(self.H, self.N)
 
-    def states(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return a copy of the old state, (H, key, value), and where the new one goes."""
+    def state(self) -> tuple[np.ndarray, slice]:
+        """Return a copy of the old state, (H, key, value), and its place among all states."""
         start = self.fields.state // 4
-        state = slice(start, start + self.C * self.N)
-        shape = self.H, self.N, self.N
-        old, new = self.call.old[state], self.call.new[state]
-        return old.reshape(shape).copy(), new.reshape(shape)
+        place = slice(start, start + self.C * self.N)
+        return self.call.old[place].reshape(self.H, self.N, self.N).copy(), place
 
     def ln_x(self, y: np.ndarray) -> np.ndarray:
         """Return the layer norm of each head, with weights and biases for all: (H, N) to (C,)."""
@@ -100,7 +97,7 @@ def wkv5(call: Call, fields: Any) -> None:
     u = heads.vector(fields.bonus)
     gs = None if fields.g == op.NONE else call.shared(fields.g, heads.C)
     out = call.shared(fields.dst, heads.C)  # (T, C)
-    S, new_S = heads.states()
+    S, place = heads.state()
     for t in range(call.tokens):
         r, k, v, w = rs[t], ks[t], vs[t], ws[t]  # (H, N)
         of_now = (r * u * k).sum(axis=1, keepdims=True)  # (H, 1)
@@ -109,7 +106,7 @@ def wkv5(call: Call, fields: Any) -> None:
         S += _outer(k, v)
         result = heads.ln_x(y)  # (C,)
         out[t] = result if gs is None else result * gs[t]
-    new_S[:] = S
+        call.renew(t, place, S)
 
 
 def wkv7(call: Call, fields: Any) -> None:
@@ -134,7 +131,7 @@ def wkv7(call: Call, fields: Any) -> None:
     r_k = heads.vector(fields.r_k)
     gs = call.shared(fields.g, heads.C)
     out = call.shared(fields.dst, heads.C)  # (T, C)
-    S, new_S = heads.states()
+    S, place = heads.state()
     for t in range(call.tokens):
         r, k, v, w, a = rs[t], ks[t], vs[t], ws[t], rates[t]  # (H, N)
         kk = _normalised(k * k_k)
@@ -147,7 +144,7 @@ def wkv7(call: Call, fields: Any) -> None:
         y = heads.ln_x(np.einsum("hk,hkv->hv", r, S))  # (C,)
         y += (of_now * v).reshape(heads.C)
         out[t] = y * gs[t]
-    new_S[:] = S
+        call.renew(t, place, S)
 
 
 def _values(heads: _Heads) -> np.ndarray:

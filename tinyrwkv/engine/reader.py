@@ -54,14 +54,17 @@ class Reader:
         Parameters
         ----------
         ids : ndarray, int32, shape (T,), 1 <= T <= 16
-        old, new : ndarray, float32
-            The state before, and memory for the one after.
+        old : ndarray, float32, shape (state_size,)
+            The state before.
+        new : ndarray, float32, shape (state_size,) or (T, state_size)
+            Memory for the state after the last token, or after each. It lies apart from `old`.
         out : ndarray, float32, shape (V,), (1, V) or (T, V), optional
             Memory for the logits after the last token, or after each.
         stopped : callable, optional
             Asked every few milliseconds; a true answer ends the call.
-        hidden : ndarray, float32, shape (C + 1,), optional
-            Memory for what went into the head after the last token, for ``Model.exact_logits``.
+        hidden : ndarray, float32, shape (C + 1,) or (T, C + 1), optional
+            Memory for what went into the head after the last token, or after each whose logits are
+            wanted, for ``Model.exact_logits``.
 
         Returns
         -------
@@ -95,7 +98,7 @@ class Reader:
                 ids = ids[-1:]  # SELECT has run and kept the last token only
             at = until
         if hidden is not None:
-            self._copy_head_input(workspace, hidden, place=len(ids) - 1)
+            self._copy_head_input(workspace, hidden, len(ids))
         # Not after an exception: threads of the pool may still be using it.
         self.workspaces.append(workspace)
         complete = at == end
@@ -116,12 +119,18 @@ class Reader:
             return NO_HEAD
         return HEAD_OF_LAST if out.size == self.program.config["vocab_size"] else HEAD_OF_ALL
 
-    def _copy_head_input(self, workspace: Workspace, hidden: np.ndarray, place: int) -> None:
-        """Copy the input of a head with a preview for one token: C activations and their scale."""
+    def _copy_head_input(self, workspace: Workspace, hidden: np.ndarray, tokens: int) -> None:
+        """Copy the input of a head with a preview: for each token, C activations and their scale.
+
+        The head has read some tokens; `hidden` has rows for the last of them.
+        """
         if "head.rows.weight" not in self.file:
             return
         x = self.program.head_input
         C = self.program.config["n_embd"]
         private = workspace.private[0]
-        hidden[:C] = private[x.src :].view(np.int16)[place * C : (place + 1) * C]
-        hidden[C] = private[x.scale :].view(np.float32)[place]
+        q = private[x.src :].view(np.int16)[: tokens * C].reshape(tokens, C)
+        scale = private[x.scale :].view(np.float32)[:tokens]
+        rows = hidden.reshape(-1, C + 1)
+        rows[:, :C] = q[-len(rows) :]
+        rows[:, C] = scale[-len(rows) :]

@@ -94,10 +94,19 @@ class Workspace:
 
 
 class Backend(Protocol):
-    """What runs operations of a program for a few tokens."""
+    """What runs operations of a program for a few tokens.
+
+    Attributes
+    ----------
+    name : str
+    threads : int
+    exact_chunks : bool
+        Whether a token has the same bits in every chunk, whatever stands after it.
+    """
 
     name: str
     threads: int
+    exact_chunks: bool
 
     def run(
         self,
@@ -119,8 +128,10 @@ class Backend(Protocol):
         first, last : int
         ids : ndarray, int32, shape (T,), 1 <= T <= 16
             The tokens.
-        old, new : ndarray, float32, shape (state_size,)
-            The state before them, which is read, and the one after them, which is written.
+        old : ndarray, float32, shape (state_size,)
+            The state before them, which is read.
+        new : ndarray, float32, shape (state_size,) or (T, state_size)
+            The one after them, which is written; or the one after each of them.
         out : ndarray, float32, shape (V,) or (T, V), or None
             Where the logits go; None if the head is not run.
         head : int

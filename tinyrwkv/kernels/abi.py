@@ -144,7 +144,8 @@ THREADS, BARRIER = 14, 15  # number of threads; address of BARRIER_BYTES bytes, 
 TOUCHED = 16  # the kernels add the bytes of weights that only some tokens need
 RANK = 17  # which of the threads this is, from 0
 PATIENCE, LOOKS = 18, 19  # how often it may look for late ones; how often it has in this call
-ARGUMENTS = 20
+STATE_STEP = 20  # bytes from the state after a token to that of the next; 0 keeps the last alone
+ARGUMENTS = 21
 """Number of arguments."""
 
 NO_HEAD, HEAD_OF_LAST, HEAD_OF_ALL = range(3)

@@ -24,6 +24,7 @@ from .abi import (
     SELECT_AT,
     SHARED,
     SHIFT_AT,
+    STATE_STEP,
     TOKENS,
     WEIGHTS,
 )
@@ -112,9 +113,9 @@ def norm(args: Arguments, fields: Fields) -> None:
 def shift(args: Arguments, fields: Fields) -> None:
     """dst_j = xn + (xn_prev - xn) * (mu_j + delta_j) for j < count; src and dst are private.
 
-    xn is src; xn_prev is that of the token before, for the first token from the old state. The last
-    xn goes to the new state. delta, which is shared, may be NONE. dst and delta have a plane for
-    each j, with room for MAX_TOKENS tokens.
+    xn is src; xn_prev is that of the token before, for the first token from the old state. xn goes
+    to the new state: of each token if there is a state for each, else of the last. delta, which is
+    shared, may be NONE. dst and delta have a plane for each j, with room for MAX_TOKENS tokens.
     """
     src, state, mu = fields[SHIFT_AT.src], fields[SHIFT_AT.state], fields[SHIFT_AT.mu]
     count, delta, dst = (
@@ -139,10 +140,11 @@ def shift(args: Arguments, fields: Fields) -> None:
                 for c in range(width):
                     out[c] = xn[c] + (prev[c] - xn[c]) * (m[c] + d[c])
     first, last = share(args, width, 1)
-    newest = f32_at(args[PRIVATE] + src + i64(tokens - i32(1)) * width * 4)
-    new = f32_at(args[NEW] + state)
-    for c in range(first, last):
-        new[c] = newest[c]
+    for t in range(i32(0) if args[STATE_STEP] else tokens - i32(1), tokens):
+        xn = f32_at(args[PRIVATE] + src + i64(t) * width * 4)
+        new = f32_at(args[NEW] + i64(t) * args[STATE_STEP] + state)
+        for c in range(first, last):
+            new[c] = xn[c]
 
 
 @kernel

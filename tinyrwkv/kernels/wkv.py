@@ -1,7 +1,8 @@
 """The recurrence of each version: read the state with the receptance, renew it with key and value.
 
 Activations are shared, with a row for each token; new states are written next to the old ones, so
-that a call can be repeated. `run` calls `wkv4`, `wkv5` and `wkv7`.
+that a call can be repeated. The state after token t goes to t * STATE_STEP bytes after NEW. `run`
+calls `wkv4`, `wkv5` and `wkv7`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .abi import (
     PRIVATE,
     SCRATCH,
     SHARED,
+    STATE_STEP,
     TOKENS,
     WEIGHTS,
     WKV4_AT,
@@ -55,7 +57,6 @@ def wkv4(args: Arguments, fields: Fields) -> None:
     decay = f32_at(args[WEIGHTS] + fields[WKV4_AT.decay])
     bonus = f32_at(args[WEIGHTS] + fields[WKV4_AT.first])
     old = f32_at(args[OLD] + fields[WKV4_AT.state])
-    new = f32_at(args[NEW] + fields[WKV4_AT.state])
     for c in range(first, last):
         aa, bb, pp = old[c], old[c + width], old[c + 2 * width]
         for t in range(i32(args[TOKENS])):
@@ -70,7 +71,8 @@ def wkv4(args: Arguments, fields: Fields) -> None:
             q = max(pp + decay[c], k)
             e1, e2 = exp(pp + decay[c] - q), exp(k - q)
             aa, bb, pp = e1 * aa + e2 * v, e1 * bb + e2, q
-        new[c], new[c + width], new[c + 2 * width] = aa, bb, pp
+            new = f32_at(args[NEW] + i64(t) * args[STATE_STEP] + fields[WKV4_AT.state])
+            new[c], new[c + width], new[c + 2 * width] = aa, bb, pp
 
 
 @kernel
@@ -230,8 +232,8 @@ def wkv5(args: Arguments, fields: Fields) -> None:
                 w = at + fields[WKV5_AT.decay]
             else:
                 w = args[WEIGHTS] + fields[WKV5_AT.decay] + head
-            old = (args[OLD] if t == 0 else args[NEW]) + state
-            new = args[NEW] + state
+            new = args[NEW] + i64(t) * args[STATE_STEP] + state
+            old = args[OLD] + state if t == 0 else new - args[STATE_STEP]
             bonus = f32(0)  # r . (u k)
             for i in range(n):
                 bonus += f32_at(r)[i] * u[i] * f32_at(k)[i]
@@ -272,8 +274,8 @@ def wkv7(args: Arguments, fields: Fields) -> None:
             at = args[SHARED] + i64(t) * width + head
             r, k = f32_at(at + fields[WKV7_AT.r]), f32_at(at + fields[WKV7_AT.k])
             v, rate = f32_at(at + fields[WKV7_AT.v]), f32_at(at + fields[WKV7_AT.a])
-            old = (args[OLD] if t == 0 else args[NEW]) + state
-            new = args[NEW] + state
+            new = args[NEW] + i64(t) * args[STATE_STEP] + state
+            old = args[OLD] + state if t == 0 else new - args[STATE_STEP]
             if fields[WKV7_AT.v_gate] != NONE:
                 v_gate = f32_at(at + fields[WKV7_AT.v_gate])
                 v_first = f32_at(at + fields[WKV7_AT.v_first])
