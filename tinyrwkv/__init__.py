@@ -18,6 +18,7 @@ from .loading import load
 from .model import Model
 from .sampling import Sampler
 from .score import Scored
+from .speculate import start as _start_speculation
 from .state import State
 from .tokenizer import StreamDecoder, Tokenizer
 from .version import VERSION as __version__
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # `__getattr__` imports them; none of them imports this modul
     from .chat.chat import Chat
     from .constraints import Choice, JsonSchema, Regex
 
+Generation.speculate = staticmethod(_start_speculation)
 State.files = _state_file
 
 __all__ = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import NamedTuple, Protocol, TypedDict
+from typing import ClassVar, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 from .arguments import TEXTS, items, real_number, refusal, whole_number
 from .core import Core
 from .errors import TinyRWKVError
+from .reading import Reading, Speculation
 from .sampling import TokenSampler
 from .state import State
 from .stop_strings import StopStrings
@@ -55,7 +56,11 @@ class ConstraintWalk(Protocol):
         """
 
     def advance(self, token: int) -> bool:
-        """Go on by the token chosen; return False if nothing may follow it."""
+        """Go on by the token chosen; return False if nothing may follow it.
+
+        A walk may have a method ``forced(most)`` besides: it returns the tokens, `most` at most,
+        that spell what must follow. They are read together. Which tokens are chosen is as without.
+        """
 
 
 class TokenConstraint(Protocol):
@@ -63,6 +68,20 @@ class TokenConstraint(Protocol):
 
     def start(self, model: Core) -> ConstraintWalk:
         """Begin a text for one generation."""
+
+
+class StartSpeculation(Protocol):
+    """Makes what guesses the tokens of a generation."""
+
+    def __call__(
+        self,
+        model: Core,
+        walk: ConstraintWalk | None,
+        lookup: bool,
+        draft: Core | None,
+        stopped: Callable[[], str],
+    ) -> Speculation | None:
+        """Do what `tinyrwkv.speculate.start` does."""
 
 
 class Piece(NamedTuple):
@@ -108,6 +127,8 @@ class Result:
     timings : dict
         prompt_tokens, prompt_seconds, tokens, seconds. The time that the caller spends on the
         pieces is not counted.
+    proposed, accepted : int
+        Tokens that were guessed and read ahead, and those of them that were chosen.
 
     Examples
     --------
@@ -123,6 +144,7 @@ class Result:
         self.tokens: list[int] = []
         self.stop_reason: str | None = None
         self.timings = Timings(prompt_tokens=0, prompt_seconds=0.0, tokens=0, seconds=0.0)
+        self.proposed = self.accepted = 0
         self._model = model
         self._reach(state, unread)
 
@@ -168,6 +190,11 @@ class Result:
         """Set the state that was reached, and the tokens that it has not read."""
         self._state = state
         self._unread = unread
+
+    def _let_go(self) -> None:
+        """Keep the state that was reached, but not the memory of others that it may lie in."""
+        if self._state.data.base is not None:
+            self._state = self._state.copy()
 
     def _settle(self) -> None:
         """Read what the state lacks, if the text has ended; before that there may be no time."""
@@ -230,6 +257,9 @@ class Generation(Iterator[Piece]):
     ([], 'cancelled', 1)
     """
 
+    speculate: ClassVar[StartSpeculation]
+    """The function `speculate.start`; the package puts it here: no token needs what it imports."""
+
     def __init__(
         self,
         model: Core,
@@ -241,6 +271,8 @@ class Generation(Iterator[Piece]):
         deadline: float | None,
         timeout: float | None = None,
         constraint: TokenConstraint | None = None,
+        lookup: bool = True,
+        draft: Core | None = None,
     ) -> None:
         self.deadline = check_time(deadline, timeout)
         stops = _check_stops(stop)
@@ -254,13 +286,8 @@ class Generation(Iterator[Piece]):
         if stops or "tokenizer.bytes" in model.file:
             self._tokenizer = model.tokenizer
         self._prompt = _Prompt(model, prompt, state)
-        start = self._prompt.state
-        # The state before a call of the kernels, and a buffer for the one after it. The caller's
-        # own state is left alone.
-        self._now = start.copy()
-        self._next = State(np.empty_like(start.data), start.tokens, start.origin)
-        self.logits = np.zeros(model.config["vocab_size"], np.float32)  # (V,)
-        self._hidden = np.zeros(model.config["n_embd"] + 1, np.float32)  # (C + 1,)
+        self._reading = Reading(model, self._prompt.state, self._interruption)
+        self.logits = self._reading.logits  # (V,)
 
         self.sampler = sampler.copy()
         self.sampler.reset()
@@ -269,14 +296,16 @@ class Generation(Iterator[Piece]):
             self._walk.stopped = self._interruption
         self._exact: ExactLogits | None = None
         if model.has_preview:
-            self._exact = lambda ids: model.exact_logits(ids, self.logits, self._hidden)
+            self._exact = lambda ids: model.exact_logits(ids, self.logits, self._reading.hidden)
+        guess = lookup, draft, self._interruption
+        self._reading.speculation = self.speculate(model, self._walk, *guess)
         self._stops = StopStrings(stops)
         # If a stop string may have begun: states before two tokens, the first of them not after
         # the place where it begins, and the bytes from each of these tokens on.
         self._marks: list[tuple[State, bytearray]] = []
         self._decoder = StreamDecoder()
         self._cancelled = False
-        self.result = Result(model, self._now, self._prompt)
+        self.result = Result(model, self._reading.now, self._prompt)
         self._steps = self._run()
 
     def __repr__(self) -> str:
@@ -329,9 +358,9 @@ class Generation(Iterator[Piece]):
             yield from self._last_piece()
         self.result.stop_reason = reason
         # Let go of the other states: who keeps a generation only needs its result.
-        self._now = self._next = self.result._state
+        self.result._let_go()
+        del self._reading, self._exact, self._walk  # some refer to this object: it would stay
         self._marks = []
-        self._exact = self._walk = None  # they refer to this object: it would not go at once
 
     def _pieces(self) -> Generator[Piece, None, str]:
         """Yield the pieces; return why there are no more."""
@@ -350,8 +379,7 @@ class Generation(Iterator[Piece]):
                 return reason
 
             begin = time.perf_counter()
-            self._read(np.array([token], np.int32), self.logits)
-            self.result._reach(self._now)
+            self._read_chosen(token)
             timings["seconds"] += time.perf_counter() - begin
         return "length"
 
@@ -360,29 +388,27 @@ class Generation(Iterator[Piece]):
         timings = self.result.timings
         begin = time.perf_counter()
         prompt = self._prompt
+        reading = self._reading
         while len(prompt.ids):
-            seconds = None if self.deadline is None else self.deadline - time.monotonic()
-            chunk = prompt.ids[: self.model.reader.pace.chunk(seconds)]
-            self._read(chunk, self.logits if prompt.ends_after(len(chunk)) else None)
+            chunk = prompt.ids[: self.model.reader.pace.chunk(self._seconds_left())]
+            if not reading.read(chunk, prompt.ends_after(len(chunk))):
+                raise InterruptionError
             prompt.drop(len(chunk))
-            self.result._reach(self._now, prompt)
+            self.result._reach(reading.now, prompt)
+            if reading.speculation is not None:
+                reading.speculation.hear(chunk.tolist())
             timings["prompt_tokens"] += len(chunk)
             timings["prompt_seconds"] = time.perf_counter() - begin
 
-    def _read(self, ids: np.ndarray, out: np.ndarray | None) -> None:
-        """Read tokens into the state. An InterruptionError leaves it as it is.
-
-        `out` is memory for the logits after the last token.
-        """
-        old = self._now
-        new = self._next
-        reader = self.model.reader
-        if not reader.read(ids, old.data, new.data, out, self._interruption, self._hidden):
+    def _read_chosen(self, token: int) -> None:
+        """Read a token that was chosen. An InterruptionError leaves the state as it is."""
+        result, reading = self.result, self._reading
+        # The last token of a generation is chosen and not read, so the one before ends a chunk.
+        most = self.max_tokens - len(result.tokens) - 1
+        if not reading.read_chosen(token, most, self._seconds_left()):
             raise InterruptionError
-        new.tokens = old.tokens + len(ids)
-        self._now = new
-        self._next = old
-        self._read_last = ids
+        result._reach(reading.now)
+        result.proposed, result.accepted = reading.proposed, reading.accepted
 
     def _choose(self) -> tuple[int, float]:
         """Choose the next token from the logits; return it and its logprob."""
@@ -393,9 +419,9 @@ class Generation(Iterator[Piece]):
             raise TinyRWKVError(path, "logits", found, "numbers", "verify the file", sentence)
         if self._walk is not None:
             # If the constraint is interrupted, the last tokens must be read again for the logits.
-            self.result._reach(self._next, self._read_last)
+            self.result._reach(self._reading.before, self._reading.last)
             self._walk.mask(self.logits, self._exact)
-            self.result._reach(self._now)
+            self.result._reach(self._reading.now)
         token, logprob = self.sampler.sample(self.logits)
         token = whole_number("sampler", "token", token, 0, len(self.logits) - 1)
         self.sampler.accept(token)
@@ -405,7 +431,7 @@ class Generation(Iterator[Piece]):
         """Add a token; return the text to show, and why the generation ends here, if it does."""
         result = self.result
         result.tokens.append(token)
-        result._reach(self._now, [token])
+        result._reach(self._reading.now, [token])
         result.timings["tokens"] += 1
         data = self._tokenizer.token_bytes(token) if self._tokenizer else b""
         shown, is_stop = self._take(data)
@@ -431,7 +457,8 @@ class Generation(Iterator[Piece]):
             since += data
         shown, size = self._stops.push(data)
         if size is not None and self._tokenizer is not None:
-            state, since = self._marks[0] if self._marks else (self._now, bytearray(data))
+            here = self._reading.now, bytearray(data)
+            state, since = self._marks[0] if self._marks else here
             self.result._reach(state, self._tokenizer.encode(bytes(since[:-size])))
             return shown, True
         self._set_marks(data)
@@ -451,11 +478,15 @@ class Generation(Iterator[Piece]):
         if len(self._marks) == 2 and len(self._marks[1][1]) >= partial:
             del self._marks[0]
         if len(self._marks) < 2:
-            self._marks.append((self._now.copy(), bytearray(data)))
+            self._marks.append((self._reading.now.copy(), bytearray(data)))
 
     def _rest(self) -> str:
         """Return the text that was kept back, as no stop string follows."""
         return self._decoder.push(self._stops.release()) + self._decoder.flush()
+
+    def _seconds_left(self) -> float | None:
+        """Return the time until the deadline; None if there is none."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
 
     def _interruption(self) -> str:
         """Return what ends the generation early, "cancelled" or "deadline"; "" if nothing does."""

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from .arguments import refusal
+from .core import Core
 from .engine.backends import make
 from .errors import ArgumentError, FormatError
 from .file import memory
@@ -16,6 +17,7 @@ from .file.verify import verify as check_all
 from .model import Model
 from .native.load import choose
 from .program.program import Program
+from .tokenizer import Tokenizer
 from .units import parse_size, show_size
 from .versions.layout import check_tensors
 
@@ -32,6 +34,7 @@ def load(
     prefault: bool = False,
     lock: bool = False,
     copy: bool = False,
+    draft: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Map a model file and make it ready; no weight is read before the first token.
 
@@ -59,6 +62,9 @@ def load(
         Read the file into memory of this process instead of mapping it. Then the file may be
         changed or cut off in place. Without a copy, that can end the process (SIGBUS). Not together
         with a resident_limit.
+    draft : str or path-like, optional
+        The file of a smaller model of the same vocabulary, which guesses tokens for
+        `Model.generate`. It runs with the same backend and threads. It changes no result.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def load(
     FormatError
         The file is missing or damaged, or is not a model.
     ArgumentError, UnsupportedError
-        A setting is out of range, or this machine cannot do it.
+        A setting is out of range, this machine cannot do it, or the draft has another vocabulary.
 
     Notes
     -----
@@ -104,6 +110,9 @@ def load(
         memory.prefault(file, mapped=limit is None)
     if lock:
         memory.lock(file)
+    if draft is not None:
+        model.draft = load(draft, backend=backend, threads=threads, verify=verify)
+        check_draft(model, model.draft)
     _log(model)
     return model
 
@@ -122,6 +131,27 @@ def _log(model: Model) -> None:
     limit = "none" if model.resident_limit is None else show_size(model.resident_limit)
     log.debug("resident limit: %s", limit)
     log.debug("at most in memory: %s of the file", show_size(model.plan()["resident_bytes_max"]))
+
+
+def check_draft(model: Core, draft: object) -> None:
+    """Raise an ArgumentError if something is not a model that can guess tokens for another one."""
+    fix = "give a smaller model that was trained with the same vocabulary"
+    if not isinstance(draft, Core):
+        raise refusal("generate", "draft", draft, "a Model", fix)
+    draft.file.check_open()
+    found, expected = (one.config["vocab_size"] for one in (draft, model))
+    if found != expected or not _same_texts(model, draft):
+        sentence = f"{draft.path} cannot draft for {model.path}: their vocabularies differ"
+        what = f"{found:,} tokens", f"the same {expected:,} tokens"
+        raise ArgumentError(draft.path, "vocabulary", *what, fix, sentence)
+
+
+def _same_texts(model: Core, draft: Core) -> bool:
+    """Tell whether each token is the same text for both; a file without a tokenizer tells none."""
+    names = [f"tokenizer.{name}" for name in Tokenizer.ARRAYS]
+    if any(name not in one.file for name in names for one in (model, draft)):
+        return True
+    return all(np.array_equal(model.file[name], draft.file[name]) for name in names)
 
 
 def make_model(

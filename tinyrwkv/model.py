@@ -28,6 +28,8 @@ class Model(Core):
         SHA-256 that identifies its contents.
     backend : Backend
         What runs it: ``backend.name``, ``backend.threads``.
+    draft : Model or None
+        A smaller model that guesses for `generate`; it is closed with this one.
 
     Examples
     --------
@@ -37,6 +39,8 @@ class Model(Core):
     >>> state.tokens
     3
     """
+
+    draft: Model | None = None
 
     def generate(
         self,
@@ -49,6 +53,8 @@ class Model(Core):
         deadline: float | None = None,
         timeout: float | None = None,
         constraint: TokenConstraint | None = None,
+        lookup: bool = True,
+        draft: Core | None = None,
     ) -> Generation:
         r"""Continue a prompt, piece by piece.
 
@@ -78,6 +84,12 @@ class Model(Core):
             ``advance(token)`` takes the token chosen and tells whether anything may follow it. If
             the head has a preview, ``exact(ids)`` returns logits from whole rows; otherwise `exact`
             is None.
+        lookup : bool, optional
+            Guess that the text goes on as after the same words before, and read several tokens at
+            once where that saves time. Text, tokens and logprobs are the same with and without.
+        draft : Model, optional
+            A smaller model of the same vocabulary that guesses too; by default the one that was
+            given to `tinyrwkv.load`. It changes no result either.
 
         Returns
         -------
@@ -89,7 +101,8 @@ class Model(Core):
         Raises
         ------
         ArgumentError, UnsupportedError
-            A setting is out of range, or text is given to a model without a tokenizer.
+            A setting is out of range, text is given to a model without a tokenizer, or the draft
+            has another vocabulary.
 
         Examples
         --------
@@ -105,7 +118,8 @@ class Model(Core):
         """
         chosen = Sampler() if sampler is None else sampler
         ends = (max_tokens, stop, deadline, timeout)
-        return Generation(self, prompt, state, chosen, *ends, constraint)
+        guess = lookup, self.draft if draft is None else draft
+        return Generation(self, prompt, state, chosen, *ends, constraint, *guess)
 
     def score(
         self, prompt: str | Iterable[int], choices: Iterable[str], state: State | None = None
@@ -200,6 +214,8 @@ class Model(Core):
     def close(self) -> None:
         """Close the file; the model cannot be used afterwards."""
         self.file.close()
+        if self.draft is not None:
+            self.draft.close()
 
     def __enter__(self) -> Model:
         """Return the model itself."""

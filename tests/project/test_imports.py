@@ -29,7 +29,8 @@ ROOMS = {
     "tinyrwkv": (
         *("__main__", "cli", "serve", "robot", "native.build", "native.trial", "__init__", "chat"),
         "constraints",
-        *("loading", "model", "generate", "score", "core", "state_file", "state"),
+        *("speculate", "loading", "model", "generate", "score", "reading", "core"),
+        *("state_file", "state"),
         *("stop_strings", "sampling", "tokenizer"),
         *("engine", "program", "versions", "kernels", "native", "file"),
         *("units", "arguments", "errors", "version", "starting", "paths", "notes"),

@@ -31,6 +31,9 @@ DEAD = 0
 UNKNOWN = -1
 """In the table, for next states that were not looked at yet."""
 
+NO_BYTE = -1
+"""Of a class that has several bytes."""
+
 FIRST_CAPACITY = 64
 """Rows of the table at the beginning."""
 
@@ -74,6 +77,9 @@ class Automaton:
         classes = _byte_classes(nfa)
         self.classes = classes.tobytes()
         self.n_classes = int(classes[-1]) + 1
+        sizes = np.bincount(classes)
+        first = np.searchsorted(classes, np.arange(self.n_classes))
+        self._only_byte = np.where(sizes == 1, first, NO_BYTE).tolist()  # by the class
         self.table = np.full((FIRST_CAPACITY, self.n_classes), UNKNOWN, np.int32)
         self.table[DEAD] = DEAD
         self.members: list[Members] = [()]
@@ -102,6 +108,19 @@ class Automaton:
         for number in data.translate(self.classes):
             state = int(self.row(state)[number])
         return state
+
+    def forced(self, state: int, most: int) -> tuple[bytes, bool]:
+        """Return the bytes that must follow a state, at most so many, and whether they end all."""
+        found = bytearray()
+        while len(found) < most and not self.accepts(state):
+            row = self.row(state)
+            (classes,) = row.nonzero()  # not DEAD, which is 0
+            byte = self._only_byte[classes[0]] if len(classes) == 1 else NO_BYTE
+            if byte == NO_BYTE:
+                break
+            found.append(byte)
+            state = int(row[classes[0]])
+        return bytes(found), not self.goes_on(state)
 
     def row(self, state: int) -> np.ndarray:
         """Return the next state for each class, int32, shape (n_classes,)."""

@@ -167,6 +167,29 @@ class Masks:
         with own.lock:
             return own.machine.ask(place, mask, stopped)
 
+    def forced(
+        self, place: Place, most: int, stopped: Callable[[], Any] | None = None
+    ) -> tuple[bytes, bool]:
+        """Return the bytes that must follow, and whether nothing can follow them.
+
+        They go up to a number of bytes, or to where the text may end or vary.
+
+        Parameters
+        ----------
+        place : Place
+        most : int
+        stopped : callable, optional
+            As for `allowed`.
+        """
+        own = self._own()
+
+        def forced(automaton: Automaton, state: int) -> tuple[bytes, bool]:
+            return automaton.forced(state, most)
+
+        own.wait(stopped)
+        with own.lock:
+            return own.machine.ask(place, forced, stopped)
+
     def candidates(self, place: Place) -> np.ndarray:
         """Return the tokens that can be read from a place on, int32, shape (count,)."""
         own = self._own()

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TinyRWKVError
+from ..errors import ArgumentError, TinyRWKVError
 from ..tokenizer import Tokenizer
 from .masks import FEW, Masks
 
 NEAR = 4.0
 """If more than `FEW` tokens are allowed, only those this near to the largest logit are exact."""
+
+FORCED_BYTES = 8
+"""Bytes of the text that must follow which are looked at for each token that is wanted."""
 
 
 class Walk:
@@ -87,6 +90,24 @@ class Walk:
             sentence = f"the sampler chose {found}, which the constraint does not allow"
             raise TinyRWKVError("generate", "sampler", found, expected, fix, sentence)
         return self._place.automaton.goes_on(self._place.state)
+
+    def forced(self, most: int) -> list[int]:
+        """Return the first tokens, at most so many, of the text that must follow.
+
+        They are those that the tokenizer makes of it. Other tokens that spell it are allowed too.
+
+        Raises
+        ------
+        InterruptionError
+            `stopped` has told to end.
+        """
+        try:
+            data, is_end = self._masks.forced(self._place, most * FORCED_BYTES, self.stopped)
+        except ArgumentError:  # too much work: then nothing is guessed
+            return []
+        tokens, place = self._tokenizer.encode_part(data, 0, most)
+        # Nobody reads the last token of a text.
+        return tokens[:-1] if is_end and place == len(data) else tokens
 
     def read(self, data: bytes) -> bool:
         """Go on by some bytes; return False if they do not fit."""
