@@ -191,8 +191,8 @@ class Result:
         self._state = state
         self._unread = unread
 
-    def _let_go(self) -> None:
-        """Keep the state that was reached, but not the memory of others that it may lie in."""
+    def _move_to_own_memory(self) -> None:
+        """Move the state away from those of a chunk, if it is one of them."""
         if self._state.data.base is not None:
             self._state = self._state.copy()
 
@@ -358,7 +358,8 @@ class Generation(Iterator[Piece]):
             yield from self._last_piece()
         self.result.stop_reason = reason
         # Let go of the other states: who keeps a generation only needs its result.
-        self.result._let_go()
+        self.result._move_to_own_memory()
+        self._reading.end()
         del self._reading, self._exact, self._walk  # some refer to this object: it would stay
         self._marks = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,10 @@ class Speculation(Protocol):
     """Guesses, for one generation, which tokens follow. A wrong guess costs time, nothing else."""
 
     def hear(self, tokens: Iterable[int]) -> None:
-        """Take note of the next tokens of the text: of the prompt, or chosen ones."""
+        """Take note of the next tokens of the prompt."""
+
+    def choose(self, token: int) -> None:
+        """Take note of a token that was chosen and is to be read."""
 
     def propose(self, most: int) -> Sequence[int]:
         """Return the tokens that may follow the text, at most `most`, and none if it may not pay.
@@ -32,6 +35,31 @@ class Speculation(Protocol):
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Learn how long it took to read a number of tokens at once, with the logits of each."""
+
+
+class ChunkMemory(NamedTuple):
+    """Memory for what is known after each token of a chunk, a row for each.
+
+    Attributes
+    ----------
+    states : ndarray, float32, shape (MOST_AT_ONCE, state_size)
+    logits : ndarray, float32, shape (MOST_AT_ONCE, V)
+    hidden : ndarray, float32, shape (MOST_AT_ONCE, C + 1)
+    """
+
+    states: np.ndarray
+    logits: np.ndarray
+    hidden: np.ndarray
+
+    @classmethod
+    def of(cls, model: Core) -> ChunkMemory:
+        """Return memory that nobody is using; the system gives what is written to, not more."""
+        try:
+            return model.reader.chunks.pop()
+        except IndexError:
+            config = model.config
+            widths = model.state_size, config["vocab_size"], config["n_embd"] + 1
+            return cls(*(np.zeros((MOST_AT_ONCE, width), np.float32) for width in widths))
 
 
 class Reading:
@@ -81,8 +109,7 @@ class Reading:
         self.proposed = self.accepted = 0
         self._chunk: list[int] = []  # the tokens read at once; those from _place on are ahead
         self._place = 0
-        # For each token of the chunk; memory of one piece, made when it is needed.
-        self._states = self._rows = self._hiddens = np.empty((0, 0), np.float32)
+        self._memory: ChunkMemory | None = None
 
     def read(self, ids: np.ndarray, with_logits: bool = True) -> bool:
         """Read tokens; return False, and stay where it was, if `stopped` ended it.
@@ -117,7 +144,7 @@ class Reading:
             return self.read(np.array([token], np.int32))
         if self._stopped():
             return False
-        speculation.hear([token])
+        speculation.choose(token)
         if self._place < len(self._chunk) and self._chunk[self._place] == token:
             self.accepted += 1
             self._take()
@@ -135,15 +162,14 @@ class Reading:
 
     def _read_chunk(self, token: int, ahead: Sequence[int]) -> bool:
         """Read a token and some ahead; return False as `read` does."""
-        if not len(self._states):
-            self._states = np.empty((MOST_AT_ONCE, len(self.now.data)), np.float32)
-            self._rows = np.empty((MOST_AT_ONCE, len(self.logits)), np.float32)
-            self._hiddens = np.zeros((MOST_AT_ONCE, len(self.hidden)), np.float32)
-        self.keep()
+        if self._memory is None:
+            self._memory = ChunkMemory.of(self._model)
+        self._move_from_chunk()
         chunk = [token, *ahead]
         n = len(chunk)
-        memory = self._states[:n], self._rows[:n], self._stopped, self._hiddens[:n]
-        if not self._model.reader.read(np.array(chunk, np.int32), self.now.data, *memory):
+        new, out, hidden = (part[:n] for part in self._memory)
+        ids = np.array(chunk, np.int32)
+        if not self._model.reader.read(ids, self.now.data, new, out, self._stopped, hidden):
             return False
         self.proposed += len(ahead)
         self._chunk = chunk
@@ -153,11 +179,12 @@ class Reading:
 
     def _take(self) -> None:
         """Go on to the next token of the chunk."""
+        assert self._memory is not None, "a chunk was read"
         i = self._place
         self._place += 1
-        self.logits[:] = self._rows[i]
-        self.hidden[:] = self._hiddens[i]
-        self._reach(self._states[i], np.array([self._chunk[i]], np.int32))
+        self.logits[:] = self._memory.logits[i]
+        self.hidden[:] = self._memory.hidden[i]
+        self._reach(self._memory.states[i], np.array([self._chunk[i]], np.int32))
 
     def _reach(self, data: np.ndarray, ids: np.ndarray) -> None:
         self.before = self.now
@@ -168,8 +195,14 @@ class Reading:
         """Return the memory of a state that the next call may write to."""
         return self._own[self.now.data is self._own[0]]
 
-    def keep(self) -> None:
-        """Move the state that was reached away from those of the chunk, which can go then."""
+    def end(self) -> None:
+        """Give the memory of the chunks back; what lies in it is void, and nothing more is read."""
+        if self._memory is not None:
+            self._model.reader.chunks.append(self._memory)
+            self._memory = None
+
+    def _move_from_chunk(self) -> None:
+        """Move the state that was reached to memory of its own, if it is one of the chunk."""
         if not any(self.now.data is own for own in self._own):
             spare = self._own[0]
             spare[:] = self.now.data

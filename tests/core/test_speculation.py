@@ -95,6 +95,9 @@ class Told:
     def hear(self, tokens: Iterable[int]) -> None:
         self.heard += len(list(tokens))
 
+    def choose(self, token: int) -> None:
+        self.heard += 1
+
     def propose(self, most: int) -> Sequence[int]:
         assert 1 <= most < MOST_AT_ONCE
         length = self.lengths[self.heard % len(self.lengths)] if self.lengths else most
@@ -333,18 +336,58 @@ class Canonical(Sampler):
         return int(token), 0.0
 
 
-def test_guesses_leave_no_other_states_with_the_result(load, compiled):
-    """A result keeps one state, not the memory of the states of a chunk."""
+def test_a_result_lasts_when_the_memory_of_its_chunk_is_used_again(load, compiled):
     model = load(compiled)
     told = Told([0, 3, *range(10, 30)], set(), [])
     sampler = Listed(list(range(10, 30)))
     generation = with_guesses(lambda: model.generate([3], sampler=sampler, max_tokens=20), told)
     generation.text()
     assert generation.result.accepted > 10
-    state = generation.result.state
-    again = model.generate([5], state=state, sampler=Sampler(temperature=0), max_tokens=1)
-    again.text()
-    assert model.forward([0, 3, *range(10, 30)])[1].data.tobytes() == state.data.tobytes()
+    other = Told([0, 4, *range(10, 30)], set(), [])
+    sampler = Listed(list(range(10, 30)))
+    with_guesses(lambda: model.generate([4], sampler=sampler, max_tokens=20), other).text()
+    state = model.forward([0, 3, *range(10, 30)])[1]
+    assert generation.result.state.data.tobytes() == state.data.tobytes()
+
+
+def test_a_constraint_that_is_interrupted_in_a_chunk_leaves_a_state_that_lasts(load, compiled):
+    class Walk:
+        stopped: Any = None
+
+        def mask(self, logits: np.ndarray, exact: Any) -> None:
+            if self.stopped():
+                raise module.InterruptionError
+
+        def advance(self, token: int) -> bool:
+            return True
+
+    class Free:
+        def start(self, model: Any) -> Walk:
+            return Walk()
+
+    class Cancels(Told):
+        def choose(self, token: int) -> None:
+            super().choose(token)
+            if token == 15:
+                generation.cancel()  # just before its state is taken from those read ahead
+
+    model = load(compiled)
+    text = list(range(10, 30))
+    for first, guesses in (
+        (3, Cancels([0, 3, *text], set(), [])),
+        (4, Told([0, 4, *text], set(), [])),
+    ):
+        generation = with_guesses(
+            lambda first=first: model.generate(
+                [first], sampler=Listed(text[:]), constraint=Free(), max_tokens=20
+            ),
+            guesses,
+        )
+        generation.text()
+        result = result if first == 4 else generation.result
+    assert (result.stop_reason, result.tokens, result.unread) == ("cancelled", text[:6], [15])
+    expected = model.forward([0, 3, *text[:5]])[1]
+    assert expected.data.tobytes() == result.state.data.tobytes()
 
 
 class Listed(Sampler):
@@ -530,9 +573,10 @@ def test_one_slow_measurement_changes_little():
     costs = Costs()
     costs.learn(1, 0.010)
     costs.learn(8, 0.016)
-    for _ in range(3):
-        costs.learn(8, 5.0)
+    costs.learn(8, 5.0)
     assert costs.relative()[8] < 2.0
+    costs.learn(8, 0.016)
+    assert costs.relative()[8] == pytest.approx(1.6)
 
 
 def test_a_chance_follows_what_comes_true_and_comes_back():

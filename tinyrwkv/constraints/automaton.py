@@ -109,8 +109,8 @@ class Automaton:
             state = int(self.row(state)[number])
         return state
 
-    def forced(self, state: int, most: int) -> tuple[bytes, bool]:
-        """Return the bytes that must follow a state, at most so many, and whether they end all."""
+    def forced(self, state: int, most: int) -> bytes:
+        """Return the bytes that must follow a state, at most so many."""
         found = bytearray()
         while len(found) < most and not self.accepts(state):
             row = self.row(state)
@@ -120,7 +120,7 @@ class Automaton:
                 break
             found.append(byte)
             state = int(row[classes[0]])
-        return bytes(found), not self.goes_on(state)
+        return bytes(found)
 
     def row(self, state: int) -> np.ndarray:
         """Return the next state for each class, int32, shape (n_classes,)."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..generate import InterruptionError
-from ..tokenizer import END_OF_DOCUMENT
+from ..tokenizer import END_OF_DOCUMENT, Tokenizer
 from .automaton import DEAD, Automaton, Machine, Members, Place
 from .filter import Filter
 from .nfa import Nfa
-from .trie import Trie
+from .trie import LONGEST, Trie
 
 CACHE_BYTES = 4 << 20
 """Memory for the masks of one constraint. The mask that was used longest ago goes first."""
@@ -80,6 +80,17 @@ class _Learned:
         # The names of the states of one automaton. States of the same name allow the same tokens.
         self.names: dict[int, Members] = {}
         self.named = self.machine.automaton
+        # By the state of one automaton, the token that is expected, and the state after it; None
+        # where more than one byte may follow.
+        self._steps: dict[int, tuple[int, int] | None] = {}
+        self._stepped = self.machine.automaton
+
+    def steps_of(self, automaton: Automaton) -> dict[int, tuple[int, int] | None]:
+        """Return the steps of an automaton; those of an earlier one are forgotten."""
+        if self._stepped is not automaton:
+            self._stepped = automaton
+            self._steps = {}
+        return self._steps
 
     def wait(self, stopped: Callable[[], Any] | None) -> None:
         """Wait until no other thread holds the lock, but no longer than `stopped` allows."""
@@ -167,28 +178,60 @@ class Masks:
         with own.lock:
             return own.machine.ask(place, mask, stopped)
 
-    def forced(
-        self, place: Place, most: int, stopped: Callable[[], Any] | None = None
-    ) -> tuple[bytes, bool]:
-        """Return the bytes that must follow, and whether nothing can follow them.
+    def advance(self, place: Place, token: int, data: bytes) -> Place:
+        """Return the place after a token that was chosen; it is false if it does not fit.
 
-        They go up to a number of bytes, or to where the text may end or vary.
+        Where one text must follow, it is remembered how the token spelled it.
+        """
+        own = self._own()
+
+        def advance(automaton: Automaton, state: int) -> Place:
+            after = automaton.read(state, data)
+            steps = own.steps_of(automaton)
+            if after != DEAD and steps.get(state) is not None:
+                steps[state] = token, after
+            return Place(automaton, after)
+
+        with own.lock:
+            return own.machine.ask(place, advance)
+
+    def forced(
+        self,
+        place: Place,
+        most: int,
+        tokenizer: Tokenizer,
+        stopped: Callable[[], Any] | None = None,
+    ) -> list[int]:
+        """Return tokens, at most so many, that may spell the text that must follow.
+
+        They are those that were chosen at the same places before, else the tokenizer's own.
 
         Parameters
         ----------
         place : Place
         most : int
+        tokenizer : Tokenizer
         stopped : callable, optional
             As for `allowed`.
         """
         own = self._own()
 
-        def forced(automaton: Automaton, state: int) -> tuple[bytes, bool]:
-            return automaton.forced(state, most)
+        def spell(automaton: Automaton, state: int) -> list[int]:
+            steps = own.steps_of(automaton)
+            found: list[int] = []
+            while len(found) < most:
+                if state not in steps:
+                    steps[state] = _forced_step(automaton, state, tokenizer)
+                step = steps[state]
+                if step is None or not automaton.goes_on(step[1]):
+                    break  # nobody reads the last token of a text
+                found.append(step[0])
+                state = step[1]
+            return found
 
         own.wait(stopped)
         with own.lock:
-            return own.machine.ask(place, forced, stopped)
+            return own.machine.ask(place, spell, stopped)
 
     def candidates(self, place: Place) -> np.ndarray:
         """Return the tokens that can be read from a place on, int32, shape (count,)."""
@@ -236,3 +279,12 @@ class Masks:
         forbidden = np.ones(self._vocab_size, bool)
         forbidden[tokens] = False
         return np.packbits(forbidden)
+
+
+def _forced_step(automaton: Automaton, state: int, tokenizer: Tokenizer) -> tuple[int, int] | None:
+    """Return the tokenizer's token for what must follow, and the state after it; None if none."""
+    data = automaton.forced(state, LONGEST)
+    if not data:
+        return None
+    (token,), place = tokenizer.encode_part(data, 0, 1)
+    return token, automaton.read(state, data[:place])

@@ -14,9 +14,6 @@ from .masks import FEW, Masks
 NEAR = 4.0
 """If more than `FEW` tokens are allowed, only those this near to the largest logit are exact."""
 
-FORCED_BYTES = 8
-"""Bytes of the text that must follow which are looked at for each token that is wanted."""
-
 
 class Walk:
     """A way through the automaton of a constraint, token by token.
@@ -83,7 +80,9 @@ class Walk:
             The token was not allowed.
         """
         data = self._tokenizer.token_bytes(token)
-        if not data or not self.read(data):
+        if data:
+            self._place = self._masks.advance(self._place, token, data)
+        if not data or not self._place:
             found = f"token {token}, {data[:40]!r}"
             expected = "a token that the constraint allows"
             fix = "let it choose only tokens whose logits are not -inf"
@@ -92,9 +91,9 @@ class Walk:
         return self._place.automaton.goes_on(self._place.state)
 
     def forced(self, most: int) -> list[int]:
-        """Return the first tokens, at most so many, of the text that must follow.
+        """Return tokens, at most so many, that may spell the first part of what must follow.
 
-        They are those that the tokenizer makes of it. Other tokens that spell it are allowed too.
+        Other tokens that spell it are allowed too.
 
         Raises
         ------
@@ -102,12 +101,9 @@ class Walk:
             `stopped` has told to end.
         """
         try:
-            data, is_end = self._masks.forced(self._place, most * FORCED_BYTES, self.stopped)
+            return self._masks.forced(self._place, most, self._tokenizer, self.stopped)
         except ArgumentError:  # too much work: then nothing is guessed
             return []
-        tokens, place = self._tokenizer.encode_part(data, 0, most)
-        # Nobody reads the last token of a text.
-        return tokens[:-1] if is_end and place == len(data) else tokens
 
     def read(self, data: bytes) -> bool:
         """Go on by some bytes; return False if they do not fit."""

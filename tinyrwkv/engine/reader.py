@@ -28,6 +28,8 @@ class Reader:
     ----------
     workspaces : list of Workspace
         Those that nobody is using.
+    chunks : list
+        Memory for the chunks of generations that nobody is using, see `reading.ChunkMemory`.
     pace : Pace
     """
 
@@ -38,6 +40,7 @@ class Reader:
         self.backend = backend
         self.limit = limit
         self.workspaces: list[Workspace] = []
+        self.chunks: list[Any] = []
         self.pace = Pace(steps)
 
     def read(

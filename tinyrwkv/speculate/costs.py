@@ -10,8 +10,11 @@ LEAST_GAIN = 1.05
 SLOPE = 0.1
 """How much longer another token is believed to take, in single tokens, before it is measured."""
 
-RISE = 0.05
+RISE = 0.2
 """Weight of a measurement that is longer than those before; a shorter one counts at once."""
+
+MOST_SURPRISE = 2.0
+"""How many times as long as expected a measurement can be; the rest was other work."""
 
 FORGET = 1 - 1 / 4096
 """What is left, after each single token, of the time that a chunk took: it is tried again."""
@@ -28,9 +31,12 @@ class Costs:
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Learn how long a reading took."""
-        known = self._seconds[tokens]
+        known, one = self._seconds[tokens], self._seconds[1]
+        if one:
+            expected = known or one * self.relative()[tokens]
+            seconds = min(seconds, MOST_SURPRISE * expected)
         if known and seconds > known:
-            seconds = known + RISE * (min(seconds, 2 * known) - known)
+            seconds = known + RISE * (seconds - known)
         self._seconds[tokens] = seconds
         if tokens == 1:
             for size in range(2, len(self._seconds)):

@@ -76,6 +76,10 @@ class Draft:
                 self._ahead = 0
                 self._unread.append(token)
 
+    def choose(self, token: int) -> None:
+        """Add a token to the text."""
+        self.hear([token])
+
     def judge(self, proposed: int, right: int) -> None:
         """Learn how many of the tokens proposed last were chosen."""
         self._chance.judge(proposed, right)

@@ -25,21 +25,26 @@ class Forced:
 
     def __init__(self, forced: Callable[[int], list[int]]) -> None:
         self._forced = forced
+        self._guess: list[int] = []  # the next token, if it is known
         self._chance = Chance(FIRST_CHANCE)
 
     @property
     def chance(self) -> float:
-        """How likely the next guess comes true."""
-        return self._chance.value
+        """How likely the next guess comes true; 0 if there is none."""
+        return self._chance.value if self._guess else 0.0
 
     def hear(self, tokens: Iterable[int]) -> None:
-        """Do nothing with the tokens: the walk knows them."""
-        self._chance.come_back()
+        """Do nothing: a constraint begins after the prompt."""
+
+    def choose(self, token: int) -> None:
+        """Judge what would have been guessed; the walk has gone on by the token."""
+        if self._guess:
+            self._chance.learn(self._guess[0] == token)
+        self._guess = self._forced(1)
 
     def propose(self, most: int) -> list[int]:
         """Return the first tokens of what must follow."""
         return self._forced(most)
 
     def judge(self, proposed: int, right: int) -> None:
-        """Learn how many of the tokens proposed last were chosen."""
-        self._chance.judge(proposed, right)
+        """Do nothing: `choose` judges all guesses, also those that were not asked for."""

@@ -58,8 +58,12 @@ class Lookup:
         for token in tokens:
             self._add(token)
 
+    def choose(self, token: int) -> None:
+        """Add a token to the text, and judge what would have been guessed."""
+        self._add(token)
+
     def judge(self, proposed: int, right: int) -> None:
-        """Do nothing: `hear` judges all guesses, also those that were not asked for."""
+        """Do nothing: all guesses are judged, also those that were not asked for."""
 
     def propose(self, most: int) -> list[int]:
         """Return what followed the last tokens where they stood before, if they did."""

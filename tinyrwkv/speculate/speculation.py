@@ -30,7 +30,10 @@ class Proposer(Protocol):
         """What it costs to propose a token, in times of a single token of the model."""
 
     def hear(self, tokens: Iterable[int]) -> None:
-        """Add tokens to the text."""
+        """Add tokens of the prompt to the text."""
+
+    def choose(self, token: int) -> None:
+        """Add a token that was chosen."""
 
     def propose(self, most: int) -> list[int]:
         """Return tokens that may follow, from 0 up to `most`."""
@@ -56,9 +59,14 @@ class Guesses:
         self._proposed = 0
 
     def hear(self, tokens: Iterable[int]) -> None:
-        """Add tokens to the text."""
+        """Add tokens of the prompt to the text."""
         for proposer in self._proposers:
             proposer.hear(tokens)
+
+    def choose(self, token: int) -> None:
+        """Add a token that was chosen."""
+        for proposer in self._proposers:
+            proposer.choose(token)
 
     def propose(self, most: int) -> list[int]:
         """Return the tokens of the first proposer whose guess is worth reading."""
