@@ -84,7 +84,8 @@ def generate(
     )
     for prompt in prompts:
         before = None
-        for _ in model.generate(prompt, sampler=sampler, max_tokens=tokens, constraint=constraint):
+        ways = {"constraint": constraint, "lookup": False}
+        for _ in model.generate(prompt, sampler=sampler, max_tokens=tokens, **ways):
             now = time.thread_time()
             if before is not None:
                 seconds.append(now - before)

@@ -112,7 +112,7 @@ def compare(free: Model, limited: Model, tokens: int) -> dict[str, Any]:
 def sample(model: Model, tokens: int) -> tuple[list[int], float]:
     """Return tokens sampled at temperature 1, and how many a second."""
     sampler = tinyrwkv.Sampler(temperature=1, seed=3, logit_bias={0: -float("inf")})
-    generation = model.generate([5], sampler=sampler, max_tokens=tokens)
+    generation = model.generate([5], sampler=sampler, max_tokens=tokens, lookup=False)
     for _ in generation:
         pass
     timings = generation.result.timings

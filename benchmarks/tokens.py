@@ -49,7 +49,9 @@ class Run:
         greedy = tinyrwkv.Sampler(
             temperature=0, logit_bias={tinyrwkv.generate.END_OF_DOCUMENT: -math.inf}
         )
-        generation = self.model.generate([1 % self.vocab], sampler=greedy, max_tokens=tokens + 1)
+        generation = self.model.generate(
+            [1 % self.vocab], sampler=greedy, max_tokens=tokens + 1, lookup=False
+        )
         next(generation)  # it read the prompt
         begin = time.perf_counter()
         made = sum(1 for _ in generation)

@@ -28,6 +28,8 @@ class Model(Core):
         SHA-256 that identifies its contents.
     backend : Backend
         What runs it: ``backend.name``, ``backend.threads``.
+    lookup : bool
+        Whether `generate` looks for the last tokens in the text before them; it may be set.
     draft : Model or None
         A smaller model that guesses for `generate`; it is closed with this one.
 
@@ -40,6 +42,7 @@ class Model(Core):
     3
     """
 
+    lookup = True
     draft: Model | None = None
 
     def generate(
@@ -53,7 +56,7 @@ class Model(Core):
         deadline: float | None = None,
         timeout: float | None = None,
         constraint: TokenConstraint | None = None,
-        lookup: bool = True,
+        lookup: bool | None = None,
         draft: Core | None = None,
     ) -> Generation:
         r"""Continue a prompt, piece by piece.
@@ -86,10 +89,11 @@ class Model(Core):
             is None.
         lookup : bool, optional
             Guess that the text goes on as after the same words before, and read several tokens at
-            once where that saves time. Text, tokens and logprobs are the same with and without.
+            once where that saves time; by default as the model's attribute says. Text, tokens and
+            logprobs are the same with and without.
         draft : Model, optional
-            A smaller model of the same vocabulary that guesses too; by default the one that was
-            given to `tinyrwkv.load`. It changes no result either.
+            A smaller model of the same vocabulary that guesses too; by default the model's
+            attribute. It changes no result either.
 
         Returns
         -------
@@ -118,7 +122,10 @@ class Model(Core):
         """
         chosen = Sampler() if sampler is None else sampler
         ends = (max_tokens, stop, deadline, timeout)
-        guess = lookup, self.draft if draft is None else draft
+        guess = (
+            self.lookup if lookup is None else lookup,
+            self.draft if draft is None else draft,
+        )
         return Generation(self, prompt, state, chosen, *ends, constraint, *guess)
 
     def score(

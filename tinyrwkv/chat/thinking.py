@@ -59,6 +59,8 @@ class ThinkingResult:
     timings : ThinkingTimings
     unread : list of int
         Empty: `state` has read all.
+    proposed, accepted : int
+        As in `Result`, of all parts together.
     before : State or None
         The state after the turn, from which the conversation goes on with the answer alone. Until
         the turn is read, what was given.
@@ -71,6 +73,7 @@ class ThinkingResult:
             prompt_tokens=0, prompt_seconds=0.0, tokens=0, seconds=0.0, thought_tokens=0
         )
         self.unread: list[int] = []
+        self.proposed = self.accepted = 0
         self._model = model
         self._template = template
         self.before = state
@@ -241,6 +244,8 @@ class Thinking(Iterator[Piece]):
         times["prompt_seconds"] += told["prompt_seconds"]
         times["tokens"] += told["tokens"]
         times["seconds"] += told["seconds"]
+        self.result.proposed += part.result.proposed
+        self.result.accepted += part.result.accepted
         return part.result.stop_reason not in EARLY
 
     def _run(self) -> Iterator[Piece]:

@@ -49,6 +49,8 @@ class Events:
         self(
             "stats",
             **result.timings,
+            proposed=result.proposed,
+            accepted=result.accepted,
             resident_bytes=generation.model.file.resident(),
             rss_bytes=process.get("rss"),
         )

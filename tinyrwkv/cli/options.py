@@ -82,6 +82,20 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_guessing(parser: argparse.ArgumentParser) -> None:
+    """Add the options for guessing tokens; see `loaded`."""
+    group = parser.add_argument_group("guessing tokens", "Faster, and every text is the same.")
+    group.add_argument(
+        "--lookup",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="guess that the text goes on as after the same words before (default: --lookup)",
+    )
+    group.add_argument(
+        "--draft", metavar="FILE", help="let this smaller model of the same vocabulary guess"
+    )
+
+
 def add_state_dtype(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the type of states that are saved. The help shows the text `default`."""
     parser.add_argument(
@@ -147,13 +161,16 @@ def path(options: argparse.Namespace) -> str:
 
 
 def loaded(options: argparse.Namespace) -> Model:
-    """Load the model as the options say."""
-    return load(
+    """Load the model as the options say; those of `add_guessing` may be missing."""
+    model = load(
         options.model,
         backend=options.backend,
         threads=options.threads,
         resident_limit=options.resident_limit,
+        draft=vars(options).get("draft"),
     )
+    model.lookup = vars(options).get("lookup", True)
+    return model
 
 
 def describe(config: Config) -> str:

@@ -115,12 +115,16 @@ def _set(chat: Chat, argument: str) -> str:
         rows = [(name, answer_settings.show(values[name])) for name in values]
         if chat.template.thoughts is not None:
             rows.append(("thoughts", chat.thoughts))
+        rows.append(("lookup", _on_or_off(chat.model.lookup)))
         return _table(rows)
     if key in OF_THOUGHTS:
         check_thoughts(chat.template, key)
     if key == "thoughts":
         chat.thoughts = _way(value.strip())
         return f"thoughts is {chat.thoughts} now."
+    if key == "lookup":
+        chat.model.lookup = _is_on(value.strip())
+        return f"lookup is {_on_or_off(chat.model.lookup)} now."
     chat.set(key, value.strip())
     return f"{key} is {answer_settings.show(chat.settings()[key])} now."
 
@@ -139,6 +143,18 @@ def check_thoughts(template: Template, setting: str) -> None:
             f"--template {name}" for name in having
         )
         raise ArgumentError("settings", setting, found, expected, fix, sentence)
+
+
+def _on_or_off(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _is_on(told: str) -> bool:
+    if told not in ("on", "off"):
+        sentence = f"lookup={told!r} is neither on nor off"
+        what = ("settings", "lookup", repr(told), "on or off")
+        raise ArgumentError(*what, "write it like /set lookup off", sentence)
+    return told == "on"
 
 
 def _way(told: str) -> str:
@@ -177,6 +193,8 @@ def _last_answer(turn: Turn) -> list[tuple[str, str]]:
         ("  prompt", _speed(times["prompt_tokens"], times["prompt_seconds"])),
         ("  answer", _speed(times["tokens"], times["seconds"])),
     ]
+    if result.proposed:
+        rows.append(("    guessed", f"{result.accepted} of {result.proposed} tokens right"))
     if thought := thought_tokens(result):
         rows.append(("    thought", f"{thought} tokens"))
     return rows

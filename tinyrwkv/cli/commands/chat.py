@@ -100,6 +100,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_sampling(parser, "what suits the model; /set shows it")
     shared.add_loading(parser)
+    shared.add_guessing(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -67,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no notes on standard error")
     shared.add_sampling(parser, "temperature 1, no token left out, another seed each time")
     shared.add_loading(parser)
+    shared.add_guessing(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -125,6 +126,7 @@ def _speeds(result: Result) -> str:
     notes = [
         f"prompt {times['prompt_tokens']} tokens in {times['prompt_seconds']:.2f} s",
         f"{times['tokens']} tokens in {times['seconds']:.2f} s",
+        *([f"{result.accepted} of {result.proposed} guesses right"] if result.proposed else []),
         f"ended by {result.stop_reason}",
     ]
     return "; ".join(notes)

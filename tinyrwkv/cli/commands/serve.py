@@ -75,6 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _add_limits(parser)
     shared.add_loading(parser)
+    shared.add_guessing(parser)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
