@@ -181,15 +181,18 @@ class Masks:
     def advance(self, place: Place, token: int, data: bytes) -> Place:
         """Return the place after a token that was chosen; it is false if it does not fit.
 
-        Where one text must follow, it is remembered how the token spelled it.
+        Where one text must follow, it is remembered how the token spelled it. A token that goes
+        beyond that text can be guessed by nobody.
         """
         own = self._own()
 
         def advance(automaton: Automaton, state: int) -> Place:
             after = automaton.read(state, data)
             steps = own.steps_of(automaton)
-            if after != DEAD and steps.get(state) is not None:
-                steps[state] = token, after
+            expected = steps.get(state)
+            if after != DEAD and expected is not None and token != expected[0]:
+                is_within = len(data) <= len(automaton.forced(state, len(data)))
+                steps[state] = (token, after) if is_within else None
             return Place(automaton, after)
 
         with own.lock:

@@ -16,8 +16,11 @@ RISE = 0.2
 MOST_SURPRISE = 2.0
 """How many times as long as expected a measurement can be; the rest was other work."""
 
-FORGET = 1 - 1 / 4096
-"""What is left, after each single token, of the time that a chunk took: it is tried again."""
+TERM = 64
+"""Single tokens after which something is forgotten."""
+
+KEPT = 1 - TERM / 4096
+"""What is left then of the time that a chunk took, so that a slow one is tried again."""
 
 
 class Costs:
@@ -28,6 +31,7 @@ class Costs:
 
     def __init__(self) -> None:
         self._seconds = [0.0] * (MOST_AT_ONCE + 1)  # by the number of tokens; 0 is not known
+        self._term = 0
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Learn how long a reading took."""
@@ -39,8 +43,9 @@ class Costs:
             seconds = known + RISE * (seconds - known)
         self._seconds[tokens] = seconds
         if tokens == 1:
-            for size in range(2, len(self._seconds)):
-                self._seconds[size] = max(self._seconds[size] * FORGET, 0.0)
+            self._term += 1
+            if self._term % TERM == 0:
+                self._seconds[2:] = [KEPT * of_chunk for of_chunk in self._seconds[2:]]
 
     @property
     def of_one(self) -> float:

@@ -8,8 +8,10 @@ import numpy as np
 
 from .chance import Chance
 
-WINDOW = 1 << 16
+WINDOW = 1 << 14
 """Tokens that are remembered, the last ones; a power of two."""
+
+MASK = WINDOW - 1
 
 GRAM = 3
 """Tokens that must be the same before a guess is made."""
@@ -31,9 +33,9 @@ class Lookup:
     """Finds the longest end of a text that stands in it before, and what followed there.
 
     The place of the last three tokens is found by their hash; the places with the same hash are
-    chained. All of it lies in three arrays of 256 KB in all, so a token costs no object, and one
-    step of work for each of at most 8 places. While guesses come true, the match only grows, and
-    nothing is searched.
+    chained. All of it lies in three arrays of 64 KB each, so a token costs no object, and little
+    work for each of at most 8 places. While guesses come true, the match only grows, and nothing
+    is searched.
     """
 
     each = 0.0
@@ -44,6 +46,7 @@ class Lookup:
         self._earlier = np.zeros(WINDOW, np.int32).data  # the place before with this hash
         self._last = np.zeros(WINDOW, np.int32).data  # by a hash, the last place with it
         self._end = 1  # the place of the next token
+        self._newest = self._last_but_one = 0  # tokens
         self._match = 0  # the place of the token that is guessed next; 0 if there is none
         self._length = 0  # tokens before _match that are the same as the last ones
         self._chances = tuple(map(Chance, FIRST_CHANCES))
@@ -75,35 +78,29 @@ class Lookup:
         return found
 
     def _at(self, place: int) -> int:
-        return self._tokens[place & (WINDOW - 1)]
+        return self._tokens[place & MASK]
 
     def _add(self, token: int) -> None:
+        # Every token of every text comes here, so nothing is called that need not be.
         went_on = False
         if self._match:
-            went_on = self._at(self._match) == token
+            went_on = self._tokens[self._match & MASK] == token
             self._chances[self._length >= LONG].learn(went_on)
-        self._tokens[self._end & (WINDOW - 1)] = token
-        self._end += 1
-        place = self._note()
+        self._tokens[self._end & MASK] = token
+        self._end = end = self._end + 1
+        key = (self._last_but_one * 31 + self._newest) * 0x9E3779B1 + token
+        key = (key ^ key >> 15) & MASK
+        self._last_but_one, self._newest = self._newest, token
+        place = self._last[key]
+        self._earlier[end & MASK] = place
+        self._last[key] = end
         if went_on:
             self._match += 1
             self._length += 1
-        else:
+            if self._match <= end - WINDOW:
+                self._match = 0  # its tokens were written over
+        elif self._match or place:
             self._search(place)
-        if self._match and self._match <= self._end - WINDOW:
-            self._match = 0  # its tokens were written over
-
-    def _note(self) -> int:
-        """Note where the last tokens stand; return the last place before with the same hash."""
-        end = self._end
-        if end <= GRAM:
-            return 0
-        key = (self._at(end - 3) * 31 + self._at(end - 2)) * 0x9E3779B1 + self._at(end - 1)
-        key = (key ^ key >> 15) & (WINDOW - 1)
-        place = self._last[key]
-        self._earlier[end & (WINDOW - 1)] = place
-        self._last[key] = end
-        return place
 
     def _search(self, place: int) -> None:
         """Set the match to the longest one among the places of a chain; among equals the last."""
@@ -116,7 +113,7 @@ class Lookup:
                 self._match, self._length = place, length
                 if length == LONGEST:
                     return
-            place = self._earlier[place & (WINDOW - 1)]
+            place = self._earlier[place & MASK]
 
     def _same(self, place: int) -> int:
         """Return how many tokens before a place are the same as the last ones."""
