@@ -30,8 +30,8 @@ class Speculation(Protocol):
         It may raise an `InterruptionError`, as constraints may.
         """
 
-    def judge(self, right: int) -> None:
-        """Learn how many of the tokens proposed last were chosen, the first ones."""
+    def judge(self, read: int, right: int) -> None:
+        """Learn how many of the tokens proposed last were read, and were chosen, the first ones."""
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Learn how long it took to read a number of tokens at once, with the logits of each."""
@@ -150,10 +150,11 @@ class Reading:
             self._take()
             return True
         if self._chunk:
-            speculation.judge(self._place - 1)
+            speculation.judge(len(self._chunk) - 1, self._place - 1)
             self._chunk = []
-        most = min(most, MOST_AT_ONCE - 1, self._model.reader.pace.chunk(seconds) - 1)
-        ahead = speculation.propose(most) if most > 0 else ()
+        ahead = speculation.propose(min(most, MOST_AT_ONCE - 1)) if most > 0 else ()
+        if ahead:
+            ahead = ahead[: self._model.reader.pace.chunk(seconds) - 1]
         begin = time.perf_counter()
         done = self._read_chunk(token, ahead) if ahead else self.read(np.array([token], np.int32))
         if done:

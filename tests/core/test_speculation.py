@@ -105,7 +105,8 @@ class Told:
         self.proposed += len(found)
         return found
 
-    def judge(self, right: int) -> None:
+    def judge(self, read: int, right: int) -> None:
+        assert 0 <= right <= read < MOST_AT_ONCE
         self.rights.append(right)
 
     def learn(self, tokens: int, seconds: float) -> None:

@@ -10,8 +10,11 @@ LEAST_GAIN = 1.05
 SLOPE = 0.1
 """How much longer another token is believed to take, in single tokens, before it is measured."""
 
-RISE = 0.2
-"""Weight of a measurement that is longer than those before; a shorter one counts at once."""
+RISE_OF_ONE, RISE_OF_CHUNK = 0.01, 0.2
+"""Weights of measurements that are longer than those before; a shorter one counts at once.
+
+Single tokens are measured more often.
+"""
 
 MOST_SURPRISE = 2.0
 """How many times as long as expected a measurement can be; the rest was other work."""
@@ -40,12 +43,20 @@ class Costs:
             expected = known or one * self.relative()[tokens]
             seconds = min(seconds, MOST_SURPRISE * expected)
         if known and seconds > known:
-            seconds = known + RISE * (seconds - known)
+            rise = RISE_OF_ONE if tokens == 1 else RISE_OF_CHUNK
+            seconds = known + rise * (seconds - known)
         self._seconds[tokens] = seconds
         if tokens == 1:
             self._term += 1
             if self._term % TERM == 0:
-                self._seconds[2:] = [KEPT * of_chunk for of_chunk in self._seconds[2:]]
+                self._forget()
+
+    def _forget(self) -> None:
+        """Believe a little less that chunks are slower than what is believed at first."""
+        for tokens in range(2, len(self._seconds)):
+            first = self._seconds[1] * (1 + SLOPE * (tokens - 1))
+            if self._seconds[tokens] > first:
+                self._seconds[tokens] = max(first, KEPT * self._seconds[tokens])
 
     @property
     def of_one(self) -> float:

@@ -56,7 +56,6 @@ class Guesses:
         self._proposers = proposers
         self._costs = costs
         self._asked = proposers[0]
-        self._proposed = 0
 
     def hear(self, tokens: Iterable[int]) -> None:
         """Add tokens of the prompt to the text."""
@@ -71,17 +70,17 @@ class Guesses:
     def propose(self, most: int) -> list[int]:
         """Return the tokens of the first proposer whose guess is worth reading."""
         for proposer in self._proposers:
-            count = self._costs.worth(proposer.chance, most, proposer.each)
+            chance = proposer.chance
+            count = self._costs.worth(chance, most, proposer.each) if chance else 0
             found = proposer.propose(count) if count else []
             if found:
                 self._asked = proposer
-                self._proposed = len(found)
                 return found
         return []
 
-    def judge(self, right: int) -> None:
-        """Learn how many of the tokens proposed last were chosen."""
-        self._asked.judge(self._proposed, right)
+    def judge(self, read: int, right: int) -> None:
+        """Learn how many of the tokens proposed last were read, and were chosen."""
+        self._asked.judge(read, right)
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Learn how long it took to read a number of tokens at once."""
