@@ -564,11 +564,16 @@ def test_the_number_of_tokens_to_propose_pays():
     assert costs.worth(0.05, 7) == 0
     assert 0 < costs.worth(0.6, 7) < 7
     assert costs.worth(0.9, 7, each=2.0) == 0  # a slow draft
-    for size in range(2, 9):
-        costs.learn(size, 0.010 * size)  # no faster than one by one
+    for _ in range(20):
+        for size in range(2, 9):
+            costs.learn(size, 0.010 * size)  # no faster than one by one
     assert costs.worth(1.0, 7) == 0
-    costs.learn(4, 0.015)
+    for _ in range(20):
+        costs.learn(4, 0.015)
     assert costs.worth(0.95, 7) == 3
+    for _ in range(2000):
+        costs.learn(1, 0.010)
+    assert costs.worth(0.95, 7) == 7  # what was too slow is tried again some time
 
 
 def test_one_slow_measurement_changes_little():
@@ -577,8 +582,8 @@ def test_one_slow_measurement_changes_little():
     costs.learn(8, 0.016)
     costs.learn(8, 5.0)
     assert costs.relative()[8] < 2.0
-    costs.learn(8, 0.016)
-    assert costs.relative()[8] == pytest.approx(1.6)
+    costs.learn(1, 5.0)
+    assert 0.010 < costs.of_one < 0.012
 
 
 def test_a_chance_follows_what_comes_true_and_comes_back():

@@ -113,6 +113,16 @@ def test_tokens(run, tiny, tmp_path):
     assert run(tokens, *SHAPE, "--arch", "v4", "--dtype", "f16", *few)["arch"] == "v4"
 
 
+def test_speculation(run, tiny):
+    few = ["--turns", "1", "--tokens", "30", *SHAPE]
+    told = run(speculation, tiny(), *few)
+    checks = {check["about"]: check for check in told["checks"]}
+    assert len(checks) == len(told["checks"]) == 7
+    assert all(check["found"] > 0 for check in checks.values())
+    (changed,) = (about for about in checks if "one word changed" in about)
+    assert checks[changed]["least"] == 1.5 and "of guesses right" in changed
+
+
 def test_tables_are_for_people(capsys, tiny, tmp_path):
     tokens.main([tiny(), "--turns", "1", "--tokens", "2", "--prompt", "2", "--backend", "numpy"])
     out = capsys.readouterr().out

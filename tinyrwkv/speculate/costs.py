@@ -10,65 +10,59 @@ LEAST_GAIN = 1.05
 SLOPE = 0.1
 """How much longer another token is believed to take, in single tokens, before it is measured."""
 
-RISE_OF_ONE, RISE_OF_CHUNK = 0.01, 0.2
-"""Weights of measurements that are longer than those before; a shorter one counts at once.
-
-Single tokens are measured more often.
-"""
-
 MOST_SURPRISE = 2.0
 """How many times as long as expected a measurement can be; the rest was other work."""
+
+NEWEST_SINGLE = 0.125
+"""Weight of the newest single token in the time of one."""
+
+SHORTER, LONGER = 0.5, 0.2
+"""Weights of a chunk that took less or more than expected: other work makes it only longer."""
 
 TERM = 64
 """Single tokens after which something is forgotten."""
 
-KEPT = 1 - TERM / 4096
-"""What is left then of the time that a chunk took, so that a slow one is tried again."""
+KEPT = 0.875
+"""What is left then of what chunks take longer than is believed at first: they are tried again."""
 
 
 class Costs:
-    """The times of chunks of each size, the shortest ones that were measured of late.
-
-    Other work makes a measurement longer and never shorter, so the shortest is the nearest one.
-    """
+    """The time of a single token, and how many times as long chunks take, as measured of late."""
 
     def __init__(self) -> None:
-        self._seconds = [0.0] * (MOST_AT_ONCE + 1)  # by the number of tokens; 0 is not known
-        self._term = 0
+        self.of_one = 0.0  # seconds; 0 before a token was measured
+        self._singles = 0
+        # By the number of tokens, in times of a single one; 0 is not known.
+        self._times = [0.0] * (MOST_AT_ONCE + 1)
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Learn how long a reading took."""
-        known, one = self._seconds[tokens], self._seconds[1]
-        if one:
-            expected = known or one * self.relative()[tokens]
-            seconds = min(seconds, MOST_SURPRISE * expected)
-        if known and seconds > known:
-            rise = RISE_OF_ONE if tokens == 1 else RISE_OF_CHUNK
-            seconds = known + rise * (seconds - known)
-        self._seconds[tokens] = seconds
+        one = self.of_one
         if tokens == 1:
-            self._term += 1
-            if self._term % TERM == 0:
+            found = min(seconds, MOST_SURPRISE * one) if one else seconds
+            self.of_one = one + NEWEST_SINGLE * (found - one) if one else found
+            self._singles += 1
+            if self._singles % TERM == 0:
                 self._forget()
+        elif one:
+            known = self._times[tokens]
+            found = min(seconds / one, MOST_SURPRISE * (known or _at_first(tokens)))
+            weight = SHORTER if found < known else LONGER
+            self._times[tokens] = known + weight * (found - known) if known else found
 
     def _forget(self) -> None:
-        """Believe a little less that chunks are slower than what is believed at first."""
-        for tokens in range(2, len(self._seconds)):
-            first = self._seconds[1] * (1 + SLOPE * (tokens - 1))
-            if self._seconds[tokens] > first:
-                self._seconds[tokens] = max(first, KEPT * self._seconds[tokens])
-
-    @property
-    def of_one(self) -> float:
-        """Seconds of a single token; 0 before it was measured."""
-        return self._seconds[1]
+        for tokens, known in enumerate(self._times):
+            first = _at_first(tokens)
+            if known > first:
+                self._times[tokens] = first + KEPT * (known - first)
 
     def relative(self) -> list[float]:
         """Return the time for each number of tokens from 0 on, in times of a single token."""
-        one = self._seconds[1]
         found = [0.0, 1.0]
-        for seconds in self._seconds[2:]:
-            found.append(seconds / one if seconds else found[-1] + SLOPE)
+        for known in self._times[2:]:
+            found.append(known or found[-1] + SLOPE)
+        for tokens in range(MOST_AT_ONCE - 1, 1, -1):  # fewer tokens take no longer than more
+            found[tokens] = min(found[tokens], found[tokens + 1])
         return found
 
     def worth(self, chance: float, most: int, each: float = 0.0) -> int:
@@ -86,7 +80,7 @@ class Costs:
         each : float, optional
             What it costs to propose one token, in times of a single token.
         """
-        if not self._seconds[1] or not chance:
+        if not self.of_one or not chance:
             return 0
         times = self.relative()
         best, best_gain = 0, LEAST_GAIN
@@ -98,3 +92,8 @@ class Costs:
             if gain > best_gain:
                 best, best_gain = k, gain
         return best
+
+
+def _at_first(tokens: int) -> float:
+    """Return what a chunk is believed to take, in times of a single token."""
+    return 1 + SLOPE * (tokens - 1)
