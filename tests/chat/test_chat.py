@@ -335,6 +335,13 @@ def test_slash_commands(model: tinyrwkv.Model, tmp_path: pathlib.Path) -> None:
     assert say("/reset") == "A new conversation." and chat.state.tokens == 0
     assert say("/set temperature 0.25") == "temperature is 0.25 now."
     assert say("/set top_k=3") == "top_k is 3 now."
+    try:
+        assert say("/set lookup off") == "lookup is off now." and not chat.model.lookup
+        assert "lookup              off" in say("/set")
+    finally:
+        assert say("/set lookup on") == "lookup is on now."
+    with pytest.raises(TinyRWKVError, match="neither on nor off"):
+        say("/set lookup perhaps")
     assert "temperature         0.25\n" in say("/set")
     assert all(name in say("/help") for name in slash.SLASH_COMMANDS)
     with pytest.raises(slash.Leave):

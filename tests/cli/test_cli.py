@@ -199,6 +199,21 @@ def test_generate_is_what_the_library_does(
     assert shown.out == "".join(piece.text for piece in pieces) and shown.err == ""
 
 
+def test_guesses_change_no_text(
+    tiny: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["generate", tiny("v7"), "-p", "ab ab ab ab", "-n", "40", "--temperature", "0"]
+    shown = []
+    for more in ([], ["--no-lookup"], ["--draft", tiny("v4")], ["--draft", tiny("v7")]):
+        assert main([*call, *more]) == 0
+        told = capsys.readouterr()
+        shown.append(told.out)
+        assert "guesses right" not in told.err or more != ["--no-lookup"]
+    assert len(set(shown)) == 1
+    assert main([*call, "--draft", "nowhere.trwkv"]) == 1
+    assert "nowhere.trwkv" in capsys.readouterr().err
+
+
 def test_generate_stops_and_counts(talker: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(

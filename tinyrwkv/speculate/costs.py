@@ -10,7 +10,7 @@ LEAST_GAIN = 1.05
 SLOPE = 0.1
 """How much longer another token is believed to take, in single tokens, before it is measured."""
 
-MOST_SURPRISE = 2.0
+MOST_SURPRISE = 1.5
 """How many times as long as expected a measurement can be; the rest was other work."""
 
 NEWEST_SINGLE = 0.125
