@@ -74,7 +74,7 @@ def test_the_walk_has_all_its_stops() -> None:
 
 def test_a_name_that_is_gone_is_found() -> None:
     known = names_in(ROOT / "tinyrwkv" / "generate.py")
-    assert {"Generation._run", "_next", "NO_TOKEN"} <= known
+    assert {"Generation._run", "_reading", "NO_TOKEN"} <= known
     assert not {"Generation.read", "Result._run", "absent"} & known
     with pytest.raises(AssertionError, match="there is no absent"):
         files_of("see `absent.py`")
