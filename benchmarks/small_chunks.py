@@ -6,6 +6,7 @@ A speculation reads a few guessed tokens at once. It pays if that costs little m
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import statistics
 import time
@@ -20,6 +21,19 @@ TOKENS = (2, 4, 8)
 
 BARS = {1: (1.1, 1.9, 3.2), 2: (1.15, 2.0, 3.4)}
 """The most that they may cost, in times of one token, for each number of threads."""
+
+
+def of_shapes(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return rows for random models, as the options `chunks_of`, `threads` and `turns` ask for."""
+    rows = []
+    for shape in options.chunks_of:
+        layers, width = map(int, shape.split("x"))
+        form = {"model": None, "arch": "v7", "dtype": "int8", "vocab": options.vocab}
+        one = argparse.Namespace(**form, layers=layers, width=width)
+        with common.model_path(one) as path:
+            for threads in options.threads:
+                rows += measure(path, threads, options.turns)
+    return rows
 
 
 def measure(path: str, threads: int, turns: int) -> list[dict[str, Any]]:

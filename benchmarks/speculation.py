@@ -8,7 +8,8 @@ told what to say: a text of this file with one word changed, which follows the t
 TEXT as it is. So these figures do not depend on what a model would say, only on what it costs to
 read it. A token is chosen as always, by the sampler. Each figure is the median over turns: both
 ways answer one after the other, and their times are divided. With one thread, these are times of
-the processor, so that other work on the machine counts for less.
+the processor, so that other work on the machine counts for less. The first table shows what it costs
+to read a few tokens at once, with random weights of two sizes.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
-from benchmarks import common
+from benchmarks import common, small_chunks
 from benchmarks.promises import Check
 from tinyrwkv import JsonSchema, Sampler
 from tinyrwkv.generate import ConstraintWalk, Generation, TokenConstraint
 from tinyrwkv.robot.scripts import Scripts
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+SHAPES = ("12x768", "24x2048")
+"""Layers and channels of RWKV-7 with 0.1 and 1.5 billion weights."""
 
 BOOLEANS = ("is_raining", "is_windy", "needs_umbrella", "road_is_wet")
 NUMBERS = ("temperature", "humidity_percent", "wind_speed", "visibility_km")
@@ -111,7 +115,15 @@ def main(argv: list[str] | None = None) -> None:
         "--tokens", type=int, default=400, metavar="N", help="of the prose (default: 400)"
     )
     parser.add_argument("--turns", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument(
+        "--chunks-of",
+        nargs="*",
+        default=SHAPES,
+        metavar="LxC",
+        help=f"layers and channels for the first table (default: {' '.join(SHAPES)})",
+    )
     options = parser.parse_args(argv)
+    rows = small_chunks.of_shapes(options)
     checks: list[Check] = []
     for threads in options.threads:
         for check in all_checks(options, threads):
@@ -119,9 +131,10 @@ def main(argv: list[str] | None = None) -> None:
             checks.append(check._replace(about=about))
             print(*checks[-1].row, file=sys.stderr)
     told = [{**check._asdict(), "holds": check.holds} for check in checks]
-    result = {"machine": common.machine(options.threads), "checks": told}
-    text = common.table([check.row for check in checks], ["times as fast", "found", "bar", "holds"])
-    common.finish("speculation", options, result, text)
+    result = {"machine": common.machine(options.threads), "small_chunks": rows, "checks": told}
+    names = ["times as fast", "found", "bar", "holds"]
+    text = [small_chunks.table(rows), common.table([check.row for check in checks], names)]
+    common.finish("speculation", options, result, "\n\n".join(text))
 
 
 def all_checks(options: argparse.Namespace, threads: int) -> Iterator[Check]:

@@ -115,7 +115,8 @@ def test_tokens(run, tiny, tmp_path):
 
 def test_speculation(run, tiny):
     few = ["--turns", "1", "--tokens", "30", *SHAPE]
-    told = run(speculation, tiny(), *few)
+    told = run(speculation, tiny(), "--chunks-of", "1x64", *few)
+    assert {row["model"] for row in told["small_chunks"]} == {"v7-1x64-int8.trwkv"}
     checks = {check["about"]: check for check in told["checks"]}
     assert len(checks) == len(told["checks"]) == 7
     assert all(check["found"] > 0 for check in checks.values())
@@ -518,9 +519,8 @@ def test_contention_measures_beside_other_processes(run):
     assert all(one["decode_tok_s"] > 0 and one["prefill_tok_s"] > 0 for one in runs)
 
 
-def test_speculation_times_a_few_tokens_beside_their_bars(run, tiny, tmp_path):
-    found = run(speculation, tiny(), "--threads", "1", "2", "3", "--turns", "2", "--save")
-    rows = found["small_chunks"]
+def test_small_chunks_have_their_bars(run, tiny):
+    rows = [row for threads in (1, 2, 3) for row in small_chunks.measure(tiny(), threads, 2)]
     assert [row["tokens"] for row in rows] == [2, 4, 8] * 3
     assert [row["bar"] for row in rows] == [
         *small_chunks.BARS[1],
@@ -528,13 +528,9 @@ def test_speculation_times_a_few_tokens_beside_their_bars(run, tiny, tmp_path):
         *[None] * 3,
     ]
     assert all(row["ms"] > 0 and row["one_token_ms"] > 0 for row in rows)
-    assert json.loads((tmp_path / "results" / "speculation.json").read_text()) == found
     first = {**rows[0], "times_one_token": 1.2}
     shown = small_chunks.table([first, {**first, "times_one_token": 1.1}]).splitlines()
     assert [line.endswith("missed") for line in shown] == [False, True, False]
-    few = ["--shapes", "1x64", "--vocab", "100", "--threads", "1", "--turns", "1"]
-    made = run(speculation, *few)["small_chunks"]
-    assert {row["model"] for row in made} == {"v7-1x64-int8.trwkv"}
 
 
 def test_repairs_of_int4(tmp_path, capsys, monkeypatch):
