@@ -48,6 +48,13 @@ LLVM turns the sum of even and odd products into pmaddwd or vpdpwssd on x86, and
 smlal or sdot on ARM. The other form of each is three times slower. Both give the same integers.
 """
 
+SCALAR = False
+"""Whether the processor has no vectors: ``tinyrwkv-build-kernels`` sets it for microcontrollers.
+
+Vectors would become code for each of their numbers, 180 kB in all, and fill more registers than
+there are. The results are the same: integers in any order, floats in the order of vectors.
+"""
+
 # The instruction of this machine that looks bytes up in a table, "" for none. It is used only if
 # Numba compiles for all that the machine can.
 _HERE = frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
@@ -228,6 +235,47 @@ def _loop(
     return loop(builder, span, count, totals, add)
 
 
+def _sums(
+    builder: Builder,
+    kind: Any,
+    rows: tuple[list[Value], list[Value]],
+    n: Value,
+    widths: tuple[int, ...],
+) -> list[Value]:
+    """Return the dot product of every pair of rows, in partial sums as `_dots` says."""
+    zeros = ir.Constant(vector_of(kind.total, widths[0]), None)
+    done, totals = I32(0), [zeros] * (len(rows[0]) * len(rows[1]))
+    for width in widths:
+        step = kind.per_lane * width
+        whole = builder.sub(n, builder.srem(n, I32(step)))
+        totals = [_narrow(builder, kind, total, width) for total in totals]
+        totals = _loop(builder, kind, rows, (done, whole), step, totals)
+        done = whole
+    sums = [builder.extract_element(_narrow(builder, kind, total, 1), I32(0)) for total in totals]
+    return _loop(builder, kind, rows, (done, n), 1, sums)
+
+
+def _scalar_sums(
+    builder: Builder,
+    kind: Any,
+    rows: tuple[list[Value], list[Value]],
+    n: Value,
+    widths: tuple[int, ...],
+) -> list[Value]:
+    """Return the same with as few sums at a time as a processor without vectors has registers."""
+    w_rows, x_rows = rows
+    if kind is not _Integer:
+        pairs = [([w], [x]) for w in w_rows for x in x_rows]
+        return [_sums(builder, kind, pair, n, widths)[0] for pair in pairs]
+    # Several rows with one token, or one row with several tokens.
+    parts = [rows] if len(x_rows) == 1 else [([w], x_rows) for w in w_rows]
+    sums = []
+    for part in parts:
+        zeros = [I32(0)] * (len(part[0]) * len(part[1]))
+        sums += _loop(builder, kind, part, (I32(0), n), 1, zeros)
+    return sums
+
+
 def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
     """Make the intrinsic that multiplies `rows` rows of weights with `tokens` vectors.
 
@@ -263,19 +311,10 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
         w, w_stride, x, x_stride, n, out, out_stride = args
         w_rows = [builder.add(w, builder.mul(w_stride, I64(r))) for r in range(rows)]
         x_rows = [builder.add(x, builder.mul(x_stride, I64(t))) for t in range(tokens)]
-        both = w_rows, x_rows
-        zeros = ir.Constant(vector_of(kind.total, widths[0]), None)
-        done, totals = I32(0), [zeros] * (rows * tokens)
-        for width in widths:
-            step = kind.per_lane * width
-            whole = builder.sub(n, builder.srem(n, I32(step)))
-            totals = [_narrow(builder, kind, total, width) for total in totals]
-            totals = _loop(builder, kind, both, (done, whole), step, totals)
-            done = whole
-        sums = [
-            builder.extract_element(_narrow(builder, kind, total, 1), I32(0)) for total in totals
-        ]
-        sums = _loop(builder, kind, both, (done, n), 1, sums)
+        if SCALAR:
+            sums = _scalar_sums(builder, kind, (w_rows, x_rows), n, widths)
+        else:
+            sums = _sums(builder, kind, (w_rows, x_rows), n, widths)
         for i, total in enumerate(sums):
             at = builder.add(out, builder.mul(out_stride, I64(i)))
             builder.store(total, opaque(builder, at), align=4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import simd
 from .abi import (
     EPSILON,
     NEW,
@@ -175,7 +176,9 @@ def _of_a_head(make: Any) -> Any:
     ``head(old, new, v, y, n, large, r, k, w, kk, b)``: addresses of the old and the new state, of
     values and results, n columns, whether to write past the caches, addresses of n float32 each.
     """
-    narrow, wide, past_caches = make(8), make(64), make(64, large=True)
+    lanes = 8 if simd.SCALAR else 64
+    narrow, wide, past_caches = make(8), make(lanes), make(lanes, large=True)
+    step = 4 * lanes
 
     @kernel
     def head(
@@ -191,7 +194,7 @@ def _of_a_head(make: Any) -> Any:
         kk: Address,
         b: Address,
     ) -> None:
-        for j in range(0, i64(n) * 4, 32 if n % 64 else 256):
+        for j in range(0, i64(n) * 4, 32 if n % 64 else step):
             if n % 64:
                 narrow(old + j, new + j, v + j, y + j, n, r, k, w, kk, b)
             elif large:

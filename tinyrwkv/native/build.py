@@ -1,12 +1,14 @@
 """Compile the kernels ahead of time: ``tinyrwkv-build-kernels``.
 
 Numba translates ``kernels/`` to plain LLVM code, without optimising for this machine. llvmlite
-optimises and compiles that for each target. ``link`` makes shared objects of that.
+optimises and compiles that for each target. ``link`` makes shared objects of that. For
+microcontrollers there are objects to link into a firmware.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -14,13 +16,14 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from typing import Any
 
 from ..errors import TinyRWKVError, UnsupportedError
+from .bare_metal import for_one_core, with_identity, without
 from .link import COMMAND, link, linker
 from .load import FOLDER, RECORD, SYMBOL, run_of, source_hash
-from .recipes import FAST, RECIPES, SMALL, Recipe
+from .recipes import FAST, RECIPES, SMALL, TINY, Recipe
 from .runtime import NEEDED, SYSTEM_CODE
 from .targets import TARGETS, runnable
 from .trial import answer
@@ -31,12 +34,13 @@ NUMBA_SETTINGS = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECT
 EPILOG = """examples:
   tinyrwkv-build-kernels                     the objects that ship in the package
   tinyrwkv-build-kernels x86-64-vnni         one more, for this processor
+  tinyrwkv-build-kernels cortex-m7           one to link into a firmware of a microcontroller
   tinyrwkv-build-kernels --list              every target
   tinyrwkv-build-kernels --check             build again and compare byte for byte
 """
 
 
-def emit_ir(pairs: bool, wide: bool) -> str:
+def emit_ir(pairs: bool, wide: bool = False, scalar: bool = False) -> str:
     """Translate the kernels to LLVM code for no machine in particular.
 
     Must run in a process where the environment had `NUMBA_SETTINGS` before Numba was imported.
@@ -45,15 +49,17 @@ def emit_ir(pairs: bool, wide: bool) -> str:
     ----------
     pairs : bool
         The form of integer dot products that LLVM compiles well for x86, see ``kernels/simd.py``.
-    wide : bool
+    wide : bool, optional
         Whether there are 32 vector registers of 64 bytes.
+    scalar : bool, optional
+        The form of loops for processors without vectors.
     """
     from numba import njit, types
 
     from ..kernels import simd
 
     # Before any kernel is compiled.
-    simd.PAIRS, simd.WIDE, simd.LOOKUP = pairs, wide, ""
+    simd.PAIRS, simd.WIDE, simd.SCALAR, simd.LOOKUP = pairs, wide, scalar, ""
     from ..kernels.run import run
 
     function = njit(
@@ -97,8 +103,11 @@ def compile_object(ir: str, recipe: Recipe) -> bytes:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     options: dict[str, Any] = {"reloc": "pic", "codemodel": "default", "opt": 3}
-    if recipe.target.machine == "riscv64":
-        options["abiname"] = "lp64d"
+    if recipe.triple.startswith("riscv"):
+        options["abiname"] = "ilp32f" if recipe.bare_metal else "lp64d"
+    if recipe.bare_metal:
+        options["reloc"] = "static"
+        ir = for_one_core(ir)
     machine = llvm.Target.from_triple(recipe.triple).create_target_machine(
         cpu=recipe.cpu, features=recipe.features, **options
     )
@@ -111,11 +120,12 @@ def compile_object(ir: str, recipe: Recipe) -> bytes:
         if function.name not in (SYMBOL, *NEEDED[recipe.target.system]):
             function.linkage = "internal"
         function.add_function_attribute("nounwind")
-        if recipe.tuning == SMALL:
+        if recipe.tuning in (SMALL, TINY):
             function.add_function_attribute("optsize")
     module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = tuning.slp_vectorization = True
+    speed = 2 if recipe.tuning == TINY else 3
+    tuning = llvm.create_pipeline_tuning_options(speed_level=speed)
+    tuning.loop_vectorization = tuning.slp_vectorization = recipe.tuning != TINY
     tuning.loop_unrolling = tuning.loop_interleaving = recipe.tuning == FAST
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
@@ -141,9 +151,10 @@ def with_lookups(code: str, instruction: str) -> str:
     return pattern.sub(lambda _: definition, code, count=1)
 
 
-def _ir_in_child(pairs: bool, wide: bool) -> str:
+@functools.cache
+def _ir_in_child(pairs: bool, wide: bool, scalar: bool) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
-    code = f"import {__package__}.build as b; print(b.emit_ir({pairs}, {wide}))"
+    code = f"import {__package__}.build as b; print(b.emit_ir({pairs}, {wide}, {scalar}))"
     command = [sys.executable, "-c", code]
     depth = len(__package__.split("."))
     roots = [str(pathlib.Path(__file__).resolve().parents[depth]), *sys.path]
@@ -157,8 +168,12 @@ def _ir_in_child(pairs: bool, wide: bool) -> str:
     return done.stdout
 
 
-def build(names: list[str], progress: Callable[[str], None] | None = None) -> dict[str, bytes]:
-    """Return shared objects by target name.
+def build(
+    names: list[str],
+    progress: Callable[[str], None] | None = None,
+    unused: Collection[str] = (),
+) -> dict[str, bytes]:
+    """Return shared objects by target name, or objects for a firmware.
 
     Parameters
     ----------
@@ -166,15 +181,17 @@ def build(names: list[str], progress: Callable[[str], None] | None = None) -> di
         Of targets.
     progress : callable, optional
         Called with a line about each object.
+    unused : collection of str, optional
+        Kernels to leave out, such as "wkv.wkv4": no program that is run has their operations.
     """
-    codes: dict[tuple[bool, bool], str] = {}
     objects = {}
     for name in names:
         recipe = RECIPES[name]
-        form = not recipe.has_reduction, recipe.is_wide
-        if form not in codes:
-            codes[form] = _ir_in_child(*form)
-        objects[name] = link(compile_object(codes[form], recipe), recipe)
+        code = _ir_in_child(not recipe.has_reduction, recipe.is_wide, recipe.bare_metal)
+        code = without(code, unused)
+        if recipe.bare_metal:
+            code = with_identity(code, name, unused)
+        objects[name] = link(compile_object(code, recipe), recipe)
         if progress:
             progress(f"{name}: {len(objects[name]):,} bytes")
     return objects

@@ -1,6 +1,6 @@
 """Link the compiled kernels to a shared object of a system, without a C library or a debug record.
 
-LLD links for Linux and Windows. Zig links for macOS, and signs the object as a linker does. Both
+An object for a firmware stays as it is, and is linked there. LLD links for Linux and Windows. Zig links for macOS, and signs the object as a linker does. Both
 are in the package ziglang, whose version pip can pin.
 """
 
@@ -20,7 +20,7 @@ from ..errors import UnsupportedError
 from .load import SYMBOL
 from .recipes import Recipe
 from .runtime import NEEDED
-from .targets import LINUX, MACOS, WINDOWS
+from .targets import FIRMWARE, LINUX, MACOS, WINDOWS
 
 COMMAND = "tinyrwkv-build-kernels"
 
@@ -45,19 +45,26 @@ def linker(name: str = "ld.lld") -> list[str]:
 
 
 def link(code: bytes, recipe: Recipe) -> bytes:
-    """Link an object to a shared object.
+    """Link an object to a shared object; one for a firmware is only checked.
 
     Raises
     ------
     UnsupportedError
         The object needs more than `NEEDED` from outside, or the linker is not installed.
     """
-    by_system = {LINUX: _for_linux, WINDOWS: _for_windows, MACOS: _for_macos}
+    by_system = {
+        LINUX: _for_linux,
+        WINDOWS: _for_windows,
+        MACOS: _for_macos,
+        FIRMWARE: _for_firmware,
+    }
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, OBJECT).write_bytes(code)
         pathlib.Path(folder, SYSTEM_NAMES).write_text(KERNEL32)
         for command in by_system[recipe.target.system](recipe):
             _run(command, folder, recipe)
+        if recipe.bare_metal:
+            return code
         data = pathlib.Path(folder, RESULT).read_bytes()
     if recipe.target.system == MACOS:  # whose library has much more than objects may need
         allowed = {*NEEDED[MACOS], "dyld_stub_binder"}  # the second is what the linker adds
@@ -88,11 +95,24 @@ _LC_SYMTAB, _N_EXT = 2, 1  # as Apple's <mach-o/loader.h> and <mach-o/nlist.h> n
 
 
 def _for_linux(recipe: Recipe) -> list[list[str]]:
-    command = [*linker(), "-m", recipe.emulation, "-shared", "-s", "-z", "noexecstack"]
+    command = [*_lld(recipe), "-shared"]
+    return [_told(command, recipe), command]
+
+
+def _for_firmware(recipe: Recipe) -> list[list[str]]:
+    return [_told([*_lld(recipe), "-e", SYMBOL], recipe)]
+
+
+def _lld(recipe: Recipe) -> list[str]:
+    command = [*linker(), "-m", recipe.emulation, "-s", "-z", "noexecstack"]
     command += ["--hash-style=gnu", "--build-id=none", "--no-rosegment", "--gc-sections"]
-    command += [OBJECT, "-o", RESULT]
-    provided = [f"--defsym={name}=0" for name in NEEDED[LINUX]]
-    return [[*command, "-z", "defs", *provided], command]  # the first tells of every other need
+    return [*command, OBJECT, "-o", RESULT]
+
+
+def _told(command: list[str], recipe: Recipe) -> list[str]:
+    """Return the command that fails with every need beyond `NEEDED`."""
+    provided = [f"--defsym={name}=0" for name in NEEDED[recipe.target.system]]
+    return [*command, "-z", "defs", *provided]
 
 
 def _for_windows(recipe: Recipe) -> list[list[str]]:

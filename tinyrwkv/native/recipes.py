@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .targets import TARGETS, Target, byte_lookup, has_wide_registers
+from .targets import FIRMWARE, TARGETS, Target, byte_lookup, has_wide_registers
 
-FAST, LEAN, SMALL = "fast", "lean", "small"
+FAST, LEAN, SMALL, TINY = "fast", "lean", "small", "tiny"
 """What LLVM may spend bytes on.
 
 FAST is all that it does by itself. LEAN does not repeat the bodies of loops: a quarter fewer bytes
 at the same speed on x86, because the loops that matter are unrolled in ``kernels/simd.py``. SMALL
-is half the bytes, and a token takes 1.3 times as long.
+is half the bytes, and a token takes 1.3 times as long. TINY is for chips without vectors.
 """
 
 
@@ -28,7 +28,7 @@ class Recipe(NamedTuple):
     committed : bool
         Whether the object ships in the package.
     tuning : str
-        FAST, LEAN or SMALL.
+        FAST, LEAN, SMALL or TINY.
     """
 
     target: Target
@@ -43,6 +43,11 @@ class Recipe(NamedTuple):
     def name(self) -> str:
         """The name of the target."""
         return self.target.name
+
+    @property
+    def bare_metal(self) -> bool:
+        """Whether it is for chips with one core and no system: an object to link into a firmware."""
+        return self.target.system == FIRMWARE
 
     @property
     def has_reduction(self) -> bool:
@@ -91,6 +96,17 @@ def _macos(name: str, machine: str, cpu: str, tuning: str) -> Recipe:
     return Recipe(TARGETS[name], triple, cpu, "", kind, True, tuning)
 
 
+def _cortex_m(name: str, architecture: str, features: str) -> Recipe:
+    # gnueabihf, or LLVM calls memset by the name that ARM has for it.
+    triple, kind = f"{architecture}-unknown-none-gnueabihf", "armelf_linux_eabi"
+    return Recipe(TARGETS[name], triple, name, features, kind, False, TINY)
+
+
+def _riscv32(name: str, features: str) -> Recipe:
+    triple, cpu, kind = "riscv32-unknown-none-elf", "generic-rv32", "elf32lriscv"
+    return Recipe(TARGETS[name], triple, cpu, features, kind, False, TINY)
+
+
 _RECIPES = (
     _x86("x86-64-vnni", "cascadelake"),
     _x86("x86-64-v3", "x86-64-v3"),
@@ -106,5 +122,9 @@ _RECIPES = (
     _windows("windows-x86-64-v3", "x86-64-v3"),
     _macos("macos-arm64", "aarch64", "apple-m1", LEAN),
     _macos("macos-x86-64-v3", "x86_64", "x86-64-v3", SMALL),
+    # Kernels use no double precision. Without its registers, one object fits both kinds of M7.
+    _cortex_m("cortex-m7", "thumbv7em", "-fp64"),
+    _cortex_m("cortex-m33", "thumbv8m.main", ""),
+    _riscv32("riscv32", "+m,+f,+c"),
 )
 RECIPES = {recipe.name: recipe for recipe in _RECIPES}

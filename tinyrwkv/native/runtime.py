@@ -6,7 +6,7 @@ process, so that objects for it bring these functions.
 
 from __future__ import annotations
 
-from .targets import LINUX, MACOS, WINDOWS
+from .targets import FIRMWARE, LINUX, MACOS, WINDOWS
 
 _EVERYWHERE = ("memset", "memcpy", "sched_yield")
 
@@ -14,6 +14,7 @@ NEEDED = {
     LINUX: _EVERYWHERE,
     MACOS: (*_EVERYWHERE, "bzero", "__bzero"),  # what LLVM calls there to write zeros
     WINDOWS: _EVERYWHERE,
+    FIRMWARE: ("memset", "memcpy"),  # its one core waits for nobody
 }
 """What objects for each system may need that the kernels do not define."""
 
@@ -60,5 +61,5 @@ define i32 @sched_yield() {
 declare dllimport i32 @SwitchToThread()
 """
 
-SYSTEM_CODE = {LINUX: "", MACOS: "", WINDOWS: _ON_WINDOWS}
+SYSTEM_CODE = {LINUX: "", MACOS: "", WINDOWS: _ON_WINDOWS, FIRMWARE: ""}
 """LLVM code that is linked with the kernels."""

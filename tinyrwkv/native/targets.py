@@ -38,8 +38,11 @@ class Target(NamedTuple):
 
 LINUX, WINDOWS, MACOS = "linux", "windows", "macos"
 
-ENDINGS = {LINUX: ".so", WINDOWS: ".dll", MACOS: ".dylib"}
-"""How the files of shared objects end on each system."""
+FIRMWARE = "firmware"
+"""Instead of a system: no process runs the object, which becomes part of a firmware."""
+
+ENDINGS = {LINUX: ".so", WINDOWS: ".dll", MACOS: ".dylib", FIRMWARE: ".o"}
+"""How the files of objects end for each system."""
 
 
 def byte_lookup(machine: str, features: frozenset[str]) -> str:
@@ -86,6 +89,9 @@ _NEEDS = (
     ("windows-x86-64-v3", WINDOWS, "x86_64", "avx2"),
     ("macos-arm64", MACOS, "aarch64", ""),
     ("macos-x86-64-v3", MACOS, "x86_64", "avx2"),
+    ("cortex-m7", FIRMWARE, "arm", ""),
+    ("cortex-m33", FIRMWARE, "arm", ""),
+    ("riscv32", FIRMWARE, "riscv32", ""),
 )
 TARGETS = {
     name: Target(name, system, machine, frozenset(needs.split()))
