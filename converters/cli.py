@@ -27,6 +27,8 @@ from .compress.compress import compress
 from .compress.options import Options
 from .compress.progress import Work, stages
 from .export.gguf import export
+from .export.mcu.export import export_mcu
+from .export.mcu.kernels import targets
 from .judge.by_text import JUDGE
 from .judge.texts import name_of
 from .read.open import path_of_all
@@ -67,6 +69,9 @@ examples:
       Search for the options that lose least and keep at most 24 MB of the file in memory.
   tinyrwkv-convert model.trwkv model.gguf
       Write a model file of RWKV-6 or 7 for llama.cpp. It keeps its type. This needs the extra gguf.
+  tinyrwkv-convert model.trwkv firmware/ --mcu cortex-m7
+      Write what a firmware of a microcontroller needs: see docs/microcontroller.md. This needs the
+      extra native.
   tinyrwkv-convert rwkv.pth tuned.trwkv --vocab world --lora adapter.pth --lora-alpha 32
       Merge a LoRA adapter of RWKV-PEFT into its model.
   tinyrwkv-convert tuned.pth tuned.state --model model.trwkv
@@ -138,7 +143,9 @@ def parser() -> Parser:
         help="checkpoint: .pth, .safetensors, .gguf, .bin or .trwkv, or the folder of one; "
         "of one in several files, any part or all",
     )
-    made.add_argument("output", metavar="OUTPUT", help="file to write: .trwkv or .gguf")
+    made.add_argument(
+        "output", metavar="OUTPUT", help="file to write: .trwkv or .gguf; or a folder"
+    )
     made.add_argument(
         "--vocab",
         metavar="FILE",
@@ -163,6 +170,12 @@ def parser() -> Parser:
         help="chat template that the model was trained with, such as chat",
     )
     made.add_argument("--license", metavar="TEXT", help="licence of the weights, to be recorded")
+    made.add_argument(
+        "--mcu",
+        metavar="CHIP",
+        help="write what a firmware needs to run the .trwkv file INPUT into the folder OUTPUT: "
+        f"{', '.join(targets())}",
+    )
     _add_tuning(made)
     options.add_to(made)
     made.add_argument("--quiet", action="store_true", help="show no progress and no summary")
@@ -226,6 +239,10 @@ def _write(
         why = "belongs to a model, but --model writes a state"
         _check_alone(arguments, ("model",), why, "convert the model with it first")
         return write_tuned_state(arguments.input, arguments.output, arguments.model)
+    if arguments.mcu is not None:
+        why = "changes the model, but --mcu takes it as it is"
+        _check_alone(arguments, ("mcu",), why, "write a .trwkv with it first, then export that")
+        return export_mcu(arguments.input, arguments.output, arguments.mcu, partial(tell, "export"))
     if arguments.output.lower().endswith(".gguf"):
         why = "changes the model, but a .gguf is written without changes"
         fix = "write a .trwkv with it first, then the .gguf from that"
@@ -303,6 +320,12 @@ def _end_by_exception() -> Iterator[None]:
 
 
 def _summary(report: dict[str, Any]) -> str:
+    if report.get("format") == "mcu":
+        needed = report["state_bytes"] * 2 + report["workspace_bytes"]
+        return (
+            f"{report['output']}: {', '.join(report['files'])} for {report['target']}; "
+            f"{show_size(report['file_bytes'])} to flash, {show_size(needed)} of RAM"
+        )
     if "model" in report:
         about = f"a tuned state of {report['model']}, RWKV {report['arch']}"
         return f"{report['output']}: {about}, {show_size(report['file_bytes'])}"

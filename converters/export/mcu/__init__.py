@@ -1,0 +1,1 @@
+"""Write what a firmware needs to run a model on a microcontroller."""
