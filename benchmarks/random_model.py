@@ -17,7 +17,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from tinyrwkv.file import int4
-from tinyrwkv.file.quant import SCALE_BYTES, quantize_rows, with_scales
+from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.row_table import SCALE_BYTES, with_scales
 from tinyrwkv.file.tensors import DTYPES
 from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions.forms import DEEP_TABLE, QUANTISED

@@ -8,8 +8,8 @@ told what to say: a text of this file with one word changed, which follows the t
 TEXT as it is. So these figures do not depend on what a model would say, only on what it costs to
 read it. A token is chosen as always, by the sampler. Each figure is the median over turns: both
 ways answer one after the other, and their times are divided. With one thread, these are times of
-the processor, so that other work on the machine counts for less. The first table shows what it costs
-to read a few tokens at once, with random weights of two sizes.
+the processor, so that other work on the machine counts for less. The first table shows what it
+costs to read a few tokens at once, with random weights of two sizes.
 """
 
 from __future__ import annotations

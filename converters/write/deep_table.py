@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tinyrwkv.errors import FormatError, show
-from tinyrwkv.file.quant import SCALE_BYTES, quantize_rows, with_scales
+from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.row_table import SCALE_BYTES, with_scales
 from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions.forms import DEEP_TABLE, deep_shape
 

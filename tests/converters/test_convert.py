@@ -22,7 +22,8 @@ from tinyrwkv import load
 from tinyrwkv.errors import ArgumentError, FormatError, TinyRWKVError
 from tinyrwkv.file.header import MAGIC
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.file.quant import quantize_rows, with_scales
+from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.row_table import with_scales
 from tinyrwkv.file.verify import open_verified
 from tinyrwkv.versions.forms import DEEP_TABLE
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converters.techniques.pack_codes import pack_codes
-from tinyrwkv.file.quant import quantize_rows, with_scales, without_scales
+from tinyrwkv.file.quant import quantize_rows
+from tinyrwkv.file.row_table import with_scales, without_scales
 from tinyrwkv.kernels import abi as op
 from tinyrwkv.kernels.abi import FIELDS, MAX_TOKENS, NONE
 from tinyrwkv.program.builder import qmax

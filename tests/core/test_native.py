@@ -22,6 +22,7 @@ from tests.helpers.emulated_check import attach, compare, digest, main, make, re
 from tinyrwkv.engine import backends
 from tinyrwkv.errors import FormatError, UnsupportedError
 from tinyrwkv.native import load, targets
+from tinyrwkv.native import processor as this_process
 from tinyrwkv.native.load import RECORD, SYMBOL, choose, native_run, source_hash
 from tinyrwkv.native.recipes import RECIPES
 from tinyrwkv.native.targets import TARGETS
@@ -175,7 +176,7 @@ def test_objects_load_without_rights_or_repairs(committed):
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Forget what is known of this processor, before and after."""
-    cached = (targets.machine, targets.cpu_features)
+    cached = (this_process.machine, targets.cpu_features)
     for function in cached:
         function.cache_clear()
     yield monkeypatch
@@ -418,8 +419,8 @@ def test_the_more_a_target_needs_the_earlier_it_comes():
 )
 def test_what_counts_is_the_process_and_not_the_kernel(fresh, told, size, expected):
     fresh.setattr(platform, "machine", lambda: told)
-    fresh.setattr(targets.ctypes, "sizeof", lambda _: size)
-    assert targets.machine() == expected
+    fresh.setattr(this_process.ctypes, "sizeof", lambda _: size)
+    assert this_process.machine() == expected
 
 
 class FakeC:
@@ -516,7 +517,7 @@ def test_all_that_runs_here_computes_the_same_bits(tiny, arch):
 
 
 @pytest.mark.skipif(
-    targets.machine() == "arm", reason="ARMv7's vectors take subnormal numbers for zero"
+    this_process.machine() == "arm", reason="ARMv7's vectors take subnormal numbers for zero"
 )
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_numbers_that_only_decay_stay_as_exact_as_they_can(tmp_path, name):

@@ -23,7 +23,7 @@ from tinyrwkv import notes
 from tinyrwkv.engine.reasons import reasons
 from tinyrwkv.errors import UnsupportedError
 from tinyrwkv.file.mapped import open_file
-from tinyrwkv.native import load, proof, targets, trial
+from tinyrwkv.native import load, processor, proof, targets, trial
 from tinyrwkv.native.load import RECORD, SYMBOL, choose
 from tinyrwkv.native.targets import TARGETS
 from tinyrwkv.program.program import Program
@@ -309,13 +309,13 @@ def test_the_system_tells_of_avx2(monkeypatch, system, says):
 
 
 def test_an_x86_process_on_windows_for_arm_is_one_of_x86(monkeypatch):
-    targets.machine.cache_clear()
+    processor.machine.cache_clear()
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(sys, "version", "3.13.2 (tags/v3.13.2) [MSC v.1942 64 bit (AMD64)]")
-    monkeypatch.setattr(targets.platform, "machine", lambda: "ARM64")
-    monkeypatch.setattr(targets.ctypes, "sizeof", lambda _: 8)
-    assert targets.machine() == "x86_64"
-    targets.machine.cache_clear()
+    monkeypatch.setattr(processor.platform, "machine", lambda: "ARM64")
+    monkeypatch.setattr(processor.ctypes, "sizeof", lambda _: 8)
+    assert processor.machine() == "x86_64"
+    processor.machine.cache_clear()
 
 
 @pytest.mark.parametrize(

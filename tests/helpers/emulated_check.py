@@ -37,7 +37,8 @@ from tinyrwkv.engine.compiled import Compiled
 from tinyrwkv.loading import BUNDLED
 from tinyrwkv.model import Model
 from tinyrwkv.native.load import RECORD, SYMBOL, choose
-from tinyrwkv.native.targets import TARGETS, cpu_features, machine, runnable
+from tinyrwkv.native.processor import machine
+from tinyrwkv.native.targets import TARGETS, cpu_features, runnable
 
 MODELS = [(arch, "int8", "dense") for arch in ("v4", "v5.0", "v5.2", "v6", "v7")]
 MODELS += [(arch, "int8", "compressed") for arch in ("v4", "v5.2", "v6", "v7")]

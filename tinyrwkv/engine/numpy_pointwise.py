@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..file import int4
-from ..file.quant import SCALE_BYTES, without_scales
+from ..file.row_table import SCALE_BYTES, without_scales
 from ..kernels import abi as op
 from .numpy_call import I16, WEIGHT_TYPES, Call
 

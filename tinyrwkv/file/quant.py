@@ -8,11 +8,9 @@ import numpy as np
 
 from ..errors import ArgumentError, UnsupportedError
 from . import int4
+from .row_table import without_scales
 
 _BLOCK = 1 << 18  # weights at a time: a block's float32 temporaries stay under 8 MB
-SCALE_BYTES = 4
-"""Bytes of the scale that stands behind each row of a table with scales."""
-
 _LARGEST_SCALE = 2.679e36  # 127 times as much is still finite in float32
 
 
@@ -101,41 +99,6 @@ def dequantize_rows(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
     _check_pair(q, scale)
     w: np.ndarray = np.multiply(q, scale[:, None], dtype=np.float32)
     return w
-
-
-def with_scales(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Put the scale of each row behind it, so that one page has both.
-
-    Parameters
-    ----------
-    q : ndarray, int8, shape (rows, n)
-    scale : ndarray, float32, shape (rows,)
-
-    Returns
-    -------
-    ndarray, uint8, shape (rows, n + 4)
-
-    Examples
-    --------
-    >>> table = with_scales(*quantize_rows(np.array([[63.5, -16.0]], np.float32)))
-    >>> table.shape, without_scales(table).tolist()
-    ((1, 6), [[63.5, -16.0]])
-    """
-    behind = scale.astype("<f4")[:, None].view(np.uint8)  # (rows, 4)
-    return np.concatenate([q.view(np.uint8), behind], axis=1)
-
-
-def without_scales(table: np.ndarray) -> np.ndarray:
-    """Return the float32 rows of what `with_scales` made, (..., n + 4) to (..., n)."""
-    q = table[..., :-SCALE_BYTES].view(np.int8)
-    weights: np.ndarray = q * scales_behind(table)[..., None]
-    return weights
-
-
-def scales_behind(table: np.ndarray) -> np.ndarray:
-    """Return the scales that stand behind the rows of a table, float32, shape (...)."""
-    bytes_of_scales = np.ascontiguousarray(table[..., -SCALE_BYTES:])
-    return bytes_of_scales.view("<f4")[..., 0]
 
 
 def _check_pair(q: object, scale: object) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import ChecksumError, FormatError
-from . import int4, quant
+from . import int4, row_table
 from .header import HEADER_BYTES
 from .mapped import TensorFile, check_crc, open_file
 from .table import FETCH
@@ -143,7 +143,7 @@ def _check_scales(file: TensorFile, tensor: Tensor) -> None:
 def _scales(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray:
     """Return the scales among the bytes of some rows."""
     if tensor.name.endswith(".table"):
-        return quant.scales_behind(part)
+        return row_table.scales_behind(part)
     return int4.unpack(_rows_of_int4(file, tensor, part))[1]
 
 

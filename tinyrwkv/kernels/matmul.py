@@ -163,9 +163,10 @@ def one_of_each(
 ) -> None:
     """Multiply a row of each part with all tokens, as many at once as have sums in registers."""
     t, left = i32(0), tokens
+    tiled = not simd.SCALAR and cols >= i32(tiles.LEAST)
     while left > i32(0):
         xs, ys = x + i64(t) * x_bytes, out + i64(t) * DOTS_BYTES
-        if left >= i32(4) and cols >= i32(tiles.LEAST):
+        if tiled and left >= i32(4):
             if t == i32(0):
                 tiles.first_four(w, apart, xs, x_bytes, cols, ys, out_apart)
             else:
@@ -177,7 +178,7 @@ def one_of_each(
                 else:
                     tiles.four_tokens(more, apart, xs, x_bytes, cols, ys, out_apart)
             t, left = i32(t + 4), i32(left - 4)
-        elif left >= i32(2) and cols >= i32(tiles.LEAST):
+        elif tiled and left >= i32(2):
             tiles.two_tokens(w, apart, xs, x_bytes, cols, ys, out_apart)
             t, left = i32(t + 2), i32(left - 2)
         elif simd.PAIRS:

@@ -36,7 +36,7 @@ from ..native.llvm import (
     vector_of,
 )
 from ..native.lookup import NAME, define_add_codes
-from ..native.targets import byte_lookup, has_wide_registers, machine
+from ..native.processor import byte_lookup, has_wide_registers, machine
 
 LANES = 16
 """Partial sums of a dot product."""

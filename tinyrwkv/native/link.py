@@ -1,7 +1,7 @@
 """Link the compiled kernels to a shared object of a system, without a C library or a debug record.
 
-An object for a firmware stays as it is, and is linked there. LLD links for Linux and Windows. Zig links for macOS, and signs the object as a linker does. Both
-are in the package ziglang, whose version pip can pin.
+LLD links for Linux and Windows. Zig links for macOS, and signs the object as a linker does. Both
+are in the package ziglang, whose version pip can pin. An object for a firmware is linked there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import tempfile
 
 from ..errors import UnsupportedError
 from .load import SYMBOL
+from .processor import LINUX, MACOS, WINDOWS
 from .recipes import Recipe
 from .runtime import NEEDED
-from .targets import FIRMWARE, LINUX, MACOS, WINDOWS
+from .targets import FIRMWARE
 
 COMMAND = "tinyrwkv-build-kernels"
 

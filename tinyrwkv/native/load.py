@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ..errors import FormatError, UnsupportedError
 from ..file.sha256 import sha256
-from .targets import LINUX, Target, is_known, runnable
+from .processor import LINUX
+from .targets import Target, is_known, runnable
 
 FOLDER = os.path.dirname(__file__)  # no pathlib here: a chat would take 0.6 MB more
 RECORD = "build.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .targets import FIRMWARE, TARGETS, Target, byte_lookup, has_wide_registers
+from .processor import byte_lookup, has_wide_registers
+from .targets import FIRMWARE, TARGETS, Target
 
 FAST, LEAN, SMALL, TINY = "fast", "lean", "small", "tiny"
 """What LLVM may spend bytes on.
@@ -46,7 +47,7 @@ class Recipe(NamedTuple):
 
     @property
     def bare_metal(self) -> bool:
-        """Whether it is for chips with one core and no system: an object to link into a firmware."""
+        """Whether it is for a chip of one core without a system: a firmware links the object."""
         return self.target.system == FIRMWARE
 
     @property

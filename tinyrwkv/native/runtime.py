@@ -6,7 +6,8 @@ process, so that objects for it bring these functions.
 
 from __future__ import annotations
 
-from .targets import FIRMWARE, LINUX, MACOS, WINDOWS
+from .processor import LINUX, MACOS, WINDOWS
+from .targets import FIRMWARE
 
 _EVERYWHERE = ("memset", "memcpy", "sched_yield")
 

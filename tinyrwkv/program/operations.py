@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from ..file.quant import SCALE_BYTES
+from ..file.row_table import SCALE_BYTES
 from ..kernels import abi as op
 
 Part = Literal["embedding", "time_mix", "channel_mix", "head"]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import FormatError, UnsupportedError
-from ..file import int4, quant
+from ..file import int4
 from ..file.config import Config
 from ..file.header import MINOR
+from ..file.row_table import SCALE_BYTES
 from ..file.table import FILE_PAGE
 from ..file.table import VERSIONS as VERSIONS  # to be imported from here too
 from ..file.tensors import UPDATE, TensorFile
@@ -407,7 +408,7 @@ def _table_form(file: TensorFile, shape: Shape) -> tuple[str, Shape]:
     if found is not None and found.dtype in ("f32", "f16"):
         return found.dtype, shape
     *tokens_and_layers, width = shape
-    return "u8", (*tokens_and_layers, int(width) + quant.SCALE_BYTES)
+    return "u8", (*tokens_and_layers, int(width) + SCALE_BYTES)
 
 
 def _packed_shape(name: str, shape: Shape) -> Shape:
