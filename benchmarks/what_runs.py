@@ -26,8 +26,10 @@ from benchmarks.random_model import is_packed, sizes
 from tinyrwkv.engine.limit import least_resident
 from tinyrwkv.file import int4
 from tinyrwkv.file.packed import make_header
+from tinyrwkv.file.row_table import SCALE_BYTES
 from tinyrwkv.file.table import ALIGN, FILE_PAGE, alignment
 from tinyrwkv.file.tensors import DTYPES, Tensor
+from tinyrwkv.versions.forms import DEEP_TABLE
 from tinyrwkv.versions.layout import tensor_shapes
 
 SHAPES = {
@@ -91,11 +93,13 @@ def placeholder(path: str, config: dict[str, Any], dtype: str) -> int:
     entries, end, count = [], FILE_PAGE, 0
     for name, kind, shape in _tensors(config, dtype):
         nbytes = math.prod(shape) * DTYPES[kind].itemsize
-        align = alignment(nbytes)
+        align = FILE_PAGE if name == DEEP_TABLE else alignment(nbytes)
         offset = -(-end // align) * align
         entries.append(Tensor(name, kind, shape, offset, nbytes, 0)._asdict())
         end = offset + nbytes
-        count += 0 if name.startswith("tokenizer.") or name.endswith(".scale") else math.prod(shape)
+        if not name.startswith("tokenizer.") and not name.endswith(".scale"):
+            scales = SCALE_BYTES * math.prod(shape[:-1]) if kind == "u8" else 0
+            count += math.prod(shape) - scales
     raw = json.dumps({"metadata": {**config, "dtype": dtype}, "tensors": entries}).encode()
     offset = -(-end // ALIGN) * ALIGN
     with open(path, "wb") as file:
@@ -111,7 +115,11 @@ def _tensors(config: dict[str, Any], dtype: str) -> Iterator[tuple[str, str, tup
         numbers = tuple(
             n if isinstance(n, int) else low[n] if n in low else low[n.split()[-1]] for n in shape
         )
-        is_matrix = len(numbers) == 2 and name.endswith(".weight")
+        if name == DEEP_TABLE and dtype in ("int8", "int4"):
+            *tokens_and_layers, width = numbers
+            yield name, "u8", (*tokens_and_layers, width + SCALE_BYTES)
+            continue
+        is_matrix = name == DEEP_TABLE or (len(numbers) == 2 and name.endswith(".weight"))
         if is_matrix and dtype == "int4":
             if is_packed(name, numbers):
                 yield name, "u8", (numbers[0], int4.row_bytes(numbers[1]))

@@ -101,7 +101,7 @@ def load(
             expected = "one of them: the pages cannot be let go"
             sentence = f"load: {name} and resident_limit exclude each other: pages cannot be let go"
             raise ArgumentError("load", name, found, expected, "leave out one of them", sentence)
-    limit = parse_size(resident_limit) if isinstance(resident_limit, str) else resident_limit
+    limit = _bytes(resident_limit) if isinstance(resident_limit, str) else resident_limit
     file = open_file(BUNDLED if path is None else path, copy=bool(copy))
     if verify:
         check_all(file)
@@ -115,6 +115,15 @@ def load(
         check_draft(model, model.draft)
     _log(model)
     return model
+
+
+def _bytes(resident_limit: str) -> int:
+    try:
+        return parse_size(resident_limit)
+    except ArgumentError:
+        expected = 'a number of bytes or a size such as "12MB"'
+        fix = "give one of them"
+        raise refusal("load", "resident_limit", resident_limit, expected, fix) from None
 
 
 def _log(model: Model) -> None:

@@ -78,7 +78,7 @@ def test_the_console_shows_each_text(files, capsys, tmp_path):
     assert cli.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     begins = ["  low rank: nll ", "  all, on the held-out part of text.txt: nll "]
-    begins.append("  all, on other.txt: nll ")
+    begins += ["  all, on other.txt: nll ", "  gain: "]
     assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == begins
     assert lines[0].partition(": ")[2] == lines[1].partition(": ")[2]
 

@@ -32,7 +32,7 @@ def files(tmp_path: pathlib.Path) -> conversions.Files:
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Return what a conversion tells, as a report has it."""
     files = conversions.write_files(tmp_path_factory.mktemp("found"))
-    return compress(files["model.pth"], files["out.trwkv"], Options(sparse_ffn="exact"))
+    return compress(files["model.pth"], files["out.trwkv"], Options(sparse_ffn="exact"), weigh=True)
 
 
 @pytest.fixture
