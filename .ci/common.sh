@@ -22,7 +22,7 @@ venv() {
 
 # quick_tests: those that are not slow, a process for each core.
 quick_tests() {
-    pip install -q ".[test]" pytest-xdist
+    pip install -q ".[test]"
     python -m pytest -q -n auto -m "not slow and not live"
 }
 
