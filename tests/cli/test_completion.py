@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -116,6 +117,8 @@ def test_the_manual_has_every_command_and_option(
     for option in ("\\-\\-temperature", "\\-\\-resident\\-limit")[: 2 * (name == "tinyrwkv")]:
         assert f"\\fB{option}\\fR" in page
     assert ".SH EXIT STATUS\n" in page and "%(" not in page
+    first, second = re.findall(r"^\.nf\n(.* )\[\\-h\].*\n( *)", page, re.MULTILINE)[1]
+    assert len(second) == len(first.replace("\\", ""))  # how a command is called, in a column
     if shutil.which("groff") is None:
         return
     done = subprocess.run(

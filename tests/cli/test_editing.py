@@ -113,3 +113,25 @@ def test_paths_are_completed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     assert paths(f"{tmp_path}/o") == [f"{tmp_path}/a b", f"{tmp_path}/one/"]
     assert paths("nowhere/") == []
     assert paths("~/") == ["~/b.state"]
+
+
+def test_ctrl_c_drops_what_was_typed_and_leaves_only_an_empty_prompt(
+    talker: str, tmp_path: pathlib.Path
+) -> None:
+    with chat(talker) as terminal:
+        terminal.press_ctrl_c()
+        terminal.wait_for("once more to leave")
+        terminal.wait_for("\n> ")
+        terminal.type("half a line")
+        terminal.wait_for("half a line")
+        terminal.press_ctrl_c()
+        terminal.wait_for("\n> ")
+        terminal.type('"""\nhalf a block\n')
+        terminal.wait_for("... half a block")
+        terminal.wait_for("\n... ")
+        terminal.press_ctrl_c()
+        terminal.wait_for("\n> ")
+        terminal.type("whole\n")
+        terminal.wait_for("tok/s")
+        terminal.wait_for("\n> ")
+        assert asked(terminal, tmp_path) == ["whole"]

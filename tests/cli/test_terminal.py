@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import unicodedata
 
 import pytest
@@ -114,6 +115,12 @@ def test_printable_text_keeps_its_lines() -> None:
 def test_the_width(told: str, width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", told)
     assert terminal.width() >= 10 and width in (None, terminal.width())
+
+
+def test_a_serial_console_does_not_know_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda stream: os.terminal_size((0, 0)))
+    assert terminal.width() == 79
 
 
 def test_the_window_may_change() -> None:

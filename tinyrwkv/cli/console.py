@@ -110,9 +110,9 @@ class Console:
         return True
 
     def _interrupted(self) -> None:
-        """Handle Ctrl-C; at the prompt, the second one in a row leaves."""
+        """Handle Ctrl-C: it drops what was typed; the second in a row leaves an empty prompt."""
         self._write("\n")
-        if self._at_prompt and self._leaving:
+        if self._at_prompt and self._leaving and not self._editor.has_text():
             raise slash.Leave
         self._leaving = self._at_prompt
         if self._leaving:

@@ -34,6 +34,8 @@ class Editor:
     def __init__(self, complete: Callable[[list[str]], Iterable[str]]) -> None:
         self._complete = complete
         self._found: list[str] = []
+        self._readline: ModuleType | None = None
+        self._has_lines = False  # whether lines of the prompt have come before this one
         self._is_bracketed = False  # whether the terminal tells where a pasted text ends
         with contextlib.suppress(ImportError):
             self._prepare(importlib.import_module("readline"))
@@ -60,15 +62,21 @@ class Editor:
             The input has ended.
         """
         is_typed_ahead = _is_waiting(0)  # while the last answer came
+        self._has_lines = False
         text = input("> ")
+        self._has_lines = True
         if not (self._is_bracketed or is_typed_ahead):
             while _is_waiting(PASTED):
                 text += "\n" + input()
         return _block(text) if text.startswith(BLOCK) else text
 
+    def has_text(self) -> bool:
+        """Tell whether anything was typed of a prompt that Ctrl-C has ended."""
+        return self._has_lines or bool(self._readline and self._readline.get_line_buffer())
+
     def _completion(self, word: str, number: int) -> str | None:
         """Return one of the completions of a word, as readline asks for them."""
-        if number == 0:
+        if number == 0 and self._readline:
             before = self._readline.get_line_buffer()[: self._readline.get_begidx()]
             choices = self._complete([*before.split(), word])
             self._found = [one for one in choices if one.startswith(word)]

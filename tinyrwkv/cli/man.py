@@ -41,14 +41,14 @@ def _lines(parser: Parser) -> Iterator[str]:
     yield ".SH NAME"
     yield f"{_escaped(parser.prog)} \\- {_escaped(about[:1].lower() + about[1:])}"
     yield ".SH SYNOPSIS"
-    yield from _block(parser.format_usage().removeprefix("usage: "))
+    yield from _block(_usage(parser))
     yield ".SH OPTIONS"
     yield from _options(parser)
     for name, command in parser.commands.items():
         yield f".SH {_escaped(parser.prog).upper()} {_escaped(name).upper()}"
         yield _escaped(command.description or "")
         yield ".PP"
-        yield from _block(command.format_usage().removeprefix("usage: "))
+        yield from _block(_usage(command))
         yield from _options(command)
         yield from _notes(command)
     yield from _notes(parser)
@@ -57,6 +57,11 @@ def _lines(parser: Parser) -> Iterator[str]:
         yield ".TP"
         yield f".B {status}"
         yield meaning
+
+
+def _usage(parser: Parser) -> str:
+    """Return how a command is called, with its lines below each other."""
+    return "\n".join(line[len("usage: ") :] for line in parser.format_usage().splitlines())
 
 
 def _options(parser: Parser) -> Iterator[str]:

@@ -246,7 +246,7 @@ def _help(chat: Chat, argument: str) -> str:
         usage = f"{name} {slash.argument}".strip()
         lines.append(f"{usage}: {slash.purpose}")
     lines.append('A text that is pasted is one question. So is all between """ and """.')
-    lines.append("Ctrl-C stops an answer. At the prompt, Ctrl-C twice or Ctrl-D once leaves.")
+    lines.append("Ctrl-C stops an answer. At an empty prompt, Ctrl-C twice or Ctrl-D once leaves.")
     return "\n".join(lines)
 
 

@@ -47,8 +47,8 @@ def width() -> int:
     try:
         told = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
     except (OSError, ValueError):  # standard output is not a terminal, COLUMNS not a number
-        told = 80
-    return max(10, told - 1)
+        told = 0
+    return max(10, (told or 80) - 1)  # a serial console says 0: it does not know its width
 
 
 def printable(text: str) -> str:
