@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import shlex
 import subprocess
 import sys
 from typing import NamedTuple
@@ -21,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from converters.export.mcu.export import export_mcu  # noqa: E402
-from tinyrwkv.errors import TinyRWKVError, UnsupportedError  # noqa: E402
+from tinyrwkv.errors import TinyRWKVError, UnsupportedError, os_errors  # noqa: E402
 from tinyrwkv.loading import BUNDLED  # noqa: E402
 
 FLAGS = (
@@ -100,7 +101,8 @@ def build(board: str, model: str, folder: pathlib.Path, trace: bool = False) -> 
         The model cannot be exported, or the C files cannot be compiled.
     """
     about, name = BOARDS[board], board.replace("-", "_")
-    folder.mkdir(parents=True, exist_ok=True)
+    with os_errors(str(folder), "write"):
+        folder.mkdir(parents=True, exist_ok=True)
     export_mcu(model, folder, about.target)
     objects = [folder / "rwkv_kernels.o"]
     for source in ("rwkv", "main", name):
@@ -137,7 +139,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.output or pathlib.Path("build") / arguments.board
     try:
-        print(*build(arguments.board, arguments.model, folder, arguments.trace))
+        print(shlex.join(build(arguments.board, arguments.model, folder, arguments.trace)))
     except TinyRWKVError as error:
         print(error, file=sys.stderr)
         return 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.machinery
+import importlib.util
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -181,6 +184,26 @@ def test_options_that_change_the_model_are_refused(tmp_path: pathlib.Path, capsy
     arguments = [BUNDLED, str(tmp_path / "out"), "--mcu", "cortex-m7", "--dtype", "int4"]
     assert main(arguments) == 1
     assert "--dtype changes the model, but --mcu takes it as it is" in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "firmware").write_text("of somebody else")
+    with pytest.raises(ArgumentError, match="firmware: it is no folder; choose another name"):
+        export_mcu(BUNDLED, tmp_path / "firmware", "cortex-m7")
+
+
+@pytest.mark.parametrize("name", ["numba", "llvmlite", "ziglang"])
+def test_a_missing_compiler_is_named_before_anything_is_written(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("numba", "llvmlite", "ziglang"):
+        spec = importlib.machinery.ModuleSpec(package, None) if package != name else None
+        there = None if spec is None else importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, package, there)
+    monkeypatch.setattr(shutil, "which", lambda command: None)
+    with pytest.raises(UnsupportedError, match=f"needs the package {name}, which is not installed"):
+        export_mcu(BUNDLED, tmp_path / "out", "cortex-m7")
+    assert not (tmp_path / "out").exists()
 
 
 # The loader in C, compiled for this machine, with the kernels of this machine.

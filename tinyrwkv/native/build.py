@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -183,7 +184,13 @@ def build(
         Called with a line about each object.
     unused : collection of str, optional
         Kernels to leave out, such as "wkv.wkv4": no program that is run has their operations.
+
+    Raises
+    ------
+    UnsupportedError
+        Numba, llvmlite or a linker is not installed.
     """
+    check_packages()
     objects = {}
     for name in names:
         recipe = RECIPES[name]
@@ -195,6 +202,22 @@ def build(
         if progress:
             progress(f"{name}: {len(objects[name]):,} bytes")
     return objects
+
+
+def check_packages() -> None:
+    """Refuse to compile without the packages that do it.
+
+    Raises
+    ------
+    UnsupportedError
+        One of them is not installed.
+    """
+    for name in ("numba", "llvmlite"):
+        if importlib.util.find_spec(name) is None:
+            sentence = f"compiling kernels needs the package {name}, which is not installed"
+            fix = 'pip install "tinyrwkv[native]"'
+            raise UnsupportedError(COMMAND, "package", "none", name, fix, sentence)
+    linker()
 
 
 def tools() -> dict[str, str]:

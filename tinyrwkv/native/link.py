@@ -42,7 +42,8 @@ def linker(name: str = "ld.lld") -> list[str]:
     if found := shutil.which(name):
         return [found]
     fix = 'pip install "tinyrwkv[native]", or install lld'
-    raise UnsupportedError(COMMAND, "linker", f"no {name}", "LLD", fix)
+    sentence = "linking kernels needs the package ziglang, which is not installed"
+    raise UnsupportedError(COMMAND, "linker", f"no {name}", "LLD", fix, sentence)
 
 
 def link(code: bytes, recipe: Recipe) -> bytes:

@@ -16,12 +16,13 @@ from typing import Any
 import tinyrwkv
 from tinyrwkv.chat.profile import read_profile
 from tinyrwkv.chat.templates import template
-from tinyrwkv.errors import UnsupportedError, os_errors
+from tinyrwkv.errors import ArgumentError, UnsupportedError, os_errors
 from tinyrwkv.file.apart import check_apart
 from tinyrwkv.file.output import Kind, check_output, new_file
 from tinyrwkv.file.writer import MODEL
 from tinyrwkv.model import Model
 from tinyrwkv.native.bare_metal import NAME_SYMBOL, identity
+from tinyrwkv.native.build import check_packages
 
 from ...write.marks import is_marked
 from .header import MARK, header_text, operations_of_one_core
@@ -73,7 +74,7 @@ def export_mcu(
     FormatError
         The input is damaged or no model, or the output can't be written.
     ArgumentError
-        The folder has a file of such a name that something else made.
+        The folder is a file, or has a file of such a name that something else made.
     UnsupportedError
         There is no such target, the compiler is not installed, or the loader can't run the model.
     """
@@ -84,10 +85,11 @@ def export_mcu(
     check_target(target)
     with tinyrwkv.load(input, backend="numpy", verify=True) as model:
         check(model)
-        _make_folder(output)
-        for name, path in paths.items():
-            check_apart({"output": path}, {"input": input})
-            check_output(path, FILES[name])
+        _check_folder(input, output, paths)
+        check_packages()
+        with os_errors(output, "write"):
+            if not os.path.isdir(output):
+                os.mkdir(output)
         unused = unused_kernels(operations_of_one_core(model))
         chat = template(model.config.get("template") or "chat")
         header = header_text(model, read_profile(input), chat, identity(target, unused))
@@ -136,8 +138,13 @@ def check(model: Model) -> None:
         )
 
 
-def _make_folder(path: str) -> None:
-    """Make the folder of the output if it is missing."""
-    with os_errors(path, "write"):
-        if not os.path.isdir(path):
-            os.mkdir(path)
+def _check_folder(input: str, output: str, paths: dict[str, str]) -> None:
+    """Refuse a folder in which something else would be replaced."""
+    if os.path.isdir(output):
+        for name, path in paths.items():
+            check_apart({"output": path}, {"input": input})
+            check_output(path, FILES[name])
+    elif os.path.lexists(output):
+        fix = "choose another name: --mcu writes a folder"
+        sentence = f"cannot write {output}: it is no folder"
+        raise ArgumentError(output, "output", "a file", "a folder", fix, sentence)
