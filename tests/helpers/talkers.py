@@ -26,6 +26,10 @@ CAFE = (
 LOOP = (b":", b" so", b" on", b" and", b" so")
 """A text without an end."""
 
+THOUGHT = (b" <think", b">", b"\nA caf", b"\xc3", b"\xa9 ", b"may", b" be.</", b"think>x")
+ANSWER = (b"</think", b">\n", b"\xe2", b"\x82\xac", b"5.", b" Yes", END)
+"""What a model with the template think says: a thought, and an answer."""
+
 
 def write_talker(path: str | os.PathLike[str], *texts: Sequence[bytes], **metadata: Any) -> str:
     """Write a model of 2 layers that says these texts; return its path.

@@ -11,7 +11,7 @@ import pytest
 
 import tinyrwkv
 from tests.helpers.servers import WHY_NOT, Server
-from tests.helpers.talkers import END, write_talker
+from tests.helpers.talkers import ANSWER, THOUGHT, write_talker
 from tinyrwkv.chat.templates import TEMPLATES
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.serve.answers import ChatForm
@@ -20,8 +20,6 @@ from tinyrwkv.serve.job import Job, prepare
 from tinyrwkv.serve.refusal import of_error
 from tinyrwkv.serve.sessions import Sessions
 
-THOUGHT = (b" <think", b">", b"\nA caf", b"\xc3", b"\xa9 ", b"may", b" be.</", b"think>x")
-ANSWER = (b"</think", b">\n", b"\xe2", b"\x82\xac", b"5.", b" Yes", END)
 OWN = {"temperature": 0, "max_tokens": 30, "max_thought": 20}
 
 

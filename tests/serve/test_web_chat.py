@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers.places import ROOT
 from tests.helpers.servers import WHY_NOT, Server
-from tests.helpers.talkers import LOOP, write_talker
+from tests.helpers.talkers import ANSWER, LOOP, THOUGHT, write_talker
 
 sys.path.insert(0, str(ROOT / "docs"))
 import check_site
@@ -104,6 +104,24 @@ def test_an_answer_is_stopped_and_an_error_is_shown(browser: Any, tmp_path: path
         wait(browser, "document.querySelector('.error') !== null")
         assert "emperature" in look(browser, "document.querySelector('.error').textContent")
         assert look(browser, "document.getElementById('text').value") == "again"
+
+
+def test_a_thought_is_dimmed_and_folded(browser: Any, tmp_path: pathlib.Path) -> None:
+    model = write_talker(tmp_path / "m.trwkv", THOUGHT, ANSWER, template="think")
+    with Server(model, "--page", str(PAGE)) as server:
+        browser.open(server.url.removesuffix("v1"))
+        look(browser, "document.getElementById('temperature').value = '0'")
+        say(browser, "price?")
+        wait(browser, f"{IS_DONE} && document.querySelector('.thought') !== null")
+        assert look(browser, TEXTS).endswith("assistant: ThoughtA café may be.€5. Yes")
+        thought = "document.querySelector('.thought')"
+        assert not look(browser, f"{thought}.open")
+        assert float(look(browser, f"getComputedStyle({thought}).opacity")) < 1
+        look(browser, f"{thought}.firstChild.click()")
+        assert look(browser, f"{thought}.lastChild.getBoundingClientRect().height") > 0
+        assert look(browser, "JSON.stringify(messages.at(-1))") == (
+            '{"role":"assistant","content":"€5. Yes"}'
+        )
 
 
 def test_the_file_itself_asks_a_server_that_lets_it(browser: Any) -> None:
