@@ -21,6 +21,9 @@ from tinyrwkv.cli.cli import main
         (["info", "--dance"], "no option --dance; tinyrwkv info --help lists them"),
         (["info", "-x"], "there is no option -x; tinyrwkv info --help lists them"),
         (["bench", "a", "b"], "there is one argument too many: b"),
+        (["chat", "--seed", "one"], "--seed: 'one' is not a whole number, such as 4"),
+        (["chat", "--top-p", "most"], "--top-p: 'most' is not a number, such as 0.8"),
+        (["chat", "--lookup=5"], "--lookup/--no-lookup: it takes no value, but has '5'"),
     ],
 )
 def test_a_mistake_is_named(

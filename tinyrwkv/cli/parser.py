@@ -25,6 +25,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **about: Any) -> None:
         # Without a width, argparse imports shutil to find one, and shutil imports bz2 and lzma.
         super().__init__(formatter_class=_formatter, **about)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
         self.commands: dict[str, Parser] = {}
 
     def arguments(self) -> list[argparse.Action]:
@@ -50,6 +52,10 @@ class Parser(argparse.ArgumentParser):
                 setattr(found, action.dest, _expanded(getattr(found, action.dest, None)))
         return found, unknown
 
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and end."""
+        super().error(message.replace("ignored explicit argument", "it takes no value, but has"))
+
     def _check_options(self, args: Sequence[str]) -> None:
         """Refuse an unknown option before a missing argument: it may be that argument."""
         for given in args:
@@ -66,6 +72,20 @@ class Parser(argparse.ArgumentParser):
         name = given.partition("=")[0]
         fix = f"{self.prog} --help lists them"
         self.error(f"there is no option {name}; {near(name, self._option_string_actions) or fix}")
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, such as 4") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, such as 0.8") from None
 
 
 def _expanded(value: Any) -> Any:
