@@ -10,7 +10,7 @@ HELP = "print the manual page"
 EXAMPLES = """\
 examples:
   tinyrwkv man > ~/.local/share/man/man1/tinyrwkv.1
-      make the folder first; then man tinyrwkv shows it
+      make the folder first; man tinyrwkv shows it if ~/.local/bin is in your PATH
   tinyrwkv man | man -l -
   tinyrwkv-convert man
       the same for the converter
