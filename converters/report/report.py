@@ -172,8 +172,8 @@ def _summary(report: Json) -> str:
     return (
         f"<p>{escape(shape)}, from {escape(os.path.basename(report['input']))}. "
         f"Fitted to {counts['fit_tokens']:,} tokens of {escape(text)}; "
-        f"the loss of each technique was measured on {counts['held_tokens']:,} held-out tokens of "
-        "it.</p>\n"
+        "the loss of each technique was measured on its held-out part, "
+        f"{counts['held_tokens']:,} tokens with the token 0 before each document.</p>\n"
         f"<p><strong>Each token reads {after} of weights, {before} before (dense, int8). "
         f"{_sizes(report)} Loss: {loss}.</strong></p>"
     )
