@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .graph import Recorded
 from .losses import distance, divergence, negative_log_likelihood
 from .network import Network, Weights
 from .scan import Tensor
@@ -81,9 +82,20 @@ class Training:
         self._whole = Network(network.arch, network.n_layer, network.n_head, network.ln_x_eps)
         self._windows = windows
         self._random = torch.Generator().manual_seed(settings.seed)
+        on_gpu = teacher["head.weight"].is_cuda
+        groups = self._groups()
+        self._rates = [teacher["head.weight"].new_zeros(()) for _ in groups]
         self._optimiser = torch.optim.AdamW(
-            self._groups(), lr=0.0, betas=(0.9, 0.98), eps=1e-12, weight_decay=0.0
+            groups,
+            lr=self._rates[0] if on_gpu else 0.0,
+            betas=(0.9, 0.98),
+            eps=1e-12,
+            weight_decay=0.0,
+            capturable=on_gpu,
         )
+        self._learn: Callable[[Tensor], Tensor] = self._learn_from
+        if on_gpu:  # where Python takes longer to launch the kernels of a step than they run
+            self._learn = Recorded(self._learn_from, self._forget)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return what is trained, by learning rate."""
@@ -130,16 +142,24 @@ class Training:
 
     def _step(self) -> Tensor:
         """Take one step; return the KL divergence before it."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = group["rate"] * self._height(group["kind"] == "steps")
-        tokens = self._batch()
+        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+            rate.fill_(group["rate"] * self._height(group["kind"] == "steps"))
+            group["lr"] = rate
+        return self._learn(self._batch())
+
+    def _forget(self) -> None:
+        """Free the gradients."""
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def _learn_from(self, tokens: Tensor) -> Tensor:
+        """Take a step with these tokens; return the KL divergence before it."""
         with torch.no_grad():
             aims, _ = self._whole.forward(self.teacher, tokens)
         streams, _ = self.network.forward(self.student.weights(), tokens)
         head = self.teacher["head.weight"]
         x, y = streams[-1].flatten(0, 1), aims[-1].flatten(0, 1)
         loss, gradient = divergence(x.detach(), y, head)
-        self._optimiser.zero_grad(set_to_none=True)
+        self._forget()
         if self.settings.hidden:
             apart = self.settings.hidden * distance(streams[:-1], aims[:-1])
             torch.autograd.backward([x, apart], [gradient, torch.ones_like(apart)])
@@ -165,7 +185,18 @@ class Training:
         return tokens.to(self.teacher["head.weight"].device)
 
     def judge(self, windows: np.ndarray) -> tuple[Loss, Loss]:
-        """Return how the teacher and the student predict held-out windows."""
+        """Return how the teacher and the student predict held-out windows, in full float32.
+
+        A GPU that trains with shorter products would add their error to the divergence.
+        """
+        usual = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            return self._judge(windows)
+        finally:
+            torch.set_float32_matmul_precision(usual)
+
+    def _judge(self, windows: np.ndarray) -> tuple[Loss, Loss]:
         head = self.teacher["head.weight"]
         nll_teacher = nll_student = kl = 0.0
         with torch.no_grad():
