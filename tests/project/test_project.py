@@ -227,7 +227,7 @@ def readme() -> str:
 def test_the_readme_begins_with_two_commands() -> None:
     readme_line = ci_script("readme_line").readme_line
     assert re.fullmatch(r"pip install \S+ && python3? examples/chat\.py", readme_line(1))
-    assert re.fullmatch(r"pip install \S+ && python3? -m pytest", readme_line(2))
+    assert re.fullmatch(r"pip install \S+ && python3? -m pytest -n auto", readme_line(2))
     assert (ROOT / "examples" / "chat.py").is_file()
     with pytest.raises(ValueError, match="found 1 blocks"):
         readme_line(2, "```sh\npip install .\n```\n```python\nimport tinyrwkv\n```\n")
