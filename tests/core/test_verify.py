@@ -81,6 +81,20 @@ def test_a_scale_of_a_deep_embedding_that_is_no_number_is_named(tmp_path, tiny, 
     assert f"'deep_emb.table' holds a scale of {number} in row 150" in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 1), (3, 34), (2, 3, 4), (2, 2, 35), (1, 1, 1, 9)])
+@pytest.mark.parametrize("name", ["a.weight", "a.rows", "blocks.0.ffn.bundles", "deep_emb.table"])
+@pytest.mark.parametrize("width", [8, 64])
+def test_packed_numbers_of_any_shape_end_no_verification(tmp_path, name, shape, width):
+    """Which shape they must have depends on the model, so loading it refuses them."""
+    sizes = {"arch": "v7a", "n_layer": 1, "n_embd": width, "n_head": 1, "head_size": width}
+    array = np.zeros(shape, np.uint8)
+    path = write_tensors(
+        tmp_path / "a.trwkv", {"kind": "state", "model": 64 * "0", **sizes}, {name: array}
+    )
+    with open_file(path) as file:
+        verify(file)
+
+
 def test_a_number_far_into_a_tensor_is_found(tmp_path):
     sizes = {"arch": "v7", "n_layer": 1, "n_embd": 4, "n_head": 1, "head_size": 4}
     array = np.zeros(1_000_000, np.float16)

@@ -37,6 +37,11 @@ def without_scales(table: np.ndarray) -> np.ndarray:
     return weights
 
 
+def is_table(table: np.ndarray) -> bool:
+    """Tell whether an array can be such a table: rows of uint8, with a number before each scale."""
+    return table.dtype == np.uint8 and table.ndim > 1 and table.shape[-1] > SCALE_BYTES
+
+
 def scales_behind(table: np.ndarray) -> np.ndarray:
     """Return the scales that stand behind the rows of a table, float32, shape (...)."""
     bytes_of_scales = np.ascontiguousarray(table[..., -SCALE_BYTES:])

@@ -131,7 +131,10 @@ def _check_scales(file: TensorFile, tensor: Tensor) -> None:
     step = max(1, _NUMBERS // row_bytes)
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
-        scales = _scales(file, tensor, part).reshape(len(part), -1)
+        scales = _scales(file, tensor, part)
+        if scales is None:
+            return
+        scales = scales.reshape(len(part), -1)
         is_bad = ~np.isfinite(scales)
         if is_bad.any():
             at = int(is_bad.any(axis=1).argmax())
@@ -140,19 +143,26 @@ def _check_scales(file: TensorFile, tensor: Tensor) -> None:
         file.drop(tensor.offset + first * row_bytes, part.nbytes)
 
 
-def _scales(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray:
-    """Return the scales among the bytes of some rows."""
+def _scales(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray | None:
+    """Return the scales among the bytes of some rows.
+
+    They are None for a shape that packed numbers never have: no model with such a tensor loads.
+    """
     if tensor.name.endswith(".table"):
-        return row_table.scales_behind(part)
-    return int4.unpack(_rows_of_int4(file, tensor, part))[1]
+        return row_table.scales_behind(part) if row_table.is_table(part) else None
+    rows = _rows_of_int4(file, tensor, part)
+    return int4.unpack(rows)[1] if int4.is_packed(rows) else None
 
 
 def _rows_of_int4(file: TensorFile, tensor: Tensor, part: np.ndarray) -> np.ndarray:
     """Return rows of int4; a row of bundles is a page of pairs of them, or one pair."""
-    if not tensor.name.endswith(".bundles"):
+    if not tensor.name.endswith(".bundles") or part.ndim != 2:
         return part
     row_bytes = int4.row_bytes(file.config["n_embd"])
-    used = part.shape[1] // (2 * row_bytes) * 2 * row_bytes
+    pair_bytes = 2 * row_bytes
+    if not 0 < pair_bytes <= part.shape[1]:
+        return part
+    used = part.shape[1] // pair_bytes * pair_bytes
     return part[:, :used].reshape(-1, row_bytes)
 
 
