@@ -242,7 +242,7 @@ def real_guesses(lookup: bool, draft: Any, made: list[Guesses]) -> Any:
 
     def start(model: Any, walk: Any, *_: Any) -> Guesses:
         costs = FixedCosts()
-        proposers: list[Any] = [Forced(walk.forced)] if walk else []
+        proposers: list[Any] = [Forced(walk.forced, VOCAB_SIZE)] if walk else []
         proposers += [Lookup()] if lookup else []
         proposers += [Draft(draft, costs, lambda: "")] if draft else []
         made.append(Guesses(proposers, costs))
@@ -445,6 +445,31 @@ def test_the_numpy_backend_reads_nothing_ahead(load):
     generation = load("numpy").generate([5, 6] * 20, max_tokens=10, sampler=Sampler(seed=1))
     generation.text()
     assert generation.result.proposed == 0
+
+
+@pytest.mark.parametrize(
+    "tokens", [[VOCAB_SIZE], [-1], [10**30], [1.5], [True], [5] * 200, None, "ab", 5]
+)
+def test_a_constraint_that_forces_no_tokens_is_refused(load, compiled, tokens):
+    class Walk:
+        def mask(self, logits: np.ndarray, exact: Any) -> None:
+            pass
+
+        def advance(self, token: int) -> bool:
+            return True
+
+        def forced(self, most: int) -> Any:
+            return tokens
+
+    class Free:
+        def start(self, model: Any) -> Walk:
+            return Walk()
+
+    generation = load(compiled).generate([3], constraint=Free())
+    with pytest.raises(ArgumentError, match="forced"):
+        generation.text()
+    Walk.forced = "no method"
+    load(compiled).generate([3], constraint=Free()).text()
 
 
 def test_a_draft_must_have_the_same_vocabulary(load, tiny, tmp_path, compiled):

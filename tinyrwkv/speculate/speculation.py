@@ -126,8 +126,8 @@ def start(
     costs = _costs.setdefault(model, Costs())
     proposers: list[Proposer] = []
     forced = getattr(walk, "forced", None)
-    if forced is not None:
-        proposers.append(Forced(forced))
+    if callable(forced):
+        proposers.append(Forced(forced, model.config["vocab_size"]))
     if lookup:
         proposers.append(Lookup())
     if draft is not None:
