@@ -226,7 +226,7 @@ class Core:
         if len(ids) > MAX_TOKENS:
             what = f'the number of tokens with states="all" is {len(ids):,}'
             fix = "read them in several calls"
-            sentence = f"forward: {what}, but at most {MAX_TOKENS} are possible; {fix}"
+            sentence = f"forward: {what}, but at most {MAX_TOKENS} are possible"
             found, most = str(len(ids)), f"at most {MAX_TOKENS}"
             raise ArgumentError("forward", "states", found, most, fix, sentence)
         after = np.empty((len(ids), len(state.data)), np.float32)  # (T, state_size)

@@ -64,7 +64,8 @@ def load(
         with a resident_limit.
     draft : str or path-like, optional
         The file of a smaller model of the same vocabulary, which guesses tokens for
-        `Model.generate`. It runs with the same backend and threads. It changes no result.
+        `Model.generate`. It changes no result. `backend`, `threads` and the four switches above
+        are also for it, a resident_limit is not.
 
     Returns
     -------
@@ -111,7 +112,7 @@ def load(
     if lock:
         memory.lock(file)
     if draft is not None:
-        model.draft = load(draft, backend=backend, threads=threads, verify=verify)
+        model.draft = load(draft, backend=backend, threads=threads, **switches)
         check_draft(model, model.draft)
     _log(model)
     return model

@@ -221,8 +221,9 @@ class Model(Core):
     def close(self) -> None:
         """Close the file; the model cannot be used afterwards."""
         self.file.close()
-        if self.draft is not None:
-            self.draft.close()
+        draft, self.draft = self.draft, None  # it may be this model, or have this one as its draft
+        if isinstance(draft, Model):
+            draft.close()
 
     def __enter__(self) -> Model:
         """Return the model itself."""

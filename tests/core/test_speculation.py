@@ -506,6 +506,24 @@ def test_a_model_can_be_loaded_with_a_draft(tiny, compiled):
         draft.forward([1])
 
 
+def test_a_model_that_has_itself_as_its_draft_can_be_closed(tiny):
+    first, second = (tinyrwkv.load(tiny()) for _ in range(2))
+    first.draft, second.draft = second, first
+    alone = tinyrwkv.load(tiny())
+    alone.draft = alone
+    for model in (first, alone):
+        model.generate([3], max_tokens=5).text()
+        model.close()
+    with pytest.raises(ArgumentError, match="closed"):
+        second.forward([1])
+
+
+def test_a_copy_has_a_draft_that_is_copied(tiny):
+    """Its file too may be cut off in place."""
+    with tinyrwkv.load(tiny(), copy=True, draft=tiny("v4")) as model:
+        assert model.file.copied and model.draft.file.copied
+
+
 # What guesses.
 
 
