@@ -191,8 +191,10 @@ FORMS = {"compressed": compress, "predicted": predict, "networked": network, "pr
 def recipes() -> list[tuple[str, str, str]]:
     """Return arch, dtype and form of all tiny models."""
     dense = [(arch, dtype, "dense") for arch in VERSIONS for dtype in ("f32", "f16", "int8")]
-    forms = [(arch, "int8", form) for arch in ("v4", "v6", "v7", "v7a") for form in FORMS]
-    packed = [("v5.2", "int4", "dense"), *(("v7", "int4", form) for form in ("dense", *FORMS))]
+    archs = ("v4", "v6", "v7", "v7a", "v8-rc00")
+    forms = [(arch, "int8", form) for arch in archs for form in FORMS]
+    packed = [(arch, "int4", "dense") for arch in ("v5.2", "v7", "v7a", "v8-rc00")]
+    packed += [(arch, "int4", form) for arch in ("v7", "v7a") for form in FORMS]
     return [*dense, *forms, *packed, ("v5.2", "f32", "compressed")]
 
 
