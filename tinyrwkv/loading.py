@@ -112,7 +112,15 @@ def load(
     if lock:
         memory.lock(file)
     if draft is not None:
-        model.draft = load(draft, backend=backend, threads=threads, **switches)
+        model.draft = load(
+            draft,
+            backend=backend,
+            threads=threads,
+            verify=verify,
+            prefault=prefault,
+            lock=lock,
+            copy=copy,
+        )
         check_draft(model, model.draft)
     _log(model)
     return model

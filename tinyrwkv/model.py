@@ -181,8 +181,8 @@ class Model(Core):
             file_bytes, touched_bytes_per_token, resident_bytes_max (whole pages, or the limit),
             resident_bytes_typical (after 200 tokens from a cold start; a copy is all there),
             state_bytes,
-            workspace_bytes, and parts: a list of dicts of part, file_bytes, touched_bytes_per_token
-            and resident_bytes_max.
+            workspace_bytes, chunk_bytes (the most for tokens that `generate` guesses), and parts: a
+            list of dicts of part, file_bytes, touched_bytes_per_token and resident_bytes_max.
 
         Examples
         --------

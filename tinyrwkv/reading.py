@@ -9,10 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .core import Core
+from .engine.reader import MOST_AT_ONCE as MOST_AT_ONCE  # to be imported from here too
 from .state import State
-
-MOST_AT_ONCE = 8
-"""Tokens of a chunk that is read ahead; a state and logits are kept for each."""
 
 
 class Speculation(Protocol):

@@ -26,6 +26,7 @@ from tinyrwkv.engine.steps import Steps
 from tinyrwkv.file import int4, memory
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.program.program import Program
+from tinyrwkv.reading import ChunkMemory
 from tinyrwkv.versions.forms import deep_shape
 from tinyrwkv.versions.layout import VERSIONS
 
@@ -46,6 +47,13 @@ def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, ar
         expected = {"embedding": row, "deep_embedding": deep, "tokenizer": 0}
         expected = expected.get(part["part"], part["file_bytes"])
         assert part["touched_bytes_per_token"] == expected, part["part"]
+
+
+@pytest.mark.parametrize("arch", VERSIONS)
+def test_the_memory_of_a_chunk_is_planned(tiny, arch):
+    with tinyrwkv.load(tiny(arch)) as model:
+        memory = ChunkMemory.of(model)
+        assert model.plan()["chunk_bytes"] == sum(part.nbytes for part in memory)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

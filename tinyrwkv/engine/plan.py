@@ -8,6 +8,7 @@ from typing import TypedDict
 from ..file.tensors import Tensor
 from ..kernels.abi import DEEP
 from ..versions.forms import DEEP_TABLE
+from .reader import MOST_AT_ONCE
 from .steps import SYSTEM_PAGE, Steps, pages, part_of
 
 TYPICAL_TOKENS = 200
@@ -34,6 +35,7 @@ class MemoryPlan(TypedDict):
     resident_bytes_typical: int
     state_bytes: int
     workspace_bytes: int
+    chunk_bytes: int
     parts: list[PartPlan]
 
 
@@ -68,8 +70,15 @@ def memory_plan(steps: Steps, resident_limit: int | None) -> MemoryPlan:
         "resident_bytes_typical": min(typical, resident_limit),
         "state_bytes": 4 * program.state_size,
         "workspace_bytes": program.shared_bytes + program.private_bytes,
+        "chunk_bytes": MOST_AT_ONCE * _bytes_after_a_token(steps),
         "parts": _parts(steps),
     }
+
+
+def _bytes_after_a_token(steps: Steps) -> int:
+    """Return the bytes of a state, logits and the head's input, kept for a token read ahead."""
+    config = steps.program.config
+    return 4 * (steps.program.state_size + config["vocab_size"] + config["n_embd"] + 1)
 
 
 def _parts(steps: Steps) -> list[PartPlan]:

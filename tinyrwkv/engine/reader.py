@@ -14,6 +14,9 @@ from .pace import Pace
 from .steps import Steps
 from .workspace import Backend, Workspace
 
+MOST_AT_ONCE = 8
+"""Tokens of a chunk that is read ahead; a state and logits are kept for each."""
+
 
 class Reader:
     """Runs a program for a few tokens at a time; threads may share it.

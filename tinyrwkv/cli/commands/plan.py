@@ -54,7 +54,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"\nAfter 200 tokens from a cold start, typically {typical} in memory.")
     state = show_size(plan["state_bytes"])
     workspace = show_size(plan["workspace_bytes"])
+    chunk = show_size(plan["chunk_bytes"])
     print(f"Besides: {state} for each state, {workspace} of activations, and Python with NumPy.")
+    print(f"States and logits after guessed tokens: up to {chunk} more; --no-lookup saves them.")
     return 0
 
 
