@@ -84,9 +84,10 @@ def round_by_gptq(
     names = unrounded(model, parts, by_neuron)
     if not names:
         expected = "matrices in int8, as wide as a multiple of 64"
-        sentence = f"{model.path} has no {expected}, which could become int4"
+        sentence = f"the model has no {expected}, which could become int4"
         fix = "leave --dtype int4 out"
-        raise ArgumentError(model.path, "int4", "no such matrix", expected, fix, sentence)
+        # Its file is one beside the output, which nobody has named.
+        raise ArgumentError("the model", "int4", "no such matrix", expected, fix, sentence)
     with FloatCopy(model, os.path.join(folder, "float.trwkv"), threads) as copy:
         rounding = _Rounding(model, copy, calibration, folder, names, tell)
         rounding.run()

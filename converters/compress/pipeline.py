@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyrwkv import Model, load
+from tinyrwkv.errors import ArgumentError
 from tinyrwkv.units import show_size
 
 from ..calibrate import calibration
@@ -312,6 +313,8 @@ class Pipeline:
 
         losses = calibration.losses(model, self._text().held_out, tell)
         whole = sum(losses, TextLoss())
+        if not whole.tokens:
+            raise _nothing_to_judge_by(self._text())
         nll_of_each = np.array([loss.nll_per_token for loss in losses])
         chosen = chosen_bytes(model) / whole.tokens
         return Judgement(whole, nll_of_each, chosen)
@@ -387,6 +390,15 @@ def _predictor_settings(options: Options) -> PredictorSettings:
 def _dtype_after(stage: Stage) -> dict[str, str]:
     """Return what the metadata say about the type of the matrices, if a stage changes it."""
     return {} if stage.dtype is None else {"dtype": stage.dtype}
+
+
+def _nothing_to_judge_by(text: Calibration) -> ArgumentError:
+    """Return the error for held-out text of which no document has a token but the first."""
+    name = text.held_out_name
+    found, expected = "empty documents", "one token or more to judge by"
+    fix = "give another text with --calibrate"
+    sentence = f"{name} must have {expected}, but all documents are empty"
+    return ArgumentError(name, "text", found, expected, fix, sentence)
 
 
 def _planned_bytes(model: Model) -> float:

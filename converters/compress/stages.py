@@ -106,8 +106,8 @@ def projections(model: Model) -> list[str]:
     if not names:
         found, expected = "factors already", "dense matrices to factor"
         fix = "leave --low-rank and --rank-budget out"
-        sentence = f"the projections of {model.path} are factors already"
-        raise ArgumentError(model.path, "low rank", found, expected, fix, sentence)
+        sentence = "the projections of the model are factors already"
+        raise ArgumentError("the model", "low rank", found, expected, fix, sentence)
     return names
 
 
@@ -314,8 +314,8 @@ def _dense_channel_mixes(model: Model) -> list[str]:
     made = [name for name in names if name.endswith(".rows") and not is_packed(model.file, name)]
     if made or any(name not in model.file for name in names):
         found, fix = "sparse channel mixes already", "leave --sparse-ffn out"
-        sentence = f"the channel mixes of {model.path} are sparse already"
-        raise ArgumentError(model.path, "sparse ffn", found, "dense ones", fix, sentence)
+        sentence = "the channel mixes of the model are sparse already"
+        raise ArgumentError("the model", "sparse ffn", found, "dense ones", fix, sentence)
     return layers
 
 
@@ -463,8 +463,8 @@ def preview_head(model: Model, calibration: Calibration, tell: Tell, rows: int, 
     name = "head.weight"
     if name not in model.file:
         found, fix = "a preview already", "leave --head out"
-        sentence = f"the head of {model.path} has a preview already"
-        raise ArgumentError(model.path, "head", found, "a dense head", fix, sentence)
+        sentence = "the head of the model has a preview already"
+        raise ArgumentError("the model", "head", found, "a dense head", fix, sentence)
     show = partial(tell, "head inputs")
     statistics = collect(
         model, calibration.fit, inputs=[name], samples=SAMPLES, seed=seed, progress=show

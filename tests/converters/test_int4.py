@@ -8,6 +8,8 @@ import os
 import numpy as np
 import pytest
 
+from converters import cli
+from converters.calibrate import calibration
 from converters.techniques.round_int4 import round_int4
 from converters.write.convert import convert
 from converters.write.parts import is_int4
@@ -210,3 +212,22 @@ def test_a_narrow_model_cannot_be_int4(tmp_path):
     with pytest.raises(UnsupportedError, match=found):
         convert(tmp_path / "narrow.pth", tmp_path / "out.trwkv", dtype="int4")
     assert not (tmp_path / "out.trwkv").exists()
+
+
+@pytest.mark.parametrize(
+    ("width", "words", "problem"),
+    [
+        (32, 9, "the model has no matrices in int8, as wide as a multiple of 64"),
+        (64, 1, "all documents are empty; give another text with --calibrate"),  # token 0 alone
+    ],
+)
+def test_what_gptq_cannot_round_is_refused(tmp_path, capsys, monkeypatch, width, words, problem):
+    monkeypatch.setattr(calibration, "OWN", 200)  # tokens, for a quick test
+    sizes = {"n_layer": 1, "n_embd": width, "head_size": 16, "vocab_size": words}
+    sizes["n_ffn"] = width
+    write_pth(tmp_path / "model.pth", raw_checkpoint("v7", **sizes))
+    files = [str(tmp_path / name) for name in ("model.pth", "out.trwkv")]
+    assert cli.main([*files, "--dtype", "int4"]) == 1
+    error = capsys.readouterr().err
+    assert problem in error and "dense.trwkv" not in error
+    assert not os.path.exists(files[1])
