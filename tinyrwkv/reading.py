@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +36,14 @@ class Speculation(Protocol):
         """Learn how long it took to read a number of tokens at once, with the logits of each."""
 
 
+MOST_CHUNKS = 4
+"""Generations that may have memory for a chunk at one time; more of them read token by token.
+
+Who leaves a generation before its end leaves it to Python's garbage collector, which lets many of
+them pile up.
+"""
+
+
 class ChunkMemory(NamedTuple):
     """Memory for what is known after each token of a chunk, a row for each.
 
@@ -50,14 +59,23 @@ class ChunkMemory(NamedTuple):
     hidden: np.ndarray
 
     @classmethod
-    def of(cls, model: Core) -> ChunkMemory:
-        """Return memory that nobody is using; the system gives what is written to, not more."""
+    def of(cls, model: Core) -> ChunkMemory | None:
+        """Return memory that nobody is using; None if others have all that there may be.
+
+        The system gives what is written to, not more.
+        """
+        reader = model.reader
         try:
-            return model.reader.chunks.pop()
+            return reader.chunks.pop()
         except IndexError:
-            config = model.config
-            widths = model.state_size, config["vocab_size"], config["n_embd"] + 1
-            return cls(*(np.zeros((MOST_AT_ONCE, width), np.float32) for width in widths))
+            reader.chunks_made = [made for made in reader.chunks_made if made() is not None]
+        if len(reader.chunks_made) >= MOST_CHUNKS:
+            return None
+        config = model.config
+        widths = model.state_size, config["vocab_size"], config["n_embd"] + 1
+        memory = cls(*(np.zeros((MOST_AT_ONCE, width), np.float32) for width in widths))
+        reader.chunks_made.append(weakref.ref(memory.states))
+        return memory
 
 
 class Reading:
@@ -153,6 +171,9 @@ class Reading:
         ahead = speculation.propose(min(most, MOST_AT_ONCE - 1)) if most > 0 else ()
         if ahead:
             ahead = ahead[: self._model.reader.pace.chunk(seconds) - 1]
+        if ahead and self._memory is None:
+            self._memory = ChunkMemory.of(self._model)
+            ahead = () if self._memory is None else ahead
         begin = time.perf_counter()
         done = self._read_chunk(token, ahead) if ahead else self.read(np.array([token], np.int32))
         if done:
@@ -161,8 +182,7 @@ class Reading:
 
     def _read_chunk(self, token: int, ahead: Sequence[int]) -> bool:
         """Read a token and some ahead; return False as `read` does."""
-        if self._memory is None:
-            self._memory = ChunkMemory.of(self._model)
+        assert self._memory is not None, "there are tokens ahead"
         self._move_from_chunk()
         chunk = [token, *ahead]
         n = len(chunk)

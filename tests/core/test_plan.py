@@ -53,6 +53,7 @@ def test_a_token_touches_dense_parts_whole_and_one_row_of_the_embedding(tiny, ar
 def test_the_memory_of_a_chunk_is_planned(tiny, arch):
     with tinyrwkv.load(tiny(arch)) as model:
         memory = ChunkMemory.of(model)
+        assert memory is not None
         assert model.plan()["chunk_bytes"] == sum(part.nbytes for part in memory)
 
 

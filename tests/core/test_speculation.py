@@ -27,7 +27,7 @@ from tinyrwkv import ArgumentError, Choice, JsonSchema, Regex, Sampler
 from tinyrwkv import generate as module
 from tinyrwkv.engine import pace as pace_module
 from tinyrwkv.generate import Generation
-from tinyrwkv.reading import MOST_AT_ONCE
+from tinyrwkv.reading import MOST_AT_ONCE, MOST_CHUNKS
 from tinyrwkv.speculate.chance import Chance
 from tinyrwkv.speculate.costs import Costs
 from tinyrwkv.speculate.draft import Draft
@@ -434,6 +434,28 @@ def test_a_limit_on_what_is_resident_holds(tiny, compiled, linux):
     told = Told([0, 3, 258, *plain.result.tokens], set(), [])
     assert outcome(with_guesses(lambda: make(model), told)) == expected
     assert model.resident() <= 10**7
+
+
+def test_generations_that_nobody_ends_take_little_memory(tiny, compiled):
+    """Python's garbage collector may come late."""
+    model = tinyrwkv.load(tiny(), backend=compiled)
+    text = list(range(10, 40))
+    left = []
+    for _ in range(3 * MOST_CHUNKS):
+        told = Told([0, 3, *text], set(), [])
+        generation = with_guesses(
+            lambda: model.generate([3], sampler=Listed(text[:]), max_tokens=30), told
+        )
+        for _ in range(20):
+            next(generation)
+        left.append(generation)
+    assert [bool(one.result.accepted) for one in left].count(True) == MOST_CHUNKS
+    assert left[-1].result.tokens == left[0].result.tokens
+    assert left[-1].result.state.data.tobytes() == left[0].result.state.data.tobytes()
+    for one in left:
+        one.cancel()
+        one.text()
+    assert len(model.reader.chunks) == MOST_CHUNKS
 
 
 # Options.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,8 @@ class Reader:
         Those that nobody is using.
     chunks : list
         Memory for the chunks of generations that nobody is using, see `reading.ChunkMemory`.
+    chunks_made : list of weak references
+        To the states in each of these, whoever has it.
     pace : Pace
     """
 
@@ -44,6 +47,7 @@ class Reader:
         self.limit = limit
         self.workspaces: list[Workspace] = []
         self.chunks: list[Any] = []
+        self.chunks_made: list[weakref.ref[np.ndarray]] = []
         self.pace = Pace(steps)
 
     def read(
