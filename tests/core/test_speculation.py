@@ -295,6 +295,25 @@ def test_a_model_that_drafts_for_itself_is_always_right(load, compiled):
     assert result.accepted == result.proposed >= 30
 
 
+def test_a_draft_goes_on_where_not_all_that_it_proposed_was_read(load, compiled):
+    """A deadline cuts chunks short."""
+
+    def start() -> Draft:
+        return Draft(load(compiled), Costs(), lambda: "")
+
+    draft, text = start(), [0, 3, 4]
+    draft.hear(text)
+    proposed = draft.propose(7)
+    assert len(proposed) > 3
+    for token in proposed[:3]:
+        draft.choose(token)
+        draft.propose(3)
+    draft.choose(9)
+    other = start()
+    other.hear([*text, *proposed[:3], 9])
+    assert draft.propose(7) == other.propose(7)
+
+
 def test_text_that_repeats_is_looked_up(load, compiled):
     class Told(Sampler):
         def sample(self, logits: np.ndarray) -> tuple[int, float]:

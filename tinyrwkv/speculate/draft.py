@@ -93,6 +93,7 @@ class Draft:
             There is no time left.
         """
         self._drafted = []
+        self._ahead = 0  # some may be left, if not all were read that were proposed last
         while len(self._unread) > 1:
             self._read_text(self._unread[: min(MAX_TOKENS, len(self._unread) - 1)])
         if not self._unread:
