@@ -20,10 +20,10 @@ venv() {
     . "$scratch/venv/bin/activate"
 }
 
-# quick_tests: those that are not slow, a process for each core.
+# quick_tests [FOLDER...]: those that are not slow, a process for each core.
 quick_tests() {
     pip install -q ".[test]"
-    python -m pytest -q -n auto -m "not slow and not live"
+    python -m pytest -q -n auto -m "not slow and not live" "$@"
 }
 
 # interpreter VERSION: print the path of that Python; fail where there is none.
