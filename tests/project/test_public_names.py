@@ -73,7 +73,7 @@ def test_a_chat_takes_a_timeout(model: tinyrwkv.Model) -> None:
 def test_a_limit_may_be_written_with_its_unit(linux: None) -> None:
     with tinyrwkv.load(resident_limit="5.5 MB") as model:
         assert model.resident_limit == 5_500_000
-    with pytest.raises(tinyrwkv.ArgumentError, match='a size such as "12MB", not .12 apples.'):
+    with pytest.raises(tinyrwkv.ArgumentError, match=r'a size such as "12MB", not .12 apples.'):
         tinyrwkv.load(resident_limit="12 apples")
 
 
