@@ -61,6 +61,19 @@ def test_encode_is_greedy(tokens: dict[int, bytes], text: bytes) -> None:
     assert tokenizer(tokens).encode(text) == naive(tokens, text)
 
 
+@given(vocabularies, st.lists(few, max_size=20).map(bytes))
+@example(single_bytes() | {300: b"ab", 301: b"abaaaa"}, b"abaaa")
+def test_sure_tokens_are_those_of_all_longer_texts(tokens: dict[int, bytes], text: bytes) -> None:
+    """An entry that reaches over the end of the text is the only reason to change a token."""
+    made = tokenizer(tokens)
+    longer = {text + entry[end:] for entry in tokens.values() for end in range(len(entry))}
+    common = made.encode(text)
+    for one in map(made.encode, longer):
+        while one[: len(common)] != common:
+            common.pop()
+    assert made.encode_sure(text) == common
+
+
 def test_encode_of_each_entry_is_its_id() -> None:
     made = tokenizer()
     for token, entry in TOKENS.items():

@@ -228,8 +228,10 @@ def test_a_follow_up_turn_reads_only_its_new_tokens(server: Server, ask: Any) ->
     usage = second.usage
     known = usage.prompt_tokens_details.cached_tokens
     encode = tinyrwkv.load().tokenizer.encode
-    assert usage.prompt_tokens - known == len(encode("\n\nUser: Why?\n\nAssistant:"))
-    assert known == first.usage.prompt_tokens + len(encode(" " + answer))
+    ahead = len(encode("\n\nUser: "))  # read before the turn
+    assert ahead == 2
+    assert usage.prompt_tokens - known == len(encode("Why?\n\nAssistant:"))
+    assert known == first.usage.prompt_tokens + len(encode(" " + answer)) + ahead
     with Server() as other:  # it has to read all of it
         create = other.client().chat.completions.create
         fresh = create(model="default", messages=said(opening, answer, "Why?"), **GREEDY)
@@ -259,7 +261,8 @@ def test_an_answer_in_unusual_tokens_is_known_too(tmp_path: pathlib.Path) -> Non
             for _ in range(2):
                 second = create(model="m", messages=messages, **GREEDY)
                 known = second.usage.prompt_tokens_details.cached_tokens
-                assert known == first.usage.prompt_tokens + len(encode(" so on"))
+                read = len(encode(" so on")) + len(encode("\n\nUser: "))
+                assert known == first.usage.prompt_tokens + read
 
 
 def test_a_system_text_is_read_once(ask: Any, server: Server) -> None:

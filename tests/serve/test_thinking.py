@@ -127,6 +127,7 @@ def test_a_conversation_goes_on_without_its_thoughts(reader: Callable[..., Reade
     text = "User: price?\n\nAssistant:"
     tokens = [0, *map(int, asking.reader.model.tokenizer.encode(text))]
     tokens += asking.reader.model.tokenizer.encode(" €5. Yes")
+    tokens += asking.reader.model.tokenizer.encode("\n\nUser:")  # read ahead
     _, state = asking.reader.model.forward(tokens, None, logits=None)
     assert prompt.known == len(tokens) == prompt.state.tokens
     np.testing.assert_allclose(prompt.state.data, state.data, rtol=1e-4, atol=1e-4)

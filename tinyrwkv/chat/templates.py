@@ -119,6 +119,11 @@ class Template:
             return ">\n"
         return " " if self.clean else ""
 
+    @property
+    def turn_lead(self) -> str:
+        """What stands between an answer and what the user says next."""
+        return self.between + self.user_form.partition("{}")[0]
+
     def system(self, text: str) -> str:
         """Return the beginning of a conversation with a system text; empty if `text` is empty."""
         text = self._clean(text)

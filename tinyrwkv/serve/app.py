@@ -196,12 +196,11 @@ class Answers:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        asked, job = await run_in_threadpool(self._job, told, tell)
+        asked, job = await run_in_threadpool(self._start, told, tell)
         form = self._form(self._service.reader.name, asked.top is not None)
         watcher = asyncio.create_task(_watch(receive, events))
         is_over = False
         try:
-            self._service.worker.start(job)
             answer = _stream if asked.stream else _whole
             is_over = await answer(asked, form, events, scope, receive, send)
         finally:
@@ -209,8 +208,8 @@ class Answers:
             if not is_over:
                 job.cancel()
 
-    def _job(self, told: Any, tell: Callable[[Event], None]) -> tuple[Asked, Job]:
-        """Check a request, and make its prompt; this may take a while."""
+    def _start(self, told: Any, tell: Callable[[Event], None]) -> tuple[Asked, Job]:
+        """Check a request, make its prompt and start its job; this may take a while."""
         service = self._service
         reader = service.reader
         try:
@@ -221,7 +220,9 @@ class Answers:
         except RecursionError:
             what = ("many levels", "fewer", "flatten it", "the request has too many levels")
             raise Refusal(400, None, *what, "invalid_json") from None
-        return asked, Job(asked, prompt, reader.model, service.sessions, tell)
+        job = Job(asked, prompt, reader.model, service.sessions, tell)
+        service.worker.start(job)
+        return asked, job
 
 
 async def _watch(receive: Any, events: asyncio.Queue[Event | None]) -> None:
@@ -266,17 +267,16 @@ async def _stream(
 
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    data = b"".join(map(line, form.begin()))
-    while isinstance(event, Delta):
-        await write(data + line(form.piece(event)))
-        data = b""
-        event = await events.get()
+    # While the model reads the prompt, the client can take in how the response begins.
+    await write(b"".join(map(line, form.begin())))
+    while isinstance(event := await events.get(), Delta):
+        await write(line(form.piece(event)))
     if isinstance(event, End):
-        data += line(form.end(event))
+        data = line(form.end(event))
         if asked.usage:
             data += line(form.usage(event))
         await write(data + b"data: [DONE]\n\n", more=False)
         return True
     if event is not None:
-        await write(data + b"data: " + json.dumps(event.body).encode() + b"\n\n", more=False)
+        await write(b"data: " + json.dumps(event.body).encode() + b"\n\n", more=False)
     return False

@@ -54,6 +54,8 @@ class Asked:
     prompt : str or list of int
         That text; empty if there is a conversation.
     template : Template
+    ahead : list of int
+        Tokens that follow an answer whatever is said next. They are read before it is said.
     sampler : Sampler
     max_tokens : int
         Of the thought and the answer together.
@@ -70,6 +72,7 @@ class Asked:
     conversation: Conversation | None
     prompt: str | list[int]
     template: Template
+    ahead: list[int]
     sampler: Sampler
     max_tokens: int
     max_thought: int
@@ -112,6 +115,7 @@ class Reader:
         self.template = template
         self.limits = limits
         self._settings = dict(settings)
+        self._ahead = model.tokenizer.encode_sure(template.turn_lead)
         self._answers = Formats(model, template.lead)
         self._texts = Formats(model, "")
 
@@ -171,7 +175,8 @@ class Reader:
             inner.flag("include_obfuscation")
             inner.finish()
         fields.finish()
-        return Asked(template=self.template, stream=stream, usage=usage, **values)
+        shared = {"template": self.template, "ahead": self._ahead}
+        return Asked(**shared, stream=stream, usage=usage, **values)
 
     def _check_model(self, fields: Fields) -> None:
         self.check_name(fields.needed("model"))

@@ -21,6 +21,10 @@ SLICE = 32
 """Tokens of a prompt that are read in one turn."""
 
 
+class Begin(NamedTuple):
+    """The model has begun to read the prompt of a stream."""
+
+
 class Delta(NamedTuple):
     """What a token adds to an answer.
 
@@ -52,7 +56,7 @@ class End(NamedTuple):
     thought_tokens: int | None = None
 
 
-Event = Delta | End | Refusal
+Event = Begin | Delta | End | Refusal
 
 
 class Prompt(NamedTuple):
@@ -102,6 +106,8 @@ def prepare(asked: Asked, model: Model, sessions: Sessions, limits: Limits) -> P
             parts.append((begin + counted.ids(segments[0]), keys[0]))
             begin = []
     rest = [token for segment in segments[count:] for token in counted.ids(segment)]
+    if count > 1:  # the state is one after an answer
+        rest = rest[len(asked.ahead) :]
     parts.append((begin + rest, b""))
     return Prompt(known, parts, known.tokens)
 
@@ -169,6 +175,8 @@ class Job:
 
     def turns(self) -> Generator[None, None, None]:
         """Work: each step reads a slice of the prompt, or makes a token."""
+        if self._asked.stream:
+            self.tell(Begin())
         state = self._prompt.state
         *before, (last, _) = self._prompt.parts
         for tokens, key in before:
@@ -278,6 +286,8 @@ class Job:
     ) -> Generator[None, None, None]:
         """Tell the end, and keep the state after the answer as a follow-up turn will read it.
 
+        The tokens that every follow-up turn begins with are read as well, while nobody waits.
+
         The model may have spelled the answer in other tokens than the tokenizer does, or after a
         thought. Then the answer is read again, so that the state does not depend on what is known.
         """
@@ -291,9 +301,7 @@ class Job:
                 start = state
             read = state.tokens - start.tokens
             if read == len(tokens) and tokens == result.tokens[:read]:
-                self._sessions.keep(key, state)
-                self.tell(end)
-                return
+                start, tokens = state, []
         if start is None:
             self.tell(end)
             return
@@ -301,7 +309,7 @@ class Job:
         try:
             self.tell(end)
             yield
-            state = yield from self._read(tokens, start)
+            state = yield from self._read([*tokens, *self._asked.ahead], start)
             if not self._cancelled:
                 self._sessions.keep(key, state)
         finally:
