@@ -154,17 +154,6 @@ class Tokenizer:
     def encode_sure(self, text: Text) -> list[int]:
         """Return the first tokens of all texts that begin with this one.
 
-        A token is sure if no entry reaches from its first byte over the end of the text.
-
-        Parameters
-        ----------
-        text : str or bytes
-            As `encode` takes it.
-
-        Returns
-        -------
-        list of int
-
         Examples
         --------
         >>> import tinyrwkv
@@ -172,13 +161,12 @@ class Tokenizer:
         >>> [tokenizer.token_bytes(token) for token in tokenizer.encode_sure("turn le")]
         [b'turn', b' ']
         """
-        entries = range(len(self._ids))
         ahead = to_bytes(text)
         tokens = self.encode(ahead)
         for count, token in enumerate(tokens):
-            # Entries that begin with the text ahead come right behind it.
-            k = bisect_right(entries, ahead, key=self._entry)
-            if k < len(entries) and self._entry(k).startswith(ahead):
+            # A longer entry that begins with all that is ahead comes right behind it.
+            k = bisect_right(range(len(self)), ahead, key=self._entry)
+            if k < len(self) and self._entry(k).startswith(ahead):
                 return tokens[:count]
             ahead = ahead[len(self.token_bytes(token)) :]
         return tokens

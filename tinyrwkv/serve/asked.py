@@ -175,8 +175,8 @@ class Reader:
             inner.flag("include_obfuscation")
             inner.finish()
         fields.finish()
-        shared = {"template": self.template, "ahead": self._ahead}
-        return Asked(**shared, stream=stream, usage=usage, **values)
+        values |= {"template": self.template, "ahead": self._ahead}
+        return Asked(stream=stream, usage=usage, **values)
 
     def _check_model(self, fields: Fields) -> None:
         self.check_name(fields.needed("model"))
