@@ -4,10 +4,11 @@ python benchmarks/serve.py
 python benchmarks/serve.py model.trwkv --layers 0
 
 The models are the bundled one, and one of random weights with the bundled vocabulary. The first
-token of a follow-up turn is compared with what the model alone needs to read the new tokens and to
-come to the first text that is not blank. Both take turns, and the medians count. The fastest turns
-are compared too, since other work slows them least. The memory is that of the server's process,
-after every tenth of the conversations. Each of them has two turns.
+token of a follow-up turn is compared with what the model alone needs to read the new tokens, those
+of the template included, and to come to the same text: the first that is not blank. Both take
+turns, and the medians count. The fastest turns are compared too, since other work slows them least.
+The memory is that of the server's process, after every tenth of the conversations. Each of them has
+two turns.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tinyrwkv
 from benchmarks import common, random_model
+from tinyrwkv.chat.answer_settings import DEFAULTS, of_sampler
+from tinyrwkv.chat.profile import read_profile
 from tinyrwkv.chat.templates import template
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.tokenizer import Tokenizer
@@ -123,7 +126,8 @@ def follow_up(path: str, words: int, repeat: int) -> dict[str, Any]:
     """Measure first tokens of follow-up turns."""
     model = tinyrwkv.load(path)
     turns = template(model.config.get("template") or "chat")
-    sampler = tinyrwkv.Sampler(seed=1)
+    settings = of_sampler(DEFAULTS | dict(read_profile(path).settings))
+    sampler = tinyrwkv.Sampler(**settings | {"seed": 1})  # as the server samples
     served, alone, counts, histories = [], [], [], []
     with serving(path) as (_, client):
         for number in range(repeat + 1):

@@ -81,6 +81,13 @@ def test_cleaning_keeps_the_words(name: str, text: str) -> None:
     assert made.user(inside) == made.user(text)
 
 
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+@given(text=texts)
+def test_turns_after_an_answer_have_one_lead(name: str, text: str) -> None:
+    made = template(name)
+    assert made.turn(text, first=False).startswith(made.turn_lead)
+
+
 @given(texts)
 def test_none_leaves_the_text_alone(text: str) -> None:
     assert template("none").prompt(text) == text
