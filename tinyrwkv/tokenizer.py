@@ -154,11 +154,20 @@ class Tokenizer:
     def encode_sure(self, text: Text) -> list[int]:
         """Return the first tokens of all texts that begin with this one.
 
+        Parameters
+        ----------
+        text : str or bytes
+            As `encode` takes it.
+
+        Returns
+        -------
+        list of int
+
         Examples
         --------
         >>> import tinyrwkv
         >>> tokenizer = tinyrwkv.load().tokenizer
-        >>> [tokenizer.token_bytes(token) for token in tokenizer.encode_sure("turn le")]
+        >>> [tokenizer.token_bytes(token) for token in tokenizer.encode_sure("turn left")]
         [b'turn', b' ']
         """
         ahead = to_bytes(text)
