@@ -261,7 +261,7 @@ def test_an_answer_in_unusual_tokens_is_known_too(tmp_path: pathlib.Path) -> Non
             for _ in range(2):
                 second = create(model="m", messages=messages, **GREEDY)
                 known = second.usage.prompt_tokens_details.cached_tokens
-                read = len(encode(" so on")) + len(encode("\n\nUser: "))
+                read = len(encode(" so on")) + len(encode("\n\nUser:"))  # " s" may follow
                 assert known == first.usage.prompt_tokens + read
 
 
