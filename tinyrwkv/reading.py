@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .core import Core
-from .engine.reader import MOST_AT_ONCE as MOST_AT_ONCE  # to be imported from here too
+from .engine.reader import MOST_AT_ONCE
 from .state import State
 
 
@@ -71,8 +71,7 @@ class ChunkMemory(NamedTuple):
             reader.chunks_made = [made for made in reader.chunks_made if made() is not None]
         if len(reader.chunks_made) >= MOST_CHUNKS:
             return None
-        config = model.config
-        widths = model.state_size, config["vocab_size"], config["n_embd"] + 1
+        widths = model.state_size, model.config["vocab_size"], model.config["n_embd"] + 1
         memory = cls(*(np.zeros((MOST_AT_ONCE, width), np.float32) for width in widths))
         reader.chunks_made.append(weakref.ref(memory.states))
         return memory

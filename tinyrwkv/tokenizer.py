@@ -170,8 +170,7 @@ class Tokenizer:
         >>> [tokenizer.token_bytes(token) for token in tokenizer.encode_sure("turn left")]
         [b'turn', b' ']
         """
-        ahead = to_bytes(text)
-        tokens = self.encode(ahead)
+        ahead, tokens = to_bytes(text), self.encode(text)
         for count, token in enumerate(tokens):
             # A longer entry that begins with all that is ahead comes right behind it.
             k = bisect_right(range(len(self)), ahead, key=self._entry)

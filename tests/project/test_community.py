@@ -55,7 +55,8 @@ IS_LIMIT = re.compile(r"^(_?(?:MAX|MOST|LONGEST|DEEPEST)\w*)(?:, \w+)? = ", re.M
 NOT_OF_STRANGERS = {
     "tinyrwkv.kernels.abi": {"MAX_TOKENS"},  # of one call; a longer text takes several
     "tinyrwkv.program.builder": {"MOST_INPUTS"},  # of an operation
-    "tinyrwkv.reading": {"MOST_AT_ONCE"},  # of a chunk; a longer guess is cut
+    "tinyrwkv.engine.reader": {"MOST_AT_ONCE"},  # of a chunk; a longer guess is cut
+    "tinyrwkv.reading": {"MOST_CHUNKS"},  # more generations read token by token
     "tinyrwkv.speculate.costs": {"MOST_SURPRISE"},  # of times
     "tinyrwkv.speculate.lookup": {"LONGEST", "MOST_PLACES"},  # of what is compared for a guess
     "tinyrwkv.engine.team": {"MOST_CREDIT"},  # of seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..reading import MOST_AT_ONCE
+from ..engine.reader import MOST_AT_ONCE
 
 LEAST_GAIN = 1.05
 """How much faster a chunk must be expected to be than its tokens one by one."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..core import Core
+from ..engine.reader import MOST_AT_ONCE
 from ..generate import InterruptionError
 from ..kernels.abi import MAX_TOKENS
-from ..reading import MOST_AT_ONCE
 from ..tokenizer import END_OF_DOCUMENT
 from .chance import Chance
 from .costs import Costs
