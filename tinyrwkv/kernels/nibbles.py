@@ -36,13 +36,13 @@ from ..native.llvm import (
     vector_of,
 )
 from .common import LINE
-from .simd import PAIRS, fetch, half_of, vectors
+from .simd import PAIRS, WIDE, fetch, half_of, vectors
 from .tiles import DOTS_BYTES
 
 FOUR = 4
 """Groups of a span, and rows or tokens whose sums are made side by side."""
 
-FAR = 2048
+FAR = 1536
 """Bytes to read ahead in each stream of rows: long rows are half as fast without."""
 
 PIECE = 32
@@ -95,21 +95,27 @@ def _multiply_add(builder: Builder, total: Value, q: Value, x: Value) -> Value:
 
 def _totals(builder: Builder, ws: list[Value], xs: list[Value], groups: int) -> list[Value]:
     """Return the sums of a span for every pair of a row and a token: lanes 4 g to 4 g + 3."""
+    count = len(ws) * len(xs)
+    # Where registers are left, the two halves of the bytes have sums of their own: with one sum for
+    # both, LLVM adds up their products by more instructions.
+    chains = 2 if WIDE and count <= FOUR else 1
 
     def add(piece: Value, totals: list[Value]) -> list[Value]:
         weights = [_weights(builder, _address(builder, w, piece, PIECE)) for w in ws]
+        sums = list(totals)
         for half in range(2):
             places = [_address(builder, x, piece, 4 * PIECE, 2 * PIECE * half) for x in xs]
             inputs = [_load(builder, place, _SHORTS, 2) for place in places]
             pairs = [(q[half], x) for q in weights for x in inputs]
-            totals = [
-                _multiply_add(builder, total, q, x)
-                for total, (q, x) in zip(totals, pairs, strict=True)
-            ]
-        return totals
+            for i, (q, x) in enumerate(pairs, count * (half % chains)):
+                sums[i] = _multiply_add(builder, sums[i], q, x)
+        return sums
 
     zeros = ir.Constant(_SUMS, None)
-    totals = loop(builder, (I32(0), I32(groups)), 1, [zeros] * (len(ws) * len(xs)), add)
+    totals = loop(builder, (I32(0), I32(groups)), 1, [zeros] * (count * chains), add)
+    if chains == 2:
+        halves = zip(totals[:count], totals[count:], strict=True)
+        totals = [builder.add(low, high) for low, high in halves]
     for width in (8, 4)[: (4 // groups) // 2]:
         # Fewer than four groups come again in the upper lanes.
         folded = [
@@ -319,17 +325,16 @@ _FOUR_FLOATS = Vector(F32, FOUR)
 _COLUMNS = Vector(F32, PIECE)
 
 
-def _repeated(builder: Builder, address: Value, kind: Any, groups: int) -> Value:
-    """Load a number for each group of a span, and repeat them until there are four."""
-    found = _load(builder, address, vector_of(kind, groups))
-    return take(builder, found, [g % groups for g in range(FOUR)])
+def _repeated(builder: Builder, four: Value, groups: int) -> Value:
+    """Repeat the numbers of the groups of a span until there are four."""
+    return take(builder, four, [g % groups for g in range(FOUR)])
 
 
 def row_factors(groups: int) -> Any:
     """Make ``factors(scales, q)``: the four scales of a span at an address, times q."""
 
     def factors(builder: Builder, address: Value, q: Value) -> Value:
-        s = half_of(builder, _repeated(builder, address, I16, groups))
+        s = _repeated(builder, _scales(builder, [address], groups, 1), groups)
         return builder.fmul(s, splat(builder, q, _FOUR_FLOATS.shape))
 
     return emitter(_FOUR_FLOATS, (types.int64, types.float32), factors)
@@ -339,11 +344,7 @@ def row_zeros(groups: int) -> Any:
     """Make ``zeros(address)``: the four zero points of a span of a row, as floats."""
 
     def zeros(builder: Builder, address: Value) -> Value:
-        shape = I16 if groups == FOUR else I8
-        four = vector_of(I32, FOUR)
-        same = splat(builder, builder.zext(_load(builder, address, shape), I32), four)
-        shifts = ir.Constant(four, [4 * (g % groups) for g in range(FOUR)])
-        points = builder.and_(builder.lshr(same, shifts), constant(four, 15))
+        points = _repeated(builder, _zero_points(builder, [address], groups, 1), groups)
         return builder.sitofp(points, _FOUR_FLOATS.shape)
 
     return emitter(_FOUR_FLOATS, (types.int64,), zeros)
