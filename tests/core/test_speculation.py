@@ -656,7 +656,7 @@ def test_the_number_of_tokens_to_propose_pays():
     for _ in range(20):
         costs.learn(4, 0.015)
     assert costs.worth(0.95, 7) == 3
-    for _ in range(2000):
+    for _ in range(8000):
         costs.learn(1, 0.010)
     assert costs.worth(0.95, 7) == 7  # what was too slow is tried again some time
 

@@ -36,7 +36,7 @@ DOTS_BYTES = 4 * ROWS
 LEAST = 32
 """Columns that rows must have."""
 
-FAR = 1024
+FAR = 512
 """Bytes to read ahead in each stream of rows: the processor alone does not keep up."""
 
 

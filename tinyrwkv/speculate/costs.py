@@ -16,10 +16,10 @@ MOST_SURPRISE = 1.5
 NEWEST_SINGLE = 0.125
 """Weight of the newest single token in the time of one."""
 
-SHORTER, LONGER = 0.5, 0.2
+SHORTER, LONGER = 0.5, 0.4
 """Weights of a chunk that took less or more than expected: other work makes it only longer."""
 
-TERM = 64
+TERM = 256
 """Single tokens after which something is forgotten."""
 
 KEPT = 0.875
@@ -46,7 +46,7 @@ class Costs:
                 self._forget()
         elif one:
             known = self._times[tokens]
-            found = min(seconds / one, MOST_SURPRISE * (known or _at_first(tokens)))
+            found = min(seconds / one, MOST_SURPRISE * self.relative()[tokens])
             weight = SHORTER if found < known else LONGER
             self._times[tokens] = known + weight * (found - known) if known else found
 
@@ -59,8 +59,11 @@ class Costs:
     def relative(self) -> list[float]:
         """Return the time for each number of tokens from 0 on, in times of a single token."""
         found = [0.0, 1.0]
+        step = SLOPE
         for known in self._times[2:]:
-            found.append(known or found[-1] + SLOPE)
+            # What was not measured is believed to go on as what was measured last.
+            step = max(known - found[-1], SLOPE) if known else step
+            found.append(known or found[-1] + step)
         for tokens in range(MOST_AT_ONCE - 1, 1, -1):  # fewer tokens take no longer than more
             found[tokens] = min(found[tokens], found[tokens + 1])
         return found
