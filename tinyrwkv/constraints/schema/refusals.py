@@ -9,8 +9,6 @@ from ...errors import ArgumentError, UnsupportedError
 MOST_WORK = 1_000_000
 """Steps that it may take to understand one schema: about a second."""
 
-SUPPORTED = "docs/constraints.md lists what is supported"
-
 
 def wrong(path: str, found: str, expected: str, sentence: str | None = None) -> NoReturn:
     """Refuse what is not a schema, or a schema for which no value is valid."""
