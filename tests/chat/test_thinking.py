@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
@@ -133,6 +133,7 @@ def test_the_tag_is_found_wherever_tokens_begin(made: Any, cuts: set[int]) -> No
     data = "xyz é.</think>q".encode()
     places = [0, *sorted(cuts), len(data)]
     tokens = [data[begin:end] for begin, end in itertools.pairwise(places)]
+    assume(ANSWER[0] not in tokens)  # after that one, a model of both texts could say either
     chat = thinker(made((b" <think", b">\nW", *tokens), ANSWER))
     assert split(chat.ask("price?")) == ("Wxyz é.", "€5. Yes")
     assert same(chat.state, after(chat, "User: price?\n\nAssistant: €5. Yes"))
