@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
+from tests.helpers.prompts import prepared, steps_and_prompt
 from tests.helpers.terminals import run
 from tinyrwkv.chat.templates import TEMPLATES
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.serve.asked import Limits, Reader
-from tinyrwkv.serve.job import prepare
+from tinyrwkv.serve.job import PIECE, prepare
 from tinyrwkv.serve.json_text import LEVELS, object_schema
 from tinyrwkv.serve.refusal import Refusal, of_error
 from tinyrwkv.serve.sessions import Sessions
@@ -184,18 +185,43 @@ def test_a_prompt_may_have_so_many_tokens(reader: Reader, is_known: bool) -> Non
     sessions = Sessions(10**6 if is_known else 0)
     sessions.keep(asked.conversation.keys[0], model.forward(parts[0], logits=None)[1])
     size = sum(map(len, parts))
-    prompt = prepare(asked, model, sessions, Limits(size))
+    prompt = prepared(asked, model, sessions, Limits(size))
     assert [tokens for tokens, _ in prompt.parts] == parts[is_known:]
     assert (prompt.known, prompt.state.tokens) == ((len(parts[0]),) * 2 if is_known else (0, 0))
     with pytest.raises(Refusal, match=f"more than {size - 1} tokens"):
-        prepare(asked, model, sessions, Limits(size - 1))
+        prepared(asked, model, sessions, Limits(size - 1))
     for text in ("a b c", encode("a b c")):
         asked = reader.text({"model": "robot", "prompt": text})
         size = 1 + len(encode("a b c"))
-        prepare(asked, model, sessions, Limits(size))
+        prepared(asked, model, sessions, Limits(size))
         with pytest.raises(Refusal) as told:
-            prepare(asked, model, sessions, Limits(size - 1))
+            prepared(asked, model, sessions, Limits(size - 1))
         assert (told.value.param, told.value.code) == ("prompt", "context_length_exceeded")
+
+
+def test_a_long_text_becomes_tokens_in_steps(reader: Reader) -> None:
+    text = "ab " * PIECE
+    asked = reader.text({"model": "robot", "prompt": text})
+    count, prompt = steps_and_prompt(asked, reader.model, Sessions(0), Limits(10**6))
+    tokens = reader.model.tokenizer.encode(text)
+    assert prompt.parts == [([0, *tokens], b"")]
+    assert count == (len(tokens) - 1) // PIECE > 0
+
+
+def test_a_state_that_another_job_computes_is_waited_for(reader: Reader) -> None:
+    answered = [*MESSAGES, {"role": "assistant", "content": "Hi"}, *MESSAGES]
+    asked = chat(reader, messages=answered)
+    sessions = Sessions(10**7)
+    before = asked.conversation.keys[-2]
+    sessions.expect(before)
+    steps = prepare(asked, reader.model, sessions, Limits())
+    for _ in range(3):
+        next(steps)
+    state = reader.model.forward([0, 1, 2], logits=None)[1]
+    sessions.keep(before, state)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value.state is state
 
 
 def test_a_schema_is_prepared_once(reader: Reader) -> None:

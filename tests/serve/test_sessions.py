@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,24 +56,16 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     assert [sessions.find([name])[0] for name in (b"a", b"b", b"c")] == [1, 0, 1]
 
 
-def test_a_state_that_is_being_computed_is_waited_for() -> None:
-    for comes in (True, False):
-        sessions = Sessions(2 * SIZE)
-        sessions.keep(b"a", state(3))
-        sessions.expect(b"b")
-        found: list[tuple[int, State | None]] = []
-        waiting = threading.Thread(target=_find, args=(sessions, found))
-        waiting.start()
-        time.sleep(0.05)
-        assert not found
-        if comes:
-            sessions.keep(b"b", state(7))
-        else:
-            sessions.give_up(b"b")
-        waiting.join(10)
-        ((count, one),) = found
-        assert one is not None and (count, one.tokens) == ((2, 7) if comes else (1, 3))
-
-
-def _find(sessions: Sessions, found: list[tuple[int, State | None]]) -> None:
-    found.append(sessions.find([b"a", b"b"]))
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_state_that_is_being_computed_is_expected(comes: bool) -> None:
+    sessions = Sessions(2 * SIZE)
+    sessions.keep(b"a", state(3))
+    sessions.expect(b"b")
+    assert sessions.expects([b"a", b"b"]) and not sessions.expects([b"a"])
+    if comes:
+        sessions.keep(b"b", state(7))
+    else:
+        sessions.give_up(b"b")
+    assert not sessions.expects([b"a", b"b"])
+    count, one = sessions.find([b"a", b"b"])
+    assert one is not None and (count, one.tokens) == ((2, 7) if comes else (1, 3))

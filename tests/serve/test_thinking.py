@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import tinyrwkv
+from tests.helpers.prompts import prepared
 from tests.helpers.servers import WHY_NOT, Server
 from tests.helpers.talkers import ANSWER, THOUGHT, write_talker
 from tinyrwkv.chat.templates import TEMPLATES
 from tinyrwkv.errors import TinyRWKVError
 from tinyrwkv.serve.answers import ChatForm
 from tinyrwkv.serve.asked import Limits, Reader
-from tinyrwkv.serve.job import Job, prepare
+from tinyrwkv.serve.job import Job
 from tinyrwkv.serve.refusal import of_error
 from tinyrwkv.serve.sessions import Sessions
 
@@ -52,8 +53,8 @@ class Asking:
     def events(self, *texts: str, **values: Any) -> list[Any]:
         asked = self.reader.chat({"model": "m", "messages": said(*texts), **values})
         told: list[Any] = []
-        prompt = prepare(asked, self.reader.model, self.sessions, self.reader.limits)
-        for _ in Job(asked, prompt, self.reader.model, self.sessions, told.append).turns():
+        reader = self.reader
+        for _ in Job(asked, reader.model, self.sessions, reader.limits, told.append).turns():
             pass
         return told
 
@@ -123,7 +124,7 @@ def test_a_conversation_goes_on_without_its_thoughts(reader: Callable[..., Reade
     more = said("price?", "€5. Yes", "and?")
     more[1]["reasoning_content"] = "A café may be."  # some clients send it back
     asked = asking.reader.chat({"model": "m", "messages": more})
-    prompt = prepare(asked, asking.reader.model, asking.sessions, asking.reader.limits)
+    prompt = prepared(asked, asking.reader.model, asking.sessions, asking.reader.limits)
     text = "User: price?\n\nAssistant:"
     tokens = [0, *map(int, asking.reader.model.tokenizer.encode(text))]
     tokens += asking.reader.model.tokenizer.encode(" €5. Yes")

@@ -23,9 +23,10 @@ from starlette.routing import Route
 from ..errors import TinyRWKVError
 from .answers import ChatForm, Form, TextForm
 from .asked import Asked, Reader
-from .body import ClientDisconnect, read_json
+from .body import ClientDisconnect, read_body
 from .guard import Guard
-from .job import Delta, End, Event, Job, prepare
+from .job import Delta, End, Event, Job
+from .parse import parse
 from .places import Places
 from .refusal import Refusal, failure, of_error
 from .sessions import Sessions
@@ -35,6 +36,12 @@ LOG = logging.getLogger(__name__)
 
 MOST_READ = 64
 """Requests whose bodies may be read at a time; bounds the memory for them."""
+
+LIGHT = 32_768
+"""Bytes up to which a request is understood in the thread of the event loop.
+
+This takes a millisecond or two, and the way to another thread and back a quarter of one.
+"""
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
@@ -182,13 +189,13 @@ class Answers:
         self._service.guard.check(request.headers)
         try:
             with self._reading.one():
-                told = await read_json(request, self._service.body)
+                data = await read_body(request, self._service.body)
         except ClientDisconnect:
             return
         with self._places.one():
-            await self._answer(told, scope, receive, send)
+            await self._answer(data, scope, receive, send)
 
-    async def _answer(self, told: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def _answer(self, data: bytes, scope: Any, receive: Any, send: Any) -> None:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
@@ -196,8 +203,11 @@ class Answers:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        asked, job = await run_in_threadpool(self._start, told, tell)
-        form = self._form(self._service.reader.name, asked.top is not None)
+        asked = await self._understand(data)
+        reader = self._service.reader
+        job = Job(asked, reader.model, self._service.sessions, reader.limits, tell)
+        self._service.worker.start(job)
+        form = self._form(reader.name, asked.top is not None)
         watcher = asyncio.create_task(_watch(receive, events))
         is_over = False
         try:
@@ -208,21 +218,22 @@ class Answers:
             if not is_over:
                 job.cancel()
 
-    def _start(self, told: Any, tell: Callable[[Event], None]) -> tuple[Asked, Job]:
-        """Check a request, make its prompt and start its job; this may take a while."""
-        service = self._service
-        reader = service.reader
+    async def _understand(self, data: bytes) -> Asked:
+        """Return what a request asks for, in another thread if this may take a while."""
+        is_light = len(data) <= LIGHT
+        told = parse(data) if is_light else await run_in_threadpool(parse, data)
+        if is_light and not (isinstance(told, dict) and told.get("response_format")):
+            return self._check(told)
+        return await run_in_threadpool(self._check, told)  # a schema may take seconds
+
+    def _check(self, told: Any) -> Asked:
         try:
-            asked = self._read(told)
-            prompt = prepare(asked, reader.model, service.sessions, reader.limits)
+            return self._read(told)
         except TinyRWKVError as error:
             raise of_error(error) from None
         except RecursionError:
             what = ("many levels", "fewer", "flatten it", "the request has too many levels")
             raise Refusal(400, None, *what, "invalid_json") from None
-        job = Job(asked, prompt, reader.model, service.sessions, tell)
-        service.worker.start(job)
-        return asked, job
 
 
 async def _watch(receive: Any, events: asyncio.Queue[Event | None]) -> None:

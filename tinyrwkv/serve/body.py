@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from .parse import parse
 from .refusal import Refusal
 
 SECONDS = 30.0
@@ -17,8 +15,8 @@ DISCARDED = 16
 """A body may be so many times too large to be read to its end, so that the client sees why."""
 
 
-async def read_json(request: Request, most: int) -> Any:
-    """Return what a request holds.
+async def read_body(request: Request, most: int) -> bytes:
+    """Return the JSON that a request holds, not parsed yet.
 
     Parameters
     ----------
@@ -29,7 +27,7 @@ async def read_json(request: Request, most: int) -> Any:
     Raises
     ------
     Refusal
-        It is too large, takes too long, or is not JSON.
+        It is too large, takes too long, or is of another type.
     ClientDisconnect
         The client has gone.
     """
@@ -40,12 +38,11 @@ async def read_json(request: Request, most: int) -> Any:
         what = (found, "application/json", "send Content-Type: application/json", sentence)
         raise Refusal(415, None, *what, "unsupported_media_type")
     try:
-        data = await asyncio.wait_for(_read(request, most), SECONDS)
+        return await asyncio.wait_for(_read(request, most), SECONDS)
     except asyncio.TimeoutError:
         sentence = f"the request was not whole after {SECONDS:.0f} seconds"
         what = ("a part of it", "all of it", "send it again", sentence)
         raise Refusal(408, None, *what, "timeout") from None
-    return parse(data)
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -65,4 +62,4 @@ async def _read(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-__all__ = ["ClientDisconnect", "read_json"]
+__all__ = ["ClientDisconnect", "read_body"]

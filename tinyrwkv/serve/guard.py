@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ def host_of(header: str) -> str:
     return header.partition(":")[0]
 
 
+@functools.lru_cache(maxsize=16)  # clients ask for the same host each time
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine and cannot be reached from others.
 

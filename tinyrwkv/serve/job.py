@@ -7,18 +7,22 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 from ..chat.thinking import AnyGeneration, Thinking, ThoughtPiece, thought_tokens
+from ..errors import TinyRWKVError
 from ..generate import NO_TOKEN, Generation, Piece
 from ..model import Model
 from ..state import State
 from ..tokenizer import END_OF_DOCUMENT, to_bytes
 from .asked import Asked, Limits
 from .conversation import Conversation
-from .refusal import Refusal
+from .refusal import Refusal, of_error
 from .sessions import Sessions
 from .shown import Entries, Entry, Trimmer, finite
 
 SLICE = 32
 """Tokens of a prompt that are read in one turn."""
+
+PIECE = 1_024
+"""Tokens that a text becomes in one turn."""
 
 
 class Begin(NamedTuple):
@@ -77,8 +81,12 @@ class Prompt(NamedTuple):
     known: int
 
 
-def prepare(asked: Asked, model: Model, sessions: Sessions, limits: Limits) -> Prompt:
-    """Return the tokens that must be read for a request.
+def prepare(
+    asked: Asked, model: Model, sessions: Sessions, limits: Limits
+) -> Generator[None, None, Prompt]:
+    """Return, in steps, the tokens that must be read for a request.
+
+    A state that another job is computing is waited for.
 
     Raises
     ------
@@ -89,9 +97,12 @@ def prepare(asked: Asked, model: Model, sessions: Sessions, limits: Limits) -> P
     """
     if asked.conversation is None:
         counted = _Counted(model, "prompt", limits.prompt_tokens, 1)
-        return Prompt(model.new_state(), [([END_OF_DOCUMENT, *counted.ids(asked.prompt)], b"")], 0)
+        ids = yield from counted.ids(asked.prompt)
+        return Prompt(model.new_state(), [([END_OF_DOCUMENT, *ids], b"")], 0)
     keys = asked.conversation.keys
     segments = asked.conversation.segments
+    while sessions.expects(keys[:-1]):
+        yield
     # At least the last segment is read: its logits are needed.
     count, known = sessions.find(keys[:-1])
     parts: list[tuple[list[int], bytes]] = []
@@ -103,9 +114,12 @@ def prepare(asked: Asked, model: Model, sessions: Sessions, limits: Limits) -> P
     if not count:
         count = 1
         if segments[0]:
-            parts.append((begin + counted.ids(segments[0]), keys[0]))
+            ids = yield from counted.ids(segments[0])
+            parts.append((begin + ids, keys[0]))
             begin = []
-    rest = [token for segment in segments[count:] for token in counted.ids(segment)]
+    rest: list[int] = []
+    for segment in segments[count:]:
+        rest += yield from counted.ids(segment)
     if count > 1:  # the state is one after an answer
         rest = rest[len(asked.ahead) :]
     parts.append((begin + rest, b""))
@@ -121,17 +135,30 @@ class _Counted:
         self._most = most
         self._left = most - others
 
-    def ids(self, text: str | list[int]) -> list[int]:
-        if isinstance(text, str):
-            most = max(self._left, 0) + 1  # one more shows that there are too many
-            text, _ = self._tokenizer.encode_part(to_bytes(text), 0, most)
-        self._left -= len(text)
+    def ids(self, text: str | list[int]) -> Generator[None, None, list[int]]:
+        found = (yield from self._encode(to_bytes(text))) if isinstance(text, str) else text
+        self._left -= len(found)
         if self._left < 0:
-            found = f"more than {self._most:,} tokens"
-            sentence = f"the prompt has {found}, the most that this server reads"
-            what = (found, f"at most {self._most:,}", "shorten it", sentence)
-            raise Refusal(400, self._param, *what, "context_length_exceeded")
-        return text
+            raise self._refusal()
+        return found
+
+    def _encode(self, text: bytes) -> Generator[None, None, list[int]]:
+        most = max(self._left, 0) + 1  # one more shows that there are too many
+        tokens: list[int] = []
+        place = 0
+        while place < len(text) and len(tokens) < most:
+            if tokens:
+                yield
+            count = min(PIECE, most - len(tokens))
+            more, place = self._tokenizer.encode_part(text, place, count)
+            tokens += more
+        return tokens
+
+    def _refusal(self) -> Refusal:
+        found = f"more than {self._most:,} tokens"
+        sentence = f"the prompt has {found}, the most that this server reads"
+        what = (found, f"at most {self._most:,}", "shorten it", sentence)
+        return Refusal(400, self._param, *what, "context_length_exceeded")
 
 
 class Job:
@@ -140,9 +167,9 @@ class Job:
     Parameters
     ----------
     asked : Asked
-    prompt : Prompt
     model : Model
     sessions : Sessions
+    limits : Limits
     tell : callable
         Takes each `Event`, in the thread that takes the turns. The last one is no `Delta`.
     """
@@ -150,22 +177,24 @@ class Job:
     def __init__(
         self,
         asked: Asked,
-        prompt: Prompt,
         model: Model,
         sessions: Sessions,
+        limits: Limits,
         tell: Callable[[Event], None],
     ) -> None:
         self.tell = tell
         self._asked = asked
-        self._prompt = prompt
         self._model = model
         self._sessions = sessions
+        self._limits = limits
         self._trimmer = Trimmer(asked.conversation is not None and asked.template.clean)
         self._thought_trimmer = Trimmer(True)
         self._entries = Entries()
         self._text: list[str] = []  # what was shown
+        self._begun = not asked.stream  # whether nobody waits for `Begin`
         self._cancelled = False
         self._generation: AnyGeneration | None = None
+        self._prompt_tokens = self._known_tokens = 0
 
     def cancel(self) -> None:
         """End the answer within milliseconds, or a slice of the prompt; any thread may call it."""
@@ -174,11 +203,15 @@ class Job:
             generation.cancel()
 
     def turns(self) -> Generator[None, None, None]:
-        """Work: each step reads a slice of the prompt, or makes a token."""
-        if self._asked.stream:
-            self.tell(Begin())
-        state = self._prompt.state
-        *before, (last, _) = self._prompt.parts
+        """Work: each step makes or reads some tokens of the prompt, or makes one of the answer."""
+        try:
+            prompt = yield from prepare(self._asked, self._model, self._sessions, self._limits)
+        except TinyRWKVError as error:
+            raise of_error(error) from None
+        self._known_tokens = prompt.known
+        self._prompt_tokens = prompt.known + sum(len(tokens) for tokens, _ in prompt.parts)
+        state = prompt.state
+        *before, (last, _) = prompt.parts
         for tokens, key in before:
             state = yield from self._read(tokens, state)
             if key and not self._cancelled:
@@ -215,6 +248,7 @@ class Job:
         for begin in range(0, len(tokens), SLICE):
             if self._cancelled:
                 break
+            self._tell_begin()
             _, state = self._model.forward(tokens[begin : begin + SLICE], state, logits=None)
             yield
         return state
@@ -223,6 +257,18 @@ class Job:
         self._generation = generation
         if self._cancelled:  # before the generation could be seen from another thread
             generation.cancel()
+        else:
+            self._tell_begin()
+
+    def _tell_begin(self) -> None:
+        """Tell, once, that the model begins to read.
+
+        The kernels come next. While they run, the response can begin in the other thread: Python
+        runs in one thread at a time.
+        """
+        if not self._begun:
+            self._begun = True
+            self.tell(Begin())
 
     def _answer(self, generation: AnyGeneration) -> Generator[None, None, None]:
         self._begin(generation)
@@ -246,13 +292,13 @@ class Job:
     def _end(self, generation: AnyGeneration) -> End:
         """Return the end of an answer, with the tokens of all that the model has read for it."""
         result = generation.result
-        known = self._prompt.known
-        read = known + sum(len(tokens) for tokens, _ in self._prompt.parts)
+        read = self._prompt_tokens
         thought = None
         if isinstance(generation, Thinking):
             read += len(self._model.tokenizer.encode(self._asked.template.opening))
             thought = thought_tokens(result)
-        return End(str(result.stop_reason), read, known, len(result.tokens), thought)
+        count = len(result.tokens)
+        return End(str(result.stop_reason), read, self._known_tokens, count, thought)
 
     def _show(self, piece: Piece, generation: AnyGeneration) -> None:
         """Tell what a piece adds."""

