@@ -7,6 +7,8 @@ The models are the bundled one, and one of random weights with the bundled vocab
 token of a follow-up turn is compared with what the model alone needs to read the new tokens, those
 of the template included, and to come to the same text: the first that is not blank. Both take
 turns, and the medians count. The fastest turns are compared too, since other work slows them least.
+What the client itself spends is part of the time, and told besides: it makes the JSON, sends it by
+Python's http.client, and parses the piece of the answer. The model alone is given tokens, not text.
 The memory is that of the server's process, after every tenth of the conversations. Each of them has
 two turns.
 """
@@ -51,12 +53,18 @@ class Client:
     ----------
     url, name : str
         As the server tells them.
+
+    Attributes
+    ----------
+    own : float
+        Seconds of the last first text that the client itself has spent.
     """
 
     def __init__(self, url: str, name: str) -> None:
         place = urlsplit(url)
         self._connection = http.client.HTTPConnection(str(place.hostname), place.port)
         self._name = name
+        self.own = 0.0
 
     def close(self) -> None:
         """Close the connection."""
@@ -73,16 +81,21 @@ class Client:
         begin = time.perf_counter()
         path = "/v1/chat/completions"
         self._connection.request("POST", path, json.dumps({**body, "seed": 1}), headers)
+        sent = time.perf_counter()
         response = self._connection.getresponse()
         if response.status != 200:
             raise SystemExit(response.read().decode())
         first = 0.0
         answer = ""
         for line in response:
+            come = time.perf_counter()
             if line.startswith(b"data: {"):
                 (choice,) = json.loads(line[len(b"data: ") :])["choices"]
                 answer += choice["delta"].get("content") or ""
-                first = first or (time.perf_counter() - begin if answer else 0.0)
+                if answer and not first:
+                    now = time.perf_counter()
+                    first = now - begin
+                    self.own = sent - begin + now - come
         return first or time.perf_counter() - begin, answer
 
 
@@ -128,7 +141,7 @@ def follow_up(path: str, words: int, repeat: int) -> dict[str, Any]:
     turns = template(model.config.get("template") or "chat")
     settings = of_sampler(DEFAULTS | dict(read_profile(path).settings))
     sampler = tinyrwkv.Sampler(**settings | {"seed": 1})  # as the server samples
-    served, alone, counts, histories = [], [], [], []
+    served, own, alone, counts, histories = [], [], [], [], []
     with serving(path) as (_, client):
         for number in range(repeat + 1):
             opening = text(10 * words, number)
@@ -146,12 +159,14 @@ def follow_up(path: str, words: int, repeat: int) -> dict[str, Any]:
             if number:  # the first turn reads files in
                 alone.append(time.perf_counter() - begin)
                 served.append(seconds)
+                own.append(client.own)
                 counts.append(len(new))
                 histories.append(len(ids))
     return {
         "history_tokens": round(statistics.median(histories)),
         "new_tokens": round(statistics.median(counts)),
         "served_ms": round(1e3 * statistics.median(served), 2),
+        "client_ms": round(1e3 * statistics.median(own), 2),
         "alone_ms": round(1e3 * statistics.median(alone), 2),
         "ratio": round(statistics.median(served) / statistics.median(alone), 2),
         "ratio_of_best": round(min(served) / min(alone), 2),
@@ -207,13 +222,22 @@ def main(argv: list[str] | None = None) -> None:
             for words in options.words:
                 measured = follow_up(one, words, options.repeat)
                 report["follow_up"].append({"model": pathlib.Path(one).stem, **measured})
-    names = ("model", "history_tokens", "new_tokens", "served_ms", "alone_ms")
+    names = ("model", "history_tokens", "new_tokens", "served_ms", "client_ms", "alone_ms")
     ratios = ("ratio", "ratio_of_best")
     rows = [
         [one[name] for name in names] + [str(one[name]) for name in ratios]
         for one in report["follow_up"]
     ]
-    head = ("model", "tokens before", "new", "served, ms", "alone, ms", "ratio", "of the best")
+    head = (
+        "model",
+        "tokens before",
+        "new",
+        "served, ms",
+        "of it client",
+        "alone, ms",
+        "ratio",
+        "of the best",
+    )
     shown = common.table(rows, head)
     if options.conversations:
         report["sessions"] = options.sessions

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,10 +40,15 @@ class Server:
     ----------
     *arguments : str
         Of ``tinyrwkv serve``.
+    without : sequence of str
+        Packages that it does not find.
     """
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "tinyrwkv", "serve", "--port", "0", "--json", *arguments]
+    def __init__(self, *arguments: str, without: Sequence[str] = ()) -> None:
+        code = "import sys; sys.modules.update(dict.fromkeys({}));"
+        code += "from tinyrwkv.cli.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code.format(list(without))]
+        command += ["serve", "--port", "0", "--json", *arguments]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

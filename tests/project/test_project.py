@@ -106,7 +106,9 @@ for path in folder.rglob("*.py"):
         try:
             importlib.import_module(".".join(path.relative_to(folder.parent).with_suffix("").parts))
         except ModuleNotFoundError as error:
-            assert error.name in ("numba", "llvmlite", "starlette", "uvicorn"), error
+            assert error.name in (
+                "numba", "llvmlite", "starlette", "uvicorn", "httptools"
+            ), error
 assert not [name for name in sys.modules if name.partition(".")[0] == "tinyrwkv"]
 """
 

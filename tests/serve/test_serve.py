@@ -41,6 +41,13 @@ def server() -> Iterator[Server]:
         yield started
 
 
+@pytest.fixture(scope="module", params=[(), ("httptools", "uvloop")], ids=["fast", "plain"])
+def either(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Start a server with what is installed, and one with what uvicorn needs alone."""
+    with Server(without=request.param) as started:
+        yield started
+
+
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of a model whose answer has no end."""
@@ -444,6 +451,40 @@ def test_bytes_that_are_not_http_do_no_harm(server: Server, ask: Any) -> None:
             with suppress(ConnectionError):
                 connection.recv(1000)
     assert ask("turn left").choices[0].message.content == "turn(90)"
+
+
+def test_what_is_installed_besides_changes_no_answer(either: Server) -> None:
+    create = either.client().chat.completions.create
+    values = {"model": either.name, "messages": said(QUESTION), **GREEDY}
+    whole: Any = create(**values)
+    said_before = alone(f"User: {QUESTION}\n\nAssistant:").strip()
+    assert whole.choices[0].message.content == said_before
+    pieces: Any = create(**values, stream=True)
+    assert "".join(one.choices[0].delta.content or "" for one in pieces) == said_before
+
+
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        (b"GET /", b"a" * 0x10000),
+        (POST + b"a: ", b"a" * 0x10000),
+        (POST, b"a: b\r\n" * 0x2000),
+        (POST + b"Transfer-Encoding: chunked\r\n\n2\r\n{}\r\n0\r\n", b"a: b\r\n" * 0x2000),
+        (POST + b"Transfer-Encoding: chunked\r\n\n2\r\n{}\r\n0\r\na: ", b"a" * 0x10000),
+    ],
+    ids=["address", "header", "headers", "trailers", "trailer"],
+)
+def test_headers_without_an_end_are_refused(either: Server, begin: bytes, part: bytes) -> None:
+    place = either.connection()
+    with socket.create_connection((place.host, place.port), 30) as connection:
+        with suppress(ConnectionError):  # then the server has ended the connection
+            connection.sendall(begin)
+            for _ in range(64):
+                connection.sendall(part)
+            assert connection.recv(1000)[:12] in (b"HTTP/1.1 400", b"")
 
 
 def test_only_those_with_the_key_are_answered(tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -185,11 +187,11 @@ class Answers:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request; raise a Refusal before anything is sent if that is impossible."""
-        request = Request(scope, receive)
-        self._service.guard.check(request.headers)
+        headers = Headers(scope=scope)
+        self._service.guard.check(headers)
         try:
             with self._reading.one():
-                data = await read_body(request, self._service.body)
+                data = await read_body(headers, receive, self._service.body)
         except ClientDisconnect:
             return
         with self._places.one():
@@ -207,12 +209,13 @@ class Answers:
         reader = self._service.reader
         job = Job(asked, reader.model, self._service.sessions, reader.limits, tell)
         self._service.worker.start(job)
-        form = self._form(reader.name, asked.top is not None)
         watcher = asyncio.create_task(_watch(receive, events))
+        # The form is made later: now the model's thread waits for Python's lock.
+        make_form = functools.partial(self._form, reader.name, asked.top is not None)
         is_over = False
         try:
             answer = _stream if asked.stream else _whole
-            is_over = await answer(asked, form, events, scope, receive, send)
+            is_over = await answer(asked, make_form, events, scope, receive, send)
         finally:
             watcher.cancel()
             if not is_over:
@@ -244,7 +247,7 @@ async def _watch(receive: Any, events: asyncio.Queue[Event | None]) -> None:
 
 
 async def _whole(
-    asked: Asked, form: Form, events: Any, scope: Any, receive: Any, send: Any
+    asked: Asked, make_form: Callable[[], Form], events: Any, scope: Any, receive: Any, send: Any
 ) -> bool:
     """Send an answer as a whole; tell whether it came to its end."""
     deltas: list[Delta] = []
@@ -254,12 +257,12 @@ async def _whole(
         return False
     if isinstance(event, Refusal):
         raise event
-    await _json(form.whole(deltas, event))(scope, receive, send)
+    await _json(make_form().whole(deltas, event))(scope, receive, send)
     return True
 
 
 async def _stream(
-    asked: Asked, form: Form, events: Any, scope: Any, receive: Any, send: Any
+    asked: Asked, make_form: Callable[[], Form], events: Any, scope: Any, receive: Any, send: Any
 ) -> bool:
     """Send an answer piece by piece, as server-sent events; tell whether it came to its end."""
     event = await events.get()
@@ -278,6 +281,7 @@ async def _stream(
 
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    form = make_form()
     # While the model reads the prompt, the client can take in how the response begins.
     await write(b"".join(map(line, form.begin())))
     while isinstance(event := await events.get(), Delta):

@@ -115,6 +115,7 @@ class Reader:
         self.template = template
         self.limits = limits
         self._settings = dict(settings)
+        self._of_sampler = of_sampler(settings)
         self._ahead = model.tokenizer.encode_sure(template.turn_lead)
         self._answers = Formats(model, template.lead)
         self._texts = Formats(model, "")
@@ -138,7 +139,7 @@ class Reader:
             fields,
             conversation=conversation,
             prompt="",
-            sampler=self._sampler(fields, self._settings),
+            sampler=self._sampler(fields, self._of_sampler),
             max_tokens=max_tokens,
             max_thought=max_thought,
             stop=[*self.template.stop, *_stops(fields)],
@@ -217,7 +218,7 @@ class Reader:
         return 0 if effort or found is None else found
 
     def _sampler(self, fields: Fields, settings: Mapping[str, Any]) -> Sampler:
-        values = of_sampler(settings)
+        values = dict(settings)
         for key in NUMBERS:
             value = fields.number(key)
             if value is not None:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from ..chat.thinking import AnyGeneration, Thinking, ThoughtPiece, thought_tokens
 from ..errors import TinyRWKVError
 from ..generate import NO_TOKEN, Generation, Piece
+from ..kernels.abi import MAX_TOKENS
 from ..model import Model
+from ..reading import Reading
 from ..state import State
 from ..tokenizer import END_OF_DOCUMENT, to_bytes
 from .asked import Asked, Limits
@@ -99,12 +101,11 @@ def prepare(
         counted = _Counted(model, "prompt", limits.prompt_tokens, 1)
         ids = yield from counted.ids(asked.prompt)
         return Prompt(model.new_state(), [([END_OF_DOCUMENT, *ids], b"")], 0)
-    keys = asked.conversation.keys
     segments = asked.conversation.segments
-    while sessions.expects(keys[:-1]):
+    keys = Conversation(segments[:-1]).keys  # at least the last is read: its logits are needed
+    while sessions.expects(keys):
         yield
-    # At least the last segment is read: its logits are needed.
-    count, known = sessions.find(keys[:-1])
+    count, known = sessions.find(keys)
     parts: list[tuple[list[int], bytes]] = []
     begin = []
     if known is None:
@@ -245,13 +246,17 @@ class Job:
 
     def _read(self, tokens: list[int], state: State) -> Generator[None, None, State]:
         """Read tokens in slices; return the state after them."""
-        for begin in range(0, len(tokens), SLICE):
-            if self._cancelled:
-                break
+        if not tokens:
+            return state
+        ids = self._model.check_tokens(tokens)
+        reading = Reading(self._model, state, lambda: self._cancelled)
+        for begin in range(0, len(ids), MAX_TOKENS):
             self._tell_begin()
-            _, state = self._model.forward(tokens[begin : begin + SLICE], state, logits=None)
-            yield
-        return state
+            if not reading.read(ids[begin : begin + MAX_TOKENS], with_logits=False):
+                break
+            if (begin + MAX_TOKENS) % SLICE == 0:
+                yield
+        return reading.now
 
     def _begin(self, generation: AnyGeneration) -> None:
         self._generation = generation
@@ -274,9 +279,9 @@ class Job:
         self._begin(generation)
         start: State | None = None
         for piece in generation:
-            if start is None and isinstance(generation, Generation):
-                start = generation.result.state
             self._show(piece, generation)
+            if start is None and isinstance(generation, Generation):
+                start = generation.result.state  # a copy: it comes after the text
             yield
         if generation.result.stop_reason == "cancelled" or self._cancelled:
             return

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -76,14 +77,15 @@ def run(service: Service, listening: socket.socket, told: Callable[[], None]) ->
     """
     config = uvicorn.Config(
         make_app(service),
-        http="h11",
+        http=_http(),
         ws="none",
-        loop="asyncio",
+        loop="auto",  # uvloop, if it is installed
         lifespan="off",
         log_config=None,
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE,
     )
     server = Server(config, service.worker, told)
@@ -93,6 +95,15 @@ def run(service: Service, listening: socket.socket, told: Callable[[], None]) ->
         service.worker.close()
         service.worker.join()
         listening.close()
+
+
+def _http() -> Any:
+    """Return what reads HTTP: httptools if it is installed; else h11, which uvicorn needs."""
+    try:
+        from .limited_http import LimitedProtocol
+    except ModuleNotFoundError:
+        return "h11"
+    return LimitedProtocol
 
 
 class Server(uvicorn.Server):
