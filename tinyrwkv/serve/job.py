@@ -217,7 +217,9 @@ class Job:
             state = yield from self._read(tokens, state)
             if key and not self._cancelled:
                 self._sessions.keep(key, state)
-        rest = max(len(last) - 1, 0) // SLICE * SLICE
+        # Up to half a slice more is read with the first token: one more slice would cost a copy of
+        # the state.
+        rest = max(len(last) - 1 - SLICE // 2, 0) // SLICE * SLICE
         state = yield from self._read(last[:rest], state)
         if self._cancelled:
             return
