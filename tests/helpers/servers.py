@@ -66,6 +66,7 @@ class Server:
         assert told["event"] == "serving"
         self.url: str = told["url"]
         self.name: str = told["model"]
+        self._clients: list[openai.OpenAI] = []
 
     def __enter__(self) -> Server:
         return self
@@ -77,10 +78,14 @@ class Server:
                 self.process.communicate(timeout=20)
         self.process.kill()
         self.process.communicate()
+        for client in self._clients:
+            client.close()  # a socket that Python has to close is a warning in some later test
 
     def client(self, key: str = "none", **settings: Any) -> openai.OpenAI:
-        """Return a client of the official package, which asks once."""
-        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, **settings)
+        """Return a client of the official package, which asks once; the server's end closes it."""
+        client = openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, **settings)
+        self._clients.append(client)
+        return client
 
     def connection(self) -> http.client.HTTPConnection:
         """Return a connection without any client."""
