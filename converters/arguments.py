@@ -7,8 +7,10 @@ import math
 import re
 
 from tinyrwkv.cli.options import size
+from tinyrwkv.errors import ArgumentError
 
 from .write.encode import DTYPES
+from .write.parts import split_parts
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
@@ -25,6 +27,15 @@ def dtype(text: str) -> str:
     raise argparse.ArgumentTypeError(
         f"there is no type {text}, only {', '.join(DTYPES)}; did you mean {meant}?"
     )
+
+
+def parts(text: str) -> str:
+    """Return the parts of a model, as they are named."""
+    try:
+        split_parts(text)
+    except ArgumentError as error:
+        raise _refused(text, error.expected) from None
+    return text
 
 
 def divisor(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyrwkv.errors import ArgumentError
 
-from .arguments import budget, count, divisor, seed, share, size_or_share
+from .arguments import budget, count, divisor, parts, seed, share, size_or_share
 from .compress.options import KEEP, ROWS, Options
 from .compress.presets import PRESETS
 from .write.parts import PARTS
@@ -68,9 +68,10 @@ def _add_choices(group: argparse._ArgumentGroup) -> None:
 def _add_int4(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--parts",
-        choices=PARTS,
-        help="what --dtype int4 rounds: the large matrices of the layers (body, the default), or "
-        "the embedding and the head too (all); the rest is int8",
+        type=parts,
+        metavar="PARTS",
+        help="what --dtype int4 rounds: the large matrices of the layers (body, the default), the "
+        "head too (body,head), the embedding too (body,embedding), or all; the rest is int8",
     )
     group.add_argument(
         "--round",

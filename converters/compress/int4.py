@@ -66,7 +66,7 @@ def round_by_gptq(
     folder : str
         Where files lie, such as a copy of the model in float32; the caller removes it.
     parts : str
-        "body" or "all": see ``write.parts``.
+        Such as "body" or "all": see ``write.parts``.
     by_neuron : bool
         Group the values of a channel mix by neuron, as sparse forms need them, and store them by
         rows. Values in int4 that are grouped by outputs are rounded again then.

@@ -32,8 +32,8 @@ class Options(NamedTuple):
     whiten : bool
         Fit the factors to the inputs that occur. A rank budget always does this.
     int4 : str, optional
-        Round matrices to int4 by GPTQ: "body" means those of the layers, "all" the embedding and
-        the head too.
+        Round matrices to int4 by GPTQ: "body" means those of the layers, "body,head" the head
+        too, "all" also the embedding.
     sparse_ffn : str, optional
         "exact" reads only the values of neurons that fire: the same bits. "predict" reads only
         the neurons that a predictor chooses.

@@ -32,7 +32,7 @@ from .deep_table import encode_table
 from .encode import DTYPES, Loss, encode
 from .from_trwkv import from_trwkv
 from .kept import find_kept
-from .parts import PARTS, SCALES, is_int4
+from .parts import SCALES, is_int4, split_parts
 from .recipe import recipes
 from .temporary import remove_folders
 from .vocab import WORLD, WORLD_ROWS, Vocabulary, pack_vocab, read_vocab
@@ -104,8 +104,8 @@ def convert(
     adapter : Adapter, optional
         LoRA or PiSSA, to merge into the checkpoint.
     parts : str, optional
-        What becomes int4 if `dtype` is that: "body" means the large matrices of the layers, "all"
-        the embedding and the head too. The other matrices become int8.
+        What becomes int4 if `dtype` is that: "body" means the large matrices of the layers,
+        "body,head" the head too, "all" also the embedding. The other matrices become int8.
     keep : str, optional
         Matrices among these parts that hold values of int4 already, such as recovered ones, keep
         them, though `dtype` is "int8": if there are any, the file is one of int4.
@@ -123,7 +123,7 @@ def convert(
     begin = time.monotonic()
     input, output = os.fsdecode(input), os.fsdecode(output)
     check_arguments(input, output, vocab, dtype, ln_x_eps, template, license, adapter)
-    check_parts(parts)
+    split_parts(parts)
     remove_folders(output)
     with open_source(input) as source, contextlib.ExitStack() as stack:
         if source.kind == "trwkv":
@@ -258,14 +258,6 @@ def _check_name(output: str) -> None:
         sentence = f"{output} would be a .trwkv file under the name of a {ending} file"
         what = (output, "file", f"the ending {ending}", ".trwkv")
         raise ArgumentError(*what, f"call it {stem}.trwkv", sentence)
-
-
-def check_parts(parts: str) -> None:
-    """Refuse parts that are none of `PARTS`; ArgumentError."""
-    if parts not in PARTS:
-        expected = "one of " + ", ".join(PARTS)
-        sentence = f"there are no parts {parts}"
-        raise ArgumentError("arguments", "parts", parts, expected, f"choose {expected}", sentence)
 
 
 def _check_alpha(adapter: Adapter) -> None:

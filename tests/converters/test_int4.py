@@ -18,7 +18,7 @@ from tests.helpers.conversions import SIZES, run
 from tests.helpers.pth_writer import write_pth
 from tests.helpers.tiny_models import Oracle, error
 from tinyrwkv import load
-from tinyrwkv.errors import FormatError, UnsupportedError
+from tinyrwkv.errors import ArgumentError, FormatError, UnsupportedError
 from tinyrwkv.file.int4 import dequantize, row_bytes
 from tinyrwkv.file.verify import open_verified
 
@@ -52,7 +52,8 @@ def check_types(path, parts: str) -> None:
             assert f"{name}.scale" not in file
         widths = {name: array.shape[1] for name, array in matrices(path).items()}
         assert packed == {name for name in widths if is_int4(name, widths[name], parts)}
-        assert ("head.weight" in packed) == (parts == "all")
+        assert ("head.weight" in packed) == (parts in ("all", "body,head"))
+        assert ("emb.weight" in packed) == (parts in ("all", "body,embedding"))
         assert "blocks.1.att.key.weight" in packed
 
 
@@ -106,9 +107,29 @@ def test_gptq(files, capsys, version, parts):
     assert found["nll"] == pytest.approx(
         steps["calibration"]["report"]["nll"] + found["nll_delta"], rel=1e-6
     )
-    assert ("head" in "".join(found["parts"])) == (parts == "all")
+    assert ("head" in "".join(found["parts"])) == (parts in ("all", "body,head"))
     for one in found["parts"].values():
         assert 0 < one["relative_error"] <= one["relative_error_to_nearest"] < 0.5
+
+
+@pytest.mark.parametrize("parts", ["body,head", "body,embedding"])
+@pytest.mark.parametrize("options", [(), ("--round",)])
+def test_the_embedding_and_the_head_are_chosen_one_by_one(files, capsys, parts, options):
+    files = files()
+    assert run(files, "--dtype", "int4", "--parts", parts, *options, calibrate=not options) == 0
+    assert json.loads(capsys.readouterr().out)["compression"][-1]["params"]["parts"] == parts
+    check_types(files["out.trwkv"], parts)
+    check_logits(files["out.trwkv"])
+
+
+@pytest.mark.parametrize("parts", ["tail", "body,body", "body,all", ""])
+def test_parts_that_are_none_are_refused(files, capsys, tmp_path, parts):
+    files = files()
+    with pytest.raises(SystemExit, match="2"):
+        run(files, "--dtype", "int4", "--parts", parts)
+    assert f"{parts!r} is not all, or some of body, embedding, head" in capsys.readouterr().err
+    with pytest.raises(ArgumentError, match=f"there are no parts {parts!r}"):
+        convert(files["model.pth"], tmp_path / "out.trwkv", dtype="int4", parts=parts)
 
 
 def test_gptq_of_its_own_text(files, capsys):
