@@ -53,7 +53,7 @@ LITE = "lite: int4, 17 % of the neurons, preview"
 TECHNIQUES: dict[str, Options] = {
     EXACT: PRESETS["exact"],
     INT4: Options(int4="body"),
-    INT4_ALL: Options(int4="all"),
+    INT4_ALL: Options(int4="all", likely_rows=0),
     "low rank 1/4, plain": Options(low_rank=4),
     "low rank 1/4, whitened": Options(low_rank=4, whiten=True),
     "low rank 1/3, whitened": Options(low_rank=3, whiten=True),

@@ -61,6 +61,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def rows(text: str) -> int:
+    """Return a number of rows, which may be 0."""
+    if not text.isdecimal() or not int(text) < 1 << 31:
+        raise _refused(text, "a whole number of 0 or more")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """Return the seed of a random generator."""
     if not text.isdecimal() or not int(text) < 1 << 32:

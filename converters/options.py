@@ -8,8 +8,8 @@ from typing import Any
 
 from tinyrwkv.errors import ArgumentError
 
-from .arguments import budget, count, divisor, parts, seed, share, size_or_share
-from .compress.options import KEEP, ROWS, Options
+from .arguments import budget, count, divisor, parts, rows, seed, share, size_or_share
+from .compress.options import KEEP, LIKELY_ROWS, ROWS, Options
 from .compress.presets import PRESETS
 from .write.parts import PARTS
 
@@ -72,6 +72,13 @@ def _add_int4(group: argparse._ArgumentGroup) -> None:
         metavar="PARTS",
         help="what --dtype int4 rounds: the large matrices of the layers (body, the default), the "
         "head too (body,head), the embedding too (body,embedding), or all; the rest is int8",
+    )
+    group.add_argument(
+        "--likely-rows",
+        type=rows,
+        metavar="N",
+        help="rows of a head in int4 that stay in int8, those of the likeliest tokens (default: "
+        f"{LIKELY_ROWS}, but at most a quarter of the vocabulary)",
     )
     group.add_argument(
         "--round",
@@ -199,7 +206,7 @@ def _is_int4(arguments: argparse.Namespace) -> bool:
 
 def _check_int4(arguments: argparse.Namespace) -> None:
     """Refuse arguments that are for int4 if that is not the type."""
-    for name in ("parts", "round"):
+    for name in ("parts", "likely_rows", "round"):
         if not _is_int4(arguments) and _is_given(arguments, name):
             flag, fix = _flag(name), "add --dtype int4"
             raise _refused(flag, "it together with --dtype int4", fix, f"{flag} is for int4")

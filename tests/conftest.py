@@ -24,6 +24,7 @@ from tests.helpers.tiny_models import (
     preview,
     rewrite,
     shape_of,
+    sort_head,
     write_model,
 )
 from tinyrwkv.cli.cli import main
@@ -43,7 +44,13 @@ if PLAIN_OS:  # as on Windows and macOS: nothing tells what is resident, and nob
         delattr(mmap, name)
 
 
-FORMS = {"compressed": compress, "predicted": predict, "networked": network, "previewed": preview}
+FORMS = {
+    "compressed": compress,
+    "predicted": predict,
+    "networked": network,
+    "previewed": preview,
+    "sorted": sort_head,
+}
 
 
 def why_not(backend: str) -> str | None:
@@ -83,8 +90,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write, once each, tiny random models: ``tiny(arch, dtype, form)`` is a path.
 
     The form is "dense", "compressed" (factored projections, exact sparse values), "predicted"
-    (bundles of neurons), "networked" (the same, chosen by networks), or "previewed" (a head with a
-    preview).
+    (bundles of neurons), "networked" (the same, chosen by networks), "previewed" (a head with a
+    preview), or "sorted" (a head whose likely rows stand apart).
     """
     folder = tmp_path_factory.mktemp("models")
 

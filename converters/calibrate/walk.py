@@ -95,6 +95,30 @@ class Walk:
             moment.finish(self.tokens)
         return found
 
+    def inputs(self, part: str, layer: int | None, name: str, samples: int) -> Array:
+        """Return what goes into a matrix of a block: float32, shape (n, in).
+
+        Parameters
+        ----------
+        part, layer
+            As in `moments`.
+        name : str
+        samples : int
+            About so many tokens are taken, evenly spread.
+        """
+        step = max(1, self.tokens // samples)
+        found: list[Array] = []
+        read = 0
+
+        def look(x: Array) -> None:
+            nonlocal read
+            found.append(x[-read % step :: step])
+            read += len(x)
+
+        probe = Probe(self.model, {name: look})
+        self._run(probe, self._block(part, layer).start, probe.end, keep=False)
+        return np.concatenate(found)
+
     def advance(self, part: str, layer: int | None = None) -> None:
         """Let all tokens go through a block, which is final now; "embedding" is the first one."""
         block = self._block(part, layer)

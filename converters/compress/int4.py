@@ -12,15 +12,17 @@ import numpy as np
 
 from tinyrwkv import Model
 from tinyrwkv.errors import ArgumentError, os_errors
-from tinyrwkv.versions.forms import matrix_shape
+from tinyrwkv.file.tensors import TensorFile
+from tinyrwkv.versions.forms import LIKELY, matrix_shape
 
 from ..calibrate.calibration import Calibration, Tell
 from ..calibrate.walk import Walk
 from ..techniques.gptq import gptq, gptq_rows
+from ..techniques.preview_head import mean_probabilities, places_of
 from ..techniques.round_int4 import Int4, round_int4
 from ..write.parts import SCALES, is_int4
 from .float_copy import FloatCopy, dense_matrix, dense_name, is_packed
-from .stages import Stage
+from .stages import SAMPLES, Stage
 
 Array = np.ndarray
 
@@ -33,6 +35,8 @@ _FIRST = {
 }
 _LAST = {"time_mix": ("att.output.weight",), "channel_mix": ("ffn.value.weight", "ffn.value.rows")}
 """The matrices of a block: those that read its input, and the one that reads their results."""
+
+_HEAD = "head.weight"
 
 
 class Error(NamedTuple):
@@ -49,6 +53,7 @@ def round_by_gptq(
     folder: str,
     parts: str,
     by_neuron: bool,
+    likely: int,
     threads: int,
 ) -> Stage:
     """Round matrices to int4 so that their outputs change least.
@@ -70,6 +75,8 @@ def round_by_gptq(
     by_neuron : bool
         Group the values of a channel mix by neuron, as sparse forms need them, and store them by
         rows. Values in int4 that are grouped by outputs are rounded again then.
+    likely : int
+        Rows of the head that stay in int8, those of the likeliest tokens. With 0, all are rounded.
     threads : int
 
     Returns
@@ -91,10 +98,14 @@ def round_by_gptq(
     with FloatCopy(model, os.path.join(folder, "float.trwkv"), threads) as copy:
         rounding = _Rounding(model, copy, calibration, folder, names, tell)
         rounding.run()
+        order = rounding.likely_first() if likely and _HEAD in names else None
     edits: dict[str, Callable[[], Mapping[str, Array]]] = {
         name: partial(_read, folder, new) for name, new in names.items()
     }
-    params = {"parts": parts, **SCALES, "text": calibration.source}
+    params: dict[str, Any] = {"parts": parts, **SCALES, "text": calibration.source}
+    if order is not None:
+        edits[_HEAD] = partial(_read_sorted, model.file, folder, order, likely)
+        params["likely_rows"] = likely
     if by_neuron:
         params["values"] = "by neuron"
     # The kernels choose among values by rows, which are smaller now.
@@ -152,7 +163,13 @@ class _Rounding:
                 for words in (_FIRST[part], _LAST[part]):
                     self._fit(part, layer, [f"blocks.{layer}.{word}" for word in words])
                 self.walk.advance(part, layer)
-        self._fit("head", None, ["head.weight"])
+        self._fit("head", None, [_HEAD])
+
+    def likely_first(self) -> Array:
+        """Return the rows of the head, those of likely tokens first: int64, shape (V,)."""
+        weight = dense_matrix(self.model.file, _HEAD)
+        states = self.walk.inputs("head", None, _HEAD, SAMPLES)
+        return np.argsort(-mean_probabilities(weight, states), kind="stable")
 
     def _fit(self, part: str, layer: int | None, names: list[str]) -> None:
         """Round matrices of a block whose inputs are final."""
@@ -201,6 +218,17 @@ def _read(folder: str, name: str) -> dict[str, Array]:
     path = _path(folder, name)
     with os_errors(path, "read"):
         return {name: np.load(path)}
+
+
+def _read_sorted(file: TensorFile, folder: str, order: Array, likely: int) -> dict[str, Array]:
+    """Return the tensors of a head in int4 whose likely rows keep the int8 that a file has."""
+    first, others = order[:likely], order[likely:]
+    return {
+        LIKELY: file[_HEAD][first],
+        f"{LIKELY}.scale": file[f"{_HEAD}.scale"][first],
+        _HEAD: _read(folder, _HEAD)[_HEAD][others],
+        "head.places": places_of(order),
+    }
 
 
 def _report(errors: Mapping[str, Error]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from tinyrwkv.errors import ArgumentError
 
+from ..write.parts import split_parts
+
 KEEP = 0.17
 """Share of the neurons that predictors choose, unless an option says otherwise."""
 
@@ -17,6 +19,12 @@ In a small vocabulary they are a `SHARE_OF_ROWS`, or nothing would be saved.
 
 SHARE_OF_ROWS = 1 / 4
 """The most of all rows that are read exactly, unless an option says otherwise."""
+
+LIKELY_ROWS = 4096
+"""Rows of a dense head in int4 that stay in int8, unless an option says otherwise.
+
+In a small vocabulary they are a `SHARE_OF_ROWS`.
+"""
 
 
 class Options(NamedTuple):
@@ -34,6 +42,8 @@ class Options(NamedTuple):
     int4 : str, optional
         Round matrices to int4 by GPTQ: "body" means those of the layers, "body,head" the head
         too, "all" also the embedding.
+    likely_rows : int, optional
+        Rows of a dense head in int4 that stay in int8; `likely` tells it otherwise.
     sparse_ffn : str, optional
         "exact" reads only the values of neurons that fire: the same bits. "predict" reads only
         the neurons that a predictor chooses.
@@ -58,6 +68,7 @@ class Options(NamedTuple):
     rank_budget: float | None = None
     whiten: bool = False
     int4: str | None = None
+    likely_rows: int | None = None
     sparse_ffn: str | None = None
     keep: float | None = None
     recall: float | None = None
@@ -73,10 +84,23 @@ class Options(NamedTuple):
             return self.head_rows
         return max(1, min(ROWS, int(SHARE_OF_ROWS * vocab_size)))
 
+    def likely(self, vocab_size: int) -> int:
+        """Return how many rows of a head in int4 stay in int8: those of the likeliest tokens."""
+        if self.head is not None:
+            return 0
+        if self.likely_rows is not None:
+            return min(self.likely_rows, vocab_size - 1)
+        return min(LIKELY_ROWS, int(SHARE_OF_ROWS * vocab_size))
+
     @property
     def factored(self) -> bool:
         """Whether projections become factors."""
         return self.low_rank is not None or self.rank_budget is not None
+
+    @property
+    def _has_int4_head(self) -> bool:
+        """Whether a dense head becomes int4."""
+        return self.int4 is not None and "head" in split_parts(self.int4) and self.head is None
 
     @property
     def is_sparse(self) -> bool:
@@ -135,6 +159,11 @@ class Options(NamedTuple):
                 self.head_rows is not None and self.head is None,
                 "--head-rows is for a head with a preview",
                 "add --head preview",
+            ),
+            (
+                self.likely_rows is not None and not self._has_int4_head,
+                "--likely-rows is for a dense head in int4",
+                "add --dtype int4 --parts body,head or --parts all, and leave --head out",
             ),
             (
                 self.whiten and not self.whitened,

@@ -165,7 +165,8 @@ class Pipeline:
         if options.int4 is not None and not self._is_rounded(options.int4, options.is_sparse):
             yield round_by_gptq(
                 *(self.model, self._text(), self.tell, self.folder),
-                *(options.int4, options.is_sparse, THREADS),
+                *(options.int4, options.is_sparse),
+                *(options.likely(self.model.config["vocab_size"]), THREADS),
             )
         if options.sparse_ffn is not None:
             settings = None if options.sparse_ffn == "exact" else _predictor_settings(options)

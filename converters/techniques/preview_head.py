@@ -142,7 +142,7 @@ def fit_preview(
     spread, spread_range = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
     parts = {
         **codes,
-        "places": np.argsort(order).astype(np.uint16 if V <= 1 << 16 else np.int32),
+        "places": places_of(order),
         "mean": mean,
         "basis.weight": basis,
         "basis.weight.scale": basis_scale,
@@ -222,6 +222,11 @@ def default_levels(p: Array, C: int, likely: float = LIKELY) -> list[Level]:
     rows = int(np.searchsorted(-missing, likely - 1)) + 1
     rounded = -(-rows // 1024) * 1024
     return [first, Level(min(V, rounded), rank, 2)]
+
+
+def places_of(order: Array) -> Array:
+    """Return the row of each token, as files have it, from the token of each row."""
+    return np.argsort(order).astype(np.uint16 if len(order) <= 1 << 16 else np.int32)
 
 
 def mean_probabilities(weight: Array, states: Array) -> Array:

@@ -341,6 +341,22 @@ def test_candidates_are_few_in_a_small_vocabulary(head_rows, vocab_size, expecte
     assert given.candidates(vocab_size) == expected
 
 
+@pytest.mark.parametrize(
+    ("likely_rows", "vocab_size", "head", "expected"),
+    [
+        (None, 65536, None, 4096),
+        (None, 4096, None, 1024),
+        (None, 3, None, 0),
+        (0, 65536, None, 0),
+        (70000, 65536, None, 65535),
+        (None, 65536, "preview", 0),
+    ],
+)
+def test_likely_rows_are_few_in_a_small_vocabulary(likely_rows, vocab_size, head, expected):
+    given = Options(int4="all", likely_rows=likely_rows, head=head)
+    assert given.likely(vocab_size) == expected
+
+
 def test_a_head_without_a_number_of_rows_has_a_quarter(files, capsys):
     assert run(files(), "--head", "preview") == 0
     assert json.loads(capsys.readouterr().out)["compression"][-1]["params"]["rows"] == 75
@@ -413,6 +429,15 @@ def test_factors_are_not_factored_again(files, capsys, tmp_path):
             "--keep and --recall do not go together",
         ),
         (["--low-rank", "4", "--head-rows", "9"], "--head-rows is for a head with a preview; add"),
+        (["--likely-rows", "9"], "--likely-rows is for int4; add --dtype int4"),
+        (
+            ["--dtype", "int4", "--likely-rows", "9"],
+            "--likely-rows is for a dense head in int4; add --dtype int4 --parts body,head",
+        ),
+        (
+            ["--preset", "lite", "--parts", "all", "--likely-rows", "0"],
+            "--likely-rows is for a dense head in int4",
+        ),
         (["--head-clusters", "200"], "--head preview reads fewer bytes for the same loss"),
         (
             ["--budget", "1MB", "--low-rank", "4"],

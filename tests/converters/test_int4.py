@@ -101,7 +101,8 @@ def test_gptq(files, capsys, version, parts):
     steps = {step["technique"]: step for step in report["compression"]}
     assert list(steps) == ["int8", "calibration", "gptq"]
     expected = {"parts": parts, "scale": "one per 64 weights", "text": "text.txt"}
-    assert steps["gptq"]["params"] == expected
+    likely = {"likely_rows": SIZES["vocab_size"] // 4} if parts == "all" else {}
+    assert steps["gptq"]["params"] == expected | likely
     found = steps["gptq"]["report"]
     assert 0 < found["relative_error"] < found["relative_error_to_nearest"]
     assert found["nll"] == pytest.approx(
@@ -120,6 +121,30 @@ def test_the_embedding_and_the_head_are_chosen_one_by_one(files, capsys, parts, 
     assert json.loads(capsys.readouterr().out)["compression"][-1]["params"]["parts"] == parts
     check_types(files["out.trwkv"], parts)
     check_logits(files["out.trwkv"])
+
+
+def test_likely_rows_of_the_head_keep_their_int8(files, capsys, tmp_path):
+    files = files()
+    assert run(files, "--dtype", "int4", "--parts", "body,head", "--likely-rows", "70") == 0
+    with open_verified(files["out.trwkv"]) as file:
+        found = {name: file[name].copy() for name in file.tensors if name.startswith("head.")}
+    assert run(files, "--dtype", "int4", "--parts", "body,head", "--likely-rows", "0") == 0
+    convert(files["model.pth"], tmp_path / "int8.trwkv")
+    with (
+        open_verified(files["out.trwkv"]) as coarse,
+        open_verified(tmp_path / "int8.trwkv") as fine,
+    ):
+        assert "head.places" not in coarse
+        tokens = np.argsort(found["head.places"])
+        likely, others = tokens[:70], tokens[70:]
+        for end in ("weight", "weight.scale"):
+            np.testing.assert_array_equal(found[f"head.likely.{end}"], fine[f"head.{end}"][likely])
+        np.testing.assert_array_equal(found["head.weight"], coarse["head.weight"][others])
+    # The text has few tokens, and a model that is fitted to it finds them likely.
+    with load(files["out.trwkv"]) as model:
+        logits, _ = model.forward([0, *model.tokenizer.encode("User: the cat")], logits="all")
+        p = np.exp(logits - logits.max(axis=1, keepdims=True)).mean(axis=0)
+    assert p[likely].mean() > p[others].mean()
 
 
 @pytest.mark.parametrize("parts", ["tail", "body,body", "body,all", ""])

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from converters.calibrate.collect import collect
+from converters.calibrate.probe import Probe
 from converters.calibrate.walk import Walk
 from converters.compress.float_copy import FloatCopy
 from converters.compress.spectra import matrix
+from converters.judge.texts import WINDOW
 from tests.helpers.tiny_models import VOCAB_SIZE
 from tinyrwkv import load as load_model
 from tinyrwkv.errors import ArgumentError
@@ -46,6 +48,21 @@ def test_a_walk_sees_what_a_reader_sees(load, compiled, tmp_path, arch):
     model = load(compiled, arch, "f32")
     found = read(Walk(model, DOCUMENTS, str(tmp_path)), model.config["n_layer"])
     compare(found, collect(model, DOCUMENTS, moments=[*found]).moments)
+
+
+@pytest.mark.parametrize("samples", [1, 7, 300, 10**6])
+def test_the_inputs_of_some_tokens(load, compiled, tmp_path, samples):
+    model = load(compiled, "v5.2", "f32")
+    walk = Walk(model, DOCUMENTS, str(tmp_path))
+    read(walk, model.config["n_layer"])
+    seen: list[np.ndarray] = []
+    probe = Probe(model, {"head.weight": seen.append})
+    for document in DOCUMENTS:
+        for start in range(0, len(document), WINDOW):
+            probe.read(document[start : start + WINDOW])
+    found = walk.inputs("head", None, "head.weight", samples)
+    step = max(1, walk.tokens // samples)
+    np.testing.assert_allclose(found, np.concatenate(seen)[::step], atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["v5.2", "v7"])

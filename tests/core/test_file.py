@@ -305,16 +305,16 @@ def test_verify_reports_progress(path):
 
 def test_newer_minor_may_know_more_keys(path):
     table = {"metadata": MODEL | {"new": [1, {"a": None}]}, "tensors": []}
-    path.write_bytes(with_table(table, minor=4))
+    path.write_bytes(with_table(table, minor=5))
     with open_file(path) as file:
         assert file.metadata == MODEL
-    for minor in (0, 1, 2, 3):
+    for minor in (0, 1, 2, 3, 4):
         assert "unknown key" in refusal(path, with_table(table, minor=minor))
     for wrong in (
         {"metadata": MODEL, "tensors": [], "new": 1},
         {"metadata": MODEL, "tensors": [X | {"new": 1}]},
     ):
-        refusal(path, with_table(wrong, minor=4))
+        refusal(path, with_table(wrong, minor=5))
 
 
 def contents_of(file):
@@ -608,17 +608,17 @@ REFUSALS = {  # what is in the file: what the message after its name begins with
     ),
     "major": (
         lambda good: fields(good, major=2),
-        "header: found format 2.3, flags 0, reserved 0, expected format 1, flags 0, reserved 0; "
+        "header: found format 2.4, flags 0, reserved 0, expected format 1, flags 0, reserved 0; "
         "update tinyrwkv",
     ),
-    "major 0": (lambda good: fields(good, major=0), "header: found format 0.3, "),
+    "major 0": (lambda good: fields(good, major=0), "header: found format 0.4, "),
     "flags": (
         lambda good: fields(good, flags=1),
-        "header: found format 1.3, flags 1, reserved 0, ",
+        "header: found format 1.4, flags 1, reserved 0, ",
     ),
     "reserved": (
         lambda good: fields(good, zero=1),
-        "header: found format 1.3, flags 0, reserved 1, ",
+        "header: found format 1.4, flags 0, reserved 1, ",
     ),
     "cut": (
         lambda good: good[:-1],

@@ -124,10 +124,10 @@ def same(metadata, tensors):
 
 
 def test_new_files_have_the_new_minor(tiny, tmp_path):
-    assert version_of(rewrite(tiny("v7"), tmp_path / "a.trwkv", same)) == (1, 3)
+    assert version_of(rewrite(tiny("v7"), tmp_path / "a.trwkv", same)) == (1, 4)
 
 
-@pytest.mark.parametrize("minor", [0, 1, 2])
+@pytest.mark.parametrize("minor", [0, 1, 2, 3])
 @pytest.mark.parametrize("form", ["dense", "compressed", "predicted", "previewed"])
 def test_files_of_earlier_versions_stay_readable(tiny, tmp_path, form, minor):
     path = tiny("v7", "int8", form)
@@ -199,7 +199,7 @@ def test_compressed_forms_of_earlier_versions_are_refused_by_name(tiny, tmp_path
     )
 
 
-@pytest.mark.parametrize(("minor", "fix"), [(3, "convert the checkpoint"), (4, "update tinyrwkv")])
+@pytest.mark.parametrize(("minor", "fix"), [(4, "convert the checkpoint"), (5, "update tinyrwkv")])
 def test_an_unknown_tensor_may_be_of_a_newer_version(tiny, tmp_path, minor, fix):
     def more(metadata, tensors):
         tensors["head.places"] = np.zeros(300, np.int32)

@@ -64,7 +64,7 @@ every_model += [
     (arch, dtype, form)
     for arch in VERSIONS
     for dtype in ("int8", "int4")
-    for form in ("compressed", "predicted", "networked", "previewed")
+    for form in ("compressed", "predicted", "networked", "previewed", "sorted")
 ]
 
 

@@ -58,7 +58,7 @@ every_model += [
     (arch, dtype, form)
     for arch in VERSIONS
     for dtype in ("int8", "int4")
-    for form in ("predicted", "networked", "previewed")
+    for form in ("predicted", "networked", "previewed", "sorted")
 ]
 
 
@@ -194,8 +194,12 @@ def uses_of_product(f, how):
     yield read("shared" if f["shared"] else "private", WHOLE, f["src"], extent)
     if f["src_scale"] != NONE:
         yield read("private", WHOLE, f["src_scale"], TOKENS)
-    if f["mode"] != op.LOGITS:
+    if f["mode"] != op.LOGITS and f["dst_stride"] == rows:
         yield write("shared", how, f["dst"], TOKENS * rows)
+    elif f["mode"] != op.LOGITS:  # results of other rows lie between those of two tokens
+        step = 4 * f["dst_stride"]
+        places = range(f["dst"], f["dst"] + MAX_TOKENS * step, step)
+        yield from (write("shared", how, place, 4 * rows) for place in places)
     if f["mode"] == op.MULTIPLY:
         yield read("shared", how, f["dst"], TOKENS * rows)
     if f["mode"] == op.GATED_ADD:

@@ -17,7 +17,10 @@ from tinyrwkv.versions.layout import VERSIONS
 
 NUMBERS = (np.nan, np.inf, -np.inf)
 FORMS = [(dtype, "dense") for dtype in DTYPES]
-FORMS += [("int8", form) for form in ("compressed", "predicted", "networked", "previewed")]
+FORMS += [
+    ("int8", form) for form in ("compressed", "predicted", "networked", "previewed", "sorted")
+]
+FORMS += [("int4", "sorted")]
 
 
 @pytest.mark.parametrize(("dtype", "form"), FORMS)

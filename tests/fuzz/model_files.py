@@ -22,6 +22,7 @@ from tests.helpers.tiny_models import (
     read_tensors,
     rewrite,
     shape_of,
+    sort_head,
     write_model,
 )
 from tests.helpers.vocabularies import pack, single_bytes
@@ -185,7 +186,13 @@ def changed(rng: Random, parts: Parts, changes: tuple[Change, ...] = CHANGES) ->
     return parts.build()
 
 
-FORMS = {"compressed": compress, "predicted": predict, "networked": network, "previewed": preview}
+FORMS = {
+    "compressed": compress,
+    "predicted": predict,
+    "networked": network,
+    "previewed": preview,
+    "sorted": sort_head,
+}
 
 
 def recipes() -> list[tuple[str, str, str]]:

@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from benchmarks.random_model import sizes, write
-from tests.helpers.tiny_models import compress, pack_int4, predict, preview, rewrite
+from tests.helpers.tiny_models import compress, pack_int4, predict, preview, rewrite, sort_head
 from tinyrwkv import Sampler, load
 from tinyrwkv.engine.backends import has_numba
 from tinyrwkv.engine.compiled import Compiled
@@ -46,7 +46,7 @@ MODELS += [(arch, "int8", "predicted") for arch in ("v4", "v5.2", "v6", "v7")]
 MODELS += [("v6", "int8", "previewed"), ("v7", "int8", "previewed")]
 MODELS += [("v5.2", "f32", "dense"), ("v7", "f16", "dense")]
 MODELS += [("v7", "int4", "dense"), ("v5.2", "int4", "compressed"), ("v6", "int4", "predicted")]
-MODELS += [("v7", "int4", "previewed")]
+MODELS += [("v7", "int4", "previewed"), ("v7", "int4", "sorted")]
 PROMPT = [(37 * i + 11) % 256 for i in range(23)]  # a chunk of 16 tokens, then 4 + 2 + 1
 BOUND = {"int8": 0.05, "int4": 0.05, "f16": 2e-3, "f32": 1e-4}
 """Bounds of the difference from the numpy backend, in standard deviations of the logits.
@@ -114,11 +114,18 @@ def previewed(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     preview(metadata, tensors)
 
 
+def in_two(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let the likely rows of the head stand in a matrix of their own."""
+    decay_only(metadata, tensors)
+    sort_head(metadata, tensors)
+
+
 FORMS = {
     "dense": decay_only,
     "compressed": low_rank_and_sparse,
     "predicted": chosen,
     "previewed": previewed,
+    "sorted": in_two,
 }
 
 

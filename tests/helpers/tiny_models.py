@@ -10,13 +10,14 @@ import numpy as np
 
 from benchmarks.random_model import is_packed, packed, sizes, write
 from converters.techniques.pack_codes import pack_codes
-from converters.techniques.preview_head import fit_preview
+from converters.techniques.preview_head import fit_preview, places_of
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv.file import quant
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
 from tinyrwkv.file.writer import Writer
 from tinyrwkv.versions import reference
+from tinyrwkv.versions.forms import LIKELY
 from tinyrwkv.versions.layout import bundle_shape
 
 DTYPES = ("f32", "f16", "int8", "int4")
@@ -191,11 +192,26 @@ def preview(metadata: dict[str, Any], tensors: dict[str, np.ndarray], rows: int 
     tensors |= {f"head.{name}": array for name, array in parts.items()}
 
 
+def sort_head(metadata: dict[str, Any], tensors: dict[str, np.ndarray], likely: int = 40) -> None:
+    """Put the rows of some tokens of the head into a matrix of their own."""
+    order = np.random.default_rng(5).permutation(metadata["vocab_size"])
+    for end in ("weight", "weight.scale"):
+        if f"head.{end}" in tensors:
+            rows = tensors[f"head.{end}"]
+            tensors[f"head.likely.{end}"] = rows[order[:likely]]
+            tensors[f"head.{end}"] = rows[order[likely:]]
+    tensors["head.places"] = places_of(order)
+
+
 def pack_int4(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Pack matrices of int8 as int4, in whatever form they are; `is_packed` says which."""
+    """Pack matrices of int8 as int4, in whatever form they are; `is_packed` says which.
+
+    The likely rows of a head keep their int8.
+    """
     metadata["dtype"] = "int4"
     for name in [*tensors]:
-        if f"{name}.scale" in tensors and is_packed(name, tensors[name].shape):
+        in_int8 = f"{name}.scale" in tensors and name != LIKELY
+        if in_int8 and is_packed(name, tensors[name].shape):
             scale = tensors.pop(f"{name}.scale")
             of_rows = scale if name.endswith(".rows") else scale[:, None]
             tensors[name] = packed((tensors[name] * of_rows).astype(np.float32))

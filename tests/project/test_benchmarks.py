@@ -16,6 +16,7 @@ from benchmarks import (
     constraints,
     contention,
     deep_embedding,
+    embedding_bits,
     engine_process,
     int4_repairs,
     kernels,
@@ -531,6 +532,35 @@ def test_small_chunks_have_their_bars(run, tiny):
     first = {**rows[0], "times_one_token": 1.2}
     shown = small_chunks.table([first, {**first, "times_one_token": 1.1}]).splitlines()
     assert [line.endswith("missed") for line in shown] == [False, True, False]
+
+
+def test_bits_of_embedding_and_head(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(embedding_bits, "CALIBRATION_TOKENS", 600)
+    monkeypatch.setattr(embedding_bits, "CUTS", (20, 80))
+    monkeypatch.setattr(embedding_bits, "CUTS_OF_EMBEDDING", (80,))
+    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
+    (tmp_path / "vocab.txt").write_text("".join(lines))
+    text = tmp_path / "text.txt"
+    text.write_text("\n<|doc|>\n".join("the cat ran. abc " * 40 for _ in "abc"))
+    raw = raw_checkpoint("v5.2", n_layer=1, n_embd=64, head_size=16, vocab_size=300)
+    write_pth(tmp_path / "model.pth", raw)
+    model = tmp_path / "model.trwkv"
+    convert(tmp_path / "model.pth", model, vocab=tmp_path / "vocab.txt", dtype="f32")
+    embedding_bits.main([str(model), *[str(text)] * 3, "--limit", "1"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[3:]]
+    found = {title: (float(size), float(divergence)) for title, size, *_, divergence in rows}
+    assert len(found) == len(rows) == 5 + 4 + 6
+    for part in ("head", "embedding"):
+        four, five, six, eight = (
+            min(divergence for title, (_, divergence) in found.items() if title.startswith(name))
+            for name in (f"{part}, 4", f"{part}, 5", f"{part}, 6", f"{part}, int8")
+        )
+        assert four > five > six > eight >= 0
+    rows_in_int8 = [
+        found[f"head, {first}4 bits, nearest"][1]
+        for first in ("", "20 rows int8, others ", "80 rows int8, others ")
+    ]
+    assert sorted(rows_in_int8, reverse=True) == rows_in_int8
 
 
 def test_repairs_of_int4(tmp_path, capsys, monkeypatch):

@@ -255,13 +255,8 @@ def least_resident(steps: Steps) -> int:
 
 def _rows(steps: Steps, *names: str) -> list[_Rows]:
     """Return those of these tensors that the file has."""
-    found = []
-    for name in names:
-        tensor = steps.file.tensors.get(name)
-        if tensor:
-            row_bytes = tensor.nbytes // tensor.shape[0]
-            found.append(_Rows(tensor.offset, row_bytes, tensor.nbytes))
-    return found
+    tensors = [steps.file.tensors[name] for name in names if name in steps.file.tensors]
+    return [_Rows(one.offset, one.nbytes // one.shape[0], one.nbytes) for one in tensors]
 
 
 def _bytes_of_one_run(steps: Steps) -> list[int]:

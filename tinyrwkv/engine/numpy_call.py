@@ -77,10 +77,7 @@ class Call:
 
     def weights(self, offset: int, dtype: DType, *shape: int) -> np.ndarray:
         """Return weights where they lie in the mapped file."""
-        count = 1
-        for size in shape:
-            count *= size
-        return np.frombuffer(self.program.weights, dtype, count, offset).reshape(shape)
+        return np.ndarray(shape, dtype, self.program.weights, offset)
 
     def vector(self, offset: int, width: int) -> np.ndarray:
         """Return float32 weights, (width,)."""
@@ -172,8 +169,7 @@ def unpacked_rows(codes: np.ndarray, bits: int, rows: slice) -> np.ndarray:
     """
     first = rows.start // op.BLOCK
     last = -(-rows.stop // op.BLOCK)
-    count = rows.stop - rows.start
-    return unpack(codes[first:last], bits)[:count]
+    return unpack(codes[first:last], bits)[: rows.stop - rows.start]
 
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:

@@ -111,7 +111,6 @@ def _input(call: Call, fields: Any) -> np.ndarray:
 
 def _output(call: Call, fields: Any, rows: int) -> np.ndarray:
     """Return where the result goes."""
-    if fields.mode == op.LOGITS:
-        first = fields.dst // 4
-        return call.logits(fields.dst_stride)[:, first : first + rows]
-    return call.shared(fields.dst, fields.dst_stride)[:, :rows]
+    memory = call.out if fields.mode == op.LOGITS else call.workspace.shared
+    strides = (4 * fields.dst_stride, 4)
+    return np.ndarray((call.tokens, rows), F32, memory, fields.dst, strides)

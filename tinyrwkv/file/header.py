@@ -13,7 +13,7 @@ from .tensors import UPDATE
 
 MAGIC = b"\x93TRWKV\r\n"
 MAJOR = 1
-MINOR = 3
+MINOR = 4
 HEADER_BYTES = 64
 
 # Parsed JSON takes up to 27 times the memory of its text. A hostile table must not fill the memory

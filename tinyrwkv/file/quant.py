@@ -157,4 +157,7 @@ def dequantize(tensors: Any) -> dict[str, np.ndarray]:
             file = getattr(tensors, "path", "weights")
             expected = "float32, float16, int8 with a scale, or int4"
             raise UnsupportedError(file, name, tensor.dtype, expected, "convert again")
+    if "head.likely.weight" in weights:
+        rows = np.concatenate([weights.pop("head.likely.weight"), weights["head.weight"]])
+        weights["head.weight"] = rows[weights.pop("head.places")]
     return weights

@@ -206,11 +206,9 @@ class Builder:
 
     def _longest_codes(self) -> int:
         """Return the most bytes of codes that a row of signs, or of a head's codes, has."""
-        longest = self.C // 8  # signs: one bit for each channel
-        for name, tensor in self.file.tensors.items():
-            if "head.codes" in name:
-                longest = max(longest, tensor.shape[1])
-        return longest
+        signs = self.C // 8  # one bit for each channel
+        tensors = self.file.tensors.values()
+        return max(signs, *(one.shape[1] for one in tensors if "head.codes" in one.name), 0)
 
     def begin(self, part: Part, layer: int | None = None) -> None:
         """Begin a part of the model: the operations that follow belong to it."""
@@ -339,6 +337,7 @@ class Builder:
         finish: Finish = PLAIN,
         unit: int = 1,
         part: tuple[int, int] | None = None,
+        stride: int | None = None,
     ) -> None:
         """Add a matrix product.
 
@@ -354,16 +353,17 @@ class Builder:
             Threads split the rows at multiples of this number.
         part : (int, int), optional
             The first row and the number of rows; without it, all.
+        stride : int, optional
+            Results from one token to the next; without it, as many as there are rows.
         """
         matrix = self.matrix(name)
         total, cols = matrix_shape(self.file.tensors[name])
         first, rows = part or (0, total)
-        before = first * op.row_bytes(matrix.kind, cols)
-        matrix = matrix._replace(weight=matrix.weight + before)
+        first_byte = matrix.weight + first * op.row_bytes(matrix.kind, cols)
+        matrix = matrix._replace(weight=first_byte)
         if matrix.scale != op.NONE:
             matrix = matrix._replace(scale=matrix.scale + 4 * first)
-        stride = self.config["vocab_size"] if finish.mode == op.LOGITS else rows
-        fields = product_fields(matrix, rows, cols, unit, x, dst, stride, finish)
+        fields = product_fields(matrix, rows, cols, unit, x, dst, stride or rows, finish)
         self.emit(op.MATMUL, name, **fields)
 
     def project(self, name: str, x: Input, dst: int, activation: int = op.IDENTITY) -> None:

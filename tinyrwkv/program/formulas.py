@@ -128,7 +128,7 @@ FORMULAS: dict[int, Words] = {
     ),
     op.GATHER: Words(
         "logits[id] = z of its row",
-        emitter="head.Preview.gather",
+        emitter="head.gather",
         kernel="head.gather",
         numpy_form="numpy_head.gather",
     ),

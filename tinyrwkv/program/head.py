@@ -1,12 +1,12 @@
-"""Write the operations of the head: all rows, or a preview of all and a few exact rows."""
+"""Write the operations of the head: all rows, in one matrix or two, or a preview and few rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..kernels import abi as op
-from ..versions.forms import code_qmax, preview_levels
-from .builder import Builder, Finish, Input
+from ..versions.forms import LIKELY, code_qmax, preview_levels
+from .builder import PLAIN, Builder, Finish, Input
 
 HEAD_ROWS = 8192
 """Most rows of the head in one operation; a deadline is checked between operations."""
@@ -21,18 +21,39 @@ def head(builder: Builder) -> Input:
     x = builder.input(builder.private.floats("xn", C), C, shared=False)
     if "head.rows.weight" in builder.file:
         Preview(builder, x).write()
+    elif LIKELY in builder.file:
+        z = builder.shared.floats("head z", builder.config["vocab_size"])  # logits by row
+        after = all_rows(builder, LIKELY, x, z, PLAIN)
+        all_rows(builder, "head.weight", x, after, PLAIN)
+        builder.sync()
+        gather(builder, z)
     else:
-        for first, rows in head_pieces(builder.config["vocab_size"]):
-            logits = Finish(mode=op.LOGITS)
-            builder.matmul("head.weight", x, 4 * first, logits, part=(first, rows))
-            builder.pause()
+        all_rows(builder, "head.weight", x, 0, Finish(mode=op.LOGITS))
     return x
 
 
-def head_pieces(V: int) -> Iterator[tuple[int, int]]:
+def all_rows(builder: Builder, name: str, x: Input, dst: int, finish: Finish) -> int:
+    """Add the logits of all rows of a matrix, from `dst` on; return where the next ones go."""
+    total, V = builder.file.tensors[name].shape[0], builder.config["vocab_size"]
+    for first, rows in head_pieces(total):
+        builder.matmul(name, x, dst + 4 * first, finish, part=(first, rows), stride=V)
+        builder.pause()
+    return dst + 4 * total
+
+
+def gather(builder: Builder, z: int) -> None:
+    """Add the logits in the order of the ids, from those by row at z."""
+    V = builder.config["vocab_size"]
+    size = builder.file.tensors["head.places"].nbytes // V
+    where = {"places": builder.vector("head.places"), "place_bytes": size}
+    builder.emit(op.GATHER, "head.places", **where, src=z, rows=V)
+    builder.pause()
+
+
+def head_pieces(total: int) -> Iterator[tuple[int, int]]:
     """Yield the first row and the number of rows of each operation of the head."""
-    for first in range(0, V, HEAD_ROWS):
-        yield first, min(HEAD_ROWS, V - first)
+    for first in range(0, total, HEAD_ROWS):
+        yield first, min(HEAD_ROWS, total - first)
 
 
 class Preview:
@@ -75,7 +96,7 @@ class Preview:
         for first, rows in head_pieces(self.V):
             self.exact(first, rows, lowest)
         builder.sync()
-        self.gather()
+        gather(builder, self.z)
 
     def level(self, k: int, rows: int, rank: int, bits: int, used: int) -> None:
         """Write level k: what its codes add to the first guess.
@@ -154,13 +175,6 @@ class Preview:
             scores=self.score,
             lowest=lowest,
         )
-        self.builder.pause()
-
-    def gather(self) -> None:
-        """Write the logits in the order of the ids."""
-        size = self.builder.file.tensors["head.places"].nbytes // self.V
-        where = {"places": self.vector("places"), "place_bytes": size}
-        self.builder.emit(op.GATHER, "head.places", **where, src=self.z, rows=self.V)
         self.builder.pause()
 
     def vector(self, name: str) -> int:

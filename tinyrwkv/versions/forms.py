@@ -30,6 +30,9 @@ DEEP_RANK = 32
 QUANTISED = ("int8", "int4")
 """The types of models whose activations are int16."""
 
+LIKELY = "head.likely.weight"
+"""The rows of the head for the likeliest tokens, if they are stored with more bits."""
+
 CODE_BITS = (4, 2)
 """Bits of the codes of a head's preview: all rows have the first, likely rows also the second."""
 

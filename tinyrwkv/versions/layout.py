@@ -23,6 +23,7 @@ from .forms import (
     DEEP_RANK,
     DEEP_TABLE,
     LIKE_V7,
+    LIKELY,
     QUANTISED,
     SHIFTED,
     deep_shape,
@@ -163,6 +164,9 @@ def _stored(
     """Return what stands in the file for a tensor: itself, or its compressed form."""
     if name == "head.weight" and "head.rows.weight" in names:
         return preview_shapes(shape[0], shape[1], names)
+    if name == "head.weight" and LIKELY in names:
+        V, C = shape
+        return {LIKELY: ("likely rows", C), name: ("other rows", C), "head.places": (V,)}
     if name.endswith(FACTORED) and f"{name}.a" in names:
         return _factor_shapes(name, shape, names)
     prefix, is_ffn, part = name.rpartition("ffn.")
@@ -277,6 +281,10 @@ def check_tensors(file: TensorFile) -> None:
             raise _unknown(file, name)
     if "head.rows.weight" in file:
         _check_preview(file)
+    if LIKELY in file:
+        _check_rows(file)
+    if "head.places" in file:
+        _check_places(file)
 
 
 def _check_age(file: TensorFile) -> None:
@@ -334,8 +342,24 @@ def _sizes(
     return tuple(sizes)
 
 
+def _check_rows(file: TensorFile) -> None:
+    """Refuse a head whose two matrices do not have a row for each token together."""
+    V = file.metadata["vocab_size"]
+    likely, others = (file.tensors[name].shape[0] for name in (LIKELY, "head.weight"))
+    if likely + others != V:
+        found, wanted = f"{likely} rows beside {others}", f"{V} rows together"
+        raise _wrong(file, LIKELY, found, wanted, f"has {found}, but must have {wanted}")
+
+
+def _check_places(file: TensorFile) -> None:
+    """Refuse places in a head that are no permutation of its rows."""
+    if not np.array_equal(np.sort(file["head.places"]), np.arange(file.metadata["vocab_size"])):
+        found, wanted = "other rows", "every row once"
+        raise _wrong(file, "head.places", found, wanted, f"must have {wanted}, not {found}")
+
+
 def _check_preview(file: TensorFile) -> None:
-    """Refuse codes of a preview that do not fit each other, and places that are no permutation."""
+    """Refuse codes of a preview that do not fit each other."""
     V = file.metadata["vocab_size"]
     rank_of_codes = 0
     for rows, rank, bits in preview_levels(file):
@@ -348,11 +372,9 @@ def _check_preview(file: TensorFile) -> None:
             raise _wrong(file, f"head.codes.{bits}", found, wanted, problem)
         rank_of_codes += rank
     basis_rank = file.tensors["head.basis.weight"].shape[0]
-    is_permutation = np.array_equal(np.sort(file["head.places"]), np.arange(V))
-    if basis_rank != rank_of_codes or not is_permutation:
-        found = f"other rows, or a basis of rank {basis_rank}"
-        wanted = "every row once, a rank for each code of a row"
-        raise _wrong(file, "head.places", found, wanted, f"must have {wanted}, not {found}")
+    if basis_rank != rank_of_codes:
+        found, wanted = f"a rank of {basis_rank}", f"one of {rank_of_codes}, that of the codes"
+        raise _wrong(file, "head.basis.weight", found, wanted, f"has {found}, but needs {wanted}")
 
 
 def _wrong(file: TensorFile, name: str, found: str, expected: str, problem: str) -> FormatError:
