@@ -237,7 +237,10 @@ def test_odd_file_names(tmp_path, output):
     ("options", "found"),
     [
         ({"dtype": "int3"}, "there is no dtype int3; choose one of f32, f16, int8, int4"),
-        ({"dtype": "int4", "parts": "head"}, "there are no parts head; choose one of body, all"),
+        (
+            {"dtype": "int4", "parts": "tail"},
+            "there are no parts 'tail'; choose all, or some of body",
+        ),
         ({"ln_x_eps": 0.0}, "ln_x_eps is 0.0"),
         ({"ln_x_eps": float("nan")}, "ln_x_eps is nan"),
         ({"ln_x_eps": 2.0}, "ln_x_eps is 2.0"),
