@@ -16,15 +16,11 @@ import pytest
 import tinyrwkv
 from tests.helpers.tiny_models import (
     BACKENDS,
+    FORMS,
     Oracle,
-    compress,
-    network,
     pack_int4,
-    predict,
-    preview,
     rewrite,
     shape_of,
-    sort_head,
     write_model,
 )
 from tinyrwkv.cli.cli import main
@@ -42,15 +38,6 @@ if PLAIN_OS:  # as on Windows and macOS: nothing tells what is resident, and nob
     system.LINUX = False
     for name in [name for name in dir(mmap) if name.startswith("MADV_")]:
         delattr(mmap, name)
-
-
-FORMS = {
-    "compressed": compress,
-    "predicted": predict,
-    "networked": network,
-    "previewed": preview,
-    "sorted": sort_head,
-}
 
 
 def why_not(backend: str) -> str | None:

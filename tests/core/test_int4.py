@@ -12,19 +12,7 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from benchmarks.random_model import packed, write
-from tests.helpers.tiny_models import (
-    BOUNDS,
-    Oracle,
-    compress,
-    error,
-    network,
-    pack_int4,
-    predict,
-    preview,
-    rewrite,
-    shape_of,
-    sort_head,
-)
+from tests.helpers.tiny_models import BOUNDS, FORMS, Oracle, error, pack_int4, rewrite, shape_of
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import GROUP, LARGEST
@@ -33,13 +21,6 @@ from tinyrwkv.kernels.abi import ROWS
 F32 = np.float32
 LARGEST_ACTIVATION = 127 * 256
 
-FORMS = {
-    "compressed": compress,
-    "predicted": predict,
-    "networked": network,
-    "previewed": preview,
-    "sorted": sort_head,
-}
 
 groups = st.integers(1, 11)
 seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)

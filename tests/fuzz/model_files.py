@@ -13,18 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.helpers.tiny_models import (
-    compress,
-    network,
-    pack_int4,
-    predict,
-    preview,
-    read_tensors,
-    rewrite,
-    shape_of,
-    sort_head,
-    write_model,
-)
+from tests.helpers.tiny_models import FORMS, pack_int4, read_tensors, rewrite, shape_of, write_model
 from tests.helpers.vocabularies import pack, single_bytes
 from tinyrwkv.file.header import HEADER_BYTES
 from tinyrwkv.file.packed import make_header
@@ -184,15 +173,6 @@ def changed(rng: Random, parts: Parts, changes: tuple[Change, ...] = CHANGES) ->
     for _ in range(rng.choice((1, 1, 1, 2))):
         rng.choice(changes)(rng, parts)
     return parts.build()
-
-
-FORMS = {
-    "compressed": compress,
-    "predicted": predict,
-    "networked": network,
-    "previewed": preview,
-    "sorted": sort_head,
-}
 
 
 def recipes() -> list[tuple[str, str, str]]:

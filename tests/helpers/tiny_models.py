@@ -274,3 +274,13 @@ BOUNDS = {"f32": 2e-5, "f16": 2e-5, "int8": 5e-3, "int4": 5e-3}
 def is_exact(backend: str) -> bool:
     """Tell whether a backend computes the same bits for all cuts into calls and threads."""
     return backend != "numpy"
+
+
+FORMS = {
+    "compressed": compress,
+    "predicted": predict,
+    "networked": network,
+    "previewed": preview,
+    "sorted": sort_head,
+}
+"""What may be done to a tiny model after it was made, by name."""
