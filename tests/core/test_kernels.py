@@ -1268,13 +1268,14 @@ def test_exact_of_more_rows_than_its_list_holds(run):
 
 def test_exact_keeps_its_list_in_its_place(run):
     """A unit that might not fit is left for the next list, however many rows are in this one."""
-    bench, cols = Bench(run), 1
-    room = op.ROWS * MAX_TOKENS - 16  # rows that the list holds
+    cols, room = 1, op.SCRATCH // 4 - 16  # rows that the list holds
     for left in range(-1, 3):  # in front of the last unit
+        bench = Bench(run)
+        behind = slice(op.SCRATCH, bench.used["private"])  # there lies what other kernels use
         listed = room - op.UNIT + left
-        scores = np.zeros(5 * op.UNIT, np.int16)
+        scores = np.zeros(op.SCRATCH // 4 + op.UNIT, np.int16)
         scores[listed : -op.UNIT] = -1
-        bench.private[op.SCRATCH : 16384] = 77  # behind it lies what other kernels use
+        bench.private[behind] = 77
         dst = bench.room("shared", len(scores))
         bench.execute(
             op.EXACT,
@@ -1293,7 +1294,7 @@ def test_exact_keeps_its_list_in_its_place(run):
             lowest=bench.tokens_of("private", np.zeros((1, 1), np.int32)),
         )
         assert (bench.get("shared", dst, len(scores))[0] == np.where(scores < 0, 99, 5)).all()
-        assert (bench.private[op.SCRATCH : 16384] == 77).all(), left
+        assert (bench.private[behind] == 77).all(), left
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])

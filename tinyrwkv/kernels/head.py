@@ -16,11 +16,10 @@ from .abi import (
     GATHER_AT,
     INT4,
     LEVEL_AT,
-    MAX_TOKENS,
     OUT,
     PREVIEW_AT,
     PRIVATE,
-    ROWS,
+    SCRATCH,
     SHARED,
     TOKENS,
     TOUCHED,
@@ -37,7 +36,7 @@ from .types import Arguments, Fields, Float, Int, Ints
 LIST = 64
 """Where the list of exact rows lies in the private workspace, after the result of a dot product."""
 
-LISTED = ROWS * MAX_TOKENS - LIST // 4
+LISTED = (SCRATCH - LIST) // 4
 """Rows that have room in the list, which lies where the results of dot products go."""
 
 
