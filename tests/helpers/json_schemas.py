@@ -81,11 +81,17 @@ GENERAL = {
 }
 
 
+def _iso(text: str) -> str:
+    """Write a time as Python 3.10 reads it: six digits of a second, and +00:00 for Z."""
+    in_full = re.sub(r"\.(\d+)", lambda found: "." + found[1].ljust(6, "0")[:6], text)
+    return in_full.replace("Z", "+00:00")
+
+
 def _format(value: str, name: str, schema: Any, root: Any) -> bool:
     readers = {
         "date": datetime.date.fromisoformat,
-        "time": lambda text: datetime.time.fromisoformat(text.replace("Z", "+00:00")),
-        "date-time": lambda text: datetime.datetime.fromisoformat(text.replace("Z", "+00:00")),
+        "time": lambda text: datetime.time.fromisoformat(_iso(text)),
+        "date-time": lambda text: datetime.datetime.fromisoformat(_iso(text)),
         "uuid": uuid.UUID,
         "ipv4": ipaddress.IPv4Address,
         "ipv6": ipaddress.IPv6Address,
