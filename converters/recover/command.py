@@ -86,7 +86,7 @@ def parser() -> Parser:
         metavar="N",
         help="how long to train, beside sampling and judging (default: %(default)g)",
     )
-    add("--start", metavar="MODEL", help="begin with the levels of a .trwkv of --dtype int4")
+    add("--start", metavar="MODEL", help="begin with the levels of a .trwkv in int4 or lite")
     add("--steps", type=count, metavar="N", help="end after N steps, if that is sooner")
     add(
         "--device",

@@ -51,7 +51,7 @@ class Network:
         Maps the input of a channel mix's keys, (B, T, C), to the neurons that count, (B, T, F).
         Its name is what those of the channel mix begin with; without one, all neurons count.
     look : callable or None
-        Called with that name and that input.
+        Called with that name, that input, and the gate of the channel mix, (B, T, C) or None.
     """
 
     def __init__(self, arch: str, n_layer: int, n_head: int, ln_x_eps: float) -> None:
@@ -60,7 +60,7 @@ class Network:
         self.n_head = n_head
         self.ln_x_eps = ln_x_eps
         self.choosers: dict[str, Callable[[Tensor], Tensor]] = {}
-        self.look: Callable[[str, Tensor], None] | None = None
+        self.look: Callable[[str, Tensor, Tensor | None], None] | None = None
 
     def forward(
         self, weights: Weights, tokens: Tensor, states: list[State] | None = None
@@ -168,17 +168,17 @@ class Network:
     def _channel_mix(self, weights: Weights, ffn: str, x: Tensor, x_prev: Tensor) -> Tensor:
         dx = _before(x, x_prev) - x
         if self.arch == "v7":
-            return self._neurons(weights, ffn, x + dx * weights[ffn + "x_k"])
+            return self._neurons(weights, ffn, x + dx * weights[ffn + "x_k"], None)
         if self.arch == "v6":
             xk, xr = (x + dx * weights[f"{ffn}time_maa_{letter}"] for letter in "kr")
         else:
             xk, xr = (x + dx * (1 - weights[f"{ffn}time_mix_{letter}"]) for letter in "kr")
         r = torch.sigmoid(_linear(weights, ffn + "receptance", xr))
-        return r * self._neurons(weights, ffn, xk)
+        return r * self._neurons(weights, ffn, xk, r)
 
-    def _neurons(self, weights: Weights, ffn: str, xk: Tensor) -> Tensor:
+    def _neurons(self, weights: Weights, ffn: str, xk: Tensor, gate: Tensor | None) -> Tensor:
         if self.look is not None:
-            self.look(ffn, xk)
+            self.look(ffn, xk, gate)
         k = torch.relu(_linear(weights, ffn + "key", xk)).square()  # (B, T, F)
         if ffn in self.choosers:
             k = k * self.choosers[ffn](xk.detach())

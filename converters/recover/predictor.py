@@ -1,19 +1,20 @@
 """Model the neurons that a sparse channel mix leaves out, so that the student learns without them.
 
 A predictor of one bit for each weight of a key sees the input first (`techniques.sign_predictor`).
-Here its score gives the mean and the spread of what the key would say, and from these follows how
-much the neuron would add. The neurons that would add most are kept::
+Its score gives the mean and the spread of what the key would say, and from these follows how much
+the neuron would add to the residual stream. Neurons that would add more than a price are kept. The
+price is the same for all layers, as in `techniques.predict_ffn`::
 
     z_f ~ N(slope_f (b_f . x) + offset_f, sigma_f^2),  b of signs
-    effect = E[relu(z_f)^4] |v_f|^2
+    effect = E[relu(z_f)^4] |D v_f|^2,  D the gate of the channel mix
 
-Misses are as frequent as in a compressed file, though not the same: the converter fits its
-predictors to the recovered checkpoint.
+The converter fits its predictors anew, to the recovered checkpoint.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,9 @@ FLIPS = 64
 AT_ONCE = 4
 """Windows that are read at a time."""
 
+PRICED = 16
+"""The price is found after every so many tokens: those between are like them."""
+
 
 class Predictor(NamedTuple):
     """What chooses the neurons of one channel mix.
@@ -38,9 +42,7 @@ class Predictor(NamedTuple):
     signs : Tensor, shape (F, C)
         Of +1 and -1.
     slope, offset, sigma, size : Tensor, shape (F,)
-        See above; `size` is |v_f|.
-    kept : int
-        Neurons to keep for a token.
+        See above; `size` is |D v_f|.
     """
 
     signs: Tensor
@@ -48,14 +50,22 @@ class Predictor(NamedTuple):
     offset: Tensor
     sigma: Tensor
     size: Tensor
-    kept: int
 
-    def chosen(self, x: Tensor) -> Tensor:
-        """Return which neurons are kept: bool, (..., F), for the input x (..., C) of the keys."""
+    def effect(self, x: Tensor) -> Tensor:
+        """Return what each neuron would add: (..., F), for the input x (..., C) of the keys."""
         mean = (x @ self.signs.T) * self.slope + self.offset
-        effect = fourth_moment(mean, self.sigma) * self.size.square()
-        least = effect.topk(self.kept, dim=-1).values[..., -1:]
-        return effect >= least
+        return fourth_moment(mean, self.sigma) * self.size.square()
+
+
+class Chooser(NamedTuple):
+    """A predictor, and the price of a neuron."""
+
+    predictor: Predictor
+    price: Tensor
+
+    def kept(self, x: Tensor) -> Tensor:
+        """Return which neurons are kept: bool, (..., F), for the input x (..., C) of the keys."""
+        return self.predictor.effect(x) >= self.price
 
 
 def fourth_moment(mean: Tensor, sigma: Tensor) -> Tensor:
@@ -75,39 +85,100 @@ def fourth_moment(mean: Tensor, sigma: Tensor) -> Tensor:
     return (whole * below + mean * sigma * (square + 5 * variance) * density).clamp(min=0)
 
 
-def fit_predictors(
+def fit_choosers(
     network: Network, weights: Weights, windows: np.ndarray, keep: float
-) -> dict[str, Predictor]:
-    """Fit a predictor to each channel mix.
+) -> dict[str, Chooser]:
+    """Fit a predictor to each channel mix, and find the price that keeps a share of all neurons.
 
     Parameters
     ----------
     network : Network
-        Of the teacher.
+        All of its neurons count.
     weights : mapping of str to Tensor
+        Of the model as it will run.
     windows : ndarray, int32, shape (n, 512)
         To fit to.
     keep : float
-        Share of the neurons to keep.
+        Share of the neurons to keep, on average over tokens and layers.
 
     Returns
     -------
-    dict of str to Predictor
+    dict of str to Chooser
         By what the names of the channel mix's tensors begin with.
     """
-    moments = _moments(network, weights, windows)
-    found = {}
-    for ffn, (mean, covariance) in moments.items():
-        K = weights[ffn + "key.weight"]
-        size = weights[ffn + "value.weight"].norm(dim=0)
-        count = max(1, round(keep * len(K)))
-        found[ffn] = fit_predictor(K, size, mean, covariance, count)
+    predictors = {
+        ffn: _predictor_of(weights, ffn, sums)
+        for ffn, sums in _sums(network, weights, windows).items()
+    }
+    effects: list[Tensor] = []
+
+    def look(ffn: str, x: Tensor, gate: Tensor | None) -> None:
+        effects.append(predictors[ffn].effect(x[:, ::PRICED]).flatten())
+
+    _read(network, weights, windows, look)
+    rising = torch.cat(effects).sort().values
+    price = rising[min(len(rising) - 1, round((1 - keep) * len(rising)))]
+    return {ffn: Chooser(one, price) for ffn, one in predictors.items()}
+
+
+class Sums(NamedTuple):
+    """Sums over tokens, in front of the keys of a channel mix."""
+
+    tokens: int
+    x: Tensor
+    """(C,)"""
+
+    xx: Tensor
+    """Of the outer products, (C, C)."""
+
+    gate: Tensor | None
+    """Of the squares of the gate, (C,)."""
+
+    def plus(self, more: Sums) -> Sums:
+        """Return the sums over both."""
+        gate = None if self.gate is None else self.gate + more.gate
+        return Sums(self.tokens + more.tokens, self.x + more.x, self.xx + more.xx, gate)
+
+
+def _sums(network: Network, weights: Weights, windows: np.ndarray) -> dict[str, Sums]:
+    found: dict[str, Sums] = {}
+
+    def look(ffn: str, x: Tensor, gate: Tensor | None) -> None:
+        rows = x.flatten(0, 1)
+        squares = None if gate is None else gate.square().flatten(0, 1).sum(0)
+        new = Sums(len(rows), rows.sum(0), rows.T @ rows, squares)
+        found[ffn] = found[ffn].plus(new) if ffn in found else new
+
+    _read(network, weights, windows, look)
     return found
 
 
-def fit_predictor(
-    K: Tensor, size: Tensor, mean: Tensor, covariance: Tensor, count: int
-) -> Predictor:
+def _read(
+    network: Network,
+    weights: Weights,
+    windows: np.ndarray,
+    look: Callable[[str, Tensor, Tensor | None], None],
+) -> None:
+    """Read windows, and let `look` see what goes into the keys."""
+    network.look = look
+    device = weights["head.weight"].device
+    with torch.no_grad():
+        for start in range(0, len(windows), AT_ONCE):
+            part = torch.from_numpy(windows[start : start + AT_ONCE]).long()
+            network.forward(weights, part.to(device))
+    network.look = None
+
+
+def _predictor_of(weights: Weights, ffn: str, sums: Sums) -> Predictor:
+    mean = sums.x / sums.tokens
+    covariance = sums.xx / sums.tokens - torch.outer(mean, mean)
+    V = weights[ffn + "value.weight"]  # (C, F)
+    if sums.gate is not None:
+        V = V * (sums.gate / sums.tokens).sqrt()[:, None]
+    return fit_predictor(weights[ffn + "key.weight"], V.norm(dim=0), mean, covariance)
+
+
+def fit_predictor(K: Tensor, size: Tensor, mean: Tensor, covariance: Tensor) -> Predictor:
     """Fit a predictor to keys K (F, C), by the mean and covariance of their inputs."""
     flipped = correlated_signs(K.cpu().numpy(), covariance.cpu().numpy(), FLIPS)
     signs = torch.from_numpy(np.where(flipped, np.float32(1), np.float32(-1))).to(K.device)
@@ -118,30 +189,4 @@ def fit_predictor(
     rest = ((K @ covariance) * K).sum(1) - slope * together
     offset = K @ mean - slope * (signs @ mean)
     sigma = rest.clamp(min=1e-12).sqrt()
-    return Predictor(signs, slope, offset, sigma, size, count)
-
-
-def _moments(
-    network: Network, weights: Weights, windows: np.ndarray
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the mean and covariance of what goes into the keys of each channel mix."""
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
-    count = 0
-
-    def look(ffn: str, x: Tensor) -> None:
-        rows = x.flatten(0, 1)
-        first, second = sums.get(ffn, (0, 0))
-        sums[ffn] = first + rows.sum(0), second + rows.T @ rows
-
-    network.look = look
-    with torch.no_grad():
-        for start in range(0, len(windows), AT_ONCE):
-            part = torch.from_numpy(windows[start : start + AT_ONCE]).long()
-            network.forward(weights, part.to(weights["head.weight"].device))
-            count += part.numel()
-    network.look = None
-    found = {}
-    for ffn, (first, second) in sums.items():
-        mean = first / count
-        found[ffn] = mean, second / count - torch.outer(mean, mean)
-    return found
+    return Predictor(signs, slope, offset, sigma, size)

@@ -18,14 +18,14 @@ from . import unfinished
 from .base import Base
 from .body import body
 from .network import Network
-from .predictor import fit_predictors
+from .predictor import fit_choosers
 from .scan import Tensor
 from .settings import Settings
 from .start import read_rows, starts
 from .student import Student
 from .trained import Trained, about
 from .training import Loss, Training
-from .windows import sample_windows, split_held_out, text_windows
+from .windows import Windows, sample_windows, split_held_out, text_windows
 
 Tell = Callable[[str, int, int], None]
 
@@ -93,13 +93,13 @@ def recover(
         samples = _samples(_network(base), teacher, settings, tell)
     else:
         samples = saved["samples"].numpy()
-    train, held_out = _split(windows, samples)
+    text_part, sampled_part, held_out = _split(windows, samples)
     student = Student(teacher, starts(base.tensors, matrices, device, given), matrices)
     network = _network(base)
     if settings.keep < 1:
         tell("neurons", 0, 1)
-        _choose_neurons(network, teacher, train, settings)
-    training = Training(network, teacher, student, train, settings)
+        _choose_neurons(network, student, np.concatenate([text_part, sampled_part]), settings)
+    training = Training(network, teacher, student, Windows(text_part, sampled_part), settings)
 
     tell("judge", 0, 2)
     if saved is None:
@@ -132,12 +132,14 @@ def recover(
 
 
 def _choose_neurons(
-    network: Network, teacher: dict[str, Tensor], windows: np.ndarray, settings: Settings
+    network: Network, student: Student, windows: np.ndarray, settings: Settings
 ) -> None:
     """Let only some neurons of a network count, from now on."""
     drawn = np.random.default_rng(settings.seed).permutation(len(windows))[:FIT]
-    predictors = fit_predictors(network, teacher, windows[drawn], settings.keep)
-    network.choosers = {ffn: one.chosen for ffn, one in predictors.items()}
+    with torch.no_grad():
+        weights = student.weights()
+    choosers = fit_choosers(network, weights, windows[drawn], settings.keep)
+    network.choosers = {ffn: one.kept for ffn, one in choosers.items()}
 
 
 def _network(base: Base) -> Network:
@@ -249,14 +251,15 @@ def _samples(
     return np.concatenate(parts)
 
 
-def _split(text: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the windows to train on and those to judge by: of the text, if there is one."""
+def _split(text: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return text and samples to train on, and windows to judge by, of the text if there is one."""
     if len(text):
-        train, held_out = split_held_out(text)
-        return np.concatenate([train, samples]), held_out
+        text, held_out = split_held_out(text)
+        return text, samples, held_out
     if len(samples) < 2:
         found, expected = "no text and fewer than 2 samples", "windows to train on"
         sentence = f"there is nothing to train on: {found}"
         fix = "give --calibrate, or more --samples"
         raise ArgumentError("recover", "samples", found, expected, fix, sentence)
-    return split_held_out(samples)
+    samples, held_out = split_held_out(samples)
+    return text, samples, held_out

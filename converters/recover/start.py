@@ -12,6 +12,7 @@ from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import LARGEST
 from tinyrwkv.file.mapped import open_file
 
+from ..techniques.sparse_ffn import unbundle
 from .body import BODY, by_groups
 from .scan import Tensor
 
@@ -46,18 +47,18 @@ def starts(
     device : str
     given : mapping of str to ndarray, uint8, optional
         Matrices as `tinyrwkv.file.int4` packs them, see `read_rows`. They are where their training
-        begins. The others are rounded to nearest.
+        begins. The others are rounded to nearest, and so are values that are grouped otherwise.
 
     Raises
     ------
     FormatError
         A given matrix has another shape.
     """
-    given = given or {}
+    given = _in_order(tensors, given or {})
     found = {}
     for name, transposed in matrices.items():
         groups = torch.from_numpy(by_groups(tensors[name], transposed)).to(device)
-        if name in given and not transposed:
+        if name in given and transposed == (name in _values_by_neuron(given)):
             found[name] = _given_start(name, groups, given[name])
         else:
             scale, zero = fit_groups(groups)
@@ -66,24 +67,69 @@ def starts(
 
 
 def read_rows(path: str) -> dict[str, np.ndarray]:
-    """Return the int4 matrices of a model file, packed, by name.
+    """Return the int4 matrices of a model file, packed, by their names in a checkpoint.
+
+    The values of a sparse channel mix are transposed: they have a row for each neuron.
 
     Raises
     ------
     FormatError
         There are none, or the file is damaged.
     """
+    rows: dict[str, np.ndarray] = {}
     with open_file(path) as file:
-        rows = {
-            name: file[name].copy()
-            for name, tensor in file.tensors.items()
-            if tensor.dtype == "u8" and BODY.fullmatch(name)
-        }
+        width = int4.row_bytes(file.metadata["n_embd"])
+        for name, tensor in file.tensors.items():
+            ffn, _, end = name.partition("ffn.")
+            if tensor.dtype != "u8":
+                continue
+            if end == "bundles":
+                key, value = unbundle(file[name], file.metadata["n_ffn"], width)
+                rows[f"{ffn}ffn.key.weight"] = key.copy()
+                rows[f"{ffn}ffn.value.weight"] = value.copy()
+            elif end == "value.rows":
+                rows[f"{ffn}ffn.value.weight"] = file[name].copy()
+            elif BODY.fullmatch(name):
+                rows[name] = file[name].copy()
     if not rows:
         found, expected = "no matrices in int4", "a model of --dtype int4"
         fix = f"give {expected}, or leave --start out"
         raise FormatError(path, "file", found, expected, fix, f"{path} has {found}")
     return rows
+
+
+def _values_by_neuron(given: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the names of values that have a row for each neuron, as the keys do."""
+    keys = (name for name in given if name.endswith("ffn.key.weight"))
+    pairs = ((key, key.replace("key.weight", "value.weight")) for key in keys)
+    return [
+        value for key, value in pairs if value in given and len(given[key]) == len(given[value])
+    ]
+
+
+def _in_order(
+    tensors: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return given matrices with the neurons in the order of the checkpoint.
+
+    A sparse channel mix sorts its neurons. Each neuron of the checkpoint finds the given one whose
+    key and value are most like its own.
+    """
+    found = dict(given)
+    for value in _values_by_neuron(given):
+        key = value.replace("value.weight", "key.weight")
+        wanted = np.concatenate([_directions(tensors[key]), _directions(tensors[value].T)], axis=1)
+        there = [_directions(int4.dequantize(given[name])) for name in (key, value)]
+        if wanted.shape[1] == sum(half.shape[1] for half in there):
+            nearest = (wanted @ np.concatenate(there, axis=1).T).argmax(axis=1)
+            found[key], found[value] = given[key][nearest], given[value][nearest]
+    return found
+
+
+def _directions(rows: np.ndarray) -> np.ndarray:
+    """Scale each row to the length 1."""
+    found: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)
+    return found
 
 
 def _given_start(name: str, groups: Tensor, rows: np.ndarray) -> Start:

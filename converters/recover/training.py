@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..judge.texts import WINDOW
 from .graph import Recorded
 from .losses import distance, divergence, negative_log_likelihood
 from .network import Network, Weights
 from .scan import Tensor
 from .settings import Settings
 from .student import Student
+from .windows import Windows
 
 SCALES_FIRST = 0.2
 """Share of the training in which the weights keep their start: scales and vectors settle first."""
@@ -50,8 +52,7 @@ class Training:
     teacher : mapping of str to Tensor
         The checkpoint's tensors on the device.
     student : Student
-    windows : ndarray, int32, shape (n, 512)
-        To train on.
+    windows : Windows
     settings : Settings
 
     Attributes
@@ -69,7 +70,7 @@ class Training:
         network: Network,
         teacher: Weights,
         student: Student,
-        windows: np.ndarray,
+        windows: Windows,
         settings: Settings,
     ) -> None:
         self.network = network
@@ -81,6 +82,7 @@ class Training:
         self.curve: list[tuple[float, float]] = []
         self._whole = Network(network.arch, network.n_layer, network.n_head, network.ln_x_eps)
         self._windows = windows
+        self._size = settings.batch or 1
         self._random = torch.Generator().manual_seed(settings.seed)
         on_gpu = teacher["head.weight"].is_cuda
         groups = self._groups()
@@ -179,9 +181,7 @@ class Training:
 
     def _batch(self) -> Tensor:
         """Return some windows: int64, (B, 512)."""
-        count = min(self.settings.batch or 1, len(self._windows))
-        drawn = torch.randperm(len(self._windows), generator=self._random)[:count]
-        tokens = torch.from_numpy(self._windows[drawn.numpy()]).long()
+        tokens = self._windows.draw(self._size, self._random)
         return tokens.to(self.teacher["head.weight"].device)
 
     def judge(self, windows: np.ndarray) -> tuple[Loss, Loss]:
@@ -214,10 +214,9 @@ class Training:
 
     def report(self) -> dict[str, Any]:
         """Return what was done, as plain values."""
-        batch = min(self.settings.batch or 1, len(self._windows))
         return {
             "steps": self.step,
-            "tokens": self.step * batch * self._windows.shape[1],
+            "tokens": self.step * self._size * WINDOW,
             "seconds": round(self.seconds, 1),
             "curve": self.curve,
         }

@@ -64,6 +64,59 @@ def split_held_out(windows: Array) -> tuple[Array, Array]:
     return windows[:-count], windows[-count:]
 
 
+UNLIKE = 0.5
+"""Share of the windows that are made unlike any text, see `Windows`."""
+
+EXCHANGED = 0.3
+"""Share of the kinds of tokens in such a window that another one stands for, at most."""
+
+
+class Windows:
+    """What a training reads: half of it text, half of it what the teacher wrote.
+
+    A student that reads nothing else forgets what is rare in both. So in half of the windows, some
+    tokens are exchanged: another token, which occurs elsewhere, stands for each of them all over
+    the window. What the teacher makes of a strange habit of writing is learnt as well.
+
+    Parameters
+    ----------
+    text, samples : ndarray, int32, shape (n, 512)
+        The windows of the text follow each other. If there are none of one kind, all are of the
+        other one.
+    """
+
+    def __init__(self, text: Array, samples: Array) -> None:
+        self._stream = torch.from_numpy(text[:, 1:].reshape(-1)).long()
+        self._samples = torch.from_numpy(samples).long()
+        self._seen = torch.cat([self._stream, self._samples[:, 1:].flatten()]).unique()
+
+    def draw(self, count: int, random: torch.Generator) -> Tensor:
+        """Return `count` windows: int64, (count, 512).
+
+        Those of the text begin anywhere in it, so that there are many more of them.
+        """
+        samples, last = len(self._samples), len(self._stream) - WINDOW + 1
+        is_text = torch.rand(count, generator=random) < 0.5
+        drawn = torch.zeros(count, WINDOW, dtype=torch.int64)
+        for window, of_text in zip(drawn, is_text.tolist(), strict=True):
+            if samples == 0 or (of_text and last >= 0):
+                first = int(torch.randint(last + 1, (), generator=random))
+                window[1:] = self._stream[first : first + WINDOW - 1]
+            else:
+                window[:] = self._samples[int(torch.randint(samples, (), generator=random))]
+            if float(torch.rand((), generator=random)) < UNLIKE:
+                window[1:] = self._exchanged(window[1:], random)
+        return drawn
+
+    def _exchanged(self, tokens: Tensor, random: torch.Generator) -> Tensor:
+        """Return tokens of which other ones stand for some, each for all of a kind."""
+        kinds, places = tokens.unique(return_inverse=True)
+        share = EXCHANGED * torch.rand((), generator=random)
+        is_exchanged = torch.rand(len(kinds), generator=random) < share
+        others = self._seen[torch.randint(len(self._seen), (len(kinds),), generator=random)]
+        return torch.where(is_exchanged, others, kinds)[places]
+
+
 def sample_windows(
     network: Network,
     weights: Weights,

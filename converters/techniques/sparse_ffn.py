@@ -216,3 +216,10 @@ def bundle(key: Array, value: Array) -> Array:
     bundles = np.zeros((pages, width), key.dtype)
     bundles[:, : per_page * 2 * row_bytes] = rows.reshape(pages, -1)
     return bundles
+
+
+def unbundle(bundles: Array, neurons: int, row_bytes: int) -> tuple[Array, Array]:
+    """Return the rows that `bundle` has laid side by side: key and value, shape (neurons, b)."""
+    per_page = FILE_PAGE // (2 * row_bytes) if bundles.shape[1] == FILE_PAGE else 1
+    pairs = bundles[:, : per_page * 2 * row_bytes].reshape(-1, 2, row_bytes)[:neurons]
+    return pairs[:, 0], pairs[:, 1]

@@ -27,7 +27,7 @@ from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import dequantize
 from tinyrwkv.file.writer import Writer
 
-QUICK = Settings(minutes=1000, steps=12, batch=2, samples=2, rounding=0.02, scales=3e-3)
+QUICK = Settings(minutes=1000, steps=12, batch=2, samples=0, rounding=0.02, scales=3e-3)
 
 
 @pytest.fixture(params=["v5.2", "v6", "v7"])
@@ -78,7 +78,7 @@ def test_without_a_text_the_checkpoint_writes_all(v5):
 
 
 def test_few_neurons_and_the_streams_may_count(v5):
-    _, found = trained(v5, QUICK._replace(keep=0.1, hidden=1.0))
+    _, found = trained(v5, QUICK._replace(keep=0.1, hidden=1.0, samples=2, steps=40))
     report = found.about["report"]
     assert report["kl_after"] < report["kl_before"]
     assert report["kl_before"] > trained(v5)[1].about["report"]["kl_before"]
@@ -143,6 +143,27 @@ def test_a_given_start_keeps_its_levels(v5, tmp_path):
     found = student.weights()[name].detach().numpy()
     assert np.abs(found[3]).max() < 1e-5  # a scale above 0, which may grow
     np.testing.assert_array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))
+
+
+@pytest.mark.parametrize("form", ["exact", "predict"])
+def test_a_sparse_start_has_its_neurons_in_the_order_of_the_checkpoint(files, tmp_path, form):
+    """What training begins with is what the file computes with, each neuron in its own place."""
+    start = str(tmp_path / "start.trwkv")
+    options = ["--dtype", "int4", "--sparse-ffn", form, "--calibrate", files["text.txt"]]
+    command = [files["model.pth"], start, "--vocab", files["vocab.txt"], *options, "--quiet"]
+    assert cli.main(command) == 0
+    base, given = read_base(files["model.pth"]), read_rows(start)
+    matrices = body(base.tensors, "neurons")
+    weights = {name: torch.from_numpy(one) for name, one in base.tensors.items()}
+    student = Student(weights, starts(base.tensors, matrices, "cpu", given), matrices)
+    nearest = Student(weights, starts(base.tensors, matrices, "cpu"), matrices)
+    for name, rows in student.rows().items():
+        if not matrices[name] and "ffn.key" not in name:
+            np.testing.assert_array_equal(rows, given[name])
+        else:  # sorted there
+            assert {row.tobytes() for row in rows} == {row.tobytes() for row in given[name]}
+            found, exact = (int4.dequantize(each) for each in (rows, nearest.rows()[name]))
+            assert np.square(found - exact).mean() < 0.1 * np.square(exact).mean()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

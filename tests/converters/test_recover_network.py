@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the extra train (torch) is not inst
 from converters.recover import losses
 from converters.recover.base import read_base
 from converters.recover.network import Network
-from converters.recover.predictor import fit_predictor, fit_predictors, fourth_moment
+from converters.recover.predictor import Chooser, fit_choosers, fit_predictor, fourth_moment
 from converters.write.convert import convert
 from tests.helpers.checkpoints import raw_checkpoint
 from tests.helpers.pth_writer import write_pth
@@ -78,8 +78,8 @@ def test_few_neurons_are_kept(checkpoint):
     windows = np.random.default_rng(0).integers(0, 256, (6, 32))
 
     def distance(keep):
-        predictors = fit_predictors(network, weights, windows, keep)
-        network.choosers = {ffn: one.chosen for ffn, one in predictors.items()}
+        choosers = fit_choosers(network, weights, windows, keep)
+        network.choosers = {ffn: one.kept for ffn, one in choosers.items()}
         found = network.forward(weights, tokens)[0][-1]
         network.choosers = {}
         return (found - whole).abs().mean().item()
@@ -88,16 +88,29 @@ def test_few_neurons_are_kept(checkpoint):
     assert 1e-6 < distance(0.9) < distance(0.5) < distance(0.1)
 
 
+def test_the_share_of_neurons_is_that_of_all_layers_together(checkpoint):
+    network, weights = loaded(checkpoint)
+    windows = np.random.default_rng(0).integers(0, 256, (6, 64))
+    choosers = fit_choosers(network, weights, windows, 0.3)
+    assert len({one.price.item() for one in choosers.values()}) == 1
+    shares = []
+    network.look = lambda ffn, x, gate: shares.append(choosers[ffn].kept(x).float().mean().item())
+    network.forward(weights, torch.from_numpy(windows))
+    assert abs(np.mean(shares) - 0.3) < 0.05
+    assert network.choosers == {}
+
+
 def test_a_predictor_keeps_what_adds_most():
     random = torch.Generator().manual_seed(0)
     K = torch.randn(96, 32, generator=random)
     size = torch.rand(96, generator=random)
     x = torch.randn(4000, 32, generator=random) + 0.3
-    predictor = fit_predictor(K, size, x.mean(0), torch.cov(x.T, correction=0), 24)
-    chosen = predictor.chosen(x)
-    assert (chosen.sum(-1) == 24).all()
+    predictor = fit_predictor(K, size, x.mean(0), torch.cov(x.T, correction=0))
+    price = predictor.effect(x).flatten().quantile(0.75)
+    chosen = Chooser(predictor, price).kept(x)
+    assert abs(chosen.float().mean() - 0.25) < 0.001
     energy = (torch.relu(x @ K.T) ** 2 * size) ** 2
-    best = energy.topk(24).values.sum() / energy.sum()
+    best = energy.flatten().topk(int(chosen.sum())).values.sum() / energy.sum()
     kept = (energy * chosen).sum() / energy.sum()
     assert 0.75 * best < kept < best  # a choice by chance keeps 0.25
 

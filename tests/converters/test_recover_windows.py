@@ -7,9 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the extra train (torch) is not installed")
 
+from converters.recover import windows
 from converters.recover.base import read_base
 from converters.recover.network import Network
-from converters.recover.windows import sample_windows, split_held_out, text_windows
+from converters.recover.windows import Windows, sample_windows, split_held_out, text_windows
 from tests.helpers.conversions import TEXT, write_files
 from tinyrwkv.errors import ArgumentError
 
@@ -41,6 +42,47 @@ def test_a_part_is_held_out(count, held):
     train, held_out = split_held_out(windows)
     assert len(held_out) == held
     np.testing.assert_array_equal(np.concatenate([train, held_out]), windows)
+
+
+def test_half_of_what_is_drawn_is_text_from_anywhere(monkeypatch):
+    monkeypatch.setattr(windows, "UNLIKE", 0)
+    text = np.concatenate([np.zeros((3, 1)), np.arange(1, 1534).reshape(3, 511)], 1).astype(
+        np.int32
+    )
+    samples = np.full((2, 512), -1, np.int32)
+    drawn = Windows(text, samples).draw(400, torch.Generator().manual_seed(0)).numpy()
+    is_text = drawn[:, 1] > 0
+    assert 150 < is_text.sum() < 250
+    assert (drawn[~is_text] == -1).all()
+    assert (drawn[is_text, 0] == 0).all() and (np.diff(drawn[is_text, 1:], axis=1) == 1).all()
+    firsts = set(drawn[is_text, 1].tolist())
+    assert len(firsts) > 100 and min(firsts) >= 1 and max(firsts) <= 1023
+
+
+def test_some_tokens_stand_for_others_all_over_a_window():
+    """The shape of a window stays: equal tokens are exchanged for equal ones."""
+    one = np.concatenate([[0], np.tile(np.arange(1, 74), 7)]).astype(np.int32)  # 73 kinds
+    other = np.concatenate([[0], np.arange(1000, 1511)]).astype(np.int32)
+    drawn = Windows(np.empty((0, 512), np.int32), np.stack([one, other])).draw(
+        300, torch.Generator().manual_seed(0)
+    )
+    shares = []
+    for window in drawn.numpy():
+        source = min((one, other), key=lambda each: (each != window).sum())
+        pairs = set(zip(source.tolist(), window.tolist(), strict=True))
+        assert len(pairs) == len(set(source.tolist()))
+        shares.append(np.mean([a != b for a, b in pairs]))
+    assert 100 < np.count_nonzero(shares) < 200
+    assert 0.2 < max(shares) < 0.45
+
+
+@pytest.mark.parametrize("there_is_text", [True, False])
+def test_windows_of_one_kind_are_all_that_is_drawn(there_is_text):
+    some, none = np.arange(1024, dtype=np.int32).reshape(2, 512), np.empty((0, 512), np.int32)
+    windows = Windows(some, none) if there_is_text else Windows(none, some)
+    drawn = windows.draw(50, torch.Generator().manual_seed(0))
+    assert drawn.shape == (50, 512) and drawn.dtype == torch.int64
+    assert set(drawn[:, 1].tolist()) <= set(some[:, 1:].reshape(-1).tolist())
 
 
 def test_samples_follow_the_model(files):
