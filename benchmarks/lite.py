@@ -3,11 +3,11 @@
 python benchmarks/lite.py --layers 12 --width 768
 python benchmarks/lite.py --layers 8 --width 384 --make lite.trwkv      # only write the lite model
 
-Both run in one process and take turns. The weights are those of a random RWKV-5.2, except for the
-channel mixes. Their keys are shifted against a constant part of their inputs. So as few neurons
-fire as in trained models: 7 % in the first layer, 19 % in the last. All techniques of
-``--preset lite`` are applied, whatever they cost weights without structure. The model writes the
-text that they are fitted to.
+All run in one process and take turns, the same techniques on int8 among them. The weights are those
+of a random RWKV-5.2, except for the channel mixes. Their keys are shifted against a constant part
+of their inputs. So as few neurons fire as in trained models: 7 % in the first layer, 19 % in the
+last. All techniques of ``--preset lite`` are applied, whatever they cost weights without structure.
+The model writes the text that they are fitted to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pathlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,9 @@ from tinyrwkv import Model
 FIRING = (0.07, 0.19)
 """Share of the neurons that fire, in the first layer and in the last."""
 
-FORMS = ("dense", "lite")
+LITE = PRESETS["lite"]._replace(max_nll_rise=None)
+FORMS = {"dense": None, "lite_int8": LITE._replace(int4=None), "lite": LITE}
+"""The options of each file; a dense one has none."""
 
 
 def fire_rarely(checkpoint: str, layers: int) -> None:
@@ -60,15 +62,19 @@ def fire_rarely(checkpoint: str, layers: int) -> None:
         K.flush()
 
 
-def make(shape: tuple[int, int, int], path: str, dense: str | None = None) -> None:
-    """Write the compressed model of a shape, and its weights in dense int8."""
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
+def make(shape: tuple[int, int, int], paths: Mapping[str, str]) -> None:
+    """Write the forms of a random model that have a path."""
+    first = os.path.abspath(next(iter(paths.values())))
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(first)) as folder:
         checkpoint = f"{folder}/random.safetensors"
         random_checkpoint.write(checkpoint, sizes("v5.2", *shape))
         fire_rarely(checkpoint, shape[0])
-        compress(checkpoint, path, PRESETS["lite"]._replace(max_nll_rise=None))
-        if dense:
-            convert(checkpoint, dense)
+        for form, path in paths.items():
+            options = FORMS[form]
+            if options is None:
+                convert(checkpoint, path)
+            else:
+                compress(checkpoint, path, options)
 
 
 def silent(model: Model) -> float:
@@ -86,13 +92,14 @@ def compare(
     turns: int = 9,
     folder: str | None = None,
 ) -> dict[str, Any]:
-    """Return both speeds and their ratio for each number of threads; files as in ``--folder``."""
+    """Return all speeds and their ratios for each number of threads; files as in ``--folder``."""
     with contextlib.ExitStack() as stack:
         folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
         name = "x".join(map(str, shape))
         paths = {form: os.path.join(folder, f"random-{name}-{form}.trwkv") for form in FORMS}
-        if not all(map(os.path.exists, paths.values())):
-            make(shape, paths["lite"], paths["dense"])
+        missing = {form: path for form, path in paths.items() if not os.path.exists(path)}
+        if missing:
+            make(shape, missing)
         touched = {form: sample_cold(path).touched for form, path in paths.items()}
         about = common.machine(threads)
         runs = {(form, n): Run(path, "auto", n) for n in threads for form, path in paths.items()}
@@ -109,7 +116,10 @@ def compare(
         "decode_tok_s": {
             form: {str(n): round(speeds[form, n], 2) for n in threads} for form in FORMS
         },
-        "ratio": {str(n): round(speeds["lite", n] / speeds["dense", n], 3) for n in threads},
+        "ratio": {
+            form: {str(n): round(speeds["lite", n] / speeds[form, n], 3) for n in threads}
+            for form in ("dense", "lite_int8")
+        },
     }
 
 
@@ -134,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     shape = (options.layers, options.width, options.vocab)
     if options.make:
-        make(shape, options.make)
+        make(shape, {"lite": options.make})
         return
     if options.folder:
         os.makedirs(options.folder, exist_ok=True)
@@ -143,13 +153,14 @@ def main(argv: list[str] | None = None) -> None:
         result[key] for key in ("decode_tok_s", "ratio", "touched_bytes_per_token")
     )
     rows = [
-        (n, speeds["dense"][n], speeds["lite"][n], f"{ratio:.2f}") for n, ratio in ratios.items()
+        (n, *(speeds[form][n] for form in FORMS), *(f"{by[n]:.2f}" for by in ratios.values()))
+        for n in map(str, options.threads)
     ]
     text = (
         f"{100 * result['do_not_fire']:.0f} % of the neurons do not fire; read for a token: "
         + ", ".join(f"{form} {count / 1e6:.1f} MB" for form, count in touched.items())
     )
-    head = ("threads", "dense tok/s", "lite tok/s", "ratio")
+    head = ("threads", *(f"{form} tok/s" for form in FORMS), *(f"by {form}" for form in ratios))
     common.finish("lite", options, result, f"{text}\n{common.table(rows, head)}")
 
 

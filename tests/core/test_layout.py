@@ -237,4 +237,4 @@ def test_the_work_of_loading_and_planning_grows_like_the_layers(tmp_path, linux,
             tinyrwkv.load(path, backend="numpy", resident_limit=limit).plan()
 
         work.append(steps(load))
-    assert work[1] < 2.1 * work[0]
+    assert work[1] < 2.5 * work[0]  # four times, if each layer looked at all others
