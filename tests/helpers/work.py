@@ -23,6 +23,7 @@ def steps(call: Callable[[], Any]) -> int:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 counts none before a frame has asked
     sys.settrace(trace)
     try:
         call()
