@@ -11,6 +11,7 @@ from tinyrwkv.errors import FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import LARGEST
 from tinyrwkv.file.mapped import open_file
+from tinyrwkv.versions.layout import check_tensors
 
 from ..techniques.sparse_ffn import unbundle
 from .body import BODY, by_groups
@@ -52,9 +53,14 @@ def starts(
     Raises
     ------
     FormatError
-        A given matrix has another shape.
+        A given matrix has another shape, or the checkpoint has none of its name.
     """
     given = _in_order(tensors, given or {})
+    for name in given:
+        if name not in tensors:
+            sentence = f"--start has the matrix {name}, which the checkpoint has not"
+            fix = "give a model that was made from this checkpoint"
+            raise FormatError("--start", name, "a matrix", "nothing", fix, sentence)
     found = {}
     for name, transposed in matrices.items():
         groups = torch.from_numpy(by_groups(tensors[name], transposed)).to(device)
@@ -74,10 +80,13 @@ def read_rows(path: str) -> dict[str, np.ndarray]:
     Raises
     ------
     FormatError
-        There are none, or the file is damaged.
+        There are none, or the file is damaged or no model.
+    UnsupportedError
+        An earlier version of tinyrwkv wrote a compressed form that has changed since.
     """
     rows: dict[str, np.ndarray] = {}
     with open_file(path) as file:
+        check_tensors(file)
         width = int4.row_bytes(file.metadata["n_embd"])
         for name, tensor in file.tensors.items():
             ffn, _, end = name.partition("ffn.")
@@ -118,12 +127,17 @@ def _in_order(
     found = dict(given)
     for value in _values_by_neuron(given):
         key = value.replace("value.weight", "key.weight")
+        if key not in tensors or given[key].shape != _packed_shape(tensors[key]):
+            continue  # it is refused later
         wanted = np.concatenate([_directions(tensors[key]), _directions(tensors[value].T)], axis=1)
         there = [_directions(int4.dequantize(given[name])) for name in (key, value)]
-        if wanted.shape[1] == sum(half.shape[1] for half in there):
-            nearest = (wanted @ np.concatenate(there, axis=1).T).argmax(axis=1)
-            found[key], found[value] = given[key][nearest], given[value][nearest]
+        nearest = (wanted @ np.concatenate(there, axis=1).T).argmax(axis=1)
+        found[key], found[value] = given[key][nearest], given[value][nearest]
     return found
+
+
+def _packed_shape(matrix: np.ndarray) -> tuple[int, int]:
+    return len(matrix), int4.row_bytes(matrix.shape[1])
 
 
 def _directions(rows: np.ndarray) -> np.ndarray:

@@ -25,7 +25,6 @@ from tinyrwkv.errors import ArgumentError, FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.mapped import open_file
 from tinyrwkv.file.quant import dequantize
-from tinyrwkv.file.writer import Writer
 
 QUICK = Settings(minutes=1000, steps=12, batch=2, samples=0, rounding=0.02, scales=3e-3)
 
@@ -120,7 +119,7 @@ def test_the_start_clips_where_that_is_better():
     assert (scale > 0).all()
 
 
-def test_a_given_start_keeps_its_levels(v5, tmp_path):
+def test_a_given_start_keeps_its_levels(v5):
     base = read_base(v5["model.pth"])
     matrices = body(base.tensors, "neurons")
     name = "blocks.0.att.key.weight"
@@ -129,20 +128,32 @@ def test_a_given_start_keeps_its_levels(v5, tmp_path):
     scale = random.uniform(0.01, 0.1, (64, 1)).astype(np.float16)
     scale[3] = 0
     rows = int4.pack(q, scale, random.integers(0, 16, (64, 1)).astype(np.uint8))
-    metadata = {"kind": "model", **base.sizes._asdict(), "dtype": "int8", "ln_x_eps": 64e-5}
-    with Writer(tmp_path / "start.trwkv", metadata) as writer:
-        writer.add(name, rows)
-        writer.add("blocks.1.att.key.weight", rows[:, :-1].copy())
-        writer.add("ln_out.bias", np.zeros(64, np.float32))
-    given = read_rows(str(tmp_path / "start.trwkv"))
-    with pytest.raises(FormatError, match=r"another shape of blocks\.1\.att\.key"):
-        starts(base.tensors, matrices, "cpu", given)
     weights = {name: torch.from_numpy(one) for name, one in base.tensors.items()}
-    student = Student(weights, starts(base.tensors, matrices, "cpu", {name: given[name]}), matrices)
+    student = Student(weights, starts(base.tensors, matrices, "cpu", {name: rows}), matrices)
     expected = int4.dequantize(rows)
     found = student.weights()[name].detach().numpy()
     assert np.abs(found[3]).max() < 1e-5  # a scale above 0, which may grow
     np.testing.assert_array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))
+
+
+@pytest.mark.parametrize("form", [None, "exact", "predict"])
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"n_embd": 128}, r"another shape of blocks\.0\."),
+        ({"n_layer": 3}, r"has the matrix blocks\.2\."),
+        ({"n_ffn": 128}, r"another shape of blocks\.0\.ffn"),
+    ],
+)
+def test_a_start_from_another_checkpoint_is_refused(tmp_path, v5, sizes, told, form):
+    (tmp_path / "other").mkdir()
+    other = write_files(tmp_path / "other", **sizes)
+    start = str(tmp_path / "start.trwkv")
+    options = ["--dtype", "int4", "--calibrate", other["text.txt"], "--quiet"]
+    options += ["--sparse-ffn", form] if form else []
+    assert cli.main([other["model.pth"], start, "--vocab", other["vocab.txt"], *options]) == 0
+    with pytest.raises(FormatError, match=told):
+        trained(v5, start=start)
 
 
 @pytest.mark.parametrize("form", ["exact", "predict"])

@@ -17,9 +17,12 @@ Files = dict[str, str]
 MakeFiles = Callable[..., Files]
 
 
-def write_files(folder: Path, version: str = "v5.2") -> Files:
-    """Write a checkpoint, a vocabulary and a text; return their paths and that of an output."""
-    write_pth(folder / "model.pth", raw_checkpoint(version, **SIZES))
+def write_files(folder: Path, version: str = "v5.2", **sizes: int) -> Files:
+    """Write a checkpoint, a vocabulary and a text; return their paths and that of an output.
+
+    `sizes` change those of `SIZES`.
+    """
+    write_pth(folder / "model.pth", raw_checkpoint(version, **{**SIZES, **sizes}))
     lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
     (folder / "vocab.txt").write_text("".join(lines))
     (folder / "text.txt").write_text(TEXT)
