@@ -5,7 +5,7 @@ python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt
 
 The bars are those of rwkv5-world-66m, fitted to a text like its training text, and judged by books.
 Small models are judged by the answers that they give. The files of single techniques are those of
-benchmarks/compression.py. The two whose speed is compared are those of benchmarks/lite.py, taken
+benchmarks/compression.py. Those whose speed is compared are those of benchmarks/lite.py, taken
 from --folder if they are there. The command itself makes the lite files, in a process of its own
 that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
 """

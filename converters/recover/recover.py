@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from .network import Network
 from .predictor import fit_choosers
 from .scan import Tensor
 from .settings import Settings
-from .start import read_rows, starts
+from .start import Given, read_given, starts
 from .student import Student
 from .trained import Trained, about
 from .training import Loss, Training
@@ -29,11 +29,14 @@ from .windows import Windows, sample_windows, split_held_out, text_windows
 
 Tell = Callable[[str, int, int], None]
 
-FIT = 32
-"""Windows that predictors of neurons are fitted to, at most."""
+FIT = 16
+"""Windows of the text, and as many of the samples, that predictors are fitted to, at most."""
 
 PARTS = 1000
 """Of the bar that shows how far the training is."""
+
+WAY = 2
+"""Rises when a training that was begun before would go on in another way."""
 
 
 def recover(
@@ -84,7 +87,7 @@ def recover(
         torch.set_float32_matmul_precision("high")
     matrices = _matrices(base, settings)
     windows = _text_windows(base, text, vocab, settings.seed)
-    given = None if start is None else read_rows(start)
+    given = None if start is None else read_given(start)
     identity = _identity(base, settings, windows, given)
     saved = None if unfinished_path is None else unfinished.load(unfinished_path, identity)
 
@@ -98,7 +101,7 @@ def recover(
     network = _network(base)
     if settings.keep < 1:
         tell("neurons", 0, 1)
-        _choose_neurons(network, student, np.concatenate([text_part, sampled_part]), settings)
+        _choose_neurons(network, student, (text_part, sampled_part), settings)
     training = Training(network, teacher, student, Windows(text_part, sampled_part), settings)
 
     tell("judge", 0, 2)
@@ -132,13 +135,14 @@ def recover(
 
 
 def _choose_neurons(
-    network: Network, student: Student, windows: np.ndarray, settings: Settings
+    network: Network, student: Student, parts: Sequence[np.ndarray], settings: Settings
 ) -> None:
-    """Let only some neurons of a network count, from now on."""
-    drawn = np.random.default_rng(settings.seed).permutation(len(windows))[:FIT]
+    """Let only some neurons of a network count, from now on; fit to each part of the windows."""
+    random = np.random.default_rng(settings.seed)
+    drawn = [windows[random.permutation(len(windows))[:FIT]] for windows in parts]
     with torch.no_grad():
         weights = student.weights()
-    choosers = fit_choosers(network, weights, windows[drawn], settings.keep)
+    choosers = fit_choosers(network, weights, np.concatenate(drawn), settings.keep)
     network.choosers = {ffn: one.kept for ffn, one in choosers.items()}
 
 
@@ -213,14 +217,15 @@ def _identity(
     base: Base,
     settings: Settings,
     windows: np.ndarray,
-    given: Mapping[str, np.ndarray] | None,
+    given: Given | None,
 ) -> dict[str, Any]:
     """Return what must be the same for a training to go on."""
     options = {f"--{name}": value for name, value in settings._asdict().items()}
     return {
         "checkpoint": base.sha256,
         **options,
-        "--start": _hash((given or {}).values()),
+        "--start": _hash((given or Given()).rows.values()),
+        "way of training": WAY,
         "calibration text": _hash([windows]),
     }
 

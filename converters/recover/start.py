@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,19 +25,39 @@ SHRINK = tuple(np.linspace(1.0, 0.5, 26))
 SMALLEST = 2.0**-24
 """The smallest float16 above 0: a scale of 0 could never change."""
 
+NEAR = 0.49
+"""How far from a given level a weight may begin, in steps: it is rounded to this level."""
+
+_FIX = "give a model that was made from this checkpoint"
+
+APART = 0.5
+"""Squared error of a given matrix, by its own square: of this checkpoint 0.02, of others 2."""
+
 Start = tuple[Tensor, Tensor, Tensor]
 """d (rows, groups, 64), s and z (rows, groups, 1), as in `student.Grid`."""
 
 
-NEAR = 0.49
-"""How far from a given level a weight may begin, in steps: it is rounded to this level."""
+class Given(NamedTuple):
+    """Matrices to begin with.
+
+    Attributes
+    ----------
+    rows : mapping of str to ndarray, uint8
+        As `tinyrwkv.file.int4` packs them, by their names in a checkpoint.
+    by_neuron : set of str
+        The values of channel mixes that are transposed: they have a row for each neuron, and so
+        does the key. The neurons may be in any order.
+    """
+
+    rows: Mapping[str, np.ndarray] = {}
+    by_neuron: AbstractSet[str] = frozenset()
 
 
 def starts(
     tensors: Mapping[str, np.ndarray],
     matrices: Mapping[str, bool],
     device: str,
-    given: Mapping[str, np.ndarray] | None = None,
+    given: Given | None = None,
 ) -> dict[str, Start]:
     """Return where the training of each matrix begins.
 
@@ -46,36 +68,34 @@ def starts(
     matrices : mapping of str to bool
         See `body`.
     device : str
-    given : mapping of str to ndarray, uint8, optional
-        Matrices as `tinyrwkv.file.int4` packs them, see `read_rows`. They are where their training
-        begins. The others are rounded to nearest, and so are values that are grouped otherwise.
+    given : Given, optional
+        Where the training of these matrices begins. The others are rounded to nearest, and so are
+        values that are grouped otherwise.
 
     Raises
     ------
     FormatError
-        A given matrix has another shape, or the checkpoint has none of its name.
+        A given matrix is not one of the checkpoint, or holds what is no number.
     """
-    given = _in_order(tensors, given or {})
-    for name in given:
+    by_neuron = (given or Given()).by_neuron
+    rows = _in_order(tensors, given or Given())
+    for name in rows:
         if name not in tensors:
             sentence = f"--start has the matrix {name}, which the checkpoint has not"
-            fix = "give a model that was made from this checkpoint"
-            raise FormatError("--start", name, "a matrix", "nothing", fix, sentence)
+            raise FormatError("--start", name, "a matrix", "nothing", _FIX, sentence)
     found = {}
     for name, transposed in matrices.items():
         groups = torch.from_numpy(by_groups(tensors[name], transposed)).to(device)
-        if name in given and transposed == (name in _values_by_neuron(given)):
-            found[name] = _given_start(name, groups, given[name])
+        if name in rows and transposed == (name in by_neuron):
+            found[name] = _given_start(name, groups, rows[name])
         else:
             scale, zero = fit_groups(groups)
             found[name] = groups / scale, scale, zero
     return found
 
 
-def read_rows(path: str) -> dict[str, np.ndarray]:
-    """Return the int4 matrices of a model file, packed, by their names in a checkpoint.
-
-    The values of a sparse channel mix are transposed: they have a row for each neuron.
+def read_given(path: str) -> Given:
+    """Return the int4 matrices of a model file.
 
     Raises
     ------
@@ -85,54 +105,51 @@ def read_rows(path: str) -> dict[str, np.ndarray]:
         An earlier version of tinyrwkv wrote a compressed form that has changed since.
     """
     rows: dict[str, np.ndarray] = {}
+    by_neuron: set[str] = set()
     with open_file(path) as file:
         check_tensors(file)
         width = int4.row_bytes(file.metadata["n_embd"])
         for name, tensor in file.tensors.items():
-            ffn, _, end = name.partition("ffn.")
             if tensor.dtype != "u8":
                 continue
+            start, _, end = name.partition("ffn.")
+            key, value = f"{start}ffn.key.weight", f"{start}ffn.value.weight"
             if end == "bundles":
-                key, value = unbundle(file[name], file.metadata["n_ffn"], width)
-                rows[f"{ffn}ffn.key.weight"] = key.copy()
-                rows[f"{ffn}ffn.value.weight"] = value.copy()
+                pair = unbundle(file[name], file.metadata["n_ffn"], width)
+                rows[key], rows[value] = (half.copy() for half in pair)
+                by_neuron.add(value)
             elif end == "value.rows":
-                rows[f"{ffn}ffn.value.weight"] = file[name].copy()
+                rows[value] = file[name].copy()
+                by_neuron.add(value)
             elif BODY.fullmatch(name):
                 rows[name] = file[name].copy()
     if not rows:
-        found, expected = "no matrices in int4", "a model of --dtype int4"
+        found, expected = (
+            "no matrices of layers in int4",
+            "a model with --dtype int4, or a lite one",
+        )
         fix = f"give {expected}, or leave --start out"
         raise FormatError(path, "file", found, expected, fix, f"{path} has {found}")
-    return rows
+    return Given(rows, by_neuron)
 
 
-def _values_by_neuron(given: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the names of values that have a row for each neuron, as the keys do."""
-    keys = (name for name in given if name.endswith("ffn.key.weight"))
-    pairs = ((key, key.replace("key.weight", "value.weight")) for key in keys)
-    return [
-        value for key, value in pairs if value in given and len(given[key]) == len(given[value])
-    ]
-
-
-def _in_order(
-    tensors: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def _in_order(tensors: Mapping[str, np.ndarray], given: Given) -> dict[str, np.ndarray]:
     """Return given matrices with the neurons in the order of the checkpoint.
 
     A sparse channel mix sorts its neurons. Each neuron of the checkpoint finds the given one whose
-    key and value are most like its own.
+    key and value are nearest to its own.
     """
-    found = dict(given)
-    for value in _values_by_neuron(given):
+    found = dict(given.rows)
+    for value in given.by_neuron:
         key = value.replace("value.weight", "key.weight")
-        if key not in tensors or given[key].shape != _packed_shape(tensors[key]):
+        if key not in tensors or found[key].shape != _packed_shape(tensors[key]):
             continue  # it is refused later
-        wanted = np.concatenate([_directions(tensors[key]), _directions(tensors[value].T)], axis=1)
-        there = [_directions(int4.dequantize(given[name])) for name in (key, value)]
-        nearest = (wanted @ np.concatenate(there, axis=1).T).argmax(axis=1)
-        found[key], found[value] = given[key][nearest], given[value][nearest]
+        wanted = np.concatenate([tensors[key], tensors[value].T], axis=1)  # (F, 2 C)
+        halves = [int4.dequantize(found[name]) for name in (key, value)]
+        there = np.concatenate(halves, axis=1)
+        # |a - b|^2 = |a|^2 - (2 a . b - |b|^2)
+        nearest = (2 * wanted @ there.T - np.square(there).sum(axis=1)).argmax(axis=1)
+        found[key], found[value] = found[key][nearest], found[value][nearest]
     return found
 
 
@@ -140,26 +157,27 @@ def _packed_shape(matrix: np.ndarray) -> tuple[int, int]:
     return len(matrix), int4.row_bytes(matrix.shape[1])
 
 
-def _directions(rows: np.ndarray) -> np.ndarray:
-    """Scale each row to the length 1."""
-    found: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)
-    return found
-
-
 def _given_start(name: str, groups: Tensor, rows: np.ndarray) -> Start:
     """Return the levels of packed rows, each weight as near to its own value as rounding allows."""
     count, expected = groups.shape[0], int4.row_bytes(groups[0].numel())
     if rows.shape != (count, expected):
         sentence = f"--start has another shape of {name}: {rows.shape}, not {(count, expected)}"
-        fix = "give a model that was made from this checkpoint"
         what = ("--start", name, f"{rows.shape}", f"{(count, expected)}")
-        raise FormatError(*what, fix, sentence)
+        raise FormatError(*what, _FIX, sentence)
     q, s, z = int4.unpack(rows)
+    if not np.isfinite(s).all():
+        sentence = f"--start has scales of {name} that are no numbers"
+        raise FormatError("--start", name, "NaN or infinity", "finite scales", _FIX, sentence)
     levels = torch.from_numpy(by_groups(q, False)).to(groups.device)
     scale = torch.from_numpy(s.astype(np.float32)).to(groups.device)[..., None]
     zero = torch.from_numpy(z.astype(np.float32)).to(groups.device)[..., None]
     scale = scale.clamp(min=SMALLEST)
     steps = levels - zero
+    apart = float((scale * steps - groups).square().sum() / groups.square().sum().clamp(min=1e-30))
+    if apart > APART:
+        found, wanted = f"an error of {100 * apart:.0f} %", f"at most {100 * APART:.0f} %"
+        sentence = f"--start has another {name} than the checkpoint: it is off by {found[12:]}"
+        raise FormatError("--start", name, found, wanted, _FIX, sentence)
     return steps + (groups / scale - steps).clamp(-NEAR, NEAR), scale, zero
 
 

@@ -68,7 +68,7 @@ UNLIKE = 0.5
 """Share of the windows that are made unlike any text, see `Windows`."""
 
 EXCHANGED = 0.3
-"""Share of the kinds of tokens in such a window that another one stands for, at most."""
+"""The highest chance of a kind of tokens in such a window that another one stands for it."""
 
 
 class Windows:
@@ -88,7 +88,8 @@ class Windows:
     def __init__(self, text: Array, samples: Array) -> None:
         self._stream = torch.from_numpy(text[:, 1:].reshape(-1)).long()
         self._samples = torch.from_numpy(samples).long()
-        self._seen = torch.cat([self._stream, self._samples[:, 1:].flatten()]).unique()
+        seen = torch.cat([self._stream, self._samples[:, 1:].flatten()]).unique()
+        self._seen = seen[seen != END_OF_DOCUMENT]
 
     def draw(self, count: int, random: torch.Generator) -> Tensor:
         """Return `count` windows: int64, (count, 512).
@@ -109,10 +110,14 @@ class Windows:
         return drawn
 
     def _exchanged(self, tokens: Tensor, random: torch.Generator) -> Tensor:
-        """Return tokens of which other ones stand for some, each for all of a kind."""
+        """Return tokens of which other ones stand for some, each for all of a kind.
+
+        The ends of documents stay.
+        """
         kinds, places = tokens.unique(return_inverse=True)
-        share = EXCHANGED * torch.rand((), generator=random)
-        is_exchanged = torch.rand(len(kinds), generator=random) < share
+        chance = EXCHANGED * torch.rand((), generator=random)
+        is_exchanged = torch.rand(len(kinds), generator=random) < chance
+        is_exchanged &= kinds != END_OF_DOCUMENT
         others = self._seen[torch.randint(len(self._seen), (len(kinds),), generator=random)]
         return torch.where(is_exchanged, others, kinds)[places]
 

@@ -16,7 +16,7 @@ from converters.recover.base import read_base
 from converters.recover.body import FROZEN, body
 from converters.recover.recover import recover
 from converters.recover.settings import Settings
-from converters.recover.start import fit_groups, read_rows, starts
+from converters.recover.start import Given, fit_groups, read_given, starts
 from converters.recover.student import Student
 from converters.techniques.on_grid import exact_rows
 from converters.write.convert import convert
@@ -119,21 +119,29 @@ def test_the_start_clips_where_that_is_better():
     assert (scale > 0).all()
 
 
+def student_from(base, given, values="neurons"):
+    weights = {name: torch.from_numpy(one) for name, one in base.tensors.items()}
+    matrices = body(base.tensors, values)
+    return Student(weights, starts(base.tensors, matrices, "cpu", given), matrices)
+
+
+def start_of(files, path, *options):
+    """Write a model in int4 from a checkpoint; return its path."""
+    command = [files["model.pth"], str(path), "--vocab", files["vocab.txt"], "--dtype", "int4"]
+    assert cli.main([*command, "--calibrate", files["text.txt"], "--quiet", *options]) == 0
+    return str(path)
+
+
 def test_a_given_start_keeps_its_levels(v5):
     base = read_base(v5["model.pth"])
-    matrices = body(base.tensors, "neurons")
     name = "blocks.0.att.key.weight"
-    random = np.random.default_rng(0)
-    q = random.integers(0, 16, (64, 64)).astype(np.uint8)
-    scale = random.uniform(0.01, 0.1, (64, 1)).astype(np.float16)
-    scale[3] = 0
-    rows = int4.pack(q, scale, random.integers(0, 16, (64, 1)).astype(np.uint8))
-    weights = {name: torch.from_numpy(one) for name, one in base.tensors.items()}
-    student = Student(weights, starts(base.tensors, matrices, "cpu", {name: rows}), matrices)
-    expected = int4.dequantize(rows)
-    found = student.weights()[name].detach().numpy()
+    q, s, z = int4.unpack(student_from(base, None).rows()[name])
+    s[3] = 0
+    rows = int4.pack(q ^ 1, s, z)  # other levels, still near
+    found = student_from(base, Given({name: rows})).weights()[name].detach().numpy()
     assert np.abs(found[3]).max() < 1e-5  # a scale above 0, which may grow
-    np.testing.assert_array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))
+    expected = np.delete(int4.dequantize(rows), 3, 0)
+    np.testing.assert_array_equal(np.delete(found, 3, 0), expected)
 
 
 @pytest.mark.parametrize("form", [None, "exact", "predict"])
@@ -143,38 +151,71 @@ def test_a_given_start_keeps_its_levels(v5):
         ({"n_embd": 128}, r"another shape of blocks\.0\."),
         ({"n_layer": 3}, r"has the matrix blocks\.2\."),
         ({"n_ffn": 128}, r"another shape of blocks\.0\.ffn"),
+        ({"seed": 7}, r"has another blocks\.0\.\S+ than the checkpoint: it is off by"),
     ],
 )
 def test_a_start_from_another_checkpoint_is_refused(tmp_path, v5, sizes, told, form):
     (tmp_path / "other").mkdir()
     other = write_files(tmp_path / "other", **sizes)
-    start = str(tmp_path / "start.trwkv")
-    options = ["--dtype", "int4", "--calibrate", other["text.txt"], "--quiet"]
-    options += ["--sparse-ffn", form] if form else []
-    assert cli.main([other["model.pth"], start, "--vocab", other["vocab.txt"], *options]) == 0
+    options = ["--sparse-ffn", form] if form else []
+    start = start_of(other, tmp_path / "start.trwkv", *options)
     with pytest.raises(FormatError, match=told):
         trained(v5, start=start)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_start_with_scales_that_are_no_numbers_is_refused(v5, bad):
+    base = read_base(v5["model.pth"])
+    name = "blocks.0.att.key.weight"
+    q, s, z = int4.unpack(student_from(base, None).rows()[name])
+    s[5] = bad
+    with pytest.raises(FormatError, match="that are no numbers"):
+        student_from(base, Given({name: int4.pack(q, s, z)}))
+
+
+DEAD = [3, 50, 51]
+
+
+def kill_neurons(files):
+    """Set the keys and values of some neurons of a checkpoint to 0; return the checkpoint."""
+    raw = torch.load(files["model.pth"], weights_only=True)
+    for name, one in raw.items():
+        if name.endswith("ffn.key.weight"):
+            one[DEAD] = 0
+        elif name.endswith("ffn.value.weight"):
+            one[:, DEAD] = 0
+    torch.save(raw, files["model.pth"])
+    return read_base(files["model.pth"])
 
 
 @pytest.mark.parametrize("form", ["exact", "predict"])
 def test_a_sparse_start_has_its_neurons_in_the_order_of_the_checkpoint(files, tmp_path, form):
     """What training begins with is what the file computes with, each neuron in its own place."""
-    start = str(tmp_path / "start.trwkv")
-    options = ["--dtype", "int4", "--sparse-ffn", form, "--calibrate", files["text.txt"]]
-    command = [files["model.pth"], start, "--vocab", files["vocab.txt"], *options, "--quiet"]
-    assert cli.main(command) == 0
-    base, given = read_base(files["model.pth"]), read_rows(start)
-    matrices = body(base.tensors, "neurons")
-    weights = {name: torch.from_numpy(one) for name, one in base.tensors.items()}
-    student = Student(weights, starts(base.tensors, matrices, "cpu", given), matrices)
-    nearest = Student(weights, starts(base.tensors, matrices, "cpu"), matrices)
+    base = kill_neurons(files)
+    given = read_given(start_of(files, tmp_path / "start.trwkv", "--sparse-ffn", form))
+    student, nearest = student_from(base, given), student_from(base, None)
     for name, rows in student.rows().items():
-        if not matrices[name] and "ffn.key" not in name:
-            np.testing.assert_array_equal(rows, given[name])
+        if name.replace("key", "value") not in given.by_neuron:
+            np.testing.assert_array_equal(rows, given.rows[name])
         else:  # sorted there
-            assert {row.tobytes() for row in rows} == {row.tobytes() for row in given[name]}
+            live = np.delete(rows, DEAD, 0)
+            assert {row.tobytes() for row in live} <= {row.tobytes() for row in given.rows[name]}
             found, exact = (int4.dequantize(each) for each in (rows, nearest.rows()[name]))
             assert np.square(found - exact).mean() < 0.1 * np.square(exact).mean()
+            assert np.abs(found[DEAD]).max() < 1e-6
+    by_rows = student_from(base, given, "rows")  # the values are rounded anew
+    key = "blocks.1.ffn.key.weight"
+    np.testing.assert_array_equal(by_rows.rows()[key], student.rows()[key])
+
+
+@pytest.mark.parametrize("values", ["neurons", "rows"])
+def test_values_by_rows_are_not_taken_for_neurons(tmp_path, values):
+    files = write_files(tmp_path, n_ffn=64)  # as many neurons as channels
+    base, given = read_base(files["model.pth"]), read_given(start_of(files, tmp_path / "a.trwkv"))
+    found = student_from(base, given, values).weights()
+    for name in body(base.tensors, values):
+        error = np.square(found[name].detach().numpy() - base.tensors[name]).mean()
+        assert error < 0.1 * np.square(base.tensors[name]).mean()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -192,7 +233,7 @@ def test_there_must_be_something_to_train_on(v5):
 
 def test_a_start_without_int4_is_refused(v5, tmp_path):
     convert(v5["model.pth"], tmp_path / "a.trwkv")
-    with pytest.raises(FormatError, match="has no matrices in int4"):
+    with pytest.raises(FormatError, match="has no matrices of layers in int4"):
         trained(v5, start=str(tmp_path / "a.trwkv"))
 
 
@@ -254,7 +295,8 @@ class Stopped(Exception):
 
 def test_an_interrupted_training_goes_on(v5, tmp_path, monkeypatch):
     path = str(tmp_path / "a.training")
-    _, whole = trained(v5)
+    settings = QUICK._replace(samples=2, keep=0.3)
+    _, whole = trained(v5, settings)
     monkeypatch.setattr(unfinished, "EVERY", -1.0)  # after every step
 
     def stop(stage, done, total):
@@ -262,8 +304,8 @@ def test_an_interrupted_training_goes_on(v5, tmp_path, monkeypatch):
             raise Stopped
 
     with pytest.raises(Stopped):
-        trained(v5, unfinished_path=path, tell=stop)
-    _, resumed = trained(v5, unfinished_path=path)
+        trained(v5, settings, unfinished_path=path, tell=stop)
+    _, resumed = trained(v5, settings, unfinished_path=path)
     assert resumed.about["report"]["kl_after"] == whole.about["report"]["kl_after"]
     for name, rows in whole.rows.items():
         np.testing.assert_array_equal(resumed.rows[name], rows)

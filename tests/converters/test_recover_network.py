@@ -100,6 +100,18 @@ def test_the_share_of_neurons_is_that_of_all_layers_together(checkpoint):
     assert network.choosers == {}
 
 
+def test_what_a_neuron_adds_goes_through_the_gate(checkpoint):
+    network, weights = loaded(checkpoint)
+    windows = np.random.default_rng(0).integers(0, 256, (6, 64))
+    gates = {}
+    network.look = lambda ffn, x, gate: gates.update({ffn: gate})
+    network.forward(weights, torch.from_numpy(windows))
+    for ffn, chooser in fit_choosers(network, weights, windows, 0.3).items():
+        V, gate = weights[ffn + "value.weight"], gates[ffn]
+        D = torch.ones(len(V)) if gate is None else gate.square().flatten(0, 1).mean(0).sqrt()
+        torch.testing.assert_close(chooser.predictor.size, (V * D[:, None]).norm(dim=0))
+
+
 def test_a_predictor_keeps_what_adds_most():
     random = torch.Generator().manual_seed(0)
     K = torch.randn(96, 32, generator=random)

@@ -63,6 +63,7 @@ def test_some_tokens_stand_for_others_all_over_a_window():
     """The shape of a window stays: equal tokens are exchanged for equal ones."""
     one = np.concatenate([[0], np.tile(np.arange(1, 74), 7)]).astype(np.int32)  # 73 kinds
     other = np.concatenate([[0], np.arange(1000, 1511)]).astype(np.int32)
+    other[100] = 0  # the end of a document
     drawn = Windows(np.empty((0, 512), np.int32), np.stack([one, other])).draw(
         300, torch.Generator().manual_seed(0)
     )
@@ -71,6 +72,7 @@ def test_some_tokens_stand_for_others_all_over_a_window():
         source = min((one, other), key=lambda each: (each != window).sum())
         pairs = set(zip(source.tolist(), window.tolist(), strict=True))
         assert len(pairs) == len(set(source.tolist()))
+        assert ((window == 0) == (source == 0)).all()
         shares.append(np.mean([a != b for a, b in pairs]))
     assert 100 < np.count_nonzero(shares) < 200
     assert 0.2 < max(shares) < 0.45
