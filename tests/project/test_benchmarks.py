@@ -11,6 +11,7 @@ import pytest
 
 import tinyrwkv
 from benchmarks import (
+    block_sharing,
     common,
     compression,
     constraints,
@@ -532,6 +533,25 @@ def test_small_chunks_have_their_bars(run, tiny):
     first = {**rows[0], "times_one_token": 1.2}
     shown = small_chunks.table([first, {**first, "times_one_token": 1.1}]).splitlines()
     assert [line.endswith("missed") for line in shown] == [False, True, False]
+
+
+def test_blocks_that_share(tmp_path, capsys):
+    lines = (f"{id} {word!r} {len(word)}\n" for id, word in sorted(VOCABULARY.items()))
+    (tmp_path / "vocab.txt").write_text("".join(lines))
+    text = tmp_path / "text.txt"
+    text.write_text("the cat ran. abc " * 40)
+    raw = raw_checkpoint("v7", n_layer=3, n_embd=64, head_size=16, vocab_size=300)
+    for name in [name for name in raw if name.startswith("blocks.2.")]:
+        raw[name] = raw[name.replace("blocks.2.", "blocks.1.")]  # two blocks that are alike
+    write_pth(tmp_path / "model.pth", raw)
+    model = tmp_path / "model.trwkv"
+    convert(tmp_path / "model.pth", model, vocab=tmp_path / "vocab.txt", dtype="f32")
+    block_sharing.main([str(model), str(text), "--limit", "1", "--rank", "64"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    first, second = ([float(cell) for cell in row[1:]] for row in rows)
+    assert abs(first[0]) < 0.2 and first[1] != 0 and first[2] != 0
+    assert first[3] == 0  # of the full rank
+    assert second[0] == 1 and second[1] != 0 and second[2:] == [0, 0]
 
 
 def test_bits_of_embedding_and_head(tmp_path, capsys, monkeypatch):
