@@ -8,7 +8,7 @@ the order in which they stand here.
 
 from __future__ import annotations
 
-from . import simd
+from . import nibbles, simd
 from .abi import (
     BLOCK,
     CHOOSE_AT,
@@ -28,7 +28,7 @@ from .abi import (
 )
 from .codes import code_sums, fill_tables_2, fill_tables_4
 from .common import AHEAD, FAR, dot, f32, i16, i32, i64, kernel, mine, prefetch_row, share
-from .int4 import dot_int4, row_bytes
+from .int4 import row_bytes
 from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at, u16_at
 from .types import Arguments, Fields, Float, Int, Ints
@@ -186,7 +186,7 @@ def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -
         row = listed[i]
         w = weight + i64(row) * w_bytes
         if is_int4:
-            dot_int4(w, x, sums, groups, args[PRIVATE])
+            nibbles.dots_i4(w, 0, x, 0, sums, 0, groups, args[PRIVATE], 0)
             z[row] = f32_at(args[PRIVATE])[0] * s
         else:
             simd.dots_i8(w, 0, x, 0, cols, args[PRIVATE], 0)

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import nibbles, simd
 from .abi import MATMUL_AT, MAX_TOKENS, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
 from .common import f32, i32, i64, kernel, part, share
@@ -106,54 +104,49 @@ def one_row(args: Arguments, fields: Fields, w: Address, out: Address) -> None:
         nibbles.dots_i4_tokens(w, 0, xs, x_bytes, s, apart, groups, ys, DOTS_BYTES)
     for t in range(whole, tokens):
         xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * apart, out + i64(t) * DOTS_BYTES
-        dot_int4(w, xs, s, groups, ys)
-
-
-def _weighted_rows(groups: int) -> Any:
-    """Make the kernel of out += sum_i q_i w_i for 64 columns of int4 rows in a span of groups."""
-    factors, zeros = nibbles.row_factors(groups), nibbles.row_zeros(groups)
-
-    @kernel
-    def columns(
-        rows: Ints, q: Ints, first: Int, last: Int, span: Offset, piece: Offset, out: Address
-    ) -> None:
-        """Add rows `first` to last - 1 of a list of addresses, times q.
-
-        In a row, the span begins at byte `span`, and the columns at byte `piece` of it.
-        """
-        low, high = nibbles.load_columns(out), nibbles.load_columns(out + 4 * nibbles.PIECE)
-        for i in range(first, last):
-            row = rows[i] + span
-            f = factors(row + nibbles.PIECE * groups, f32(q[i]))
-            zero = zeros(row + (nibbles.PIECE + 2) * groups)
-            low = nibbles.add_low(low, row + piece, f, zero)
-            high = nibbles.add_high(high, row + piece, f, zero)
-        nibbles.store_columns(out, low)
-        nibbles.store_columns(out + 4 * nibbles.PIECE, high)
-
-    return columns
-
-
-weighted_of_four, weighted_of_two, weighted_of_one = map(_weighted_rows, (4, 2, 1))
+        nibbles.dots_i4(w, 0, xs, 0, s, 0, groups, ys, 0)
 
 
 @kernel
 def weighted_rows_int4(
-    rows: Ints, q: Ints, first: Int, last: Int, column: Int, cols: Int, out: Address
+    rows: Ints, scales: Address, first: Int, last: Int, place: Offset, out: Address
 ) -> None:
-    """out += sum_i q_i w_i for columns `column` to column + 63 of int4 rows, float32.
+    """out += sum_i q_i w_i for 64 columns of int4 rows, float32; they begin at a byte of each row.
 
-    Rows `first` to last - 1 of a list of addresses are added one after the other.
+    Rows `first` to last - 1 of a list of addresses are added one after the other. `scale_rows` has
+    written their scales.
     """
-    groups, piece = i32(cols >> 6), i32(column >> 6)
-    begin = span_of(piece, groups)
-    span, place = row_bytes(i32(begin << 6)), i64(piece - begin) * nibbles.PIECE
-    if piece < i32(groups & i32(-4)):
-        weighted_of_four(rows, q, first, last, span, place, out)
-    elif piece < i32(groups & i32(-2)):
-        weighted_of_two(rows, q, first, last, span, place, out)
-    else:
-        weighted_of_one(rows, q, first, last, span, place, out)
+    low, high = nibbles.load_columns(out), nibbles.load_columns(out + 4 * nibbles.PIECE)
+    for i in range(first, last):
+        factors = nibbles.load_four(scales + 32 * i64(i - first))
+        zeros = nibbles.load_four(scales + 32 * i64(i - first) + 16)
+        low = nibbles.add_low(low, rows[i] + place, factors, zeros)
+        high = nibbles.add_high(high, rows[i] + place, factors, zeros)
+    nibbles.store_columns(out, low)
+    nibbles.store_columns(out + 4 * nibbles.PIECE, high)
+
+
+@kernel
+def scale_rows(
+    rows: Ints, q: Ints, first: Int, last: Int, begin: Int, groups: Int, out: Address
+) -> None:
+    """Write of each row four scales s_g q and four zero points z_g, float32, for a span of groups.
+
+    These are the groups of 32 columns that follow each other. Those of a smaller span come again.
+    """
+    count, span = groups_of_span(begin, groups), row_bytes(i32(begin << 6))
+    for i in range(first, last):
+        place, at = rows[i] + span + nibbles.PIECE * count, out + 32 * i64(i - first)
+        if count == 4:
+            nibbles.store_four(at, nibbles.four_scales(place, f32(q[i])))
+            nibbles.store_four(at + 16, nibbles.four_zeros(place + 8))
+        else:
+            four = f32_at(at)
+            for g in range(count):
+                zeros = i32(u8_at(place + 2 * count)[g >> 1])
+                four[g], four[g + 4] = half(u16_at(place)[g]) * f32(q[i]), f32(half_byte(zeros, g))
+            for g in range(count, 4):
+                four[g], four[g + 4] = four[g - count], four[g + 4 - count]
 
 
 @kernel
@@ -218,9 +211,3 @@ def groups_of_span(begin: Int, groups: Int) -> Int:
 def half_byte(both: Int, i: Int) -> Int:
     """Return the low half of a byte if i is even, the high one if it is odd."""
     return i32(both >> i32((i & 1) << 2) & 15)
-
-
-@kernel
-def dot_int4(w: Address, x: Address, sums: Address, groups: Int, out: Address) -> None:
-    """out = W_i . x for one row, float32, from x and its sums over groups of columns."""
-    nibbles.dots_i4(w, 0, x, 0, sums, 0, groups, out, 0)

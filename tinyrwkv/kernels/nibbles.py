@@ -239,20 +239,23 @@ def _fetch_ahead(builder: Builder, rows: list[Value]) -> None:
             fetch(builder, builder.add(row, I64(FAR + line)))
 
 
-def _dots(rows: int, tokens: int) -> Any:
+def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
     """Make the intrinsic that multiplies `rows` int4 rows with `tokens` vectors.
 
     ``dots(w, w_stride, x, x_stride, sums, sums_stride, groups, out, out_stride)``: addresses and
     strides in bytes; sums are those of the activations x of each group, int32. The results are
     float32, `out_stride` bytes apart. There are 1 or 4 rows. Of one row, there are 1 or 4 tokens.
     Of four, the results of a token follow DOTS_BYTES after those of the token before.
+
+    With `listed`, w and out are the places of two lists of addresses instead: of the rows, and of
+    their results.
     """
     count, vectors = (tokens, 1) if rows == 1 else (rows, tokens)
 
     def add_span(builder: Builder, first: _Places, span: int) -> Any:
         def add(i: Value, carried: list[Value]) -> list[Value]:
             here = first.after(builder, i, span)
-            if count > 1 and span == FOUR:
+            if count > 1 and span == FOUR and not listed:
                 _fetch_ahead(builder, here.rows)
             terms = _terms(builder, here, span)
             return [builder.fadd(y, term) for y, term in zip(carried, terms, strict=True)]
@@ -282,9 +285,10 @@ def _dots(rows: int, tokens: int) -> Any:
         def apart(base: Value, stride: Value, number: int) -> list[Value]:
             return [builder.add(base, builder.mul(stride, I64(i))) for i in range(number)]
 
-        place = _Places(
-            apart(w, w_stride, rows), apart(x, x_stride, tokens), apart(sums, sums_stride, tokens)
-        )
+        ws, ys = apart(w, w_stride, rows), apart(out, out_stride, count)
+        if listed:  # the strides are those of the lists
+            ws, ys = ([_load(builder, at, I64, 8) for at in list] for list in (ws, ys))
+        place = _Places(ws, apart(x, x_stride, tokens), apart(sums, sums_stride, tokens))
         y = [ir.Constant(vector_of(F32, FOUR * count), None)] * vectors
         left = groups
         for span in (4, 2, 1):
@@ -293,26 +297,26 @@ def _dots(rows: int, tokens: int) -> Any:
             place = place.after(builder, number, span)
             left = builder.and_(left, I32(span - 1))
         for t, sums_of_token in enumerate(y):
-            place_of_token = builder.add(out, I64(DOTS_BYTES * t))
-            _store_sums(builder, sums_of_token, count, place_of_token, out_stride)
+            places = [builder.add(at, I64(DOTS_BYTES * t)) for at in ys]
+            _store_sums(builder, sums_of_token, places)
         return context.get_dummy_value()
 
     return dots
 
 
-def _store_sums(builder: Builder, y: Value, count: int, out: Value, out_stride: Value) -> None:
-    """Store (y_0 + y_2) + (y_1 + y_3) of each of `count` that lie side by side."""
-    while y.type.count > count:
+def _store_sums(builder: Builder, y: Value, places: list[Value]) -> None:
+    """Store (y_0 + y_2) + (y_1 + y_3) of each of those that lie side by side."""
+    while y.type.count > len(places):
         middle = y.type.count // 2
         low = take(builder, y, range(middle))
         y = builder.fadd(low, take(builder, y, range(middle, 2 * middle)))
-    for i in range(count):
-        at = builder.add(out, builder.mul(out_stride, I64(i)))
+    for i, at in enumerate(places):
         builder.store(builder.extract_element(y, I32(i)), opaque(builder, at), align=4)
 
 
 dots_i4 = _dots(1, 1)
 dots_i4_rows = _dots(FOUR, 1)
+dots_i4_listed = _dots(FOUR, 1, listed=True)
 dots_i4_tokens = _dots(1, FOUR)
 dots_i4_tile = _dots(FOUR, FOUR)
 dots_i4_tile_of_two = _dots(FOUR, 2)
@@ -325,29 +329,13 @@ _FOUR_FLOATS = Vector(F32, FOUR)
 _COLUMNS = Vector(F32, PIECE)
 
 
-def _repeated(builder: Builder, four: Value, groups: int) -> Value:
-    """Repeat the numbers of the groups of a span until there are four."""
-    return take(builder, four, [g % groups for g in range(FOUR)])
+def _four_scales(builder: Builder, address: Value, q: Value) -> Value:
+    s = _scales(builder, [address], FOUR, 1)
+    return builder.fmul(s, splat(builder, q, s.type))
 
 
-def row_factors(groups: int) -> Any:
-    """Make ``factors(scales, q)``: the four scales of a span at an address, times q."""
-
-    def factors(builder: Builder, address: Value, q: Value) -> Value:
-        s = _repeated(builder, _scales(builder, [address], groups, 1), groups)
-        return builder.fmul(s, splat(builder, q, _FOUR_FLOATS.shape))
-
-    return emitter(_FOUR_FLOATS, (types.int64, types.float32), factors)
-
-
-def row_zeros(groups: int) -> Any:
-    """Make ``zeros(address)``: the four zero points of a span of a row, as floats."""
-
-    def zeros(builder: Builder, address: Value) -> Value:
-        points = _repeated(builder, _zero_points(builder, [address], groups, 1), groups)
-        return builder.sitofp(points, _FOUR_FLOATS.shape)
-
-    return emitter(_FOUR_FLOATS, (types.int64,), zeros)
+def _four_zeros(builder: Builder, address: Value) -> Value:
+    return builder.sitofp(_zero_points(builder, [address], FOUR, 1), _FOUR_FLOATS.shape)
 
 
 def add_row(high: bool) -> Any:
@@ -366,4 +354,12 @@ def add_row(high: bool) -> Any:
 
 
 load_columns, store_columns, _, _ = vectors(PIECE)
+load_four, store_four, _, _ = vectors(FOUR)
+
+four_scales = emitter(_FOUR_FLOATS, (types.int64, types.float32), _four_scales)
+"""``four_scales(address, q)``: the scales of a span of four groups, float16 there, times q."""
+
+four_zeros = emitter(_FOUR_FLOATS, (types.int64,), _four_zeros)
+"""``four_zeros(address)``: the zero points of a span of four groups, as floats."""
+
 add_low, add_high = add_row(False), add_row(True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import simd
+from . import nibbles, simd
 from .abi import (
     INT4,
     NONE,
@@ -24,17 +24,19 @@ from .abi import (
 )
 from .codes import code_sums, fill_tables_1
 from .common import GROUP, LINE, f32, i32, i64, kernel, mine, prefetch_row, share
-from .int4 import dot_int4, row_bytes, weighted_rows_int4
+from .int4 import row_bytes, scale_rows, span_of, weighted_rows_int4
 from .matmul import finish
 from .simd import f32_at, i16_at, i32_at, i64_at
 from .types import Address, Arguments, Fields, Int, Ints, Offset
 
 # PREDICT uses three places in the private workspace, where other kernels have their dot products:
 # the sums of codes for ROWS neurons, the dot products of the chosen ones, two lists of the chosen.
+# In int4 four keys are multiplied at once: then come their addresses and those of the products.
 SUMS = 0
 CHOSEN_DOTS = SUMS + 4 * ROWS
 LIST_A = CHOSEN_DOTS + 4 * ROWS
 LIST_B = LIST_A + 4 * ROWS
+FOUR_KEYS = LIST_B + 4 * ROWS
 
 
 def _weighted_rows(lanes: int) -> Any:
@@ -106,6 +108,7 @@ def predict(args: Arguments, fields: Fields) -> None:
     """
     cols, neurons = i32(fields[PREDICT_AT.cols]), i32(fields[PREDICT_AT.units])
     dots, lists = args[PRIVATE] + CHOSEN_DOTS, args[PRIVATE] + LIST_A
+    four = i64_at(args[PRIVATE] + FOUR_KEYS)
     is_int4, groups = fields[PREDICT_AT.kind] == INT4, i32(cols >> 6)
     key_bytes = row_bytes(cols) if is_int4 else i64(cols)
     for t in range(i32(args[TOKENS])):
@@ -127,7 +130,12 @@ def predict(args: Arguments, fields: Fields) -> None:
                     key = args[WEIGHTS] + row_address(fields, listed[i])
                     y = dots + 4 * i64(listed[i] - start)
                     if is_int4:
-                        dot_int4(key, x, sums, groups, y)
+                        # The last key stands for those that are missing.
+                        for j in range(i & 3, 4):
+                            four[j], four[j + 4] = key, y
+                        if (i & 3) == 3 or i + 1 == n:
+                            at = args[PRIVATE] + FOUR_KEYS
+                            nibbles.dots_i4_listed(at, 8, x, 0, sums, 0, groups, at + 32, 8)
                     else:
                         simd.dots_i8(key, 0, x, 0, cols, y, 0)
             if start >= 0:
@@ -159,7 +167,7 @@ def sparse(args: Arguments, fields: Fields) -> None:
     rows = i64_at(args[PRIVATE] + fields[SPARSE_AT.list])
     factors = i32_at(args[PRIVATE] + fields[SPARSE_AT.list] + i64(neurons) * 8)
     sums = args[PRIVATE] + fields[SPARSE_AT.list] + i64(neurons) * (8 + 4)
-    cols = i32(fields[SPARSE_AT.units] * fields[SPARSE_AT.unit])
+    groups = i32(fields[SPARSE_AT.units] * fields[SPARSE_AT.unit] >> 6)
     is_int4 = fields[SPARSE_AT.kind] == INT4
     value_bytes = row_bytes(last) - row_bytes(first) if is_int4 else i64(last - first)
     for t in range(i32(args[TOKENS])):
@@ -185,8 +193,13 @@ def sparse(args: Arguments, fields: Fields) -> None:
                     for i in range(stop, min(i32(stop + GROUP), n)):
                         simd.prefetch(rows[i] + at)
                 if is_int4:
+                    piece = i32(column >> 6)
+                    span = span_of(piece, groups)
+                    if piece == span or column == first:
+                        scale_rows(rows, factors, begin, stop, span, groups, args[PRIVATE])
+                    place = row_bytes(i32(span << 6)) + i64(piece - span) * 32
                     out = sums + 4 * i64(column)
-                    weighted_rows_int4(rows, factors, begin, stop, column, cols, out)
+                    weighted_rows_int4(rows, args[PRIVATE], begin, stop, place, out)
                 elif fields[SPARSE_AT.unit] == 64:
                     weighted_rows_64(rows, factors, begin, stop, column, sums + 4 * i64(column))
                 else:
