@@ -97,13 +97,22 @@ def constraint_of(schema: Any) -> JsonSchema:
         raise
 
 
+def judged(value: Any, schema: Any) -> bool:
+    """Tell whether a value is valid; leave schemas out that ask themselves about the same value."""
+    try:
+        return is_valid(value, schema)
+    except RecursionError:
+        assume(False)
+        raise
+
+
 @given(whole_schemas(), st.integers(0, 10**6))
 @quick
 def test_nothing_comes_out_that_is_not_valid(schema, seed):
     constraint = constraint_of(schema)
     for text in texts(constraint, seed, 10):
         value = json.loads(text)
-        assert is_valid(value, schema), (schema, text)
+        assert judged(value, schema), (schema, text)
         assert constraint.matches(text)
 
 
@@ -112,4 +121,4 @@ def test_nothing_comes_out_that_is_not_valid(schema, seed):
 def test_no_value_is_allowed_that_is_not_valid(schema, value):
     constraint = constraint_of(schema)
     if constraint.matches(json.dumps(value, ensure_ascii=False)):
-        assert is_valid(value, schema)
+        assert judged(value, schema)
