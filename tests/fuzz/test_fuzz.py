@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from tests.fuzz import bad
 from tests.fuzz.__main__ import different, summary
 from tests.fuzz.cases import CASES
 from tests.fuzz.fuzzer import Fuzzer
+from tests.fuzz.guided import FedRandom, main
 from tests.fuzz.targets import FUZZERS
 from tests.fuzz.worker import Failure, Outcome, input_of, once, supervise
 
@@ -86,3 +88,21 @@ def test_an_input_is_read_or_refused_and_nothing_else(tmp_path) -> None:
 
     with pytest.raises(KeyError):
         once(Fuzzer(lambda rng: b"", fail), b"", str(tmp_path))
+
+
+def test_given_bytes_decide_what_a_fuzzer_writes() -> None:
+    numbers = FedRandom(bytes(range(1, 9)))
+    assert [numbers.getrandbits(k) for k in (8, 12, 16)] == [1, 0x302, 0x504]
+    assert 0 <= numbers.random() < 1  # the bytes have ended
+    make = FUZZERS["gguf"].make
+    one, same, other = (make(FedRandom(data * 50)) for data in (b"abc", b"abc", b"abd"))
+    assert one == same != other
+
+
+@pytest.mark.parametrize(("name", "ends_well"), [("safetensors", True), ("raises", False)])
+def test_atheris_drives_a_fuzzer(name, ends_well, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.chdir(tmp_path)  # where atheris writes what failed
+    assert (main([name, "--seconds", "2"]) == 0) == ends_well
+    assert bool([*tmp_path.iterdir()]) != ends_well
