@@ -123,6 +123,13 @@ def test_kernels_are_left_out_that_no_operation_calls(tmp_path: pathlib.Path) ->
     assert not {"wkv.wkv7", "head.level", "head.exact", "int4.matmul_int4"} & set(unused)
 
 
+@pytest.mark.parametrize("kernel", unused_kernels([]))
+def test_a_kernel_that_is_left_out_exists(kernel: str) -> None:
+    module, name = kernel.split(".")
+    source = pathlib.Path(op.__file__).with_name(f"{module}.py").read_text("utf-8")
+    assert f"\n@kernel\ndef {name}(" in source
+
+
 def test_code_for_one_core_has_no_atomics() -> None:
     code = """define i32 @f(ptr %a, ptr %b) {
   %old = load atomic i32, ptr %a seq_cst, align 4

@@ -26,7 +26,7 @@ _OF_OPERATIONS = {
 
 _OF_INT4 = (
     *("int4.matmul_int4", "int4.weights_of_row", "int4.group_sums"),
-    *("int4.dot_int4", "int4.weighted_rows_int4"),
+    *("int4.scale_rows", "int4.weighted_rows_int4"),
 )
 """The kernels of matrices in int4."""
 
