@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import pathlib
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,11 +31,9 @@ from benchmarks import common
 from converters.compress.float_copy import FloatCopy
 from converters.judge.metrics import Judge, TextLoss
 from converters.judge.texts import read_text, windows
+from converters.recover.body import BODY
 
 Array = np.ndarray
-
-MATRIX = re.compile(r"(att|ffn)\.(receptance|key|value|gate|output)\.weight")
-"""The large matrices of a block, by the ends of their names."""
 
 LAST = "att.output.weight", "ffn.value.weight"
 """Those that write to the residual stream: without them a block does nothing."""
@@ -46,12 +44,11 @@ WAYS = "left out", "shared", "corrected"
 def matrices(model: tinyrwkv.Model, block: int) -> dict[str, Array]:
     """Return the large matrices of a block of a float model, by the ends of their names."""
     start = f"blocks.{block}."
-    found = {}
-    for name in model.file.tensors:
-        end = name.removeprefix(start)
-        if name.startswith(start) and MATRIX.fullmatch(end):
-            found[end] = np.array(model.file[name])
-    return found
+    return {
+        name.removeprefix(start): np.array(model.file[name])
+        for name in model.file.tensors
+        if name.startswith(start) and BODY.fullmatch(name)
+    }
 
 
 def corrected(other: Array, own: Array, rank: int) -> Array:
@@ -126,7 +123,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts = [
             window
             for path in options.texts
-            for window in list(windows(model.tokenizer, read_text(path).encode()))[: options.limit]
+            for window in itertools.islice(
+                windows(model.tokenizer, read_text(path).encode()), options.limit
+            )
         ]
         ways = (*WAYS[:2], f"shared, and rank {options.rank}")
         print(f"| block | cosine | {' | '.join(ways)} |")

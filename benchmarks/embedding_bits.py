@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import pathlib
 import sys
@@ -219,7 +220,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     with contextlib.closing(tinyrwkv.load(options.model)) as model:
         texts = [
-            list(windows(model.tokenizer, read_text(path).encode()))[: options.limit]
+            list(
+                itertools.islice(windows(model.tokenizer, read_text(path).encode()), options.limit)
+            )
             for path in options.texts
         ]
         names = [name_of(path) for path in options.texts]
