@@ -16,7 +16,7 @@ from tests.helpers.tiny_models import BOUNDS, FORMS, Oracle, error, pack_int4, r
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import GROUP, LARGEST
-from tinyrwkv.kernels.abi import ROWS
+from tinyrwkv.kernels.abi import MAX_TOKENS, ROWS
 
 F32 = np.float32
 LARGEST_ACTIVATION = 127 * 256
@@ -120,7 +120,7 @@ def spans(count: int) -> list[tuple[int, int]]:
 def dots() -> dict[str, Any]:
     numba = pytest.importorskip("numba", reason="numba is not installed")
     from tinyrwkv.kernels import int4 as kernels
-    from tinyrwkv.kernels import nibbles
+    from tinyrwkv.kernels import nibbles, vnni
 
     njit = numba.njit(error_model="numpy")
 
@@ -138,7 +138,11 @@ def dots() -> dict[str, Any]:
     def sums(x, cols, out):
         kernels.group_sums(x, np.int32(cols), out)
 
-    return {name: of(name) for name in SHAPES} | {"sums": sums}
+    @njit
+    def split(x, cols, out):
+        vnni.split_bytes(x, np.int32(cols), out)
+
+    return {name: of(name) for name in SHAPES} | {"sums": sums, "split": split}
 
 
 # Rows and tokens.
@@ -150,8 +154,11 @@ def computed(dots: dict[str, Any], name: str, rows: np.ndarray, x: np.ndarray) -
     """Return what an intrinsic gives for its rows and tokens, (T, rows)."""
     T, cols = x.shape
     sums = np.empty((T, cols // GROUP), np.int32)
+    place = np.zeros((MAX_TOKENS + T, cols), np.int16)
+    place[:T], x = x, place[:T]
     for t in range(T):
         dots["sums"](x[t].ctypes.data, cols, sums[t].ctypes.data)
+        dots["split"](x[t].ctypes.data, cols, place[MAX_TOKENS + t].ctypes.data)
     assert sums.tolist() == x[:, int4.order(cols)].reshape(T, -1, GROUP).sum(axis=2).tolist()
     # Of several rows, the results of a token lie in a row of their own.
     out = np.full((T, ROWS) if len(rows) > 1 else (1, T), np.nan, F32)
@@ -185,6 +192,19 @@ def test_the_largest_sums_of_a_group_fit(dots, name, zero, sign):
     x = np.full((tokens, count * GROUP), sign * LARGEST_ACTIVATION, np.int16)
     found = computed(dots, name, int4.pack(q, scale, zeros), x)
     assert (found == sign * (1 if zero == 0 else -1) * count * GROUP * 15.0 * (127 * 256)).all()
+
+
+@given(rng=seeds, cols=st.integers(1, 5).map(lambda n: 128 * n))
+@settings(max_examples=20)
+def test_activations_are_256_high_bytes_and_the_low_ones(dots, rng, cols):
+    x = rng.integers(-LARGEST_ACTIVATION, LARGEST_ACTIVATION + 1, cols).astype(np.int16)
+    x[:4] = -LARGEST_ACTIVATION, LARGEST_ACTIVATION, 127, 128
+    out = np.empty((cols // 128, 2, 128), np.int8)
+    dots["split"](x.ctypes.data, cols, out.ctypes.data)
+    low, high = out.astype(int).swapaxes(0, 1)
+    # Columns of the low halves of 64 bytes of a row, then those of the high halves.
+    pieces = x.astype(int).reshape(-1, 2, 2, 32).swapaxes(1, 2).reshape(-1, 128)
+    assert (256 * high + low == pieces).all()
 
 
 # Models.

@@ -30,7 +30,7 @@ kernel = njit(error_model="numpy", nogil=True, boundscheck=False)
 # For a part of one kernel that has a name for the reader: Numba puts its lines where it is called,
 # so that LLVM sees one function. A kernel in its place can give other machine code.
 part = njit(error_model="numpy", nogil=True, boundscheck=False, inline="always")
-f32, i16, i32, i64 = np.float32, np.int16, np.int32, np.int64
+f32, i8, i16, i32, i64 = np.float32, np.int8, np.int16, np.int32, np.int64
 
 
 @part

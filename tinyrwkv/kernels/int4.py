@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from . import nibbles, simd
-from .abi import MATMUL_AT, MAX_TOKENS, PRIVATE, ROWS, SHARED, TOKENS, WEIGHTS
-from .common import f32, i32, i64, kernel, part, share
-from .matmul import finish
+from .abi import MATMUL_AT, MAX_TOKENS, PRIVATE, SHARED, TOKENS
+from .common import f32, i32, i64, kernel
 from .simd import f32_at, half, i16_at, i32_at, u8_at, u16_at
 from .tiles import DOTS_BYTES
 from .types import Address, Arguments, Fields, Int, Ints, Offset
@@ -21,52 +20,8 @@ def row_bytes(cols: Int) -> Offset:
 
 
 @kernel
-def matmul_int4(args: Arguments, fields: Fields) -> None:
-    """dst (mode)= activation(W @ x + bias + diag * x), for this thread's rows of W and every token.
-
-    Each row is read from memory once. `run` calls this.
-    """
-    cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
-    first, last = share(args, fields[MATMUL_AT.units], fields[MATMUL_AT.unit])
-    if tokens < i32(4) or simd.WIDE:
-        first = four_streams(args, fields, first, last)
-    w_bytes = row_bytes(cols)
-    out = args[PRIVATE]
-    for start in range(first, last, ROWS):
-        n = i32(min(ROWS, last - start))
-        for row in range(n):
-            w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
-            one_row(args, fields, w, out + 4 * row)
-        for t in range(tokens):
-            finish(args, fields, start, n, t, out + i64(t) * DOTS_BYTES)
-
-
-@kernel
-def four_streams(args: Arguments, fields: Fields, first: Int, last: Int) -> Int:
-    """Multiply four equal parts of the rows side by side; return the first row that is left.
-
-    Memory sees four streams of rows that follow each other.
-    """
-    cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
-    w_bytes = row_bytes(cols)
-    rows = i32((last - first) >> 2)  # of one part
-    apart = i64(rows) * w_bytes
-    out, out_apart = args[PRIVATE], MAX_TOKENS * DOTS_BYTES
-    for start in range(first, first + rows, ROWS):
-        n = i32(min(ROWS, first + rows - start))
-        for row in range(n):
-            w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start + row) * w_bytes
-            one_of_each(args, fields, w, apart, out + 4 * row)
-        for i in range(4):
-            for t in range(tokens):
-                dots = out + i * out_apart + i64(t) * DOTS_BYTES
-                finish(args, fields, start + i * rows, n, t, dots)
-    return i32(first + 4 * rows)
-
-
-@part
 def one_of_each(args: Arguments, fields: Fields, w: Address, apart: Offset, out: Address) -> None:
-    """Multiply a row of each part with all tokens, as many at once as have sums in registers."""
+    """Multiply a row of each of four parts with all tokens, some at once."""
     x, x_bytes, sums, groups = activations(args, fields)
     t, left, sums_bytes = i32(0), i32(args[TOKENS]), i64(groups) * 4
     out_apart = i64(MAX_TOKENS * DOTS_BYTES)
@@ -162,12 +117,8 @@ def span_of(piece: Int, groups: Int) -> Int:
 @kernel
 def group_of(column: Int, groups: Int) -> Int:
     """Return the group of a column."""
-    whole = i32(groups & i32(-4))  # groups in spans of four
-    if column < whole * i32(64):
-        return i32((column >> 8 << 2) + (column >> 3 & 3))
-    if column < i32(groups & i32(-2)) * i32(64):
-        return i32(whole + (column >> 3 & 1))
-    return i32(groups - i32(1))
+    begin = span_of(i32(column >> 6), groups)
+    return i32(begin + (column >> 3 & (groups_of_span(begin, groups) - i32(1))))
 
 
 @kernel

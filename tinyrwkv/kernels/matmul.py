@@ -6,12 +6,15 @@ soon as there are those of ROWS rows, `finish` turns them into results.
 
 from __future__ import annotations
 
-from . import simd, tiles
+from typing import NamedTuple
+
+from . import int4, simd, tiles
 from .abi import (
     ADD,
     DECAY_V6,
     DECAY_V7,
     F16,
+    F32,
     GATED_ADD,
     INT4,
     INT8,
@@ -42,6 +45,15 @@ SHORT = 256
 """Columns up to which a row is so short that several are multiplied at once."""
 
 
+class Inputs(NamedTuple):
+    """Activations of each token: where they lie, bytes from token to token, how many there are."""
+
+    x: Address
+    x_bytes: Offset
+    tokens: Int
+    cols: Int
+
+
 @kernel
 def matmul(args: Arguments, fields: Fields) -> None:
     """dst (mode)= activation(W @ x + bias + diag * x), for this thread's rows of W and every token.
@@ -51,121 +63,112 @@ def matmul(args: Arguments, fields: Fields) -> None:
     kind, cols = fields[MATMUL_AT.kind], i32(fields[MATMUL_AT.cols])
     tokens = i32(args[TOKENS])
     first, last = share(args, fields[MATMUL_AT.units], fields[MATMUL_AT.unit])
-    w_bytes = i64(cols) * item_bytes(kind)
-    x_bytes = fields[MATMUL_AT.stride] * (2 if kind == INT8 else 4)
     workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
-    x = workspace + fields[MATMUL_AT.src]
+    x_bytes = fields[MATMUL_AT.stride] * (4 if kind == F32 or kind == F16 else 2)
+    inputs = Inputs(workspace + fields[MATMUL_AT.src], x_bytes, tokens, cols)
+    w_bytes = bytes_of_row(kind, cols)
     if kind == INT8 and (simd.PAIRS or cols > i32(SHORT) or tokens >= i32(2)):
-        first = in_streams(args, fields, first, last, x, x_bytes)
+        first = in_streams(args, fields, first, last, inputs)
+    elif kind == INT4 and (simd.WIDE or tokens < i32(4)):
+        first = in_streams(args, fields, first, last, inputs)
     for start in range(first, last, ROWS):
         n = i32(min(ROWS, last - start))
-        start_row = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * w_bytes
-        out = args[PRIVATE]
-        w, row = start_row, i32(0)
-        whole = i32(tokens & i32(-4))  # tokens that come in fours
+        w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * w_bytes
+        out, row = args[PRIVATE], i32(0)
         # Rows that follow each other in memory are read fastest one by one, unless they are short
         # or in use by several tokens.
         if kind == INT8 and not simd.PAIRS and cols <= i32(SHORT):
             while row + i32(4) <= n:
-                four_i8_rows(w, w_bytes, x, x_bytes, tokens, cols, out, row)
+                four_i8_rows(w, inputs, out + 4 * row)
                 w, row = w + 4 * w_bytes, i32(row + 4)
-        elif kind != INT8 and whole:
-            while row < n:
-                one_float_row(kind, w, w_bytes, x, x_bytes, whole, tokens, cols, out, row)
-                w, row = w + w_bytes, i32(row + 1)
-        left = i32(n - row)
-        one_by_one(kind, w, w_bytes, left, x, x_bytes, i32(0), tokens, cols, out + 4 * row)
+        while row < n:
+            one_row(args, fields, w, inputs, out + 4 * row)
+            w, row = w + w_bytes, i32(row + 1)
         for t in range(tokens):
             finish(args, fields, start, n, t, out + i64(t) * DOTS_BYTES)
 
 
 @part
-def four_i8_rows(
-    w: Address,
-    w_bytes: Offset,
-    x: Address,
-    x_bytes: Offset,
-    tokens: Int,
-    cols: Int,
-    out: Address,
-    row: Int,
-) -> None:
-    """Multiply four int8 rows, which are short, with each token."""
-    prefetch_row(w + FAR, 4 * w_bytes)
-    for t in range(tokens):
-        xs = x + i64(t) * x_bytes
-        ys = out + i64(t) * DOTS_BYTES + 4 * row
-        simd.dots_i8_four(w, w_bytes, xs, 0, cols, ys, 4)
+def bytes_of_row(kind: Int, cols: Int) -> Offset:
+    """Return the bytes of a row of weights of a kind."""
+    return int4.row_bytes(cols) if kind == INT4 else i64(cols) * item_bytes(kind)
 
 
 @part
-def one_float_row(
-    kind: Int,
-    w: Address,
-    w_bytes: Offset,
-    x: Address,
-    x_bytes: Offset,
-    whole: Int,
-    tokens: Int,
-    cols: Int,
-    out: Address,
-    row: Int,
-) -> None:
-    """Multiply a row of floats with four tokens at once, then with each token that is left."""
-    for t in range(0, whole, 4):
-        xs = x + i64(t) * x_bytes
-        ys = out + i64(t) * DOTS_BYTES + 4 * row
-        if kind == F16:
-            simd.dots_f16_block(w, 0, xs, x_bytes, cols, ys, DOTS_BYTES)
-        else:
-            simd.dots_f32_block(w, 0, xs, x_bytes, cols, ys, DOTS_BYTES)
-    one_by_one(kind, w, w_bytes, i32(1), x, x_bytes, whole, tokens, cols, out + 4 * row)
+def four_i8_rows(w: Address, inputs: Inputs, out: Address) -> None:
+    """Multiply four int8 rows, which are short, with each token."""
+    cols = inputs.cols
+    prefetch_row(w + FAR, 4 * i64(cols))
+    for t in range(inputs.tokens):
+        xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
+        simd.dots_i8_four(w, i64(cols), xs, 0, cols, ys, 4)
+
+
+@part
+def one_row(args: Arguments, fields: Fields, w: Address, inputs: Inputs, out: Address) -> None:
+    """Multiply a row of any kind with each token; rows of floats and of int4 with four at once."""
+    kind, whole = fields[MATMUL_AT.kind], i32(inputs.tokens & i32(-4))  # tokens that come in fours
+    if kind == INT4:
+        int4.one_row(args, fields, w, out)
+    elif kind == INT8:
+        for t in range(inputs.tokens):
+            xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
+            simd.dots_i8(w, 0, xs, 0, inputs.cols, ys, 0)
+    else:
+        for t in range(0, whole, 4):
+            xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
+            if kind == F16:
+                simd.dots_f16_block(w, 0, xs, inputs.x_bytes, inputs.cols, ys, DOTS_BYTES)
+            else:
+                simd.dots_f32_block(w, 0, xs, inputs.x_bytes, inputs.cols, ys, DOTS_BYTES)
+        for t in range(whole, inputs.tokens):
+            xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
+            if kind == F16:
+                simd.dots_f16(w, 0, xs, 0, inputs.cols, ys, 0)
+            else:
+                simd.dots_f32(w, 0, xs, 0, inputs.cols, ys, 0)
 
 
 @kernel
-def in_streams(
-    args: Arguments, fields: Fields, first: Int, last: Int, x: Address, x_bytes: Offset
-) -> Int:
-    """Multiply equal parts of the int8 rows side by side; return the first row that is left.
+def in_streams(args: Arguments, fields: Fields, first: Int, last: Int, inputs: Inputs) -> Int:
+    """Multiply equal parts of the rows side by side; return the first row that is left.
 
     Each activation is loaded once for a row of each part, each weight once for several tokens, and
     memory still sees rows that follow each other.
     """
-    # Four parts for x86, which reads faster so; the prefetcher of a Cortex-A53 follows two.
-    parts = 4 if simd.PAIRS else 2
-    rows = i32((last - first) >> (2 if simd.PAIRS else 1))  # of one part
-    cols, tokens = i32(fields[MATMUL_AT.cols]), i32(args[TOKENS])
-    apart = i64(rows) * cols
+    # Four parts for x86, which reads faster so, and for int4, whose rows share work by fours. The
+    # prefetcher of a Cortex-A53 follows two.
+    kind = fields[MATMUL_AT.kind]
+    halvings = i32(2 if simd.PAIRS or kind == INT4 else 1)
+    parts = i32(i32(1) << halvings)
+    rows = i32((last - first) >> halvings)  # of one part
+    w_bytes = bytes_of_row(kind, inputs.cols)
+    apart = i64(rows) * w_bytes
     out, out_apart = args[PRIVATE], MAX_TOKENS * DOTS_BYTES
     for start in range(first, first + rows, ROWS):
         n = i32(min(ROWS, first + rows - start))
-        w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * cols
+        w = args[WEIGHTS] + fields[MATMUL_AT.weight] + i64(start) * w_bytes
         for row in range(n):
-            at, ys = w + i64(row) * cols, out + 4 * row
-            one_of_each(at, apart, x, x_bytes, tokens, cols, ys, out_apart)
+            at, ys = w + i64(row) * w_bytes, out + 4 * row
+            if kind == INT4:
+                int4.one_of_each(args, fields, at, apart, ys)
+            else:
+                one_of_each(at, apart, inputs, ys, out_apart)
         for i in range(parts):
-            for t in range(tokens):
+            for t in range(inputs.tokens):
                 dots = out + i * out_apart + i64(t) * DOTS_BYTES
                 finish(args, fields, start + i * rows, n, t, dots)
     return i32(first + parts * rows)
 
 
 @part
-def one_of_each(
-    w: Address,
-    apart: Offset,
-    x: Address,
-    x_bytes: Offset,
-    tokens: Int,
-    cols: Int,
-    out: Address,
-    out_apart: Offset,
-) -> None:
+def one_of_each(w: Address, apart: Offset, inputs: Inputs, out: Address, out_apart: Offset) -> None:
     """Multiply a row of each part with all tokens, as many at once as have sums in registers."""
-    t, left = i32(0), tokens
+    cols, x_bytes = inputs.cols, inputs.x_bytes
+    t, left = i32(0), inputs.tokens
     tiled = not simd.SCALAR and cols >= i32(tiles.LEAST)
     while left > i32(0):
-        xs, ys = x + i64(t) * x_bytes, out + i64(t) * DOTS_BYTES
+        xs, ys = inputs.x + i64(t) * x_bytes, out + i64(t) * DOTS_BYTES
         if tiled and left >= i32(4):
             if t == i32(0):
                 tiles.first_four(w, apart, xs, x_bytes, cols, ys, out_apart)
@@ -187,33 +190,6 @@ def one_of_each(
         else:
             simd.dots_i8_pair(w, apart, xs, 0, cols, ys, out_apart)
             t, left = i32(t + 1), i32(left - 1)
-
-
-@kernel
-def one_by_one(
-    kind: Int,
-    w: Address,
-    w_bytes: Offset,
-    n: Int,
-    x: Address,
-    x_bytes: Offset,
-    first: Int,
-    tokens: Int,
-    cols: Int,
-    out: Address,
-) -> None:
-    """Multiply n rows of any kind with the tokens from `first` on, a row and a token at a time."""
-    for row in range(n):
-        at = w + i64(row) * w_bytes
-        for t in range(first, tokens):
-            xs = x + i64(t) * x_bytes
-            ys = out + i64(t) * DOTS_BYTES + 4 * row
-            if kind == INT8:
-                simd.dots_i8(at, 0, xs, 0, cols, ys, 0)
-            elif kind == F16:
-                simd.dots_f16(at, 0, xs, 0, cols, ys, 0)
-            else:
-                simd.dots_f32(at, 0, xs, 0, cols, ys, 0)
 
 
 @kernel

@@ -35,14 +35,16 @@ from ..native.llvm import (
     take,
     vector_of,
 )
+from . import vnni
+from .abi import MAX_TOKENS
 from .common import LINE
-from .simd import PAIRS, WIDE, fetch, half_of, vectors
+from .simd import PAIRS, VNNI, WIDE, fetch, half_of, vectors
 from .tiles import DOTS_BYTES
 
 FOUR = 4
 """Groups of a span, and rows or tokens whose sums are made side by side."""
 
-FAR = 1536
+FAR = 1280
 """Bytes to read ahead in each stream of rows: long rows are half as fast without."""
 
 PIECE = 32
@@ -166,8 +168,23 @@ def _padded(builder: Builder, vector: Value, groups: int) -> Value:
     return joined(builder, vector, zeros, lanes)
 
 
+def _ends(builder: Builder, rows: list[Value], before: int) -> Value:
+    """Load the last 16 bytes of a span of four groups of each of four rows, as int16.
+
+    They begin so many bytes before the addresses. The scales are numbers 3 to 6 of eight, and the
+    last has the zero points.
+    """
+    shape = vector_of(I16, 8)
+    a, b, c, d = (_load(builder, builder.sub(row, I64(before)), shape) for row in rows)
+    first, last = joined(builder, a, b, range(16)), joined(builder, c, d, range(16))
+    return joined(builder, first, last, range(32))
+
+
 def _scales(builder: Builder, rows: list[Value], groups: int, copies: int) -> Value:
     """Load the scales of a span of each row, float16."""
+    if groups == FOUR and len(rows) == FOUR:
+        lanes = [8 * i + 3 + g for g in range(FOUR) for i in range(FOUR)]
+        return half_of(builder, take(builder, _ends(builder, rows, 6), lanes))
     shape = vector_of(I16, groups)
     found = [_padded(builder, _load(builder, row, shape), groups) for row in rows]
     return half_of(builder, _spread(builder, found, copies))
@@ -175,14 +192,18 @@ def _scales(builder: Builder, rows: list[Value], groups: int, copies: int) -> Va
 
 def _zero_points(builder: Builder, rows: list[Value], groups: int, copies: int) -> Value:
     """Load the zero points of a span of each row, half a byte each."""
-    shape = I16 if groups == FOUR else I8
-    four = vector_of(I32, FOUR)
-    found = []
-    for row in rows:
-        same = splat(builder, builder.zext(_load(builder, row, shape), I32), four)
-        found.append(builder.lshr(same, ir.Constant(four, [0, 4, 8, 12])))
-    spread = _spread(builder, found, copies)
-    return builder.and_(spread, constant(spread.type, 15))
+    if groups == FOUR and len(rows) == FOUR:
+        fours = take(builder, _ends(builder, rows, 14), [7, 15, 23, 31])
+    else:
+        fours = ir.Constant(vector_of(I16, len(rows)), ir.Undefined)
+        for i, row in enumerate(rows):
+            four = builder.zext(_load(builder, row, I16 if groups == FOUR else I8), I16)
+            fours = builder.insert_element(fours, four, I32(i))
+    count = max(len(rows), copies)
+    lanes = [i % len(rows) for _ in range(FOUR) for i in range(count)]
+    spread = take(builder, builder.zext(fours, vector_of(I32, len(rows))), lanes)
+    places = ir.Constant(spread.type, [4 * g for g in range(FOUR) for _ in range(count)])
+    return builder.and_(builder.lshr(spread, places), constant(spread.type, 15))
 
 
 def _sums(builder: Builder, tokens: list[Value], groups: int, copies: int) -> Value:
@@ -193,11 +214,12 @@ def _sums(builder: Builder, tokens: list[Value], groups: int, copies: int) -> Va
 
 
 class _Places(NamedTuple):
-    """Where a span begins: its rows of int4, and x and the sums of x of each token."""
+    """Where a span begins: its rows of int4; x, the sums of x and its bytes, of each token."""
 
     rows: list[Value]
     x: list[Value]
     sums: list[Value]
+    split: list[Value]
 
     def after(self, builder: Builder, spans: Value, groups: int) -> _Places:
         """Return where the next span begins after some spans of so many groups."""
@@ -205,10 +227,10 @@ class _Places(NamedTuple):
         def moved(addresses: list[Value], step: int) -> list[Value]:
             return [_address(builder, address, spans, step) for address in addresses]
 
-        step = int4.row_bytes(int4.GROUP * groups)
-        return _Places(
-            moved(self.rows, step), moved(self.x, 4 * PIECE * groups), moved(self.sums, 4 * groups)
-        )
+        rows = moved(self.rows, int4.row_bytes(int4.GROUP * groups))
+        x_bytes = 2 * int4.GROUP * groups
+        x, split = moved(self.x, x_bytes), moved(self.split, x_bytes)
+        return _Places(rows, x, moved(self.sums, 4 * groups), split)
 
 
 def _terms(builder: Builder, here: _Places, groups: int) -> list[Value]:
@@ -219,14 +241,18 @@ def _terms(builder: Builder, here: _Places, groups: int) -> list[Value]:
     rows, tokens = len(here.rows), len(here.x)
     scales = [builder.add(row, I64(PIECE * groups)) for row in here.rows]
     zeros = [builder.add(row, I64((PIECE + 2) * groups)) for row in here.rows]
-    totals = _totals(builder, here.rows, here.x, groups)
+    vectors = [here.sums] if rows == 1 else [[sums] for sums in here.sums]
+    if VNNI and groups == FOUR and rows == FOUR and tokens <= 2:
+        totals = [vnni.totals(builder, here.rows, split) for split in here.split]
+    else:
+        single = _totals(builder, here.rows, here.x, groups)
+        totals = [_side_by_side(builder, single[i :: len(vectors)]) for i in range(len(vectors))]
     points = _zero_points(builder, zeros, groups, tokens)
     factors = _scales(builder, scales, groups, tokens)
-    vectors = [here.sums] if rows == 1 else [[sums] for sums in here.sums]
     terms = []
-    for i, sums in enumerate(vectors):
+    for sums, dots in zip(vectors, totals, strict=True):
         offset = builder.mul(points, _sums(builder, sums, groups, rows))
-        total = builder.sub(_side_by_side(builder, totals[i :: len(vectors)]), offset)
+        total = builder.sub(dots, offset)
         floats = builder.sitofp(total, vector_of(F32, total.type.count))
         terms.append(builder.fmul(floats, factors))
     return terms
@@ -246,6 +272,8 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
     strides in bytes; sums are those of the activations x of each group, int32. The results are
     float32, `out_stride` bytes apart. There are 1 or 4 rows. Of one row, there are 1 or 4 tokens.
     Of four, the results of a token follow DOTS_BYTES after those of the token before.
+
+    If VNNI multiplies them, the bytes of a token's x lie MAX_TOKENS vectors like x after it.
 
     With `listed`, w and out are the places of two lists of addresses instead: of the rows, and of
     their results.
@@ -287,8 +315,12 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
 
         ws, ys = apart(w, w_stride, rows), apart(out, out_stride, count)
         if listed:  # the strides are those of the lists
-            ws, ys = ([_load(builder, at, I64, 8) for at in list] for list in (ws, ys))
-        place = _Places(ws, apart(x, x_stride, tokens), apart(sums, sums_stride, tokens))
+            ws, ys = ([_load(builder, at, I64, 8) for at in places] for places in (ws, ys))
+        x_bytes = builder.mul(builder.sext(groups, I64), I64(2 * int4.GROUP))
+        after = builder.mul(x_bytes, I64(MAX_TOKENS))
+        xs = apart(x, x_stride, tokens)
+        split = [builder.add(x, after) for x in xs]
+        place = _Places(ws, xs, apart(sums, sums_stride, tokens), split)
         y = [ir.Constant(vector_of(F32, FOUR * count), None)] * vectors
         left = groups
         for span in (4, 2, 1):

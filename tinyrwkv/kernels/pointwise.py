@@ -6,6 +6,7 @@ place that a field names. `run` calls these kernels.
 
 from __future__ import annotations
 
+from . import simd, vnni
 from .abi import (
     DEEP_AT,
     EMBED_AT,
@@ -152,7 +153,7 @@ def quantize(args: Arguments, fields: Fields) -> None:
     """q = round(x / s) as int16 with s = max|x| / qmax, for each token.
 
     x is src; q goes to dst and s to dst_scale, both private, and the sums of q over the groups of
-    int4 to dst_sums.
+    int4 to dst_sums. With VNNI, the bytes of q follow after those of MAX_TOKENS tokens.
     """
     workspace = args[SHARED] if fields[QUANTIZE_AT.shared] else args[PRIVATE]
     base = workspace + fields[QUANTIZE_AT.src]
@@ -170,6 +171,8 @@ def quantize(args: Arguments, fields: Fields) -> None:
         if fields[QUANTIZE_AT.dst_sums] != NONE:
             sums = args[PRIVATE] + fields[QUANTIZE_AT.dst_sums] + i64(t) * (width >> 6) * 4
             group_sums(out, width, sums)
+            if simd.VNNI:
+                vnni.split_bytes(out, width, out + MAX_TOKENS * 2 * i64(width))
 
 
 @part

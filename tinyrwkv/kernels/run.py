@@ -5,7 +5,6 @@ from __future__ import annotations
 from . import abi as op
 from .common import LINE, i32, kernel
 from .head import choose, exact, gather, level, preview
-from .int4 import matmul_int4
 from .matmul import matmul
 from .pointwise import deep, embed, norm, quantize, select, shift
 from .simd import atomic_add, atomic_load, atomic_store, i32_at, i64_at, yield_processor
@@ -26,9 +25,7 @@ def run(args: Arguments) -> None:
     while i < args[op.LAST]:
         row = args[op.PROGRAM] + i * op.ROW_BYTES
         code, fields = i64_at(row)[0], i64_at(row + op.OPCODE_BYTES)
-        if code == op.MATMUL and fields[op.MATMUL_AT.kind] == op.INT4:
-            matmul_int4(args, fields)
-        elif code == op.MATMUL:
+        if code == op.MATMUL:
             matmul(args, fields)
         elif code == op.QUANTIZE:
             quantize(args, fields)

@@ -36,7 +36,7 @@ from ..native.llvm import (
     vector_of,
 )
 from ..native.lookup import NAME, define_add_codes
-from ..native.processor import byte_lookup, has_wide_registers, machine
+from ..native.processor import byte_lookup, has_wide_registers, machine, multiplies_bytes
 
 LANES = 16
 """Partial sums of a dot product."""
@@ -63,6 +63,9 @@ LOOKUP = byte_lookup(machine(), _HERE) if _ALL_USED else ""
 
 WIDE = _ALL_USED and has_wide_registers(machine(), _HERE)
 """Whether there are 32 vector registers of 64 bytes: room for 16 sums of 16 lanes."""
+
+VNNI = _ALL_USED and multiplies_bytes(machine(), _HERE)
+"""Whether an instruction multiplies 64 bytes and adds up the products by fours: vpdpbusd."""
 
 
 f32_at = pointer(types.float32, F32)
@@ -124,7 +127,8 @@ def _shape(element: Any, like: Any) -> Any:
 def half_of(builder: Builder, bits: Value) -> Value:
     """Widen float16 bits to float32 with integer shifts: not every board has the instruction.
 
-    One number, or a vector of them. A shift by 13 makes the exponent 112 too small.
+    One number, or a vector of them. A shift by 13 makes the exponent 112 too small. Between the
+    sign and the exponent, it leaves copies of the sign.
     """
 
     def constant(element: Any, value: float) -> Value:
@@ -132,12 +136,9 @@ def half_of(builder: Builder, bits: Value) -> Value:
         return ir.Constant(shape, value if shape is element else [value] * bits.type.count)
 
     integers, floats = _shape(I32, bits.type), _shape(F32, bits.type)
-    wide = builder.zext(bits, integers)
-    magnitude = builder.shl(builder.and_(wide, constant(I32, 0x7FFF)), constant(I32, 13))
-    sign = builder.shl(builder.and_(wide, constant(I32, 0x8000)), constant(I32, 16))
-    scaled = builder.fmul(builder.bitcast(magnitude, floats), constant(F32, 2.0**112))
-    signed = builder.or_(builder.bitcast(scaled, integers), sign)
-    return builder.bitcast(signed, floats)
+    shifted = builder.shl(builder.sext(bits, integers), constant(I32, 13))
+    signed = builder.and_(shifted, constant(I32, ~0x70000000))
+    return builder.fmul(builder.bitcast(signed, floats), constant(F32, 2.0**112))
 
 
 half = emitter(types.float32, (types.uint16,), half_of)

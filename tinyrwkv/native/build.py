@@ -41,7 +41,7 @@ EPILOG = """examples:
 """
 
 
-def emit_ir(pairs: bool, wide: bool = False, scalar: bool = False) -> str:
+def emit_ir(pairs: bool, wide: bool = False, vnni: bool = False, scalar: bool = False) -> str:
     """Translate the kernels to LLVM code for no machine in particular.
 
     Must run in a process where the environment had `NUMBA_SETTINGS` before Numba was imported.
@@ -52,6 +52,8 @@ def emit_ir(pairs: bool, wide: bool = False, scalar: bool = False) -> str:
         The form of integer dot products that LLVM compiles well for x86, see ``kernels/simd.py``.
     wide : bool, optional
         Whether there are 32 vector registers of 64 bytes.
+    vnni : bool, optional
+        Whether there is the instruction of ``kernels/vnni.py``.
     scalar : bool, optional
         The form of loops for processors without vectors.
     """
@@ -60,7 +62,8 @@ def emit_ir(pairs: bool, wide: bool = False, scalar: bool = False) -> str:
     from ..kernels import simd
 
     # Before any kernel is compiled.
-    simd.PAIRS, simd.WIDE, simd.SCALAR, simd.LOOKUP = pairs, wide, scalar, ""
+    simd.PAIRS, simd.WIDE, simd.VNNI, simd.SCALAR = pairs, wide, vnni, scalar
+    simd.LOOKUP = ""
     from ..kernels.run import run
 
     function = njit(
@@ -153,9 +156,9 @@ def with_lookups(code: str, instruction: str) -> str:
 
 
 @functools.cache
-def _ir_in_child(pairs: bool, wide: bool, scalar: bool) -> str:
+def _ir_in_child(*flags: bool) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
-    code = f"import {__package__}.build as b; print(b.emit_ir({pairs}, {wide}, {scalar}))"
+    code = f"import {__package__}.build as b; print(b.emit_ir(*{flags}))"
     command = [sys.executable, "-c", code]
     depth = len(__package__.split("."))
     roots = [str(pathlib.Path(__file__).resolve().parents[depth]), *sys.path]
@@ -194,7 +197,8 @@ def build(
     objects = {}
     for name in names:
         recipe = RECIPES[name]
-        code = _ir_in_child(not recipe.has_reduction, recipe.is_wide, recipe.bare_metal)
+        wide, vnni = recipe.is_wide, recipe.has_vnni
+        code = _ir_in_child(not recipe.has_reduction, wide, vnni, recipe.bare_metal)
         code = without(code, unused)
         if recipe.bare_metal:
             code = with_identity(code, name, unused)

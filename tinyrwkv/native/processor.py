@@ -51,3 +51,11 @@ def byte_lookup(machine: str, features: frozenset[str]) -> str:
 def has_wide_registers(machine: str, features: frozenset[str]) -> bool:
     """Tell whether there are 32 vector registers of 64 bytes."""
     return machine == "x86_64" and "avx512bw" in features
+
+
+def multiplies_bytes(machine: str, features: frozenset[str]) -> bool:
+    """Tell whether an instruction multiplies 64 bytes and adds up the products by fours.
+
+    Features have the names of Linux or of LLVM.
+    """
+    return machine == "x86_64" and not features.isdisjoint({"avx512_vnni", "avx512vnni"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .processor import byte_lookup, has_wide_registers
+from .processor import byte_lookup, has_wide_registers, multiplies_bytes
 from .targets import FIRMWARE, TARGETS, Target
 
 FAST, LEAN, SMALL, TINY = "fast", "lean", "small", "tiny"
@@ -59,6 +59,11 @@ class Recipe(NamedTuple):
     def is_wide(self) -> bool:
         """Whether the target has 32 vector registers of 64 bytes."""
         return has_wide_registers(self.target.machine, self.target.needs)
+
+    @property
+    def has_vnni(self) -> bool:
+        """Whether the target has the instruction of ``kernels/vnni.py``."""
+        return multiplies_bytes(self.target.machine, self.target.needs)
 
     @property
     def lookup(self) -> str:

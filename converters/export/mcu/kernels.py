@@ -25,7 +25,7 @@ _OF_OPERATIONS = {
 """The kernel of each operation that some models lack."""
 
 _OF_INT4 = (
-    *("int4.matmul_int4", "int4.weights_of_row", "int4.group_sums"),
+    *("int4.one_of_each", "int4.one_row", "int4.weights_of_row", "int4.group_sums"),
     *("int4.scale_rows", "int4.weighted_rows_int4"),
 )
 """The kernels of matrices in int4."""
