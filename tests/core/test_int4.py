@@ -12,28 +12,18 @@ from hypothesis import strategies as st
 
 import tinyrwkv
 from benchmarks.random_model import packed, write
+from tests.helpers.int4_rows import LARGEST_ACTIVATION, exact_dot, random_rows
 from tests.helpers.tiny_models import BOUNDS, FORMS, Oracle, error, pack_int4, rewrite, shape_of
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import GROUP, LARGEST
-from tinyrwkv.kernels.abi import MAX_TOKENS, ROWS
+from tinyrwkv.kernels.abi import ROWS
 
 F32 = np.float32
-LARGEST_ACTIVATION = 127 * 256
 
 
 groups = st.integers(1, 11)
 seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
-
-
-def random_rows(
-    rng: np.random.Generator, rows: int, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return random q, scales and zero points of rows of `count` groups."""
-    q = rng.integers(0, LARGEST + 1, (rows, count * GROUP), dtype=np.uint8)
-    scale = rng.uniform(1e-4, 2, (rows, count)).astype(np.float16)
-    zero = rng.integers(0, LARGEST + 1, (rows, count), dtype=np.uint8)
-    return q, scale, zero
 
 
 def group_of_each_column(columns: int) -> np.ndarray:
@@ -88,39 +78,11 @@ def test_the_row_in_the_documentation():
 # Dot products.
 
 
-def exact_dot(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the products of rows with x, (T, rows), in the order that the kernels fix."""
-    q, scale, zero = int4.unpack(rows)
-    count = scale.shape[1]
-    by_group = int4.order(q.shape[1])
-    w = q[:, by_group].reshape(len(rows), count, GROUP).astype(np.int64)
-    w -= zero[..., None]
-    inputs = x[:, by_group].reshape(len(x), count, GROUP).astype(np.int64)
-    sums = np.einsum("rgj,tgj->trg", w, inputs)  # (T, rows, groups)
-    assert np.abs(sums).max() < 2**31
-    lanes = np.zeros((len(x), len(rows), 4), F32)
-    for start, stop in spans(count):
-        terms = sums[..., start:stop].astype(F32) * scale[:, start:stop].astype(F32)
-        lanes[..., : stop - start] += terms
-    even, odd = lanes[..., 0] + lanes[..., 2], lanes[..., 1] + lanes[..., 3]
-    return even + odd
-
-
-def spans(count: int) -> list[tuple[int, int]]:
-    """Return where the spans of a row begin and end, in groups."""
-    found, start = [], 0
-    for in_span in (4, 2, 1):
-        while count - start >= in_span:
-            found.append((start, start + in_span))
-            start += in_span
-    return found
-
-
 @pytest.fixture(scope="module")
 def dots() -> dict[str, Any]:
     numba = pytest.importorskip("numba", reason="numba is not installed")
     from tinyrwkv.kernels import int4 as kernels
-    from tinyrwkv.kernels import nibbles, vnni
+    from tinyrwkv.kernels import nibbles
 
     njit = numba.njit(error_model="numpy")
 
@@ -138,11 +100,7 @@ def dots() -> dict[str, Any]:
     def sums(x, cols, out):
         kernels.group_sums(x, np.int32(cols), out)
 
-    @njit
-    def split(x, cols, out):
-        vnni.split_bytes(x, np.int32(cols), out)
-
-    return {name: of(name) for name in SHAPES} | {"sums": sums, "split": split}
+    return {name: of(name) for name in SHAPES} | {"sums": sums}
 
 
 # Rows and tokens.
@@ -154,11 +112,8 @@ def computed(dots: dict[str, Any], name: str, rows: np.ndarray, x: np.ndarray) -
     """Return what an intrinsic gives for its rows and tokens, (T, rows)."""
     T, cols = x.shape
     sums = np.empty((T, cols // GROUP), np.int32)
-    place = np.zeros((MAX_TOKENS + T, cols), np.int16)
-    place[:T], x = x, place[:T]
     for t in range(T):
         dots["sums"](x[t].ctypes.data, cols, sums[t].ctypes.data)
-        dots["split"](x[t].ctypes.data, cols, place[MAX_TOKENS + t].ctypes.data)
     assert sums.tolist() == x[:, int4.order(cols)].reshape(T, -1, GROUP).sum(axis=2).tolist()
     # Of several rows, the results of a token lie in a row of their own.
     out = np.full((T, ROWS) if len(rows) > 1 else (1, T), np.nan, F32)
@@ -192,19 +147,6 @@ def test_the_largest_sums_of_a_group_fit(dots, name, zero, sign):
     x = np.full((tokens, count * GROUP), sign * LARGEST_ACTIVATION, np.int16)
     found = computed(dots, name, int4.pack(q, scale, zeros), x)
     assert (found == sign * (1 if zero == 0 else -1) * count * GROUP * 15.0 * (127 * 256)).all()
-
-
-@given(rng=seeds, cols=st.integers(1, 5).map(lambda n: 128 * n))
-@settings(max_examples=20)
-def test_activations_are_256_high_bytes_and_the_low_ones(dots, rng, cols):
-    x = rng.integers(-LARGEST_ACTIVATION, LARGEST_ACTIVATION + 1, cols).astype(np.int16)
-    x[:4] = -LARGEST_ACTIVATION, LARGEST_ACTIVATION, 127, 128
-    out = np.empty((cols // 128, 2, 128), np.int8)
-    dots["split"](x.ctypes.data, cols, out.ctypes.data)
-    low, high = out.astype(int).swapaxes(0, 1)
-    # Columns of the low halves of 64 bytes of a row, then those of the high halves.
-    pieces = x.astype(int).reshape(-1, 2, 2, 32).swapaxes(1, 2).reshape(-1, 128)
-    assert (256 * high + low == pieces).all()
 
 
 # Models.

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converters.techniques.pack_codes import pack_codes
+from tests.helpers.int4_rows import LARGEST_ACTIVATION, exact_dot, random_rows
+from tinyrwkv.file import int4
 from tinyrwkv.file.quant import quantize_rows
 from tinyrwkv.file.row_table import with_scales, without_scales
 from tinyrwkv.kernels import abi as op
@@ -578,6 +580,65 @@ def test_quantize(run, rng, tokens, width, shared, scale):
     assert (np.abs(q).max(axis=1)[top[:, 0] > 0] == largest).all() and not q[top[:, 0] == 0].any()
     wide, step = x.astype(np.float64), top.astype(np.float64) / largest
     assert (np.abs(q * step - wide) <= 0.501 * step + 3e-7 * np.abs(wide)).all()
+
+
+@given(
+    seeds,
+    st.integers(1, 5),
+    st.integers(1, 30) | st.just(70),
+    st.integers(1, 9),
+    st.sampled_from([None, (15, 0), (0, 15), (15, 15)]),
+    threads_of,
+)
+@settings(max_examples=60)
+def test_matmul_of_int4_bit_for_bit(run, rng, tokens, rows, groups, extreme, threads):
+    width = 64 * groups
+    bench = Bench(run, tokens)
+    x = normal(rng, tokens, width)
+    parts = random_rows(rng, rows, groups)
+    if extreme:  # the largest sums that there can be
+        x = np.where(rng.random((tokens, 1)) < 0.5, F32(1), F32(-1)) * np.ones_like(x)
+        parts = np.full_like(parts[0], extreme[0]), parts[1], np.full_like(parts[2], extreme[1])
+    src = bench.tokens_of("shared", x)
+    # The bytes of activations come after them.
+    dst = bench.room("private", 2 * width, np.int16)
+    scales, sums = bench.room("private", 1), bench.room("private", groups, np.int32)
+    place = {"shared": 1, "src": src, "stride": width, "width": width}
+    quantised = {"dst": dst, "dst_scale": scales, "dst_sums": sums, "qmax": qmax(width)}
+    bench.execute(op.QUANTIZE, **place, **quantised)
+    q = bench.get("private", dst, width, np.int16)
+    w = int4.pack(*parts)
+    out = bench.room("shared", rows)
+    fields = {"weight": bench.weight(w), "scale": NONE, "kind": op.INT4, "cols": width}
+    fields |= {"units": rows, "unit": 1, "shared": 0, "src": dst, "stride": width}
+    fields |= {"src_scale": scales, "src_sums": sums, "dst": out, "dst_stride": rows}
+    fields |= {"activation": op.IDENTITY, "bias": NONE, "mode": op.STORE, "diag": NONE}
+    fields |= {"gate": 0, "diag_src": 0}
+    bench.execute(op.MATMUL, threads, **fields)
+    expected = exact_dot(w, q) * bench.get("private", scales, 1)
+    assert bench.get("shared", out, rows).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@given(rng=seeds, spans=st.integers(1, 4))
+@settings(max_examples=10)
+def test_activations_are_256_high_bytes_and_the_low_ones(size, rng, spans):
+    numba = pytest.importorskip("numba", reason="numba is not installed")
+    from tinyrwkv.kernels import byte_products, simd
+
+    before, simd.BYTES = simd.BYTES, size
+    try:
+        split = numba.njit(byte_products.split_bytes.py_func)
+        x = rng.integers(-LARGEST_ACTIVATION, LARGEST_ACTIVATION + 1, 256 * spans).astype(np.int16)
+        x[:4] = -LARGEST_ACTIVATION, LARGEST_ACTIVATION, 127, 128
+        out = np.zeros((len(x) // (2 * size), 2, 2, size), np.int8)
+        split(x.ctypes.data, np.int32(len(x)), out.ctypes.data)
+    finally:
+        simd.BYTES = before
+    # The bytes of a row: their low halves have 32 columns, their high halves the next 32.
+    halves = x.reshape(-1, 2, 32).swapaxes(0, 1).reshape(2, -1)
+    joined = out[:, 0].astype(int) + 256 * out[:, 1].astype(int)
+    assert (joined.swapaxes(0, 1).reshape(2, -1) == halves).all()
 
 
 def test_quantize_rounds_half_to_even(run):

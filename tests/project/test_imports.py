@@ -15,7 +15,12 @@ reader = ci_script("imports")
 MODULES = reader.modules(ROOT)
 
 COMPILERS = {"numba", "llvmlite"}
-WRITE_LLVM = ("tinyrwkv.engine.numba_backend", "tinyrwkv.native.llvm", "tinyrwkv.native.lookup")
+WRITE_LLVM = (
+    "tinyrwkv.engine.numba_backend",
+    "tinyrwkv.native.llvm",
+    "tinyrwkv.native.lookup",
+    "tinyrwkv.native.products",
+)
 BUILD, TRIAL = "tinyrwkv.native.build", "tinyrwkv.native.trial"
 
 PRIVATE = {"_sha2", "_sha256"}  # of the standard library, of one version of Python or another

@@ -35,10 +35,10 @@ from ..native.llvm import (
     take,
     vector_of,
 )
-from . import vnni
+from . import byte_products
 from .abi import MAX_TOKENS
 from .common import LINE
-from .simd import PAIRS, VNNI, WIDE, fetch, half_of, vectors
+from .simd import BYTES, PAIRS, WIDE, fetch, half_of, vectors
 from .tiles import DOTS_BYTES
 
 FOUR = 4
@@ -242,8 +242,8 @@ def _terms(builder: Builder, here: _Places, groups: int) -> list[Value]:
     scales = [builder.add(row, I64(PIECE * groups)) for row in here.rows]
     zeros = [builder.add(row, I64((PIECE + 2) * groups)) for row in here.rows]
     vectors = [here.sums] if rows == 1 else [[sums] for sums in here.sums]
-    if VNNI and groups == FOUR and rows == FOUR and tokens <= 2:
-        totals = [vnni.totals(builder, here.rows, split) for split in here.split]
+    if BYTES and groups == FOUR and rows == FOUR and tokens <= 2:
+        totals = [byte_products.totals(builder, here.rows, split) for split in here.split]
     else:
         single = _totals(builder, here.rows, here.x, groups)
         totals = [_side_by_side(builder, single[i :: len(vectors)]) for i in range(len(vectors))]
@@ -273,7 +273,7 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
     float32, `out_stride` bytes apart. There are 1 or 4 rows. Of one row, there are 1 or 4 tokens.
     Of four, the results of a token follow DOTS_BYTES after those of the token before.
 
-    If VNNI multiplies them, the bytes of a token's x lie MAX_TOKENS vectors like x after it.
+    Where products of bytes are added up, those of a token's x lie MAX_TOKENS vectors like x on.
 
     With `listed`, w and out are the places of two lists of addresses instead: of the rows, and of
     their results.

@@ -6,7 +6,7 @@ place that a field names. `run` calls these kernels.
 
 from __future__ import annotations
 
-from . import simd, vnni
+from . import simd
 from .abi import (
     DEEP_AT,
     EMBED_AT,
@@ -29,6 +29,7 @@ from .abi import (
     TOKENS,
     WEIGHTS,
 )
+from .byte_products import split_bytes
 from .common import f32, i16, i32, i64, item_bytes, kernel, normalise, part, share
 from .int4 import group_sums, row_bytes, weights_of_row
 from .scalars import TO_NEAREST
@@ -153,7 +154,8 @@ def quantize(args: Arguments, fields: Fields) -> None:
     """q = round(x / s) as int16 with s = max|x| / qmax, for each token.
 
     x is src; q goes to dst and s to dst_scale, both private, and the sums of q over the groups of
-    int4 to dst_sums. With VNNI, the bytes of q follow after those of MAX_TOKENS tokens.
+    int4 to dst_sums. Where products of bytes are added up,
+    the bytes of q begin after the places of MAX_TOKENS tokens.
     """
     workspace = args[SHARED] if fields[QUANTIZE_AT.shared] else args[PRIVATE]
     base = workspace + fields[QUANTIZE_AT.src]
@@ -171,8 +173,8 @@ def quantize(args: Arguments, fields: Fields) -> None:
         if fields[QUANTIZE_AT.dst_sums] != NONE:
             sums = args[PRIVATE] + fields[QUANTIZE_AT.dst_sums] + i64(t) * (width >> 6) * 4
             group_sums(out, width, sums)
-            if simd.VNNI:
-                vnni.split_bytes(out, width, out + MAX_TOKENS * 2 * i64(width))
+            if simd.BYTES:
+                split_bytes(out, width, out + MAX_TOKENS * 2 * i64(width))
 
 
 @part

@@ -1,8 +1,8 @@
 """What the kernels need and Python cannot say: pointers, vector dot products, bit casts, atomics.
 
 Each intrinsic emits LLVM code for no machine in particular, so that the same kernels compile for
-every instruction set; ``PAIRS`` and ``native/lookup.py`` are the exceptions. This code and not the
-machine fixes the order of floating point sums: 16 partial sums and one tree.
+every instruction set; ``PAIRS``, ``native/lookup.py`` and ``native/products.py`` are exceptions.
+This code and not the machine fixes the order of floating point sums: 16 partial sums and one tree.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..native.llvm import (
     vector_of,
 )
 from ..native.lookup import NAME, define_add_codes
-from ..native.processor import byte_lookup, has_wide_registers, machine, multiplies_bytes
+from ..native.processor import byte_lookup, has_wide_registers, machine
 
 LANES = 16
 """Partial sums of a dot product."""
@@ -64,9 +64,11 @@ LOOKUP = byte_lookup(machine(), _HERE) if _ALL_USED else ""
 WIDE = _ALL_USED and has_wide_registers(machine(), _HERE)
 """Whether there are 32 vector registers of 64 bytes: room for 16 sums of 16 lanes."""
 
-VNNI = _ALL_USED and multiplies_bytes(machine(), _HERE)
-"""Whether an instruction multiplies 64 bytes and adds up the products by fours: vpdpbusd."""
+BYTES = 0
+"""How many bytes the instruction multiplies that adds up products of bytes; 0 without one.
 
+``tinyrwkv-build-kernels`` sets it for a target. Numba's code does without.
+"""
 
 f32_at = pointer(types.float32, F32)
 i64_at = pointer(types.int64, I64)

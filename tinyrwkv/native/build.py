@@ -24,6 +24,7 @@ from ..errors import TinyRWKVError, UnsupportedError
 from .bare_metal import for_one_core, with_identity, without
 from .link import COMMAND, link, linker
 from .load import FOLDER, RECORD, SYMBOL, run_of, source_hash
+from .processor import PRODUCT_BYTES
 from .recipes import FAST, RECIPES, SMALL, TINY, Recipe
 from .runtime import NEEDED, SYSTEM_CODE
 from .targets import TARGETS, runnable
@@ -41,7 +42,7 @@ EPILOG = """examples:
 """
 
 
-def emit_ir(pairs: bool, wide: bool = False, vnni: bool = False, scalar: bool = False) -> str:
+def emit_ir(pairs: bool, wide: bool = False, size: int = 0, scalar: bool = False) -> str:
     """Translate the kernels to LLVM code for no machine in particular.
 
     Must run in a process where the environment had `NUMBA_SETTINGS` before Numba was imported.
@@ -52,20 +53,23 @@ def emit_ir(pairs: bool, wide: bool = False, vnni: bool = False, scalar: bool = 
         The form of integer dot products that LLVM compiles well for x86, see ``kernels/simd.py``.
     wide : bool, optional
         Whether there are 32 vector registers of 64 bytes.
-    vnni : bool, optional
-        Whether there is the instruction of ``kernels/vnni.py``.
+    size : int, optional
+        How many bytes an instruction multiplies, if there is one: see ``kernels/byte_products.py``.
     scalar : bool, optional
         The form of loops for processors without vectors.
     """
+    from llvmlite import binding
     from numba import njit, types
 
     from ..kernels import simd
 
     # Before any kernel is compiled.
-    simd.PAIRS, simd.WIDE, simd.VNNI, simd.SCALAR = pairs, wide, vnni, scalar
+    simd.PAIRS, simd.WIDE, simd.BYTES, simd.SCALAR = pairs, wide, size, scalar
     simd.LOOKUP = ""
+    from ..kernels.byte_products import NAME
     from ..kernels.run import run
 
+    binding.add_symbol(NAME, 1)  # or the code is refused here, where nobody calls it
     function = njit(
         types.void(types.CPointer(types.int64)),
         error_model="numpy",
@@ -115,7 +119,7 @@ def compile_object(ir: str, recipe: Recipe) -> bytes:
     machine = llvm.Target.from_triple(recipe.triple).create_target_machine(
         cpu=recipe.cpu, features=recipe.features, **options
     )
-    module = llvm.parse_assembly(with_lookups(ir, recipe.lookup))
+    module = llvm.parse_assembly(with_products(with_lookups(ir, recipe.lookup), recipe.products))
     module.link_in(llvm.parse_assembly(SYSTEM_CODE[recipe.target.system]))
     module.triple, module.data_layout = recipe.triple, str(machine.target_data)
     for function in module.functions:
@@ -155,10 +159,29 @@ def with_lookups(code: str, instruction: str) -> str:
     return pattern.sub(lambda _: definition, code, count=1)
 
 
+def with_products(code: str, instruction: str) -> str:
+    """Return LLVM code whose products of bytes are added up by an instruction of the target.
+
+    Without one, they are not called for.
+    """
+    from llvmlite import ir
+
+    from ..kernels.byte_products import NAME
+    from . import products
+
+    if not instruction:
+        return code
+    module = ir.Module()
+    products.define_totals(module, NAME, instruction)
+    definition = "\n".join(str(each) for each in module.globals.values())
+    pattern = re.compile(rf"^declare [^\n]*@{NAME}\(.*$", re.MULTILINE)
+    return pattern.sub(lambda _: definition, code, count=1)
+
+
 @functools.cache
-def _ir_in_child(*flags: bool) -> str:
+def _ir_in_child(*form: int) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
-    code = f"import {__package__}.build as b; print(b.emit_ir(*{flags}))"
+    code = f"import {__package__}.build as b; print(b.emit_ir(*{form}))"
     command = [sys.executable, "-c", code]
     depth = len(__package__.split("."))
     roots = [str(pathlib.Path(__file__).resolve().parents[depth]), *sys.path]
@@ -197,8 +220,8 @@ def build(
     objects = {}
     for name in names:
         recipe = RECIPES[name]
-        wide, vnni = recipe.is_wide, recipe.has_vnni
-        code = _ir_in_child(not recipe.has_reduction, wide, vnni, recipe.bare_metal)
+        size = PRODUCT_BYTES[recipe.products]
+        code = _ir_in_child(not recipe.has_reduction, recipe.is_wide, size, recipe.bare_metal)
         code = without(code, unused)
         if recipe.bare_metal:
             code = with_identity(code, name, unused)

@@ -22,7 +22,8 @@ BUILD = "build it with tinyrwkv-build-kernels, or use another backend"
 def kernel_sources() -> list[str]:
     """Return the files that the kernels' machine code comes from."""
     kernels = os.path.join(os.path.dirname(FOLDER), "kernels")
-    intrinsics = [os.path.join(FOLDER, name) for name in ("llvm.py", "lookup.py")]
+    own = ("llvm.py", "lookup.py", "products.py")
+    intrinsics = [os.path.join(FOLDER, name) for name in own]
     names = sorted(name for name in os.listdir(kernels) if name.endswith(".py"))
     return intrinsics + [os.path.join(kernels, name) for name in names]
 

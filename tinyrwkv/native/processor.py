@@ -48,14 +48,32 @@ def byte_lookup(machine: str, features: frozenset[str]) -> str:
     return ""
 
 
+PRODUCT_BYTES = {
+    "llvm.x86.avx512.vpdpbusd.512": 64,
+    "llvm.x86.avx2.pmadd.ub.sw": 32,
+    "llvm.aarch64.neon.sdot.v4i32.v16i8": 16,
+    "": 0,
+}
+"""How many products of bytes an instruction adds up, by its name in LLVM.
+
+The bytes of its first operand have no sign, or are below 128.
+"""
+
+
+def byte_products(machine: str, features: frozenset[str]) -> str:
+    """Return LLVM's name for the instruction that adds up products of bytes, "" for none.
+
+    Of several, it is the one that takes the most bytes.
+    """
+    if machine == "aarch64" and "asimddp" in features:
+        return "llvm.aarch64.neon.sdot.v4i32.v16i8"
+    if machine == "x86_64" and "avx512_vnni" in features:
+        return "llvm.x86.avx512.vpdpbusd.512"
+    if machine == "x86_64" and "avx2" in features:
+        return "llvm.x86.avx2.pmadd.ub.sw"
+    return ""
+
+
 def has_wide_registers(machine: str, features: frozenset[str]) -> bool:
     """Tell whether there are 32 vector registers of 64 bytes."""
     return machine == "x86_64" and "avx512bw" in features
-
-
-def multiplies_bytes(machine: str, features: frozenset[str]) -> bool:
-    """Tell whether an instruction multiplies 64 bytes and adds up the products by fours.
-
-    Features have the names of Linux or of LLVM.
-    """
-    return machine == "x86_64" and not features.isdisjoint({"avx512_vnni", "avx512vnni"})

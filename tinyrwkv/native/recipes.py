@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .processor import byte_lookup, has_wide_registers, multiplies_bytes
+from .processor import MACOS, byte_lookup, byte_products, has_wide_registers
 from .targets import FIRMWARE, TARGETS, Target
 
 FAST, LEAN, SMALL, TINY = "fast", "lean", "small", "tiny"
@@ -61,9 +61,10 @@ class Recipe(NamedTuple):
         return has_wide_registers(self.target.machine, self.target.needs)
 
     @property
-    def has_vnni(self) -> bool:
-        """Whether the target has the instruction of ``kernels/vnni.py``."""
-        return multiplies_bytes(self.target.machine, self.target.needs)
+    def products(self) -> str:
+        """LLVM's name for the instruction that adds up products of bytes, "" for none."""
+        every_mac = {"asimddp"} if self.target.system == MACOS else set()
+        return byte_products(self.target.machine, self.target.needs | every_mac)
 
     @property
     def lookup(self) -> str:

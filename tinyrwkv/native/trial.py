@@ -40,7 +40,10 @@ MODELS = (
 )
 """Version, type, and what each layer has in another form: SPARSE skips neurons that are zero."""
 
-CHANNELS, LAYERS, VOCABULARY, RANK = 64, 2, 96, 8
+CHANNELS = {"int8": 64, "int4": 320}
+"""Channels by type; of int4 a span of four groups, and one group besides."""
+
+LAYERS, VOCABULARY, RANK = 2, 96, 8
 
 TOKENS = 1, 3, 1
 """How many tokens each call of the kernels reads."""
@@ -79,10 +82,11 @@ def outputs(function: Any, program: Program) -> list[np.ndarray]:
 
 def write_model(path: str, arch: str, dtype: str, form: tuple[str, ...]) -> None:
     """Write a small model of a version; its numbers are the same on every machine."""
-    heads, size = (1, CHANNELS) if arch == "v4" else (2, CHANNELS // 2)
+    channels = CHANNELS[dtype]
+    size = channels if arch == "v4" else 32
     config = {
-        **{"kind": "model", "arch": arch, "n_layer": LAYERS, "n_embd": CHANNELS},
-        **{"n_ffn": 2 * CHANNELS, "n_head": heads, "head_size": size},
+        **{"kind": "model", "arch": arch, "n_layer": LAYERS, "n_embd": channels},
+        **{"n_ffn": 2 * channels, "n_head": channels // size, "head_size": size},
         **{"vocab_size": VOCABULARY, "ln_x_eps": 64e-5, "dtype": dtype},
     }
     others = [f"blocks.{layer}.{part}" for layer in range(LAYERS) for part in form]
