@@ -30,14 +30,18 @@ def split_bytes(x: Address, cols: Int, out: Address) -> None:
     l of those in the high halves, then h of both.
     """
     size = simd.BYTES
-    for start in range(0, i32(cols & i32(-SPAN)), 16):
+    whole = i32(cols & i32(-SPAN))
+    for start in range(0, whole, 16):
         first = i32((start >> 6 << 5) + (start & 16))  # of 16 bytes of the row
-        within, is_high = i32(first & i32(size - 1)), i32(start >> 5 & 1)
+        within = i32(first & i32(size - 1))
+        is_high = i32(start >> 5 & 1)
         place = out + i64(4 * (first - within) + size * is_high + within)
-        q, low, high = i16_at(x + 2 * i64(start)), i8_at(place), i8_at(place + 2 * size)
+        q = i16_at(x + 2 * i64(start))
+        low = i8_at(place)
+        high = i8_at(place + 2 * size)
         for j in range(16):
-            h = i32(i32(q[j]) + i32(128)) >> 8
-            low[j], high[j] = i8(i32(q[j]) - (h << 8)), i8(h)
+            low[j] = i8(q[j])  # what 256 h leaves is what the low byte means with a sign
+            high[j] = i8((i32(q[j]) + i32(128)) >> 8)
 
 
 def totals(builder: Builder, rows: list[Value], x: Value) -> Value:

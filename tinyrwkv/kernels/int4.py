@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from . import nibbles, simd
-from .abi import MATMUL_AT, MAX_TOKENS, PRIVATE, SHARED, TOKENS
+from .abi import MAX_TOKENS
 from .common import f32, i32, i64, kernel
-from .simd import f32_at, half, i16_at, i32_at, u8_at, u16_at
+from .simd import f32_at, half, i32_at, u8_at, u16_at
 from .tiles import DOTS_BYTES
-from .types import Address, Arguments, Fields, Int, Ints, Offset
+from .types import Address, Inputs, Int, Ints, Offset
 
 
 @kernel
@@ -20,13 +20,14 @@ def row_bytes(cols: Int) -> Offset:
 
 
 @kernel
-def one_of_each(args: Arguments, fields: Fields, w: Address, apart: Offset, out: Address) -> None:
+def one_of_each(w: Address, apart: Offset, inputs: Inputs, out: Address) -> None:
     """Multiply a row of each of four parts with all tokens, some at once."""
-    x, x_bytes, sums, groups = activations(args, fields)
-    t, left, sums_bytes = i32(0), i32(args[TOKENS]), i64(groups) * 4
+    x_bytes, groups = inputs.x_bytes, i32(inputs.cols >> 6)
+    t, left, sums_bytes = i32(0), inputs.tokens, i64(groups) * 4
     out_apart = i64(MAX_TOKENS * DOTS_BYTES)
     while left > i32(0):
-        xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * sums_bytes, out + i64(t) * DOTS_BYTES
+        xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * sums_bytes
+        ys = out + i64(t) * DOTS_BYTES
         if simd.WIDE and left >= i32(4):
             nibbles.dots_i4_tile(w, apart, xs, x_bytes, s, sums_bytes, groups, ys, out_apart)
             t, left = i32(t + 4), i32(left - 4)
@@ -39,27 +40,18 @@ def one_of_each(args: Arguments, fields: Fields, w: Address, apart: Offset, out:
 
 
 @kernel
-def activations(args: Arguments, fields: Fields) -> tuple[Address, Offset, Address, Int]:
-    """Return where x lies, the bytes from token to token, where its sums lie, and the groups."""
-    workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
-    x, sums = workspace + fields[MATMUL_AT.src], args[PRIVATE] + fields[MATMUL_AT.src_sums]
-    groups = i32(fields[MATMUL_AT.cols] >> 6)
-    return x, fields[MATMUL_AT.stride] * 2, sums, groups
-
-
-@kernel
-def one_row(args: Arguments, fields: Fields, w: Address, out: Address) -> None:
+def one_row(w: Address, inputs: Inputs, out: Address) -> None:
     """Multiply a row with four tokens at once, then with each token that is left."""
-    x, x_bytes, sums, groups = activations(args, fields)
-    tokens = i32(args[TOKENS])
-    whole = i32(tokens & i32(-4))
+    x_bytes, groups = inputs.x_bytes, i32(inputs.cols >> 6)
+    whole = i32(inputs.tokens & i32(-4))
     apart = i64(groups) * 4
     for t in range(0, whole, 4):
-        xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * apart, out + i64(t) * DOTS_BYTES
+        xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * apart
+        ys = out + i64(t) * DOTS_BYTES
         nibbles.dots_i4_tokens(w, 0, xs, x_bytes, s, apart, groups, ys, DOTS_BYTES)
-    for t in range(whole, tokens):
-        xs, s, ys = x + i64(t) * x_bytes, sums + i64(t) * apart, out + i64(t) * DOTS_BYTES
-        nibbles.dots_i4(w, 0, xs, 0, s, 0, groups, ys, 0)
+    for t in range(whole, inputs.tokens):
+        xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * apart
+        nibbles.dots_i4(w, 0, xs, 0, s, 0, groups, out + i64(t) * DOTS_BYTES, 0)
 
 
 @kernel
@@ -124,14 +116,14 @@ def group_of(column: Int, groups: Int) -> Int:
 @kernel
 def group_sums(x: Address, cols: Int, sums: Address) -> None:
     """Add up the int16 activations of each group of columns."""
-    q, total, groups = i16_at(x), i32_at(sums), i32(cols >> 6)
-    for g in range(groups):
-        total[g] = i32(0)
-    for start in range(0, cols, 8):
-        run = i32(0)  # 8 columns that follow each other are of one group
-        for j in range(start, start + 8):
-            run += i32(q[j])
-        total[group_of(i32(start), groups)] += run
+    total, groups = i32_at(sums), i32(cols >> 6)
+    begin = i32(0)
+    while begin < groups:
+        count = groups_of_span(begin, groups)
+        for g in range(count):
+            first = x + 2 * i64(64 * begin + 8 * g)
+            total[begin + g] = nibbles.sum_of_group(first, 16 * i64(count))
+        begin = i32(begin + count)
 
 
 @kernel

@@ -6,8 +6,6 @@ soon as there are those of ROWS rows, `finish` turns them into results.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from . import int4, simd, tiles
 from .abi import (
     ADD,
@@ -39,19 +37,10 @@ from .common import FAR, f32, i32, i64, item_bytes, kernel, part, prefetch_row, 
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
 from .tiles import DOTS_BYTES
-from .types import Address, Arguments, Fields, Floats, Int, Offset
+from .types import Address, Arguments, Fields, Floats, Inputs, Int, Offset
 
 SHORT = 256
 """Columns up to which a row is so short that several are multiplied at once."""
-
-
-class Inputs(NamedTuple):
-    """Activations of each token: where they lie, bytes from token to token, how many there are."""
-
-    x: Address
-    x_bytes: Offset
-    tokens: Int
-    cols: Int
 
 
 @kernel
@@ -65,7 +54,8 @@ def matmul(args: Arguments, fields: Fields) -> None:
     first, last = share(args, fields[MATMUL_AT.units], fields[MATMUL_AT.unit])
     workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
     x_bytes = fields[MATMUL_AT.stride] * (4 if kind == F32 or kind == F16 else 2)
-    inputs = Inputs(workspace + fields[MATMUL_AT.src], x_bytes, tokens, cols)
+    sums = args[PRIVATE] + fields[MATMUL_AT.src_sums]
+    inputs = Inputs(workspace + fields[MATMUL_AT.src], x_bytes, tokens, cols, sums)
     w_bytes = bytes_of_row(kind, cols)
     if kind == INT8 and (simd.PAIRS or cols > i32(SHORT) or tokens >= i32(2)):
         first = in_streams(args, fields, first, last, inputs)
@@ -82,7 +72,7 @@ def matmul(args: Arguments, fields: Fields) -> None:
                 four_i8_rows(w, inputs, out + 4 * row)
                 w, row = w + 4 * w_bytes, i32(row + 4)
         while row < n:
-            one_row(args, fields, w, inputs, out + 4 * row)
+            one_row(kind, w, inputs, out + 4 * row)
             w, row = w + w_bytes, i32(row + 1)
         for t in range(tokens):
             finish(args, fields, start, n, t, out + i64(t) * DOTS_BYTES)
@@ -105,11 +95,11 @@ def four_i8_rows(w: Address, inputs: Inputs, out: Address) -> None:
 
 
 @part
-def one_row(args: Arguments, fields: Fields, w: Address, inputs: Inputs, out: Address) -> None:
+def one_row(kind: Int, w: Address, inputs: Inputs, out: Address) -> None:
     """Multiply a row of any kind with each token; rows of floats and of int4 with four at once."""
-    kind, whole = fields[MATMUL_AT.kind], i32(inputs.tokens & i32(-4))  # tokens that come in fours
+    whole = i32(inputs.tokens & i32(-4))  # tokens that come in fours
     if kind == INT4:
-        int4.one_row(args, fields, w, out)
+        int4.one_row(w, inputs, out)
     elif kind == INT8:
         for t in range(inputs.tokens):
             xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
@@ -151,7 +141,7 @@ def in_streams(args: Arguments, fields: Fields, first: Int, last: Int, inputs: I
         for row in range(n):
             at, ys = w + i64(row) * w_bytes, out + 4 * row
             if kind == INT4:
-                int4.one_of_each(args, fields, at, apart, ys)
+                int4.one_of_each(at, apart, inputs, ys)
             else:
                 one_of_each(at, apart, inputs, ys, out_apart)
         for i in range(parts):

@@ -354,6 +354,19 @@ dots_i4_tile = _dots(FOUR, FOUR)
 dots_i4_tile_of_two = _dots(FOUR, 2)
 
 
+def _sum_of_group(builder: Builder, x: Value, step: Value) -> Value:
+    """Return the sum of 8 runs of 8 int16, which begin so many bytes after each other."""
+    total = ir.Constant(vector_of(I32, 8), None)
+    for _ in range(8):
+        run = _load(builder, x, vector_of(I16, 8), 2)
+        total = builder.add(total, builder.sext(run, total.type))
+        x = builder.add(x, step)
+    return call(builder, "llvm.vector.reduce.add.v8i32", I32, total)
+
+
+sum_of_group = emitter(types.int32, (types.int64, types.int64), _sum_of_group)
+"""``sum_of_group(x, step)``: the sum of int16 activations from an address on."""
+
 # Sums of rows, 64 columns at a time: these are of groups 0 to 3 in turn, 8 columns each, in a span
 # of four groups, of two groups in a span of two, or all of one.
 

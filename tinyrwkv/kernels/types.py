@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 Arguments = Any  # pointer to the arguments of a call: args[TOKENS]
 Fields = Any  # pointer to the fields of an operation: fields[NORM_AT.width]
@@ -13,3 +13,23 @@ Bool = Any
 Float = Any  # float32
 Floats = Any  # pointer to float32: x[j]
 Ints = Any  # pointer to integers
+
+
+class Inputs(NamedTuple):
+    """Activations of the tokens that a matrix is multiplied with.
+
+    Attributes
+    ----------
+    x : Address
+    x_bytes : Offset
+        From one token to the next.
+    tokens, cols : Int
+    sums : Address
+        The sums of each group of int4, int32, token by token.
+    """
+
+    x: Address
+    x_bytes: Offset
+    tokens: Int
+    cols: Int
+    sums: Address
