@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 import pathlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,10 @@ hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# A job that a shell starts in the background ignores Ctrl-C, and so would the commands under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PLAIN_OS = os.environ.get("TINYRWKV_TEST_PLAIN_OS") == "1"
 

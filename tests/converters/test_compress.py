@@ -593,9 +593,6 @@ def test_a_signal_leaves_nothing(files, tmp_path, number):
         cwd=root,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # which jobs in the background ignore
     )
     until = time.monotonic() + 60
     while sorted(os.listdir(tmp_path)) == before and time.monotonic() < until:

@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Container
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import TinyRWKVError, UnsupportedError
@@ -179,7 +180,7 @@ def with_products(code: str, instruction: str) -> str:
 
 
 @functools.cache
-def _ir_in_child(*form: int) -> str:
+def _ir_in_child(form: tuple[int, ...]) -> str:
     """Emit in a fresh process, because Numba reads its settings once."""
     code = f"import {__package__}.build as b; print(b.emit_ir(*{form}))"
     command = [sys.executable, "-c", code]
@@ -193,6 +194,12 @@ def _ir_in_child(*form: int) -> str:
         fix = 'pip install "tinyrwkv[native]"; if it is installed, report this'
         raise TinyRWKVError(COMMAND, "Numba", last[0], "LLVM code", fix)
     return done.stdout
+
+
+def _form(recipe: Recipe) -> tuple[int, ...]:
+    """Return the arguments of `emit_ir` for a target."""
+    size = PRODUCT_BYTES[recipe.products]
+    return not recipe.has_reduction, recipe.is_wide, size, recipe.bare_metal
 
 
 def build(
@@ -217,12 +224,14 @@ def build(
         Numba, llvmlite or a linker is not installed.
     """
     check_packages()
+    forms = {name: _form(RECIPES[name]) for name in names}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        different = list(set(forms.values()))
+        codes = dict(zip(different, pool.map(_ir_in_child, different), strict=True))
     objects = {}
-    for name in names:
+    for name, form in forms.items():
         recipe = RECIPES[name]
-        size = PRODUCT_BYTES[recipe.products]
-        code = _ir_in_child(not recipe.has_reduction, recipe.is_wide, size, recipe.bare_metal)
-        code = without(code, unused)
+        code = without(codes[form], unused)
         if recipe.bare_metal:
             code = with_identity(code, name, unused)
         objects[name] = link(compile_object(code, recipe), recipe)
