@@ -6,7 +6,7 @@ They stand inside a page, take its colours and need nothing from outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 WIDTH = 640
@@ -17,6 +17,9 @@ Points = Sequence[tuple[float, float]]
 Axis = Callable[[float], float]
 Titles = tuple[str, str]
 """Of the axis across and of the axis upwards."""
+
+LEGEND_ROW = 20
+"""From one row of a legend to the next."""
 
 _TOP, _LOW = 26, 186  # of the area of a chart with axes; the title of one axis stands above it
 _LEAST = 0.5  # a bar that is less wide everywhere cannot be seen
@@ -57,8 +60,9 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], show: Callable[[fl
         body.append(_text(x + 6, y + 15, show(sum(parts.values()))))
     height = 8 + 30 * len(rows)
     if len(seen) > 1:
-        body.append(_legend({name: names.index(name) for name in seen}, 8, height + 6))
-        height += 26
+        legend, more = _legend({name: names.index(name) for name in seen}, 8, height + 6)
+        body.append(legend)
+        height += 26 + more
     return _svg(title, height, body)
 
 
@@ -100,8 +104,8 @@ def columns(
     for i, label in enumerate(groups):
         body.append(_text(left + span * (i + 0.5), low + 16, label, "middle"))
     body += _axis_titles(titles, left, WIDTH - 10)
-    body.append(_legend({name: k for k, name in enumerate(series)}, left, low + 42))
-    return _svg(title, low + 62, body)
+    legend, more = _legend({name: k for k, name in enumerate(series)}, left, low + 42)
+    return _svg(title, low + 62 + more, [*body, legend])
 
 
 def deltas(
@@ -198,8 +202,10 @@ def curves(
         tip = f"{x:g}: {y:.4g}"
         body.append(_dot(across(x), down(y), tip))
     body += _axis_titles(titles, left, right)
-    body.append(_legend_of_lines(list(series), left, low + 42, hues))
-    return _svg(title, low + (62 if any(series) else 40), body, width)
+    shown = sorted({0, len(series) - 1}) if in_order else range(len(series))
+    names = {k: name for k, name in enumerate(series) if name and k in shown}
+    legend, more = _legend_of_lines(names, left, low + 42, width, hues)
+    return _svg(title, low + (62 + more if any(series) else 40), [*body, legend], width)
 
 
 def _hues(count: int) -> list[int]:
@@ -273,24 +279,43 @@ def _grid(
     return body
 
 
-def _legend(colours: Mapping[str, int], x: float, y: float) -> str:
+def _legend(colours: Mapping[str, int], left: int, top: int) -> tuple[str, int]:
+    """Return the code of a legend, and how much its rows after the first one add to its height."""
+    places = _places(colours, left, top, WIDTH)
     parts = []
-    for name, colour in colours.items():
+    for (name, colour), (x, y) in zip(colours.items(), places, strict=True):
         parts.append(_rect(x, y, 12, 12, colour, name))
         parts.append(_text(x + 17, y + 11, name))
-        x += _legend_width(name)
-    return "".join(parts)
+    return "".join(parts), _height_after_first(places)
 
 
-def _legend_of_lines(names: Sequence[str], x: float, y: float, hues: Sequence[int] | None) -> str:
-    shown = range(len(names)) if hues is None else sorted({0, len(names) - 1})
+def _legend_of_lines(
+    names: Mapping[int, str], left: int, top: int, right: int, hues: Sequence[int] | None
+) -> tuple[str, int]:
+    """Do what `_legend` does for lines, whose names are given by their numbers."""
+    places = _places(names.values(), left, top, right)
     parts = []
-    for k in shown:
-        if names[k]:
-            parts.append(_polyline([(x, y + 6), (x + 14, y + 6)], k, names[k], hues))
-            parts.append(_text(x + 19, y + 11, names[k]))
-            x += _legend_width(names[k])
-    return "".join(parts)
+    for (k, name), (x, y) in zip(names.items(), places, strict=True):
+        parts.append(_polyline([(x, y + 6), (x + 14, y + 6)], k, name, hues))
+        parts.append(_text(x + 19, y + 11, name))
+    return "".join(parts), _height_after_first(places)
+
+
+def _places(names: Iterable[str], left: int, top: int, right: int) -> list[tuple[int, int]]:
+    """Return where each entry of a legend begins; what has no room in a row begins the next one."""
+    places = []
+    x, y = left, top
+    for name in names:
+        width = _legend_width(name)
+        if x > left and x + width > right:
+            x, y = left, y + LEGEND_ROW
+        places.append((x, y))
+        x += width
+    return places
+
+
+def _height_after_first(places: Sequence[tuple[int, int]]) -> int:
+    return places[-1][1] - places[0][1] if places else 0
 
 
 def _legend_width(name: str) -> int:

@@ -204,6 +204,24 @@ def test_curves_stay_inside(series, log_x, log_y):
             assert all(0 <= float(n) <= svg.WIDTH for n in re.findall(r"[-\d.]+", value))
 
 
+@pytest.mark.parametrize("kind", ["curves", "columns", "bars"])
+def test_a_legend_that_is_too_long_has_several_rows(kind):
+    names = [f"technique number {k}" for k in range(9)]
+    if kind == "curves":
+        picture = svg.curves("lines", {name: [(1.0, 2.0), (2.0, 3.0)] for name in names})
+    elif kind == "columns":
+        picture = svg.columns("columns", ["a"], {name: [1.0] for name in names})
+    else:
+        picture = svg.bars("bars", {"a": {name: 1.0 for name in names}}, str)
+    height = float(re.search(r'viewBox="0 0 \d+ ([\d.]+)"', picture)[1])
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>(technique number \d)<', picture)
+    assert [name for _, _, name in found] == names
+    places = [(float(x), float(y)) for x, y, _ in found]
+    assert all(x + 8 * len(names[0]) <= svg.WIDTH for x, _ in places)
+    assert len({y for _, y in places}) == 3 and max(y for _, y in places) < height
+    assert len(set(places)) == 9
+
+
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_round_and_inside(low, span):
     ticks = svg.ticks([low, low + span], log=False)

@@ -92,7 +92,7 @@ def dots() -> dict[str, Any]:
         @njit
         def call(w, w_bytes, x, x_bytes, sums, sums_bytes, groups, out, apart):
             count = np.int32(groups)
-            intrinsic(w, w_bytes, x, x_bytes, sums, sums_bytes, count, out, apart)
+            intrinsic(w, w_bytes, x, x_bytes, 0, sums, sums_bytes, count, out, apart)
 
         return call
 

@@ -596,8 +596,10 @@ def test_matmul_of_int4_bit_for_bit(run, rng, tokens, rows, groups, extreme, thr
     bench = Bench(run, tokens)
     x = normal(rng, tokens, width)
     parts = random_rows(rng, rows, groups)
-    if extreme:  # the largest sums that there can be
-        x = np.where(rng.random((tokens, 1)) < 0.5, F32(1), F32(-1)) * np.ones_like(x)
+    if extreme:  # the largest sums that there can be, of int16 or of bytes
+        top = rng.choice([qmax(width), (qmax(width) >> 8 << 8) - 128])
+        x = np.where(rng.random((tokens, 1)) < 0.5, F32(1), F32(-1)) * np.full_like(x, top)
+        x[:, rng.integers(width)] = qmax(width)
         parts = np.full_like(parts[0], extreme[0]), parts[1], np.full_like(parts[2], extreme[1])
     src = bench.tokens_of("shared", x)
     # The bytes of activations come after them.

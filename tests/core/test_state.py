@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tinyrwkv
@@ -210,6 +210,7 @@ def state_of(model, numbers):
 
 
 @given(st.sampled_from(WITH_ROWS), st.lists(NUMBERS, min_size=1, max_size=100))
+@example("v5.0", [32752.0, 65504.0])
 def test_int8_rows_are_near_and_come_back_the_same_a_second_time(
     load, tmp_path_factory, arch, numbers
 ):
@@ -221,8 +222,10 @@ def test_int8_rows_are_near_and_come_back_the_same_a_second_time(
     width = model.config["head_size"]
     rows, found = (one.data.reshape(-1, width).astype(np.float64) for one in (state, once))
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    # Half a step of 1/127 of the largest; float32 has no numbers between multiples of 2^-149.
-    assert (np.abs(found - rows) <= largest / 254 * (1 + 1e-6) + 2.0**-142).all()
+    # Half a step of 1/127 of the largest, and half a step of float32, which has no numbers between
+    # multiples of 2^-149.
+    most = largest / 254 * (1 + 1e-6) + np.abs(found) * 2.0**-24 + 2.0**-142
+    assert (np.abs(found - rows) <= most).all()
     once.save(path, "int8")
     assert State.load(path, model).data.tobytes() == once.data.tobytes()
 

@@ -23,6 +23,9 @@ import numpy as np
 GROUP = 64
 """Columns that share a scale and a zero point."""
 
+SPAN = 4 * GROUP
+"""Columns of a span of four groups."""
+
 LARGEST = 15
 """The largest value of a weight and of a zero point; the smallest is 0."""
 

@@ -10,16 +10,26 @@ such an instruction. ``native/products.py`` has the code of each.
 
 from __future__ import annotations
 
+from ..file import int4
 from ..native.llvm import I32, Builder, Value, call, vector_of
 from . import simd
+from .abi import MAX_TOKENS
 from .common import i8, i32, i64, kernel
 from .simd import i8_at, i16_at
-from .types import Address, Int
-
-SPAN = 256
-"""Columns of four groups."""
+from .types import Address, Int, Offset
 
 NAME = "tinyrwkv_byte_totals"
+
+
+@kernel
+def split_offset(cols: Int, tokens: Int) -> Offset:
+    """Return where the bytes of a token begin after its int16, 0 if there are none.
+
+    They lie in the places of tokens that a call does not have.
+    """
+    if simd.BYTES == 0 or tokens > i32(MAX_TOKENS // 2):
+        return i64(0)
+    return 2 * i64(cols) * tokens
 
 
 @kernel
@@ -30,7 +40,7 @@ def split_bytes(x: Address, cols: Int, out: Address) -> None:
     l of those in the high halves, then h of both.
     """
     size = simd.BYTES
-    whole = i32(cols & i32(-SPAN))
+    whole = i32(cols & i32(-int4.SPAN))
     for start in range(0, whole, 16):
         first = i32((start >> 6 << 5) + (start & 16))  # of 16 bytes of the row
         within = i32(first & i32(size - 1))

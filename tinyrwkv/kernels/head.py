@@ -186,7 +186,7 @@ def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -
         row = listed[i]
         w = weight + i64(row) * w_bytes
         if is_int4:
-            nibbles.dots_i4(w, 0, x, 0, sums, 0, groups, args[PRIVATE], 0)
+            nibbles.dots_i4(w, 0, x, 0, 0, sums, 0, groups, args[PRIVATE], 0)
             z[row] = f32_at(args[PRIVATE])[0] * s
         else:
             simd.dots_i8(w, 0, x, 0, cols, args[PRIVATE], 0)

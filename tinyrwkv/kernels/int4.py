@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from . import nibbles, simd
-from .abi import MAX_TOKENS
 from .common import f32, i32, i64, kernel
 from .simd import f32_at, half, i32_at, u8_at, u16_at
 from .tiles import DOTS_BYTES
@@ -20,22 +19,23 @@ def row_bytes(cols: Int) -> Offset:
 
 
 @kernel
-def one_of_each(w: Address, apart: Offset, inputs: Inputs, out: Address) -> None:
-    """Multiply a row of each of four parts with all tokens, some at once."""
+def one_of_each(w: Address, apart: Offset, inputs: Inputs, out: Address, out_apart: Offset) -> None:
+    """Multiply a row of each of four parts with all tokens: four or two at once if they can be."""
     x_bytes, groups = inputs.x_bytes, i32(inputs.cols >> 6)
     t, left, sums_bytes = i32(0), inputs.tokens, i64(groups) * 4
-    out_apart = i64(MAX_TOKENS * DOTS_BYTES)
+    split = inputs.split
     while left > i32(0):
         xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * sums_bytes
         ys = out + i64(t) * DOTS_BYTES
         if simd.WIDE and left >= i32(4):
-            nibbles.dots_i4_tile(w, apart, xs, x_bytes, s, sums_bytes, groups, ys, out_apart)
+            nibbles.dots_i4_tile(w, apart, xs, x_bytes, 0, s, sums_bytes, groups, ys, out_apart)
             t, left = i32(t + 4), i32(left - 4)
         elif simd.WIDE and left >= i32(2):
-            nibbles.dots_i4_tile_of_two(w, apart, xs, x_bytes, s, sums_bytes, groups, ys, out_apart)
+            two = nibbles.dots_i4_tile_of_two
+            two(w, apart, xs, x_bytes, split, s, sums_bytes, groups, ys, out_apart)
             t, left = i32(t + 2), i32(left - 2)
         else:
-            nibbles.dots_i4_rows(w, apart, xs, 0, s, 0, groups, ys, out_apart)
+            nibbles.dots_i4_rows(w, apart, xs, 0, split, s, 0, groups, ys, out_apart)
             t, left = i32(t + 1), i32(left - 1)
 
 
@@ -48,10 +48,10 @@ def one_row(w: Address, inputs: Inputs, out: Address) -> None:
     for t in range(0, whole, 4):
         xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * apart
         ys = out + i64(t) * DOTS_BYTES
-        nibbles.dots_i4_tokens(w, 0, xs, x_bytes, s, apart, groups, ys, DOTS_BYTES)
+        nibbles.dots_i4_tokens(w, 0, xs, x_bytes, 0, s, apart, groups, ys, DOTS_BYTES)
     for t in range(whole, inputs.tokens):
         xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * apart
-        nibbles.dots_i4(w, 0, xs, 0, s, 0, groups, out + i64(t) * DOTS_BYTES, 0)
+        nibbles.dots_i4(w, 0, xs, 0, 0, s, 0, groups, out + i64(t) * DOTS_BYTES, 0)
 
 
 @kernel
@@ -107,13 +107,6 @@ def span_of(piece: Int, groups: Int) -> Int:
 
 
 @kernel
-def group_of(column: Int, groups: Int) -> Int:
-    """Return the group of a column."""
-    begin = span_of(i32(column >> 6), groups)
-    return i32(begin + (column >> 3 & (groups_of_span(begin, groups) - i32(1))))
-
-
-@kernel
 def group_sums(x: Address, cols: Int, sums: Address) -> None:
     """Add up the int16 activations of each group of columns."""
     total, groups = i32_at(sums), i32(cols >> 6)
@@ -132,9 +125,10 @@ def weights_of_row(row: Address, cols: Int, first: Int, last: Int, out: Address)
     y, groups = f32_at(out), i32(cols >> 6)
     for j in range(first, last):
         piece = i32(j >> 6)
-        begin, g = span_of(piece, groups), group_of(i32(j), groups)
-        place = row + row_bytes(i32(begin << 6))
+        begin = span_of(piece, groups)
         count = groups_of_span(begin, groups)
+        g = i32(begin + (j >> 3 & (count - i32(1))))
+        place = row + row_bytes(i32(begin << 6))
         both = i32(u8_at(place)[i32(piece - begin) * 32 + (j & 31)])
         scale = half(u16_at(place + 32 * count)[i32(g - begin)])
         zeros = u8_at(place + 34 * count)

@@ -33,6 +33,7 @@ from .abi import (
     TOKENS,
     WEIGHTS,
 )
+from .byte_products import split_offset
 from .common import FAR, f32, i32, i64, item_bytes, kernel, part, prefetch_row, share
 from .scalars import exp, sigmoid
 from .simd import f32_at, i32_at
@@ -55,7 +56,8 @@ def matmul(args: Arguments, fields: Fields) -> None:
     workspace = args[SHARED] if fields[MATMUL_AT.shared] else args[PRIVATE]
     x_bytes = fields[MATMUL_AT.stride] * (4 if kind == F32 or kind == F16 else 2)
     sums = args[PRIVATE] + fields[MATMUL_AT.src_sums]
-    inputs = Inputs(workspace + fields[MATMUL_AT.src], x_bytes, tokens, cols, sums)
+    split = split_offset(cols, tokens)
+    inputs = Inputs(workspace + fields[MATMUL_AT.src], x_bytes, tokens, cols, sums, split)
     w_bytes = bytes_of_row(kind, cols)
     if kind == INT8 and (simd.PAIRS or cols > i32(SHORT) or tokens >= i32(2)):
         first = in_streams(args, fields, first, last, inputs)
@@ -97,7 +99,6 @@ def four_i8_rows(w: Address, inputs: Inputs, out: Address) -> None:
 @part
 def one_row(kind: Int, w: Address, inputs: Inputs, out: Address) -> None:
     """Multiply a row of any kind with each token; rows of floats and of int4 with four at once."""
-    whole = i32(inputs.tokens & i32(-4))  # tokens that come in fours
     if kind == INT4:
         int4.one_row(w, inputs, out)
     elif kind == INT8:
@@ -105,6 +106,7 @@ def one_row(kind: Int, w: Address, inputs: Inputs, out: Address) -> None:
             xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
             simd.dots_i8(w, 0, xs, 0, inputs.cols, ys, 0)
     else:
+        whole = i32(inputs.tokens & i32(-4))  # tokens that come in fours
         for t in range(0, whole, 4):
             xs, ys = inputs.x + i64(t) * inputs.x_bytes, out + i64(t) * DOTS_BYTES
             if kind == F16:
@@ -141,7 +143,7 @@ def in_streams(args: Arguments, fields: Fields, first: Int, last: Int, inputs: I
         for row in range(n):
             at, ys = w + i64(row) * w_bytes, out + 4 * row
             if kind == INT4:
-                int4.one_of_each(at, apart, inputs, ys)
+                int4.one_of_each(at, apart, inputs, ys, out_apart)
             else:
                 one_of_each(at, apart, inputs, ys, out_apart)
         for i in range(parts):

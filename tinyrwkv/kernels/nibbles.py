@@ -36,7 +36,6 @@ from ..native.llvm import (
     vector_of,
 )
 from . import byte_products
-from .abi import MAX_TOKENS
 from .common import LINE
 from .simd import BYTES, PAIRS, WIDE, fetch, half_of, vectors
 from .tiles import DOTS_BYTES
@@ -233,16 +232,17 @@ class _Places(NamedTuple):
         return _Places(rows, x, moved(self.sums, 4 * groups), split)
 
 
-def _terms(builder: Builder, here: _Places, groups: int) -> list[Value]:
+def _terms(builder: Builder, here: _Places, groups: int, by_bytes: bool) -> list[Value]:
     """Return s_g (sum_j q_j x_j - z_g sum_j x_j) for the groups of a span, side by side.
 
-    There is a vector for all rows with each token; of one row, a vector for all tokens.
+    There is a vector for all rows with each token; of one row, a vector for all tokens. `by_bytes`
+    tells whether they are products of the bytes of x.
     """
     rows, tokens = len(here.rows), len(here.x)
     scales = [builder.add(row, I64(PIECE * groups)) for row in here.rows]
     zeros = [builder.add(row, I64((PIECE + 2) * groups)) for row in here.rows]
     vectors = [here.sums] if rows == 1 else [[sums] for sums in here.sums]
-    if BYTES and groups == FOUR and rows == FOUR and tokens <= 2:
+    if by_bytes:
         totals = [byte_products.totals(builder, here.rows, split) for split in here.split]
     else:
         single = _totals(builder, here.rows, here.x, groups)
@@ -268,24 +268,26 @@ def _fetch_ahead(builder: Builder, rows: list[Value]) -> None:
 def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
     """Make the intrinsic that multiplies `rows` int4 rows with `tokens` vectors.
 
-    ``dots(w, w_stride, x, x_stride, sums, sums_stride, groups, out, out_stride)``: addresses and
-    strides in bytes; sums are those of the activations x of each group, int32. The results are
+    ``dots(w, w_stride, x, x_stride, split, sums, sums_stride, groups, out, out_stride)``: addresses
+    and strides in bytes; sums are those of the activations x of each group, int32. The results are
     float32, `out_stride` bytes apart. There are 1 or 4 rows. Of one row, there are 1 or 4 tokens.
     Of four, the results of a token follow DOTS_BYTES after those of the token before.
 
-    Where products of bytes are added up, those of a token's x lie MAX_TOKENS vectors like x on.
+    The bytes of x, as ``byte_products`` has them, begin `split` bytes after x; 0 if there are none.
+    Four tokens do without: more would be loaded for them than widening the weights once costs.
 
     With `listed`, w and out are the places of two lists of addresses instead: of the rows, and of
     their results.
     """
     count, vectors = (tokens, 1) if rows == 1 else (rows, tokens)
+    knows_bytes = BYTES > 0 and rows == FOUR and tokens <= 2
 
-    def add_span(builder: Builder, first: _Places, span: int) -> Any:
+    def add_span(builder: Builder, first: _Places, span: int, by_bytes: bool) -> Any:
         def add(i: Value, carried: list[Value]) -> list[Value]:
             here = first.after(builder, i, span)
             if count > 1 and span == FOUR and not listed:
                 _fetch_ahead(builder, here.rows)
-            terms = _terms(builder, here, span)
+            terms = _terms(builder, here, span, by_bytes)
             return [builder.fadd(y, term) for y, term in zip(carried, terms, strict=True)]
 
         return add
@@ -297,6 +299,7 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
         w_stride: Any,
         x: Any,
         x_stride: Any,
+        split: Any,
         sums: Any,
         sums_stride: Any,
         groups: Any,
@@ -304,11 +307,11 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
         out_stride: Any,
     ) -> Any:
         i64 = types.int64
-        arguments = (i64, i64, i64, i64, i64, i64, types.int32, i64, i64)
+        arguments = (i64, i64, i64, i64, i64, i64, i64, types.int32, i64, i64)
         return types.void(*arguments), codegen
 
     def codegen(context: Any, builder: Builder, signature: Any, args: Any) -> Any:
-        w, w_stride, x, x_stride, sums, sums_stride, groups, out, out_stride = args
+        w, w_stride, x, x_stride, split, sums, sums_stride, groups, out, out_stride = args
 
         def apart(base: Value, stride: Value, number: int) -> list[Value]:
             return [builder.add(base, builder.mul(stride, I64(i))) for i in range(number)]
@@ -316,18 +319,19 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
         ws, ys = apart(w, w_stride, rows), apart(out, out_stride, count)
         if listed:  # the strides are those of the lists
             ws, ys = ([_load(builder, at, I64, 8) for at in places] for places in (ws, ys))
-        x_bytes = builder.mul(builder.sext(groups, I64), I64(2 * int4.GROUP))
-        after = builder.mul(x_bytes, I64(MAX_TOKENS))
         xs = apart(x, x_stride, tokens)
-        split = [builder.add(x, after) for x in xs]
-        place = _Places(ws, xs, apart(sums, sums_stride, tokens), split)
+        bytes_of_x = [builder.add(x, split) for x in xs]
+        place = _Places(ws, xs, apart(sums, sums_stride, tokens), bytes_of_x)
         y = [ir.Constant(vector_of(F32, FOUR * count), None)] * vectors
         left = groups
-        for span in (4, 2, 1):
+        for span, by_bytes in [(4, True)] * knows_bytes + [(4, False), (2, False), (1, False)]:
             number = builder.lshr(left, I32(span // 2))
-            y = loop(builder, (I32(0), number), 1, y, add_span(builder, place, span))
+            if by_bytes:
+                has_bytes = builder.icmp_signed("!=", split, I64(0))
+                number = builder.select(has_bytes, number, I32(0))
+            y = loop(builder, (I32(0), number), 1, y, add_span(builder, place, span, by_bytes))
             place = place.after(builder, number, span)
-            left = builder.and_(left, I32(span - 1))
+            left = builder.sub(left, builder.mul(number, I32(span)))
         for t, sums_of_token in enumerate(y):
             places = [builder.add(at, I64(DOTS_BYTES * t)) for at in ys]
             _store_sums(builder, sums_of_token, places)
@@ -365,7 +369,8 @@ def _sum_of_group(builder: Builder, x: Value, step: Value) -> Value:
 
 
 sum_of_group = emitter(types.int32, (types.int64, types.int64), _sum_of_group)
-"""``sum_of_group(x, step)``: the sum of int16 activations from an address on."""
+"""``sum_of_group(x, step)``: the sum of 8 runs of 8 int16, `step` bytes from one to the next."""
+
 
 # Sums of rows, 64 columns at a time: these are of groups 0 to 3 in turn, 8 columns each, in a span
 # of four groups, of two groups in a span of two, or all of one.

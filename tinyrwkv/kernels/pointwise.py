@@ -6,7 +6,6 @@ place that a field names. `run` calls these kernels.
 
 from __future__ import annotations
 
-from . import simd
 from .abi import (
     DEEP_AT,
     EMBED_AT,
@@ -29,7 +28,7 @@ from .abi import (
     TOKENS,
     WEIGHTS,
 )
-from .byte_products import split_bytes
+from .byte_products import split_bytes, split_offset
 from .common import f32, i16, i32, i64, item_bytes, kernel, normalise, part, share
 from .int4 import group_sums, row_bytes, weights_of_row
 from .scalars import TO_NEAREST
@@ -153,9 +152,8 @@ def shift(args: Arguments, fields: Fields) -> None:
 def quantize(args: Arguments, fields: Fields) -> None:
     """q = round(x / s) as int16 with s = max|x| / qmax, for each token.
 
-    x is src; q goes to dst and s to dst_scale, both private, and the sums of q over the groups of
-    int4 to dst_sums. Where products of bytes are added up,
-    the bytes of q begin after the places of MAX_TOKENS tokens.
+    x is src; q goes to dst and s to dst_scale, both private. For int4, the sums of q over the
+    groups go to dst_sums, and the bytes of q behind the q of all tokens.
     """
     workspace = args[SHARED] if fields[QUANTIZE_AT.shared] else args[PRIVATE]
     base = workspace + fields[QUANTIZE_AT.src]
@@ -173,8 +171,9 @@ def quantize(args: Arguments, fields: Fields) -> None:
         if fields[QUANTIZE_AT.dst_sums] != NONE:
             sums = args[PRIVATE] + fields[QUANTIZE_AT.dst_sums] + i64(t) * (width >> 6) * 4
             group_sums(out, width, sums)
-            if simd.BYTES:
-                split_bytes(out, width, out + MAX_TOKENS * 2 * i64(width))
+            split = split_offset(width, i32(args[TOKENS]))
+            if split != 0:
+                split_bytes(out, width, out + split)
 
 
 @part

@@ -22,6 +22,7 @@ from .abi import (
     TOUCHED,
     WEIGHTS,
 )
+from .byte_products import split_offset
 from .codes import code_sums, fill_tables_1
 from .common import GROUP, LINE, f32, i32, i64, kernel, mine, prefetch_row, share
 from .int4 import row_bytes, scale_rows, span_of, weighted_rows_int4
@@ -111,6 +112,7 @@ def predict(args: Arguments, fields: Fields) -> None:
     four = i64_at(args[PRIVATE] + FOUR_KEYS)
     is_int4, groups = fields[PREDICT_AT.kind] == INT4, i32(cols >> 6)
     key_bytes = row_bytes(cols) if is_int4 else i64(cols)
+    split = split_offset(cols, i32(args[TOKENS]))
     for t in range(i32(args[TOKENS])):
         x = args[PRIVATE] + fields[PREDICT_AT.src] + i64(t) * fields[PREDICT_AT.stride] * 2
         sums = args[PRIVATE] + fields[PREDICT_AT.src_sums] + i64(t) * groups * 4
@@ -135,7 +137,7 @@ def predict(args: Arguments, fields: Fields) -> None:
                             four[j], four[j + 4] = key, y
                         if (i & 3) == 3 or i + 1 == n:
                             at = args[PRIVATE] + FOUR_KEYS
-                            nibbles.dots_i4_listed(at, 8, x, 0, sums, 0, groups, at + 32, 8)
+                            nibbles.dots_i4_listed(at, 8, x, 0, split, sums, 0, groups, at + 32, 8)
                     else:
                         simd.dots_i8(key, 0, x, 0, cols, y, 0)
             if start >= 0:

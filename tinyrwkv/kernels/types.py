@@ -25,7 +25,9 @@ class Inputs(NamedTuple):
         From one token to the next.
     tokens, cols : Int
     sums : Address
-        The sums of each group of int4, int32, token by token.
+        For int4, the sums of each group, int32, token by token.
+    split : Offset
+        For int4, where the bytes of a token begin after its x, 0 if there are none.
     """
 
     x: Address
@@ -33,3 +35,4 @@ class Inputs(NamedTuple):
     tokens: Int
     cols: Int
     sums: Address
+    split: Offset

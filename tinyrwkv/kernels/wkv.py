@@ -98,7 +98,7 @@ def head_norm(
             out[j] = out[j] * g[j]
 
 
-class Inputs(NamedTuple):
+class HeadVectors(NamedTuple):
     """Where the vectors of a head and a token lie, of n float32 each."""
 
     r: Address
@@ -117,15 +117,17 @@ def _read_and_write(lanes: int, large: bool = False) -> Any:
     store_state = store_past_caches(lanes) if large else store
 
     @kernel
-    def columns(old: Address, new: Address, v: Address, y: Address, n: Int, of: Inputs) -> None:
+    def columns(
+        old: Address, new: Address, v: Address, y: Address, n: Int, at: HeadVectors
+    ) -> None:
         total, value = load(y), load(v)
         row = i64(n) * 4
         for i in range(n):
             s = load(old + i * row)
-            total = add_scaled(total, s, f32_at(of.r)[i])
+            total = add_scaled(total, s, f32_at(at.r)[i])
             place = new + i * row
-            s = scale(s, f32_at(of.w)[i])
-            store_state(place, add_scaled(s, value, f32_at(of.k)[i]))
+            s = scale(s, f32_at(at.w)[i])
+            store_state(place, add_scaled(s, value, f32_at(at.k)[i]))
         store(y, total)
 
     return columns
@@ -140,19 +142,21 @@ def _replace_and_read(lanes: int, large: bool = False) -> Any:
     store_state = store_past_caches(lanes) if large else store
 
     @kernel
-    def columns(old: Address, new: Address, v: Address, y: Address, n: Int, of: Inputs) -> None:
+    def columns(
+        old: Address, new: Address, v: Address, y: Address, n: Int, at: HeadVectors
+    ) -> None:
         value = load(v)
         row = i64(n) * 4
-        removed = scale(load(old), -f32_at(of.kk)[0])
+        removed = scale(load(old), -f32_at(at.kk)[0])
         for i in range(1, n):
-            removed = add_scaled(removed, load(old + i * row), -f32_at(of.kk)[i])
+            removed = add_scaled(removed, load(old + i * row), -f32_at(at.kk)[i])
         total = scale(value, f32(0))
         for i in range(n):
-            s = scale(load(old + i * row), f32_at(of.w)[i])
-            s = add_scaled(s, removed, f32_at(of.b)[i])
-            s = add_scaled(s, value, f32_at(of.k)[i])
+            s = scale(load(old + i * row), f32_at(at.w)[i])
+            s = add_scaled(s, removed, f32_at(at.b)[i])
+            s = add_scaled(s, value, f32_at(at.k)[i])
             store_state(new + i * row, s)
-            total = add_scaled(total, s, f32_at(of.r)[i])
+            total = add_scaled(total, s, f32_at(at.r)[i])
         store(y, total)
 
     return columns
@@ -161,8 +165,8 @@ def _replace_and_read(lanes: int, large: bool = False) -> Any:
 def _of_a_head(make: Any) -> Any:
     """Make the kernel of all columns of one head's state, as many at a time as its size allows.
 
-    ``head(old, new, v, y, n, large, of)``: addresses of the old and the new state, of values and
-    results, n columns, whether to write past the caches, and what else a head has.
+    ``head(old, new, v, y, n, large, at)``: addresses of the old and the new state, of values and
+    results, n columns, whether to write past the caches, and where its other vectors lie.
     """
     lanes = 8 if simd.SCALAR else 64
     narrow, wide, past_caches = make(8), make(lanes), make(lanes, large=True)
@@ -170,15 +174,15 @@ def _of_a_head(make: Any) -> Any:
 
     @kernel
     def head(
-        old: Address, new: Address, v: Address, y: Address, n: Int, large: Bool, of: Inputs
+        old: Address, new: Address, v: Address, y: Address, n: Int, large: Bool, at: HeadVectors
     ) -> None:
         for j in range(0, i64(n) * 4, 32 if n % 64 else step):
             if n % 64:
-                narrow(old + j, new + j, v + j, y + j, n, of)
+                narrow(old + j, new + j, v + j, y + j, n, at)
             elif large:
-                past_caches(old + j, new + j, v + j, y + j, n, of)
+                past_caches(old + j, new + j, v + j, y + j, n, at)
             else:
-                wide(old + j, new + j, v + j, y + j, n, of)
+                wide(old + j, new + j, v + j, y + j, n, at)
 
     return head
 
@@ -220,8 +224,8 @@ def wkv5(args: Arguments, fields: Fields) -> None:
                 bonus += f32_at(r)[i] * u[i] * f32_at(k)[i]
             for j in range(n):
                 f32_at(y)[j] = bonus * f32_at(v)[j]
-            of = Inputs(r, k, w, r, r)  # v7 alone has kk and b
-            read_and_write(old, new, v, y, n, large, of)
+            places = HeadVectors(r, k, w, r, r)  # v7 alone has kk and b
+            read_and_write(old, new, v, y, n, large, places)
             gate = i64(0) if fields[WKV5_AT.g] == NONE else at + fields[WKV5_AT.g]
             head_norm(args, y, weight, bias, f32(0), f32_at(v), gate, n)
 
@@ -277,6 +281,6 @@ def wkv7(args: Arguments, fields: Fields) -> None:
                 bonus += r[j] * key[j] * r_k[j]
             y, w = at + fields[WKV7_AT.dst], at + fields[WKV7_AT.w]
             value_at, r_at = at + fields[WKV7_AT.v], at + fields[WKV7_AT.r]
-            of = Inputs(r_at, key_at, w, kk_at, b_at)
-            replace_and_read(old, new, value_at, y, n, large, of)
+            places = HeadVectors(r_at, key_at, w, kk_at, b_at)
+            replace_and_read(old, new, value_at, y, n, large, places)
             head_norm(args, y, weight, bias, bonus, v, at + fields[WKV7_AT.g], n)

@@ -43,7 +43,7 @@ EPILOG = """examples:
 """
 
 
-def emit_ir(pairs: bool, wide: bool = False, size: int = 0, scalar: bool = False) -> str:
+def emit_ir(pairs: bool, wide: bool = False, product_bytes: int = 0, scalar: bool = False) -> str:
     """Translate the kernels to LLVM code for no machine in particular.
 
     Must run in a process where the environment had `NUMBA_SETTINGS` before Numba was imported.
@@ -54,7 +54,7 @@ def emit_ir(pairs: bool, wide: bool = False, size: int = 0, scalar: bool = False
         The form of integer dot products that LLVM compiles well for x86, see ``kernels/simd.py``.
     wide : bool, optional
         Whether there are 32 vector registers of 64 bytes.
-    size : int, optional
+    product_bytes : int, optional
         How many bytes an instruction multiplies, if there is one: see ``kernels/byte_products.py``.
     scalar : bool, optional
         The form of loops for processors without vectors.
@@ -65,7 +65,7 @@ def emit_ir(pairs: bool, wide: bool = False, size: int = 0, scalar: bool = False
     from ..kernels import simd
 
     # Before any kernel is compiled.
-    simd.PAIRS, simd.WIDE, simd.BYTES, simd.SCALAR = pairs, wide, size, scalar
+    simd.PAIRS, simd.WIDE, simd.BYTES, simd.SCALAR = pairs, wide, product_bytes, scalar
     simd.LOOKUP = ""
     from ..kernels.byte_products import NAME
     from ..kernels.run import run
@@ -198,8 +198,8 @@ def _ir_in_child(form: tuple[int, ...]) -> str:
 
 def _form(recipe: Recipe) -> tuple[int, ...]:
     """Return the arguments of `emit_ir` for a target."""
-    size = PRODUCT_BYTES[recipe.products]
-    return not recipe.has_reduction, recipe.is_wide, size, recipe.bare_metal
+    product_bytes = PRODUCT_BYTES[recipe.products]
+    return not recipe.has_reduction, recipe.is_wide, product_bytes, recipe.bare_metal
 
 
 def build(

@@ -1,4 +1,4 @@
-"""The system and the architecture of this process, and what registers a processor has."""
+"""The system and the architecture of this process; registers and instructions of a processor."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Add up products of bytes: each instruction set has its own way.
 
-LLVM has no name of its own for this, so that the instruction of a target is called by name.
+LLVM has no name of its own for this, so the instruction of a target is called by name.
 ``kernels/byte_products.py`` calls the function that is defined here: ``tinyrwkv-build-kernels``
-adds it to the code of each target that has such an instruction. An instruction adds four products
-that follow each other to an int32, or two to an int16, which has room for those of a span of four
-groups: 16 * 15 * 128 at most.
+adds it to the code of each target that has such an instruction. vpdpbusd and sdot add four
+products that follow each other to an int32. vpmaddubsw adds two, and gives an int16. On x86 each
+lane of a span is 16 * 15 * 128 at most, so that it fits in an int16.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
+from ..file import int4
 from .llvm import I8, I16, I32, I64, Builder, Value, call, constant, joined, load, loop, vector_of
 from .processor import PRODUCT_BYTES
 
-SPAN = 256
-"""Columns of four groups of int4."""
-
 SIXTEEN = vector_of(I32, 16)
 
-PAIRS_AT_ONCE = "llvm.x86.avx2.pmadd.wd"
-FOURS_AT_ONCE = "llvm.x86.avx512.vpdpwssd.512"
+PAIRS = "llvm.x86.avx2.pmadd.wd"
+TOTAL_AND_PAIRS = "llvm.x86.avx512.vpdpwssd.512"
 PACK = "llvm.x86.avx512.packssdw.512"
 
 
 class Sums(NamedTuple):
-    """The sums of q l and of q h of a row: 16 lanes, in two vectors if these are of 16 bytes."""
+    """The sums of q l and of q h of a row: one vector of 16 lanes each, or two of four int32."""
 
     low: list[Value]
     high: list[Value]
@@ -85,7 +83,7 @@ def _sums(instruction: str, builder: Builder, rows: list[Value], x: Value) -> li
         return added
 
     zeros = [ir.Constant(shape, None)] * (2 * count * len(rows))
-    whole = (I32(0), I32(SPAN // 2))
+    whole = (I32(0), I32(int4.SPAN // 2))
     totals = loop(builder, whole, size * count, zeros, add)
     apart = 2 * len(rows)
     return [Sums(totals[i::apart], totals[i + 1 :: apart]) for i in range(0, apart, 2)]
@@ -110,7 +108,7 @@ def _add_products(instruction: str, builder: Builder, total: Value, q: Value, x:
 
 
 def _totals_of_rows(builder: Builder, sums: list[Sums]) -> Value:
-    """Return sum q x of four rows, which have int16, or vectors of four int32."""
+    """Return sum q x of four rows whose sums are one vector of int16, or two of four int32."""
     a, b, c, d = (_total_of_row(builder, each) for each in sums)
     ab, cd = _neighbours(builder, a, b), _neighbours(builder, c, d)
     lanes = [row + g for g in (0, 1, 4, 5) for row in (0, 2, 8, 10)]
@@ -123,8 +121,8 @@ def _total_of_row(builder: Builder, sums: Sums) -> Value:
     if len(sums.low) == 1:
         (low,), (high,) = sums
         ones, factors = constant(low.type, 1), constant(high.type, 256)
-        low = call(builder, PAIRS_AT_ONCE, eight, low, ones)
-        high = call(builder, PAIRS_AT_ONCE, eight, high, factors)
+        low = call(builder, PAIRS, eight, low, ones)
+        high = call(builder, PAIRS, eight, high, factors)
         return builder.add(low, high)
     low, high = (joined(builder, first, last, range(8)) for first, last in sums)
     return builder.add(low, builder.shl(high, constant(eight, 8)))
@@ -138,7 +136,7 @@ def _neighbours(builder: Builder, a: Value, b: Value) -> Value:
 
 
 def _totals_of_pairs(builder: Builder, sums: list[Sums]) -> Value:
-    """Return sum q x of four rows, which have 16 int32."""
+    """Return sum q x of four rows whose sums are one vector of 16 int32."""
     a, b, c, d = sums
     ab, cd = _total_of_pair(builder, a, b), _total_of_pair(builder, c, d)
     # Groups 0 and 1 of a lie before those of b, then 2 and 3 of both; then all of it again.
@@ -148,13 +146,13 @@ def _totals_of_pairs(builder: Builder, sums: list[Sums]) -> Value:
 
 
 def _total_of_pair(builder: Builder, a: Sums, b: Sums) -> Value:
-    """Return sum q x of two rows, of neighbouring lanes together; each sum is an int16."""
+    """Return sum q x of two rows; neighbouring lanes are added up, which fit in int16."""
     total = ir.Constant(SIXTEEN, None)
     shorts = vector_of(I16, 32)
     for (first,), (second,), factor in ((a.low, b.low, 1), (a.high, b.high, 256)):
         both = call(builder, PACK, shorts, first, second)
         factors = builder.bitcast(constant(shorts, factor), SIXTEEN)
         total = call(
-            builder, FOURS_AT_ONCE, SIXTEEN, total, builder.bitcast(both, SIXTEEN), factors
+            builder, TOTAL_AND_PAIRS, SIXTEEN, total, builder.bitcast(both, SIXTEEN), factors
         )
     return total

@@ -63,6 +63,7 @@ class Recipe(NamedTuple):
     @property
     def products(self) -> str:
         """LLVM's name for the instruction that adds up products of bytes, "" for none."""
+        # macOS tells of no features, and its target needs none: every Mac for ARM has these.
         every_mac = {"asimddp"} if self.target.system == MACOS else set()
         return byte_products(self.target.machine, self.target.needs | every_mac)
 

@@ -306,10 +306,11 @@ class Builder:
         """
         if self.config["dtype"] not in QUANTISED:
             return Input(int(shared), src, width, op.NONE, op.NONE, src)
-        is_for_int4 = self.config["dtype"] == "int4" and width % GROUP == 0
-        dst = self.quantised.activations(2 * width if is_for_int4 else width)  # again, in bytes
+        dst = self.quantised.activations(width)
         scale = self.quantised.number()
-        sums = self.quantised.sums(width // GROUP) if is_for_int4 else op.NONE
+        sums = op.NONE
+        if self.config["dtype"] == "int4" and width % GROUP == 0:
+            sums = self.quantised.sums(width // GROUP)
         self.emit(
             op.QUANTIZE,
             shared=shared,
