@@ -17,7 +17,6 @@ from tests.helpers.tiny_models import BOUNDS, FORMS, Oracle, error, pack_int4, r
 from tinyrwkv.errors import FormatError
 from tinyrwkv.file import int4
 from tinyrwkv.file.int4 import GROUP, LARGEST
-from tinyrwkv.kernels.abi import ROWS
 
 F32 = np.float32
 
@@ -90,21 +89,28 @@ def dots() -> dict[str, Any]:
         intrinsic = getattr(nibbles, name)
 
         @njit
-        def call(w, w_bytes, x, x_bytes, sums, sums_bytes, groups, out, apart):
+        def call(w, w_bytes, x, x_bytes, sums, sums_bytes, groups, out, y_bytes):
             count = np.int32(groups)
-            intrinsic(w, w_bytes, x, x_bytes, 0, sums, sums_bytes, count, out, apart)
+            intrinsic(w, w_bytes, x, x_bytes, 0, sums, sums_bytes, count, out, 4, y_bytes)
 
         return call
+
+    @njit
+    def four_rows(w, w_bytes, x, x_bytes, sums, sums_bytes, groups, out, y_bytes):
+        # Each is the only row of its part.
+        count = np.int32(groups)
+        nibbles.rows_i4(w, 0, np.int32(1), w_bytes, x, 0, sums, count, out, 4)
 
     @njit
     def sums(x, cols, out):
         kernels.group_sums(x, np.int32(cols), out)
 
-    return {name: of(name) for name in SHAPES} | {"sums": sums}
+    own = {"rows_i4": four_rows, "sums": sums}
+    return own | {name: of(name) for name in SHAPES if name not in own}
 
 
 # Rows and tokens.
-SHAPES = {"dots_i4": (1, 1), "dots_i4_rows": (4, 1), "dots_i4_tokens": (1, 4)}
+SHAPES = {"rows_i4": (4, 1), "dots_i4_tokens": (1, 4)}
 SHAPES |= {"dots_i4_tile": (4, 4), "dots_i4_tile_of_two": (4, 2)}
 
 
@@ -115,12 +121,9 @@ def computed(dots: dict[str, Any], name: str, rows: np.ndarray, x: np.ndarray) -
     for t in range(T):
         dots["sums"](x[t].ctypes.data, cols, sums[t].ctypes.data)
     assert sums.tolist() == x[:, int4.order(cols)].reshape(T, -1, GROUP).sum(axis=2).tolist()
-    # Of several rows, the results of a token lie in a row of their own.
-    out = np.full((T, ROWS) if len(rows) > 1 else (1, T), np.nan, F32)
-    places = rows.ctypes.data, rows.strides[0], x.ctypes.data, x.strides[0]
-    dots[name](*places, sums.ctypes.data, sums.strides[0], sums.shape[1], out.ctypes.data, 4)
-    if len(rows) == 1:
-        return out.reshape(T, 1)
+    out = np.full((T, len(rows) + 3), np.nan, F32)
+    places = [place for m in (rows, x, sums) for place in (m.ctypes.data, m.strides[0])]
+    dots[name](*places, sums.shape[1], out.ctypes.data, out.strides[0])
     assert np.isnan(out[:, len(rows) :]).all(), "wrote past its place"
     return out[:, : len(rows)]
 

@@ -163,7 +163,6 @@ KINDS = {"i8": (np.int8, np.int16), "f32": (F32, F32), "f16": (np.float16, F32)}
 # Rows of weights, tokens: what each form multiplies at once.
 FORMS = {
     "dots_i8": (1, 1),
-    "dots_i8_pair": (2, 1),
     "dots_i8_four": (4, 1),
     "dots_f32": (1, 1),
     "dots_f32_block": (1, 4),
@@ -592,6 +591,19 @@ def test_quantize(run, rng, tokens, width, shared, scale):
 )
 @settings(max_examples=60)
 def test_matmul_of_int4_bit_for_bit(run, rng, tokens, rows, groups, extreme, threads):
+    check_matmul_of_int4(run, rng, tokens, rows, groups, extreme, threads)
+
+
+MANY_ROWS = 4 * 1024 + 5
+"""So many have no room in the workspace for their products with one token, in four parts."""
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 9])
+def test_int4_rows_of_several_blocks(run, tokens):
+    check_matmul_of_int4(run, np.random.default_rng(0), tokens, MANY_ROWS, 1, None, 1)
+
+
+def check_matmul_of_int4(run, rng, tokens, rows, groups, extreme, threads):
     width = 64 * groups
     bench = Bench(run, tokens)
     x = normal(rng, tokens, width)
@@ -765,6 +777,19 @@ def test_matmul(run, rng, tokens, split, cols, kind, mode, activation, extras, t
     np.testing.assert_allclose(
         found, expected, rtol=2e-5, atol=2e-6 * steep * (1 + size) * (1 + factors)
     )
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "i8"])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8, 16])
+def test_rows_of_several_blocks(run, kind, tokens):
+    rng, bench = np.random.default_rng(0), Bench(run, tokens)
+    y, inputs = matmul_inputs(bench, rng, kind, MANY_ROWS, 33, False)
+    fields = {"units": MANY_ROWS, "unit": 1, "bias": NONE, "diag": NONE, "diag_src": 0}
+    fields |= {"mode": op.STORE, "gate": NONE, "activation": op.IDENTITY, "dst_stride": MANY_ROWS}
+    fields |= inputs | {"dst": bench.room("shared", MANY_ROWS)}
+    bench.execute(op.MATMUL, 1, **fields)
+    found = bench.get("shared", fields["dst"], MANY_ROWS)
+    np.testing.assert_allclose(found, y, rtol=2e-5, atol=1e-5)
 
 
 @given(

@@ -434,9 +434,9 @@ def test_an_object_that_computes_something_else_is_refused(cache, tmp_path):
 def test_an_object_that_ends_its_process_is_refused(cache, tmp_path):
     name = HERE[-1].file
     data = bytearray((FOLDER / name).read_bytes())
-    nop = {"x86_64": b"\x90"}.get(HERE[-1].machine, b"\0")
+    trap = {"x86_64": b"\xcc"}.get(HERE[-1].machine, b"\0")
     begin = len(data) // 4
-    data[begin : 3 * begin] = nop * (2 * begin)  # it runs into what is no code
+    data[begin : 3 * begin] = trap * (2 * begin)
     altered = tmp_path / "altered.so"
     altered.write_bytes(data)
     doubt = proof.doubt(str(altered), "1" * 64, ANSWER)

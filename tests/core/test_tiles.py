@@ -18,7 +18,6 @@ TOKENS = {"first_four": 4, "four_tokens": 4, "two_tokens": 2}
 FORMS = {"avx512": (True, True), "avx2": (True, False), "arm": (False, False)}
 
 ROWS = {form: dict.fromkeys(TOKENS, 4) for form in FORMS}
-ROWS["avx2"] |= {"first_four": 2, "four_tokens": 2}
 ROWS["arm"] = dict.fromkeys(TOKENS, 2)
 
 CASES = list(itertools.product(FORMS, TOKENS))
@@ -33,9 +32,9 @@ def tiles():
     def compiled(name):
         intrinsic = getattr(tiles, name)
 
-        @numba.njit("void(int64, int64, int64, int64, int32, int64, int64)")
-        def call(w, w_stride, x, x_stride, n, out, out_stride):
-            intrinsic(w, w_stride, x, x_stride, n, out, out_stride)
+        @numba.njit("void(int64, int64, int64, int64, int32, int64, int64, int64)")
+        def call(w, w_stride, x, x_stride, n, out, out_stride, y_bytes):
+            intrinsic(w, w_stride, x, x_stride, n, out, out_stride, y_bytes)
 
         return call
 
@@ -51,15 +50,12 @@ def tiles():
 
 def products(tile, w: np.ndarray, x: np.ndarray, pad: int = 0) -> np.ndarray:
     """Return ``w @ x.T`` (rows, tokens) by a tile; rows lie `pad` elements apart."""
-    from tinyrwkv.kernels.tiles import DOTS_BYTES
-
     (rows, n), tokens = w.shape, len(x)
     wide_w, wide_x = (np.full((len(m), n + pad), 77, m.dtype) for m in (w, x))
     wide_w[:, :n], wide_x[:, :n] = w, x
-    out = np.full((rows, tokens, DOTS_BYTES // 4), 12345, np.int32)
-    strides = [m.strides[0] for m in (wide_w, wide_x, out)]
-    addresses = [m.ctypes.data for m in (wide_w, wide_x, out)]
-    tile(addresses[0], strides[0], addresses[1], strides[1], n, addresses[2], strides[2])
+    out = np.full((rows, tokens, 1 + pad), 12345, np.int32)
+    places = [place for m in (wide_w, wide_x) for place in (m.ctypes.data, m.strides[0])]
+    tile(*places, n, out.ctypes.data, *out.strides[:2])
     assert (out[:, :, 1:] == 12345).all(), "wrote past its place"
     return out[:, :, 0]
 

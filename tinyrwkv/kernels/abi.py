@@ -166,7 +166,7 @@ ONES = 64
 """In the shared workspace: a vector of as many ones as the model has channels."""
 
 ROWS = 64
-"""Rows of a matrix product whose dot products are finished together."""
+"""Rows of a matrix product whose dot products with MAX_TOKENS tokens are finished together."""
 
 PARTS = 4
 """Most parts of a matrix whose rows are read side by side."""

@@ -73,9 +73,9 @@ def share(args: Arguments, units: Int, unit: Int) -> tuple[Int, Int]:
 
 @kernel
 def prefetch_row(row: Address, n: Int) -> None:
-    """Begin to read n bytes."""
-    for j in range(0, n, LINE):
-        prefetch(row + j)
+    """Begin to read all lines of n bytes."""
+    for line in range(row & -LINE, row + n, LINE):
+        prefetch(line)
 
 
 @kernel

@@ -8,7 +8,7 @@ the order in which they stand here.
 
 from __future__ import annotations
 
-from . import nibbles, simd
+from . import simd
 from .abi import (
     BLOCK,
     CHOOSE_AT,
@@ -26,15 +26,16 @@ from .abi import (
     UNIT,
     WEIGHTS,
 )
+from .byte_products import split_offset
 from .codes import code_sums, fill_tables_2, fill_tables_4
-from .common import AHEAD, FAR, dot, f32, i16, i32, i64, kernel, mine, prefetch_row, share
-from .int4 import row_bytes
+from .common import AHEAD, FAR, GROUP, dot, f32, i16, i32, i64, kernel, mine, prefetch_row, share
+from .int4 import one_of_four, row_bytes
 from .scalars import TO_NEAREST
 from .simd import bits_from_float, f32_at, i16_at, i32_at, u8_at, u16_at
-from .types import Arguments, Fields, Float, Int, Ints
+from .types import Arguments, Fields, Float, Inputs, Int, Ints
 
-LIST = 64
-"""Where the list of exact rows lies in the private workspace, after the result of a dot product."""
+FOUR_ROWS, LIST = 64, 128
+"""Where `one_of_four` has its addresses in the private workspace, and the list of exact rows."""
 
 LISTED = (SCRATCH - LIST) // 4
 """Rows that have room in the list, which lies where the results of dot products go."""
@@ -176,21 +177,26 @@ def read_listed(args: Arguments, fields: Fields, t: Int, listed: Ints, n: Int) -
     scales = f32_at(args[WEIGHTS] + fields[EXACT_AT.scale])
     x = args[PRIVATE] + fields[EXACT_AT.src] + i64(t) * cols * 2
     s = f32_at(args[PRIVATE] + fields[EXACT_AT.src_scale])[t]
-    z = f32_at(args[SHARED] + fields[EXACT_AT.dst] + i64(t) * fields[EXACT_AT.dst_stride] * 4)
-    is_int4, groups = fields[EXACT_AT.kind] == INT4, i32(cols >> 6)
-    sums = args[PRIVATE] + fields[EXACT_AT.src_sums] + i64(t) * groups * 4
+    z_at = args[SHARED] + fields[EXACT_AT.dst] + i64(t) * fields[EXACT_AT.dst_stride] * 4
+    z, is_int4 = f32_at(z_at), fields[EXACT_AT.kind] == INT4
+    sums = args[PRIVATE] + fields[EXACT_AT.src_sums] + i64(t) * (cols >> 6) * 4
     w_bytes = row_bytes(cols) if is_int4 else i64(cols)
+    ahead = i32(GROUP if is_int4 else AHEAD)
+    split = split_offset(cols, i32(args[TOKENS]))
+    inputs = Inputs(x, 0, 1, cols, sums, split, 0)
     for i in range(n):
-        if i + AHEAD < n:
-            prefetch_row(weight + i64(listed[i + AHEAD]) * w_bytes, w_bytes)
+        if i + ahead < n:
+            prefetch_row(weight + i64(listed[i + ahead]) * w_bytes, w_bytes)
         row = listed[i]
         w = weight + i64(row) * w_bytes
         if is_int4:
-            nibbles.dots_i4(w, 0, x, 0, 0, sums, 0, groups, args[PRIVATE], 0)
-            z[row] = f32_at(args[PRIVATE])[0] * s
+            one_of_four(args[PRIVATE] + FOUR_ROWS, i, n, w, z_at + 4 * i64(row), inputs)
         else:
             simd.dots_i8(w, 0, x, 0, cols, args[PRIVATE], 0)
             z[row] = f32(i32_at(args[PRIVATE])[0]) * (scales[row] * s)
+    if is_int4:
+        for i in range(n):
+            z[listed[i]] = z[listed[i]] * s
     args[TOUCHED] += i64(n) * (w_bytes if is_int4 else w_bytes + 4)
     return i32(0)
 

@@ -1,14 +1,13 @@
 """Kernels of matrices in int4: products, rows of an embedding, and sums of activations.
 
-``file/int4.py`` describes the rows, and ``nibbles`` multiplies them.
+``file/int4.py`` describes the rows, ``nibbles`` multiplies them, and ``nibble_rows`` adds them up.
 """
 
 from __future__ import annotations
 
-from . import nibbles, simd
+from . import nibble_rows, nibbles, simd
 from .common import f32, i32, i64, kernel
-from .simd import f32_at, half, i32_at, u8_at, u16_at
-from .tiles import DOTS_BYTES
+from .simd import f32_at, half, i32_at, i64_at, u8_at, u16_at
 from .types import Address, Inputs, Int, Ints, Offset
 
 
@@ -19,39 +18,60 @@ def row_bytes(cols: Int) -> Offset:
 
 
 @kernel
-def one_of_each(w: Address, apart: Offset, inputs: Inputs, out: Address, out_apart: Offset) -> None:
-    """Multiply a row of each of four parts with all tokens: four or two at once if they can be."""
-    x_bytes, groups = inputs.x_bytes, i32(inputs.cols >> 6)
-    t, left, sums_bytes = i32(0), inputs.tokens, i64(groups) * 4
-    split = inputs.split
+def rows_of_each(
+    w: Address, apart: Offset, rows: Int, inputs: Inputs, out: Address, out_apart: Offset
+) -> None:
+    """Multiply rows of each of four parts with one token, or one row with several tokens.
+
+    Four or two tokens are multiplied at once if they can be.
+    """
+    x_bytes, y_bytes, split = inputs.x_bytes, inputs.y_bytes, inputs.split
+    t, left, groups = i32(0), inputs.tokens, i32(inputs.cols >> 6)
+    sums_bytes = i64(groups) * 4
     while left > i32(0):
         xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * sums_bytes
-        ys = out + i64(t) * DOTS_BYTES
+        ys = out + i64(t) * y_bytes
         if simd.WIDE and left >= i32(4):
-            nibbles.dots_i4_tile(w, apart, xs, x_bytes, 0, s, sums_bytes, groups, ys, out_apart)
+            four = nibbles.dots_i4_tile
+            four(w, apart, xs, x_bytes, 0, s, sums_bytes, groups, ys, out_apart, y_bytes)
             t, left = i32(t + 4), i32(left - 4)
         elif simd.WIDE and left >= i32(2):
             two = nibbles.dots_i4_tile_of_two
-            two(w, apart, xs, x_bytes, split, s, sums_bytes, groups, ys, out_apart)
+            two(w, apart, xs, x_bytes, split, s, sums_bytes, groups, ys, out_apart, y_bytes)
             t, left = i32(t + 2), i32(left - 2)
         else:
-            nibbles.dots_i4_rows(w, apart, xs, 0, split, s, 0, groups, ys, out_apart)
+            w_bytes = row_bytes(inputs.cols)
+            nibbles.rows_i4(w, w_bytes, rows, apart, xs, split, s, groups, ys, out_apart)
             t, left = i32(t + 1), i32(left - 1)
 
 
 @kernel
 def one_row(w: Address, inputs: Inputs, out: Address) -> None:
-    """Multiply a row with four tokens at once, then with each token that is left."""
-    x_bytes, groups = inputs.x_bytes, i32(inputs.cols >> 6)
-    whole = i32(inputs.tokens & i32(-4))
-    apart = i64(groups) * 4
-    for t in range(0, whole, 4):
-        xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * apart
-        ys = out + i64(t) * DOTS_BYTES
-        nibbles.dots_i4_tokens(w, 0, xs, x_bytes, 0, s, apart, groups, ys, DOTS_BYTES)
-    for t in range(whole, inputs.tokens):
-        xs, s = inputs.x + i64(t) * x_bytes, inputs.sums + i64(t) * apart
-        nibbles.dots_i4(w, 0, xs, 0, 0, s, 0, groups, out + i64(t) * DOTS_BYTES, 0)
+    """Multiply a row with four tokens at once; of fewer than four, with the same one four times."""
+    x_bytes, y_bytes, groups = inputs.x_bytes, inputs.y_bytes, i32(inputs.cols >> 6)
+    sums_bytes, apart = i64(groups) * 4, i64(inputs.tokens >= i32(4))
+    t = i32(0)
+    while t < inputs.tokens:
+        first = i64(min(t, inputs.tokens - 4) if apart else t)  # the last four may come again
+        x, sums = inputs.x + first * x_bytes, inputs.sums + first * sums_bytes
+        steps = apart * x_bytes, apart * sums_bytes, apart * y_bytes
+        y = out + first * y_bytes
+        nibbles.dots_i4_tokens(w, 0, x, steps[0], 0, sums, steps[1], groups, y, 0, steps[2])
+        t = i32(t + (4 if apart else 1))
+
+
+@kernel
+def one_of_four(at: Address, i: Int, n: Int, w: Address, out: Address, inputs: Inputs) -> None:
+    """Multiply the last four of n rows that lie apart with one token, where row i completes them.
+
+    `at` has room for their addresses, and for those of their products.
+    """
+    places, groups = i64_at(at), i32(inputs.cols >> 6)
+    for j in range(i & 3, 4):  # the last row stands for those that are missing
+        places[j], places[j + 4] = w, out
+    if (i & 3) == 3 or i + 1 == n:
+        x, split, sums = inputs.x, inputs.split, inputs.sums
+        nibbles.dots_i4_listed(at, 8, x, 0, split, sums, 0, groups, at + 32, 8, 0)
 
 
 @kernel
@@ -63,35 +83,36 @@ def weighted_rows_int4(
     Rows `first` to last - 1 of a list of addresses are added one after the other. `scale_rows` has
     written their scales.
     """
-    low, high = nibbles.load_columns(out), nibbles.load_columns(out + 4 * nibbles.PIECE)
+    low, high = nibble_rows.load_columns(out), nibble_rows.load_columns(out + 4 * nibble_rows.PIECE)
     for i in range(first, last):
-        factors = nibbles.load_four(scales + 32 * i64(i - first))
-        zeros = nibbles.load_four(scales + 32 * i64(i - first) + 16)
-        low = nibbles.add_low(low, rows[i] + place, factors, zeros)
-        high = nibbles.add_high(high, rows[i] + place, factors, zeros)
-    nibbles.store_columns(out, low)
-    nibbles.store_columns(out + 4 * nibbles.PIECE, high)
+        factors = nibble_rows.load_four(scales + 32 * i64(i - first))
+        zeros = nibble_rows.load_four(scales + 32 * i64(i - first) + 16)
+        low = nibble_rows.add_low(low, rows[i] + place, factors, zeros)
+        high = nibble_rows.add_high(high, rows[i] + place, factors, zeros)
+    nibble_rows.store_columns(out, low)
+    nibble_rows.store_columns(out + 4 * nibble_rows.PIECE, high)
 
 
 @kernel
 def scale_rows(
     rows: Ints, q: Ints, first: Int, last: Int, begin: Int, groups: Int, out: Address
 ) -> None:
-    """Write of each row four scales s_g q and four zero points z_g, float32, for a span of groups.
+    """Write of each row four s_g q and four LEVELS + z_g, float32, for a span of groups.
 
     These are the groups of 32 columns that follow each other. Those of a smaller span come again.
     """
     count, span = groups_of_span(begin, groups), row_bytes(i32(begin << 6))
     for i in range(first, last):
-        place, at = rows[i] + span + nibbles.PIECE * count, out + 32 * i64(i - first)
+        place, at = rows[i] + span + nibble_rows.PIECE * count, out + 32 * i64(i - first)
         if count == 4:
-            nibbles.store_four(at, nibbles.four_scales(place, f32(q[i])))
-            nibbles.store_four(at + 16, nibbles.four_zeros(place + 8))
+            nibble_rows.store_four(at, nibble_rows.four_factors(place, f32(q[i])))
+            nibble_rows.store_four(at + 16, nibble_rows.four_zeros(place + 8))
         else:
             four = f32_at(at)
             for g in range(count):
                 zeros = i32(u8_at(place + 2 * count)[g >> 1])
-                four[g], four[g + 4] = half(u16_at(place)[g]) * f32(q[i]), f32(half_byte(zeros, g))
+                zero = f32(nibble_rows.LEVELS) + f32(half_byte(zeros, g))
+                four[g], four[g + 4] = half(u16_at(place)[g]) * f32(q[i]), zero
             for g in range(count, 4):
                 four[g], four[g + 4] = four[g - count], four[g + 4 - count]
 

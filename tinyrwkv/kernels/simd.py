@@ -8,12 +8,12 @@ This code and not the machine fixes the order of floating point sums: 16 partial
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import config
-from numba.extending import intrinsic
 
 from ..native.llvm import (
     F32,
@@ -24,7 +24,9 @@ from ..native.llvm import (
     Builder,
     Value,
     Vector,
+    apart,
     call,
+    call_own,
     constant,
     emitter,
     load,
@@ -37,6 +39,8 @@ from ..native.llvm import (
 )
 from ..native.lookup import NAME, define_add_codes
 from ..native.processor import byte_lookup, has_wide_registers, machine
+
+_i32, _i64 = types.int32, types.int64
 
 LANES = 16
 """Partial sums of a dot product."""
@@ -296,43 +300,75 @@ def _dots(kind: Any, rows: int, tokens: int, *widths: int) -> Any:
         Partial sums, fewer in each loop: the next one adds what the one before leaves of n.
     """
 
-    @intrinsic
-    def dots(
-        typingctx: Any,
-        w: Any,
-        w_stride: Any,
-        x: Any,
-        x_stride: Any,
-        n: Any,
-        out: Any,
-        out_stride: Any,
-    ) -> Any:
-        i64 = types.int64
-        return types.void(i64, i64, i64, i64, types.int32, i64, i64), codegen
+    def emit(builder: Builder, *given: Value) -> None:
+        w, w_stride, x, x_stride, n, out, out_stride = given
+        w_rows, x_rows = apart(builder, w, w_stride, rows), apart(builder, x, x_stride, tokens)
+        _store_dots(builder, kind, (w_rows, x_rows), n, widths, (out, out_stride))
 
-    def codegen(context: Any, builder: Builder, signature: Any, args: Any) -> Any:
-        w, w_stride, x, x_stride, n, out, out_stride = args
-        w_rows = [builder.add(w, builder.mul(w_stride, I64(r))) for r in range(rows)]
-        x_rows = [builder.add(x, builder.mul(x_stride, I64(t))) for t in range(tokens)]
-        if SCALAR:
-            sums = _scalar_sums(builder, kind, (w_rows, x_rows), n, widths)
-        else:
-            sums = _sums(builder, kind, (w_rows, x_rows), n, widths)
-        for i, total in enumerate(sums):
-            at = builder.add(out, builder.mul(out_stride, I64(i)))
-            builder.store(total, opaque(builder, at), align=4)
-        return context.get_dummy_value()
+    return emitter(types.void, (_i64, _i64, _i64, _i64, _i32, _i64, _i64), emit)
 
-    return dots
+
+def _store_dots(
+    builder: Builder,
+    kind: Any,
+    rows: tuple[list[Value], list[Value]],
+    n: Value,
+    widths: tuple[int, ...],
+    places: tuple[Value, Value],
+) -> None:
+    """Store the dot product of every pair of rows from an address on, so many bytes apart."""
+    sums = (_scalar_sums if SCALAR else _sums)(builder, kind, rows, n, widths)
+    for total, at in zip(sums, apart(builder, *places, len(sums)), strict=True):
+        builder.store(total, opaque(builder, at), align=4)
 
 
 dots_i8 = _dots(_Integer, 1, 1, LANES)
-dots_i8_pair = _dots(_Integer, 2, 1, LANES)
-dots_i8_four = _dots(_Integer, 4, 1, LANES, 4)  # little is left for the tail
+_FOUR_WIDTHS = (LANES, 4)  # little is left for the tail
+dots_i8_four = _dots(_Integer, 4, 1, *_FOUR_WIDTHS)
 dots_f32 = _dots(_Float, 1, 1, LANES)
 dots_f32_block = _dots(_Float, 1, 4, LANES)
 dots_f16 = _dots(_Half, 1, 1, LANES)
 dots_f16_block = _dots(_Half, 1, 4, LANES)
+
+
+def _rows(builder: Builder, *given: Value) -> None:
+    """Multiply rows of each part with one token, a row of each part at once."""
+    w, w_bytes, rows, between, x, n, out, out_apart = given
+    parts, widths = (4, _FOUR_WIDTHS) if PAIRS else (2, (LANES,))
+
+    def multiply(row: Value, carried: list[Value]) -> list[Value]:
+        wide = builder.sext(row, I64)
+        ws = apart(builder, builder.add(w, builder.mul(wide, w_bytes)), between, parts)
+        y = builder.add(out, builder.mul(wide, I64(4)))
+        _store_dots(builder, _Integer, (ws, [x]), n, widths, (y, out_apart))
+        return []
+
+    loop(builder, (I32(0), rows), 1, [], multiply)
+
+
+def in_own_function(name: str, write: Callable[..., None]) -> Callable[..., None]:
+    """Return ``emit(builder, *arguments)`` that calls a function of this name, written by `write`.
+
+    So it has all vector registers for itself. Without vectors, its code is shorter in its callers.
+    """
+
+    def emit(builder: Builder, *arguments: Value) -> None:
+        if SCALAR:
+            write(builder, *arguments)
+        else:
+            call_own(builder, name, write, arguments)
+
+    return emit
+
+
+_ROWS = (_i64, _i64, _i32, _i64, _i64, _i32, _i64, _i64)
+rows_i8 = emitter(types.void, _ROWS, in_own_function("tinyrwkv_rows_i8", _rows))
+"""``rows_i8(w, w_bytes, rows, apart, x, n, out, out_apart)``: products of int8 rows, int32.
+
+The first part has `rows` rows that follow each other from w on, and those of the next part begin
+`apart` bytes later. There are four parts with PAIRS, else two. The results of a part follow each
+other, and those of the parts lie `out_apart` bytes apart.
+"""
 
 
 def _load_and_store(kind: Vector) -> tuple[Any, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from ..native.llvm import (
     I8,
@@ -19,6 +18,8 @@ from ..native.llvm import (
     I64,
     Builder,
     Value,
+    apart,
+    emitter,
     joined,
     load,
     loop,
@@ -28,10 +29,6 @@ from ..native.llvm import (
     vector_of,
 )
 from . import simd
-from .abi import ROWS
-
-DOTS_BYTES = 4 * ROWS
-"""Bytes of the dot products of one token."""
 
 LEAST = 32
 """Columns that rows must have."""
@@ -41,7 +38,7 @@ FAR = 512
 
 
 def _rows_and_lanes(tokens: int) -> tuple[int, int]:
-    """Return how many rows a tile has, and lanes each sum, so that all sums have registers."""
+    """Return how many rows have sums at once, and lanes of each, so that all have registers."""
     if simd.WIDE:
         return 4, 16
     if simd.PAIRS and tokens == 2:
@@ -50,43 +47,36 @@ def _rows_and_lanes(tokens: int) -> tuple[int, int]:
 
 
 def _tile(tokens: int, far: int) -> Any:
-    """Make the intrinsic that multiplies rows of weights with `tokens` vectors.
+    """Make the intrinsic that multiplies four rows, without PAIRS two, with `tokens` vectors.
 
-    ``tile(w, w_stride, x, x_stride, n, out, out_stride)``: addresses and strides in bytes, n
-    columns, at least `LEAST`. It gives out[r, t] = sum_j w[r, j] * x[t, j]: the results of a token
-    follow DOTS_BYTES after those of the token before. `_rows_and_lanes` tells how many rows.
+    ``tile(w, w_stride, x, x_stride, n, out, out_stride, y_bytes)``: addresses and strides in bytes,
+    n columns, at least `LEAST`. It gives out[r, t] = sum_j w[r, j] * x[t, j]: the results of a
+    token follow `y_bytes` after those of the token before.
     """
 
-    @intrinsic
-    def tile(
-        typingctx: Any,
-        w: Any,
-        w_stride: Any,
-        x: Any,
-        x_stride: Any,
-        n: Any,
-        out: Any,
-        out_stride: Any,
-    ) -> Any:
-        i64 = types.int64
-        return types.void(i64, i64, i64, i64, types.int32, i64, i64), codegen
-
-    def codegen(context: Any, builder: Builder, signature: Any, args: Any) -> Any:
-        w, w_stride, x, x_stride, n, out, out_stride = args
+    def emit(builder: Builder, *given: Value) -> None:
+        w, w_stride, x, x_stride, n, out, out_stride, y_bytes = given
         rows, lanes = _rows_and_lanes(tokens)
-        ws = [builder.add(w, builder.mul(w_stride, I64(r))) for r in range(rows)]
-        xs = [builder.add(x, builder.mul(x_stride, I64(t))) for t in range(tokens)]
-        totals = _totals(builder, ws, xs, n, lanes, far)
-        for first in range(0, rows * tokens, lanes):
+        xs = apart(builder, x, x_stride, tokens)
+        ws = apart(builder, w, w_stride, 4 if simd.PAIRS else 2)
+        places = [
+            place
+            for row in apart(builder, out, out_stride, len(ws))
+            for place in apart(builder, row, y_bytes, tokens)
+        ]
+        totals = [
+            total
+            for first in range(0, len(ws), rows)
+            for total in _totals(builder, ws[first : first + rows], xs, n, lanes, far)
+        ]
+        for first in range(0, len(totals), lanes):
             sums, owners = _sums(builder, totals[first : first + lanes])
             for lane, i in enumerate(owners):
-                row, token = divmod(first + i, tokens)
-                offset = builder.add(builder.mul(out_stride, I64(row)), I64(DOTS_BYTES * token))
                 one = builder.extract_element(sums, I32(lane))
-                builder.store(one, opaque(builder, builder.add(out, offset)), align=4)
-        return context.get_dummy_value()
+                builder.store(one, opaque(builder, places[first + i]), align=4)
 
-    return tile
+    i64 = types.int64
+    return emitter(types.void, (i64, i64, i64, i64, types.int32, i64, i64, i64), emit)
 
 
 def _totals(

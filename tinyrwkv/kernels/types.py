@@ -28,6 +28,8 @@ class Inputs(NamedTuple):
         For int4, the sums of each group, int32, token by token.
     split : Offset
         For int4, where the bytes of a token begin after its x, 0 if there are none.
+    y_bytes : Offset
+        From the dot products of one token to those of the next.
     """
 
     x: Address
@@ -36,3 +38,4 @@ class Inputs(NamedTuple):
     cols: Int
     sums: Address
     split: Offset
+    y_bytes: Offset

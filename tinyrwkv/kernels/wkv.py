@@ -9,22 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from . import abi as op
 from . import simd
-from .abi import (
-    EPSILON,
-    NEW,
-    NONE,
-    OLD,
-    PRIVATE,
-    SCRATCH,
-    SHARED,
-    STATE_STEP,
-    TOKENS,
-    WEIGHTS,
-    WKV4_AT,
-    WKV5_AT,
-    WKV7_AT,
-)
 from .common import dot, f32, i32, i64, kernel, normalise, share
 from .scalars import exp
 from .simd import f32_at, square_root, store_past_caches, vectors
@@ -41,7 +27,7 @@ def leaves_caches(args: Arguments, state: Offset, size: Int) -> Bool:
     It is when it is large and of one token, so that it is not read again in this call. Its address
     must be a multiple of 16, as stores of vectors need.
     """
-    return size >= LARGE and args[TOKENS] == 1 and (args[NEW] + state) & 15 == 0
+    return size >= LARGE and args[op.TOKENS] == 1 and (args[op.NEW] + state) & 15 == 0
 
 
 @kernel
@@ -53,26 +39,26 @@ def wkv4(args: Arguments, fields: Fields) -> None:
     dst = r wkv
     q = max(pp + w, k);  aa = e^(pp+w-q) aa + e^(k-q) v;  bb = e^(pp+w-q) bb + e^(k-q);  pp = q
     """
-    width = i32(fields[WKV4_AT.width])
+    width = i32(fields[op.WKV4_AT.width])
     first, last = share(args, width, 1)
-    decay = f32_at(args[WEIGHTS] + fields[WKV4_AT.decay])
-    bonus = f32_at(args[WEIGHTS] + fields[WKV4_AT.first])
-    old = f32_at(args[OLD] + fields[WKV4_AT.state])
+    decay = f32_at(args[op.WEIGHTS] + fields[op.WKV4_AT.decay])
+    bonus = f32_at(args[op.WEIGHTS] + fields[op.WKV4_AT.first])
+    old = f32_at(args[op.OLD] + fields[op.WKV4_AT.state])
     for c in range(first, last):
         aa, bb, pp = old[c], old[c + width], old[c + 2 * width]
-        for t in range(i32(args[TOKENS])):
+        for t in range(i32(args[op.TOKENS])):
             at = (i64(t) * width + c) * 4
-            r = f32_at(args[SHARED] + fields[WKV4_AT.r] + at)[0]
-            k = f32_at(args[SHARED] + fields[WKV4_AT.k] + at)[0]
-            v = f32_at(args[SHARED] + fields[WKV4_AT.v] + at)[0]
+            r = f32_at(args[op.SHARED] + fields[op.WKV4_AT.r] + at)[0]
+            k = f32_at(args[op.SHARED] + fields[op.WKV4_AT.k] + at)[0]
+            v = f32_at(args[op.SHARED] + fields[op.WKV4_AT.v] + at)[0]
             q = max(pp, bonus[c] + k)
             e1, e2 = exp(pp - q), exp(bonus[c] + k - q)
             wkv = (e1 * aa + e2 * v) / (e1 * bb + e2)
-            f32_at(args[SHARED] + fields[WKV4_AT.dst] + at)[0] = r * wkv
+            f32_at(args[op.SHARED] + fields[op.WKV4_AT.dst] + at)[0] = r * wkv
             q = max(pp + decay[c], k)
             e1, e2 = exp(pp + decay[c] - q), exp(k - q)
             aa, bb, pp = e1 * aa + e2 * v, e1 * bb + e2, q
-            new = f32_at(args[NEW] + i64(t) * args[STATE_STEP] + fields[WKV4_AT.state])
+            new = f32_at(args[op.NEW] + i64(t) * args[op.STATE_STEP] + fields[op.WKV4_AT.state])
             new[c], new[c + width], new[c + 2 * width] = aa, bb, pp
 
 
@@ -88,7 +74,7 @@ def head_norm(
     n: Int,
 ) -> None:
     """y = (ln_x(y) + bonus * v) * gate for one head; gate is 0 where there is none."""
-    normalise(args, y, y, n, f32_at(args[SHARED] + EPSILON)[0])
+    normalise(args, y, y, n, f32_at(args[op.SHARED] + op.EPSILON)[0])
     out = f32_at(y)
     for j in range(n):
         out[j] = out[j] * weight[j] + bias[j] + bonus * v[j]
@@ -199,26 +185,26 @@ def wkv5(args: Arguments, fields: Fields) -> None:
 
     u is `bonus`; w is `decay`, in the weights or, if per_token, a shared activation. g may be NONE.
     """
-    heads, n = i32(fields[WKV5_AT.heads]), i32(fields[WKV5_AT.size])
+    heads, n = i32(fields[op.WKV5_AT.heads]), i32(fields[op.WKV5_AT.size])
     first, last = share(args, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
-    large = leaves_caches(args, fields[WKV5_AT.state], width * n)
+    large = leaves_caches(args, fields[op.WKV5_AT.state], width * n)
     for h in range(first, last):
         head = i64(h) * row
-        state = fields[WKV5_AT.state] + i64(h) * n * row
-        u = f32_at(args[WEIGHTS] + fields[WKV5_AT.bonus] + head)
-        weight = f32_at(args[WEIGHTS] + fields[WKV5_AT.ln_weight] + head)
-        bias = f32_at(args[WEIGHTS] + fields[WKV5_AT.ln_bias] + head)
-        for t in range(i32(args[TOKENS])):
-            at = args[SHARED] + i64(t) * width + head
-            r, k = at + fields[WKV5_AT.r], at + fields[WKV5_AT.k]
-            v, y = at + fields[WKV5_AT.v], at + fields[WKV5_AT.dst]
-            if fields[WKV5_AT.per_token]:
-                w = at + fields[WKV5_AT.decay]
+        state = fields[op.WKV5_AT.state] + i64(h) * n * row
+        u = f32_at(args[op.WEIGHTS] + fields[op.WKV5_AT.bonus] + head)
+        weight = f32_at(args[op.WEIGHTS] + fields[op.WKV5_AT.ln_weight] + head)
+        bias = f32_at(args[op.WEIGHTS] + fields[op.WKV5_AT.ln_bias] + head)
+        for t in range(i32(args[op.TOKENS])):
+            at = args[op.SHARED] + i64(t) * width + head
+            r, k = at + fields[op.WKV5_AT.r], at + fields[op.WKV5_AT.k]
+            v, y = at + fields[op.WKV5_AT.v], at + fields[op.WKV5_AT.dst]
+            if fields[op.WKV5_AT.per_token]:
+                w = at + fields[op.WKV5_AT.decay]
             else:
-                w = args[WEIGHTS] + fields[WKV5_AT.decay] + head
-            new = args[NEW] + i64(t) * args[STATE_STEP] + state
-            old = args[OLD] + state if t == 0 else new - args[STATE_STEP]
+                w = args[op.WEIGHTS] + fields[op.WKV5_AT.decay] + head
+            new = args[op.NEW] + i64(t) * args[op.STATE_STEP] + state
+            old = args[op.OLD] + state if t == 0 else new - args[op.STATE_STEP]
             bonus = f32(0)  # r . (u k)
             for i in range(n):
                 bonus += f32_at(r)[i] * u[i] * f32_at(k)[i]
@@ -226,7 +212,7 @@ def wkv5(args: Arguments, fields: Fields) -> None:
                 f32_at(y)[j] = bonus * f32_at(v)[j]
             places = HeadVectors(r, k, w, r, r)  # v7 alone has kk and b
             read_and_write(old, new, v, y, n, large, places)
-            gate = i64(0) if fields[WKV5_AT.g] == NONE else at + fields[WKV5_AT.g]
+            gate = i64(0) if fields[op.WKV5_AT.g] == op.NONE else at + fields[op.WKV5_AT.g]
             head_norm(args, y, weight, bias, f32(0), f32_at(v), gate, n)
 
 
@@ -239,32 +225,32 @@ def wkv7(args: Arguments, fields: Fields) -> None:
 
     Where v_gate is NONE, v stays as it is.
     """
-    heads, n = i32(fields[WKV7_AT.heads]), i32(fields[WKV7_AT.size])
+    heads, n = i32(fields[op.WKV7_AT.heads]), i32(fields[op.WKV7_AT.size])
     first, last = share(args, heads, 1)
     width, row = i64(heads) * n * 4, i64(n) * 4
-    large = leaves_caches(args, fields[WKV7_AT.state], width * n)
+    large = leaves_caches(args, fields[op.WKV7_AT.state], width * n)
     # Three vectors of one head: kk, the new k, and kk a.
-    kk_at = args[PRIVATE] + SCRATCH
-    key_at = args[PRIVATE] + SCRATCH + row
-    b_at = args[PRIVATE] + SCRATCH + 2 * row
+    kk_at = args[op.PRIVATE] + op.SCRATCH
+    key_at = args[op.PRIVATE] + op.SCRATCH + row
+    b_at = args[op.PRIVATE] + op.SCRATCH + 2 * row
     kk, key, b = f32_at(kk_at), f32_at(key_at), f32_at(b_at)
     for h in range(first, last):
         head = i64(h) * row
-        state = fields[WKV7_AT.state] + i64(h) * n * row
-        k_k = f32_at(args[WEIGHTS] + fields[WKV7_AT.k_k] + head)
-        k_a = f32_at(args[WEIGHTS] + fields[WKV7_AT.k_a] + head)
-        r_k = f32_at(args[WEIGHTS] + fields[WKV7_AT.r_k] + head)
-        weight = f32_at(args[WEIGHTS] + fields[WKV7_AT.ln_weight] + head)
-        bias = f32_at(args[WEIGHTS] + fields[WKV7_AT.ln_bias] + head)
-        for t in range(i32(args[TOKENS])):
-            at = args[SHARED] + i64(t) * width + head
-            r, k = f32_at(at + fields[WKV7_AT.r]), f32_at(at + fields[WKV7_AT.k])
-            v, rate = f32_at(at + fields[WKV7_AT.v]), f32_at(at + fields[WKV7_AT.a])
-            new = args[NEW] + i64(t) * args[STATE_STEP] + state
-            old = args[OLD] + state if t == 0 else new - args[STATE_STEP]
-            if fields[WKV7_AT.v_gate] != NONE:
-                v_gate = f32_at(at + fields[WKV7_AT.v_gate])
-                v_first = f32_at(at + fields[WKV7_AT.v_first])
+        state = fields[op.WKV7_AT.state] + i64(h) * n * row
+        k_k = f32_at(args[op.WEIGHTS] + fields[op.WKV7_AT.k_k] + head)
+        k_a = f32_at(args[op.WEIGHTS] + fields[op.WKV7_AT.k_a] + head)
+        r_k = f32_at(args[op.WEIGHTS] + fields[op.WKV7_AT.r_k] + head)
+        weight = f32_at(args[op.WEIGHTS] + fields[op.WKV7_AT.ln_weight] + head)
+        bias = f32_at(args[op.WEIGHTS] + fields[op.WKV7_AT.ln_bias] + head)
+        for t in range(i32(args[op.TOKENS])):
+            at = args[op.SHARED] + i64(t) * width + head
+            r, k = f32_at(at + fields[op.WKV7_AT.r]), f32_at(at + fields[op.WKV7_AT.k])
+            v, rate = f32_at(at + fields[op.WKV7_AT.v]), f32_at(at + fields[op.WKV7_AT.a])
+            new = args[op.NEW] + i64(t) * args[op.STATE_STEP] + state
+            old = args[op.OLD] + state if t == 0 else new - args[op.STATE_STEP]
+            if fields[op.WKV7_AT.v_gate] != op.NONE:
+                v_gate = f32_at(at + fields[op.WKV7_AT.v_gate])
+                v_first = f32_at(at + fields[op.WKV7_AT.v_first])
                 for j in range(n):
                     v[j] = v[j] + (v_first[j] - v[j]) * v_gate[j]
             for j in range(n):
@@ -279,8 +265,8 @@ def wkv7(args: Arguments, fields: Fields) -> None:
             bonus = f32(0)  # r . (k r_k)
             for j in range(n):
                 bonus += r[j] * key[j] * r_k[j]
-            y, w = at + fields[WKV7_AT.dst], at + fields[WKV7_AT.w]
-            value_at, r_at = at + fields[WKV7_AT.v], at + fields[WKV7_AT.r]
+            y, w = at + fields[op.WKV7_AT.dst], at + fields[op.WKV7_AT.w]
+            value_at, r_at = at + fields[op.WKV7_AT.v], at + fields[op.WKV7_AT.r]
             places = HeadVectors(r_at, key_at, w, kk_at, b_at)
             replace_and_read(old, new, value_at, y, n, large, places)
-            head_norm(args, y, weight, bias, bonus, v, at + fields[WKV7_AT.g], n)
+            head_norm(args, y, weight, bias, bonus, v, at + fields[op.WKV7_AT.g], n)

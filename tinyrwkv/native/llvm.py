@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
 from typing import Any
 
 from llvmlite import ir
@@ -35,25 +36,21 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, kind.shape)
 
 
-def emitter(
-    result: types.Type, arguments: tuple[types.Type, ...], emit: Callable[..., Value]
-) -> Any:
-    """Make an intrinsic of up to four arguments from ``emit(builder, *arguments)``."""
+def emitter(result: types.Type, arguments: Sequence[types.Type], emit: Callable[..., Value]) -> Any:
+    """Make an intrinsic from ``emit(builder, *arguments)``."""
 
     def codegen(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
         value = emit(builder, *args)
         return context.get_dummy_value() if result is types.void else value
 
-    typed = result(*arguments), codegen
-    # Numba looks at the signature of the function, so there is one for each number of arguments.
-    by_arguments: tuple[Any, ...] = (
-        lambda typing: typed,
-        lambda typing, x: typed,
-        lambda typing, x, y: typed,
-        lambda typing, x, y, z: typed,
-        lambda typing, x, y, z, w: typed,
-    )
-    return intrinsic(by_arguments[len(arguments)])
+    def typing(context: Any, *given: Any) -> Any:
+        return result(*arguments), codegen
+
+    # Numba asks for the name of each argument.
+    names = ["context", *(f"argument_{i}" for i in range(len(arguments)))]
+    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    typing.__signature__ = Signature(named)  # type: ignore
+    return intrinsic(typing)
 
 
 def pointer(element: types.Type, code: ir.Type) -> Any:
@@ -72,9 +69,38 @@ def call(builder: Builder, name: str, result: ir.Type, *arguments: Value) -> Val
     return builder.call(function, arguments)
 
 
+def call_own(
+    builder: Builder, name: str, write: Callable[..., None], arguments: Sequence[Value]
+) -> None:
+    """Call a function of this name that ``write(builder, *arguments)`` gives its code.
+
+    LLVM does not merge it into those that call it, so it has all registers for itself.
+    """
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        function = ir.Function(builder.module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inside = ir.IRBuilder(function.append_basic_block())
+        write(inside, *function.args)
+        inside.ret_void()
+    builder.call(function, arguments)
+
+
+def apart(builder: Builder, base: Value, stride: Value, count: int) -> list[Value]:
+    """Return addresses that lie so many bytes apart."""
+    return [builder.add(base, builder.mul(stride, I64(i))) for i in range(count)]
+
+
 def opaque(builder: Builder, address: Value) -> Value:
     """Turn an address into a pointer to anything."""
     return builder.inttoptr(address, ir.PointerType())
+
+
+def load_at(builder: Builder, address: Value, shape: ir.Type, align: int = 1) -> Value:
+    """Return what lies at an address: a number or a vector."""
+    return builder.load(opaque(builder, address), align=align, typ=shape)
 
 
 def vector_of(element: ir.Type, count: int) -> ir.VectorType:
@@ -97,8 +123,8 @@ def load(builder: Builder, address: Value, index: Value, element: ir.Type, count
     """Return `count` numbers of an array, from number `index` on: a vector, or one number."""
     size = ITEM_BYTES[element]
     offset = builder.mul(builder.sext(index, I64), I64(size))
-    at = opaque(builder, builder.add(address, offset))
-    return builder.load(at, align=size, typ=element if count == 1 else vector_of(element, count))
+    shape = element if count == 1 else vector_of(element, count)
+    return load_at(builder, builder.add(address, offset), shape, size)
 
 
 def loop(

@@ -25,8 +25,8 @@ _OF_OPERATIONS = {
 """The kernel of each operation that some models lack."""
 
 _OF_INT4 = (
-    *("int4.one_of_each", "int4.one_row", "int4.weights_of_row", "int4.group_sums"),
-    *("int4.scale_rows", "int4.weighted_rows_int4"),
+    *("int4.rows_of_each", "int4.one_row", "int4.one_of_four"),
+    *("int4.weights_of_row", "int4.group_sums", "int4.scale_rows", "int4.weighted_rows_int4"),
 )
 """The kernels of matrices in int4."""
 
