@@ -171,11 +171,11 @@ ROWS = 64
 PARTS = 4
 """Most parts of a matrix whose rows are read side by side."""
 
-DOTS = 0
-"""In the private workspace: dot products of ROWS rows of PARTS parts, for MAX_TOKENS tokens."""
-
 SCRATCH = 4 * ROWS * MAX_TOKENS * PARTS
-"""In the private workspace, after the dot products: three vectors of a head for WKV7."""
+"""In the private workspace: three vectors of a head for WKV7.
+
+Before them are dot products of ROWS rows of PARTS parts, for MAX_TOKENS tokens.
+"""
 
 TABLE_BYTES = 64
 """Bytes of the tables of sums that LEVEL and PREDICT make for one byte of codes."""

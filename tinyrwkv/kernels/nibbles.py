@@ -10,7 +10,7 @@ and need no order. Floats are added only between spans, lane by lane, and then b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -31,13 +31,14 @@ from ..native.llvm import (
     joined,
     load_at,
     loop,
+    neighbours,
     opaque,
     take,
     vector_of,
 )
 from . import byte_products, int4_span
 from .common import LINE
-from .int4_span import FOUR, all_four
+from .int4_span import FOUR, LANES, all_four
 from .simd import BYTES, PAIRS, WIDE, add_pairs, fetch, in_own_function
 
 _i32, _i64 = types.int32, types.int64
@@ -52,6 +53,10 @@ _BYTES, _SHORTS, _WIDE = (vector_of(kind, PIECE) for kind in (I8, I16, I32))
 _SUMS, _FLOATS = (vector_of(kind, FOUR * FOUR) for kind in (I32, F32))
 
 
+_Places = tuple[list[Value], list[Value], list[Value]]
+"""Where a span begins: addresses of its rows, of each token's x, and of the sums of that."""
+
+
 def _address(builder: Builder, base: Value, index: Value, step: int, offset: int = 0) -> Value:
     bytes_before = builder.mul(builder.sext(index, I64), I64(step))
     return builder.add(base, builder.add(bytes_before, I64(offset)))
@@ -60,9 +65,7 @@ def _address(builder: Builder, base: Value, index: Value, step: int, offset: int
 def _weights(builder: Builder, address: Value) -> list[Value]:
     """Return q of 64 columns, int16: those of the low halves of 32 bytes, and of the high ones."""
     wide = builder.zext(load_at(builder, address, _BYTES), _SHORTS)
-    low = builder.and_(wide, constant(_SHORTS, 15))
-    high = builder.lshr(wide, constant(_SHORTS, 4))
-    return [low, high]
+    return [builder.and_(wide, constant(_SHORTS, 15)), builder.lshr(wide, constant(_SHORTS, 4))]
 
 
 def _multiply_add(builder: Builder, total: Value, q: Value, x: Value) -> Value:
@@ -113,62 +116,39 @@ def _totals(builder: Builder, ws: list[Value], xs: list[Value], groups: int) -> 
 
 
 def _side_by_side(builder: Builder, totals: list[Value]) -> Value:
-    """Add up the lanes of each group of four vectors, as sums 4 g + i."""
-    while len(totals) > 1:
-        totals = [_pairs(builder, *totals[i : i + 2]) for i in range(0, len(totals), 2)]
-    return totals[0]
+    """Add up the lanes of each group of four vectors, and put the sums into `LANES`."""
+    if WIDE:
+        a, b, c, d = totals
+        return neighbours(builder, neighbours(builder, a, b), neighbours(builder, c, d))
+    a, b, c, d = (_halved(builder, total) for total in totals)
+    return joined(builder, neighbours(builder, a, b), neighbours(builder, c, d), range(16))
 
 
-def _pairs(builder: Builder, a: Value, b: Value) -> Value:
-    """Add neighbours in the four lanes of each group: two sums of a, then two of b."""
-    even = [first + 4 * g + i for g in range(4) for first in (0, 16) for i in (0, 2)]
-    odd = [lane + 1 for lane in even]
-    return builder.add(joined(builder, a, b, even), joined(builder, a, b, odd))
+def _halved(builder: Builder, total: Value) -> Value:
+    """Add neighbours: what has four lanes for each group then has two."""
+    even, odd = (take(builder, total, range(i, total.type.count, 2)) for i in range(2))
+    return builder.add(even, odd)
 
 
-class _Places(NamedTuple):
-    """Where a span begins: its rows of int4; x, the sums of x and its bytes, of each token."""
-
-    rows: list[Value]
-    x: list[Value]
-    sums: list[Value]
-    split: list[Value]
-
-    def after(self, builder: Builder, spans: Value, groups: int) -> _Places:
-        """Return where the next span begins after some spans of so many groups."""
-
-        def moved(addresses: list[Value], step: int) -> list[Value]:
-            return [_address(builder, address, spans, step) for address in addresses]
-
-        rows = moved(self.rows, int4.row_bytes(int4.GROUP * groups))
-        x_bytes = 2 * int4.GROUP * groups
-        x, split = moved(self.x, x_bytes), moved(self.split, x_bytes)
-        return _Places(rows, x, moved(self.sums, 4 * groups), split)
-
-
-def _terms(builder: Builder, here: _Places, groups: int, by_bytes: bool) -> list[Value]:
+def _terms(builder: Builder, places: _Places, groups: int, split: Value | None) -> list[Value]:
     """Return s_g (sum_j q_j x_j - z_g sum_j x_j) for the groups of a span, side by side.
 
-    There is a vector for all rows with each token; of one row, a vector for all tokens. `by_bytes`
-    tells whether they are products of the bytes of x.
+    There is a vector for all rows with each token; of one row, a vector for all tokens. With
+    `split`, they are products of the bytes of x.
     """
-    scales = [builder.add(row, I64(PIECE * groups)) for row in here.rows]
-    zeros = [builder.add(row, I64((PIECE + 2) * groups)) for row in here.rows]
-    vectors = [here.sums] if len(here.rows) == 1 else [[sums] for sums in here.sums]
-    if by_bytes:
-        totals = [byte_products.totals(builder, here.rows, split) for split in here.split]
+    rows, xs, sums = places
+    vectors = [sums] if len(rows) == 1 else [[each] for each in sums]
+    if split is not None:
+        totals = [byte_products.totals(builder, rows, builder.add(x, split)) for x in xs]
     else:
-        single = _totals(builder, here.rows, here.x, groups)
+        single = _totals(builder, rows, xs, groups)
         totals = [_side_by_side(builder, single[i :: len(vectors)]) for i in range(len(vectors))]
-    points, factors = (
-        int4_span.zero_points(builder, zeros, groups),
-        int4_span.scales(builder, scales, groups),
-    )
+    points = int4_span.zero_points(builder, rows, groups)
+    factors = int4_span.scales(builder, rows, groups)
     terms = []
-    for sums, dots in zip(vectors, totals, strict=True):
-        offset = builder.mul(points, int4_span.sums(builder, sums, groups))
-        total = builder.sub(dots, offset)
-        floats = builder.sitofp(total, _FLOATS)
+    for tokens, dots in zip(vectors, totals, strict=True):
+        offset = builder.mul(points, int4_span.sums(builder, tokens, groups))
+        floats = builder.sitofp(builder.sub(dots, offset), _FLOATS)
         terms.append(builder.fmul(floats, factors))
     return terms
 
@@ -200,12 +180,10 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
         ws, ys = apart(builder, w, w_stride, rows), apart(builder, out, out_stride, rows)
         if listed:  # the strides are those of the lists
             ws, ys = ([load_at(builder, at, I64, 8) for at in places] for places in (ws, ys))
-        xs = apart(builder, x, x_stride, tokens)
-        bytes_of_x = [builder.add(x, split) for x in xs]
-        place = _Places(ws, xs, apart(builder, sums, sums_stride, tokens), bytes_of_x)
+        xs, sums = apart(builder, x, x_stride, tokens), apart(builder, sums, sums_stride, tokens)
         by_row = [apart(builder, y, y_bytes, tokens) for y in ys]
         places = by_row if rows == 1 else zip(*by_row, strict=True)
-        products = _products(builder, place, split, groups, not listed)
+        products = _products(builder, (ws, xs, sums), groups, split, not listed)
         for y, at in zip(products, places, strict=True):
             _store_sums(builder, y, at)
 
@@ -213,44 +191,52 @@ def _dots(rows: int, tokens: int, listed: bool = False) -> Any:
 
 
 def _products(
-    builder: Builder, place: _Places, split: Value, groups: Value, fetches: bool
+    builder: Builder, places: _Places, groups: Value, split: Value, fetches: bool
 ) -> list[Value]:
     """Add up the terms of all spans.
 
     There is a vector for all rows with each token; of one row, a vector for all tokens.
     """
-    vectors = 1 if len(place.rows) == 1 else len(place.x)
-    knows_bytes = BYTES > 0 and len(place.rows) == FOUR and vectors <= 2
+    n, tokens = len(places[0]), len(places[1])
+    vectors = 1 if n == 1 else tokens
+    knows_bytes = BYTES > 0 and n == FOUR and vectors <= 2
 
-    def add_span(first: _Places, span: int, by_bytes: bool) -> Any:
-        def add(i: Value, carried: list[Value]) -> list[Value]:
-            here = first.after(builder, i, span)
+    def adder(span: int, by_bytes: bool) -> Any:
+        columns = int4.GROUP * span
+        steps = [int4.row_bytes(columns)] * n + [2 * columns] * tokens + [4 * span] * tokens
+
+        def add(_: Value, carried: list[Value]) -> list[Value]:
+            ys, at = carried[:vectors], carried[vectors:]
             if span == FOUR and fetches:
-                _fetch_ahead(builder, here.rows)
-            terms = _terms(builder, here, span, by_bytes)
-            return [builder.fadd(y, term) for y, term in zip(carried, terms, strict=True)]
+                _fetch_ahead(builder, at[:n])
+            here = at[:n], at[n:-tokens], at[-tokens:]
+            terms = _terms(builder, here, span, split if by_bytes else None)
+            added = [builder.fadd(y, term) for y, term in zip(ys, terms, strict=True)]
+            return [*added, *map(builder.add, at, map(I64, steps))]
 
         return add
 
-    y = [ir.Constant(_FLOATS, None)] * vectors
+    # The loops carry addresses: LLVM would multiply to find them.
+    carried = [ir.Constant(_FLOATS, None)] * vectors + [at for each in places for at in each]
     left = groups
     for span, by_bytes in [(4, True)] * knows_bytes + [(4, False), (2, False), (1, False)]:
         number = builder.lshr(left, I32(span // 2))
         if by_bytes:
             has_bytes = builder.icmp_signed("!=", split, I64(0))
             number = builder.select(has_bytes, number, I32(0))
-        y = loop(builder, (I32(0), number), 1, y, add_span(place, span, by_bytes))
-        place = place.after(builder, number, span)
+        carried = loop(builder, (I32(0), number), 1, carried, adder(span, by_bytes))
         left = builder.sub(left, builder.mul(number, I32(span)))
-    return y
+    return carried[:vectors]
 
 
 def _store_sums(builder: Builder, y: Value, places: Sequence[Value]) -> None:
     """Store (y_0 + y_2) + (y_1 + y_3) of each of those that lie side by side."""
-    while y.type.count > len(places):
-        middle = y.type.count // 2
-        low = take(builder, y, range(middle))
-        y = builder.fadd(low, take(builder, y, range(middle, 2 * middle)))
+    lanes = LANES
+    for bit in (2, 1):  # of the numbers of groups
+        low = [lane for lane, (g, _) in enumerate(lanes) if not g & bit]
+        high = [lane for lane, (g, _) in enumerate(lanes) if g & bit]
+        y = builder.fadd(take(builder, y, low), take(builder, y, high))
+        lanes = [lanes[lane] for lane in low]
     for i, at in enumerate(places):
         builder.store(builder.extract_element(y, I32(i)), opaque(builder, at), align=4)
 
@@ -268,8 +254,7 @@ def _rows(builder: Builder, *given: Value) -> None:
     def multiply(row: Value, carried: list[Value]) -> list[Value]:
         first = builder.add(w, builder.mul(builder.sext(row, I64), w_bytes))
         ws = apart(builder, first, between, FOUR)
-        place = _Places(ws, [x], [sums], [builder.add(x, split)])
-        (y,) = _products(builder, place, split, groups, True)
+        (y,) = _products(builder, (ws, [x], [sums]), groups, split, True)
         _store_sums(builder, y, apart(builder, _address(builder, out, row, 4), out_apart, FOUR))
         return []
 

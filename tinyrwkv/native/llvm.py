@@ -119,6 +119,14 @@ def joined(builder: Builder, a: Value, b: Value, lanes: Sequence[int]) -> Value:
     return builder.shuffle_vector(a, b, ir.Constant(vector_of(I32, len(lanes)), list(lanes)))
 
 
+def neighbours(builder: Builder, a: Value, b: Value) -> Value:
+    """Add neighbours of each four lanes: two sums of a, then two of b."""
+    lanes = a.type.count
+    even = [first + four + i for four in range(0, lanes, 4) for first in (0, lanes) for i in (0, 2)]
+    odd = [lane + 1 for lane in even]
+    return builder.add(joined(builder, a, b, even), joined(builder, a, b, odd))
+
+
 def load(builder: Builder, address: Value, index: Value, element: ir.Type, count: int) -> Value:
     """Return `count` numbers of an array, from number `index` on: a vector, or one number."""
     size = ITEM_BYTES[element]

@@ -14,7 +14,21 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from ..file import int4
-from .llvm import I8, I16, I32, I64, Builder, Value, call, constant, joined, load, loop, vector_of
+from .llvm import (
+    I8,
+    I16,
+    I32,
+    I64,
+    Builder,
+    Value,
+    call,
+    constant,
+    joined,
+    load,
+    loop,
+    neighbours,
+    vector_of,
+)
 from .processor import PRODUCT_BYTES
 
 SIXTEEN = vector_of(I32, 16)
@@ -110,9 +124,8 @@ def _add_products(instruction: str, builder: Builder, total: Value, q: Value, x:
 def _totals_of_rows(builder: Builder, sums: list[Sums]) -> Value:
     """Return sum q x of four rows whose sums are one vector of int16, or two of four int32."""
     a, b, c, d = (_total_of_row(builder, each) for each in sums)
-    ab, cd = _neighbours(builder, a, b), _neighbours(builder, c, d)
-    lanes = [row + g for g in (0, 1, 4, 5) for row in (0, 2, 8, 10)]
-    return joined(builder, ab, cd, lanes)
+    ab, cd = neighbours(builder, a, b), neighbours(builder, c, d)
+    return joined(builder, ab, cd, range(16))
 
 
 def _total_of_row(builder: Builder, sums: Sums) -> Value:
@@ -126,13 +139,6 @@ def _total_of_row(builder: Builder, sums: Sums) -> Value:
         return builder.add(low, high)
     low, high = (joined(builder, first, last, range(8)) for first, last in sums)
     return builder.add(low, builder.shl(high, constant(eight, 8)))
-
-
-def _neighbours(builder: Builder, a: Value, b: Value) -> Value:
-    """Add neighbours within 16 bytes: two sums of a, two of b, and again."""
-    even = [0, 2, 8, 10, 4, 6, 12, 14]
-    odd = [lane + 1 for lane in even]
-    return builder.add(joined(builder, a, b, even), joined(builder, a, b, odd))
 
 
 def _totals_of_pairs(builder: Builder, sums: list[Sums]) -> Value:
