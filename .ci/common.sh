@@ -54,42 +54,46 @@ one_step() {
     return "$status"
 }
 
-# run_steps NAME...: run steps one by one, and those of NAME+NAME side by side; exit 1 if one of them failed.
+# run_lane NAME,NAME...: run steps one by one, and write the names of those that failed to $scratch/failed.
+run_lane() {
+    local step status began
+    for step in ${1//,/ }; do
+        printf '\n===== %s\n' "$step"
+        began=$SECONDS
+        one_step "$step"
+        status=$?
+        if ((status)); then
+            echo "$step" >>"$scratch/failed"
+            printf '===== %s FAILED with status %d after %d s\n' "$step" "$status" "$((SECONDS - began))"
+        else
+            printf '===== %s: done in %d s\n' "$step" "$((SECONDS - began))"
+        fi
+    done
+}
+
+# run_steps LANES...: run steps one by one. A plus runs lanes side by side, so `a,b+c d` is a and then b, c beside both, then d.
 # All run whatever fails, since a later one can tell something too.
 run_steps() {
-    local together step status began failed=() times=()
-    local -A processes
+    local lanes lane began times=()
     set +e # a function in a condition would ignore set -e
-    for together in "$@"; do
+    for lanes in "$@"; do
         began=$SECONDS
-        if [[ $together == *+* ]]; then
-            for step in ${together//+/ }; do
-                one_step "$step" >"$scratch/$step.log" 2>&1 &
-                processes[$step]=$!
+        if [[ $lanes == *+* ]]; then
+            for lane in ${lanes//+/ }; do
+                run_lane "$lane" >"$scratch/$lane.log" 2>&1 &
             done
+            wait
+            for lane in ${lanes//+/ }; do
+                cat "$scratch/$lane.log"
+            done
+        else
+            run_lane "$lanes"
         fi
-        for step in ${together//+/ }; do
-            printf '\n===== %s\n' "$step"
-            if [[ $together == *+* ]]; then
-                wait "${processes[$step]}"
-                status=$?
-                cat "$scratch/$step.log"
-            else
-                one_step "$step"
-                status=$?
-            fi
-            if ((status)); then
-                failed+=("$step")
-                printf '===== %s FAILED with status %d after %d s\n' "$step" "$status" "$((SECONDS - began))"
-            else
-                printf '===== %s: done in %d s\n' "$step" "$((SECONDS - began))"
-            fi
-        done
-        times+=("$together $((SECONDS - began)) s")
+        times+=("$lanes $((SECONDS - began)) s")
     done
     printf '\n%s in all %d s\n' "$(printf '%s, ' "${times[@]}")" "$SECONDS"
-    if ((${#failed[@]})); then
-        printf 'steps that failed: %s\n' "${failed[*]}"
+    if [[ -e $scratch/failed ]]; then
+        printf 'steps that failed: %s\n' "$(xargs <"$scratch/failed")"
         exit 1
     fi
 }

@@ -12,8 +12,11 @@ skip() {
 
 # tools PACKAGE...: install what this system lacks.
 tools() {
-    local package missing=()
+    local package missing=() lock
     command -v apt-get >/dev/null || skip "this system has no apt-get"
+    mkdir -p "$cache"
+    exec {lock}>"$cache/tools" # of two at a time, apt-get refuses one
+    flock "$lock"
     for package in "$@"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
@@ -23,6 +26,7 @@ tools() {
         DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 --no-install-recommends install "${missing[@]}" \
             >/dev/null || skip "apt-get cannot install ${missing[*]}"
     fi
+    exec {lock}>&-
 }
 
 # apt_of FOLDER ARCHITECTURE COMMAND...: apt-get with lists and a status of its own; this system's stay as they are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,19 @@ from . import bad
 from .targets import FUZZERS
 from .worker import Failure, Outcome, input_of, once, supervise, work
 
+USUAL = 10_000
+"""Executions of each fuzzer where nobody says how many, nor for how long."""
+
+MOST = 1_000_000_000
+"""Executions of each fuzzer where only the time ends them."""
+
 
 def main() -> int:
     """Run from the command line; the status is 1 if an execution ended as none may."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(FUZZERS)}, or all")
-    parser.add_argument("--count", type=int, default=10_000, help="executions of each fuzzer")
+    parser.add_argument("--count", type=int, help=f"executions of each fuzzer ({USUAL:,})")
+    parser.add_argument("--seconds", type=float, help="end each fuzzer after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--first", type=int, default=0, help="number of the first execution")
@@ -30,9 +38,10 @@ def main() -> int:
         if name not in known:
             parser.error(f"there is no fuzzer {name}, only {', '.join(FUZZERS)}")
     fuzzer = known[names[0]]
-    last = options.first + options.count
+    seconds = options.seconds or math.inf
+    last = options.first + (options.count or (MOST if options.seconds else USUAL))
     if options.worker:
-        work(names[0], fuzzer, options.seed, options.first, last, options.worker)
+        work(names[0], fuzzer, options.seed, options.first, last, options.worker, seconds)
         return 0
     if options.save:
         data = input_of(names[0], fuzzer, options.seed, options.first)
@@ -43,7 +52,7 @@ def main() -> int:
         return 0
     failed = False
     for name in names:
-        outcome = _in_jobs(name, options.seed, options.first, last, options.jobs)
+        outcome = _in_jobs(name, options.seed, options.first, last, options.jobs, seconds)
         failed |= bool(outcome.failures)
         print(summary(name, outcome), flush=True)
         for failure in different(outcome.failures):
@@ -52,13 +61,15 @@ def main() -> int:
     return int(failed)
 
 
-def _in_jobs(name: str, seed: int, first: int, last: int, jobs: int) -> Outcome:
+def _in_jobs(name: str, seed: int, first: int, last: int, jobs: int, seconds: float) -> Outcome:
     """Share executions among processes."""
     cuts = [first + (last - first) * job // jobs for job in range(jobs + 1)]
     with ThreadPoolExecutor(jobs) as pool:
-        parts = list(
-            pool.map(lambda job: supervise(name, seed, cuts[job], cuts[job + 1]), range(jobs))
-        )
+        futures = [
+            pool.submit(supervise, name, seed, cuts[job], cuts[job + 1], seconds)
+            for job in range(jobs)
+        ]
+        parts = [future.result() for future in futures]
     return Outcome(
         sum(part.executions for part in parts),
         sum(part.read for part in parts),

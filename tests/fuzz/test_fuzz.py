@@ -23,7 +23,7 @@ pytestmark = [
 SHORT, SEED = 100, 1
 """Executions of each fuzzer here, always the same ones.
 
-``python -m tests.fuzz all`` and .ci/nightly do more, and others every day.
+.ci/run lets each run for 20 seconds, and .ci/nightly does more, others every day.
 """
 
 
@@ -34,6 +34,13 @@ def test_every_input_is_read_or_refused(name: str) -> None:
     assert outcome.executions == outcome.read + outcome.refused == SHORT
     assert outcome.read
     assert outcome.refused
+
+
+def test_a_fuzzer_ends_after_its_time() -> None:
+    outcome = supervise("profile", SEED, 0, 10**9, seconds=0.2)
+    assert 0 < outcome.executions < 10**9
+    assert outcome.executions == outcome.read + outcome.refused
+    assert supervise("profile", SEED, 0, 5, seconds=60).executions == 5
 
 
 @pytest.mark.parametrize("case", CASES)

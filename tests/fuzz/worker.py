@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import math
 import mmap
 import os
 import resource
@@ -78,10 +79,19 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def work(name: str, fuzzer: Fuzzer, seed: int, first: int, last: int, folder: str) -> None:
+def work(
+    name: str,
+    fuzzer: Fuzzer,
+    seed: int,
+    first: int,
+    last: int,
+    folder: str,
+    seconds: float = math.inf,
+) -> None:
     """Run executions `first` to `last - 1` in this process; print each failure as JSON.
 
-    Inputs go into a folder, and the file `PROGRESS` in it tells how far this process came.
+    None begins after the given seconds. Inputs go into a folder, and the file `PROGRESS` in it
+    tells how far this process came.
     """
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
@@ -89,8 +99,12 @@ def work(name: str, fuzzer: Fuzzer, seed: int, first: int, last: int, folder: st
     os.fsync = lambda number: None  # the files of an execution are gone right after it
     _limit_memory()
     counts = {True: 0, False: 0}
+    end = time.monotonic() + seconds
     with open(Path(folder, PROGRESS), "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
         for index in range(first, last):
+            if time.monotonic() >= end:
+                last = index
+                break
             shared[:] = _PROGRESS.pack(index, counts[True], counts[False])
             signal.setitimer(signal.ITIMER_PROF, HANG)  # its signal ends the process
             try:
@@ -127,7 +141,7 @@ def _fast_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def supervise(name: str, seed: int, first: int, last: int) -> Outcome:
+def supervise(name: str, seed: int, first: int, last: int, seconds: float = math.inf) -> Outcome:
     """Run executions in a process, and in another one after each death.
 
     Parameters
@@ -135,13 +149,15 @@ def supervise(name: str, seed: int, first: int, last: int) -> Outcome:
     name : str
         Of the fuzzer.
     seed, first, last : int
+    seconds : float, optional
+        No execution begins after this time.
 
     Returns
     -------
     Outcome
     """
     begin = time.monotonic()
-    executions, read, refused = last - first, 0, 0
+    read, refused = 0, 0
     failures: list[Failure] = []
     with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
         progress = Path(folder, PROGRESS)
@@ -149,6 +165,9 @@ def supervise(name: str, seed: int, first: int, last: int) -> Outcome:
             progress.write_bytes(_PROGRESS.pack(first, 0, 0))
             command = [sys.executable, "-m", "tests.fuzz", name, "--worker", folder]
             numbers = ["--seed", str(seed), "--first", str(first), "--count", str(last - first)]
+            if seconds < math.inf:
+                left = seconds - (time.monotonic() - begin)
+                numbers += ["--seconds", str(max(left, 0.001))]  # nothing runs in such a time
             with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as notes:
                 process = subprocess.Popen([*command, *numbers], cwd=ROOT, stdout=out, stderr=notes)
                 stood_still = _wait(process, progress)
@@ -157,7 +176,7 @@ def supervise(name: str, seed: int, first: int, last: int) -> Outcome:
                 refused += more_refused
                 failures += _foreign(out)
                 if process.returncode == 0:
-                    continue
+                    break
                 failure = _death(first, process.returncode, stood_still, notes)
                 # Threads that wait for each other on a busy machine use processor time too: what
                 # took too much of it is tried again, alone.
@@ -169,6 +188,7 @@ def supervise(name: str, seed: int, first: int, last: int) -> Outcome:
                 else:
                     failures.append(failure)
                 first += 1
+    executions = read + refused + len(failures)
     return Outcome(executions, read, refused, failures, time.monotonic() - begin)
 
 
