@@ -29,6 +29,7 @@ from tinyrwkv.engine import backends
 from tinyrwkv.file import system
 
 hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("brief", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -629,3 +629,30 @@ def test_an_object_is_built_again_byte_for_byte():
     if tools != RECORDED["objects"][name]["tools"]:
         pytest.skip(f"built with {RECORDED['objects'][name]['tools']}, here are {tools}")
     assert build_kernels.build([name])[name] == (FOLDER / f"{name}.so").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("x86-64-v3" not in RUNNABLE, reason="this processor has no AVX2")
+def test_the_code_for_wide_registers_computes_the_same(tmp_path):
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed")
+    pytest.importorskip("numba", reason="numba is not installed")
+    from tinyrwkv.native import build as build_kernels
+
+    try:
+        build_kernels.check_packages()
+    except UnsupportedError as reason:
+        pytest.skip(str(reason))
+    wide = "x86-64-vnni"
+    environment = {**os.environ, **build_kernels.NUMBA_SETTINGS}
+    command = [sys.executable, "-m", "tests.helpers.wide_code", str(tmp_path / f"{wide}.so")]
+    subprocess.run(command, env=environment, check=True)
+    make(tmp_path)
+    files = sorted(tmp_path.glob("*.trwkv"))
+    assert files
+    for file in files:
+        model = tinyrwkv.load(file, backend="numpy")
+        found = {}
+        for name, folder in (("x86-64-v3", FOLDER), (wide, tmp_path)):
+            attach(model, name, folder, 1)
+            found[name] = [digest(*read(model, chunked)) for chunked in (True, False)]
+        assert found[wide] == found["x86-64-v3"], file.name
