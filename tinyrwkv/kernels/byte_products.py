@@ -55,7 +55,7 @@ def split_bytes(x: Address, cols: Int, out: Address) -> None:
 
 
 def totals(builder: Builder, rows: list[Value], x: Value) -> Value:
-    """Return sum_j q_j x_j of a span of four groups: of group g of row i in lane 4 g + i.
+    """Return sum_j q_j x_j of a span of four groups, in the lanes of ``int4_span``.
 
     There are four rows. x is an address that `split_bytes` wrote to. This calls a function that
     ``tinyrwkv-build-kernels`` makes of the instruction of a target.
