@@ -7,6 +7,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_COMPILE=0
 unset PYTHONPATH VIRTUAL_ENV
+unset PYTHONDONTWRITEBYTECODE # without bytecode, each command that a test starts compiles NumPy again
 
 committed=$scratch/committed
 mkdir "$committed"
