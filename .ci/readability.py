@@ -11,6 +11,7 @@ A line of code is a line that holds code: blank lines, comments and docstrings d
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import sys
 import tokenize
@@ -64,6 +65,7 @@ class Measure(NamedTuple):
         return self.tokens / max(len(self.lines), 1)
 
 
+@functools.cache
 def measure(source: str) -> Measure:
     """Count the tokens and the lines of code of a source."""
     docstrings = {
@@ -84,12 +86,13 @@ def measure(source: str) -> Measure:
 
 def long_functions(source: str) -> Iterator[tuple[str, int, int]]:
     """Yield name, place and length of each function that has too many lines of code."""
-    code = measure(source).lines
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = len(code & set(range(node.lineno, (node.end_lineno or 0) + 1)))
-            if length > LINES_OF_A_FUNCTION:
-                yield node.name, node.lineno, length
+            lines = range(node.lineno, (node.end_lineno or 0) + 1)
+            if len(lines) > LINES_OF_A_FUNCTION:
+                length = len(measure(source).lines.intersection(lines))
+                if length > LINES_OF_A_FUNCTION:
+                    yield node.name, node.lineno, length
 
 
 def sources(root: Path, folders: tuple[str, ...]) -> dict[str, str]:

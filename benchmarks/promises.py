@@ -1,10 +1,11 @@
 """Check what compression promises of a model: each figure beside its bar.
 
 python benchmarks/promises.py --model a.pth vocab.txt fit.txt book.txt
-    --small b.pth words.txt tofit.txt commands.txt
+    --judge novel.txt report.txt --small b.pth words.txt tofit.txt commands.txt
 
 The bars are those of rwkv5-world-66m, fitted to a text like its training text, and judged by books.
-Small models are judged by the answers that they give. The files of single techniques are those of
+The texts of --judge are judged in part, so that authors of several kinds cost little time. Small
+models are judged by the answers that they give. The files of single techniques are those of
 benchmarks/compression.py. Those whose speed is compared are those of benchmarks/lite.py, taken
 from --folder if they are there. The command itself makes the lite files, in a process of its own
 that is timed, weighed, and interrupted too. Nothing else should run: some figures are speeds.
@@ -22,6 +23,7 @@ import os
 import pathlib
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,8 @@ from benchmarks.compression import EXACT, INT4, INT4_ALL, LITE, PREDICTED
 from benchmarks.engine import ROOT
 from converters.judge.compare import differing
 from converters.judge.cost import cold
-from converters.judge.texts import read_text
+from converters.judge.metrics import nll_of_text
+from converters.judge.texts import name_of, read_text
 from tinyrwkv import Model
 from tinyrwkv.file import memory, system
 
@@ -52,6 +55,7 @@ NEEDED = (
 ENVIRONMENT = {**os.environ, "PYTHONPATH": ROOT}
 SAME = 512  # tokens of which all logits are compared
 WITH_HEADER = 3  # pages after the header that the system reads together with it
+OF_OTHERS = 40  # windows of each of the other texts
 INTERRUPTED = (0.05, 0.4, 0.95)  # shares of the time of a conversion after which it is interrupted
 
 
@@ -95,6 +99,13 @@ def main(argv: list[str] | None = None) -> None:
         "--model", nargs=4, required=True, metavar=parts, help="to be judged by a plain text"
     )
     parser.add_argument(
+        "--judge",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=f"other texts for int4 and lite; {OF_OTHERS} windows of each count",
+    )
+    parser.add_argument(
         "--small", nargs=4, action="append", default=[], metavar=parts, help="one that answers"
     )
     parser.add_argument(
@@ -124,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         shape = (options.layers, options.width, options.vocab)
         parts = [
             of_speed(shape, options.threads, folder),
-            of_model(*options.model, folder, options.limit, options.tokens),
+            of_model(*options.model, folder, options.limit, options.tokens, options.judge),
         ]
         checks = []
         for check in itertools.chain(
@@ -153,9 +164,16 @@ def of_speed(shape: tuple[int, int, int], threads: list[int], folder: str) -> It
 
 
 def of_model(
-    checkpoint: str, vocab: str, fit: str, text: str, folder: str, few: int | None, tokens: int
+    checkpoint: str,
+    vocab: str,
+    fit: str,
+    text: str,
+    folder: str,
+    few: int | None,
+    tokens: int,
+    others: list[str],
 ) -> Iterator[Check]:
-    """Yield everything about a model that is judged by a plain text."""
+    """Yield everything about a model that is judged by plain texts."""
     paths = compression.files(folder, checkpoint)
     compression.make({name: paths[name] for name in NEEDED}, checkpoint, vocab, fit, folder)
     convert = (checkpoint, "--vocab", vocab, "--preset")
@@ -169,6 +187,7 @@ def of_model(
     yield from of_exact(paths, rows, text)
     yield from of_lite(rows, made)
     yield from of_int4(rows)
+    yield from of_others(paths, rows, others, few)
     yield from of_low_rank(rows, checkpoint, folder)
     yield from of_predictor(paths, rows, text)
     yield from of_head(rows)
@@ -238,6 +257,27 @@ def of_int4(rows: dict[str, Any]) -> Iterator[Check]:
         yield Check(f"{name}: nll above f32", rows[name]["nll"] - rows["f32"]["nll"], most=most)
     size = rows[INT4_ALL]["file_bytes"] / 1e6
     yield Check(f"{INT4_ALL}: file, MB", size, most=40)
+
+
+def of_others(
+    paths: dict[str, str], rows: dict[str, Any], texts: list[str], few: int | None
+) -> Iterator[Check]:
+    """Yield what int4 and lite lose on other texts, and what lite loses on the mean of all."""
+    limit = min(OF_OTHERS, few or OF_OTHERS)
+    of_lite = [rows[LITE]["nll"] - rows["f32"]["nll"]]
+    for text in texts:
+        told = read_text(text)
+        nll = {}
+        for name in ("f32", INT4, INT4_ALL, LITE):
+            with opened(paths[name]) as model:
+                nll[name] = nll_of_text(model, told, limit=limit).nll_per_token
+        of_lite.append(nll[LITE] - nll["f32"])
+        for name, most in ((INT4, 0.015), (INT4_ALL, 0.03), (LITE, 0.03)):
+            about = f"{name}: nll above f32 on {name_of(text)}"
+            yield Check(about, nll[name] - nll["f32"], most=most)
+    if texts:
+        about = f"{LITE}: nll above f32, mean of all {len(of_lite)} texts"
+        yield Check(about, statistics.mean(of_lite), most=0.02)
 
 
 def of_low_rank(rows: dict[str, Any], checkpoint: str, folder: str) -> Iterator[Check]:

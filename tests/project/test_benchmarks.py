@@ -54,6 +54,11 @@ SHAPE = ["--layers", "1", "--width", "64", "--vocab", "100"]
 def small(monkeypatch, tmp_path):
     monkeypatch.setattr(common, "STREAM_BYTES", 1 << 16)
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(calibration, "FIT", 600)
+    monkeypatch.setattr(calibration, "HELD_OUT", 100)
+    sample = calibration.sample_documents
+    fewer = lambda model, tokens, *rest: sample(model, tokens // 16, *rest)  # noqa: E731
+    monkeypatch.setattr(calibration, "sample_documents", fewer)
 
 
 @pytest.fixture
@@ -156,8 +161,6 @@ def test_deep_embedding(run, linux, tiny, arch):
 
 
 def test_lite(run, monkeypatch, tmp_path):
-    for name, size in (("FIT", 600), ("HELD_OUT", 100)):
-        monkeypatch.setattr(calibration, name, size)
     few = [
         "--layers",
         "2",
@@ -369,8 +372,6 @@ def compressible(folder):
 
 
 def test_compression(run, monkeypatch, tmp_path):
-    for name, size in (("FIT", 600), ("HELD_OUT", 100)):
-        monkeypatch.setattr(calibration, name, size)
     monkeypatch.setattr(compression, "PAGE", tmp_path / "page.md")
     (tmp_path / "page.md").write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")
     paths = compressible(tmp_path)
@@ -448,14 +449,26 @@ def test_states(run, tiny, tmp_path):
         assert types["int8"]["file_bytes"] < types["f16"]["file_bytes"] < types["f32"]["file_bytes"]
 
 
-def test_promises(run, linux, monkeypatch, tmp_path):
+def test_promises(run, linux, tmp_path):
     paths = compressible(tmp_path)
     few = ["--folder", str(tmp_path / "files"), "--limit", "2", "--tokens", "3", "--threads", "1"]
     with pytest.raises(tinyrwkv.TinyRWKVError, match=r"no such file.*none"):
         run(promises, "--model", *paths[:3], str(tmp_path / "none"), *SHAPE, *few)
-    told = run(promises, "--model", *paths, "--small", *paths, *SHAPE, *few)
+    other = tmp_path / "other.txt"
+    other.write_text("User: turn\n\n" * 99)
+    others = ["--judge", str(other)]
+    told = run(promises, "--model", *paths, *others, "--small", *paths, *SHAPE, *few)
     checks = {check["about"]: check for check in told["checks"]}
-    assert len(checks) == len(told["checks"]) > 35
+    assert len(checks) == len(told["checks"]) > 40
+    own, far, mean = (
+        checks[about]["found"]
+        for about in (
+            "lite: nll above f32",
+            f"{compression.LITE}: nll above f32 on other.txt",
+            f"{compression.LITE}: nll above f32, mean of all 2 texts",
+        )
+    )
+    assert mean == pytest.approx((own + far) / 2)
     exact = [
         check["found"]
         for about, check in checks.items()
