@@ -53,11 +53,14 @@ print(f"{len(names)} matrices of {C} x {C}; rank {rank} halves their bytes")
 # factor, which removes $S$ again.
 
 statistics = collect(model, sample_documents(model, 1500, seed=3), moments=names)
+metrics = {name: low_rank.Metric(statistics.moments[name]) for name in names}
+plain_spectra = {name: low_rank.spectrum(weights[name]) for name in names}
+white_spectra = {name: low_rank.spectrum(weights[name], metrics[name]) for name in names}
 errors = []
 for name in names:
-    W, metric = weights[name], low_rank.Metric(statistics.moments[name])
+    W, metric = weights[name], metrics[name]
     size = metric.error(W, np.zeros_like(W))  # E|W x|^2
-    plain, whitened = low_rank.spectrum(W), low_rank.spectrum(W, metric)
+    plain, whitened = plain_spectra[name], white_spectra[name]
     a, b = plain.factors(rank)
     a_white, b_white = whitened.factors(rank)
     errors.append(
@@ -82,10 +85,10 @@ print(f"whitened: {table['whitened'].mean():.3f}, predicted {table['predicted'].
 
 def factored(k, whiten):
     parts = {}
+    r = low_rank.uniform_rank((C, C), k)
     for name in names:
-        metric = low_rank.Metric(statistics.moments[name]) if whiten else None
-        found = low_rank.spectrum(weights[name], metric)
-        r = low_rank.uniform_rank((C, C), k)
+        found = white_spectra[name] if whiten else plain_spectra[name]
+        metric = metrics[name] if whiten else None
         factors = low_rank.round_factors(weights[name], found, r, metric)
         parts[name] = {
             f"{name}.a": factors.a,
@@ -132,7 +135,7 @@ for part in ("receptance", "key", "value", "output"):
     values = np.linalg.svd(weights[f"blocks.3.att.{part}.weight"], compute_uv=False)
     left.plot(values / values[0], label=part)
 name = "blocks.3.att.key.weight"
-values = low_rank.spectrum(weights[name], low_rank.Metric(statistics.moments[name])).values
+values = white_spectra[name].values
 left.plot(values / values[0], "k--", label="key, whitened")
 left.axvline(rank, color="grey", lw=0.8)
 left.set(
