@@ -39,10 +39,11 @@ import tinyrwkv
 from benchmarks import common, compression, limit, lite
 from benchmarks.compression import EXACT, INT4, INT4_ALL, LITE, PREDICTED
 from benchmarks.engine import ROOT
+from converters.judge.by_text import read_texts
 from converters.judge.compare import differing
 from converters.judge.cost import cold
 from converters.judge.metrics import nll_of_text
-from converters.judge.texts import name_of, read_text
+from converters.judge.texts import read_text
 from tinyrwkv import Model
 from tinyrwkv.file import memory, system
 
@@ -128,6 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         text = f"of the model whose speed is compared (default: {size})"
         parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=text)
     options = parser.parse_args(argv)
+    others = read_texts(options.judge, options.model[2], read_text(options.model[2]))
     with contextlib.ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
         os.makedirs(folder, exist_ok=True)
@@ -135,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         shape = (options.layers, options.width, options.vocab)
         parts = [
             of_speed(shape, options.threads, folder),
-            of_model(*options.model, folder, options.limit, options.tokens, options.judge),
+            of_model(*options.model, folder, options.limit, options.tokens, others),
         ]
         checks = []
         for check in itertools.chain(
@@ -171,7 +173,7 @@ def of_model(
     folder: str,
     few: int | None,
     tokens: int,
-    others: list[str],
+    others: dict[str, str],
 ) -> Iterator[Check]:
     """Yield everything about a model that is judged by plain texts."""
     paths = compression.files(folder, checkpoint)
@@ -260,20 +262,19 @@ def of_int4(rows: dict[str, Any]) -> Iterator[Check]:
 
 
 def of_others(
-    paths: dict[str, str], rows: dict[str, Any], texts: list[str], few: int | None
+    paths: dict[str, str], rows: dict[str, Any], texts: dict[str, str], few: int | None
 ) -> Iterator[Check]:
     """Yield what int4 and lite lose on other texts, and what lite loses on the mean of all."""
     limit = min(OF_OTHERS, few or OF_OTHERS)
     of_lite = [rows[LITE]["nll"] - rows["f32"]["nll"]]
-    for text in texts:
-        told = read_text(text)
+    for title, text in texts.items():
         nll = {}
         for name in ("f32", INT4, INT4_ALL, LITE):
             with opened(paths[name]) as model:
-                nll[name] = nll_of_text(model, told, limit=limit).nll_per_token
+                nll[name] = nll_of_text(model, text, limit=limit).nll_per_token
         of_lite.append(nll[LITE] - nll["f32"])
         for name, most in ((INT4, 0.015), (INT4_ALL, 0.03), (LITE, 0.03)):
-            about = f"{name}: nll above f32 on {name_of(text)}"
+            about = f"{name}: nll above f32 on {title}"
             yield Check(about, nll[name] - nll["f32"], most=most)
     if texts:
         about = f"{LITE}: nll above f32, mean of all {len(of_lite)} texts"

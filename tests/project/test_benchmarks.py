@@ -454,6 +454,8 @@ def test_promises(run, linux, tmp_path):
     few = ["--folder", str(tmp_path / "files"), "--limit", "2", "--tokens", "3", "--threads", "1"]
     with pytest.raises(tinyrwkv.TinyRWKVError, match=r"no such file.*none"):
         run(promises, "--model", *paths[:3], str(tmp_path / "none"), *SHAPE, *few)
+    with pytest.raises(tinyrwkv.TinyRWKVError, match="the same text as the calibration text"):
+        run(promises, "--model", *paths, "--judge", paths[2], *SHAPE, *few)
     other = tmp_path / "other.txt"
     other.write_text("User: turn\n\n" * 99)
     others = ["--judge", str(other)]
