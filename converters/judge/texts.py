@@ -20,12 +20,21 @@ END_OF_DOCUMENT = 0
 
 
 def read_text(path: str) -> str:
-    """Return the text of a file; FormatError if it can't be read or is not UTF-8."""
+    r"""Return the text of a file, with ``\n`` for ``\r\n``.
+
+    A copy of a text with the line ends of Windows is the same text: it is fitted to and judged by
+    as the other is.
+
+    Raises
+    ------
+    FormatError
+        The file can't be read or is not UTF-8.
+    """
     with os_errors(path, "read"):
         data = pathlib.Path(path).read_bytes()
     refuse_utf16(path, data)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         found = f"byte 0x{data[error.start]:02x} at {error.start:,}"
         sentence = f"{path} is not a text in UTF-8: it has {found}"

@@ -413,6 +413,19 @@ def test_byte_order_mark_is_no_text(
     assert json.loads(capsys.readouterr().out)["tokens"] == 3
 
 
+def test_line_ends_of_windows_make_no_other_text(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for end in (b"\n", b"\r\n"):
+        Path(tmp_path, "lines").write_bytes(end.join([b"one two", b"", b"three", b""]))
+        command = [path, "--text", str(tmp_path / "lines"), "--backend", "numpy", "--json"]
+        assert evaluate.main(command) == 0
+        told = json.loads(capsys.readouterr().out)
+        found.append((told["tokens"], told["nll_per_token"], told["nll_per_byte"]))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("option", ["--text", "--docs", "--lambada", "--commands"])
 def test_texts_in_utf_16_are_refused_by_name(
     path: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
