@@ -590,9 +590,8 @@ def test_the_comparison_needs_a_result(tmp_path):
 def test_the_check_for_emulated_machines_runs_here(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tests.helpers.emulated_check.BUNDLED", tmp_path / "none")
     make(tmp_path, [("v5.2", "int8", "dense"), ("v7", "int8", "predicted"), ("v7", "f16", "dense")])
-    (tmp_path / "v5.2-int8.trwkv").rename(
-        tmp_path / "v7-int8.trwkv"
-    )  # what generates where no model is bundled
+    for suffix in (".trwkv", ".npy"):  # v7-int8 is what generates where no model is bundled
+        (tmp_path / f"v5.2-int8{suffix}").rename(tmp_path / f"v7-int8{suffix}")
     monkeypatch.setattr(
         sys, "argv", ["", "run", str(tmp_path), "--objects", str(FOLDER), "--only", *RUNNABLE]
     )

@@ -1,6 +1,6 @@
 """Run kernel objects one after the other over the same model files, and tell what they compute.
 
-    emulated_check.py make FOLDER                 write the model files
+    emulated_check.py make FOLDER                 write the model files, and what NumPy computes
     emulated_check.py run FOLDER --objects DIR    print hashes as JSON, of the objects that run here
                                                   and of Numba's code, or of those after --only
     emulated_check.py compare RESULT.json...      print a table; fail where a hash differs
@@ -51,8 +51,9 @@ PROMPT = [(37 * i + 11) % 256 for i in range(23)]  # a chunk of 16 tokens, then 
 BOUND = {"int8": 0.05, "int4": 0.05, "f16": 2e-3, "f32": 1e-4}
 """Bounds of the difference from the numpy backend, in standard deviations of the logits.
 
-The numpy backend does not round activations to integers, and ARMv7's vectors take f16 weights below
-6.1e-5 for zero.
+The machine that makes the models computes with NumPy: an emulated one would need as long for it as
+for all kernels. The numpy backend does not round activations to integers, and ARMv7's vectors take
+f16 weights below 6.1e-5 for zero.
 """
 SHARE = {"previewed": 0.98}
 """Share of the logits that must be that near.
@@ -70,9 +71,9 @@ Such numbers of a state may differ.
 def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) -> None:
     """Write tiny random models of every version, dense and compressed.
 
-    No vector length divides their sizes; rows of int4 have spans of four, two and one groups. One
-    head's values are zero, so that its part of the state only decays: nothing hides how small
-    numbers are rounded.
+    Beside each stands what the numpy backend computes, as .npy. No vector length divides their
+    sizes; rows of int4 have spans of four, two and one groups. One head's values are zero, so that
+    its part of the state only decays: nothing hides how small numbers are rounded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for arch, dtype, form in models:
@@ -84,6 +85,8 @@ def make(folder: pathlib.Path, models: Iterable[tuple[str, str, str]] = MODELS) 
         rewrite(path, path, FORMS[form])
         if dtype == "int4":
             rewrite(path, path, pack_int4)
+        with load(path, backend="numpy") as model:
+            np.save(path.with_suffix(".npy"), read(model, chunked=True)[0])
 
 
 def decay_only(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
@@ -240,8 +243,7 @@ def run(folder: pathlib.Path, objects: pathlib.Path, names: list[str]) -> dict[s
     }
     models = []
     for path in sorted(folder.glob("*.trwkv")):
-        model = load(path, backend="numpy")
-        models.append((model, read(model, chunked=True)[0]))
+        models.append((load(path, backend="numpy"), np.load(path.with_suffix(".npy"))))
     long = load(BUNDLED if os.path.exists(BUNDLED) else folder / "v7-int8.trwkv", backend="numpy")
     if not names:
         names = [target.name for target in runnable() if (objects / target.file).exists()]
