@@ -27,6 +27,9 @@ quick_tests() {
     python -m pytest -q -n auto -m "not slow and not live" "$@"
 }
 
+# all_fuzzers: print their names, from a step's environment.
+all_fuzzers() { python -c "from tests.fuzz.targets import FUZZERS; print(*FUZZERS)"; }
+
 # interpreter VERSION: print the path of that Python; fail where there is none.
 interpreter() {
     local path
