@@ -15,10 +15,10 @@ from tinyrwkv.errors import ArgumentError, os_errors
 from ..judge.metrics import Judge, TextLoss
 from ..techniques.low_rank import Metric
 from .collect import collect
-from .documents import choose_documents, sample_documents
+from .documents import break_some, choose_documents, sample_documents
 from .effects import effects
 
-FIT = 32768
+FIT = 65536
 """Tokens of a text to fit to."""
 
 HELD_OUT = 4096
@@ -75,6 +75,8 @@ def make(
 ) -> Calibration:
     """Take documents from a text, or let the model write them.
 
+    Some documents of a text to fit to have their lines broken: see `documents.break_some`.
+
     Parameters
     ----------
     model : Model
@@ -118,6 +120,8 @@ def make(
         fix = "give a longer text, or leave --calibrate out"
         sentence = f"{name} is too short to hold a part out: it takes {expected}"
         raise ArgumentError(name, "text", found, expected, fix, sentence)
+    if text is not None:
+        documents = break_some(model, documents, seed)
     return Calibration(name, documents, held_out)
 
 
