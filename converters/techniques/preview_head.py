@@ -50,7 +50,10 @@ _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)
 """Shares of a row's largest coefficient that are tried as the range of its codes."""
 
 
-LIKELY = 0.9999
+DAMPING = 0.05
+"""Added to the covariance of the inputs, by its mean variance: other text has other directions."""
+
+LIKELY = 0.9998
 """Share of the probability that the rows of the second level hold.
 
 A token without this level is rarely missed, but a single miss can cost 12 nats. So the level goes
@@ -132,7 +135,7 @@ def fit_preview(
     mean = (importance @ W).astype(np.float32)  # m, (C,)
     W -= mean
     centre = states.mean(axis=0, dtype=np.float64)  # c, (C,)
-    G = np.cov(states, rowvar=False, dtype=np.float64, ddof=0)  # (C, C)
+    G = _damped_covariance(states)  # (C, C)
     basis, basis_scale = quantize_rows(_basis(W, importance, G, plan, seed))
     B = dequantize_rows(basis, basis_scale).astype(np.float64)  # (R, C)
 
@@ -155,6 +158,19 @@ def fit_preview(
         **_exact_rows(weight if packed is None else packed, order),
     }
     return parts, {"rows": rows, "error": float(p @ error), **count_bytes(parts)}
+
+
+def _damped_covariance(states: Array) -> Array:
+    """Return how the inputs spread, float64, shape (C, C).
+
+    ::
+
+        G = Cov(x) + damping tr(Cov(x)) / C
+    """
+    G = np.cov(states, rowvar=False, dtype=np.float64, ddof=0)
+    C = len(G)
+    G.flat[:: C + 1] += DAMPING * G.trace() / C
+    return G
 
 
 def _exact_rows(rows: Array, order: Array) -> HeadParts:

@@ -74,6 +74,20 @@ def test_all_rows_exact_is_the_dense_head(fitted: Any) -> None:
     np.testing.assert_allclose(logits, dense(weight, states[:50]), rtol=1e-5, atol=1e-5)
 
 
+def test_inputs_may_go_where_those_of_the_calibration_text_hardly_go() -> None:
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((1024, 64)).astype(np.float32) / 4
+    states = random.standard_normal((2000, 64)).astype(np.float32)
+    states[:, 32:] *= 0.1
+    parts, _ = preview_head.fit_preview(weight, states, rows=128)
+
+    others = random.standard_normal((200, 64)).astype(np.float32)
+    logits, _ = preview_head.preview_logits(parts, others)
+    right = log_softmax(dense(weight, others))
+    divergence = (np.exp(right) * (right - log_softmax(logits))).sum(axis=1).mean()
+    assert divergence < 0.4  # 0.8 where the preview believes what the calibration text showed
+
+
 def test_read_rows_are_exact_and_the_others_keep_the_preview(fitted: Any) -> None:
     parts, _, weight, states = fitted
     logits, rows = preview_head.preview_logits(parts, states[:50])
