@@ -159,6 +159,8 @@ def supervise(name: str, seed: int, first: int, last: int, seconds: float = math
     begin = time.monotonic()
     read, refused = 0, 0
     failures: list[Failure] = []
+    # NumPy's threads use processor time while they wait for a core: that would look like a hang.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
         progress = Path(folder, PROGRESS)
         while first < last:
@@ -169,7 +171,9 @@ def supervise(name: str, seed: int, first: int, last: int, seconds: float = math
                 left = seconds - (time.monotonic() - begin)
                 numbers += ["--seconds", str(max(left, 0.001))]  # nothing runs in such a time
             with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as notes:
-                process = subprocess.Popen([*command, *numbers], cwd=ROOT, stdout=out, stderr=notes)
+                process = subprocess.Popen(
+                    [*command, *numbers], cwd=ROOT, env=environment, stdout=out, stderr=notes
+                )
                 stood_still = _wait(process, progress)
                 first, more_read, more_refused = _PROGRESS.unpack(progress.read_bytes())
                 read += more_read
