@@ -1,16 +1,18 @@
 """Tell what the preview of a head loses, by the rows of its second level and the exact rows.
 
 python benchmarks/preview.py MODEL CALIBRATE TEXT... --likely 0.999 0.9999 --rows 1024 3072
+python benchmarks/preview.py MODEL CALIBRATE TEXT... --seeds 0 1 2 3
 
-MODEL is a dense int8 model file with a tokenizer, CALIBRATE the text that the preview is fitted to.
-Each TEXT is scored as `tinyrwkv-convert eval --text` does it, with the dense head and with each
-preview. All other parts of the model stay dense.
+MODEL is a model file with a dense int8 head and a tokenizer, CALIBRATE the text that the preview is
+fitted to. Each TEXT is scored as `tinyrwkv-convert eval --text` does it, with the dense head and
+with each preview. All other parts of the model stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     rows = "exact rows for a token (default: 3072)"
     parser.add_argument("--rows", nargs="+", type=int, default=[3072], metavar="N", help=rows)
+    seeds = "seeds of the rotation of its directions (default: 0)"
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help=seeds)
     limit = "windows of 512 tokens to score (default: all)"
     parser.add_argument("--limit", type=int, metavar="N", help=limit)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -80,6 +84,7 @@ def previews(options: argparse.Namespace, texts: dict[str, str]) -> Iterator[dic
         yield {
             "second_level": None,
             "exact_rows": None,
+            "seed": None,
             **judge(options.model, texts, options.limit),
         }
         fitted = calibration.make(
@@ -89,9 +94,9 @@ def previews(options: argparse.Namespace, texts: dict[str, str]) -> Iterator[dic
         states = statistics.inputs[NAME] * statistics.scales[NAME][:, None]  # (n, C)
         weight = matrix(model, NAME)  # (V, C)
         p = mean_probabilities(weight, states)
-        for likely in options.likely:
+        for likely, seed in itertools.product(options.likely, options.seeds):
             levels = default_levels(p, weight.shape[1], likely)
-            parts, _ = fit_preview(weight, states, levels=levels)
+            parts, _ = fit_preview(weight, states, levels=levels, seed=seed)
             for rows in options.rows:
                 path = os.path.join(folder, "preview.trwkv")
                 head = {**parts, "wanted": np.array([rows], np.int32)}
@@ -99,7 +104,8 @@ def previews(options: argparse.Namespace, texts: dict[str, str]) -> Iterator[dic
                 edit(model.file, path, {NAME: partial(dict, tensors)}, model.config)
                 second_level = levels[-1].rows if len(levels) > 1 else 0
                 found = judge(path, texts, options.limit)
-                yield {"second_level": second_level, "exact_rows": rows, **found}
+                chosen = {"second_level": second_level, "exact_rows": rows, "seed": seed}
+                yield {**chosen, **found}
 
 
 def judge(path: str, texts: dict[str, str], limit: int | None) -> dict[str, Any]:
@@ -118,13 +124,13 @@ def table(found: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of a table in Markdown: losses are compared with the dense head."""
     dense, *rows = found
     names = list(dense["nll"])
-    yield f"| second level, rows | exact rows | read, MB | {' | '.join(names)} |"
-    yield "|---" * (3 + len(names)) + "|"
+    yield f"| second level, rows | exact rows | seed | read, MB | {' | '.join(names)} |"
+    yield "|---" * (4 + len(names)) + "|"
     cells = (f"{dense['nll'][name]:.4f}" for name in names)
-    yield f"| dense head | all | {dense['touched_bytes'] / 1e6:.2f} | {' | '.join(cells)} |"
+    yield f"| dense head | all | - | {dense['touched_bytes'] / 1e6:.2f} | {' | '.join(cells)} |"
     for row in rows:
         cells = (f"{row['nll'][name] - dense['nll'][name]:+.4f}" for name in names)
-        sizes = f"{row['second_level']:,} | {row['exact_rows']:,}"
+        sizes = f"{row['second_level']:,} | {row['exact_rows']:,} | {row['seed']}"
         yield f"| {sizes} | {row['touched_bytes'] / 1e6:.2f} | {' | '.join(cells)} |"
 
 

@@ -129,6 +129,7 @@ def _add_rates(made: argparse.ArgumentParser, default: Settings) -> None:
         "scales": "learning rate of the logarithms of the scales",
         "vectors": "learning rate of norms, mixes and biases",
         "hidden": "weight of the residual streams in the loss",
+        "rare": "weight in the loss of the errors of all log probabilities",
     }
     for name, text in helps.items():
         value = getattr(default, name)

@@ -14,30 +14,35 @@ import torch.nn.functional as F
 from .scan import Tensor
 
 LOGITS = 1 << 26
-"""Logits at a time: 256 MB of float32."""
+"""Logits at a time: 256 MB of float32, of which there are four at most."""
 
 
-def divergence(student: Tensor, teacher: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the KL divergence and its gradient.
+def divergence(
+    student: Tensor, teacher: Tensor, head: Tensor, rare: float
+) -> tuple[Tensor, Tensor]:
+    """Return the KL divergence, and the gradient of what is to be lowered.
 
     ::
 
         p = softmax(head @ teacher),  q = softmax(head @ student)
         KL = sum_v p_v (log p_v - log q_v)
-        dKL / d student = head^T (q - p)
+        loss = KL + rare / 2V sum_v e_v^2,  e = log q - log p
+        d loss / d student = head^T (q - p + rare / V (e - q sum_v e_v))
 
     Parameters
     ----------
     student, teacher : Tensor, shape (n, C)
         What goes into the head.
     head : Tensor, shape (V, C)
+    rare : float
+        How much the errors of all log probabilities count; KL hardly counts improbable tokens.
 
     Returns
     -------
     divergence : Tensor
-        The mean, in nats.
+        The mean KL, in nats.
     gradient : Tensor, shape (n, C)
-        Of the mean with respect to `student`.
+        Of the mean loss with respect to `student`.
     """
     total = student.new_zeros(())
     gradients = []
@@ -46,8 +51,14 @@ def divergence(student: Tensor, teacher: Tensor, head: Tensor) -> tuple[Tensor, 
             log_q = F.log_softmax(x @ head.T, -1)
             log_p = F.log_softmax(y @ head.T, -1)
             p = log_p.exp()
-            total += (p * (log_p - log_q)).sum()
-            gradients.append((log_q.exp_() - p) @ head)
+            apart = log_p.neg_().add_(log_q)  # e
+            total -= (p * apart).sum()
+            q = log_q.exp_()
+            gradient = p.neg_().add_(q)
+            if rare:
+                apart -= q.mul_(apart.sum(-1, keepdim=True))
+                gradient += apart.mul_(rare / len(head))
+            gradients.append(gradient @ head)
     count = len(student)
     return total / count, torch.cat(gradients) / count
 

@@ -35,7 +35,7 @@ FIT = 16
 PARTS = 1000
 """Of the bar that shows how far the training is."""
 
-WAY = 2
+WAY = 3
 """Rises when a training that was begun before would go on in another way."""
 
 
@@ -223,9 +223,9 @@ def _identity(
     options = {f"--{name}": value for name, value in settings._asdict().items()}
     return {
         "checkpoint": base.sha256,
+        "way of training": WAY,
         **options,
         "--start": _hash((given or Given()).rows.values()),
-        "way of training": WAY,
         "calibration text": _hash([windows]),
     }
 

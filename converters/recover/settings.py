@@ -34,6 +34,8 @@ class Settings(NamedTuple):
         Learning rate of norms, mixes and biases.
     hidden : float
         How much the residual streams count, beside the predictions.
+    rare : float
+        How much the errors of all log probabilities count, those of improbable tokens too.
     seed : int
     """
 
@@ -47,6 +49,7 @@ class Settings(NamedTuple):
     scales: float = 2e-4
     vectors: float = 1e-4
     hidden: float = 0.0
+    rare: float = 0.05
     seed: int = 0
 
     def on(self, device: str) -> Settings:
@@ -76,6 +79,7 @@ class Settings(NamedTuple):
             ("scales", 0 <= self.scales <= 1, "from 0 to 1"),
             ("vectors", 0 <= self.vectors <= 1, "from 0 to 1"),
             ("hidden", 0 <= self.hidden <= 1e6, "from 0 to 1,000,000"),
+            ("rare", 0 <= self.rare <= 1e6, "from 0 to 1,000,000"),
             ("seed", 0 <= self.seed < 1 << 32, "from 0 to 4,294,967,295"),
         )
         for name, is_right, expected in rules:

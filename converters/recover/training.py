@@ -160,7 +160,7 @@ class Training:
         streams, _ = self.network.forward(self.student.weights(), tokens)
         head = self.teacher["head.weight"]
         x, y = streams[-1].flatten(0, 1), aims[-1].flatten(0, 1)
-        loss, gradient = divergence(x.detach(), y, head)
+        loss, gradient = divergence(x.detach(), y, head, self.settings.rare)
         self._forget()
         if self.settings.hidden:
             apart = self.settings.hidden * distance(streams[:-1], aims[:-1])
@@ -208,7 +208,7 @@ class Training:
                 x = self.network.forward(weights, part)[0][-1][:, :-1].flatten(0, 1)
                 nll_teacher += float(negative_log_likelihood(y, head, aims))
                 nll_student += float(negative_log_likelihood(x, head, aims))
-                kl += len(aims) * float(divergence(x, y, head)[0])
+                kl += len(aims) * float(divergence(x, y, head, rare=0.0)[0])
         count = windows[:, 1:].size
         return Loss(nll_teacher / count, 0.0), Loss(nll_student / count, kl / count)
 

@@ -11,6 +11,7 @@ import torch
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.tokenizer import Tokenizer
 
+from ..calibrate.documents import BROKEN, WIDTHS, break_lines
 from ..judge.texts import END_OF_DOCUMENT, WINDOW, split_documents
 from ..write.vocab import read_vocab
 from .network import Network, Weights
@@ -18,9 +19,15 @@ from .scan import Tensor
 
 Array = np.ndarray
 
+PIECE = 1 << 14
+"""Characters of a document whose lines are all broken or none, about 4,000 tokens."""
+
 
 def text_windows(text: str, vocab: str, vocab_size: int, seed: int = 0) -> Array:
     """Cut a text into windows, its documents in a random order.
+
+    One piece in four has its lines broken: a document, or a part of a long one. A conversion breaks
+    as many lines of what it is fitted to.
 
     Parameters
     ----------
@@ -44,10 +51,18 @@ def text_windows(text: str, vocab: str, vocab_size: int, seed: int = 0) -> Array
     data, starts, ids = read_vocab(vocab, vocab_size)
     tokenizer = Tokenizer(data, starts, ids, vocab_size, vocab)
     documents = split_documents(text)
-    random.Random(seed).shuffle(documents)
+    chance = random.Random(seed)
+    chance.shuffle(documents)
     stream: list[int] = []
+    pieces = 0
     for document in documents:
-        stream += [END_OF_DOCUMENT, *tokenizer.encode(document)]
+        stream.append(END_OF_DOCUMENT)
+        for start in range(0, len(document), PIECE):
+            piece = document[start : start + PIECE]
+            if pieces % BROKEN == 1:  # not the first one: a short text has no other
+                piece = break_lines(piece, chance.choice(WIDTHS))
+            stream += tokenizer.encode(piece)
+            pieces += 1
     length = WINDOW - 1
     count = len(stream) // length
     if count < 2:

@@ -20,7 +20,7 @@ scale, and b_t a bias. Letters here: V tokens, C channels, R directions, n vecto
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from tinyrwkv.file.table import FILE_PAGE
 from tinyrwkv.versions import reference
 from tinyrwkv.versions.forms import CODE_BITS
 
-from .pack_codes import pack_codes
+from .preview_codes import Level, basis_of, fit_rows, uniform_codes
 
 Array = np.ndarray
 HeadParts = Mapping[str, Array]
@@ -43,14 +43,7 @@ _BLOCK = 512
 _FEW = 64
 """The same if several such arrays are needed."""
 
-_ROWS = 8192
-"""Rows of the head at a time."""
-
-_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)
-"""Shares of a row's largest coefficient that are tried as the range of its codes."""
-
-
-DAMPING = 0.05
+DAMPING = 0.2
 """Added to the covariance of the inputs, by its mean variance: other text has other directions."""
 
 LIKELY = 0.9998
@@ -59,24 +52,6 @@ LIKELY = 0.9998
 A token without this level is rarely missed, but a single miss can cost 12 nats. So the level goes
 on where tokens are rare, and ends where the model hardly knows them.
 """
-
-
-class Level(NamedTuple):
-    """One part of the preview.
-
-    Attributes
-    ----------
-    rows : int
-        How many rows have it, the most probable first.
-    rank : int
-        Coordinates of x that it uses; a multiple of 32 // bits.
-    bits : int
-        4 in the first level, 2 in the second.
-    """
-
-    rows: int
-    rank: int
-    bits: int
 
 
 def fit_preview(
@@ -136,13 +111,13 @@ def fit_preview(
     W -= mean
     centre = states.mean(axis=0, dtype=np.float64)  # c, (C,)
     G = _damped_covariance(states)  # (C, C)
-    basis, basis_scale = quantize_rows(_basis(W, importance, G, plan, seed))
+    basis, basis_scale = quantize_rows(basis_of(W, importance, G, plan, seed))
     B = dequantize_rows(basis, basis_scale).astype(np.float64)  # (R, C)
 
-    codes, tables, error = _fit_rows(W, G, B, plan)
+    codes, tables, error = fit_rows(W, G, B, plan)
     # Half the variance of its error on every logit keeps the mean of exp(z).
-    bias, bias_range = _uniform_codes((W @ centre).astype(np.float32) + error / 2)
-    spread, spread_range = _uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
+    bias, bias_range = uniform_codes((W @ centre).astype(np.float32) + error / 2)
+    spread, spread_range = uniform_codes(np.log(np.maximum(error, np.float32(1e-12))))
     parts = {
         **codes,
         "places": places_of(order),
@@ -269,146 +244,6 @@ def softmax_blocks(weight: Array, states: Array) -> Iterator[tuple[int, Array]]:
     """
     for i in range(0, len(states), _BLOCK):
         yield i, softmax(states[i : i + _BLOCK] @ weight.T)
-
-
-def _basis(W: Array, importance: Array, G: Array, plan: Sequence[Level], seed: int) -> Array:
-    """Return the directions of x, (R, C), that explain most of the logits.
-
-    With G = S S, S symmetric, the logits of the states are those of white vectors under W S. The
-    leading right singular vectors of W S, with rows weighted by importance, are the best basis of
-    every rank at once::
-
-        M = sum_t importance_t (S w_t) (S w_t)^T = U diag(values) U^T,  B = R^T U^T S^-1
-
-    R rotates at random within each level, so that the coefficients of a row are alike in size and
-    one scale serves them all.
-    """
-    values, vectors = np.linalg.eigh(G)
-    root = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-7))
-    S = vectors * root @ vectors.T  # (C, C)
-    inverse = vectors / root @ vectors.T  # (C, C)
-    M = np.zeros_like(G)
-    for i in range(0, len(W), _ROWS):
-        g = W[i : i + _ROWS] @ S  # (rows, C)
-        M += (g * importance[i : i + _ROWS, None]).T @ g
-    leading = np.linalg.eigh(M)[1][:, ::-1]  # U, the largest first, (C, C)
-
-    random = np.random.default_rng(seed)
-    first, basis = 0, []
-    for level in plan:
-        rotation = np.linalg.qr(random.standard_normal((level.rank, level.rank)))[0]
-        directions = leading[:, first : first + level.rank]
-        basis.append(rotation.T @ directions.T @ inverse)
-        first += level.rank
-    return np.concatenate(basis).astype(np.float32)
-
-
-def _fit_rows(
-    W: Array, G: Array, B: Array, plan: Sequence[Level]
-) -> tuple[dict[str, Array], list[Array], Array]:
-    """Return codes and scales by level, the tables of scales, and each row's variance of error.
-
-    ::
-
-        error_t = (w_t - a_t B) G (w_t - a_t B)^T
-
-    The tables have shape (256,), the variances (V,).
-    """
-    A = _coefficients(W, G, B, plan)  # (V, R)
-    parts: dict[str, Array] = {}
-    tables = [np.zeros(256, np.float32)] * len(CODE_BITS)
-    first = 0
-    for k, level in enumerate(plan):
-        columns = slice(first, first + level.rank)
-        rounded = _quantize(A[: level.rows, columns], level.bits)
-        parts[f"codes.{level.bits}"] = pack_codes(rounded.codes, level.bits)
-        parts[f"scale_codes.{level.bits}"] = rounded.scale_codes
-        tables[k] = rounded.table
-        A[: level.rows, columns] = rounded.values
-        first += level.rank
-
-    error = np.empty(len(W), np.float32)
-    for i in range(0, len(W), _ROWS):
-        d = W[i : i + _ROWS] - A[i : i + _ROWS] @ B  # (rows, C)
-        error[i : i + _ROWS] = np.einsum("ij,ij->i", d @ G, d)
-    return parts, tables, np.maximum(error, 0)
-
-
-def _coefficients(W: Array, G: Array, B: Array, plan: Sequence[Level]) -> Array:
-    """Return the best coefficients of each row in the directions that its levels have, (V, R).
-
-    In the first r directions B_r they are::
-
-        a = w G B_r^T (B_r G B_r^T)^-1
-    """
-    A = np.zeros((len(W), len(B)), np.float32)
-    BG = B @ G  # (R, C)
-    ranks = np.cumsum([level.rank for level in plan])
-    next_rows = [level.rows for level in plan[1:]] + [0]  # rows that have more than this level
-    for level, r, begin in zip(plan, ranks, next_rows, strict=True):
-        solve = np.linalg.solve(BG[:r] @ B[:r].T, BG[:r]).T  # (C, r)
-        for i in range(begin, level.rows, _ROWS):
-            rows = slice(i, min(i + _ROWS, level.rows))
-            A[rows, :r] = W[rows] @ solve
-    return A
-
-
-class _Rounded(NamedTuple):
-    """Rows of coefficients in few bits.
-
-    Attributes
-    ----------
-    codes : ndarray, uint8, shape (rows, rank)
-    scale_codes : ndarray, uint8, shape (rows,)
-        The place of each row's scale in the table.
-    table : ndarray, float32, shape (256,)
-    values : ndarray, float32, shape (rows, rank)
-        The coefficients that the codes stand for.
-    """
-
-    codes: Array
-    scale_codes: Array
-    table: Array
-    values: Array
-
-
-def _quantize(A: Array, bits: int) -> _Rounded:
-    """Round the coefficients of each row to 2^bits levels, with the scale that suits it best.
-
-    ::
-
-        value = (code - half) scale,  half = (2^bits - 1) / 2,  scale one of 256 in a table
-    """
-    half = np.float32((2**bits - 1) / 2)
-    top = np.maximum(np.abs(A).max(axis=1), np.float32(1e-12))  # (rows,)
-    low, high = np.log(top.min() * 0.3 / half), np.log(top.max() / half)
-    high = max(high, low + 1e-3)
-    table = np.exp(np.linspace(low, high, 256)).astype(np.float32)
-
-    best = np.full(len(A), np.inf, np.float32)
-    scale_codes = np.zeros(len(A), np.uint8)
-    values = np.empty_like(A)
-    for clip in _CLIPS:
-        place = (np.log(top * clip / half) - low) / (high - low) * 255
-        tried_codes = np.clip(np.rint(place), 0, 255).astype(np.uint8)
-        scale = table[tried_codes][:, None]
-        tried = (np.clip(np.floor(A / scale + half + 0.5), 0, 2**bits - 1) - half) * scale
-        error = np.square(tried - A).sum(axis=1)
-        better = error < best
-        best[better] = error[better]
-        scale_codes[better] = tried_codes[better]
-        values[better] = tried[better]
-
-    codes = np.rint(values / table[scale_codes][:, None] + half).astype(np.uint8)
-    return _Rounded(codes, scale_codes, table, values)
-
-
-def _uniform_codes(values: Array) -> tuple[Array, Array]:
-    """Round to 256 numbers from the least to the largest; return codes, least and step."""
-    least = values.min()
-    step = max(float(values.max() - least) / 255, 1e-12)
-    codes = np.rint((values - least) / step).astype(np.uint8)
-    return codes, np.array([least, step], np.float32)
 
 
 def preview_logits(parts: HeadParts, x: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.techniques import preview_head
+from converters.techniques.preview_codes import Level, basis_of
 from tests.helpers.lessons import head_clusters
 from tinyrwkv.errors import ArgumentError
 from tinyrwkv.file.quant import dequantize_rows, quantize_rows
@@ -117,6 +118,45 @@ def test_the_report_tells_the_error_that_is_measured(fitted: Any) -> None:
     step = parts["ranges"][0, 1] / 2 + parts["ranges"][1, 1]
     np.testing.assert_allclose(residual.mean(axis=0), 0, atol=step + 0.05)
     np.testing.assert_allclose(residual.var(axis=0), variance, rtol=0.25, atol=0.02)
+
+
+@pytest.mark.parametrize("rank", [8, 16])
+def test_the_mean_of_the_least_likely_rows_has_equal_coordinates(rank: int) -> None:
+    weight, states = made(3)
+    W = weight - weight[:100].mean(axis=0)
+    G = np.cov(states, rowvar=False)
+    values, vectors = np.linalg.eigh(G)
+    S = vectors * np.sqrt(values) @ vectors.T
+    levels = (Level(V, rank, 4), Level(300, 8, 2))
+    equal = np.full(V, 1 / V)
+    bases = [basis_of(W, equal, G, levels, seed).astype(np.float64) @ S for seed in range(2)]
+    for basis in bases:
+        np.testing.assert_allclose(basis @ basis.T, np.eye(rank + 8), atol=1e-5)
+        coordinates = basis @ S @ W[300:].mean(axis=0)
+        np.testing.assert_allclose(coordinates[:rank], coordinates[:rank].mean(), rtol=1e-3)
+    assert np.abs(bases[0] - bases[1]).max() > 0.1
+
+
+def test_the_basis_of_rows_whose_mean_is_zero() -> None:
+    weight, states = made(3)
+    W, G = np.concatenate([weight, -weight]), np.cov(states, rowvar=False)
+    basis = basis_of(W, np.full(2 * V, 0.5 / V), G, [Level(2 * V, 8, 4)], 0).astype(np.float64)
+    np.testing.assert_allclose(basis @ G @ basis.T, np.eye(8), atol=1e-5)
+
+
+def test_rows_that_are_nearly_the_same_are_rounded_well() -> None:
+    """Tokens that training has hardly seen: an error that they share is wrong for all at once."""
+    weight, states = made(3)
+    common = np.random.default_rng(4).standard_normal(C).astype(np.float32)
+    weight[V // 2 :] = 3 * common + weight[V // 2 :] / 100
+    weight[V // 2 :, 0] -= 8
+    shared = []
+    for seed in range(40):
+        parts, _ = preview_head.fit_preview(weight, states, levels=((V, 16, 4),), rows=0, seed=seed)
+        z, _ = preview_head.preview_logits(parts, states)
+        error = (states @ weight.T - z)[:, V // 2 :]
+        shared.append(np.square(error.mean(axis=1)).mean())
+    assert np.mean(shared) < 0.37  # 0.27; 0.50 where the rotation is by chance alone
 
 
 def test_preview_helps_and_more_rows_help_more(fitted: Any) -> None:

@@ -76,6 +76,12 @@ def test_without_a_text_the_checkpoint_writes_all(v5):
     assert report["kl_after"] > 0
 
 
+def test_the_weight_of_improbable_tokens_reaches_the_training(v5):
+    found = [trained(v5, QUICK._replace(steps=2, rare=rare))[1].about for rare in (0.0, 10.0)]
+    assert found[0]["report"]["kl_before"] == found[1]["report"]["kl_before"]
+    assert found[0]["report"]["kl_after"] != found[1]["report"]["kl_after"]
+
+
 def test_few_neurons_and_the_streams_may_count(v5):
     _, found = trained(v5, QUICK._replace(keep=0.1, hidden=1.0, samples=2, steps=40))
     report = found.about["report"]

@@ -136,21 +136,19 @@ def test_the_mean_of_a_fourth_power(mean):
     torch.testing.assert_close(fourth_moment(*two), expected, rtol=1e-5, atol=1e-9)
 
 
-def test_the_gradient_of_the_divergence(monkeypatch):
+@pytest.mark.parametrize("rare", [0.0, 0.3])
+def test_the_gradient_of_the_divergence(monkeypatch, rare):
     random = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 7, 5, generator=random)
     head = torch.randn(11, 5, generator=random)
     x = student.clone().requires_grad_()
-    expected = torch.nn.functional.kl_div(
-        torch.log_softmax(x @ head.T, -1),
-        torch.log_softmax(teacher @ head.T, -1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    expected.backward()
+    log_q, log_p = torch.log_softmax(x @ head.T, -1), torch.log_softmax(teacher @ head.T, -1)
+    expected = torch.nn.functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    loss = expected + rare / 2 * (log_q - log_p).square().mean()
+    loss.backward()
     for logits in (1 << 26, 22, 1):  # all tokens at once, two, one
         monkeypatch.setattr(losses, "LOGITS", logits)
-        value, gradient = losses.divergence(student, teacher, head)
+        value, gradient = losses.divergence(student, teacher, head, rare)
         torch.testing.assert_close(value, expected.detach())
         torch.testing.assert_close(gradient, x.grad)
 

@@ -11,13 +11,20 @@ from converters.recover import windows
 from converters.recover.base import read_base
 from converters.recover.network import Network
 from converters.recover.windows import Windows, sample_windows, split_held_out, text_windows
+from converters.write.vocab import read_vocab
 from tests.helpers.conversions import TEXT, write_files
 from tinyrwkv.errors import ArgumentError
+from tinyrwkv.tokenizer import Tokenizer
 
 
 @pytest.fixture
 def files(tmp_path):
     return write_files(tmp_path)
+
+
+def tokenizer(files):
+    vocab = files["vocab.txt"]
+    return Tokenizer(*read_vocab(vocab, 300), 300, vocab)
 
 
 def test_windows_hold_the_documents_one_behind_the_other(files):
@@ -29,6 +36,25 @@ def test_windows_hold_the_documents_one_behind_the_other(files):
     assert ends[0] == 0 and len(ends) == 12
     other = text_windows(TEXT, files["vocab.txt"], 300, seed=1)
     assert other.shape == windows.shape and not np.array_equal(other, windows)
+
+
+def test_a_quarter_of_the_documents_has_broken_lines(files):
+    """Old electronic books have such lines, and a conversion is fitted to some."""
+    text = "\n<|doc|>\n".join(f"{i} " + "the cat ran abc " * 40 for i in range(17))
+    stream = text_windows(text, files["vocab.txt"], 300)[:, 1:].reshape(-1)
+    documents = np.split(stream, np.flatnonzero(stream == 0)[1:])
+    decode = tokenizer(files).decode
+    longest = [max(map(len, decode(ids).split("\n"))) for ids in documents[:16]]
+    assert sum(length <= 80 for length in longest) == 4
+    assert all(length <= 80 or length > 600 for length in longest)
+
+
+def test_a_quarter_of_a_long_document_has_broken_lines(files):
+    text = "the cat ran abc " * (8 * windows.PIECE // 16)
+    stream = text_windows(text, files["vocab.txt"], 300)[:, 1:].reshape(-1)
+    decoded = tokenizer(files).decode(stream)
+    broken = sum(len(line) for line in decoded.split("\n") if len(line) <= 80)
+    assert broken == pytest.approx(len(text) / 4, rel=0.05)
 
 
 def test_a_short_text_is_refused(files):

@@ -415,9 +415,10 @@ def test_preview(run, capsys, tmp_path):
     dense = str(tmp_path / "dense.trwkv")
     convert(checkpoint, dense, "int8", vocab)
     paths = [dense, calibrate, text]
-    options = ["--likely", "0.5", "0.9999", "--rows", "8", "300", "--limit", "2"]
-    whole, *rows = run(preview, *paths, *options)
-    assert [row["exact_rows"] for row in rows] == [8, 300, 8, 300]
+    options = ["--likely", "0.5", "0.9999", "--seeds", "0", "1", "--rows", "8", "300"]
+    whole, *rows = run(preview, *paths, *options, "--limit", "2")
+    assert [row["exact_rows"] for row in rows] == [8, 300] * 4
+    assert [row["seed"] for row in rows] == [0, 0, 1, 1] * 2
     few, every, *_ = rows
     assert few["touched_bytes"] < every["touched_bytes"]
     # All rows exact is the dense head.
